@@ -1,0 +1,1 @@
+//! The decisions of Holdline as pure state machines.

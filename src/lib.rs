@@ -1,0 +1,1 @@
+//! Holdline: an interruptible WebSocket reverse proxy.
