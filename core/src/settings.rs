@@ -1,0 +1,146 @@
+//! What an operator can decide about a pipe, already parsed and checked.
+//!
+//! A pipe keeps the settings it was opened with: a reload makes new ones and never touches a live pipe.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+/// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReplayPolicy {
+    /// Keep only what was not handed to the worker: at most once.
+    Unsent,
+    /// Keep everything until it is confirmed: at least once.
+    Unconfirmed,
+    /// Keep nothing over an interruption: what arrives meanwhile is counted as lost.
+    None,
+}
+
+/// What happens when the replay buffer is full while no worker is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OverflowPolicy {
+    /// Stop reading the client.
+    Pause,
+    /// Close the client with 1013 `replay buffer overflow`.
+    Close,
+}
+
+/// What happens to messages that a slow client has not taken yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DownPolicy {
+    /// Stop reading the worker; nothing is dropped.
+    Keep,
+    /// Keep the newest whole messages and count the rest as dropped.
+    Latest(NonZeroU32),
+}
+
+/// What happens to the client when its worker is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BackendLoss {
+    /// Attach another worker.
+    Reattach,
+    /// Close the client with 1012.
+    Close,
+}
+
+/// How often a peer is pinged, and how long after a ping without a byte from it it counts as dead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heartbeat {
+    /// From one ping to the next; zero sends none.
+    pub interval: Duration,
+    /// From a ping to the verdict; any byte received in between is life.
+    pub timeout: Duration,
+}
+
+/// A set of WebSocket close codes, as sorted inclusive ranges.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CodeSet(Vec<(u16, u16)>);
+
+impl CodeSet {
+    /// The set that holds each of `ranges`, both ends included.
+    #[must_use]
+    pub fn new(mut ranges: Vec<(u16, u16)>) -> Self {
+        ranges.sort_unstable();
+        Self(ranges)
+    }
+
+    /// Whether `code` is in the set.
+    #[must_use]
+    pub fn contains(&self, code: u16) -> bool {
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
+    }
+
+    /// The ranges, sorted.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.0.iter().copied()
+    }
+}
+
+/// Everything a pipe has to know of its route's configuration.
+#[derive(Clone, Debug)]
+pub struct PipeSettings {
+    /// What is kept for another worker.
+    pub replay: ReplayPolicy,
+    /// Bytes of messages held while no worker is attached.
+    pub replay_bytes_max: usize,
+    /// Bytes sent and unconfirmed while a worker is attached, after which the client is paused.
+    pub window_bytes: usize,
+    /// What a full replay buffer does.
+    pub overflow: OverflowPolicy,
+    /// Confirmed messages kept a little longer for workers whose library answers pings before the application reads.
+    pub replay_tail: ReplayTail,
+    /// How long a new worker waits for its replay, so that an old one can finish its queue.
+    pub replay_delay: Duration,
+    /// What a slow client does to its worker.
+    pub down: DownPolicy,
+    /// How long a client may take nothing while messages wait for it.
+    pub stall_max: Duration,
+    /// What a lost worker does to its client.
+    pub on_backend_loss: BackendLoss,
+    /// Payload bytes of one message; over it, its sender is closed with 1009.
+    pub message_bytes_max: usize,
+    /// From the first byte of a message to its last.
+    pub message_incomplete_timeout: Duration,
+    /// Frames of one message.
+    pub fragments_max: u32,
+    /// How long a pipe waits for a worker.
+    pub grace: Duration,
+    /// First wait between two rounds of dials.
+    pub backoff_min: Duration,
+    /// Longest wait between two rounds of dials.
+    pub backoff_max: Duration,
+    /// How long an attached worker may stay silent before it is given up, if at all.
+    pub first_message_timeout: Option<Duration>,
+    /// Pings to the client.
+    pub client_heartbeat: Heartbeat,
+    /// Pings to the worker.
+    pub backend_heartbeat: Heartbeat,
+    /// Close codes of a worker that interrupt the pipe instead of ending it.
+    pub interrupt_codes: CodeSet,
+    /// Close codes that mean "this key is not mine" right after a reattach.
+    pub wrong_worker_codes: CodeSet,
+}
+
+/// How much confirmed traffic is kept for a replay after an unclean loss; each bound is off at zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ReplayTail {
+    /// Bytes kept at most.
+    pub bytes: usize,
+    /// Messages kept at most.
+    pub messages: u32,
+    /// Age of the oldest message kept.
+    pub age: Duration,
+}
+
+/// How a pool picks one of its eligible backends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Balance {
+    /// The one with the fewest pipes for its weight.
+    LeastPipes,
+    /// Each in its turn, by weight.
+    RoundRobin,
+    /// The less loaded of two drawn at random.
+    Random2,
+    /// Rendezvous hashing on the route key: the same key lands on the same backend while it is eligible.
+    Hash,
+}
