@@ -1,0 +1,242 @@
+//! Where messages end in a peer's bytes, however the network cut them up.
+//!
+//! The assembler walks frame headers and hands out what lies between them: runs of data frames to be relayed as they
+//! are, and control frames, which concern this hop only. It keeps no payload; the few bytes of a header or a control
+//! frame that arrive split are all it ever holds.
+
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Side, Violation};
+
+/// A whole data message, by its sizes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Bytes of its frames, headers included.
+    pub wire_bytes: u32,
+    /// Bytes of its payload.
+    pub payload_bytes: u32,
+}
+
+/// A control frame, unmasked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Control {
+    /// Close, ping or pong.
+    pub opcode: Opcode,
+    payload: [u8; CONTROL_PAYLOAD_MAX],
+    len: u8,
+}
+
+impl Control {
+    /// At most [`CONTROL_PAYLOAD_MAX`] bytes.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload[..usize::from(self.len)]
+    }
+}
+
+/// What the next bytes of the input are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// `len` bytes of a data frame; the message they end, if they do.
+    Data {
+        /// Bytes of the input that belong to the frame, its header included.
+        len: usize,
+        /// The message that is whole with them.
+        ended: Option<Message>,
+    },
+    /// A data frame's header of which some bytes came with earlier input: relay `header`, skip `len` bytes of the input.
+    Header {
+        /// The whole header.
+        header: [u8; HEADER_BYTES_MAX],
+        /// How many bytes of `header` count.
+        header_len: usize,
+        /// Bytes of the input that were its missing part.
+        len: usize,
+        /// The message that is whole with it, if it has no payload.
+        ended: Option<Message>,
+    },
+    /// A control frame that took `len` bytes of the input.
+    Control {
+        /// The frame.
+        control: Control,
+        /// Bytes of the input that belong to it.
+        len: usize,
+    },
+    /// The input ends inside a header or a control frame; its bytes are kept for the next step.
+    Starved,
+}
+
+/// Why a peer's messages are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refused {
+    /// Not RFC 6455: close code 1002.
+    Violation(Violation),
+    /// A message over the limit: close code 1009.
+    MessageTooBig,
+    /// A message of too many frames: close code 1008.
+    TooManyFragments,
+}
+
+/// The limits of one message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MessageLimits {
+    /// Payload bytes of one message.
+    pub bytes_max: usize,
+    /// Frames of one message.
+    pub fragments_max: u32,
+}
+
+/// The state of one peer's byte stream.
+#[derive(Debug)]
+pub struct Assembler {
+    sender: Side,
+    /// Payload bytes of the current data frame still to come.
+    frame_left: u64,
+    /// Whether the current data frame is the last of its message.
+    frame_fin: bool,
+    /// The message under way: its sizes so far and its frames.
+    open: Option<Open>,
+    /// The start of a header or control frame whose rest has not come yet.
+    carry: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    wire_bytes: u64,
+    payload_bytes: u64,
+    frames: u32,
+}
+
+impl Assembler {
+    /// A fresh stream of frames from the peer of `sender`.
+    #[must_use]
+    pub const fn new(sender: Side) -> Self {
+        Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
+    }
+
+    /// Whether a message has begun and not ended.
+    #[must_use]
+    pub const fn inside_message(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Looks at the start of `input` and says what it is; the caller skips the bytes and calls again.
+    ///
+    /// `input` must not be empty. After an error the stream is beyond repair.
+    ///
+    /// # Errors
+    /// [`Refused`] when the bytes break RFC 6455 or a message breaks `limits`; a message's size is judged by its
+    /// headers, before its payload has arrived.
+    pub fn step(&mut self, input: &[u8], limits: MessageLimits) -> Result<Step, Refused> {
+        if self.frame_left > 0 {
+            return Ok(self.payload(0, input.len()));
+        }
+        if !self.carry.is_empty() {
+            return self.step_carried(input, limits);
+        }
+        let Some(header) = frame::parse(input, self.sender).map_err(Refused::Violation)? else {
+            self.carry.extend_from_slice(input);
+            return Ok(Step::Starved);
+        };
+        if header.opcode.is_control() {
+            let len = header.header_len + header.payload_len as usize;
+            if input.len() < len {
+                self.carry.extend_from_slice(input);
+                return Ok(Step::Starved);
+            }
+            return Ok(Step::Control { control: control(&header, &input[header.header_len..len]), len });
+        }
+        self.begin_frame(&header, limits)?;
+        Ok(self.payload(header.header_len, input.len() - header.header_len))
+    }
+
+    /// Goes on with a header or control frame that began in earlier input.
+    fn step_carried(&mut self, input: &[u8], limits: MessageLimits) -> Result<Step, Refused> {
+        let mut taken = 0;
+        loop {
+            let header = frame::parse(&self.carry, self.sender).map_err(Refused::Violation)?;
+            match header {
+                Some(header) if header.opcode.is_control() => {
+                    let whole = header.header_len + header.payload_len as usize;
+                    let missing = whole.saturating_sub(self.carry.len());
+                    let more = missing.min(input.len() - taken);
+                    self.carry.extend_from_slice(&input[taken..taken + more]);
+                    taken += more;
+                    if more < missing {
+                        return Ok(Step::Starved);
+                    }
+                    let carry = std::mem::take(&mut self.carry);
+                    return Ok(Step::Control { control: control(&header, &carry[header.header_len..]), len: taken });
+                }
+                Some(header) => {
+                    let carry = std::mem::take(&mut self.carry);
+                    let mut bytes = [0; HEADER_BYTES_MAX];
+                    bytes[..carry.len()].copy_from_slice(&carry);
+                    self.begin_frame(&header, limits)?;
+                    let ended = self.end_frame_if_done();
+                    return Ok(Step::Header { header: bytes, header_len: header.header_len, len: taken, ended });
+                }
+                None => {
+                    let Some(&byte) = input.get(taken) else { return Ok(Step::Starved) };
+                    self.carry.push(byte);
+                    taken += 1;
+                }
+            }
+        }
+    }
+
+    fn begin_frame(&mut self, header: &Header, limits: MessageLimits) -> Result<(), Refused> {
+        let open = match (header.opcode, self.open) {
+            (Opcode::Continuation, Some(open)) => open,
+            (Opcode::Continuation, None) => return Err(Refused::Violation(Violation::NothingToContinue)),
+            (Opcode::Text | Opcode::Binary, None) => Open::default(),
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Refused::Violation(Violation::MessageUnfinished)),
+            // `step` takes control frames before it comes here; one that slipped through is no part of a message.
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
+                return Err(Refused::Violation(Violation::ReservedOpcode));
+            }
+        };
+        let payload_bytes = open.payload_bytes.saturating_add(header.payload_len);
+        if payload_bytes > limits.bytes_max as u64 {
+            return Err(Refused::MessageTooBig);
+        }
+        if open.frames >= limits.fragments_max {
+            return Err(Refused::TooManyFragments);
+        }
+        let wire_bytes = open.wire_bytes + header.header_len as u64 + header.payload_len;
+        self.open = Some(Open { wire_bytes, payload_bytes, frames: open.frames + 1 });
+        self.frame_left = header.payload_len;
+        self.frame_fin = header.fin;
+        Ok(())
+    }
+
+    /// Takes what `available` bytes hold of the current frame's payload, behind `header_len` bytes of header.
+    fn payload(&mut self, header_len: usize, available: usize) -> Step {
+        let taken = self.frame_left.min(available as u64);
+        self.frame_left -= taken;
+        Step::Data { len: header_len + taken as usize, ended: self.end_frame_if_done() }
+    }
+
+    fn end_frame_if_done(&mut self) -> Option<Message> {
+        if self.frame_left > 0 || !self.frame_fin {
+            return None;
+        }
+        // `bytes_max` and `fragments_max` keep both sums below 2^32 (see `MESSAGE_BYTES_CEILING`).
+        self.open
+            .take()
+            .map(|open| Message { wire_bytes: open.wire_bytes as u32, payload_bytes: open.payload_bytes as u32 })
+    }
+}
+
+/// The largest `bytes_max` that may be configured: with every frame's header it still fits 32 bits.
+pub const MESSAGE_BYTES_CEILING: usize = 1 << 30;
+
+/// The largest `fragments_max` that may be configured.
+pub const FRAGMENTS_CEILING: u32 = 1 << 24;
+
+fn control(header: &Header, masked: &[u8]) -> Control {
+    let mut payload = [0; CONTROL_PAYLOAD_MAX];
+    payload[..masked.len()].copy_from_slice(masked);
+    if let Some(mask) = header.mask {
+        frame::apply_mask(&mut payload[..masked.len()], mask);
+    }
+    Control { opcode: header.opcode, payload, len: masked.len() as u8 }
+}
