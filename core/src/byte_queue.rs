@@ -1,0 +1,334 @@
+//! The bytes that a lane holds, addressed by their absolute offset in the lane's stream.
+//!
+//! Bytes enter at the end, copied or shared, and leave at the front; nothing is allocated ahead and an empty queue
+//! holds no memory. Small pieces are packed into blocks, so that a thousand small messages are not a thousand
+//! allocations.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Capacity of the first block that small pieces are packed into; later blocks double up to [`BLOCK_BYTES_MAX`].
+const BLOCK_BYTES_MIN: usize = 512;
+
+/// Capacity of the largest block that small pieces are packed into; larger pieces get a block of their own size.
+const BLOCK_BYTES_MAX: usize = 16 * 1024;
+
+#[derive(Debug)]
+enum Block {
+    Packed(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Block {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Packed(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+
+    /// Memory that goes when the block goes.
+    fn cost(&self) -> usize {
+        match self {
+            Self::Packed(bytes) => bytes.capacity(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Slices that one vectored write takes at most.
+pub const GATHER_SLICES_MAX: usize = 32;
+
+/// The slices of one vectored write, gathered without an allocation.
+#[derive(Debug)]
+pub struct Gather<'a> {
+    slices: [IoSlice<'a>; GATHER_SLICES_MAX],
+    used: usize,
+    bytes: usize,
+}
+
+impl Default for Gather<'_> {
+    fn default() -> Self {
+        Self { slices: [IoSlice::new(&[]); GATHER_SLICES_MAX], used: 0, bytes: 0 }
+    }
+}
+
+impl<'a> Gather<'a> {
+    /// Adds `bytes` behind what is there; false, and nothing added, if all places are taken.
+    pub fn push(&mut self, bytes: &'a [u8]) -> bool {
+        if bytes.is_empty() {
+            return true;
+        }
+        let Some(slot) = self.slices.get_mut(self.used) else { return false };
+        *slot = IoSlice::new(bytes);
+        self.used += 1;
+        self.bytes += bytes.len();
+        true
+    }
+
+    /// The slices, in the order in which they must be written.
+    #[must_use]
+    pub fn as_slices(&self) -> &[IoSlice<'a>] {
+        &self.slices[..self.used]
+    }
+
+    /// Bytes in all slices together.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+}
+
+/// A queue of bytes with absolute offsets: `start` is the first byte held, `end` the first that has not come yet.
+#[derive(Debug, Default)]
+pub struct ByteQueue {
+    blocks: VecDeque<Block>,
+    /// Bytes of the first block that lie before `start`.
+    skipped: usize,
+    start: u64,
+    end: u64,
+    cost: usize,
+}
+
+impl ByteQueue {
+    /// Offset of the first byte held.
+    #[must_use]
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Offset behind the last byte held.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Bytes of memory behind the queue: what its blocks have allocated, not only what is in use.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.cost
+    }
+
+    /// Appends a copy of `bytes`.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        let mut bytes = bytes;
+        self.end += bytes.len() as u64;
+        let mut capacity = BLOCK_BYTES_MIN;
+        if let Some(Block::Packed(last)) = self.blocks.back_mut() {
+            let room = last.capacity() - last.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            last.extend_from_slice(now);
+            bytes = later;
+            capacity = (last.capacity() * 2).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
+        }
+        if !bytes.is_empty() {
+            let mut block = Vec::with_capacity(capacity.max(bytes.len()));
+            block.extend_from_slice(bytes);
+            self.push_block(Block::Packed(block));
+        }
+    }
+
+    /// Appends `bytes` without copying them.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.end += bytes.len() as u64;
+            self.push_block(Block::Shared(bytes));
+        }
+    }
+
+    fn push_block(&mut self, block: Block) {
+        self.cost += block.cost();
+        self.blocks.push_back(block);
+    }
+
+    /// Forgets everything before `offset`, which lies between [`Self::start`] and [`Self::end`].
+    pub fn release_to(&mut self, offset: u64) {
+        debug_assert!((self.start..=self.end).contains(&offset));
+        self.skipped += (offset - self.start) as usize;
+        self.start = offset;
+        while let Some(first) = self.blocks.front() {
+            let len = first.as_slice().len();
+            if self.skipped < len {
+                return;
+            }
+            self.skipped -= len;
+            self.cost -= first.cost();
+            self.blocks.pop_front();
+        }
+        if self.blocks.capacity() > BLOCKS_KEPT {
+            self.blocks = VecDeque::new();
+        }
+    }
+
+    /// Forgets everything from `offset` on, which lies between [`Self::start`] and [`Self::end`].
+    pub fn truncate(&mut self, offset: u64) {
+        let mut surplus = (self.end - offset) as usize;
+        self.end = offset;
+        while surplus > 0 {
+            let Some(mut last) = self.blocks.pop_back() else { return };
+            self.cost -= last.cost();
+            let len = last.as_slice().len();
+            let skipped = if self.blocks.is_empty() { self.skipped } else { 0 };
+            if surplus >= len - skipped {
+                surplus -= len - skipped;
+                self.skipped -= skipped;
+                continue;
+            }
+            match &mut last {
+                Block::Packed(bytes) => bytes.truncate(len - surplus),
+                Block::Shared(bytes) => bytes.truncate(len - surplus),
+            }
+            self.push_block(last);
+            return;
+        }
+    }
+
+    /// Takes the bytes from `from` up to `to` out of the middle; what follows moves up.
+    pub fn cut(&mut self, from: u64, to: u64) {
+        let tail: Vec<Bytes> = self.copy_out(to, self.end);
+        self.truncate(from);
+        for bytes in tail {
+            self.push_shared(bytes);
+        }
+    }
+
+    fn copy_out(&self, from: u64, to: u64) -> Vec<Bytes> {
+        let mut pieces = Vec::new();
+        self.walk(from, to, |block, range| {
+            pieces.push(match block {
+                Block::Packed(bytes) => Bytes::copy_from_slice(&bytes[range]),
+                Block::Shared(bytes) => bytes.slice(range),
+            });
+            true
+        });
+        pieces
+    }
+
+    /// Adds the bytes from `from` up to `to` to `gather`; whether all of them found a place.
+    pub fn gather<'a>(&'a self, from: u64, to: u64, gather: &mut Gather<'a>) -> bool {
+        let mut whole = true;
+        self.walk(from, to, |block, range| {
+            whole = gather.push(&block.as_slice()[range]);
+            whole
+        });
+        whole
+    }
+
+    /// Visits the parts of blocks between two offsets until `visit` has had enough.
+    fn walk<'a>(&'a self, from: u64, to: u64, mut visit: impl FnMut(&'a Block, std::ops::Range<usize>) -> bool) {
+        let mut skip = (from - self.start) as usize + self.skipped;
+        let mut left = (to - from) as usize;
+        for block in &self.blocks {
+            let len = block.as_slice().len();
+            if left == 0 {
+                return;
+            }
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let take = (len - skip).min(left);
+            if !visit(block, skip..skip + take) {
+                return;
+            }
+            left -= take;
+            skip = 0;
+        }
+    }
+}
+
+/// Slots of the block list that an empty queue may keep.
+const BLOCKS_KEPT: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn content(queue: &ByteQueue) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        queue.walk(queue.start(), queue.end(), |block, range| {
+            bytes.extend_from_slice(&block.as_slice()[range]);
+            true
+        });
+        bytes
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Copy(usize),
+        Share(usize),
+        Release(usize),
+        Truncate(usize),
+        Cut(usize, usize),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            (0..2000usize).prop_map(Op::Copy),
+            (0..40_000usize).prop_map(Op::Share),
+            (0..5000usize).prop_map(Op::Release),
+            (0..5000usize).prop_map(Op::Truncate),
+            (0..5000usize, 0..5000usize).prop_map(|(a, b)| Op::Cut(a, b)),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_plain_vector_would_hold(ops in proptest::collection::vec(op(), 1..60)) {
+            let mut queue = ByteQueue::default();
+            let mut model: Vec<u8> = Vec::new();
+            let mut next = 0u8;
+            for op in ops {
+                let mut fresh = |len: usize| -> Vec<u8> {
+                    (0..len).map(|_| { next = next.wrapping_mul(31).wrapping_add(7); next }).collect()
+                };
+                match op {
+                    Op::Copy(len) => { let bytes = fresh(len); queue.push_copy(&bytes); model.extend(bytes); }
+                    Op::Share(len) => { let bytes = fresh(len); model.extend(&bytes); queue.push_shared(bytes.into()); }
+                    Op::Release(len) => {
+                        let len = len.min(model.len());
+                        queue.release_to(queue.start() + len as u64);
+                        model.drain(..len);
+                    }
+                    Op::Truncate(len) => {
+                        let len = len.min(model.len());
+                        queue.truncate(queue.end() - len as u64);
+                        model.truncate(model.len() - len);
+                    }
+                    Op::Cut(a, b) => {
+                        let from = a.min(model.len());
+                        let to = (from + b).min(model.len());
+                        queue.cut(queue.start() + from as u64, queue.start() + to as u64);
+                        model.drain(from..to);
+                    }
+                }
+                prop_assert_eq!(content(&queue), model.clone());
+                prop_assert_eq!((queue.end() - queue.start()) as usize, model.len());
+                if model.is_empty() {
+                    prop_assert_eq!(queue.memory_bytes(), 0);
+                    prop_assert!(queue.blocks.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn small_pieces_share_blocks() {
+        let mut queue = ByteQueue::default();
+        for _ in 0..1000 {
+            queue.push_copy(&[1; 64]);
+        }
+        assert!(queue.blocks.len() < 20, "{}", queue.blocks.len());
+        queue.release_to(64_000);
+        assert_eq!(queue.memory_bytes(), 0);
+    }
+}

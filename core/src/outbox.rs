@@ -1,0 +1,272 @@
+//! What one leg's link is sent, in order: the rest of a half-written message, control frames, whole messages, and at
+//! the very end a barrier ping that rides along, or the close frame.
+//!
+//! Control frames go in only between messages, so nothing is ever written into the middle of one.
+
+use crate::barrier::Barrier;
+use crate::byte_queue::Gather;
+use crate::close::CloseFrame;
+use crate::frame::{self, Opcode};
+use crate::ids::Seq;
+use crate::replay::ReplayBuffer;
+use crate::time::Time;
+
+/// Bytes of control frames that wait at most; a peer that pings on without reading gets one pong for its last ping.
+const CONTROL_BYTES_MAX: usize = 1024;
+
+#[derive(Debug)]
+enum End {
+    Open,
+    /// The close frame goes out, behind all accepted messages or instead of them.
+    Wanted {
+        frame: CloseFrame,
+        flush: bool,
+    },
+    Said,
+}
+
+/// What rides behind the last message of a write.
+#[derive(Debug)]
+enum Tail {
+    Nothing,
+    Ping(Vec<u8>),
+    Close(Vec<u8>),
+}
+
+impl Tail {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Nothing => &[],
+            Self::Ping(bytes) | Self::Close(bytes) => bytes,
+        }
+    }
+}
+
+/// What a write did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// Messages that an earlier link was given too.
+    pub again: u64,
+    /// Whether a control frame of ours went out whole.
+    pub control_done: bool,
+}
+
+/// The outgoing side of one leg's link.
+#[derive(Debug)]
+pub struct Outbox {
+    masked: bool,
+    control: Vec<u8>,
+    control_done: usize,
+    late_pong: Option<Vec<u8>>,
+    tail: Tail,
+    end: End,
+    /// Whole messages wait though the link could take them.
+    held: bool,
+}
+
+impl Outbox {
+    /// An outbox towards a backend, which wants frames `masked`, or a client, which does not.
+    #[must_use]
+    pub const fn new(masked: bool) -> Self {
+        Self {
+            masked,
+            control: Vec::new(),
+            control_done: 0,
+            late_pong: None,
+            tail: Tail::Nothing,
+            end: End::Open,
+            held: false,
+        }
+    }
+
+    /// Forgets everything that was meant for a link that is gone.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.masked);
+    }
+
+    /// Holds whole messages back, or lets them go.
+    pub const fn set_held(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    /// Whether whole messages are held back.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Answers a ping.
+    pub fn pong(&mut self, payload: &[u8], key: [u8; 4]) {
+        if !matches!(self.end, End::Open | End::Wanted { .. }) {
+            return;
+        }
+        if self.control.len() - self.control_done >= CONTROL_BYTES_MAX {
+            self.late_pong = Some(payload.to_vec());
+            return;
+        }
+        self.push_control(Opcode::Pong, payload, key);
+    }
+
+    /// Sends a heartbeat ping.
+    pub fn ping(&mut self, payload: &[u8], key: [u8; 4]) {
+        if matches!(self.end, End::Open) && self.control.len() - self.control_done < CONTROL_BYTES_MAX {
+            self.push_control(Opcode::Ping, payload, key);
+        }
+    }
+
+    fn push_control(&mut self, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
+        frame::encode(&mut self.control, opcode, payload, self.masked.then_some(key));
+    }
+
+    /// Ends the link: behind all accepted messages if `flush`, else as soon as a half-written one is whole.
+    ///
+    /// Only the first end counts, except that one without `flush` overtakes one that still waits.
+    pub fn close(&mut self, frame: CloseFrame, flush: bool) {
+        match &self.end {
+            End::Open => self.end = End::Wanted { frame, flush },
+            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame, flush },
+            End::Wanted { .. } | End::Said => {}
+        }
+    }
+
+    /// Whether an end was asked for.
+    #[must_use]
+    pub const fn is_closing(&self) -> bool {
+        !matches!(self.end, End::Open)
+    }
+
+    /// Whether the close frame has left whole.
+    #[must_use]
+    pub const fn is_close_written(&self) -> bool {
+        matches!(self.end, End::Said) && self.control.is_empty()
+    }
+
+    /// Decides what the next write holds besides messages. Call before [`Self::gather`], with nothing in between.
+    pub fn prepare(&mut self, buffer: &ReplayBuffer, barrier: Option<&mut Barrier>, key: [u8; 4], now: Time) {
+        self.tail = Tail::Nothing;
+        if self.control.len() - self.control_done < CONTROL_BYTES_MAX
+            && let Some(payload) = self.late_pong.take()
+        {
+            self.push_control(Opcode::Pong, &payload, key);
+        }
+        if let End::Wanted { frame, flush } = &self.end {
+            let payload = frame.payload();
+            if *flush && buffer.rest_bytes() > 0 {
+                let mut bytes = Vec::new();
+                frame::encode(&mut bytes, Opcode::Close, &payload, self.masked.then_some(key));
+                self.tail = Tail::Close(bytes);
+            } else {
+                self.push_control(Opcode::Close, &payload, key);
+                self.end = End::Said;
+            }
+            return;
+        }
+        if let Some(barrier) = barrier.filter(|_| matches!(self.end, End::Open)) {
+            self.prepare_ping(buffer, barrier, key, now);
+        }
+    }
+
+    fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
+        let boundary = Seq(buffer.sent().0 + u64::from(buffer.is_amid_message()));
+        let rest = if self.held { 0 } else { buffer.rest_bytes() };
+        if rest > 0 && barrier.is_due(buffer.accepted(), rest, now) {
+            let mut bytes = Vec::new();
+            frame::encode(&mut bytes, Opcode::Ping, &barrier.next_payload(), self.masked.then_some(key));
+            self.tail = Tail::Ping(bytes);
+        } else if rest == 0 && barrier.is_due(boundary, 0, now) {
+            self.push_control(Opcode::Ping, &barrier.next_payload(), key);
+            barrier.pinged(boundary, now);
+        }
+    }
+
+    /// Everything that the link should be given next; empty if nothing.
+    #[must_use]
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
+        let mut gather = Gather::default();
+        let _ = buffer.gather_amid(&mut gather)
+            && gather.push(&self.control[self.control_done..])
+            && self.sends_messages()
+            && buffer.gather_rest(&mut gather)
+            && gather.push(self.tail.as_slice());
+        gather
+    }
+
+    const fn sends_messages(&self) -> bool {
+        !self.held && !matches!(self.end, End::Said)
+    }
+
+    /// Notes that the link took the first `bytes` bytes of what was gathered.
+    pub fn transmitted(
+        &mut self,
+        bytes: usize,
+        buffer: &mut ReplayBuffer,
+        barrier: Option<&mut Barrier>,
+        now: Time,
+    ) -> Written {
+        let mut left = bytes;
+        let mut written = Written::default();
+        let amid = left.min(buffer.amid_bytes());
+        if amid > 0 {
+            written.again += buffer.transmitted(amid);
+            left -= amid;
+        }
+        let control = left.min(self.control.len() - self.control_done);
+        left -= control;
+        self.control_written(control, &mut written);
+        let rest = left.min(buffer.rest_bytes());
+        if rest > 0 {
+            written.again += buffer.transmitted(rest);
+            left -= rest;
+        }
+        if let Some(barrier) = barrier {
+            barrier.wrote(amid + rest);
+            if left > 0 && matches!(self.tail, Tail::Ping(_)) {
+                barrier.pinged(buffer.sent(), now);
+            }
+        }
+        self.tail_written(left, &mut written);
+        written
+    }
+
+    fn control_written(&mut self, bytes: usize, written: &mut Written) {
+        self.control_done += bytes;
+        if self.control_done > 0 && self.control_done == self.control.len() {
+            self.control = Vec::new();
+            self.control_done = 0;
+            written.control_done = true;
+        }
+    }
+
+    /// A tail that has begun to go out becomes the control frame under way; one that has not is decided anew.
+    fn tail_written(&mut self, bytes: usize, written: &mut Written) {
+        let tail = std::mem::replace(&mut self.tail, Tail::Nothing);
+        if bytes == 0 {
+            return;
+        }
+        match tail {
+            Tail::Nothing => {}
+            Tail::Ping(frame) => self.control = frame,
+            Tail::Close(frame) => {
+                self.control = frame;
+                self.end = End::Said;
+            }
+        }
+        self.control_written(bytes, written);
+    }
+
+    /// The bytes to leave on a link that is dropped now: a close frame, or nothing amid a message.
+    #[must_use]
+    pub fn last_words(&self, frame: &CloseFrame, buffer: &ReplayBuffer, key: [u8; 4]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if !buffer.is_amid_message() && self.control_done == 0 && !matches!(self.end, End::Said) {
+            frame::encode(&mut bytes, Opcode::Close, &frame.payload(), self.masked.then_some(key));
+        }
+        bytes
+    }
+
+    /// Memory that the outbox occupies beyond itself, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.control.capacity() + self.late_pong.as_ref().map_or(0, Vec::capacity) + self.tail.as_slice().len()
+    }
+}

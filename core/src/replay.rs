@@ -1,0 +1,426 @@
+//! The replay buffer of one lane: whole messages, from the first that may still be needed to the last accepted.
+//!
+//! ```text
+//!            retained                       waiting             being assembled
+//!   |-----------------------------|------------------------|- - - - - - - - - - -
+//!   base ....... confirmed ...... sent ................ accepted
+//! ```
+//!
+//! Invariant: `base <= confirmed <= sent <= accepted`, all counted in whole messages and never going back, but in a
+//! [`ReplayBuffer::rewind`]: `sent` then falls back to `confirmed`, and both to `base` where a tail is sent again. Bytes leave only when their whole message is released, so a message that was
+//! half written to a link that died can be sent again from its first byte.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::assembler::Message;
+use crate::byte_queue::{ByteQueue, Gather};
+use crate::ids::Seq;
+use crate::settings::ReplayTail;
+use crate::time::Time;
+
+/// When a message may be forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Retention {
+    /// As soon as it was sent.
+    UntilSent,
+    /// Not before it was confirmed, and for as long after as the tail says.
+    UntilConfirmed(ReplayTail),
+}
+
+/// What the smallest message is charged, in bytes: empty messages must not pile up for free.
+pub const MESSAGE_CHARGE_MIN: usize = 16;
+
+/// What a message counts against the bounds of its lane, in bytes: its payload, at least [`MESSAGE_CHARGE_MIN`].
+#[must_use]
+pub const fn charge(message: Message) -> usize {
+    let payload = message.payload_bytes as usize;
+    if payload < MESSAGE_CHARGE_MIN { MESSAGE_CHARGE_MIN } else { payload }
+}
+
+/// What an interruption did to a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rewound {
+    /// Messages that the lost peer may or may not have seen.
+    pub in_doubt: u64,
+    /// Messages that will be sent again.
+    pub again: u64,
+    /// The first and last message that will not be sent again although nobody confirmed them.
+    pub gap: Option<(Seq, Seq)>,
+}
+
+/// The messages of one lane that are still needed.
+#[derive(Debug)]
+pub struct ReplayBuffer {
+    retention: Retention,
+    queue: ByteQueue,
+    /// The messages after `base` up to `accepted`. One that was dropped unsent stays as a message of no bytes.
+    messages: VecDeque<Message>,
+    base: Seq,
+    confirmed: Seq,
+    sent: Seq,
+    accepted: Seq,
+    /// The highest `sent` ever: what lies below and is sent now, is sent again.
+    sent_high: Seq,
+    /// Where message `sent + 1` begins.
+    sent_boundary: u64,
+    /// Bytes handed to the link, which may be amid message `sent + 1`.
+    sent_offset: u64,
+    /// Where the first message that is not whole yet begins.
+    accepted_offset: u64,
+    held: usize,
+    /// Charge of the messages after `sent`.
+    unsent: usize,
+    /// When the confirmed messages that are kept as a tail were confirmed.
+    confirmed_at: VecDeque<(Time, Seq)>,
+}
+
+/// Entries of the tail's clock; with more confirms than that, ages are rounded up.
+const TAIL_MARKS_MAX: usize = 64;
+
+impl ReplayBuffer {
+    /// An empty buffer.
+    #[must_use]
+    pub fn new(retention: Retention) -> Self {
+        Self {
+            retention,
+            queue: ByteQueue::default(),
+            messages: VecDeque::new(),
+            base: Seq::default(),
+            confirmed: Seq::default(),
+            sent: Seq::default(),
+            accepted: Seq::default(),
+            sent_high: Seq::default(),
+            sent_boundary: 0,
+            sent_offset: 0,
+            accepted_offset: 0,
+            held: 0,
+            unsent: 0,
+            confirmed_at: VecDeque::new(),
+        }
+    }
+
+    /// Last message that may be forgotten.
+    #[must_use]
+    pub const fn confirmed(&self) -> Seq {
+        self.confirmed
+    }
+
+    /// Last message that was handed to the link whole.
+    #[must_use]
+    pub const fn sent(&self) -> Seq {
+        self.sent
+    }
+
+    /// Last message that came in whole.
+    #[must_use]
+    pub const fn accepted(&self) -> Seq {
+        self.accepted
+    }
+
+    /// Charge of all messages held, in bytes; see [`charge`].
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held
+    }
+
+    /// Charge of the messages that wait for the link, in bytes; one that is half written counts whole.
+    #[must_use]
+    pub const fn unsent_bytes(&self) -> usize {
+        self.unsent
+    }
+
+    /// Bytes of a message that is not whole yet, headers included.
+    #[must_use]
+    pub const fn partial_bytes(&self) -> usize {
+        (self.queue.end() - self.accepted_offset) as usize
+    }
+
+    /// Messages that wait for the link.
+    #[must_use]
+    pub const fn unsent_messages(&self) -> u64 {
+        self.accepted.0 - self.sent.0
+    }
+
+    /// Messages sent whole and not confirmed.
+    #[must_use]
+    pub const fn in_doubt_messages(&self) -> u64 {
+        self.sent.0 - self.confirmed.0
+    }
+
+    /// Bytes of the messages that wait for the link, headers included.
+    #[must_use]
+    pub const fn unsent_wire_bytes(&self) -> u64 {
+        self.accepted_offset - self.sent_boundary
+    }
+
+    /// Messages waiting for the link that an earlier link was given already.
+    #[must_use]
+    pub const fn again_messages(&self) -> u64 {
+        self.sent_high.0.saturating_sub(self.sent.0)
+    }
+
+    /// Whether the link was given a part of a message and not yet the rest.
+    #[must_use]
+    pub const fn is_amid_message(&self) -> bool {
+        self.sent_offset > self.sent_boundary
+    }
+
+    /// Memory that the buffer occupies, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.queue.memory_bytes()
+            + self.messages.capacity() * size_of::<Message>()
+            + self.confirmed_at.capacity() * size_of::<(Time, Seq)>()
+    }
+
+    /// Takes in a copy of bytes of data frames.
+    pub fn push_copy(&mut self, bytes: &[u8]) {
+        self.queue.push_copy(bytes);
+    }
+
+    /// Takes in bytes of data frames without copying them.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        self.queue.push_shared(bytes);
+    }
+
+    /// Accepts the message that the bytes pushed so far make whole; its number.
+    pub fn accept(&mut self, message: Message) -> Seq {
+        self.accepted = self.accepted.plus(1);
+        self.accepted_offset += u64::from(message.wire_bytes);
+        self.held += charge(message);
+        self.unsent += charge(message);
+        self.messages.push_back(message);
+        self.accepted
+    }
+
+    /// Forgets the message that is not whole yet: its sender is gone.
+    pub fn discard_partial(&mut self) {
+        self.queue.truncate(self.accepted_offset);
+    }
+
+    /// Adds what is left of a half-written message to `gather`; whether it fitted.
+    pub fn gather_amid<'a>(&'a self, gather: &mut Gather<'a>) -> bool {
+        self.queue.gather(self.sent_offset, self.amid_end(), gather)
+    }
+
+    /// Adds the messages behind a half-written one to `gather`; whether all fitted.
+    pub fn gather_rest<'a>(&'a self, gather: &mut Gather<'a>) -> bool {
+        self.queue.gather(self.amid_end(), self.accepted_offset, gather)
+    }
+
+    /// Bytes left of a half-written message.
+    #[must_use]
+    pub fn amid_bytes(&self) -> usize {
+        (self.amid_end() - self.sent_offset) as usize
+    }
+
+    /// Bytes of whole messages behind a half-written one.
+    #[must_use]
+    pub fn rest_bytes(&self) -> usize {
+        (self.accepted_offset - self.amid_end()) as usize
+    }
+
+    /// Where the half-written message ends, or the next one begins.
+    fn amid_end(&self) -> u64 {
+        if self.is_amid_message() {
+            self.sent_boundary + self.message_after(self.sent).map_or(0, |message| u64::from(message.wire_bytes))
+        } else {
+            self.sent_offset
+        }
+    }
+
+    fn message_after(&self, seq: Seq) -> Option<Message> {
+        self.messages.get((seq.0 - self.base.0) as usize).copied()
+    }
+
+    /// Notes that the link took the next `bytes` bytes; how many messages it now has whole that an earlier link had too.
+    pub fn transmitted(&mut self, bytes: usize) -> u64 {
+        self.sent_offset += bytes as u64;
+        let again_before = self.again_messages();
+        self.pass_sent();
+        again_before - self.again_messages()
+    }
+
+    /// Moves `sent` over every message that the link has whole.
+    fn pass_sent(&mut self) {
+        while let Some(message) = self.message_after(self.sent) {
+            let end = self.sent_boundary + u64::from(message.wire_bytes);
+            if end > self.sent_offset {
+                break;
+            }
+            self.sent_boundary = end;
+            self.sent = self.sent.plus(1);
+            if message.wire_bytes > 0 {
+                self.unsent -= charge(message);
+            }
+        }
+        self.sent_high = self.sent_high.max(self.sent);
+        if self.retention == Retention::UntilSent {
+            self.release(self.sent);
+        }
+    }
+
+    /// Notes that the peer has everything up to `seq`. What is confirmed already, or was never sent, changes nothing.
+    pub fn confirm(&mut self, seq: Seq, now: Time) {
+        let seq = seq.min(self.sent);
+        if seq <= self.confirmed {
+            return;
+        }
+        self.confirmed = seq;
+        match self.retention {
+            Retention::UntilSent => {}
+            Retention::UntilConfirmed(tail) if tail == ReplayTail::default() => self.release(seq),
+            Retention::UntilConfirmed(tail) => self.trim_tail(tail, now),
+        }
+    }
+
+    /// Forgets confirmed messages that have outlived the tail's bounds.
+    fn trim_tail(&mut self, tail: ReplayTail, now: Time) {
+        if self.confirmed_at.len() == TAIL_MARKS_MAX {
+            self.confirmed_at.pop_back();
+        }
+        self.confirmed_at.push_back((now, self.confirmed));
+        let mut floor = self.base;
+        if tail.age > Duration::ZERO {
+            while let Some(&(at, seq)) = self.confirmed_at.front() {
+                if now.since(at) <= tail.age {
+                    break;
+                }
+                floor = floor.max(seq);
+                self.confirmed_at.pop_front();
+            }
+        }
+        if tail.messages > 0 {
+            floor = floor.max(Seq(self.confirmed.0.saturating_sub(u64::from(tail.messages))));
+        }
+        if tail.bytes > 0 {
+            let kept = self.messages.iter().take((self.confirmed.0 - self.base.0) as usize);
+            let mut bytes: usize = kept.clone().map(|&message| charge(message)).sum();
+            for (index, &message) in kept.enumerate() {
+                if bytes <= tail.bytes {
+                    break;
+                }
+                bytes -= charge(message);
+                floor = floor.max(self.base.plus(index as u64 + 1));
+            }
+        }
+        self.release(floor);
+    }
+
+    /// Forgets the messages up to `seq`.
+    fn release(&mut self, seq: Seq) {
+        let mut offset = self.queue.start();
+        while self.base < seq {
+            let Some(message) = self.messages.pop_front() else { break };
+            offset += u64::from(message.wire_bytes);
+            if message.wire_bytes > 0 {
+                self.held -= charge(message);
+            }
+            self.base = self.base.plus(1);
+        }
+        self.queue.release_to(offset);
+        if self.messages.is_empty() && self.messages.capacity() > MESSAGE_SLOTS_KEPT {
+            self.messages = VecDeque::new();
+        }
+        while self.confirmed_at.front().is_some_and(|&(_, mark)| mark <= self.base) {
+            self.confirmed_at.pop_front();
+        }
+    }
+
+    /// Makes what the lost peer did not confirm unsent again, or lets it go where nothing is retained.
+    ///
+    /// `clean` says that the peer left in good order, so a confirmed tail need not be sent again.
+    pub fn rewind(&mut self, clean: bool) -> Rewound {
+        let in_doubt = self.in_doubt_messages();
+        match self.retention {
+            Retention::UntilSent => {
+                let gap = (in_doubt > 0).then(|| (self.confirmed.plus(1), self.sent));
+                self.confirmed = self.sent;
+                self.sent_offset = self.sent_boundary;
+                Rewound { in_doubt, again: 0, gap }
+            }
+            Retention::UntilConfirmed(_) => {
+                if clean {
+                    self.release(self.confirmed);
+                }
+                let again = self.sent.0 - self.base.0;
+                self.sent_back_to_base();
+                Rewound { in_doubt, again, gap: None }
+            }
+        }
+    }
+
+    fn sent_back_to_base(&mut self) {
+        self.sent = self.base;
+        self.confirmed = self.base;
+        self.confirmed_at.clear();
+        self.sent_boundary = self.queue.start();
+        self.sent_offset = self.sent_boundary;
+        self.unsent = self.held;
+    }
+
+    /// Skips what the new peer says it has: everything up to `seq` counts as sent and confirmed.
+    pub fn fast_forward(&mut self, seq: Seq, now: Time) {
+        let seq = seq.min(self.accepted);
+        let mut bytes = 0;
+        let mut at = self.sent;
+        while at < seq {
+            bytes += self.message_after(at).map_or(0, |message| message.wire_bytes as usize);
+            at = at.plus(1);
+        }
+        self.sent_high = self.sent_high.max(seq);
+        self.transmitted(bytes);
+        self.confirm(seq, now);
+    }
+
+    /// Drops the oldest messages that wait for the link until at most `keep` are left; how many were dropped.
+    ///
+    /// A half-written message is never dropped.
+    pub fn drop_oldest_unsent(&mut self, keep: u32) -> u64 {
+        let first = self.sent.plus(u64::from(self.is_amid_message()));
+        let waiting = (first.0..self.accepted.0)
+            .filter(|&seq| self.message_after(Seq(seq)).is_some_and(|message| message.wire_bytes > 0))
+            .count();
+        let surplus = waiting.saturating_sub(keep as usize);
+        let from = self.amid_end();
+        let mut to = from;
+        let mut dropped = 0;
+        for index in (first.0 - self.base.0) as usize..self.messages.len() {
+            if dropped == surplus {
+                break;
+            }
+            let message = std::mem::replace(&mut self.messages[index], Message { wire_bytes: 0, payload_bytes: 0 });
+            if message.wire_bytes > 0 {
+                dropped += 1;
+                to += u64::from(message.wire_bytes);
+                self.held -= charge(message);
+                self.unsent -= charge(message);
+            }
+        }
+        self.queue.cut(from, to);
+        self.accepted_offset -= to - from;
+        self.pass_sent();
+        dropped as u64
+    }
+
+    /// Forgets every message: the lane has ended. How many had not been sent.
+    pub fn clear(&mut self) -> u64 {
+        let unsent = self.unsent_messages();
+        let end = self.queue.end();
+        self.queue.release_to(end);
+        self.messages = VecDeque::new();
+        self.confirmed_at = VecDeque::new();
+        self.base = self.accepted;
+        self.held = 0;
+        self.unsent = 0;
+        (self.sent_boundary, self.sent_offset, self.accepted_offset) = (end, end, end);
+        (self.sent, self.confirmed) = (self.accepted, self.accepted);
+        unsent
+    }
+}
+
+/// Slots of the message list that an empty buffer may keep.
+const MESSAGE_SLOTS_KEPT: usize = 64;
