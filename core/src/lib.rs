@@ -2,7 +2,23 @@
 //!
 //! Nothing here opens a socket, reads a clock or draws a random number; whoever drives it does, and passes in what
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
+//!
+//! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
+//! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
+//! ([`heartbeat`], [`backoff`], [`suspects`]); and the [`pipe`] that joins them.
 
+pub mod assembler;
+pub mod backoff;
+pub mod barrier;
+pub mod byte_queue;
+pub mod close;
+pub mod frame;
+pub mod heartbeat;
 pub mod ids;
+mod leg;
+pub mod outbox;
+pub mod pipe;
+pub mod replay;
 pub mod settings;
+pub mod suspects;
 pub mod time;

@@ -5,6 +5,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::close;
+
 /// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ReplayPolicy {
@@ -111,6 +113,10 @@ pub struct PipeSettings {
     pub backoff_max: Duration,
     /// How long an attached worker may stay silent before it is given up, if at all.
     pub first_message_timeout: Option<Duration>,
+    /// How long a planned move waits for the old worker, for each of its two steps.
+    pub handover_timeout: Duration,
+    /// How long a close frame waits for its answer.
+    pub close_timeout: Duration,
     /// Pings to the client.
     pub client_heartbeat: Heartbeat,
     /// Pings to the worker.
@@ -119,6 +125,36 @@ pub struct PipeSettings {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "this key is not mine" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+}
+
+impl Default for PipeSettings {
+    /// What a route has that says nothing.
+    fn default() -> Self {
+        Self {
+            replay: ReplayPolicy::Unconfirmed,
+            replay_bytes_max: 5 << 20,
+            window_bytes: 256 << 10,
+            overflow: OverflowPolicy::Pause,
+            replay_tail: ReplayTail::default(),
+            replay_delay: Duration::ZERO,
+            down: DownPolicy::Keep,
+            stall_max: Duration::from_secs(15),
+            on_backend_loss: BackendLoss::Reattach,
+            message_bytes_max: 16 << 20,
+            message_incomplete_timeout: Duration::from_secs(30),
+            fragments_max: 65_536,
+            grace: Duration::from_secs(30),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            first_message_timeout: None,
+            handover_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
+            backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },
+            interrupt_codes: close::default_interrupt_codes(),
+            wrong_worker_codes: close::default_wrong_worker_codes(),
+        }
+    }
 }
 
 /// How much confirmed traffic is kept for a replay after an unclean loss; each bound is off at zero.

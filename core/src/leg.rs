@@ -1,0 +1,168 @@
+//! The two legs of a pipe: what each may be doing, and which news about a link is too old to matter.
+//!
+//! ```text
+//!  backend leg
+//!                      lost                       dial
+//!    Attached ------------------------> Detached ------> Dialing
+//!      |   ^                               ^  ^             |
+//!      |   +------------- attached --------|--|-------------+
+//!      | leave                             |  +--- failed --+
+//!      v            pong, close, or time   |
+//!    Leaving ------------------------------+
+//!
+//!    any of them -- the pipe ends --> Closing -- close answered, lost, or time --> Gone
+//!
+//!  client leg
+//!
+//!    Open -- its close frame --> SaidClose --> Closing --> Gone
+//!      |---- ours ----------------------------^             ^
+//!      +---- vanished --------------------------------------+
+//! ```
+//!
+//! Every attach of a backend has a number of its own; news that bear another number than the current one are late
+//! and change nothing.
+
+use crate::close::CloseFrame;
+use crate::ids::{Attachment, BackendKey, Seq};
+use crate::pipe::PipeState;
+use crate::time::Time;
+
+/// Why a backend leg was detached, as the next worker is told (`Holdline-Cause`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// The link died.
+    Crash,
+    /// The worker closed it.
+    Close,
+    /// The worker is being drained.
+    Drain,
+    /// An operator moved the pipe.
+    Admin,
+}
+
+impl Cause {
+    /// The cause's name on the wire.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Close => "close",
+            Self::Drain => "drain",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// Whether the worker was asked to go and went in good order.
+    #[must_use]
+    pub const fn is_planned(self) -> bool {
+        match self {
+            Self::Drain | Self::Admin => true,
+            Self::Crash | Self::Close => false,
+        }
+    }
+}
+
+/// A live attach of a backend.
+#[derive(Clone, Debug)]
+pub(crate) struct Attached {
+    pub attachment: Attachment,
+    pub backend: BackendKey,
+    pub at: Time,
+    /// First message that was sent again to this worker.
+    pub first_again: Option<Seq>,
+    /// Whether it has sent a data message.
+    pub talked: bool,
+    /// Whether it has outlived a quick death, by time or by talking.
+    pub settled: bool,
+    /// Until when the replay waits for an old worker to finish its queue.
+    pub hold_until: Option<Time>,
+}
+
+/// How far a planned move has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leaving {
+    /// Waiting for the pong behind the last message sent.
+    Settling,
+    /// Close 1001 is on its way, or said; the worker finishes what it has to say.
+    Parting,
+}
+
+#[derive(Debug)]
+pub(crate) enum BackendLeg {
+    Attached(Attached),
+    Leaving { link: Attached, stage: Leaving, cause: Cause, deadline: Time },
+    Detached { retry_at: Option<Time> },
+    Dialing { attachment: Attachment },
+    Closing { link: Attached, deadline: Time },
+    Gone,
+}
+
+impl BackendLeg {
+    /// The live link, in whatever state it is.
+    pub const fn link(&self) -> Option<&Attached> {
+        match self {
+            Self::Attached(link) | Self::Leaving { link, .. } | Self::Closing { link, .. } => Some(link),
+            Self::Detached { .. } | Self::Dialing { .. } | Self::Gone => None,
+        }
+    }
+
+    pub const fn link_mut(&mut self) -> Option<&mut Attached> {
+        match self {
+            Self::Attached(link) | Self::Leaving { link, .. } | Self::Closing { link, .. } => Some(link),
+            Self::Detached { .. } | Self::Dialing { .. } | Self::Gone => None,
+        }
+    }
+
+    /// Whether `attachment` is the link that is live now.
+    pub fn is_current(&self, attachment: Attachment) -> bool {
+        self.link().is_some_and(|link| link.attachment == attachment)
+    }
+
+    /// Whether client messages flow to a worker.
+    pub const fn is_attached(&self) -> bool {
+        match self {
+            Self::Attached(_) => true,
+            Self::Leaving { .. } | Self::Detached { .. } | Self::Dialing { .. } | Self::Closing { .. } | Self::Gone => {
+                false
+            }
+        }
+    }
+
+    /// What the pipe is doing as far as its backend leg goes.
+    pub const fn state(&self) -> PipeState {
+        match self {
+            Self::Attached(_) => PipeState::Attached,
+            Self::Leaving { .. } => PipeState::Leaving,
+            Self::Detached { .. } | Self::Dialing { .. } => PipeState::Detached,
+            Self::Closing { .. } | Self::Gone => PipeState::Closing,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum ClientLeg {
+    Open,
+    /// Its close frame came; ours waits for the worker's answer.
+    SaidClose(CloseFrame),
+    /// Our close frame is on its way, or said.
+    Closing {
+        deadline: Time,
+        said_close: bool,
+    },
+    Gone,
+}
+
+impl ClientLeg {
+    /// Whether what the client sends still counts.
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
+    /// Whether there is a link to write to.
+    pub const fn is_linked(&self) -> bool {
+        match self {
+            Self::Open | Self::SaidClose(_) | Self::Closing { .. } => true,
+            Self::Gone => false,
+        }
+    }
+}

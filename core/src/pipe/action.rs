@@ -1,0 +1,279 @@
+//! What a pipe wants done, and what it says has happened.
+
+use std::time::Duration;
+
+use crate::barrier::Level;
+use crate::ids::{Attachment, BackendKey, LaneName, Seq};
+use crate::leg::Cause;
+use crate::settings::OverflowPolicy;
+
+/// An order to whoever drives the pipe, or a fact for its log and metrics.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Choose a backend, dial it, and answer with `attached` or `dial_failed`.
+    Dial(DialOrder),
+    /// Nobody waits for this dial any more.
+    CancelDial(Attachment),
+    /// Leave `last_words` on the link if it takes them at once, and drop it.
+    DropBackend {
+        /// The link to drop.
+        attachment: Attachment,
+        /// A close frame, or nothing.
+        last_words: Vec<u8>,
+    },
+    /// Send a FIN: nothing more is said to the client, but it may still be reading.
+    ShutdownClient,
+    /// Drop the client's link.
+    DropClient,
+    /// Something worth counting.
+    Report(Fact),
+    /// Both legs are gone; the pipe is over.
+    Finish,
+}
+
+/// What a dial has to know and to tell the worker (PROTOCOL section 6).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DialOrder {
+    /// The number of this attach.
+    pub attachment: Attachment,
+    /// A backend to choose only if there is no other.
+    pub avoid: Option<BackendKey>,
+    /// Why the last one was lost.
+    pub cause: Cause,
+    /// The backend of the last attachment.
+    pub previous: BackendKey,
+    /// The first message that will be sent.
+    pub first_seq: Seq,
+    /// Messages waiting that an earlier worker was given too.
+    pub again: u64,
+    /// Bytes of all messages waiting, headers included.
+    pub bytes: u64,
+    /// The last confirmed message.
+    pub confirmed: Seq,
+    /// What its confirmation means.
+    pub level: Level,
+    /// Messages that will never come, first and last.
+    pub gap: Option<(Seq, Seq)>,
+}
+
+/// Why a dial brought no attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DialFailure {
+    /// No backend may be chosen now; `retry_after` says when that might change by itself.
+    NoCandidate {
+        /// Time until a dial budget or the like allows the next try.
+        retry_after: Option<Duration>,
+    },
+    /// This backend could not be attached; the next candidate is tried at once.
+    Failed(BackendKey),
+    /// This backend refused the client's credentials (401, 403): the pipe ends.
+    Unauthorized(BackendKey),
+}
+
+/// A worker's word on what it knows of the pipe (`Holdline-Resume` in its 101).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResumeAnswer {
+    /// It has the pipe's state up to this message.
+    Ok(Seq),
+    /// It has no state.
+    New,
+    /// It wants the pipe to attach elsewhere.
+    Refuse,
+}
+
+/// How a link died.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkLoss {
+    /// FIN without a close frame.
+    Eof,
+    /// RST or another error of the socket.
+    Reset,
+}
+
+/// Why a pipe lost its worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Interruption {
+    /// FIN without a close frame.
+    Eof,
+    /// RST or another error of the socket.
+    Reset,
+    /// Its heartbeat went unanswered.
+    Heartbeat,
+    /// It sent a close frame with a code that interrupts.
+    Close,
+    /// It said that the key is not its own.
+    WrongWorker,
+    /// It broke RFC 6455 or a limit.
+    Protocol,
+    /// It never said anything though the route expects it.
+    Silent,
+    /// It is being drained.
+    Drain,
+    /// An operator moved the pipe.
+    Admin,
+}
+
+impl Interruption {
+    /// Every interruption, for metrics that list them.
+    pub const ALL: [Self; 9] = [
+        Self::Eof,
+        Self::Reset,
+        Self::Heartbeat,
+        Self::Close,
+        Self::WrongWorker,
+        Self::Protocol,
+        Self::Silent,
+        Self::Drain,
+        Self::Admin,
+    ];
+
+    /// The name in metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Eof => "eof",
+            Self::Reset => "reset",
+            Self::Heartbeat => "heartbeat",
+            Self::Close => "close",
+            Self::WrongWorker => "wrong_worker",
+            Self::Protocol => "protocol",
+            Self::Silent => "silent",
+            Self::Drain => "drain",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// What the next worker is told.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent => Cause::Crash,
+            Self::Close | Self::WrongWorker => Cause::Close,
+            Self::Drain => Cause::Drain,
+            Self::Admin => Cause::Admin,
+        }
+    }
+}
+
+/// Why messages were given up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Loss {
+    /// The replay policy keeps nothing.
+    Policy,
+    /// The pipe ended before they could be sent on.
+    Closed,
+    /// The peer they were meant for is gone.
+    PeerGone,
+    /// No backend came within grace.
+    Grace,
+    /// The replay buffer was full.
+    Overflow,
+}
+
+impl Loss {
+    /// Every reason, for metrics that list them.
+    pub const ALL: [Self; 5] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow];
+
+    /// The name in metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::Closed => "closed",
+            Self::PeerGone => "peer_gone",
+            Self::Grace => "grace",
+            Self::Overflow => "overflow",
+        }
+    }
+}
+
+/// Who ended a pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum EndedBy {
+    /// The client closed, vanished or broke a rule.
+    Client,
+    /// The worker closed with a code that ends.
+    Backend,
+    /// An operator, or the process on its way down.
+    Operator,
+    /// Holdline had to.
+    Holdline,
+}
+
+impl EndedBy {
+    /// The name in metrics and logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Backend => "backend",
+            Self::Operator => "operator",
+            Self::Holdline => "holdline",
+        }
+    }
+}
+
+/// Something that happened to a pipe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fact {
+    /// The backend leg was detached.
+    Interrupted {
+        /// The lost attach.
+        attachment: Attachment,
+        /// Whose it was.
+        backend: BackendKey,
+        /// Why.
+        reason: Interruption,
+        /// Messages that it may or may not have seen.
+        in_doubt: u64,
+        /// Messages among them that will not be sent again.
+        gap: Option<(Seq, Seq)>,
+    },
+    /// A backend is attached again.
+    Reattached {
+        /// The new attach.
+        attachment: Attachment,
+        /// Whose it is.
+        backend: BackendKey,
+        /// Time since the interruption.
+        outage: Duration,
+        /// Messages that will be sent again.
+        again: u64,
+    },
+    /// Messages were sent again.
+    Replayed {
+        /// How many.
+        messages: u64,
+    },
+    /// Messages were given up.
+    Lost {
+        /// Which way they were going.
+        lane: LaneName,
+        /// Why.
+        reason: Loss,
+        /// How many.
+        messages: u64,
+    },
+    /// Old messages made way for newer ones, as the route wants it.
+    Dropped {
+        /// Which way they were going.
+        lane: LaneName,
+        /// How many.
+        messages: u64,
+    },
+    /// The replay buffer was full while no worker was attached.
+    Overflowed(OverflowPolicy),
+    /// Reading of a lane's sender was paused.
+    ReadPaused(LaneName),
+    /// The worker answers no pings; confirmed now means written.
+    PongsMissing(BackendKey),
+    /// The pipe began to end.
+    Ended {
+        /// Who ended it.
+        by: EndedBy,
+        /// The close code that stands for the end; 1006 for a client that vanished.
+        code: u16,
+        /// The reason in the close frame.
+        reason: String,
+    },
+}

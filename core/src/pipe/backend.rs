@@ -1,0 +1,313 @@
+//! The backend leg: how it is lost, how another worker is found, and how it moves on purpose.
+
+use super::{
+    Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, Outage, Peer, Pipe, ResumeAnswer,
+};
+use crate::assembler::Assembler;
+use crate::backoff;
+use crate::barrier::Barrier;
+use crate::close::CloseFrame;
+use crate::frame::Side;
+use crate::heartbeat::Heartbeat;
+use crate::ids::{Attachment, BackendKey, LaneName};
+use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
+use crate::settings::{BackendLoss, ReplayPolicy};
+use crate::suspects::QUICK_DEATH;
+use crate::time::{Time, earliest};
+
+impl Pipe {
+    /// A link died. News of an attach that is no longer current change nothing.
+    pub fn lost(&mut self, peer: Peer, loss: LinkLoss, now: Time) {
+        match peer {
+            Peer::Client => self.client_vanished(now),
+            Peer::Backend(attachment) if self.backend.is_current(attachment) => self.backend_lost(loss, now),
+            Peer::Backend(_) => {}
+        }
+        self.finish_if_over();
+    }
+
+    fn backend_lost(&mut self, loss: LinkLoss, now: Time) {
+        let reason = match (&self.backend, loss) {
+            (BackendLeg::Leaving { stage: Leaving::Parting, cause: Cause::Admin, .. }, _) => Interruption::Admin,
+            (BackendLeg::Leaving { stage: Leaving::Parting, .. }, _) => Interruption::Drain,
+            (BackendLeg::Closing { .. }, _) => return self.backend_lost_while_closing(now),
+            (_, LinkLoss::Eof) => Interruption::Eof,
+            (_, LinkLoss::Reset) => Interruption::Reset,
+        };
+        self.interrupt(reason, None, now);
+    }
+
+    /// The worker died while the pipe was ending: a client's last messages still go to another one.
+    fn backend_lost_while_closing(&mut self, now: Time) {
+        let undelivered = self.up.buffer.unsent_messages() > 0 || self.up.buffer.is_amid_message();
+        match std::mem::replace(&mut self.client, ClientLeg::Gone) {
+            ClientLeg::SaidClose(frame) => {
+                self.client = ClientLeg::SaidClose(frame.clone());
+                self.answer_client_close(frame.clone(), now);
+                if undelivered {
+                    self.farewell = Some(frame);
+                    return self.interrupt(Interruption::Eof, None, now);
+                }
+            }
+            other => self.client = other,
+        }
+        if undelivered && self.farewell.is_some() {
+            return self.interrupt(Interruption::Eof, None, now);
+        }
+        self.drop_backend(Vec::new());
+    }
+
+    /// The backend leg is detached; the pipe looks for another worker unless its route or its state forbids.
+    pub(super) fn interrupt(&mut self, reason: Interruption, last_words: Option<&CloseFrame>, now: Time) {
+        let Some(link) = self.backend.link().cloned() else { return };
+        let key = self.draw.key();
+        let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
+        self.drop_backend(words.unwrap_or_default());
+        let clean = reason.cause().is_planned() && self.up.buffer.in_doubt_messages() == 0;
+        let rewound = self.up.buffer.rewind(clean);
+        self.interruptions += 1;
+        self.in_doubt += rewound.in_doubt;
+        self.report(Fact::Interrupted {
+            attachment: link.attachment,
+            backend: link.backend,
+            reason,
+            in_doubt: rewound.in_doubt,
+            gap: rewound.gap,
+        });
+        self.outage = Some(Outage {
+            since: self.outage.map_or(now, |outage| outage.since),
+            cause: reason.cause(),
+            previous: link.backend,
+            gap: rewound.gap,
+            round: 0,
+        });
+        if self.settings.replay == ReplayPolicy::None {
+            let messages = self.up.buffer.drop_oldest_unsent(0);
+            self.report_lost(LaneName::Up, Loss::Policy, messages);
+        }
+        if self.is_killer(&link, reason, now) {
+            let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);
+            return self.give_up(CloseFrame::new(1011, &text), Loss::Closed, now);
+        }
+        if !self.wants_backend() {
+            return self.give_up(CloseFrame::new(1001, ""), Loss::PeerGone, now);
+        }
+        if self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned() {
+            return self.give_up(CloseFrame::new(1012, "backend lost"), Loss::Closed, now);
+        }
+        self.suspects.new_round();
+        if matches!(reason, Interruption::Silent) {
+            self.suspects.tried(link.backend);
+        }
+        self.backend = BackendLeg::Detached { retry_at: None };
+        self.dial();
+    }
+
+    /// Whether the same replayed message has been the first one for three workers that died at once.
+    fn is_killer(&mut self, link: &Attached, reason: Interruption, now: Time) -> bool {
+        let own_death = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
+        own_death && now.since(link.at) < QUICK_DEATH && self.suspects.died_quickly(link.backend, link.first_again, now)
+    }
+
+    /// Whether there is still something to do for a worker.
+    const fn wants_backend(&self) -> bool {
+        self.client.is_open() || self.farewell.is_some()
+    }
+
+    /// Drops the backend link, with `last_words` if it takes them at once.
+    pub(super) fn drop_backend(&mut self, last_words: Vec<u8>) {
+        match std::mem::replace(&mut self.backend, BackendLeg::Gone) {
+            BackendLeg::Attached(link) | BackendLeg::Leaving { link, .. } | BackendLeg::Closing { link, .. } => {
+                self.actions.push_back(Action::DropBackend { attachment: link.attachment, last_words });
+            }
+            BackendLeg::Dialing { attachment } => self.actions.push_back(Action::CancelDial(attachment)),
+            BackendLeg::Detached { .. } | BackendLeg::Gone => {}
+        }
+        self.discard_half_message(Side::Backend);
+        self.down.assembler = Assembler::new(Side::Backend);
+        self.down.deaf = false;
+        self.down.paused = false;
+        self.to_backend.reset();
+    }
+
+    /// Orders a dial, if the leg is detached.
+    fn dial(&mut self) {
+        let (BackendLeg::Detached { .. }, Some(outage)) = (&self.backend, self.outage) else { return };
+        self.last_attachment = self.last_attachment.next();
+        self.backend = BackendLeg::Dialing { attachment: self.last_attachment };
+        let buffer = &self.up.buffer;
+        self.actions.push_back(Action::Dial(DialOrder {
+            attachment: self.last_attachment,
+            avoid: outage.cause.is_planned().then_some(outage.previous),
+            cause: outage.cause,
+            previous: outage.previous,
+            first_seq: buffer.sent().plus(1),
+            again: buffer.again_messages(),
+            bytes: buffer.unsent_wire_bytes(),
+            confirmed: buffer.confirmed(),
+            level: self.barrier.level(),
+            gap: outage.gap,
+        }));
+    }
+
+    /// The backends that the dial under way must not choose at `now`.
+    #[must_use]
+    pub fn excluded(&self, now: Time) -> Vec<BackendKey> {
+        self.suspects.excluded(now)
+    }
+
+    /// The dial of `attachment` brought no attach.
+    pub fn dial_failed(&mut self, attachment: Attachment, failure: DialFailure, now: Time) {
+        if !matches!(self.backend, BackendLeg::Dialing { attachment: current } if current == attachment) {
+            return;
+        }
+        self.backend = BackendLeg::Detached { retry_at: None };
+        match failure {
+            DialFailure::Failed(backend) => {
+                self.suspects.tried(backend);
+                self.dial();
+            }
+            DialFailure::Unauthorized(_) => {
+                self.give_up(CloseFrame::new(1008, "the backend refused the credentials"), Loss::Closed, now);
+            }
+            DialFailure::NoCandidate { retry_after } => self.no_candidate(retry_after.map(|wait| now + wait), now),
+        }
+        self.finish_if_over();
+    }
+
+    fn no_candidate(&mut self, retry_at: Option<Time>, now: Time) {
+        if self.suspects.any_tried() {
+            let settings = &self.settings;
+            let round = self.outage.map_or(0, |outage| outage.round);
+            let wait = backoff::wait(round, settings.backoff_min, settings.backoff_max, &mut self.draw);
+            if let Some(outage) = &mut self.outage {
+                outage.round += 1;
+            }
+            self.backend = BackendLeg::Detached { retry_at: Some(now + wait) };
+        } else if let Some(frame) = self.wrong_worker.take() {
+            self.report_ended(EndedBy::Backend, &frame);
+            self.give_up(frame, Loss::Closed, now);
+        } else {
+            let retry_at = earliest(retry_at, self.suspects.next_return(now));
+            self.backend = BackendLeg::Detached { retry_at };
+        }
+    }
+
+    /// Another try is worth it: a backend was registered or has recovered.
+    pub fn pool_changed(&mut self, _now: Time) {
+        self.suspects.new_round();
+        self.dial();
+    }
+
+    /// The wait between two rounds is over.
+    pub(super) fn retry(&mut self) {
+        self.suspects.new_round();
+        self.dial();
+    }
+
+    /// A worker answered 101 to the dial of `attachment`; false if nobody waits for it any more and the link must go.
+    pub fn attached(
+        &mut self,
+        attachment: Attachment,
+        backend: BackendKey,
+        resume: Option<ResumeAnswer>,
+        now: Time,
+    ) -> bool {
+        if !matches!(self.backend, BackendLeg::Dialing { attachment: current } if current == attachment) {
+            return false;
+        }
+        match resume {
+            Some(ResumeAnswer::Refuse) => {
+                self.dial_failed(attachment, DialFailure::Failed(backend), now);
+                return false;
+            }
+            Some(ResumeAnswer::Ok(seq)) => self.up.buffer.fast_forward(seq, now),
+            Some(ResumeAnswer::New) | None => {}
+        }
+        let buffer = &self.up.buffer;
+        let again = buffer.again_messages();
+        let outage = self.outage.map_or(std::time::Duration::ZERO, |outage| now.since(outage.since));
+        let hold_until = self.hold_until(now);
+        self.barrier = Barrier::new(self.draw.key(), now);
+        self.barrier.start_at(buffer.sent());
+        self.backend_beat = Heartbeat::new(self.settings.backend_heartbeat, now);
+        let link = Attached {
+            attachment,
+            backend,
+            at: now,
+            first_again: (again > 0).then(|| buffer.sent().plus(1)),
+            talked: false,
+            settled: false,
+            hold_until,
+        };
+        self.to_backend.set_held(hold_until.is_some());
+        self.backend = match &self.farewell {
+            Some(frame) => {
+                self.to_backend.close(frame.clone(), true);
+                BackendLeg::Closing { link, deadline: now + self.settings.grace }
+            }
+            None => BackendLeg::Attached(link),
+        };
+        self.report(Fact::Reattached { attachment, backend, outage, again });
+        true
+    }
+
+    /// Until when the replay waits so that a worker that was cut off can finish its queue.
+    fn hold_until(&self, now: Time) -> Option<Time> {
+        let until = self.outage?.since + self.settings.replay_delay;
+        (until > now).then_some(until)
+    }
+
+    /// The current worker has shown that it works: the outage is over.
+    pub(super) fn worker_proven(&mut self, backend: BackendKey) {
+        self.outage = None;
+        if self.wrong_worker.take().is_some() {
+            self.suspects.settled(backend);
+        }
+    }
+
+    pub(super) fn backend_said_close(&mut self, frame: CloseFrame, now: Time) {
+        match &self.backend {
+            BackendLeg::Closing { .. } => self.backend_answered_close(frame, now),
+            BackendLeg::Leaving { stage: Leaving::Parting, cause, .. } => {
+                let reason = if *cause == Cause::Admin { Interruption::Admin } else { Interruption::Drain };
+                self.interrupt(reason, Some(&frame), now);
+            }
+            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
+                let reattached = link.attachment > Attachment::FIRST;
+                let backend = link.backend;
+                if reattached && !link.talked && self.settings.wrong_worker_codes.contains(frame.code) {
+                    self.suspects.wrong(backend);
+                    self.interrupt(Interruption::WrongWorker, Some(&frame), now);
+                    self.wrong_worker = Some(frame);
+                } else if self.settings.interrupt_codes.contains(frame.code) {
+                    self.interrupt(Interruption::Close, Some(&frame), now);
+                } else {
+                    self.backend_ended(frame, now);
+                }
+            }
+            BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } | BackendLeg::Gone => {}
+        }
+        self.finish_if_over();
+    }
+
+    /// Moves the pipe to another worker in good order: everything sent is confirmed, and the old one says its last.
+    pub fn leave(&mut self, cause: Cause, now: Time) {
+        let BackendLeg::Attached(link) = &self.backend else { return };
+        let deadline = now + self.settings.handover_timeout;
+        self.backend = BackendLeg::Leaving { link: link.clone(), stage: Leaving::Settling, cause, deadline };
+        self.to_backend.set_held(true);
+        self.part_if_settled(now);
+    }
+
+    /// Says goodbye to a worker that is being left, once it has confirmed everything it was sent.
+    pub(super) fn part_if_settled(&mut self, now: Time) {
+        let BackendLeg::Leaving { stage: stage @ Leaving::Settling, deadline, .. } = &mut self.backend else { return };
+        if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
+            return;
+        }
+        *stage = Leaving::Parting;
+        *deadline = now + self.settings.handover_timeout;
+        self.to_backend.close(CloseFrame::new(1001, "moving to another worker"), false);
+    }
+}

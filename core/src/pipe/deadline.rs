@@ -1,0 +1,214 @@
+//! What time does to a pipe. A timer may fire early: [`Pipe::tick`] acts only on what is really due.
+
+use super::{EndedBy, Fact, Interruption, Loss, Peer, Pipe};
+use crate::close::CloseFrame;
+use crate::frame::Side;
+use crate::heartbeat::Beat;
+use crate::ids::LaneName;
+use crate::leg::{BackendLeg, Cause, ClientLeg, Leaving};
+use crate::settings::{DownPolicy, ReplayPolicy};
+use crate::suspects::QUICK_DEATH;
+use crate::time::{Time, earliest};
+
+/// The payload of a heartbeat ping: no barrier's payload has its length.
+const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
+
+const _: () = assert!(HEARTBEAT_PAYLOAD.len() == 8, "the barrier's nonce tells the two apart, not the length");
+
+impl Pipe {
+    /// When [`Self::tick`] must be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        earliest(self.client_deadline(), self.backend_deadline())
+    }
+
+    fn client_deadline(&self) -> Option<Time> {
+        match &self.client {
+            ClientLeg::Gone => None,
+            ClientLeg::Closing { deadline, .. } => Some(*deadline),
+            ClientLeg::Open | ClientLeg::SaidClose(_) => earliest(
+                self.client_beat.deadline(),
+                earliest(self.message_deadline(Side::Client), self.stall_deadline()),
+            ),
+        }
+    }
+
+    fn backend_deadline(&self) -> Option<Time> {
+        let outage = self.outage.filter(|_| self.backend.link().is_none()).map(|it| it.since + self.settings.grace);
+        match &self.backend {
+            BackendLeg::Gone => None,
+            BackendLeg::Closing { deadline, .. } => Some(*deadline),
+            BackendLeg::Detached { retry_at } => earliest(outage, *retry_at),
+            BackendLeg::Dialing { .. } => outage,
+            BackendLeg::Leaving { deadline, .. } => earliest(Some(*deadline), self.link_deadline()),
+            BackendLeg::Attached(link) => {
+                let settle = (!link.settled).then(|| link.at + QUICK_DEATH);
+                let silent = self.settings.first_message_timeout.filter(|_| !link.talked).map(|wait| link.at + wait);
+                earliest(earliest(settle, silent), earliest(link.hold_until, self.link_deadline()))
+            }
+        }
+    }
+
+    /// Deadlines that every live backend link has.
+    fn link_deadline(&self) -> Option<Time> {
+        let ping = if self.settings.replay == ReplayPolicy::None {
+            None
+        } else {
+            earliest(self.barrier.due_at(self.up.buffer.sent()), self.barrier.patience_ends())
+        };
+        earliest(earliest(self.backend_beat.deadline(), ping), self.message_deadline(Side::Backend))
+    }
+
+    fn message_deadline(&self, side: Side) -> Option<Time> {
+        let lane = match side {
+            Side::Client => &self.up,
+            Side::Backend => &self.down,
+        };
+        lane.began.filter(|_| !lane.paused).map(|began| began + self.settings.message_incomplete_timeout)
+    }
+
+    fn stall_deadline(&self) -> Option<Time> {
+        match self.settings.down {
+            DownPolicy::Keep => self.stalled_since.map(|since| since + self.settings.stall_max),
+            DownPolicy::Latest(_) => None,
+        }
+    }
+
+    /// Does what has become due at `now`.
+    pub fn tick(&mut self, now: Time) {
+        let due = |deadline: Option<Time>| deadline.is_some_and(|at| now >= at);
+        if !due(self.deadline()) {
+            return;
+        }
+        self.tick_client(now);
+        self.tick_backend(now);
+        self.finish_if_over();
+    }
+
+    fn tick_client(&mut self, now: Time) {
+        let due = |deadline: Option<Time>| deadline.is_some_and(|at| now >= at);
+        match &self.client {
+            ClientLeg::Gone => {}
+            ClientLeg::Closing { deadline, .. } => {
+                if now >= *deadline {
+                    self.drop_client();
+                }
+            }
+            ClientLeg::Open | ClientLeg::SaidClose(_) => {
+                if due(self.message_deadline(Side::Client)) {
+                    self.discard_half_message(Side::Client);
+                    return self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
+                }
+                if due(self.stall_deadline()) {
+                    let messages = self.down.buffer.unsent_messages();
+                    self.report_lost(LaneName::Down, Loss::PeerGone, messages);
+                    self.down.buffer.clear();
+                    self.stalled_since = None;
+                    return self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
+                }
+                match self.client_beat.tick(now) {
+                    Beat::Rest => {}
+                    Beat::Ping => self.to_client.ping(HEARTBEAT_PAYLOAD, [0; 4]),
+                    Beat::Dead => self.lost(Peer::Client, super::LinkLoss::Reset, now),
+                }
+            }
+        }
+    }
+
+    fn tick_backend(&mut self, now: Time) {
+        match &self.backend {
+            BackendLeg::Gone => {}
+            BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } => self.tick_detached(now),
+            BackendLeg::Closing { deadline, .. } => {
+                if now >= *deadline {
+                    self.closing_took_too_long(now);
+                }
+            }
+            BackendLeg::Leaving { deadline, stage, cause, .. } => {
+                if now >= *deadline {
+                    let reason = if *cause == Cause::Admin { Interruption::Admin } else { Interruption::Drain };
+                    let frame = CloseFrame::new(1001, "moving to another worker");
+                    let words = (*stage == Leaving::Settling).then_some(&frame);
+                    return self.interrupt(reason, words, now);
+                }
+                self.tick_link(now);
+            }
+            BackendLeg::Attached(_) => {
+                self.tick_attached(now);
+                self.tick_link(now);
+            }
+        }
+    }
+
+    fn tick_detached(&mut self, now: Time) {
+        if self.outage.is_some_and(|outage| now >= outage.since + self.settings.grace) {
+            if let Some(frame) = self.wrong_worker.take() {
+                self.report_ended(EndedBy::Backend, &frame);
+                return self.give_up(frame, Loss::Grace, now);
+            }
+            return self.give_up(CloseFrame::new(1013, "no backend within grace"), Loss::Grace, now);
+        }
+        if matches!(self.backend, BackendLeg::Detached { retry_at: Some(at) } if now >= at) {
+            self.retry();
+        }
+    }
+
+    fn tick_attached(&mut self, now: Time) {
+        let BackendLeg::Attached(link) = &mut self.backend else { return };
+        if link.hold_until.is_some_and(|until| now >= until) {
+            link.hold_until = None;
+            self.to_backend.set_held(false);
+        }
+        let silent = self.settings.first_message_timeout.is_some_and(|wait| !link.talked && now >= link.at + wait);
+        if silent {
+            let frame = CloseFrame::new(1001, "nothing was said in time");
+            return self.interrupt(Interruption::Silent, Some(&frame), now);
+        }
+        if !link.settled && now >= link.at + QUICK_DEATH {
+            link.settled = true;
+            let backend = link.backend;
+            self.suspects.lived(backend);
+            self.worker_proven(backend);
+        }
+    }
+
+    fn tick_link(&mut self, now: Time) {
+        if self.backend.link().is_none() {
+            return;
+        }
+        if self.settings.replay != ReplayPolicy::None && self.barrier.patience_ends().is_some_and(|end| now >= end) {
+            self.barrier.tick(now);
+            if let Some(link) = self.backend.link() {
+                let backend = link.backend;
+                self.report(Fact::PongsMissing(backend));
+            }
+            let sent = self.up.buffer.sent();
+            self.up.buffer.confirm(sent, now);
+            self.part_if_settled(now);
+        }
+        if self.message_deadline(Side::Backend).is_some_and(|at| now >= at) {
+            let frame = CloseFrame::new(1008, "message not finished in time");
+            return self.interrupt(Interruption::Protocol, Some(&frame), now);
+        }
+        match self.backend_beat.tick(now) {
+            Beat::Rest => {}
+            Beat::Ping => {
+                let key = self.draw.key();
+                self.to_backend.ping(HEARTBEAT_PAYLOAD, key);
+            }
+            Beat::Dead => self.interrupt(Interruption::Heartbeat, None, now),
+        }
+    }
+
+    /// The worker did not answer our close frame, or did not take what came before it.
+    fn closing_took_too_long(&mut self, now: Time) {
+        let undelivered = self.up.buffer.clear();
+        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.farewell = None;
+        self.drop_backend(Vec::new());
+        if let ClientLeg::SaidClose(frame) = &self.client {
+            let frame = frame.clone();
+            self.answer_client_close(frame, now);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! How a pipe ends: by its client, by its worker, by an operator, or because nothing else is left.
+
+use super::{Action, EndedBy, Fact, Loss, Pipe};
+use crate::close::{CloseFrame, NO_CODE};
+use crate::frame::Side;
+use crate::ids::LaneName;
+use crate::leg::{BackendLeg, ClientLeg, Leaving};
+use crate::settings::OverflowPolicy;
+use crate::time::Time;
+
+/// The code that stands for a client that vanished (RFC 6455 section 7.4.1); never sent.
+const VANISHED: u16 = 1006;
+
+impl Pipe {
+    /// Ends the pipe: the client gets what is due to it and then this close frame, the worker 1001.
+    pub fn close(&mut self, by: EndedBy, frame: CloseFrame, now: Time) {
+        self.report_ended(by, &frame);
+        self.close_client(frame, true, now);
+        self.release_backend("going away", now);
+        self.finish_if_over();
+    }
+
+    /// Ends the pipe because of what its client did: it is told at once, and nothing it says counts any more.
+    pub(super) fn client_at_fault(&mut self, frame: CloseFrame, now: Time) {
+        self.report_ended(EndedBy::Client, &frame);
+        self.close_client(frame, false, now);
+        self.up.deaf = true;
+        self.release_backend("client at fault", now);
+        self.finish_if_over();
+    }
+
+    /// More was sent during an outage than the replay buffer may hold.
+    pub(super) fn overflow(&mut self, now: Time) {
+        let frame = CloseFrame::new(1013, "replay buffer overflow");
+        debug_assert_eq!(self.settings.overflow, OverflowPolicy::Close);
+        self.give_up(frame, Loss::Overflow, now);
+    }
+
+    /// Ends the pipe without a worker: what waits for one is lost, and said to be.
+    pub(super) fn give_up(&mut self, frame: CloseFrame, reason: Loss, now: Time) {
+        self.report_ended(EndedBy::Holdline, &frame);
+        let undelivered = self.up.buffer.clear();
+        self.report_lost(LaneName::Up, reason, undelivered);
+        self.farewell = None;
+        self.drop_backend(Vec::new());
+        self.close_client(frame, true, now);
+        self.finish_if_over();
+    }
+
+    pub(super) fn report_ended(&mut self, by: EndedBy, frame: &CloseFrame) {
+        if !self.ended {
+            self.ended = true;
+            self.report(Fact::Ended { by, code: frame.code, reason: frame.reason.clone() });
+        }
+    }
+
+    /// Sends the client a close frame, behind what waits for it if `flush`.
+    fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
+        let said_close = match &self.client {
+            ClientLeg::Open => false,
+            ClientLeg::SaidClose(_) => true,
+            ClientLeg::Closing { .. } => {
+                if !flush {
+                    self.to_client.close(frame, false);
+                }
+                return;
+            }
+            ClientLeg::Gone => return,
+        };
+        self.to_client.close(frame, flush);
+        self.client = ClientLeg::Closing { deadline: now + self.settings.close_timeout, said_close };
+    }
+
+    /// Our close frame has left for the client.
+    pub(super) fn client_was_told(&mut self) {
+        if let ClientLeg::Closing { said_close, .. } = self.client {
+            if said_close {
+                self.drop_client();
+            } else if self.up.deaf {
+                self.actions.push_back(Action::ShutdownClient);
+            }
+        }
+        self.finish_if_over();
+    }
+
+    pub(super) fn drop_client(&mut self) {
+        if !self.client.is_linked() {
+            return;
+        }
+        self.client = ClientLeg::Gone;
+        self.actions.push_back(Action::DropClient);
+        let undelivered = self.down.buffer.clear();
+        self.report_lost(LaneName::Down, Loss::PeerGone, undelivered);
+        self.stalled_since = None;
+        self.to_client.reset();
+    }
+
+    /// The client's link died.
+    pub(super) fn client_vanished(&mut self, now: Time) {
+        let was_open = self.client.is_open();
+        self.discard_half_message(Side::Client);
+        self.drop_client();
+        if was_open {
+            self.report_ended(EndedBy::Client, &CloseFrame { code: VANISHED, reason: String::new() });
+            self.release_backend("client gone", now);
+        }
+    }
+
+    /// Lets the worker have what it is still owed, then 1001; without a worker, what waits for one is lost.
+    fn release_backend(&mut self, reason: &str, now: Time) {
+        match &self.backend {
+            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
+                let deadline = now + self.settings.close_timeout;
+                let link = link.clone();
+                self.to_backend.set_held(false);
+                self.to_backend.close(CloseFrame::new(1001, reason), true);
+                self.backend = BackendLeg::Closing { link, deadline };
+            }
+            BackendLeg::Leaving { stage: Leaving::Parting, .. }
+            | BackendLeg::Detached { .. }
+            | BackendLeg::Dialing { .. } => {
+                let undelivered = self.up.buffer.clear();
+                self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+                self.drop_backend(Vec::new());
+            }
+            BackendLeg::Closing { .. } | BackendLeg::Gone => {}
+        }
+    }
+
+    pub(super) fn client_said_close(&mut self, frame: CloseFrame, now: Time) {
+        match &mut self.client {
+            ClientLeg::Open => {}
+            ClientLeg::Closing { said_close, .. } => {
+                *said_close = true;
+                if self.to_client.is_close_written() {
+                    self.drop_client();
+                    self.finish_if_over();
+                }
+                return;
+            }
+            ClientLeg::SaidClose(_) | ClientLeg::Gone => return,
+        }
+        self.report_ended(EndedBy::Client, &frame);
+        self.client = ClientLeg::SaidClose(frame.clone());
+        match &self.backend {
+            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
+                let link = link.clone();
+                self.to_backend.set_held(false);
+                self.to_backend.close(frame, true);
+                self.backend = BackendLeg::Closing { link, deadline: now + self.settings.grace };
+            }
+            BackendLeg::Leaving { stage: Leaving::Parting, .. }
+            | BackendLeg::Detached { .. }
+            | BackendLeg::Dialing { .. } => {
+                if self.up.buffer.unsent_messages() > 0 {
+                    self.farewell = Some(frame.clone());
+                } else {
+                    self.drop_backend(Vec::new());
+                }
+                self.answer_client_close(frame, now);
+            }
+            BackendLeg::Closing { .. } | BackendLeg::Gone => self.answer_client_close(frame, now),
+        }
+        self.finish_if_over();
+    }
+
+    /// Answers a client's close frame, behind what is due to it.
+    pub(super) fn answer_client_close(&mut self, frame: CloseFrame, now: Time) {
+        self.close_client(frame, true, now);
+    }
+
+    /// The worker ended the conversation: its code and reason are the client's.
+    pub(super) fn backend_ended(&mut self, frame: CloseFrame, now: Time) {
+        self.report_ended(EndedBy::Backend, &frame);
+        let key = self.draw.key();
+        let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
+        let undelivered = self.up.buffer.clear();
+        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.drop_backend(words);
+        self.close_client(frame, true, now);
+    }
+
+    /// The worker answered our close frame, or crossed it with one of its own.
+    pub(super) fn backend_answered_close(&mut self, frame: CloseFrame, now: Time) {
+        let key = self.draw.key();
+        let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
+        let undelivered = self.up.buffer.clear();
+        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.farewell = None;
+        self.drop_backend(words);
+        if let ClientLeg::SaidClose(said) = &self.client {
+            let answer = if frame.code == NO_CODE { said.clone() } else { frame };
+            self.answer_client_close(answer, now);
+        }
+        self.finish_if_over();
+    }
+}

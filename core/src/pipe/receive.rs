@@ -1,0 +1,258 @@
+//! Bytes in: messages into the lane, control frames to whom they concern.
+
+use super::{Fact, Input, Interruption, Lane, Peer, Pipe};
+use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
+use crate::close::CloseFrame;
+use crate::frame::{Opcode, Side};
+use crate::ids::{LaneName, Seq};
+use crate::leg::ClientLeg;
+use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use crate::time::Time;
+
+/// The first byte of a commit pong's payload (PROTOCOL section 6).
+const COMMIT_MARK: u8 = b'A';
+
+impl Pipe {
+    /// Takes in bytes that `from` sent. Bytes of an attach that is no longer current change nothing.
+    pub fn receive(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        if !self.hears(from) {
+            return;
+        }
+        match from {
+            Peer::Client => self.client_beat.heard(),
+            Peer::Backend(_) => {
+                self.backend_beat.heard();
+                self.barrier.heard();
+            }
+        }
+        self.take_in(from, input, now);
+        match from {
+            Peer::Client => self.after_up(now),
+            Peer::Backend(_) => self.after_down(now),
+        }
+    }
+
+    /// Whether what `from` says still counts.
+    fn hears(&self, from: Peer) -> bool {
+        match from {
+            Peer::Client => self.client.is_linked() && !self.up.deaf,
+            Peer::Backend(attachment) => self.backend.is_current(attachment) && !self.down.deaf,
+        }
+    }
+
+    fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        let side = from.side();
+        let limits =
+            MessageLimits { bytes_max: self.settings.message_bytes_max, fragments_max: self.settings.fragments_max };
+        let bytes = input.as_slice();
+        let mut keep = self.keeps(side);
+        let (mut run, mut at) = (0, 0);
+        while at < bytes.len() {
+            let step = match self.lane(side).assembler.step(&bytes[at..], limits) {
+                Ok(step) => step,
+                Err(refused) => {
+                    self.push(side, input, run..at, keep);
+                    return self.refuse(side, refused, now);
+                }
+            };
+            match step {
+                Step::Data { len, ended } => {
+                    at += len;
+                    if let Some(message) = ended {
+                        self.accept(side, message, keep);
+                    }
+                }
+                Step::Header { header, header_len, len, ended } => {
+                    at += len;
+                    run = at;
+                    if keep {
+                        self.lane(side).buffer.push_copy(&header[..header_len]);
+                    }
+                    if let Some(message) = ended {
+                        self.accept(side, message, keep);
+                    }
+                }
+                Step::Control { control, len } => {
+                    self.push(side, input, run..at, keep);
+                    at += len;
+                    run = at;
+                    self.control(side, &control, now);
+                    if !self.hears(from) {
+                        return;
+                    }
+                    keep = self.keeps(side);
+                }
+                Step::Starved => {
+                    self.push(side, input, run..at, keep);
+                    at = bytes.len();
+                    run = at;
+                }
+            }
+        }
+        self.push(side, input, run..at, keep);
+        let lane = self.lane(side);
+        lane.began = if lane.assembler.inside_message() { lane.began.or(Some(now)) } else { None };
+    }
+
+    /// The lane that `side` sends into.
+    const fn lane(&mut self, side: Side) -> &mut Lane {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Backend => &mut self.down,
+        }
+    }
+
+    /// Whether messages from `side` are passed on.
+    const fn keeps(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.client.is_open(),
+            Side::Backend => match self.client {
+                ClientLeg::Open | ClientLeg::SaidClose(_) => true,
+                ClientLeg::Closing { .. } | ClientLeg::Gone => false,
+            },
+        }
+    }
+
+    fn push(&mut self, side: Side, input: Input<'_>, range: std::ops::Range<usize>, keep: bool) {
+        if !keep || range.is_empty() {
+            return;
+        }
+        let buffer = &mut self.lane(side).buffer;
+        match input {
+            Input::Copy(bytes) => buffer.push_copy(&bytes[range]),
+            Input::Share(bytes) => buffer.push_shared(bytes.slice(range)),
+        }
+    }
+
+    fn accept(&mut self, side: Side, message: Message, keep: bool) {
+        let lane = self.lane(side);
+        lane.began = None;
+        if !keep {
+            return;
+        }
+        lane.payload_bytes += u64::from(message.payload_bytes);
+        lane.buffer.accept(message);
+        if side == Side::Backend {
+            self.worker_talked();
+        }
+    }
+
+    /// What follows from new messages of the client.
+    fn after_up(&mut self, now: Time) {
+        if self.backend.is_attached() || !self.client.is_open() {
+            return;
+        }
+        if self.settings.replay == ReplayPolicy::None {
+            let messages = self.up.buffer.drop_oldest_unsent(0);
+            self.report_lost(LaneName::Up, super::Loss::Policy, messages);
+            return;
+        }
+        let held = self.up.buffer.held_bytes() + self.up.buffer.partial_bytes();
+        if self.settings.overflow == OverflowPolicy::Close && self.outgrown(held) {
+            self.report(Fact::Overflowed(OverflowPolicy::Close));
+            self.overflow(now);
+        }
+    }
+
+    /// Whether more is held than the replay buffer may; a half message's headers do not count.
+    fn outgrown(&self, held: usize) -> bool {
+        let headers = if self.up.assembler.inside_message() { crate::frame::HEADER_BYTES_MAX } else { 0 };
+        held > self.settings.replay_bytes_max + headers
+    }
+
+    /// What follows from new messages of the worker.
+    fn after_down(&mut self, now: Time) {
+        if let DownPolicy::Latest(keep) = self.settings.down {
+            let messages = self.down.buffer.drop_oldest_unsent(keep.get());
+            if messages > 0 {
+                self.down.dropped += messages;
+                self.report(Fact::Dropped { lane: LaneName::Down, messages });
+            }
+        }
+        if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() {
+            self.stalled_since = Some(now);
+        }
+    }
+
+    /// A data message of the current worker shows that it works.
+    fn worker_talked(&mut self) {
+        if let Some(link) = self.backend.link_mut()
+            && !link.talked
+        {
+            link.talked = true;
+            let backend = link.backend;
+            self.worker_proven(backend);
+        }
+    }
+
+    fn control(&mut self, side: Side, control: &Control, now: Time) {
+        match (side, control.opcode) {
+            (Side::Client, Opcode::Ping) => {
+                let key = self.draw.key();
+                self.to_client.pong(control.payload(), key);
+            }
+            (Side::Backend, Opcode::Ping) => {
+                let key = self.draw.key();
+                self.to_backend.pong(control.payload(), key);
+            }
+            (Side::Client, Opcode::Pong) => {}
+            (Side::Backend, Opcode::Pong) => self.worker_ponged(control.payload(), now),
+            (side, Opcode::Close) => match CloseFrame::parse(control.payload()) {
+                Ok(frame) => self.said_close(side, frame, now),
+                Err(violation) => self.refuse(side, Refused::Violation(violation), now),
+            },
+            // The assembler hands out control frames only.
+            (_, Opcode::Continuation | Opcode::Text | Opcode::Binary) => {}
+        }
+    }
+
+    fn said_close(&mut self, side: Side, frame: CloseFrame, now: Time) {
+        self.discard_half_message(side);
+        match side {
+            Side::Client => self.client_said_close(frame, now),
+            Side::Backend => self.backend_said_close(frame, now),
+        }
+    }
+
+    pub(super) fn discard_half_message(&mut self, side: Side) {
+        let lane = self.lane(side);
+        lane.buffer.discard_partial();
+        lane.began = None;
+    }
+
+    fn worker_ponged(&mut self, payload: &[u8], now: Time) {
+        let confirmed = self.barrier.ponged(payload).or_else(|| commit(payload));
+        if let Some(seq) = confirmed {
+            let before = self.up.buffer.confirmed();
+            self.up.buffer.confirm(seq, now);
+            if self.up.buffer.confirmed() > before
+                && let Some(link) = self.backend.link()
+            {
+                let backend = link.backend;
+                self.worker_proven(backend);
+            }
+            self.part_if_settled(now);
+        }
+    }
+
+    /// A peer broke a rule: it is told so on its own leg only.
+    fn refuse(&mut self, side: Side, refused: Refused, now: Time) {
+        let frame = match refused {
+            Refused::Violation(violation) => CloseFrame::new(1002, violation.reason()),
+            Refused::MessageTooBig => CloseFrame::new(1009, "message too big"),
+            Refused::TooManyFragments => CloseFrame::new(1008, "too many fragments"),
+        };
+        self.discard_half_message(side);
+        match side {
+            Side::Client => self.client_at_fault(frame, now),
+            Side::Backend => self.interrupt(Interruption::Protocol, Some(&frame), now),
+        }
+    }
+}
+
+/// The message that a commit pong names.
+fn commit(payload: &[u8]) -> Option<Seq> {
+    let (&COMMIT_MARK, digits) = payload.split_first()? else { return None };
+    let plain = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok().map(Seq)
+}

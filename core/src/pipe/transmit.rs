@@ -1,0 +1,134 @@
+//! Bytes out: what each link is due, how much of it went, and how much may be read to follow.
+
+use super::{Fact, Pipe};
+use crate::byte_queue::Gather;
+use crate::frame::Side;
+use crate::ids::LaneName;
+use crate::leg::{BackendLeg, ClientLeg};
+use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use crate::time::Time;
+
+/// Bytes that a pipe which holds nothing may read though the process has no room left: enough to stay alive on.
+const STARVED_READ_BYTES: usize = 4096;
+
+impl Pipe {
+    /// What the link of `side` should be given next; empty if nothing, or if there is no link.
+    pub fn gather(&mut self, side: Side, now: Time) -> Gather<'_> {
+        match side {
+            Side::Client => {
+                if !self.client.is_linked() {
+                    return Gather::default();
+                }
+                self.to_client.prepare(&self.down.buffer, None, [0; 4], now);
+                self.to_client.gather(&self.down.buffer)
+            }
+            Side::Backend => {
+                if self.backend.link().is_none() {
+                    return Gather::default();
+                }
+                let asks = self.settings.replay != ReplayPolicy::None;
+                let key = self.draw.key();
+                self.to_backend.prepare(&self.up.buffer, asks.then_some(&mut self.barrier), key, now);
+                self.to_backend.gather(&self.up.buffer)
+            }
+        }
+    }
+
+    /// Notes that the link of `side` took the first `bytes` bytes of what was gathered last.
+    pub fn transmitted(&mut self, side: Side, bytes: usize, now: Time) {
+        if bytes == 0 {
+            return;
+        }
+        match side {
+            Side::Client => self.transmitted_down(bytes, now),
+            Side::Backend => self.transmitted_up(bytes, now),
+        }
+    }
+
+    fn transmitted_down(&mut self, bytes: usize, now: Time) {
+        self.to_client.transmitted(bytes, &mut self.down.buffer, None, now);
+        let sent = self.down.buffer.sent();
+        self.down.buffer.confirm(sent, now);
+        self.stalled_since = (self.down.buffer.unsent_messages() > 0).then_some(now);
+        if self.to_client.is_close_written() {
+            self.client_was_told();
+        }
+    }
+
+    fn transmitted_up(&mut self, bytes: usize, now: Time) {
+        let asks = self.settings.replay != ReplayPolicy::None;
+        let barrier = asks.then_some(&mut self.barrier);
+        let written = self.to_backend.transmitted(bytes, &mut self.up.buffer, barrier, now);
+        if written.again > 0 {
+            self.report(Fact::Replayed { messages: written.again });
+        }
+        if self.confirms_when_written() {
+            let sent = self.up.buffer.sent();
+            self.up.buffer.confirm(sent, now);
+        }
+        self.part_if_settled(now);
+        if self.to_backend.is_close_written()
+            && let BackendLeg::Closing { deadline, .. } = &mut self.backend
+        {
+            *deadline = now + self.settings.close_timeout;
+        }
+    }
+
+    /// Bytes that may be read from the link of `side`; 0 means that it is paused.
+    ///
+    /// `process_room` is what all pipes together may still take in.
+    #[must_use]
+    pub fn read_budget(&self, side: Side, process_room: usize) -> usize {
+        let (budget, held) = match side {
+            Side::Client => (self.client_budget(), self.up.buffer.held_bytes()),
+            Side::Backend => (self.backend_budget(), self.down.buffer.held_bytes()),
+        };
+        let room = if held == 0 { process_room.max(STARVED_READ_BYTES) } else { process_room };
+        budget.min(room)
+    }
+
+    fn client_budget(&self) -> usize {
+        match &self.client {
+            ClientLeg::Gone => return 0,
+            ClientLeg::SaidClose(_) | ClientLeg::Closing { .. } => return usize::MAX,
+            ClientLeg::Open => {}
+        }
+        let buffer = &self.up.buffer;
+        if self.backend.is_attached() {
+            return if buffer.held_bytes() >= self.settings.window_bytes { 0 } else { usize::MAX };
+        }
+        match (self.settings.replay, self.settings.overflow) {
+            (ReplayPolicy::None, _) | (_, OverflowPolicy::Close) => usize::MAX,
+            (ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed, OverflowPolicy::Pause) => {
+                self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes())
+            }
+        }
+    }
+
+    fn backend_budget(&self) -> usize {
+        if self.backend.link().is_none() {
+            return 0;
+        }
+        match self.settings.down {
+            DownPolicy::Keep if self.down.buffer.unsent_bytes() >= self.settings.window_bytes => 0,
+            DownPolicy::Keep | DownPolicy::Latest(_) => usize::MAX,
+        }
+    }
+
+    /// Notes whether the link of `side` is being read; while it is not, its silence means nothing.
+    pub fn set_paused(&mut self, side: Side, paused: bool, now: Time) {
+        let (lane, beat, name) = match side {
+            Side::Client => (&mut self.up, &mut self.client_beat, LaneName::Up),
+            Side::Backend => (&mut self.down, &mut self.backend_beat, LaneName::Down),
+        };
+        if lane.paused == paused {
+            return;
+        }
+        lane.paused = paused;
+        lane.began = lane.began.map(|_| now);
+        beat.set_paused(paused);
+        if paused {
+            self.report(Fact::ReadPaused(name));
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! What a pipe looks like from outside.
+
+use super::Pipe;
+use crate::barrier::Level;
+use crate::ids::{Attachment, BackendKey, Seq};
+
+/// A pipe's state as the API names it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PipeState {
+    /// Messages flow both ways.
+    Attached,
+    /// The pipe is being moved off its worker.
+    Leaving,
+    /// The pipe waits for a worker.
+    Detached,
+    /// The pipe is ending.
+    Closing,
+}
+
+impl PipeState {
+    /// Every state, for metrics that list them.
+    pub const ALL: [Self; 4] = [Self::Attached, Self::Leaving, Self::Detached, Self::Closing];
+
+    /// The name in the API and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attached => "attached",
+            Self::Leaving => "leaving",
+            Self::Detached => "detached",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// One lane's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LaneView {
+    /// Last message that came in whole.
+    pub accepted: Seq,
+    /// Last message handed to the link whole.
+    pub sent: Seq,
+    /// Last message confirmed.
+    pub confirmed: Seq,
+    /// What a confirmation means.
+    pub level: Level,
+    /// Charge of the messages held, in bytes.
+    pub buffered_bytes: usize,
+    /// Payload bytes of all messages accepted.
+    pub payload_bytes: u64,
+    /// Messages that were in doubt when a worker was lost, in all interruptions together.
+    pub in_doubt: u64,
+    /// Messages given up.
+    pub lost: u64,
+    /// Messages that made way for newer ones.
+    pub dropped: u64,
+}
+
+/// A pipe's numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PipeView {
+    /// What the pipe is doing.
+    pub state: PipeState,
+    /// The attached backend, if any.
+    pub backend: Option<BackendKey>,
+    /// The last attach ordered.
+    pub attachment: Attachment,
+    /// How often a worker was lost.
+    pub interruptions: u64,
+    /// Client to backend.
+    pub up: LaneView,
+    /// Backend to client.
+    pub down: LaneView,
+    /// Memory that the pipe occupies beyond itself, in bytes.
+    pub memory_bytes: usize,
+}
+
+impl Pipe {
+    /// The pipe's numbers now.
+    #[must_use]
+    pub fn view(&self) -> PipeView {
+        let lane = |lane: &super::Lane, level, in_doubt| LaneView {
+            accepted: lane.buffer.accepted(),
+            sent: lane.buffer.sent(),
+            confirmed: lane.buffer.confirmed(),
+            level,
+            buffered_bytes: lane.buffer.held_bytes(),
+            payload_bytes: lane.payload_bytes,
+            in_doubt,
+            lost: lane.lost,
+            dropped: lane.dropped,
+        };
+        let level = if self.confirms_when_written() { Level::Written } else { Level::Pong };
+        PipeView {
+            state: self.state(),
+            backend: self.backend.link().map(|link| link.backend),
+            attachment: self.last_attachment,
+            interruptions: self.interruptions,
+            up: lane(&self.up, level, self.in_doubt),
+            down: lane(&self.down, Level::Written, 0),
+            memory_bytes: self.memory_bytes(),
+        }
+    }
+
+    /// What the pipe is doing.
+    #[must_use]
+    pub const fn state(&self) -> PipeState {
+        if !self.client.is_open() {
+            return PipeState::Closing;
+        }
+        self.backend.state()
+    }
+
+    /// Bytes that count against `replay.total_bytes_max`: both lanes' messages, and what is not whole yet.
+    #[must_use]
+    pub fn charged_bytes(&self) -> usize {
+        let lane = |lane: &super::Lane| lane.buffer.held_bytes() + lane.buffer.partial_bytes();
+        lane(&self.up) + lane(&self.down)
+    }
+
+    /// Memory that the pipe occupies beyond itself, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.up.buffer.memory_bytes()
+            + self.down.buffer.memory_bytes()
+            + self.to_client.memory_bytes()
+            + self.to_backend.memory_bytes()
+            + self.suspects.memory_bytes()
+            + self.actions.capacity() * size_of::<super::Action>()
+    }
+
+    /// Whether both legs are gone.
+    #[must_use]
+    pub const fn is_finished(&self) -> bool {
+        self.finished
+    }
+}

@@ -1,0 +1,199 @@
+//! What one pipe has learned about backends: who does not own its key, who keeps dying under it, and whether a
+//! replayed message is what kills them.
+
+use std::time::Duration;
+
+use crate::ids::{BackendKey, Seq};
+use crate::time::Time;
+
+/// An attach that ends sooner than this counts as a quick death.
+pub const QUICK_DEATH: Duration = Duration::from_secs(2);
+
+/// Quick deaths in a row after which a backend is left alone for a while, or a replayed message is blamed.
+pub const QUICK_DEATHS_MAX: u32 = 3;
+
+/// How long a backend that keeps dying under this pipe is left alone at first; it doubles each time.
+const SUSPENSION_MIN: Duration = Duration::from_secs(1);
+
+/// How long a backend is left alone at most.
+const SUSPENSION_MAX: Duration = Duration::from_secs(60);
+
+/// Backends that one pipe remembers; beyond that the one remembered longest is forgotten.
+const SUSPECTS_MAX: usize = 64;
+
+#[derive(Debug)]
+struct Suspect {
+    backend: BackendKey,
+    quick_deaths: u32,
+    suspensions: u32,
+    suspended_until: Option<Time>,
+    /// It said during this outage that the key is not its own.
+    wrong: bool,
+    /// It was dialled in this round and could not be attached.
+    tried: bool,
+}
+
+/// One pipe's memory of backends. Empty, and without memory of its own, until something goes wrong.
+#[derive(Debug, Default)]
+pub struct Suspects {
+    list: Vec<Suspect>,
+    /// The first replayed message of the last quick death, and how many in a row began with it.
+    killer: Option<(Seq, u32)>,
+}
+
+impl Suspects {
+    fn entry(&mut self, backend: BackendKey) -> &mut Suspect {
+        let index = match self.list.iter().position(|suspect| suspect.backend == backend) {
+            Some(index) => index,
+            None => {
+                if self.list.len() == SUSPECTS_MAX {
+                    self.list.remove(0);
+                }
+                self.list.push(Suspect {
+                    backend,
+                    quick_deaths: 0,
+                    suspensions: 0,
+                    suspended_until: None,
+                    wrong: false,
+                    tried: false,
+                });
+                self.list.len() - 1
+            }
+        };
+        &mut self.list[index]
+    }
+
+    /// Notes that a dial of `backend` failed in this round.
+    pub fn tried(&mut self, backend: BackendKey) {
+        self.entry(backend).tried = true;
+    }
+
+    /// Whether any dial of this round has failed.
+    #[must_use]
+    pub fn any_tried(&self) -> bool {
+        self.list.iter().any(|suspect| suspect.tried)
+    }
+
+    /// Starts a new round: every backend may be dialled again.
+    pub fn new_round(&mut self) {
+        for suspect in &mut self.list {
+            suspect.tried = false;
+        }
+    }
+
+    /// Notes that `backend` does not own the pipe's key.
+    pub fn wrong(&mut self, backend: BackendKey) {
+        self.entry(backend).wrong = true;
+    }
+
+    /// Notes that a backend proved to be the right one, by talking: the outage is over.
+    pub fn settled(&mut self, backend: BackendKey) {
+        for suspect in &mut self.list {
+            suspect.wrong = false;
+            suspect.tried = false;
+        }
+        self.list.retain(|suspect| suspect.backend != backend || suspect.suspensions > 0);
+        self.killer = None;
+    }
+
+    /// Notes that `backend` died within [`QUICK_DEATH`] of its attach, having been replayed messages from `first` on.
+    ///
+    /// The answer says whether that message has now been the first one of [`QUICK_DEATHS_MAX`] such deaths in a row.
+    pub fn died_quickly(&mut self, backend: BackendKey, first: Option<Seq>, now: Time) -> bool {
+        let suspect = self.entry(backend);
+        suspect.quick_deaths += 1;
+        if suspect.quick_deaths >= QUICK_DEATHS_MAX {
+            let wait = SUSPENSION_MIN.saturating_mul(1 << suspect.suspensions.min(10)).min(SUSPENSION_MAX);
+            suspect.suspended_until = Some(now + wait);
+            suspect.suspensions += 1;
+            suspect.quick_deaths = 0;
+        }
+        self.killer = match (first, self.killer) {
+            (Some(first), Some((last, deaths))) if first == last => Some((first, deaths + 1)),
+            (Some(first), _) => Some((first, 1)),
+            (None, _) => None,
+        };
+        self.killer.is_some_and(|(_, deaths)| deaths >= QUICK_DEATHS_MAX)
+    }
+
+    /// Notes that an attach to `backend` outlived [`QUICK_DEATH`].
+    pub fn lived(&mut self, backend: BackendKey) {
+        if let Some(suspect) = self.list.iter_mut().find(|suspect| suspect.backend == backend) {
+            suspect.quick_deaths = 0;
+        }
+        self.killer = None;
+    }
+
+    /// The backends that must not be dialled at `now`.
+    #[must_use]
+    pub fn excluded(&self, now: Time) -> Vec<BackendKey> {
+        let barred = |suspect: &&Suspect| {
+            suspect.wrong || suspect.tried || suspect.suspended_until.is_some_and(|until| now < until)
+        };
+        self.list.iter().filter(barred).map(|suspect| suspect.backend).collect()
+    }
+
+    /// When the next suspension ends.
+    #[must_use]
+    pub fn next_return(&self, now: Time) -> Option<Time> {
+        self.list.iter().filter_map(|suspect| suspect.suspended_until).filter(|&until| until > now).min()
+    }
+
+    /// Memory that the list occupies, in bytes.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> usize {
+        self.list.capacity() * size_of::<Suspect>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: BackendKey = BackendKey(1);
+
+    fn at(seconds: u64) -> Time {
+        Time::from_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn three_quick_deaths_in_a_row_suspend_a_backend_for_a_while() {
+        let mut suspects = Suspects::default();
+        for second in 0..3 {
+            assert!(suspects.excluded(at(second)).is_empty());
+            assert!(!suspects.died_quickly(A, None, at(second)));
+        }
+        assert_eq!(suspects.excluded(at(2)), [A]);
+        assert_eq!(suspects.next_return(at(2)), Some(at(3)));
+        assert!(suspects.excluded(at(3)).is_empty());
+    }
+
+    #[test]
+    fn an_attach_that_lived_breaks_the_row() {
+        let mut suspects = Suspects::default();
+        suspects.died_quickly(A, None, at(0));
+        suspects.died_quickly(A, None, at(1));
+        suspects.lived(A);
+        suspects.died_quickly(A, None, at(2));
+        assert!(suspects.excluded(at(3)).is_empty());
+    }
+
+    #[test]
+    fn a_message_that_was_first_in_three_deaths_is_blamed_whoever_died() {
+        let mut suspects = Suspects::default();
+        assert!(!suspects.died_quickly(BackendKey(1), Some(Seq(9)), at(0)));
+        assert!(!suspects.died_quickly(BackendKey(2), Some(Seq(9)), at(1)));
+        assert!(suspects.died_quickly(BackendKey(3), Some(Seq(9)), at(2)));
+    }
+
+    #[test]
+    fn a_wrong_worker_stays_out_over_rounds_until_another_settles() {
+        let mut suspects = Suspects::default();
+        suspects.wrong(A);
+        suspects.tried(BackendKey(2));
+        suspects.new_round();
+        assert_eq!(suspects.excluded(at(0)), [A]);
+        suspects.settled(BackendKey(2));
+        assert!(suspects.excluded(at(0)).is_empty());
+    }
+}
