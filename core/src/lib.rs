@@ -5,7 +5,8 @@
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
 //! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
-//! ([`heartbeat`], [`backoff`], [`suspects`]); and the [`pipe`] that joins them.
+//! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; and beside it the [`pool`] that backends
+//! are chosen from, with their [`health`] and their [`lease`].
 
 pub mod assembler;
 pub mod backoff;
@@ -13,11 +14,14 @@ pub mod barrier;
 pub mod byte_queue;
 pub mod close;
 pub mod frame;
+pub mod health;
 pub mod heartbeat;
 pub mod ids;
+pub mod lease;
 mod leg;
 pub mod outbox;
 pub mod pipe;
+pub mod pool;
 pub mod replay;
 pub mod settings;
 pub mod suspects;
