@@ -13,6 +13,10 @@ pub fn accept_key(key: &str) -> String {
 
 /// The 101 for `request`: the chosen subprotocol and the backend's own headers (already cleaned by the dial).
 #[must_use]
-pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, headers: &HeaderMap) -> Response<Body> {
+pub fn switching_protocols(
+    request: &UpgradeRequest,
+    protocol: Option<&str>,
+    headers: &HeaderMap,
+) -> Response<Body> {
     todo!("{request:?} {protocol:?} {headers:?}")
 }

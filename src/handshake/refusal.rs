@@ -6,7 +6,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::http::Body;
@@ -27,8 +30,17 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without headers of its own.
     #[must_use]
-    pub fn new(status: StatusCode, slug: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, headers: Vec::new(), slug, detail: detail.into() }
+    pub fn new(
+        status: StatusCode,
+        slug: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            slug,
+            detail: detail.into(),
+        }
     }
 
     /// The same with one more header.
@@ -49,9 +61,13 @@ impl Refusal {
     /// 426: the client must speak WebSocket version 13 (RFC 6455 section 4.4).
     #[must_use]
     pub fn version() -> Self {
-        Self::new(StatusCode::UPGRADE_REQUIRED, "websocket-version", "send Sec-WebSocket-Version: 13")
-            .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
-            .upgrade_required()
+        Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "websocket-version",
+            "send Sec-WebSocket-Version: 13",
+        )
+        .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+        .upgrade_required()
     }
 
     /// 426: a request without an upgrade on a WebSocket-only route.
@@ -64,12 +80,17 @@ impl Refusal {
     /// 405 for a method that cannot be used here.
     #[must_use]
     pub fn method(allowed: &'static str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "a WebSocket handshake is a GET request")
-            .with(ALLOW, HeaderValue::from_static(allowed))
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            "a WebSocket handshake is a GET request",
+        )
+        .with(ALLOW, HeaderValue::from_static(allowed))
     }
 
     fn upgrade_required(self) -> Self {
-        self.with(UPGRADE, HeaderValue::from_static("websocket")).with(CONNECTION, HeaderValue::from_static("Upgrade"))
+        self.with(UPGRADE, HeaderValue::from_static("websocket"))
+            .with(CONNECTION, HeaderValue::from_static("Upgrade"))
     }
 
     /// The answer that goes to the client.
@@ -85,7 +106,10 @@ impl Refusal {
         let mut response = Response::new(Body::full(Bytes::from(format!("{problem}\n"))));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in self.headers {
             headers.append(name, value);
