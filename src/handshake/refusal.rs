@@ -77,15 +77,21 @@ impl Refusal {
         Self::new(StatusCode::UPGRADE_REQUIRED, "websocket-only", detail).upgrade_required()
     }
 
-    /// 405 for a method that cannot be used here.
+    /// 405: something other than GET where only a WebSocket handshake is served.
     #[must_use]
-    pub fn method(allowed: &'static str) -> Self {
+    pub fn method() -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method",
             "a WebSocket handshake is a GET request",
         )
-        .with(ALLOW, HeaderValue::from_static(allowed))
+        .allow("GET")
+    }
+
+    /// The same with `Allow`.
+    #[must_use]
+    pub fn allow(self, methods: &'static str) -> Self {
+        self.with(ALLOW, HeaderValue::from_static(methods))
     }
 
     fn upgrade_required(self) -> Self {
