@@ -11,6 +11,12 @@ pub enum Body {
 }
 
 impl Body {
+    /// No body.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
     /// A body of our own.
     #[must_use]
     pub fn full(bytes: Bytes) -> Self {
