@@ -1,1 +1,5 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
+
+pub mod handshake;
+pub mod http;
+pub mod routes;

@@ -1,0 +1,98 @@
+//! Our own 101 to the client, sent only after the backend's.
+//!
+//! Refuses to negotiate anything that the backend did not: no extension, no subprotocol of our own.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
+use http::{HeaderMap, Response, StatusCode};
+use sha1::{Digest, Sha1};
+
+use super::check::UpgradeRequest;
+use super::forward::clean_switching;
+use crate::http::Body;
+
+/// RFC 6455 section 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// `Sec-WebSocket-Accept` for a `Sec-WebSocket-Key` (RFC 6455 section 4.2.2): 28 characters of base64.
+#[must_use]
+pub fn accept_key(key: &str) -> String {
+    STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
+}
+
+/// The 101 for `request`: the chosen subprotocol and what the backend's 101 has for the client.
+#[must_use]
+pub fn switching_protocols(
+    request: &UpgradeRequest,
+    protocol: Option<&str>,
+    backend: &HeaderMap,
+) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    *headers = backend.clone();
+    clean_switching(headers);
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept_key(&request.key)) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(Ok(protocol)) = protocol.map(HeaderValue::from_str) {
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_key_is_the_rfcs() {
+        assert_eq!(
+            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+    }
+
+    #[test]
+    fn our_101_has_the_backends_headers_and_our_handshake() {
+        let request = UpgradeRequest {
+            key: "dGhlIHNhbXBsZSBub25jZQ==".into(),
+            protocols: vec!["chat".into()],
+        };
+        let mut backend = HeaderMap::new();
+        for (name, value) in [
+            ("set-cookie", "a=1"),
+            ("sec-websocket-accept", "stale"),
+            ("sec-websocket-extensions", "permessage-deflate"),
+            ("holdline-resume", "new"),
+            ("content-length", "0"),
+            ("connection", "upgrade, x-hop"),
+            ("x-hop", "1"),
+        ] {
+            backend.insert(name, HeaderValue::from_static(value));
+        }
+        let response = switching_protocols(&request, Some("chat"), &backend);
+        let mut seen: Vec<_> = response
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(response.status(), 101);
+        assert_eq!(
+            seen,
+            [
+                "connection: Upgrade",
+                "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+                "sec-websocket-protocol: chat",
+                "set-cookie: a=1",
+                "upgrade: websocket"
+            ]
+        );
+    }
+}

@@ -1,0 +1,445 @@
+//! The strict checks of a client's request (SPEC section 6), before anything is dialled.
+//!
+//! A pure function of the request's head. Invariant: what comes out as [`Checked::Upgrade`] is a valid RFC 6455
+//! section 4.2.1 handshake and carries no body; what comes out as [`Checked::Plain`] names one host at most.
+
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+};
+use http::request::Parts;
+use http::uri::Authority;
+use http::{HeaderMap, Method, StatusCode, Version};
+
+use super::refusal::Refusal;
+
+/// What a request's head asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Checked {
+    /// A WebSocket handshake.
+    Upgrade(UpgradeRequest),
+    /// Plain HTTP.
+    Plain,
+    /// Neither, or not properly.
+    Refused(Refusal),
+}
+
+/// What the handshake's answer depends on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UpgradeRequest {
+    /// The client's `Sec-WebSocket-Key`, for [`accept_key`](super::accept::accept_key).
+    pub key: String,
+    /// The subprotocols it offers, in its order; may be empty.
+    pub protocols: Vec<String>,
+}
+
+/// Judges a request's head; nothing may be dialled for one that is refused.
+#[must_use]
+pub fn check(parts: &Parts) -> Checked {
+    let outcome = check_host(parts)
+        .and_then(|()| check_method(parts))
+        .and_then(|()| {
+            if parts.headers.contains_key(UPGRADE) {
+                check_upgrade(parts).map(Checked::Upgrade)
+            } else {
+                Ok(Checked::Plain)
+            }
+        });
+    outcome.unwrap_or_else(Checked::Refused)
+}
+
+/// What is answered to a [`Checked::Plain`] request on a WebSocket-only route: 426, or 405 for what is no GET.
+#[must_use]
+pub fn refuse_plain(parts: &Parts) -> Refusal {
+    if matches!(parts.method, Method::GET | Method::HEAD) {
+        Refusal::websocket_only()
+    } else {
+        Refusal::method()
+    }
+}
+
+/// The host that the request is for, as sent, port included: the target's authority if it has one (RFC 9112 section
+/// 3.2.2), else `Host`.
+///
+/// `None` only for an HTTP/1.0 request without one, once [`check`] has passed.
+#[must_use]
+pub fn host(parts: &Parts) -> Option<&str> {
+    match parts.uri.authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => parts
+            .headers
+            .get(HOST)
+            .and_then(|host| host.to_str().ok())
+            .map(str::trim),
+    }
+}
+
+/// Whether `text` is a host with an optional port, and nothing that could be read as two hosts.
+pub(super) fn is_host(text: &str) -> bool {
+    !text.contains(['@', ','])
+        && text
+            .parse::<Authority>()
+            .is_ok_and(|host| !host.host().is_empty())
+}
+
+/// The comma-separated elements of all lines of a header.
+pub(super) fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(name).into_iter();
+    lines
+        .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|element| !element.is_empty())
+}
+
+fn check_host(parts: &Parts) -> Result<(), Refusal> {
+    let bad = |detail: &'static str| Refusal::new(StatusCode::BAD_REQUEST, "host", detail);
+    match parts.headers.get_all(HOST).iter().count() {
+        0 if parts.version < Version::HTTP_11 => return Ok(()),
+        0 => return Err(bad("send a Host header")),
+        1 => {}
+        _ => return Err(bad("send one Host header, not several")),
+    }
+    let sent = parts
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .map(str::trim);
+    if sent.is_some_and(is_host) && host(parts).is_some_and(is_host) {
+        Ok(())
+    } else {
+        Err(bad(
+            "the Host header must be one host, with a port if need be",
+        ))
+    }
+}
+
+fn check_method(parts: &Parts) -> Result<(), Refusal> {
+    if parts.headers.contains_key(UPGRADE) && parts.method != Method::GET {
+        return Err(Refusal::method());
+    }
+    // Neither a tunnel nor an echo of headers that only we and the backend should see.
+    if matches!(parts.method, Method::CONNECT | Method::TRACE) {
+        return Err(Refusal::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            "CONNECT and TRACE are not served here",
+        )
+        .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    Ok(())
+}
+
+fn check_upgrade(parts: &Parts) -> Result<UpgradeRequest, Refusal> {
+    let headers = &parts.headers;
+    let bad = |slug: &'static str, detail: &'static str| {
+        Err(Refusal::new(StatusCode::BAD_REQUEST, slug, detail))
+    };
+    if parts.version != Version::HTTP_11 {
+        return bad("http-version", "a WebSocket handshake needs HTTP/1.1");
+    }
+    let mut upgrades = elements(headers, UPGRADE);
+    let websocket = upgrades
+        .next()
+        .is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"));
+    if !websocket || upgrades.next().is_some() {
+        return bad(
+            "upgrade",
+            "ask for one upgrade, Upgrade: websocket, and no other",
+        );
+    }
+    if !elements(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade")) {
+        return bad(
+            "connection",
+            "send Connection: Upgrade; a proxy in between may have removed it",
+        );
+    }
+    if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
+        return bad(
+            "body",
+            "a WebSocket handshake has no body: send no Content-Length and no Transfer-Encoding",
+        );
+    }
+    if !is_version_13(headers) {
+        return Err(Refusal::version());
+    }
+    let Some(key) = websocket_key(headers) else {
+        return bad(
+            "websocket-key",
+            "send one Sec-WebSocket-Key: 16 random bytes in base64",
+        );
+    };
+    let Some(protocols) = subprotocols(headers) else {
+        return bad(
+            "subprotocol",
+            "Sec-WebSocket-Protocol must list different tokens, separated by commas",
+        );
+    };
+    Ok(UpgradeRequest { key, protocols })
+}
+
+fn is_version_13(headers: &HeaderMap) -> bool {
+    let mut versions = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
+    let first = versions
+        .next()
+        .is_some_and(|version| version.as_bytes().trim_ascii() == b"13");
+    first && versions.next().is_none()
+}
+
+/// Sixteen bytes leave four bits over in base64, which careless clients fill at random and no server looks at.
+const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
+
+fn websocket_key(headers: &HeaderMap) -> Option<String> {
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = keys.next()?.to_str().ok()?.trim();
+    let decoded = KEY_BASE64.decode(key).ok()?;
+    (keys.next().is_none() && decoded.len() == 16).then(|| key.to_owned())
+}
+
+fn subprotocols(headers: &HeaderMap) -> Option<Vec<String>> {
+    let mut protocols: Vec<String> = Vec::new();
+    for element in elements(headers, SEC_WEBSOCKET_PROTOCOL) {
+        let name = std::str::from_utf8(element)
+            .ok()
+            .filter(|name| is_token(name))?;
+        if protocols.iter().any(|known| known == name) {
+            return None;
+        }
+        protocols.push(name.to_owned());
+    }
+    Some(protocols)
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http::header::ALLOW;
+
+    use super::*;
+
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
+    /// A good handshake, as header lines.
+    fn good() -> Vec<(&'static str, String)> {
+        [
+            ("host", "app.example:8000"),
+            ("upgrade", "websocket"),
+            ("connection", "Upgrade"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", KEY),
+        ]
+        .map(|(name, value)| (name, value.to_owned()))
+        .to_vec()
+    }
+
+    /// The good handshake with one header replaced by `values`.
+    fn with(name: &'static str, values: &[&str]) -> Vec<(&'static str, String)> {
+        let mut headers = good();
+        headers.retain(|(known, _)| *known != name);
+        headers.extend(values.iter().map(|&value| (name, value.to_owned())));
+        headers
+    }
+
+    fn parts(
+        method: &str,
+        version: Version,
+        uri: &str,
+        headers: &[(&'static str, String)],
+    ) -> Parts {
+        let request = Request::builder().method(method).version(version).uri(uri);
+        let request = headers.iter().fold(request, |request, (name, value)| {
+            request.header(*name, value)
+        });
+        request
+            .body(())
+            .expect("the request is good")
+            .into_parts()
+            .0
+    }
+
+    fn judge(headers: &[(&'static str, String)]) -> Checked {
+        check(&parts("GET", Version::HTTP_11, "/ws", headers))
+    }
+
+    fn status(checked: Checked) -> u16 {
+        match checked {
+            Checked::Upgrade(_) => 101,
+            Checked::Plain => 200,
+            Checked::Refused(refusal) => refusal.status.as_u16(),
+        }
+    }
+
+    #[test]
+    fn a_proper_handshake_passes_with_its_key_and_protocols() {
+        let mut headers = good();
+        headers.push(("sec-websocket-protocol", "chat, superchat".into()));
+        headers.push(("sec-websocket-protocol", "third".into()));
+        headers.push(("sec-websocket-extensions", "permessage-deflate".into()));
+        let protocols = ["chat", "superchat", "third"].map(str::to_owned).to_vec();
+        assert_eq!(
+            judge(&headers),
+            Checked::Upgrade(UpgradeRequest {
+                key: KEY.into(),
+                protocols
+            })
+        );
+    }
+
+    #[test]
+    fn each_header_of_a_handshake_is_judged() {
+        for (name, values, expected) in [
+            ("upgrade", &["WebSocket"] as &[_], 101),
+            ("upgrade", &["websocket,"], 101),
+            ("upgrade", &["h2c"], 400),
+            ("upgrade", &["websocket, h2c"], 400),
+            ("upgrade", &["h2c, websocket"], 400),
+            ("upgrade", &["websocket", "h2c"], 400),
+            ("upgrade", &["websocket", "websocket"], 400),
+            ("upgrade", &["websocket/13"], 400),
+            ("upgrade", &[""], 400),
+            ("upgrade", &[], 200),
+            ("connection", &["keep-alive, Upgrade"], 101),
+            ("connection", &["keep-alive", "UPGRADE"], 101),
+            ("connection", &["keep-alive"], 400),
+            ("connection", &["close, upgraded"], 400),
+            ("connection", &[], 400),
+            ("sec-websocket-version", &[" 13 "], 101),
+            ("sec-websocket-version", &["8"], 426),
+            ("sec-websocket-version", &["14"], 426),
+            ("sec-websocket-version", &["013"], 426),
+            ("sec-websocket-version", &["13, 8"], 426),
+            ("sec-websocket-version", &["13", "13"], 426),
+            ("sec-websocket-version", &[], 426),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZR=="], 101),
+            ("sec-websocket-key", &[], 400),
+            ("sec-websocket-key", &[""], 400),
+            ("sec-websocket-key", &["abc"], 400),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZQ"], 400),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25j"], 400),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZSE="], 400),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZQ=!"], 400),
+            ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZQ==, x"], 400),
+            ("sec-websocket-key", &[KEY, KEY], 400),
+            ("content-length", &["5"], 400),
+            ("content-length", &["0"], 400),
+            ("transfer-encoding", &["chunked"], 400),
+            ("host", &[], 400),
+            ("host", &[""], 400),
+            ("host", &["a.example", "b.example"], 400),
+            ("host", &["a.example", "a.example"], 400),
+            ("host", &["a.example, b.example"], 400),
+            ("host", &["a.example,b.example"], 400),
+            ("host", &["user@a.example"], 400),
+            ("host", &["a.example/x"], 400),
+            ("host", &["[::1]:80"], 101),
+            ("sec-websocket-protocol", &["a b"], 400),
+            ("sec-websocket-protocol", &["a, a"], 400),
+            ("sec-websocket-protocol", &["a", "a"], 400),
+            ("sec-websocket-protocol", &["a@"], 400),
+            ("sec-websocket-protocol", &[""], 101),
+        ] {
+            assert_eq!(
+                status(judge(&with(name, values))),
+                expected,
+                "{name}: {values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn method_and_version_are_judged() {
+        let plain = with("upgrade", &[]);
+        let no_host: Vec<_> = plain
+            .iter()
+            .filter(|(name, _)| *name != "host")
+            .cloned()
+            .collect();
+        for (method, version, headers, expected) in [
+            ("POST", Version::HTTP_11, &good(), 405),
+            ("HEAD", Version::HTTP_11, &good(), 405),
+            ("GET", Version::HTTP_10, &good(), 400),
+            ("POST", Version::HTTP_10, &good(), 405),
+            ("POST", Version::HTTP_11, &plain, 200),
+            ("GET", Version::HTTP_10, &plain, 200),
+            ("GET", Version::HTTP_10, &no_host, 200),
+            ("GET", Version::HTTP_11, &no_host, 400),
+            ("TRACE", Version::HTTP_11, &plain, 405),
+            ("CONNECT", Version::HTTP_11, &plain, 405),
+        ] {
+            let uri = if method == "CONNECT" {
+                "a.example:80"
+            } else {
+                "/ws"
+            };
+            assert_eq!(
+                status(check(&parts(method, version, uri, headers))),
+                expected,
+                "{method} {version:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_carries_the_headers_of_its_status() {
+        let Checked::Refused(version) = judge(&with("sec-websocket-version", &["8"])) else {
+            panic!("not refused")
+        };
+        assert!(
+            version
+                .headers
+                .iter()
+                .any(|(name, value)| name == SEC_WEBSOCKET_VERSION && value == "13")
+        );
+        assert!(
+            version
+                .headers
+                .iter()
+                .any(|(name, value)| name == UPGRADE && value == "websocket")
+        );
+        let Checked::Refused(method) = check(&parts("POST", Version::HTTP_11, "/", &good())) else {
+            panic!("not refused")
+        };
+        assert!(
+            method
+                .headers
+                .iter()
+                .any(|(name, value)| name == ALLOW && value == "GET")
+        );
+    }
+
+    #[test]
+    fn iw_18_a_plain_request_on_a_websocket_only_route_is_426() {
+        for (method, expected) in [("GET", 426), ("HEAD", 426), ("POST", 405), ("DELETE", 405)] {
+            let refusal = refuse_plain(&parts(method, Version::HTTP_11, "/", &good()));
+            assert_eq!(refusal.status.as_u16(), expected, "{method}");
+        }
+        let refusal = refuse_plain(&parts("GET", Version::HTTP_11, "/", &good()));
+        assert!(
+            refusal
+                .headers
+                .iter()
+                .any(|(name, value)| name == UPGRADE && value == "websocket")
+        );
+    }
+
+    #[test]
+    fn the_targets_authority_comes_before_the_host_header() {
+        let absolute = parts("GET", Version::HTTP_11, "http://b.example:81/ws", &good());
+        assert_eq!(host(&absolute), Some("b.example:81"));
+        assert_eq!(
+            host(&parts("GET", Version::HTTP_11, "/ws", &good())),
+            Some("app.example:8000")
+        );
+    }
+}

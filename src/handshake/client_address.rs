@@ -1,0 +1,360 @@
+//! Who a request comes from, as far as trusted proxies say.
+//!
+//! Invariant: an address counts only if every hop between it and us is in `server.trusted_proxies`; what stands left of
+//! it in the chain was written by a stranger and goes nowhere.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{FORWARDED, HeaderName};
+use http::request::Parts;
+use ipnet::IpNet;
+
+use super::check::{elements, host, is_host};
+
+/// The networks whose forwarding headers are believed (`server.trusted_proxies`).
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<IpNet>);
+
+/// Who a request comes from, through which hops.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientAddress {
+    /// The client: the first address, walking back from our peer, that is not a trusted proxy. Limits count by it.
+    pub address: IpAddr,
+    /// The trusted hops between the client and us, client side first: the last one is our peer. Empty if the client is.
+    pub hops: Vec<IpAddr>,
+    /// Whether our peer is a trusted proxy, so that its other `X-Forwarded-*` may pass.
+    pub peer_trusted: bool,
+    /// Whether the client's own connection was TLS.
+    pub https: bool,
+    /// The host the client asked for, port included.
+    pub host: Option<String>,
+}
+
+impl TrustedProxies {
+    /// Believes the proxies in these networks.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Walks the forwarding headers of a request back from `peer`; `X-Forwarded-For` if there is one, else `Forwarded`.
+    ///
+    /// A peer on a Unix socket counts as `127.0.0.1`: pass that.
+    #[must_use]
+    pub fn trace(&self, peer: IpAddr, parts: &Parts) -> ClientAddress {
+        let peer = peer.to_canonical();
+        let peer_trusted = self.trusts(peer);
+        let asked = host(parts).map(str::to_owned);
+        if !peer_trusted {
+            return ClientAddress {
+                address: peer,
+                hops: Vec::new(),
+                peer_trusted,
+                https: false,
+                host: asked,
+            };
+        }
+        let said = Said::new(parts);
+        let mut address = peer;
+        let mut hops = Vec::new();
+        for hop in said.chain.into_iter().rev() {
+            let Some(hop) = hop.filter(|_| self.trusts(address)) else {
+                break;
+            };
+            hops.push(address);
+            address = hop;
+        }
+        hops.reverse();
+        ClientAddress {
+            address,
+            hops,
+            peer_trusted,
+            https: said.https,
+            host: said.host.or(asked),
+        }
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+impl ClientAddress {
+    /// `X-Forwarded-For` for the backend: the client and the hops after it.
+    pub(super) fn forwarded_for(&self) -> String {
+        let mut list = self.address.to_string();
+        for hop in &self.hops {
+            let _ = write!(list, ", {hop}"); // Writing to a String cannot fail.
+        }
+        list
+    }
+
+    /// `Forwarded` (RFC 7239) for the backend: the same chain, the client's element first.
+    pub(super) fn forwarded(&self) -> String {
+        let mut list = node(self.address);
+        if let Some(host) = &self.host {
+            let _ = write!(list, ";host=\"{host}\""); // `is_host` lets no quote through.
+        }
+        list.push_str(if self.https {
+            ";proto=https"
+        } else {
+            ";proto=http"
+        });
+        for &hop in &self.hops {
+            let _ = write!(list, ", {}", node(hop));
+        }
+        list
+    }
+}
+
+/// RFC 7239 section 6: an IPv6 address is quoted and in brackets.
+fn node(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => format!("for={address}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+    }
+}
+
+/// What a trusted peer says; where something comes twice, the nearest proxy's word counts, which is the last one.
+struct Said {
+    /// Client side first; `None` where an entry is no address.
+    chain: Vec<Option<IpAddr>>,
+    https: bool,
+    host: Option<String>,
+}
+
+impl Said {
+    fn new(parts: &Parts) -> Self {
+        let texts = |name: &'static str| {
+            let lines = elements(&parts.headers, HeaderName::from_static(name));
+            lines
+                .map(|element| std::str::from_utf8(element).unwrap_or_default())
+                .collect::<Vec<_>>()
+        };
+        let addresses = texts("x-forwarded-for");
+        let standard = if addresses.is_empty() {
+            forwarded_elements(parts)
+        } else {
+            Vec::new()
+        };
+        let last = |name: &str| standard.last().and_then(|element| parameter(element, name));
+        let proto = texts("x-forwarded-proto")
+            .pop()
+            .map(str::to_owned)
+            .or_else(|| last("proto"));
+        let host = texts("x-forwarded-host")
+            .pop()
+            .map(str::to_owned)
+            .or_else(|| last("host"));
+        let chain = if standard.is_empty() {
+            addresses.into_iter().map(parse_address).collect()
+        } else {
+            standard
+                .iter()
+                .map(|element| parse_address(&parameter(element, "for")?))
+                .collect()
+        };
+        Self {
+            chain,
+            https: proto.is_some_and(|proto| {
+                ["https", "wss"]
+                    .iter()
+                    .any(|known| proto.eq_ignore_ascii_case(known))
+            }),
+            host: host.filter(|host| is_host(host)),
+        }
+    }
+}
+
+fn forwarded_elements(parts: &Parts) -> Vec<String> {
+    let lines = parts
+        .headers
+        .get_all(FORWARDED)
+        .iter()
+        .filter_map(|line| line.to_str().ok());
+    lines
+        .flat_map(|line| split_unquoted(line, ','))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The value of one parameter of a `Forwarded` element, unquoted; what needs escapes in its quotes is no address.
+fn parameter(element: &str, wanted: &str) -> Option<String> {
+    split_unquoted(element, ';').into_iter().find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.trim()
+            .eq_ignore_ascii_case(wanted)
+            .then(|| value.trim().trim_matches('"').to_owned())
+    })
+}
+
+fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
+    let mut quoted = false;
+    let pieces = text.split(|c| {
+        quoted ^= c == '"';
+        c == separator && !quoted
+    });
+    pieces
+        .map(str::trim)
+        .filter(|piece| !piece.is_empty())
+        .collect()
+}
+
+/// An address, with or without a port, an IPv6 one with or without brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(text);
+    let address = bare
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn trace(peer: &str, headers: &[(&str, &str)]) -> ClientAddress {
+        let trusted = TrustedProxies::new(
+            ["10.0.0.0/8", "fd00::/8"]
+                .map(|network| network.parse().expect("a network"))
+                .to_vec(),
+        );
+        let request = headers.iter().fold(
+            Request::builder().header("host", "h.example"),
+            |r, (name, value)| r.header(*name, *value),
+        );
+        let parts = request
+            .body(())
+            .expect("the request is good")
+            .into_parts()
+            .0;
+        trusted.trace(peer.parse().expect("an address"), &parts)
+    }
+
+    #[test]
+    fn ib_13_the_client_is_the_first_untrusted_address_from_the_right() {
+        for (peer, chain, client, sent) in [
+            ("192.0.2.1", "1.1.1.1", "192.0.2.1", "192.0.2.1"),
+            ("10.0.0.1", "1.1.1.1", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
+            (
+                "10.0.0.1",
+                "6.6.6.6, 1.1.1.1",
+                "1.1.1.1",
+                "1.1.1.1, 10.0.0.1",
+            ),
+            (
+                "10.0.0.1",
+                "6.6.6.6, 1.1.1.1, 10.0.0.2",
+                "1.1.1.1",
+                "1.1.1.1, 10.0.0.2, 10.0.0.1",
+            ),
+            (
+                "10.0.0.1",
+                "10.0.0.3, 10.0.0.2",
+                "10.0.0.3",
+                "10.0.0.3, 10.0.0.2, 10.0.0.1",
+            ),
+            ("10.0.0.1", "1.1.1.1, unknown", "10.0.0.1", "10.0.0.1"),
+            (
+                "10.0.0.1",
+                "unknown, 10.0.0.2",
+                "10.0.0.2",
+                "10.0.0.2, 10.0.0.1",
+            ),
+            ("10.0.0.1", "1.1.1.1:5555", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
+            (
+                "fd00::1",
+                "[2001:db8::1]:443",
+                "2001:db8::1",
+                "2001:db8::1, fd00::1",
+            ),
+            (
+                "fd00::1",
+                "2001:db8::1",
+                "2001:db8::1",
+                "2001:db8::1, fd00::1",
+            ),
+            (
+                "::ffff:10.0.0.1",
+                "::ffff:1.1.1.1",
+                "1.1.1.1",
+                "1.1.1.1, 10.0.0.1",
+            ),
+            ("10.0.0.1", "", "10.0.0.1", "10.0.0.1"),
+        ] {
+            let traced = trace(peer, &[("x-forwarded-for", chain)]);
+            assert_eq!(traced.address.to_string(), client, "{peer} says {chain}");
+            assert_eq!(traced.forwarded_for(), sent, "{peer} says {chain}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_chain() {
+        let traced = trace(
+            "10.0.0.1",
+            &[
+                ("x-forwarded-for", "6.6.6.6"),
+                ("x-forwarded-for", "1.1.1.1, 10.0.0.2"),
+            ],
+        );
+        assert_eq!(traced.forwarded_for(), "1.1.1.1, 10.0.0.2, 10.0.0.1");
+    }
+
+    #[test]
+    fn the_standard_header_counts_where_the_other_is_missing() {
+        let forwarded = (
+            "forwarded",
+            "for=6.6.6.6, For=\"[2001:db8::1]:443\";Proto=HTTPS;host=\"a.example:1\"",
+        );
+        let traced = trace("10.0.0.1", &[forwarded]);
+        assert_eq!(traced.address.to_string(), "2001:db8::1");
+        assert!(traced.https);
+        assert_eq!(traced.host.as_deref(), Some("a.example:1"));
+        assert_eq!(
+            traced.forwarded(),
+            "for=\"[2001:db8::1]\";host=\"a.example:1\";proto=https, for=10.0.0.1"
+        );
+        assert_eq!(
+            trace("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), forwarded])
+                .address
+                .to_string(),
+            "1.1.1.1"
+        );
+        assert_eq!(
+            trace("192.0.2.1", &[forwarded]).address.to_string(),
+            "192.0.2.1"
+        );
+    }
+
+    #[test]
+    fn a_host_that_is_none_is_not_believed() {
+        for bad in ["a\"b", "a b", "u@a", "a/b", ""] {
+            assert_eq!(
+                trace("10.0.0.1", &[("x-forwarded-host", bad)])
+                    .host
+                    .as_deref(),
+                Some("h.example"),
+                "{bad}"
+            );
+        }
+        assert_eq!(
+            trace("10.0.0.1", &[("x-forwarded-host", "p.example")])
+                .host
+                .as_deref(),
+            Some("p.example")
+        );
+        assert_eq!(
+            trace("192.0.2.1", &[("x-forwarded-host", "p.example")])
+                .host
+                .as_deref(),
+            Some("h.example")
+        );
+    }
+}

@@ -1,0 +1,125 @@
+//! Every "no" that Holdline itself says to a client over HTTP, as one short `application/problem+json` (RFC 9457).
+//!
+//! Refuses to carry anything from the request or the backend: texts are ours, so no input is ever echoed.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use http::{HeaderValue, Response, StatusCode};
+
+use crate::http::Body;
+
+/// A refused request: what the client is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// Headers that belong to the status (`Allow`, `Upgrade`, `Retry-After`…).
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Stable name of the problem, the last part of its `type`.
+    pub slug: &'static str,
+    /// What was wrong and what to do about it, for a person.
+    pub detail: Cow<'static, str>,
+}
+
+impl Refusal {
+    /// A refusal without headers of its own.
+    #[must_use]
+    pub fn new(
+        status: StatusCode,
+        slug: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            slug,
+            detail: detail.into(),
+        }
+    }
+
+    /// The same with one more header.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The same with `Retry-After`, rounded up to whole seconds and at least 1.
+    #[must_use]
+    pub fn retry_after(self, wait: Duration) -> Self {
+        let seconds = wait.as_millis().div_ceil(1000).clamp(1, 86_400);
+        let value = u32::try_from(seconds).unwrap_or(86_400);
+        self.with(RETRY_AFTER, HeaderValue::from(value))
+    }
+
+    /// 426: the client must speak WebSocket version 13 (RFC 6455 section 4.4).
+    #[must_use]
+    pub fn version() -> Self {
+        Self::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "websocket-version",
+            "send Sec-WebSocket-Version: 13",
+        )
+        .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+        .upgrade_required()
+    }
+
+    /// 426: a request without an upgrade on a WebSocket-only route.
+    #[must_use]
+    pub fn websocket_only() -> Self {
+        let detail = "this address speaks WebSocket only; if your client did ask for an upgrade, something in front of this proxy removed the Upgrade header";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "websocket-only", detail).upgrade_required()
+    }
+
+    /// 405: something other than GET where only a WebSocket handshake is served.
+    #[must_use]
+    pub fn method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method",
+            "a WebSocket handshake is a GET request",
+        )
+        .allow("GET")
+    }
+
+    /// The same with `Allow`.
+    #[must_use]
+    pub fn allow(self, methods: &'static str) -> Self {
+        self.with(ALLOW, HeaderValue::from_static(methods))
+    }
+
+    fn upgrade_required(self) -> Self {
+        self.with(UPGRADE, HeaderValue::from_static("websocket"))
+            .with(CONNECTION, HeaderValue::from_static("Upgrade"))
+    }
+
+    /// The answer that goes to the client.
+    #[must_use]
+    pub fn into_response(self) -> Response<Body> {
+        let title = self.status.canonical_reason().unwrap_or("Refused");
+        let problem = serde_json::json!({
+            "type": format!("urn:holdline:problem:{}", self.slug),
+            "title": title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        let mut response = Response::new(Body::full(Bytes::from(format!("{problem}\n"))));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        for (name, value) in self.headers {
+            headers.append(name, value);
+        }
+        response
+    }
+}

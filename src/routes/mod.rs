@@ -1,0 +1,330 @@
+//! Which route a request belongs to, what its key is, and what the backend is asked for.
+//!
+//! Owns the compiled [`RouteTable`]. Refuses, at configuration time, every pattern or template that could only fail
+//! later. Invariant: a table never changes; a reload makes a new one, and a pipe keeps the [`Route`] it was opened with.
+//!
+//! The most specific host wins (exact, then the longest `*.suffix`, then routes without hosts), and within it the most
+//! specific path (static before `{param}` before `{*rest}`). A host that has no route for a path falls through to the
+//! less specific ones, so a route without hosts serves every host.
+
+mod host;
+mod origin;
+mod percent;
+mod target;
+mod template;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use holdline_core::settings::PipeSettings;
+use http::HeaderMap;
+use http::header::ORIGIN;
+use http::request::Parts;
+use matchit::Router;
+
+use host::HostPattern;
+use origin::Origin;
+pub use target::Target;
+use template::{Template, Values};
+
+/// One route as the configuration names it; [`RouteTable::compile`] checks and compiles it.
+#[derive(Clone, Debug)]
+pub struct RouteSpec {
+    /// Its name in logs and metrics; unique.
+    pub name: String,
+    /// Path pattern: `/ws/{session}/control`, `/files/{*rest}`; a `{*rest}` matches the empty rest too.
+    pub path: String,
+    /// Hosts it answers for, exact or `*.example.com`, without a port; none means any.
+    pub hosts: Vec<String>,
+    /// The pool its backends come from.
+    pub pool: String,
+    /// Key template: `{session}`, `{query.udid}`, `{header.x-device}` and literal text.
+    pub key: Option<String>,
+    /// Backend path template: the key's placeholders, `{alias}` and `{query}`.
+    pub backend_path: Option<String>,
+    /// Origins that a browser may connect from; none means any.
+    pub origins: Vec<String>,
+    /// Whether a request without an upgrade is refused with 426.
+    pub websocket_only: bool,
+    /// What its pipes are opened with.
+    pub settings: PipeSettings,
+}
+
+/// Why a route cannot be compiled.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("route `{route}`: {key}: {message}")]
+pub struct RouteError {
+    /// The route's name.
+    pub route: String,
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path` or `origins`.
+    pub key: &'static str,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// A compiled route; shared by the pipes that were opened with it.
+#[derive(Debug)]
+pub struct Route {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// The pool its backends come from.
+    pub pool: String,
+    /// What its pipes are opened with.
+    pub settings: PipeSettings,
+    /// Whether a request without an upgrade is refused with 426.
+    pub websocket_only: bool,
+    pattern: String,
+    hosts: Vec<HostPattern>,
+    key: Option<Template>,
+    backend_path: Option<Template>,
+    origins: Vec<Origin>,
+}
+
+/// What [`RouteTable::find`] found.
+#[derive(Debug)]
+pub struct Found {
+    /// The route.
+    pub route: Arc<Route>,
+    /// The route key, percent-decoded; `None` if the route has none or the request lacks a part of it.
+    pub key: Option<String>,
+    /// What to ask the backend for, once it is chosen.
+    pub target: Target,
+}
+
+/// Why a request has no route.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum NoRoute {
+    /// No host and path match: 404.
+    #[error("no route matches this host and path")]
+    NotFound,
+    /// The route's `backend_path` needs something that the request lacks: 400.
+    #[error("this route needs {0}")]
+    Missing(String),
+}
+
+/// All routes, compiled.
+#[derive(Debug)]
+pub struct RouteTable {
+    routes: Vec<Arc<Route>>,
+    exact: HashMap<String, Router<usize>>,
+    /// Longest suffix first; a suffix starts with its dot.
+    suffixes: Vec<(String, Router<usize>)>,
+    any: Router<usize>,
+}
+
+impl RouteTable {
+    /// Compiles routes in the order of the configuration.
+    ///
+    /// # Errors
+    /// The first route that cannot work, with the key at fault.
+    pub fn compile(specs: Vec<RouteSpec>) -> Result<Self, RouteError> {
+        let mut table = Self {
+            routes: Vec::with_capacity(specs.len()),
+            exact: HashMap::new(),
+            suffixes: Vec::new(),
+            any: Router::new(),
+        };
+        for spec in specs {
+            table.add(spec)?;
+        }
+        table
+            .suffixes
+            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table.serve_empty_rests();
+        Ok(table)
+    }
+
+    /// The route of a request; `host` is [`check::host`](crate::handshake::check::host)'s answer.
+    ///
+    /// # Errors
+    /// [`NoRoute`] when nothing matches or the route's template lacks a value.
+    pub fn find(&self, host: Option<&str>, parts: &Parts) -> Result<Found, NoRoute> {
+        let path = parts.uri.path();
+        let (index, params) = self.at(host, path).ok_or(NoRoute::NotFound)?;
+        let route = &self.routes[index];
+        let values = Values {
+            path,
+            params: &params,
+            query: parts.uri.query(),
+            headers: &parts.headers,
+        };
+        let key = route
+            .key
+            .as_ref()
+            .and_then(|template| template.key(&values));
+        let target = Target::plan(
+            route.backend_path.as_ref(),
+            route.key.as_ref(),
+            key.as_deref(),
+            &values,
+        )?;
+        Ok(Found {
+            route: Arc::clone(route),
+            key,
+            target,
+        })
+    }
+
+    /// The routes in the order of the configuration.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.routes.iter()
+    }
+
+    fn add(&mut self, spec: RouteSpec) -> Result<(), RouteError> {
+        let fail = |key: &'static str, message: String| RouteError {
+            route: spec.name.clone(),
+            key,
+            message,
+        };
+        if self.routes.iter().any(|route| route.name == spec.name) {
+            return Err(fail("name", "another route has this name".into()));
+        }
+        if !spec.path.starts_with('/') {
+            return Err(fail("path", format!("`{}` must start with `/`", spec.path)));
+        }
+        let names = template::param_names(&spec.path).map_err(|message| fail("path", message))?;
+        let key = spec
+            .key
+            .as_deref()
+            .map(|text| Template::for_key(text, &names))
+            .transpose();
+        let key = key.map_err(|message| fail("key", message))?;
+        let backend_path = spec
+            .backend_path
+            .as_deref()
+            .map(|text| Template::for_path(text, &names, key.is_some()))
+            .transpose();
+        let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
+        let origins = spec
+            .origins
+            .iter()
+            .map(|text| Origin::from_config(text))
+            .collect::<Result<Vec<_>, _>>();
+        let origins = origins.map_err(|message| fail("origins", message))?;
+        let hosts = spec
+            .hosts
+            .iter()
+            .map(|text| HostPattern::parse(text))
+            .collect::<Result<Vec<_>, _>>();
+        let hosts = hosts.map_err(|message| fail("hosts", message))?;
+
+        let index = self.routes.len();
+        for router in self.routers(&hosts) {
+            router
+                .insert(&spec.path, index)
+                .map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
+        }
+        let RouteSpec {
+            name,
+            path: pattern,
+            pool,
+            websocket_only,
+            settings,
+            ..
+        } = spec;
+        self.routes.push(Arc::new(Route {
+            name,
+            pool,
+            settings,
+            websocket_only,
+            pattern,
+            hosts,
+            key,
+            backend_path,
+            origins,
+        }));
+        Ok(())
+    }
+
+    /// The routers of `hosts`, made where they are missing.
+    fn routers(&mut self, hosts: &[HostPattern]) -> Vec<&mut Router<usize>> {
+        if hosts.is_empty() {
+            return vec![&mut self.any];
+        }
+        for host in hosts {
+            match host {
+                HostPattern::Exact(name) => {
+                    self.exact.entry(name.clone()).or_default();
+                }
+                HostPattern::Suffix(suffix)
+                    if self.suffixes.iter().any(|(known, _)| known == suffix) => {}
+                HostPattern::Suffix(suffix) => self.suffixes.push((suffix.clone(), Router::new())),
+            }
+        }
+        let exact = self
+            .exact
+            .iter_mut()
+            .filter(|(name, _)| hosts.contains(&HostPattern::Exact((*name).clone())));
+        let suffixes = self
+            .suffixes
+            .iter_mut()
+            .filter(|(suffix, _)| hosts.contains(&HostPattern::Suffix(suffix.clone())));
+        exact
+            .map(|(_, router)| router)
+            .chain(suffixes.map(|(_, router)| router))
+            .collect()
+    }
+
+    /// Makes `/app/{*rest}` match `/app/` too, which matchit leaves out, wherever no other route has it.
+    fn serve_empty_rests(&mut self) {
+        for index in 0..self.routes.len() {
+            let route = Arc::clone(&self.routes[index]);
+            let Some((prefix, _)) = route.pattern.rsplit_once("{*") else {
+                continue;
+            };
+            for router in self.routers(&route.hosts) {
+                // A conflict means that another route names this path itself.
+                let _ = router.insert(prefix, index);
+            }
+        }
+    }
+
+    fn at<'p>(&self, host: Option<&str>, path: &'p str) -> Option<(usize, Vec<(String, &'p str)>)> {
+        let host = host.map(host::normalize);
+        let host = host.as_deref().unwrap_or_default();
+        let exact = self.exact.get(host).into_iter();
+        let suffixes = self
+            .suffixes
+            .iter()
+            .filter(|(suffix, _)| host::is_below(host, suffix))
+            .map(|(_, router)| router);
+        let found = exact
+            .chain(suffixes)
+            .chain([&self.any])
+            .find_map(|router| router.at(path).ok())?;
+        let index = *found.value;
+        let mut params: Vec<_> = found
+            .params
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        if let Some(rest) = template::rest_name(&self.routes[index].pattern)
+            && params.iter().all(|(name, _)| *name != rest)
+        {
+            params.push((rest.to_owned(), &path[path.len()..]));
+        }
+        Some((index, params))
+    }
+}
+
+impl Route {
+    /// Whether a browser's `Origin` may connect here.
+    ///
+    /// A request without one is not from a browser, so it passes; a request with two, or with anything but exactly one
+    /// of the configured origins, does not.
+    #[must_use]
+    pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
+        let mut sent = headers.get_all(ORIGIN).iter();
+        let Some(first) = sent.next().filter(|_| !self.origins.is_empty()) else {
+            return true;
+        };
+        let origin = first
+            .to_str()
+            .ok()
+            .and_then(|text| Origin::parse(text).ok());
+        sent.next().is_none() && origin.is_some_and(|origin| self.origins.contains(&origin))
+    }
+}
+
+#[cfg(test)]
+mod tests;

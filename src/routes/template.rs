@@ -1,0 +1,294 @@
+//! Templates over a request: what a route's key and backend path are made of.
+//!
+//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header; a
+//! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
+//! query). `{{` and `}}` are literal braces. Where a parameter or header comes twice, the first one counts.
+//!
+//! Invariant: a template names only what its route can have, so rendering fails on missing query parameters and
+//! headers alone.
+
+use http::{HeaderMap, HeaderName};
+
+use super::NoRoute;
+use super::percent::{decode, encode_into};
+
+/// A parsed template.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Template(Vec<Part>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Text(String),
+    Param(String),
+    Query(String),
+    Header(HeaderName),
+    WholeQuery,
+    Alias,
+}
+
+/// What a request gives a template to work with.
+pub(super) struct Values<'a> {
+    /// The path as sent.
+    pub path: &'a str,
+    /// The route's path parameters as sent: slices of `path`.
+    pub params: &'a [(String, &'a str)],
+    /// The query as sent, without its `?`.
+    pub query: Option<&'a str>,
+    pub headers: &'a HeaderMap,
+}
+
+/// A piece of a backend path, everything but the alias already filled in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Piece {
+    Text(String),
+    Alias,
+}
+
+impl Template {
+    /// Parses `routes.key`.
+    pub fn for_key(text: &str, params: &[String]) -> Result<Self, String> {
+        let template = parse(text, params)?;
+        if template
+            .0
+            .iter()
+            .any(|part| matches!(part, Part::Alias | Part::WholeQuery))
+        {
+            return Err(format!(
+                "`{text}`: {{alias}} and {{query}} are for backend_path only"
+            ));
+        }
+        if template.0.iter().all(|part| matches!(part, Part::Text(_))) {
+            return Err(format!(
+                "`{text}` is the same for every request; use a placeholder such as {{session}}"
+            ));
+        }
+        Ok(template)
+    }
+
+    /// Parses `routes.backend_path`.
+    pub fn for_path(text: &str, params: &[String], has_key: bool) -> Result<Self, String> {
+        if !text.starts_with('/') {
+            return Err(format!("`{text}` must start with `/`"));
+        }
+        if let Some(bad) = text.chars().find(|c| !c.is_ascii_graphic() || *c == '#') {
+            return Err(format!("`{text}`: {bad:?} must be percent-encoded"));
+        }
+        let template = parse(text, params)?;
+        if !has_key && template.0.contains(&Part::Alias) {
+            return Err(format!(
+                "`{text}`: {{alias}} needs routes.key, which it is the alias of"
+            ));
+        }
+        Ok(template)
+    }
+
+    /// The key of a request, decoded; `None` if a part of it is missing or empty.
+    pub(super) fn key(&self, values: &Values<'_>) -> Option<String> {
+        let mut key = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => key.push_str(text),
+                Part::Param(name) => key.push_str(&decode(
+                    values.param(name).filter(|value| !value.is_empty())?,
+                    false,
+                )?),
+                Part::Query(name) => key.push_str(&decode(
+                    values.query_value(name).filter(|value| !value.is_empty())?,
+                    true,
+                )?),
+                Part::Header(name) => {
+                    key.push_str(values.header(name).filter(|value| !value.is_empty())?)
+                }
+                Part::WholeQuery | Part::Alias => return None,
+            }
+        }
+        Some(key)
+    }
+
+    /// The backend path of a request, all but the alias; the client's query is appended if the template has none.
+    pub(super) fn path(&self, values: &Values<'_>) -> Result<Vec<Piece>, NoRoute> {
+        let mut pieces = Vec::new();
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(literal) => text.push_str(literal),
+                Part::Param(name) => text.push_str(values.param(name).unwrap_or_default()),
+                Part::Query(name) => text.push_str(
+                    values
+                        .query_value(name)
+                        .ok_or_else(|| missing("query parameter", name))?,
+                ),
+                Part::Header(name) => encode_into(
+                    &mut text,
+                    values
+                        .header(name)
+                        .ok_or_else(|| missing("header", name.as_str()))?,
+                ),
+                Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
+                Part::Alias => {
+                    pieces.push(Piece::Text(std::mem::take(&mut text)));
+                    pieces.push(Piece::Alias);
+                }
+            }
+        }
+        let has_query = self
+            .0
+            .iter()
+            .any(|part| matches!(part, Part::Text(literal) if literal.contains('?')));
+        if let Some(query) = values.query.filter(|_| !has_query) {
+            text.push('?');
+            text.push_str(query);
+        }
+        pieces.push(Piece::Text(text));
+        Ok(pieces)
+    }
+
+    /// The single path parameter that the template is, if that is all it is.
+    pub(super) fn as_param(&self) -> Option<&str> {
+        let [Part::Param(name)] = self.0.as_slice() else {
+            return None;
+        };
+        Some(name)
+    }
+
+    /// The single query parameter that the template is, if that is all it is.
+    pub(super) fn as_query(&self) -> Option<&str> {
+        let [Part::Query(name)] = self.0.as_slice() else {
+            return None;
+        };
+        Some(name)
+    }
+}
+
+fn missing(what: &str, name: &str) -> NoRoute {
+    NoRoute::Missing(format!("the {what} `{name}`"))
+}
+
+impl<'a> Values<'a> {
+    pub(super) fn param(&self, wanted: &str) -> Option<&'a str> {
+        self.params
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| *value)
+    }
+
+    /// The value as sent.
+    pub(super) fn query_value(&self, wanted: &str) -> Option<&'a str> {
+        self.query?.split('&').find_map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name, true)? == wanted).then_some(value)
+        })
+    }
+
+    fn header(&self, name: &HeaderName) -> Option<&'a str> {
+        self.headers.get(name)?.to_str().ok().map(str::trim)
+    }
+}
+
+fn parse(text: &str, params: &[String]) -> Result<Template, String> {
+    let mut parts = Vec::new();
+    for token in tokens(text)? {
+        parts.push(match token {
+            Token::Text(literal) => Part::Text(literal),
+            Token::Name(name) => {
+                placeholder(name, params).map_err(|why| format!("`{text}`: {why}"))?
+            }
+        });
+    }
+    Ok(Template(parts))
+}
+
+fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
+    if params.iter().any(|param| param == name) {
+        return Ok(Part::Param(name.to_owned()));
+    }
+    if let Some(query) = name
+        .strip_prefix("query.")
+        .filter(|query| !query.is_empty())
+    {
+        return Ok(Part::Query(query.to_owned()));
+    }
+    if let Some(header) = name.strip_prefix("header.") {
+        return header
+            .parse()
+            .map(Part::Header)
+            .map_err(|_| format!("`{header}` is not a header name"));
+    }
+    match name {
+        "query" => Ok(Part::WholeQuery),
+        "alias" => Ok(Part::Alias),
+        _ if params.is_empty() => Err(format!(
+            "{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"
+        )),
+        _ => Err(format!(
+            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}",
+            params.join(", ")
+        )),
+    }
+}
+
+enum Token<'a> {
+    Text(String),
+    Name(&'a str),
+}
+
+fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
+    let mut tokens = Vec::new();
+    let mut literal = String::new();
+    let mut rest = text;
+    while let Some(brace) = rest.find(['{', '}']) {
+        literal.push_str(&rest[..brace]);
+        let after = &rest[brace + 1..];
+        let same = &rest[brace..=brace];
+        if let Some(next) = after.strip_prefix(same) {
+            literal.push_str(same);
+            rest = next;
+        } else if same == "{" {
+            let (name, next) = after
+                .split_once('}')
+                .ok_or_else(|| format!("`{text}`: a `{{` is never closed"))?;
+            if !literal.is_empty() {
+                tokens.push(Token::Text(std::mem::take(&mut literal)));
+            }
+            tokens.push(Token::Name(name));
+            rest = next;
+        } else {
+            return Err(format!(
+                "`{text}`: a `}}` closes nothing; write `}}}}` for a brace"
+            ));
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() || tokens.is_empty() {
+        tokens.push(Token::Text(literal));
+    }
+    Ok(tokens)
+}
+
+/// The parameters of a path pattern, in their order.
+pub(super) fn param_names(pattern: &str) -> Result<Vec<String>, String> {
+    let mut names: Vec<String> = Vec::new();
+    for token in tokens(pattern)? {
+        let Token::Name(name) = token else { continue };
+        let name = name.strip_prefix('*').unwrap_or(name);
+        if name.is_empty() || names.iter().any(|known| known == name) {
+            return Err(format!(
+                "`{pattern}`: each parameter needs a name of its own"
+            ));
+        }
+        if name == "alias" {
+            return Err(format!(
+                "`{pattern}`: a parameter can't be called `alias`, which backend_path uses"
+            ));
+        }
+        names.push(name.to_owned());
+    }
+    Ok(names)
+}
+
+/// The name of a pattern's `{*rest}`, if it ends in one.
+pub(super) fn rest_name(pattern: &str) -> Option<&str> {
+    pattern
+        .rsplit_once("{*")
+        .and_then(|(_, name)| name.strip_suffix('}'))
+}

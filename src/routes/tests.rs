@@ -1,0 +1,466 @@
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use holdline_core::settings::{
+    BackendLoss, CodeSet, DownPolicy, Heartbeat, OverflowPolicy, ReplayPolicy, ReplayTail,
+};
+use http::Request;
+
+use super::*;
+
+pub(crate) fn settings() -> PipeSettings {
+    let second = Duration::from_secs(1);
+    let heartbeat = Heartbeat {
+        interval: second,
+        timeout: second,
+    };
+    PipeSettings {
+        replay: ReplayPolicy::Unconfirmed,
+        replay_bytes_max: 1024,
+        window_bytes: 1024,
+        overflow: OverflowPolicy::Pause,
+        replay_tail: ReplayTail::default(),
+        replay_delay: Duration::ZERO,
+        down: DownPolicy::Latest(NonZeroU32::MIN),
+        stall_max: second,
+        on_backend_loss: BackendLoss::Reattach,
+        message_bytes_max: 1024,
+        message_incomplete_timeout: second,
+        fragments_max: 1,
+        grace: second,
+        backoff_min: second,
+        backoff_max: second,
+        first_message_timeout: None,
+        client_heartbeat: heartbeat,
+        backend_heartbeat: heartbeat,
+        interrupt_codes: CodeSet::default(),
+        wrong_worker_codes: CodeSet::default(),
+    }
+}
+
+fn spec(name: &str, path: &str) -> RouteSpec {
+    RouteSpec {
+        name: name.into(),
+        path: path.into(),
+        hosts: Vec::new(),
+        pool: "default".into(),
+        key: None,
+        backend_path: None,
+        origins: Vec::new(),
+        websocket_only: false,
+        settings: settings(),
+    }
+}
+
+fn keyed(path: &str, key: &str) -> RouteSpec {
+    RouteSpec {
+        key: Some(key.into()),
+        ..spec("r", path)
+    }
+}
+
+fn rewriting(path: &str, key: &str, backend_path: &str) -> RouteSpec {
+    RouteSpec {
+        backend_path: Some(backend_path.into()),
+        ..keyed(path, key)
+    }
+}
+
+fn on_hosts(name: &str, path: &str, hosts: &[&str]) -> RouteSpec {
+    RouteSpec {
+        hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+        ..spec(name, path)
+    }
+}
+
+fn table(specs: Vec<RouteSpec>) -> RouteTable {
+    RouteTable::compile(specs).expect("the routes are good")
+}
+
+fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
+    let request = headers
+        .iter()
+        .fold(Request::builder().uri(uri), |request, (name, value)| {
+            request.header(*name, *value)
+        });
+    request
+        .body(())
+        .expect("the request is good")
+        .into_parts()
+        .0
+}
+
+fn found(table: &RouteTable, host: &str, uri: &str) -> String {
+    match table.find(Some(host), &parts(uri, &[])) {
+        Ok(found) => found.route.name.clone(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn key_of(spec: RouteSpec, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
+    table(vec![spec])
+        .find(None, &parts(uri, headers))
+        .expect("a route")
+        .key
+}
+
+fn asked(spec: RouteSpec, uri: &str, backend: &str, alias: Option<&str>) -> String {
+    let found = table(vec![spec])
+        .find(None, &parts(uri, &[("x-device", "a/b c")]))
+        .expect("a route");
+    found.target.for_backend(backend, alias)
+}
+
+fn refused(spec: RouteSpec) -> (&'static str, String) {
+    let error = RouteTable::compile(vec![spec]).expect_err("the route is bad");
+    (error.key, error.message)
+}
+
+#[test]
+fn the_most_specific_path_wins_whatever_the_order() {
+    let table = table(vec![
+        spec("rest", "/{*path}"),
+        spec("param", "/ws/{session}"),
+        spec("static", "/ws/list"),
+        spec("deep", "/ws/{session}/{*kind}"),
+    ]);
+    for (uri, name) in [
+        ("/ws/list", "static"),
+        ("/ws/s1", "param"),
+        ("/ws/s1/video", "deep"),
+        ("/ws/s1/", "deep"),
+        ("/", "rest"),
+        ("/index.html?x=1", "rest"),
+        ("/ws", "rest"),
+    ] {
+        assert_eq!(found(&table, "any", uri), name, "{uri}");
+    }
+}
+
+#[test]
+fn the_most_specific_host_wins_before_the_path() {
+    let table = table(vec![
+        spec("any", "/{*path}"),
+        on_hosts("below", "/{*path}", &["*.example.com"]),
+        on_hosts("deeper", "/{*path}", &["*.eu.example.com"]),
+        on_hosts("exact", "/only", &["app.example.com", "other.example"]),
+    ]);
+    for (host, uri, name) in [
+        ("app.example.com", "/only", "exact"),
+        ("APP.example.com.:8000", "/only", "exact"),
+        ("other.example", "/only", "exact"),
+        ("app.example.com", "/else", "below"),
+        ("x.eu.example.com", "/", "deeper"),
+        ("eu.example.com", "/", "below"),
+        ("example.com", "/", "any"),
+        ("badexample.com", "/", "any"),
+    ] {
+        assert_eq!(found(&table, host, uri), name, "{host}{uri}");
+    }
+}
+
+#[test]
+fn what_no_route_matches_is_not_found() {
+    let table = table(vec![on_hosts("one", "/ws/{session}", &["a.example"])]);
+    for (host, uri) in [
+        ("b.example", "/ws/1"),
+        ("a.example", "/"),
+        ("a.example", "/ws/"),
+        ("a.example", "/ws/1/2"),
+        ("", "/ws/1"),
+    ] {
+        assert_eq!(
+            found(&table, host, uri),
+            NoRoute::NotFound.to_string(),
+            "{host}{uri}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_rest_belongs_to_the_route_that_names_it() {
+    let table = table(vec![spec("rest", "/app/{*rest}"), spec("home", "/app/")]);
+    assert_eq!(found(&table, "any", "/app/"), "home");
+    assert_eq!(found(&table, "any", "/app/x"), "rest");
+}
+
+#[test]
+fn a_key_comes_from_path_query_and_headers_decoded() {
+    assert_eq!(
+        key_of(keyed("/ws/{session}/v", "{session}"), "/ws/a%2Fb/v", &[]).as_deref(),
+        Some("a/b")
+    );
+    assert_eq!(
+        key_of(
+            keyed("/{*p}", "{query.udid}"),
+            "/x?a=1&udid=A+B%21&udid=C",
+            &[]
+        )
+        .as_deref(),
+        Some("A B!")
+    );
+    assert_eq!(
+        key_of(
+            keyed("/{*p}", "{header.X-Device}"),
+            "/x",
+            &[("x-device", "d1")]
+        )
+        .as_deref(),
+        Some("d1")
+    );
+    let mixed = keyed("/ws/{session}", "{{{session}}}/{query.u}-{header.x-device}");
+    assert_eq!(
+        key_of(mixed, "/ws/s?u=1", &[("x-device", "d")]).as_deref(),
+        Some("{s}/1-d")
+    );
+}
+
+#[test]
+fn a_request_that_lacks_a_part_of_the_key_has_none() {
+    for (spec, uri) in [
+        (keyed("/{*p}", "{query.udid}"), "/x"),
+        (keyed("/{*p}", "{query.udid}"), "/x?udid="),
+        (keyed("/{*p}", "{query.udid}"), "/x?xudid=1"),
+        (keyed("/{*p}", "{query.udid}"), "/x?udid=%ff"),
+        (keyed("/{*p}", "{header.x-device}"), "/x"),
+        (keyed("/{*p}", "{p}"), "/"),
+        (spec("r", "/{*p}"), "/x"),
+    ] {
+        assert_eq!(key_of(spec, uri, &[]), None, "{uri}");
+    }
+}
+
+#[test]
+fn a_bad_route_names_its_key_and_what_is_wrong() {
+    let ws = "/ws/{session}";
+    for (spec, key, part) in [
+        (spec("r", "ws"), "path", "must start with"),
+        (spec("r", "/{*a}/b"), "path", "Catch-all"),
+        (spec("r", "/{a"), "path", "never closed"),
+        (spec("r", "/a}"), "path", "closes nothing"),
+        (spec("r", "/{a}/{a}"), "path", "a name of its own"),
+        (spec("r", "/{alias}"), "path", "alias"),
+        (
+            keyed(ws, "{sesion}"),
+            "key",
+            "{sesion} is unknown: the path has session",
+        ),
+        (keyed("/ws", "{session}"), "key", "no parameters"),
+        (keyed(ws, "{query.}"), "key", "unknown"),
+        (keyed(ws, "{header.a b}"), "key", "not a header name"),
+        (keyed(ws, "constant"), "key", "the same for every request"),
+        (keyed(ws, ""), "key", "the same for every request"),
+        (keyed(ws, "{alias}"), "key", "backend_path only"),
+        (keyed(ws, "{session"), "key", "never closed"),
+        (
+            rewriting(ws, "{session}", "ws/{alias}"),
+            "backend_path",
+            "must start with",
+        ),
+        (
+            rewriting(ws, "{session}", "/ws/a b"),
+            "backend_path",
+            "percent-encoded",
+        ),
+        (
+            rewriting(ws, "{session}", "/ws/\r\nx"),
+            "backend_path",
+            "percent-encoded",
+        ),
+        (
+            RouteSpec {
+                key: None,
+                ..rewriting(ws, "{session}", "/ws/{alias}")
+            },
+            "backend_path",
+            "needs routes.key",
+        ),
+        (on_hosts("r", "/", &["http://a"]), "hosts", "without scheme"),
+        (
+            RouteSpec {
+                origins: vec!["https://a.example/".into()],
+                ..spec("r", "/")
+            },
+            "origins",
+            "trailing slash",
+        ),
+    ] {
+        let (at, message) = refused(spec);
+        assert_eq!(at, key, "{message}");
+        assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn two_routes_for_the_same_thing_are_refused() {
+    let error = RouteTable::compile(vec![spec("a", "/ws/{x}"), spec("b", "/ws/{y}")])
+        .expect_err("they conflict");
+    assert_eq!((error.route.as_str(), error.key), ("b", "path"));
+    let error = RouteTable::compile(vec![spec("a", "/a"), spec("a", "/b")]).expect_err("one name");
+    assert_eq!(error.key, "name");
+    table(vec![
+        on_hosts("a", "/ws", &["a.example"]),
+        on_hosts("b", "/ws", &["b.example"]),
+    ]);
+}
+
+#[test]
+fn without_a_template_the_backend_gets_the_clients_path_and_query() {
+    for backend in ["", "/"] {
+        assert_eq!(
+            asked(spec("r", "/{*p}"), "/a%20b//c?x=1&y", backend, None),
+            "/a%20b//c?x=1&y"
+        );
+        assert_eq!(asked(spec("r", "/{*p}"), "/a?", backend, None), "/a?");
+    }
+}
+
+#[test]
+fn a_backend_url_with_a_path_is_asked_for_that_path() {
+    assert_eq!(
+        asked(spec("r", "/{*p}"), "/client?x=1", "/ws/", None),
+        "/ws/?x=1"
+    );
+    assert_eq!(
+        asked(spec("r", "/{*p}"), "/client", "/ws/dev", None),
+        "/ws/dev"
+    );
+    assert_eq!(
+        asked(spec("r", "/{*p}"), "/client?x=1", "/ws?token=t", None),
+        "/ws?token=t"
+    );
+    assert_eq!(
+        asked(keyed("/ws/{s}", "{s}"), "/ws/u1", "/fixed", Some("s9")),
+        "/fixed"
+    );
+}
+
+#[test]
+fn ib_08_an_alias_takes_the_place_of_the_key() {
+    let ws = || keyed("/ws/{session}/control", "{session}");
+    assert_eq!(
+        asked(ws(), "/ws/ws/control?q=ws", "/", Some("s 1/2")),
+        "/ws/s%201%2F2/control?q=ws"
+    );
+    assert_eq!(
+        asked(ws(), "/ws/a%2Fb/control", "/", Some("s1")),
+        "/ws/s1/control"
+    );
+    assert_eq!(asked(ws(), "/ws/u1/control", "/", None), "/ws/u1/control");
+    assert_eq!(
+        asked(
+            keyed("/{*p}", "{query.udid}"),
+            "/v?a=udid&udid=u1&b",
+            "/",
+            Some("s&1")
+        ),
+        "/v?a=udid&udid=s%261&b"
+    );
+    assert_eq!(
+        asked(keyed("/{*p}", "{header.x-device}"), "/v", "/", Some("s1")),
+        "/v"
+    );
+}
+
+#[test]
+fn a_backend_path_template_decides_alone() {
+    let ws = "/ws/{session}/{kind}";
+    let ask = |template: &str, uri: &str, alias| {
+        asked(
+            rewriting(ws, "{session}", template),
+            uri,
+            "/ignored?y",
+            alias,
+        )
+    };
+    assert_eq!(
+        ask("/s/{alias}/{kind}", "/ws/u%201/video?q=1", Some("a/b")),
+        "/s/a%2Fb/video?q=1"
+    );
+    assert_eq!(ask("/s/{alias}", "/ws/u%201/video", None), "/s/u%201");
+    assert_eq!(
+        ask("/s/{session}?only=1", "/ws/u%201/video?q=1", None),
+        "/s/u%201?only=1"
+    );
+    assert_eq!(
+        ask("/s?k={kind}&{query}", "/ws/u/video?q=1", None),
+        "/s?k=video&q=1"
+    );
+    assert_eq!(
+        ask("/s/{query.q}", "/ws/u/video?q=%41", None),
+        "/s/%41?q=%41"
+    );
+    assert_eq!(
+        ask("/s/{header.x-device}", "/ws/u/video", None),
+        "/s/a%2Fb%20c"
+    );
+}
+
+#[test]
+fn a_template_that_lacks_a_value_says_which() {
+    let ask = |template: &str, key: &str| {
+        table(vec![rewriting("/{*p}", key, template)])
+            .find(None, &parts("/x", &[]))
+            .map(|_| ())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(
+        ask("/{query.udid}", "{p}"),
+        Err("this route needs the query parameter `udid`".into())
+    );
+    assert_eq!(
+        ask("/{header.x-a}", "{p}"),
+        Err("this route needs the header `x-a`".into())
+    );
+    assert_eq!(
+        ask("/{alias}", "{query.udid}"),
+        Err("this route needs its key".into())
+    );
+}
+
+#[test]
+fn origins_are_compared_exactly() {
+    let with = |origins: &[&str]| RouteSpec {
+        origins: origins.iter().map(|&o| o.to_owned()).collect(),
+        ..spec("r", "/")
+    };
+    let allows = |origins: &[&str], sent: &[&str]| {
+        let headers: Vec<_> = sent.iter().map(|&value| ("origin", value)).collect();
+        table(vec![with(origins)])
+            .find(None, &parts("/", &[]))
+            .expect("a route")
+            .route
+            .allows_origin(&parts("/", &headers).headers)
+    };
+    let app = ["https://app.example.com", "http://localhost:3000"];
+    assert!(allows(&app, &["https://app.example.com"]));
+    assert!(allows(&app, &["https://app.example.com:443"]));
+    assert!(allows(&app, &["http://localhost:3000"]));
+    assert!(allows(&app, &[]), "no browser, no origin");
+    assert!(allows(&[], &["null"]), "nothing configured");
+    for bad in [
+        "null",
+        "http://app.example.com",
+        "https://app.example.com:8443",
+        "https://app.example.com.evil.example",
+        "https://evilapp.example.com",
+        "https://app.example.com.",
+        "https://APP.example.com",
+        "https://app.example.com/",
+        "https://app.example.com@evil.example",
+        "https://evil.example/https://app.example.com",
+        "http://localhost",
+        "",
+        "https://example.com",
+    ] {
+        assert!(!allows(&app, &[bad]), "{bad}");
+    }
+    assert!(!allows(
+        &app,
+        &["https://app.example.com", "https://evil.example"]
+    ));
+    assert!(!allows(
+        &app,
+        &["https://app.example.com", "https://app.example.com"]
+    ));
+}
