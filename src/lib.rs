@@ -1,1 +1,3 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
+
+pub mod config;
