@@ -1,1 +1,4 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
+
+pub mod events;
+pub mod metrics;
