@@ -1,4 +1,5 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
 
+pub mod config;
 pub mod events;
 pub mod metrics;

@@ -1,0 +1,135 @@
+//! The configuration, parsed and checked: what the rest of the program is allowed to see.
+//!
+//! Nothing behind this module looks at TOML or at the environment, and nothing here acts on a value. A [`Config`]
+//! that exists is valid as a whole: names resolve, bounds hold, and arithmetic on its sizes cannot overflow.
+//!
+//! `usize` is always bytes and `u32` always a count, in every struct here.
+
+mod sections;
+mod tables;
+mod types;
+
+use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
+
+pub use sections::{
+    Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server,
+};
+pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use types::{
+    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed,
+    Origin, PoolResume, Rate, RouteResume, Serves, Upgrade,
+};
+
+/// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// The public listeners and their limits.
+    pub server: Server,
+    /// The admin listener.
+    pub admin: Admin,
+    /// Pings on both legs.
+    pub heartbeat: Heartbeats,
+    /// Bounds of one message.
+    pub message: Message,
+    /// What is kept for another worker.
+    pub replay: Replay,
+    /// How a pipe looks for another worker.
+    pub reattach: Reattach,
+    /// How a client comes back.
+    pub resume: Resume,
+    /// Rates and counts.
+    pub limits: Limits,
+    /// The memory of the whole process.
+    pub memory: Memory,
+    /// Groups of backends; names are unique and there is at least one.
+    pub pools: Vec<Pool>,
+    /// Which request goes to which pool; names are unique and each pool exists.
+    pub routes: Vec<Route>,
+    /// What is logged, and how.
+    pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server: Server::default(),
+            admin: Admin::default(),
+            heartbeat: Heartbeats::default(),
+            message: Message::default(),
+            replay: Replay::default(),
+            reattach: Reattach::default(),
+            resume: Resume::default(),
+            limits: Limits::default(),
+            memory: Memory::default(),
+            pools: vec![Pool::default()],
+            routes: vec![Route::default()],
+            log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// The pool called `name`.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.pools.iter().find(|pool| pool.name == name)
+    }
+
+    /// What a pipe opened on `route` lives by, for as long as it lives.
+    #[must_use]
+    pub fn pipe_settings(&self, route: &Route) -> PipeSettings {
+        let replay = &self.replay;
+        PipeSettings {
+            replay: route.replay.unwrap_or(replay.policy),
+            replay_bytes_max: replay.pipe_bytes_max,
+            window_bytes: replay.window_bytes,
+            overflow: route.overflow.unwrap_or(replay.overflow),
+            replay_tail: ReplayTail {
+                bytes: route.replay_tail.bytes.unwrap_or(replay.tail.bytes),
+                messages: route.replay_tail.messages.unwrap_or(replay.tail.messages),
+                age: route.replay_tail.age.unwrap_or(replay.tail.age),
+            },
+            replay_delay: route.replay_delay.unwrap_or(replay.delay),
+            down: route.down,
+            stall_max: replay.stall_max,
+            on_backend_loss: route.on_backend_loss,
+            message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
+            message_incomplete_timeout: self.message.incomplete_timeout,
+            fragments_max: self.message.fragments_max,
+            grace: self.reattach.grace,
+            backoff_min: self.reattach.backoff_min,
+            backoff_max: self.reattach.backoff_max,
+            first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
+            client_heartbeat: self.client_heartbeat(route),
+            backend_heartbeat: self.backend_heartbeat(route),
+            interrupt_codes: route.interrupt_codes.clone(),
+            wrong_worker_codes: route.wrong_worker_codes.clone(),
+        }
+    }
+
+    fn client_heartbeat(&self, route: &Route) -> Heartbeat {
+        Heartbeat {
+            interval: route
+                .heartbeat
+                .client_interval
+                .unwrap_or(self.heartbeat.client_interval),
+            timeout: route
+                .heartbeat
+                .client_timeout
+                .unwrap_or(self.heartbeat.client_timeout),
+        }
+    }
+
+    fn backend_heartbeat(&self, route: &Route) -> Heartbeat {
+        Heartbeat {
+            interval: route
+                .heartbeat
+                .backend_interval
+                .unwrap_or(self.heartbeat.backend_interval),
+            timeout: route
+                .heartbeat
+                .backend_timeout
+                .unwrap_or(self.heartbeat.backend_timeout),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The sections that exist once: `[server]` to `[log]`, with the defaults of each key.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
+use ipnet::IpNet;
+
+use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: usize = 1024 * MIB;
+
+/// `[server]`: the public listeners and their limits.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Server {
+    /// Public listeners; at least one.
+    pub listen: Vec<Listen>,
+    /// Data threads; 0 is one per core.
+    pub threads: u32,
+    /// Open client connections; beyond, 503 before the upgrade.
+    pub max_connections: u32,
+    /// From the accept to the first request head, and for each later phase of a handshake.
+    pub handshake_timeout: Duration,
+    /// Bytes of one request head; over it 431.
+    pub header_bytes_max: usize,
+    /// From SIGTERM to the moment at which what is left is cut off.
+    pub shutdown_grace: Duration,
+    /// Over how long the closes of a shutdown are spread.
+    pub close_spread: Duration,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// From the dial of a backend to its TCP (and TLS) connection.
+    pub backend_connect_timeout: Duration,
+    /// From our request to a backend's 101.
+    pub backend_handshake_timeout: Duration,
+    /// From a plain HTTP request to the head of its answer.
+    pub response_header_timeout: Duration,
+    /// From our close frame to the moment at which the socket is cut off.
+    pub close_timeout: Duration,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            listen: vec![loopback(8000)],
+            threads: 0,
+            max_connections: 50_000,
+            handshake_timeout: Duration::from_secs(10),
+            header_bytes_max: 32 * KIB,
+            shutdown_grace: Duration::from_secs(30),
+            close_spread: Duration::from_secs(5),
+            trusted_proxies: Vec::new(),
+            backend_connect_timeout: Duration::from_secs(5),
+            backend_handshake_timeout: Duration::from_secs(10),
+            response_header_timeout: Duration::from_secs(120),
+            close_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// `[admin]`: the admin listener.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Admin {
+    /// Where the admin API is served; beyond loopback only with a `tokens_file`.
+    pub listen: Listen,
+    /// Digests of bearer tokens with their roles.
+    pub tokens_file: Option<PathBuf>,
+    /// Networks that a registered backend may point to, checked on the resolved address.
+    pub backend_networks: Vec<IpNet>,
+    /// Where registered backends survive a restart.
+    pub state_file: Option<PathBuf>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            listen: loopback(9000),
+            tokens_file: None,
+            backend_networks: loopback_and_private(),
+            state_file: None,
+        }
+    }
+}
+
+/// `[heartbeat]`: pings on both legs; an interval of zero sends none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heartbeats {
+    /// From one ping to a client to the next.
+    pub client_interval: Duration,
+    /// From a ping to the verdict on a silent client.
+    pub client_timeout: Duration,
+    /// From one ping to a backend to the next.
+    pub backend_interval: Duration,
+    /// From a ping to the verdict on a silent backend.
+    pub backend_timeout: Duration,
+}
+
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self {
+            client_interval: Duration::from_secs(30),
+            client_timeout: Duration::from_secs(60),
+            backend_interval: Duration::from_secs(20),
+            backend_timeout: Duration::from_secs(75),
+        }
+    }
+}
+
+/// `[message]`: bounds of one message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Message {
+    /// Payload bytes; over it, its sender is closed with 1009.
+    pub max_bytes: usize,
+    /// From the first byte to the last.
+    pub incomplete_timeout: Duration,
+    /// Frames.
+    pub fragments_max: u32,
+}
+
+impl Default for Message {
+    fn default() -> Self {
+        Self {
+            max_bytes: 16 * MIB,
+            incomplete_timeout: Duration::from_secs(30),
+            fragments_max: 65_536,
+        }
+    }
+}
+
+/// `[replay]`: what is kept for another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Replay {
+    /// What is kept of the messages a worker may or may not have seen.
+    pub policy: ReplayPolicy,
+    /// Bytes that one pipe holds while no worker is attached.
+    pub pipe_bytes_max: usize,
+    /// Bytes that all pipes hold together.
+    pub total_bytes_max: usize,
+    /// Bytes sent and unconfirmed while a worker is attached, after which the client is paused.
+    pub window_bytes: usize,
+    /// What a full buffer does.
+    pub overflow: OverflowPolicy,
+    /// How long a new worker waits for its replay.
+    pub delay: Duration,
+    /// Confirmed messages kept a little longer.
+    pub tail: ReplayTail,
+    /// How long a client may take nothing while messages wait for it.
+    pub stall_max: Duration,
+}
+
+impl Default for Replay {
+    fn default() -> Self {
+        Self {
+            policy: ReplayPolicy::Unconfirmed,
+            pipe_bytes_max: 5 * MIB,
+            total_bytes_max: GIB,
+            window_bytes: 256 * KIB,
+            overflow: OverflowPolicy::Pause,
+            delay: Duration::ZERO,
+            tail: ReplayTail::default(),
+            stall_max: Duration::from_secs(15),
+        }
+    }
+}
+
+/// `[reattach]`: how a pipe looks for another worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reattach {
+    /// How long a pipe waits for a worker; then the client gets 1013.
+    pub grace: Duration,
+    /// First wait between two rounds of dials.
+    pub backoff_min: Duration,
+    /// Longest wait between two rounds of dials.
+    pub backoff_max: Duration,
+    /// Dials of one pipe in a minute.
+    pub dials_per_minute: u32,
+}
+
+impl Default for Reattach {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(30),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(2),
+            dials_per_minute: 15,
+        }
+    }
+}
+
+/// `[resume]`: how a client comes back.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Resume {
+    /// How long a pipe waits for its client.
+    pub grace: Duration,
+    /// Keys of the resume tokens; without a file they are made at each start.
+    pub keys_file: Option<PathBuf>,
+}
+
+impl Default for Resume {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(60),
+            keys_file: None,
+        }
+    }
+}
+
+/// `[limits]`: rates and counts; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections at once per route key and client address.
+    pub key_connections: u32,
+    /// New connections per route key and client address.
+    pub key_rate: Rate,
+    /// Connections at once per client address.
+    pub address_connections: u32,
+    /// New connections per client address.
+    pub address_rate: Rate,
+    /// Messages of one lane of a pipe.
+    pub pipe_messages: Rate,
+    /// Bytes of one lane of a pipe.
+    pub pipe_bytes: Rate,
+    /// What happens to a pipe over its limits.
+    pub on_exceed: OnExceed,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            key_connections: 10,
+            key_rate: Rate::new(20, Duration::from_secs(60)),
+            address_connections: 0,
+            address_rate: Rate::OFF,
+            pipe_messages: Rate::OFF,
+            pipe_bytes: Rate::OFF,
+            on_exceed: OnExceed::Throttle,
+        }
+    }
+}
+
+/// `[memory]`: the memory of the whole process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Memory {
+    /// Bytes; 0 is the limit of the cgroup, else the machine's RAM.
+    pub process_max: usize,
+    /// Which pipe goes first.
+    pub evict: Evict,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            process_max: 0,
+            evict: Evict::Lru,
+        }
+    }
+}
+
+/// `[log]`: what is logged, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// The shape of a record.
+    pub format: LogFormat,
+    /// The least severe record that is written.
+    pub level: LogLevel,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: LogFormat::Auto,
+            level: LogLevel::Info,
+        }
+    }
+}
+
+fn loopback(port: u16) -> Listen {
+    Listen::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Loopback, RFC 1918 and RFC 4193; link-local is left out, because cloud metadata services live there.
+fn loopback_and_private() -> Vec<IpNet> {
+    [
+        ([127, 0, 0, 0], 8),
+        ([10, 0, 0, 0], 8),
+        ([172, 16, 0, 0], 12),
+        ([192, 168, 0, 0], 16),
+    ]
+    .into_iter()
+    .map(|(octets, length)| IpNet::new_assert(octets.into(), length))
+    .chain([
+        IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128),
+        IpNet::new_assert([0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), 7),
+    ])
+    .collect()
+}

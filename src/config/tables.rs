@@ -1,0 +1,243 @@
+//! The tables that may repeat: `[[pools]]`, `[[pools.backends]]` and `[[routes]]`.
+//!
+//! Each `Default` is what an entry means that says nothing: a pool or a route called `default`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdline_core::settings::{
+    BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy,
+};
+
+use super::types::{
+    AdminState, BackendUrl, Duplicate, HealthKind, Origin, PoolResume, RouteResume, Serves, Upgrade,
+};
+
+/// `[[pools]]`: backends that can stand in for one another.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Pool {
+    /// What routes call it; unique.
+    pub name: String,
+    /// How a backend is picked.
+    pub balance: Balance,
+    /// Pipes on one backend at once; 0 is no limit.
+    pub max_pipes_per_backend: u32,
+    /// What its workers know of resuming.
+    pub resume: PoolResume,
+    /// How its backends are probed.
+    pub health: Health,
+    /// Backends that the admin API cannot delete.
+    pub backends: Vec<Backend>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            balance: Balance::LeastPipes,
+            max_pipes_per_backend: 0,
+            resume: PoolResume::Transparent,
+            health: Health::default(),
+            backends: Vec::new(),
+        }
+    }
+}
+
+/// `pools.health`: how a backend is probed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Health {
+    /// What a probe does.
+    pub kind: HealthKind,
+    /// From one probe to the next; zero probes never.
+    pub interval: Duration,
+    /// How long a probe may take.
+    pub timeout: Duration,
+    /// Failures in a row that make a backend `down`.
+    pub fall: u32,
+    /// Successes in a row that make it `up` again.
+    pub rise: u32,
+    /// What `http` and `ws` probes ask for.
+    pub path: String,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            kind: HealthKind::Tcp,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(10),
+            fall: 3,
+            rise: 1,
+            path: "/".to_owned(),
+        }
+    }
+}
+
+/// `[[pools.backends]]`: one worker with a fixed address.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Backend {
+    /// Its name in the API and in metrics; see [`Backend::id`].
+    pub id: Option<String>,
+    /// Where it listens.
+    pub url: BackendUrl,
+    /// Its share beside the others; at least 1.
+    pub weight: u32,
+    /// Pipes at once, instead of the pool's `max_pipes_per_backend`; 0 is no limit.
+    pub max_pipes: Option<u32>,
+    /// The route keys it takes; empty is any.
+    pub serves: Serves,
+    /// Free text for people and filters.
+    pub labels: BTreeMap<String, String>,
+    /// The admin state it starts in.
+    pub state: AdminState,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Self {
+            id: None,
+            url: BackendUrl::default(),
+            weight: 1,
+            max_pipes: None,
+            serves: Serves::default(),
+            labels: BTreeMap::new(),
+            state: AdminState::Ready,
+        }
+    }
+}
+
+impl Backend {
+    /// The id it was given, else one made of its host and port, the same at every start.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let Some(id) = &self.id else {
+            return format!("{}-{}", self.url.host(), self.url.port()).replace(':', "-");
+        };
+        id.clone()
+    }
+}
+
+/// `[[routes]]`: which requests go to which pool, and how their pipes behave.
+///
+/// A field of type `Option` overrides a global key for this route; see [`super::Config::pipe_settings`].
+#[derive(Clone, PartialEq, Debug)]
+pub struct Route {
+    /// What metrics and logs call it; unique.
+    pub name: String,
+    /// matchit pattern of the request path.
+    pub path: String,
+    /// Hosts it answers to, lower case, `*.` for any label in front; empty is any.
+    pub hosts: Vec<String>,
+    /// The name of an existing pool.
+    pub pool: String,
+    /// Template of the route key, as written.
+    pub key: Option<String>,
+    /// Template of the path and query towards the backend, as written.
+    pub backend_path: Option<String>,
+    /// Which requests it takes.
+    pub upgrade: Upgrade,
+    /// What a lost worker does to its client.
+    pub on_backend_loss: BackendLoss,
+    /// Instead of `replay.policy`.
+    pub replay: Option<ReplayPolicy>,
+    /// Instead of `replay.tail`.
+    pub replay_tail: RouteTail,
+    /// Instead of `replay.delay`.
+    pub replay_delay: Option<Duration>,
+    /// Instead of `replay.overflow`.
+    pub overflow: Option<OverflowPolicy>,
+    /// What a slow client does to its worker.
+    pub down: DownPolicy,
+    /// How long an attached worker may stay silent at first; zero is for ever.
+    pub first_message_timeout: Duration,
+    /// Close codes of a worker that interrupt the pipe.
+    pub interrupt_codes: CodeSet,
+    /// Close codes that mean "not my key" right after a reattach.
+    pub wrong_worker_codes: CodeSet,
+    /// Origins a browser may come from; empty is any.
+    pub origins: Vec<Origin>,
+    /// Instead of `message.max_bytes`.
+    pub message_max_bytes: Option<usize>,
+    /// Instead of `heartbeat.*`.
+    pub heartbeat: RouteHeartbeats,
+    /// Template that names the client, as written.
+    pub client_id: Option<String>,
+    /// How a client without tokens comes back.
+    pub resume: RouteResume,
+    /// What a second connection of the same client does.
+    pub duplicate: Duplicate,
+    /// Whether one backend connection serves every pipe of the same key.
+    pub share: bool,
+    /// How long a shared connection outlives its last pipe.
+    pub share_linger: Duration,
+    /// Messages that a newcomer to a shared connection is given first.
+    pub share_catch_up: u32,
+    /// What a new worker must hear again.
+    pub prologue: Prologue,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            name: "default".to_owned(),
+            path: "/{*path}".to_owned(),
+            hosts: Vec::new(),
+            pool: "default".to_owned(),
+            key: None,
+            backend_path: None,
+            upgrade: Upgrade::Any,
+            on_backend_loss: BackendLoss::Reattach,
+            replay: None,
+            replay_tail: RouteTail::default(),
+            replay_delay: None,
+            overflow: None,
+            down: DownPolicy::Keep,
+            first_message_timeout: Duration::ZERO,
+            interrupt_codes: CodeSet::new(vec![(1001, 1001), (1005, 1006), (1011, 1014)]),
+            wrong_worker_codes: CodeSet::new(vec![(4004, 4004)]),
+            origins: Vec::new(),
+            message_max_bytes: None,
+            heartbeat: RouteHeartbeats::default(),
+            client_id: None,
+            resume: RouteResume::None,
+            duplicate: Duplicate::Replace,
+            share: false,
+            share_linger: Duration::from_secs(300),
+            share_catch_up: 0,
+            prologue: Prologue::default(),
+        }
+    }
+}
+
+/// `routes.replay_tail`: each bound instead of the one in `replay.tail`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RouteTail {
+    /// Bytes kept at most.
+    pub bytes: Option<usize>,
+    /// Messages kept at most.
+    pub messages: Option<u32>,
+    /// Age of the oldest message kept.
+    pub age: Option<Duration>,
+}
+
+/// `routes.heartbeat`: each key instead of the one in `heartbeat`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RouteHeartbeats {
+    /// Instead of `heartbeat.client_interval`.
+    pub client_interval: Option<Duration>,
+    /// Instead of `heartbeat.client_timeout`.
+    pub client_timeout: Option<Duration>,
+    /// Instead of `heartbeat.backend_interval`.
+    pub backend_interval: Option<Duration>,
+    /// Instead of `heartbeat.backend_timeout`.
+    pub backend_timeout: Option<Duration>,
+}
+
+/// `routes.prologue`: what a new worker must hear again (PROTOCOL section 9).
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Prologue {
+    /// The first messages of the client; 0 is none.
+    pub first: u32,
+    /// The name of a built-in profile.
+    pub profile: Option<String>,
+}
