@@ -1,0 +1,246 @@
+//! A pool: the backends that may stand in for each other, and which of them gets the next pipe.
+//!
+//! Three things about a backend are kept apart: its admin state (what the operator wants), its health (what we found)
+//! and its lease (what it promised); it is eligible only when all three allow it. Health that is still unknown allows
+//! it: a backend that registers while pipes wait must be used at once, and the first dial is as good a probe as any.
+//!
+//! `Pool` is the only one that changes a backend. It never reads a clock and draws no random number. Whatever changed
+//! comes back as a value from the call that changed it.
+//!
+//! Invariant: `pipes` of a backend counts its reservations; each success of `choose` adds one and its `release` takes it back.
+
+pub mod backend;
+pub mod balance;
+pub mod dials;
+mod leases;
+
+pub use backend::{AdminState, Backend, BackendSettings, Serves};
+pub use dials::{DialBudget, Dialer};
+pub use leases::LeaseChange;
+
+use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};
+use crate::ids::BackendKey;
+use crate::settings::Balance;
+use crate::time::{Time, earliest};
+use std::sync::Arc;
+
+/// What an operator decides about a pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoolSettings {
+    /// How one of several eligible backends is picked.
+    pub balance: Balance,
+    /// Pipes per backend unless the backend has its own limit; zero is no limit.
+    pub max_pipes_per_backend: u32,
+    /// How health is judged.
+    pub health: HealthSettings,
+}
+
+/// What a pipe asks of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Choose<'a> {
+    /// The route key, if the route has one.
+    pub key: Option<&'a str>,
+    /// Backends that this pipe does not want now (tried in this round, wrong worker, on back-off).
+    pub exclude: &'a [BackendKey],
+    /// A backend taken only if there is no other: the one that a drained pipe comes from.
+    pub avoid: Option<BackendKey>,
+    /// A fresh random number, which breaks ties.
+    pub random: u64,
+}
+
+/// A backend that was picked, with a place on it reserved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// Which one.
+    pub key: BackendKey,
+    /// What it calls the asked key, if it said so in its `serves` map.
+    pub alias: Option<Arc<str>>,
+}
+
+/// Why nobody was picked; the reason nearest to success.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum NoCandidate {
+    /// The pool has no backend.
+    Empty,
+    /// No backend serves this key.
+    NoOwner,
+    /// Those that serve it are down, ejected, draining, in maintenance or expired.
+    NotEligible,
+    /// Those that are eligible have as many pipes as they may.
+    Full,
+    /// All that would do are excluded by the asker.
+    Excluded,
+}
+
+/// What a release did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Released {
+    /// Pipes that are left on the backend.
+    pub pipes: u32,
+    /// Whether the backend had been full, so that a waiting pipe may now have it.
+    pub was_full: bool,
+}
+
+/// The backends of one pool.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    settings: PoolSettings,
+    /// In the order of their registration.
+    backends: Vec<Backend>,
+    /// When leases that were kept although they ran out are looked at again.
+    preserved_until: Option<Time>,
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub const fn new(settings: PoolSettings) -> Self {
+        Self {
+            settings,
+            backends: Vec::new(),
+            preserved_until: None,
+        }
+    }
+
+    /// The settings in force.
+    #[must_use]
+    pub const fn settings(&self) -> &PoolSettings {
+        &self.settings
+    }
+
+    /// Changes the settings; nothing is judged anew.
+    pub const fn configure(&mut self, settings: PoolSettings) {
+        self.settings = settings;
+    }
+
+    /// Adds a backend; `key` must be new.
+    pub fn insert(&mut self, key: BackendKey, id: Arc<str>, settings: BackendSettings, now: Time) {
+        debug_assert!(self.get(key).is_none(), "a backend key is never reused");
+        self.backends.push(Backend::new(key, id, settings, now));
+    }
+
+    /// Changes what was said about a backend; a lease named in it starts anew. False if there is no such backend.
+    pub fn update(&mut self, key: BackendKey, settings: BackendSettings, now: Time) -> bool {
+        self.get_mut(key)
+            .map(|backend| backend.update(settings, now))
+            .is_some()
+    }
+
+    /// Takes a backend out; its pipes' releases are ignored from now on.
+    pub fn remove(&mut self, key: BackendKey) -> Option<Backend> {
+        let index = self
+            .backends
+            .iter()
+            .position(|backend| backend.key() == key)?;
+        Some(self.backends.remove(index))
+    }
+
+    /// The backend of this key.
+    #[must_use]
+    pub fn get(&self, key: BackendKey) -> Option<&Backend> {
+        self.backends.iter().find(|backend| backend.key() == key)
+    }
+
+    /// All backends, in the order of their registration.
+    pub fn iter(&self) -> impl Iterator<Item = &Backend> {
+        self.backends.iter()
+    }
+
+    /// Whether any backend may take a pipe of some key now; a full one counts, since fullness is not illness.
+    #[must_use]
+    pub fn has_eligible(&self) -> bool {
+        self.backends.iter().any(Backend::is_eligible)
+    }
+
+    /// Changes a backend's admin state; true if that changed anything.
+    pub fn set_admin(&mut self, key: BackendKey, admin: AdminState) -> bool {
+        self.get_mut(key)
+            .is_some_and(|backend| backend.set_admin(admin))
+    }
+
+    /// Forgets what is known of a backend's health: another process answers at its address now.
+    pub fn forget_health(&mut self, key: BackendKey) {
+        if let Some(backend) = self.get_mut(key) {
+            backend.forget_health();
+        }
+    }
+
+    /// Picks a backend and reserves a place on it.
+    ///
+    /// A backend with a list of keys takes those and nothing else, not even a pipe without a key; one without a list
+    /// takes every key.
+    ///
+    /// # Errors
+    /// The reason why there is none now.
+    pub fn choose(&mut self, ask: &Choose<'_>) -> Result<Chosen, NoCandidate> {
+        let limit = self.settings.max_pipes_per_backend;
+        let picked = balance::pick(&mut self.backends, self.settings.balance, limit, ask)?;
+        picked.reserve();
+        Ok(Chosen {
+            key: picked.key(),
+            alias: ask.key.and_then(|key| picked.serves().alias(key)),
+        })
+    }
+
+    /// Gives a reserved place back; `None` if the backend is gone, which is no error.
+    pub fn release(&mut self, key: BackendKey) -> Option<Released> {
+        let limit = self.settings.max_pipes_per_backend;
+        let backend = self.get_mut(key)?;
+        let was_full = backend.is_full(limit);
+        Some(Released {
+            pipes: backend.release(),
+            was_full,
+        })
+    }
+
+    /// Takes in a probe's result.
+    pub fn probed(&mut self, key: BackendKey, probed: Probed) -> Option<HealthChange> {
+        let settings = self.settings.health;
+        self.get_mut(key)?.monitor.probed(probed, &settings)
+    }
+
+    /// Takes in what a pipe lived through on a backend; at most half of the pool is ejected by such reports.
+    pub fn experienced(
+        &mut self,
+        key: BackendKey,
+        experience: Experience,
+        now: Time,
+    ) -> Option<HealthChange> {
+        let settings = self.settings.health;
+        let ejected = self
+            .backends
+            .iter()
+            .filter(|backend| backend.health() == Health::Ejected)
+            .count();
+        let may_eject = (ejected + 1) * 2 <= self.backends.len();
+        self.get_mut(key)?
+            .monitor
+            .experienced(experience, &settings, may_eject, now)
+    }
+
+    /// Ends the ejections whose time has come.
+    pub fn readmit(&mut self, now: Time) -> Vec<BackendKey> {
+        let settings = self.settings.health;
+        self.backends
+            .iter_mut()
+            .filter_map(|backend| backend.monitor.tick(&settings, now).map(|_| backend.key()))
+            .collect()
+    }
+
+    /// When `readmit` or `expire_leases` has something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let ejections = self
+            .backends
+            .iter()
+            .filter_map(|backend| backend.monitor.deadline())
+            .min();
+        earliest(ejections, self.lease_deadline())
+    }
+
+    fn get_mut(&mut self, key: BackendKey) -> Option<&mut Backend> {
+        self.backends
+            .iter_mut()
+            .find(|backend| backend.key() == key)
+    }
+}
