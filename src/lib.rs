@@ -1,6 +1,8 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
 
 pub mod config;
+pub mod events;
 pub mod handshake;
 pub mod http;
+pub mod metrics;
 pub mod routes;

@@ -76,12 +76,7 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self {
-            listen: loopback(9000),
-            tokens_file: None,
-            backend_networks: loopback_and_private(),
-            state_file: None,
-        }
+        Self { listen: loopback(9000), tokens_file: None, backend_networks: loopback_and_private(), state_file: None }
     }
 }
 
@@ -122,11 +117,7 @@ pub struct Message {
 
 impl Default for Message {
     fn default() -> Self {
-        Self {
-            max_bytes: 16 * MIB,
-            incomplete_timeout: Duration::from_secs(30),
-            fragments_max: 65_536,
-        }
+        Self { max_bytes: 16 * MIB, incomplete_timeout: Duration::from_secs(30), fragments_max: 65_536 }
     }
 }
 
@@ -175,8 +166,10 @@ pub struct Reattach {
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
     pub backoff_max: Duration,
-    /// Dials of one pipe in a minute.
+    /// Dials of one key and backend in a minute.
     pub dials_per_minute: u32,
+    /// How long a planned move waits for the old worker, for each of its two steps.
+    pub handover_timeout: Duration,
 }
 
 impl Default for Reattach {
@@ -186,6 +179,7 @@ impl Default for Reattach {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             dials_per_minute: 15,
+            handover_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -201,10 +195,7 @@ pub struct Resume {
 
 impl Default for Resume {
     fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(60),
-            keys_file: None,
-        }
+        Self { grace: Duration::from_secs(60), keys_file: None }
     }
 }
 
@@ -252,10 +243,7 @@ pub struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self {
-            process_max: 0,
-            evict: Evict::Lru,
-        }
+        Self { process_max: 0, evict: Evict::Lru }
     }
 }
 
@@ -270,10 +258,7 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            format: LogFormat::Auto,
-            level: LogLevel::Info,
-        }
+        Self { format: LogFormat::Auto, level: LogLevel::Info }
     }
 }
 
@@ -283,17 +268,12 @@ fn loopback(port: u16) -> Listen {
 
 /// Loopback, RFC 1918 and RFC 4193; link-local is left out, because cloud metadata services live there.
 fn loopback_and_private() -> Vec<IpNet> {
-    [
-        ([127, 0, 0, 0], 8),
-        ([10, 0, 0, 0], 8),
-        ([172, 16, 0, 0], 12),
-        ([192, 168, 0, 0], 16),
-    ]
-    .into_iter()
-    .map(|(octets, length)| IpNet::new_assert(octets.into(), length))
-    .chain([
-        IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128),
-        IpNet::new_assert([0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), 7),
-    ])
-    .collect()
+    [([127, 0, 0, 0], 8), ([10, 0, 0, 0], 8), ([172, 16, 0, 0], 12), ([192, 168, 0, 0], 16)]
+        .into_iter()
+        .map(|(octets, length)| IpNet::new_assert(octets.into(), length))
+        .chain([
+            IpNet::new_assert([0, 0, 0, 0, 0, 0, 0, 1].into(), 128),
+            IpNet::new_assert([0xfc00, 0, 0, 0, 0, 0, 0, 0].into(), 7),
+        ])
+        .collect()
 }

@@ -5,13 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy,
-};
+use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy};
 
-use super::types::{
-    AdminState, BackendUrl, Duplicate, HealthKind, Origin, PoolResume, RouteResume, Serves, Upgrade,
-};
+use super::types::{AdminState, BackendUrl, Duplicate, HealthKind, Origin, PoolResume, RouteResume, Serves, Upgrade};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]

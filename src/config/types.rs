@@ -41,9 +41,7 @@ impl std::str::FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             if path.is_empty() || path.contains('\0') {
-                return Err(
-                    "write a path after \"unix:\", as in \"unix:/run/holdline.sock\"".into(),
-                );
+                return Err("write a path after \"unix:\", as in \"unix:/run/holdline.sock\"".into());
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
@@ -92,13 +90,7 @@ pub struct BackendUrl {
 /// An address that nobody listens on: it stands in for a URL that is missing, which is an error of its own.
 impl Default for BackendUrl {
     fn default() -> Self {
-        Self {
-            raw: String::new(),
-            tls: false,
-            host: String::new(),
-            port: 0,
-            path_and_query: None,
-        }
+        Self { raw: String::new(), tls: false, host: String::new(), port: 0, path_and_query: None }
     }
 }
 
@@ -178,9 +170,7 @@ impl std::str::FromStr for BackendUrl {
         if text.contains('#') {
             return Err("a backend URL has no fragment; remove \"#\" and what follows".into());
         }
-        let uri: http::Uri = text
-            .parse()
-            .map_err(|_| "not a URL; write it like \"ws://127.0.0.1:9001\"")?;
+        let uri: http::Uri = text.parse().map_err(|_| "not a URL; write it like \"ws://127.0.0.1:9001\"")?;
         let tls = match uri.scheme_str() {
             Some(scheme) if scheme.eq_ignore_ascii_case("ws") => false,
             Some(scheme) if scheme.eq_ignore_ascii_case("wss") => true,
@@ -197,17 +187,9 @@ impl std::str::FromStr for BackendUrl {
         if host.is_empty() {
             return Err("the URL names no host; write it like \"ws://127.0.0.1:9001\"".into());
         }
-        let path_and_query = uri
-            .path_and_query()
-            .map(|path| path.as_str().to_owned())
-            .filter(|path| path != "/" && !path.is_empty());
-        Ok(Self {
-            raw: text.to_owned(),
-            tls,
-            host: host.to_ascii_lowercase(),
-            port,
-            path_and_query,
-        })
+        let path_and_query =
+            uri.path_and_query().map(|path| path.as_str().to_owned()).filter(|path| path != "/" && !path.is_empty());
+        Ok(Self { raw: text.to_owned(), tls, host: host.to_ascii_lowercase(), port, path_and_query })
     }
 }
 
@@ -252,11 +234,7 @@ impl std::str::FromStr for Origin {
         let Some(port) = port else {
             return Err(WRITE.into());
         };
-        Ok(Self {
-            scheme: scheme.to_ascii_lowercase(),
-            host: authority.host().to_ascii_lowercase(),
-            port,
-        })
+        Ok(Self { scheme: scheme.to_ascii_lowercase(), host: authority.host().to_ascii_lowercase(), port })
     }
 }
 

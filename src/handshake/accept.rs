@@ -4,9 +4,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::header::{
-    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, Response, StatusCode};
 use sha1::{Digest, Sha1};
 
@@ -25,11 +23,7 @@ pub fn accept_key(key: &str) -> String {
 
 /// The 101 for `request`: the chosen subprotocol and what the backend's 101 has for the client.
 #[must_use]
-pub fn switching_protocols(
-    request: &UpgradeRequest,
-    protocol: Option<&str>,
-    backend: &HeaderMap,
-) -> Response<Body> {
+pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, backend: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
@@ -52,18 +46,12 @@ mod tests {
 
     #[test]
     fn the_accept_key_is_the_rfcs() {
-        assert_eq!(
-            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
-            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-        );
+        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
     fn our_101_has_the_backends_headers_and_our_handshake() {
-        let request = UpgradeRequest {
-            key: "dGhlIHNhbXBsZSBub25jZQ==".into(),
-            protocols: vec!["chat".into()],
-        };
+        let request = UpgradeRequest { key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocols: vec!["chat".into()] };
         let mut backend = HeaderMap::new();
         for (name, value) in [
             ("set-cookie", "a=1"),

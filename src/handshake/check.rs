@@ -7,8 +7,8 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderName, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::uri::Authority;
@@ -39,26 +39,20 @@ pub struct UpgradeRequest {
 /// Judges a request's head; nothing may be dialled for one that is refused.
 #[must_use]
 pub fn check(parts: &Parts) -> Checked {
-    let outcome = check_host(parts)
-        .and_then(|()| check_method(parts))
-        .and_then(|()| {
-            if parts.headers.contains_key(UPGRADE) {
-                check_upgrade(parts).map(Checked::Upgrade)
-            } else {
-                Ok(Checked::Plain)
-            }
-        });
+    let outcome = check_host(parts).and_then(|()| check_method(parts)).and_then(|()| {
+        if parts.headers.contains_key(UPGRADE) {
+            check_upgrade(parts).map(Checked::Upgrade)
+        } else {
+            Ok(Checked::Plain)
+        }
+    });
     outcome.unwrap_or_else(Checked::Refused)
 }
 
 /// What is answered to a [`Checked::Plain`] request on a WebSocket-only route: 426, or 405 for what is no GET.
 #[must_use]
 pub fn refuse_plain(parts: &Parts) -> Refusal {
-    if matches!(parts.method, Method::GET | Method::HEAD) {
-        Refusal::websocket_only()
-    } else {
-        Refusal::method()
-    }
+    if matches!(parts.method, Method::GET | Method::HEAD) { Refusal::websocket_only() } else { Refusal::method() }
 }
 
 /// The host that the request is for, as sent, port included: the target's authority if it has one (RFC 9112 section
@@ -69,20 +63,13 @@ pub fn refuse_plain(parts: &Parts) -> Refusal {
 pub fn host(parts: &Parts) -> Option<&str> {
     match parts.uri.authority() {
         Some(authority) => Some(authority.as_str()),
-        None => parts
-            .headers
-            .get(HOST)
-            .and_then(|host| host.to_str().ok())
-            .map(str::trim),
+        None => parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::trim),
     }
 }
 
 /// Whether `text` is a host with an optional port, and nothing that could be read as two hosts.
 pub(super) fn is_host(text: &str) -> bool {
-    !text.contains(['@', ','])
-        && text
-            .parse::<Authority>()
-            .is_ok_and(|host| !host.host().is_empty())
+    !text.contains(['@', ',']) && text.parse::<Authority>().is_ok_and(|host| !host.host().is_empty())
 }
 
 /// The comma-separated elements of all lines of a header.
@@ -102,17 +89,11 @@ fn check_host(parts: &Parts) -> Result<(), Refusal> {
         1 => {}
         _ => return Err(bad("send one Host header, not several")),
     }
-    let sent = parts
-        .headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .map(str::trim);
+    let sent = parts.headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::trim);
     if sent.is_some_and(is_host) && host(parts).is_some_and(is_host) {
         Ok(())
     } else {
-        Err(bad(
-            "the Host header must be one host, with a port if need be",
-        ))
+        Err(bad("the Host header must be one host, with a port if need be"))
     }
 }
 
@@ -122,77 +103,50 @@ fn check_method(parts: &Parts) -> Result<(), Refusal> {
     }
     // Neither a tunnel nor an echo of headers that only we and the backend should see.
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
-        return Err(Refusal::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method",
-            "CONNECT and TRACE are not served here",
-        )
-        .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "CONNECT and TRACE are not served here")
+            .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
     }
     Ok(())
 }
 
 fn check_upgrade(parts: &Parts) -> Result<UpgradeRequest, Refusal> {
     let headers = &parts.headers;
-    let bad = |slug: &'static str, detail: &'static str| {
-        Err(Refusal::new(StatusCode::BAD_REQUEST, slug, detail))
-    };
+    let bad = |slug: &'static str, detail: &'static str| Err(Refusal::new(StatusCode::BAD_REQUEST, slug, detail));
     if parts.version != Version::HTTP_11 {
         return bad("http-version", "a WebSocket handshake needs HTTP/1.1");
     }
     let mut upgrades = elements(headers, UPGRADE);
-    let websocket = upgrades
-        .next()
-        .is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"));
+    let websocket = upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"));
     if !websocket || upgrades.next().is_some() {
-        return bad(
-            "upgrade",
-            "ask for one upgrade, Upgrade: websocket, and no other",
-        );
+        return bad("upgrade", "ask for one upgrade, Upgrade: websocket, and no other");
     }
     if !elements(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade")) {
-        return bad(
-            "connection",
-            "send Connection: Upgrade; a proxy in between may have removed it",
-        );
+        return bad("connection", "send Connection: Upgrade; a proxy in between may have removed it");
     }
     if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
-        return bad(
-            "body",
-            "a WebSocket handshake has no body: send no Content-Length and no Transfer-Encoding",
-        );
+        return bad("body", "a WebSocket handshake has no body: send no Content-Length and no Transfer-Encoding");
     }
     if !is_version_13(headers) {
         return Err(Refusal::version());
     }
     let Some(key) = websocket_key(headers) else {
-        return bad(
-            "websocket-key",
-            "send one Sec-WebSocket-Key: 16 random bytes in base64",
-        );
+        return bad("websocket-key", "send one Sec-WebSocket-Key: 16 random bytes in base64");
     };
     let Some(protocols) = subprotocols(headers) else {
-        return bad(
-            "subprotocol",
-            "Sec-WebSocket-Protocol must list different tokens, separated by commas",
-        );
+        return bad("subprotocol", "Sec-WebSocket-Protocol must list different tokens, separated by commas");
     };
     Ok(UpgradeRequest { key, protocols })
 }
 
 fn is_version_13(headers: &HeaderMap) -> bool {
     let mut versions = headers.get_all(SEC_WEBSOCKET_VERSION).iter();
-    let first = versions
-        .next()
-        .is_some_and(|version| version.as_bytes().trim_ascii() == b"13");
+    let first = versions.next().is_some_and(|version| version.as_bytes().trim_ascii() == b"13");
     first && versions.next().is_none()
 }
 
 /// Sixteen bytes leave four bits over in base64, which careless clients fill at random and no server looks at.
-const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
-);
+const KEY_BASE64: GeneralPurpose =
+    GeneralPurpose::new(&STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 fn websocket_key(headers: &HeaderMap) -> Option<String> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
@@ -204,9 +158,7 @@ fn websocket_key(headers: &HeaderMap) -> Option<String> {
 fn subprotocols(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut protocols: Vec<String> = Vec::new();
     for element in elements(headers, SEC_WEBSOCKET_PROTOCOL) {
-        let name = std::str::from_utf8(element)
-            .ok()
-            .filter(|name| is_token(name))?;
+        let name = std::str::from_utf8(element).ok().filter(|name| is_token(name))?;
         if protocols.iter().any(|known| known == name) {
             return None;
         }
@@ -217,8 +169,7 @@ fn subprotocols(headers: &HeaderMap) -> Option<Vec<String>> {
 
 /// RFC 9110 section 5.6.2.
 fn is_token(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 #[cfg(test)]
@@ -251,21 +202,10 @@ mod tests {
         headers
     }
 
-    fn parts(
-        method: &str,
-        version: Version,
-        uri: &str,
-        headers: &[(&'static str, String)],
-    ) -> Parts {
+    fn parts(method: &str, version: Version, uri: &str, headers: &[(&'static str, String)]) -> Parts {
         let request = Request::builder().method(method).version(version).uri(uri);
-        let request = headers.iter().fold(request, |request, (name, value)| {
-            request.header(*name, value)
-        });
-        request
-            .body(())
-            .expect("the request is good")
-            .into_parts()
-            .0
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        request.body(()).expect("the request is good").into_parts().0
     }
 
     fn judge(headers: &[(&'static str, String)]) -> Checked {
@@ -287,13 +227,7 @@ mod tests {
         headers.push(("sec-websocket-protocol", "third".into()));
         headers.push(("sec-websocket-extensions", "permessage-deflate".into()));
         let protocols = ["chat", "superchat", "third"].map(str::to_owned).to_vec();
-        assert_eq!(
-            judge(&headers),
-            Checked::Upgrade(UpgradeRequest {
-                key: KEY.into(),
-                protocols
-            })
-        );
+        assert_eq!(judge(&headers), Checked::Upgrade(UpgradeRequest { key: KEY.into(), protocols }));
     }
 
     #[test]
@@ -349,22 +283,14 @@ mod tests {
             ("sec-websocket-protocol", &["a@"], 400),
             ("sec-websocket-protocol", &[""], 101),
         ] {
-            assert_eq!(
-                status(judge(&with(name, values))),
-                expected,
-                "{name}: {values:?}"
-            );
+            assert_eq!(status(judge(&with(name, values))), expected, "{name}: {values:?}");
         }
     }
 
     #[test]
     fn method_and_version_are_judged() {
         let plain = with("upgrade", &[]);
-        let no_host: Vec<_> = plain
-            .iter()
-            .filter(|(name, _)| *name != "host")
-            .cloned()
-            .collect();
+        let no_host: Vec<_> = plain.iter().filter(|(name, _)| *name != "host").cloned().collect();
         for (method, version, headers, expected) in [
             ("POST", Version::HTTP_11, &good(), 405),
             ("HEAD", Version::HTTP_11, &good(), 405),
@@ -377,45 +303,20 @@ mod tests {
             ("TRACE", Version::HTTP_11, &plain, 405),
             ("CONNECT", Version::HTTP_11, &plain, 405),
         ] {
-            let uri = if method == "CONNECT" {
-                "a.example:80"
-            } else {
-                "/ws"
-            };
-            assert_eq!(
-                status(check(&parts(method, version, uri, headers))),
-                expected,
-                "{method} {version:?}"
-            );
+            let uri = if method == "CONNECT" { "a.example:80" } else { "/ws" };
+            assert_eq!(status(check(&parts(method, version, uri, headers))), expected, "{method} {version:?}");
         }
     }
 
     #[test]
     fn a_refusal_carries_the_headers_of_its_status() {
-        let Checked::Refused(version) = judge(&with("sec-websocket-version", &["8"])) else {
-            panic!("not refused")
-        };
-        assert!(
-            version
-                .headers
-                .iter()
-                .any(|(name, value)| name == SEC_WEBSOCKET_VERSION && value == "13")
-        );
-        assert!(
-            version
-                .headers
-                .iter()
-                .any(|(name, value)| name == UPGRADE && value == "websocket")
-        );
+        let Checked::Refused(version) = judge(&with("sec-websocket-version", &["8"])) else { panic!("not refused") };
+        assert!(version.headers.iter().any(|(name, value)| name == SEC_WEBSOCKET_VERSION && value == "13"));
+        assert!(version.headers.iter().any(|(name, value)| name == UPGRADE && value == "websocket"));
         let Checked::Refused(method) = check(&parts("POST", Version::HTTP_11, "/", &good())) else {
             panic!("not refused")
         };
-        assert!(
-            method
-                .headers
-                .iter()
-                .any(|(name, value)| name == ALLOW && value == "GET")
-        );
+        assert!(method.headers.iter().any(|(name, value)| name == ALLOW && value == "GET"));
     }
 
     #[test]
@@ -425,21 +326,13 @@ mod tests {
             assert_eq!(refusal.status.as_u16(), expected, "{method}");
         }
         let refusal = refuse_plain(&parts("GET", Version::HTTP_11, "/", &good()));
-        assert!(
-            refusal
-                .headers
-                .iter()
-                .any(|(name, value)| name == UPGRADE && value == "websocket")
-        );
+        assert!(refusal.headers.iter().any(|(name, value)| name == UPGRADE && value == "websocket"));
     }
 
     #[test]
     fn the_targets_authority_comes_before_the_host_header() {
         let absolute = parts("GET", Version::HTTP_11, "http://b.example:81/ws", &good());
         assert_eq!(host(&absolute), Some("b.example:81"));
-        assert_eq!(
-            host(&parts("GET", Version::HTTP_11, "/ws", &good())),
-            Some("app.example:8000")
-        );
+        assert_eq!(host(&parts("GET", Version::HTTP_11, "/ws", &good())), Some("app.example:8000"));
     }
 }

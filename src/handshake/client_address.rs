@@ -47,13 +47,7 @@ impl TrustedProxies {
         let peer_trusted = self.trusts(peer);
         let asked = host(parts).map(str::to_owned);
         if !peer_trusted {
-            return ClientAddress {
-                address: peer,
-                hops: Vec::new(),
-                peer_trusted,
-                https: false,
-                host: asked,
-            };
+            return ClientAddress { address: peer, hops: Vec::new(), peer_trusted, https: false, host: asked };
         }
         let said = Said::new(parts);
         let mut address = peer;
@@ -66,13 +60,7 @@ impl TrustedProxies {
             address = hop;
         }
         hops.reverse();
-        ClientAddress {
-            address,
-            hops,
-            peer_trusted,
-            https: said.https,
-            host: said.host.or(asked),
-        }
+        ClientAddress { address, hops, peer_trusted, https: said.https, host: said.host.or(asked) }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -96,11 +84,7 @@ impl ClientAddress {
         if let Some(host) = &self.host {
             let _ = write!(list, ";host=\"{host}\""); // `is_host` lets no quote through.
         }
-        list.push_str(if self.https {
-            ";proto=https"
-        } else {
-            ";proto=http"
-        });
+        list.push_str(if self.https { ";proto=https" } else { ";proto=http" });
         for &hop in &self.hops {
             let _ = write!(list, ", {}", node(hop));
         }
@@ -128,64 +112,36 @@ impl Said {
     fn new(parts: &Parts) -> Self {
         let texts = |name: &'static str| {
             let lines = elements(&parts.headers, HeaderName::from_static(name));
-            lines
-                .map(|element| std::str::from_utf8(element).unwrap_or_default())
-                .collect::<Vec<_>>()
+            lines.map(|element| std::str::from_utf8(element).unwrap_or_default()).collect::<Vec<_>>()
         };
         let addresses = texts("x-forwarded-for");
-        let standard = if addresses.is_empty() {
-            forwarded_elements(parts)
-        } else {
-            Vec::new()
-        };
+        let standard = if addresses.is_empty() { forwarded_elements(parts) } else { Vec::new() };
         let last = |name: &str| standard.last().and_then(|element| parameter(element, name));
-        let proto = texts("x-forwarded-proto")
-            .pop()
-            .map(str::to_owned)
-            .or_else(|| last("proto"));
-        let host = texts("x-forwarded-host")
-            .pop()
-            .map(str::to_owned)
-            .or_else(|| last("host"));
+        let proto = texts("x-forwarded-proto").pop().map(str::to_owned).or_else(|| last("proto"));
+        let host = texts("x-forwarded-host").pop().map(str::to_owned).or_else(|| last("host"));
         let chain = if standard.is_empty() {
             addresses.into_iter().map(parse_address).collect()
         } else {
-            standard
-                .iter()
-                .map(|element| parse_address(&parameter(element, "for")?))
-                .collect()
+            standard.iter().map(|element| parse_address(&parameter(element, "for")?)).collect()
         };
         Self {
             chain,
-            https: proto.is_some_and(|proto| {
-                ["https", "wss"]
-                    .iter()
-                    .any(|known| proto.eq_ignore_ascii_case(known))
-            }),
+            https: proto.is_some_and(|proto| ["https", "wss"].iter().any(|known| proto.eq_ignore_ascii_case(known))),
             host: host.filter(|host| is_host(host)),
         }
     }
 }
 
 fn forwarded_elements(parts: &Parts) -> Vec<String> {
-    let lines = parts
-        .headers
-        .get_all(FORWARDED)
-        .iter()
-        .filter_map(|line| line.to_str().ok());
-    lines
-        .flat_map(|line| split_unquoted(line, ','))
-        .map(str::to_owned)
-        .collect()
+    let lines = parts.headers.get_all(FORWARDED).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| split_unquoted(line, ',')).map(str::to_owned).collect()
 }
 
 /// The value of one parameter of a `Forwarded` element, unquoted; what needs escapes in its quotes is no address.
 fn parameter(element: &str, wanted: &str) -> Option<String> {
     split_unquoted(element, ';').into_iter().find_map(|pair| {
         let (name, value) = pair.split_once('=')?;
-        name.trim()
-            .eq_ignore_ascii_case(wanted)
-            .then(|| value.trim().trim_matches('"').to_owned())
+        name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim().trim_matches('"').to_owned())
     })
 }
 
@@ -195,22 +151,14 @@ fn split_unquoted(text: &str, separator: char) -> Vec<&str> {
         quoted ^= c == '"';
         c == separator && !quoted
     });
-    pieces
-        .map(str::trim)
-        .filter(|piece| !piece.is_empty())
-        .collect()
+    pieces.map(str::trim).filter(|piece| !piece.is_empty()).collect()
 }
 
 /// An address, with or without a port, an IPv6 one with or without brackets.
 fn parse_address(text: &str) -> Option<IpAddr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
-    let address = bare
-        .parse::<IpAddr>()
-        .ok()
-        .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let address =
+        bare.parse::<IpAddr>().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))?;
     Some(address.to_canonical())
 }
 
@@ -221,20 +169,12 @@ mod tests {
     use super::*;
 
     fn trace(peer: &str, headers: &[(&str, &str)]) -> ClientAddress {
-        let trusted = TrustedProxies::new(
-            ["10.0.0.0/8", "fd00::/8"]
-                .map(|network| network.parse().expect("a network"))
-                .to_vec(),
-        );
-        let request = headers.iter().fold(
-            Request::builder().header("host", "h.example"),
-            |r, (name, value)| r.header(*name, *value),
-        );
-        let parts = request
-            .body(())
-            .expect("the request is good")
-            .into_parts()
-            .0;
+        let trusted =
+            TrustedProxies::new(["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().expect("a network")).to_vec());
+        let request = headers
+            .iter()
+            .fold(Request::builder().header("host", "h.example"), |r, (name, value)| r.header(*name, *value));
+        let parts = request.body(()).expect("the request is good").into_parts().0;
         trusted.trace(peer.parse().expect("an address"), &parts)
     }
 
@@ -243,50 +183,15 @@ mod tests {
         for (peer, chain, client, sent) in [
             ("192.0.2.1", "1.1.1.1", "192.0.2.1", "192.0.2.1"),
             ("10.0.0.1", "1.1.1.1", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (
-                "10.0.0.1",
-                "6.6.6.6, 1.1.1.1",
-                "1.1.1.1",
-                "1.1.1.1, 10.0.0.1",
-            ),
-            (
-                "10.0.0.1",
-                "6.6.6.6, 1.1.1.1, 10.0.0.2",
-                "1.1.1.1",
-                "1.1.1.1, 10.0.0.2, 10.0.0.1",
-            ),
-            (
-                "10.0.0.1",
-                "10.0.0.3, 10.0.0.2",
-                "10.0.0.3",
-                "10.0.0.3, 10.0.0.2, 10.0.0.1",
-            ),
+            ("10.0.0.1", "6.6.6.6, 1.1.1.1", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
+            ("10.0.0.1", "6.6.6.6, 1.1.1.1, 10.0.0.2", "1.1.1.1", "1.1.1.1, 10.0.0.2, 10.0.0.1"),
+            ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3", "10.0.0.3, 10.0.0.2, 10.0.0.1"),
             ("10.0.0.1", "1.1.1.1, unknown", "10.0.0.1", "10.0.0.1"),
-            (
-                "10.0.0.1",
-                "unknown, 10.0.0.2",
-                "10.0.0.2",
-                "10.0.0.2, 10.0.0.1",
-            ),
+            ("10.0.0.1", "unknown, 10.0.0.2", "10.0.0.2", "10.0.0.2, 10.0.0.1"),
             ("10.0.0.1", "1.1.1.1:5555", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (
-                "fd00::1",
-                "[2001:db8::1]:443",
-                "2001:db8::1",
-                "2001:db8::1, fd00::1",
-            ),
-            (
-                "fd00::1",
-                "2001:db8::1",
-                "2001:db8::1",
-                "2001:db8::1, fd00::1",
-            ),
-            (
-                "::ffff:10.0.0.1",
-                "::ffff:1.1.1.1",
-                "1.1.1.1",
-                "1.1.1.1, 10.0.0.1",
-            ),
+            ("fd00::1", "[2001:db8::1]:443", "2001:db8::1", "2001:db8::1, fd00::1"),
+            ("fd00::1", "2001:db8::1", "2001:db8::1", "2001:db8::1, fd00::1"),
+            ("::ffff:10.0.0.1", "::ffff:1.1.1.1", "1.1.1.1", "1.1.1.1, 10.0.0.1"),
             ("10.0.0.1", "", "10.0.0.1", "10.0.0.1"),
         ] {
             let traced = trace(peer, &[("x-forwarded-for", chain)]);
@@ -297,64 +202,28 @@ mod tests {
 
     #[test]
     fn several_lines_are_one_chain() {
-        let traced = trace(
-            "10.0.0.1",
-            &[
-                ("x-forwarded-for", "6.6.6.6"),
-                ("x-forwarded-for", "1.1.1.1, 10.0.0.2"),
-            ],
-        );
+        let traced = trace("10.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1, 10.0.0.2")]);
         assert_eq!(traced.forwarded_for(), "1.1.1.1, 10.0.0.2, 10.0.0.1");
     }
 
     #[test]
     fn the_standard_header_counts_where_the_other_is_missing() {
-        let forwarded = (
-            "forwarded",
-            "for=6.6.6.6, For=\"[2001:db8::1]:443\";Proto=HTTPS;host=\"a.example:1\"",
-        );
+        let forwarded = ("forwarded", "for=6.6.6.6, For=\"[2001:db8::1]:443\";Proto=HTTPS;host=\"a.example:1\"");
         let traced = trace("10.0.0.1", &[forwarded]);
         assert_eq!(traced.address.to_string(), "2001:db8::1");
         assert!(traced.https);
         assert_eq!(traced.host.as_deref(), Some("a.example:1"));
-        assert_eq!(
-            traced.forwarded(),
-            "for=\"[2001:db8::1]\";host=\"a.example:1\";proto=https, for=10.0.0.1"
-        );
-        assert_eq!(
-            trace("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), forwarded])
-                .address
-                .to_string(),
-            "1.1.1.1"
-        );
-        assert_eq!(
-            trace("192.0.2.1", &[forwarded]).address.to_string(),
-            "192.0.2.1"
-        );
+        assert_eq!(traced.forwarded(), "for=\"[2001:db8::1]\";host=\"a.example:1\";proto=https, for=10.0.0.1");
+        assert_eq!(trace("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), forwarded]).address.to_string(), "1.1.1.1");
+        assert_eq!(trace("192.0.2.1", &[forwarded]).address.to_string(), "192.0.2.1");
     }
 
     #[test]
     fn a_host_that_is_none_is_not_believed() {
         for bad in ["a\"b", "a b", "u@a", "a/b", ""] {
-            assert_eq!(
-                trace("10.0.0.1", &[("x-forwarded-host", bad)])
-                    .host
-                    .as_deref(),
-                Some("h.example"),
-                "{bad}"
-            );
+            assert_eq!(trace("10.0.0.1", &[("x-forwarded-host", bad)]).host.as_deref(), Some("h.example"), "{bad}");
         }
-        assert_eq!(
-            trace("10.0.0.1", &[("x-forwarded-host", "p.example")])
-                .host
-                .as_deref(),
-            Some("p.example")
-        );
-        assert_eq!(
-            trace("192.0.2.1", &[("x-forwarded-host", "p.example")])
-                .host
-                .as_deref(),
-            Some("h.example")
-        );
+        assert_eq!(trace("10.0.0.1", &[("x-forwarded-host", "p.example")]).host.as_deref(), Some("p.example"));
+        assert_eq!(trace("192.0.2.1", &[("x-forwarded-host", "p.example")]).host.as_deref(), Some("h.example"));
     }
 }

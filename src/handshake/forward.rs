@@ -10,8 +10,8 @@
 
 use bytes::Bytes;
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
@@ -44,12 +44,7 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
 pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Bytes {
     let mut headers = request_headers(parts, client);
     strip_handshake(&mut headers);
-    let mut lines = Vec::with_capacity(
-        headers
-            .iter()
-            .map(|(name, value)| name.as_str().len() + value.len() + 4)
-            .sum(),
-    );
+    let mut lines = Vec::with_capacity(headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum());
     for (name, value) in &headers {
         write_line(&mut lines, name.as_str(), value.as_bytes());
     }
@@ -94,32 +89,18 @@ pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 fn write_title_case(out: &mut Vec<u8>, name: &str) {
     let mut start = true;
     for byte in name.bytes() {
-        out.push(if start {
-            byte.to_ascii_uppercase()
-        } else {
-            byte
-        });
+        out.push(if start { byte.to_ascii_uppercase() } else { byte });
         start = byte == b'-';
     }
 }
 
 /// RFC 9110 section 7.6.1, and what is spoken between neighbours only.
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<_> = elements(headers, CONNECTION)
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
+    let named: Vec<_> = elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        CONNECTION,
-        PROXY_AUTHENTICATE,
-        PROXY_AUTHORIZATION,
-        TE,
-        TRAILER,
-        TRANSFER_ENCODING,
-        UPGRADE,
-    ] {
+    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
         headers.remove(name);
     }
     for name in ["keep-alive", "proxy-connection", "http2-settings"] {
@@ -154,8 +135,7 @@ fn guarded(name: &HeaderName) -> Guarded {
     if plain.starts_with("holdline-") {
         return Guarded::Never;
     }
-    let forwarding =
-        plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded";
+    let forwarding = plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded";
     match forwarding {
         true if spelled != plain => Guarded::Never,
         true => Guarded::Forwarding,
@@ -196,16 +176,9 @@ mod tests {
     use crate::handshake::client_address::TrustedProxies;
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
-        let request = headers
-            .iter()
-            .fold(Request::builder().uri("/ws"), |request, (name, value)| {
-                request.header(*name, *value)
-            });
-        request
-            .body(())
-            .expect("the request is good")
-            .into_parts()
-            .0
+        let request =
+            headers.iter().fold(Request::builder().uri("/ws"), |request, (name, value)| request.header(*name, *value));
+        request.body(()).expect("the request is good").into_parts().0
     }
 
     /// What a client at 203.0.113.9 (a trusted proxy if `trusted`) sends, as a backend gets it.
@@ -213,21 +186,13 @@ mod tests {
         let mut all = vec![("host", "app.example")];
         all.extend_from_slice(headers);
         let parts = parts(&all);
-        let networks = if trusted {
-            vec!["203.0.113.0/24".parse().expect("a network")]
-        } else {
-            Vec::new()
-        };
-        let client =
-            TrustedProxies::new(networks).trace("203.0.113.9".parse().expect("an address"), &parts);
+        let networks = if trusted { vec!["203.0.113.0/24".parse().expect("a network")] } else { Vec::new() };
+        let client = TrustedProxies::new(networks).trace("203.0.113.9".parse().expect("an address"), &parts);
         request_headers(&parts, &client)
     }
 
     fn value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-        assert!(
-            headers.get_all(name).iter().count() <= 1,
-            "{name} is there twice"
-        );
+        assert!(headers.get_all(name).iter().count() <= 1, "{name} is there twice");
         headers.get(name).map(|value| value.to_str().expect("text"))
     }
 
@@ -285,16 +250,8 @@ mod tests {
         assert_eq!(value(&headers, "x-real-ip"), Some("203.0.113.9"));
         assert_eq!(value(&headers, "x-forwarded-proto"), Some("http"));
         assert_eq!(value(&headers, "x-forwarded-host"), Some("app.example"));
-        assert_eq!(
-            value(&headers, "forwarded"),
-            Some("for=203.0.113.9;host=\"app.example\";proto=http")
-        );
-        for gone in [
-            "x-forwarded-port",
-            "x_forwarded_for",
-            "x-forwarded_for",
-            "x_real_ip",
-        ] {
+        assert_eq!(value(&headers, "forwarded"), Some("for=203.0.113.9;host=\"app.example\";proto=http"));
+        for gone in ["x-forwarded-port", "x_forwarded_for", "x-forwarded_for", "x_real_ip"] {
             assert_eq!(value(&headers, gone), None, "{gone}");
         }
     }
@@ -309,10 +266,7 @@ mod tests {
             ("x_forwarded_for", "1.2.3.4"),
         ];
         let headers = forwarded(&sent, true);
-        assert_eq!(
-            value(&headers, "x-forwarded-for"),
-            Some("198.51.100.7, 203.0.113.9")
-        );
+        assert_eq!(value(&headers, "x-forwarded-for"), Some("198.51.100.7, 203.0.113.9"));
         assert_eq!(value(&headers, "x-real-ip"), Some("198.51.100.7"));
         assert_eq!(value(&headers, "x-forwarded-proto"), Some("https"));
         assert_eq!(value(&headers, "x-forwarded-host"), Some("public.example"));
@@ -324,16 +278,8 @@ mod tests {
 
     #[test]
     fn a_connection_header_cannot_strip_what_we_set() {
-        let headers = forwarded(
-            &[
-                (
-                    "connection",
-                    "x-forwarded-for, X-Real-IP, forwarded, host, cookie",
-                ),
-                ("cookie", "a"),
-            ],
-            false,
-        );
+        let headers =
+            forwarded(&[("connection", "x-forwarded-for, X-Real-IP, forwarded, host, cookie"), ("cookie", "a")], false);
         assert_eq!(value(&headers, "x-forwarded-for"), Some("203.0.113.9"));
         assert_eq!(value(&headers, "x-real-ip"), Some("203.0.113.9"));
         assert_eq!(value(&headers, "cookie"), None);
@@ -342,20 +288,9 @@ mod tests {
     #[test]
     fn nobody_sends_holdline_headers_through_us() {
         for trusted in [false, true] {
-            let headers = forwarded(
-                &[
-                    ("holdline-pipe", "x"),
-                    ("Holdline-Anything", "x"),
-                    ("holdline_pipe", "x"),
-                ],
-                trusted,
-            );
-            assert!(
-                headers
-                    .keys()
-                    .all(|name| !name.as_str().starts_with("holdline")),
-                "{headers:?}"
-            );
+            let headers =
+                forwarded(&[("holdline-pipe", "x"), ("Holdline-Anything", "x"), ("holdline_pipe", "x")], trusted);
+            assert!(headers.keys().all(|name| !name.as_str().starts_with("holdline")), "{headers:?}");
         }
         let mut answer = parts(&[
             ("holdline-resume", "new"),
@@ -366,13 +301,7 @@ mod tests {
         ])
         .headers;
         clean_response(&mut answer);
-        assert_eq!(
-            answer
-                .iter()
-                .map(|(name, _)| name.as_str())
-                .collect::<Vec<_>>(),
-            ["set-cookie", "set-cookie"]
-        );
+        assert_eq!(answer.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["set-cookie", "set-cookie"]);
     }
 
     #[test]
@@ -388,8 +317,7 @@ mod tests {
             ("cookie", "a=1"),
             ("user-agent", "t"),
         ]);
-        let client = TrustedProxies::default()
-            .trace("::ffff:192.0.2.1".parse().expect("an address"), &parts);
+        let client = TrustedProxies::default().trace("::ffff:192.0.2.1".parse().expect("an address"), &parts);
         let lines = upgrade_head_lines(&parts, &client);
         let lines = std::str::from_utf8(&lines).expect("text");
         let mut lines: Vec<_> = lines.split_terminator("\r\n").collect();
@@ -410,14 +338,8 @@ mod tests {
 
     #[test]
     fn a_backend_gets_the_clients_host_unless_its_certificate_names_it() {
-        assert_eq!(
-            backend_host(Some("app.example"), "10.0.0.1:9001", false),
-            "app.example"
-        );
-        assert_eq!(
-            backend_host(Some("app.example"), "worker.example", true),
-            "worker.example"
-        );
+        assert_eq!(backend_host(Some("app.example"), "10.0.0.1:9001", false), "app.example");
+        assert_eq!(backend_host(Some("app.example"), "worker.example", true), "worker.example");
         assert_eq!(backend_host(None, "10.0.0.1:9001", false), "10.0.0.1:9001");
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::{HeaderValue, Response, StatusCode};
 
@@ -30,17 +29,8 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without headers of its own.
     #[must_use]
-    pub fn new(
-        status: StatusCode,
-        slug: &'static str,
-        detail: impl Into<Cow<'static, str>>,
-    ) -> Self {
-        Self {
-            status,
-            headers: Vec::new(),
-            slug,
-            detail: detail.into(),
-        }
+    pub fn new(status: StatusCode, slug: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, headers: Vec::new(), slug, detail: detail.into() }
     }
 
     /// The same with one more header.
@@ -61,13 +51,9 @@ impl Refusal {
     /// 426: the client must speak WebSocket version 13 (RFC 6455 section 4.4).
     #[must_use]
     pub fn version() -> Self {
-        Self::new(
-            StatusCode::UPGRADE_REQUIRED,
-            "websocket-version",
-            "send Sec-WebSocket-Version: 13",
-        )
-        .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
-        .upgrade_required()
+        Self::new(StatusCode::UPGRADE_REQUIRED, "websocket-version", "send Sec-WebSocket-Version: 13")
+            .with(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"))
+            .upgrade_required()
     }
 
     /// 426: a request without an upgrade on a WebSocket-only route.
@@ -80,12 +66,7 @@ impl Refusal {
     /// 405: something other than GET where only a WebSocket handshake is served.
     #[must_use]
     pub fn method() -> Self {
-        Self::new(
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method",
-            "a WebSocket handshake is a GET request",
-        )
-        .allow("GET")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "a WebSocket handshake is a GET request").allow("GET")
     }
 
     /// The same with `Allow`.
@@ -95,8 +76,7 @@ impl Refusal {
     }
 
     fn upgrade_required(self) -> Self {
-        self.with(UPGRADE, HeaderValue::from_static("websocket"))
-            .with(CONNECTION, HeaderValue::from_static("Upgrade"))
+        self.with(UPGRADE, HeaderValue::from_static("websocket")).with(CONNECTION, HeaderValue::from_static("Upgrade"))
     }
 
     /// The answer that goes to the client.
@@ -112,10 +92,7 @@ impl Refusal {
         let mut response = Response::new(Body::full(Bytes::from(format!("{problem}\n"))));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         for (name, value) in self.headers {
             headers.append(name, value);

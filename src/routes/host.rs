@@ -21,24 +21,12 @@ impl HostPattern {
             return Err(format!("`{text}` must be a host without scheme and port"));
         }
         let known = |c: char| {
-            c.is_ascii_alphanumeric()
-                || matches!(c, '.' | '-' | '_')
-                || (literal && matches!(c, '[' | ']' | ':'))
+            c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') || (literal && matches!(c, '[' | ']' | ':'))
         };
-        if name.is_empty()
-            || name.starts_with('.')
-            || name.ends_with('.')
-            || !name.chars().all(known)
-        {
-            return Err(format!(
-                "`{text}` must be a host name such as `app.example.com` or `*.example.com`"
-            ));
+        if name.is_empty() || name.starts_with('.') || name.ends_with('.') || !name.chars().all(known) {
+            return Err(format!("`{text}` must be a host name such as `app.example.com` or `*.example.com`"));
         }
-        Ok(if lower.len() == name.len() {
-            Self::Exact(lower)
-        } else {
-            Self::Suffix(lower[1..].to_owned())
-        })
+        Ok(if lower.len() == name.len() { Self::Exact(lower) } else { Self::Suffix(lower[1..].to_owned()) })
     }
 }
 
@@ -81,21 +69,10 @@ mod tests {
 
     #[test]
     fn a_pattern_is_a_host_or_everything_below_one() {
-        assert_eq!(
-            HostPattern::parse("App.example.com"),
-            Ok(HostPattern::Exact("app.example.com".into()))
-        );
-        assert_eq!(
-            HostPattern::parse("*.example.com"),
-            Ok(HostPattern::Suffix(".example.com".into()))
-        );
-        assert_eq!(
-            HostPattern::parse("[::1]"),
-            Ok(HostPattern::Exact("[::1]".into()))
-        );
-        for bad in [
-            "", "*", "*.", "a:80", "http://a", "a/b", "a.*.b", ".a", "a.", "a b",
-        ] {
+        assert_eq!(HostPattern::parse("App.example.com"), Ok(HostPattern::Exact("app.example.com".into())));
+        assert_eq!(HostPattern::parse("*.example.com"), Ok(HostPattern::Suffix(".example.com".into())));
+        assert_eq!(HostPattern::parse("[::1]"), Ok(HostPattern::Exact("[::1]".into())));
+        for bad in ["", "*", "*.", "a:80", "http://a", "a/b", "a.*.b", ".a", "a.", "a b"] {
             assert!(HostPattern::parse(bad).is_err(), "{bad}");
         }
     }

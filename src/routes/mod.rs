@@ -127,9 +127,7 @@ impl RouteTable {
         for spec in specs {
             table.add(spec)?;
         }
-        table
-            .suffixes
-            .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         table.serve_empty_rests();
         Ok(table)
     }
@@ -142,27 +140,10 @@ impl RouteTable {
         let path = parts.uri.path();
         let (index, params) = self.at(host, path).ok_or(NoRoute::NotFound)?;
         let route = &self.routes[index];
-        let values = Values {
-            path,
-            params: &params,
-            query: parts.uri.query(),
-            headers: &parts.headers,
-        };
-        let key = route
-            .key
-            .as_ref()
-            .and_then(|template| template.key(&values));
-        let target = Target::plan(
-            route.backend_path.as_ref(),
-            route.key.as_ref(),
-            key.as_deref(),
-            &values,
-        )?;
-        Ok(Found {
-            route: Arc::clone(route),
-            key,
-            target,
-        })
+        let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers };
+        let key = route.key.as_ref().and_then(|template| template.key(&values));
+        let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
+        Ok(Found { route: Arc::clone(route), key, target })
     }
 
     /// The routes in the order of the configuration.
@@ -171,11 +152,7 @@ impl RouteTable {
     }
 
     fn add(&mut self, spec: RouteSpec) -> Result<(), RouteError> {
-        let fail = |key: &'static str, message: String| RouteError {
-            route: spec.name.clone(),
-            key,
-            message,
-        };
+        let fail = |key: &'static str, message: String| RouteError { route: spec.name.clone(), key, message };
         if self.routes.iter().any(|route| route.name == spec.name) {
             return Err(fail("name", "another route has this name".into()));
         }
@@ -183,45 +160,21 @@ impl RouteTable {
             return Err(fail("path", format!("`{}` must start with `/`", spec.path)));
         }
         let names = template::param_names(&spec.path).map_err(|message| fail("path", message))?;
-        let key = spec
-            .key
-            .as_deref()
-            .map(|text| Template::for_key(text, &names))
-            .transpose();
+        let key = spec.key.as_deref().map(|text| Template::for_key(text, &names)).transpose();
         let key = key.map_err(|message| fail("key", message))?;
-        let backend_path = spec
-            .backend_path
-            .as_deref()
-            .map(|text| Template::for_path(text, &names, key.is_some()))
-            .transpose();
+        let backend_path =
+            spec.backend_path.as_deref().map(|text| Template::for_path(text, &names, key.is_some())).transpose();
         let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
-        let origins = spec
-            .origins
-            .iter()
-            .map(|text| Origin::from_config(text))
-            .collect::<Result<Vec<_>, _>>();
+        let origins = spec.origins.iter().map(|text| Origin::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
-        let hosts = spec
-            .hosts
-            .iter()
-            .map(|text| HostPattern::parse(text))
-            .collect::<Result<Vec<_>, _>>();
+        let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let hosts = hosts.map_err(|message| fail("hosts", message))?;
 
         let index = self.routes.len();
         for router in self.routers(&hosts) {
-            router
-                .insert(&spec.path, index)
-                .map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
+            router.insert(&spec.path, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
         }
-        let RouteSpec {
-            name,
-            path: pattern,
-            pool,
-            websocket_only,
-            settings,
-            ..
-        } = spec;
+        let RouteSpec { name, path: pattern, pool, websocket_only, settings, .. } = spec;
         self.routes.push(Arc::new(Route {
             name,
             pool,
@@ -246,23 +199,14 @@ impl RouteTable {
                 HostPattern::Exact(name) => {
                     self.exact.entry(name.clone()).or_default();
                 }
-                HostPattern::Suffix(suffix)
-                    if self.suffixes.iter().any(|(known, _)| known == suffix) => {}
+                HostPattern::Suffix(suffix) if self.suffixes.iter().any(|(known, _)| known == suffix) => {}
                 HostPattern::Suffix(suffix) => self.suffixes.push((suffix.clone(), Router::new())),
             }
         }
-        let exact = self
-            .exact
-            .iter_mut()
-            .filter(|(name, _)| hosts.contains(&HostPattern::Exact((*name).clone())));
-        let suffixes = self
-            .suffixes
-            .iter_mut()
-            .filter(|(suffix, _)| hosts.contains(&HostPattern::Suffix(suffix.clone())));
-        exact
-            .map(|(_, router)| router)
-            .chain(suffixes.map(|(_, router)| router))
-            .collect()
+        let exact = self.exact.iter_mut().filter(|(name, _)| hosts.contains(&HostPattern::Exact((*name).clone())));
+        let suffixes =
+            self.suffixes.iter_mut().filter(|(suffix, _)| hosts.contains(&HostPattern::Suffix(suffix.clone())));
+        exact.map(|(_, router)| router).chain(suffixes.map(|(_, router)| router)).collect()
     }
 
     /// Makes `/app/{*rest}` match `/app/` too, which matchit leaves out, wherever no other route has it.
@@ -283,21 +227,11 @@ impl RouteTable {
         let host = host.map(host::normalize);
         let host = host.as_deref().unwrap_or_default();
         let exact = self.exact.get(host).into_iter();
-        let suffixes = self
-            .suffixes
-            .iter()
-            .filter(|(suffix, _)| host::is_below(host, suffix))
-            .map(|(_, router)| router);
-        let found = exact
-            .chain(suffixes)
-            .chain([&self.any])
-            .find_map(|router| router.at(path).ok())?;
+        let suffixes =
+            self.suffixes.iter().filter(|(suffix, _)| host::is_below(host, suffix)).map(|(_, router)| router);
+        let found = exact.chain(suffixes).chain([&self.any]).find_map(|router| router.at(path).ok())?;
         let index = *found.value;
-        let mut params: Vec<_> = found
-            .params
-            .iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+        let mut params: Vec<_> = found.params.iter().map(|(name, value)| (name.to_owned(), value)).collect();
         if let Some(rest) = template::rest_name(&self.routes[index].pattern)
             && params.iter().all(|(name, _)| *name != rest)
         {
@@ -318,10 +252,7 @@ impl Route {
         let Some(first) = sent.next().filter(|_| !self.origins.is_empty()) else {
             return true;
         };
-        let origin = first
-            .to_str()
-            .ok()
-            .and_then(|text| Origin::parse(text).ok());
+        let origin = first.to_str().ok().and_then(|text| Origin::parse(text).ok());
         sent.next().is_none() && origin.is_some_and(|origin| self.origins.contains(&origin))
     }
 }

@@ -12,33 +12,23 @@ pub struct Origin {
 impl Origin {
     /// Parses an origin as a browser serializes it: lower case, no userinfo, no path, not even a trailing slash.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let (scheme, rest) = text
-            .split_once("://")
-            .ok_or("must look like `https://app.example.com`")?;
-        let scheme_byte = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.')
-        };
-        if !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.bytes().all(scheme_byte)
-        {
+        let (scheme, rest) = text.split_once("://").ok_or("must look like `https://app.example.com`")?;
+        let scheme_byte =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.');
+        if !scheme.starts_with(|c: char| c.is_ascii_lowercase()) || !scheme.bytes().all(scheme_byte) {
             return Err("must start with a scheme in lower case");
         }
-        let colon = rest
-            .rfind(':')
-            .filter(|&colon| !rest[colon..].contains(']'));
+        let colon = rest.rfind(':').filter(|&colon| !rest[colon..].contains(']'));
         let (host, port) = match colon {
             Some(colon) => (&rest[..colon], Some(parse_port(&rest[colon + 1..])?)),
             None => (rest, None),
         };
         let literal = host.starts_with('[') && host.ends_with(']') && host.len() > 2;
-        let name_byte = |byte: u8| {
-            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_')
-        };
+        let name_byte =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
         let literal_byte = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-        let inner_good = if literal {
-            host[1..host.len() - 1].bytes().all(literal_byte)
-        } else {
-            host.bytes().all(name_byte)
-        };
+        let inner_good =
+            if literal { host[1..host.len() - 1].bytes().all(literal_byte) } else { host.bytes().all(name_byte) };
         if host.is_empty() || host.ends_with('.') || !inner_good {
             return Err("must have a plain host: no user, path, trailing slash or trailing dot");
         }
@@ -47,11 +37,7 @@ impl Origin {
             "https" | "wss" => Some(443),
             _ => None,
         };
-        Ok(Self {
-            scheme: scheme.to_owned(),
-            host: host.to_owned(),
-            port: port.filter(|_| port != default),
-        })
+        Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port: port.filter(|_| port != default) })
     }
 
     /// Parses one entry of `routes.origins`, in any case.
@@ -61,13 +47,8 @@ impl Origin {
 }
 
 fn parse_port(text: &str) -> Result<u16, &'static str> {
-    let digits = !text.is_empty()
-        && !text.starts_with('0')
-        && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse()
-        .ok()
-        .filter(|_| digits)
-        .ok_or("must have a port from 1 to 65535")
+    let digits = !text.is_empty() && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits).ok_or("must have a port from 1 to 65535")
 }
 
 #[cfg(test)]
@@ -76,22 +57,10 @@ mod tests {
 
     #[test]
     fn a_default_port_is_the_same_as_none() {
-        assert_eq!(
-            Origin::parse("https://a.example:443"),
-            Origin::parse("https://a.example")
-        );
-        assert_eq!(
-            Origin::parse("http://a.example:80"),
-            Origin::parse("http://a.example")
-        );
-        assert_ne!(
-            Origin::parse("http://a.example:443"),
-            Origin::parse("http://a.example")
-        );
-        assert_ne!(
-            Origin::parse("https://a.example:80"),
-            Origin::parse("http://a.example")
-        );
+        assert_eq!(Origin::parse("https://a.example:443"), Origin::parse("https://a.example"));
+        assert_eq!(Origin::parse("http://a.example:80"), Origin::parse("http://a.example"));
+        assert_ne!(Origin::parse("http://a.example:443"), Origin::parse("http://a.example"));
+        assert_ne!(Origin::parse("https://a.example:80"), Origin::parse("http://a.example"));
     }
 
     #[test]

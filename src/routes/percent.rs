@@ -5,10 +5,7 @@ use std::fmt::Write;
 
 /// The text that `encoded` stands for; `+` is a space where `form` says so. `None` unless it is valid and UTF-8.
 pub fn decode(encoded: &str, form: bool) -> Option<Cow<'_, str>> {
-    if !encoded
-        .bytes()
-        .any(|byte| byte == b'%' || (form && byte == b'+'))
-    {
+    if !encoded.bytes().any(|byte| byte == b'%' || (form && byte == b'+')) {
         return Some(Cow::Borrowed(encoded));
     }
     let mut bytes = Vec::with_capacity(encoded.len());
@@ -35,9 +32,7 @@ pub fn encode_into(out: &mut String, text: &str) {
 }
 
 fn hex(digit: u8) -> Option<u8> {
-    char::from(digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 #[cfg(test)]

@@ -22,10 +22,7 @@ enum Plan {
     /// From `routes.backend_path`.
     Template(Vec<Piece>),
     /// The client's own path and query, the key in it at `key_at`.
-    Client {
-        path_and_query: String,
-        key_at: Option<Range<usize>>,
-    },
+    Client { path_and_query: String, key_at: Option<Range<usize>> },
 }
 
 impl Target {
@@ -39,15 +36,10 @@ impl Target {
             Some(template) => Plan::Template(template.path(values)?),
             None => Plan::client(key_template, values),
         };
-        if matches!(&plan, Plan::Template(pieces) if pieces.contains(&Piece::Alias))
-            && key.is_none()
-        {
+        if matches!(&plan, Plan::Template(pieces) if pieces.contains(&Piece::Alias)) && key.is_none() {
             return Err(NoRoute::Missing("its key".into()));
         }
-        Ok(Self {
-            plan,
-            key: key.map(str::to_owned),
-        })
+        Ok(Self { plan, key: key.map(str::to_owned) })
     }
 
     /// The path and query to ask a backend for.
@@ -66,10 +58,7 @@ impl Target {
                     Some(_) | None => backend.to_owned(),
                 }
             }
-            Plan::Client {
-                path_and_query,
-                key_at,
-            } => match (alias, key_at) {
+            Plan::Client { path_and_query, key_at } => match (alias, key_at) {
                 (Some(alias), Some(at)) => {
                     let mut path = path_and_query[..at.start].to_owned();
                     encode_into(&mut path, alias);
@@ -101,24 +90,14 @@ impl Plan {
             path_and_query.push('?');
             path_and_query.push_str(query);
         }
-        let param = key
-            .and_then(Template::as_param)
-            .and_then(|name| values.param(name));
-        let in_path = param
-            .filter(|value| !value.is_empty())
-            .map(|value| place(values.path, value));
-        let in_query =
-            key.and_then(Template::as_query)
-                .zip(values.query)
-                .and_then(|(name, query)| {
-                    let at = place(query, values.query_value(name)?);
-                    let start = values.path.len() + 1;
-                    Some(start + at.start..start + at.end)
-                });
-        Self::Client {
-            path_and_query,
-            key_at: in_path.or(in_query),
-        }
+        let param = key.and_then(Template::as_param).and_then(|name| values.param(name));
+        let in_path = param.filter(|value| !value.is_empty()).map(|value| place(values.path, value));
+        let in_query = key.and_then(Template::as_query).zip(values.query).and_then(|(name, query)| {
+            let at = place(query, values.query_value(name)?);
+            let start = values.path.len() + 1;
+            Some(start + at.start..start + at.end)
+        });
+        Self::Client { path_and_query, key_at: in_path.or(in_query) }
     }
 }
 

@@ -48,19 +48,11 @@ impl Template {
     /// Parses `routes.key`.
     pub fn for_key(text: &str, params: &[String]) -> Result<Self, String> {
         let template = parse(text, params)?;
-        if template
-            .0
-            .iter()
-            .any(|part| matches!(part, Part::Alias | Part::WholeQuery))
-        {
-            return Err(format!(
-                "`{text}`: {{alias}} and {{query}} are for backend_path only"
-            ));
+        if template.0.iter().any(|part| matches!(part, Part::Alias | Part::WholeQuery)) {
+            return Err(format!("`{text}`: {{alias}} and {{query}} are for backend_path only"));
         }
         if template.0.iter().all(|part| matches!(part, Part::Text(_))) {
-            return Err(format!(
-                "`{text}` is the same for every request; use a placeholder such as {{session}}"
-            ));
+            return Err(format!("`{text}` is the same for every request; use a placeholder such as {{session}}"));
         }
         Ok(template)
     }
@@ -75,9 +67,7 @@ impl Template {
         }
         let template = parse(text, params)?;
         if !has_key && template.0.contains(&Part::Alias) {
-            return Err(format!(
-                "`{text}`: {{alias}} needs routes.key, which it is the alias of"
-            ));
+            return Err(format!("`{text}`: {{alias}} needs routes.key, which it is the alias of"));
         }
         Ok(template)
     }
@@ -88,17 +78,13 @@ impl Template {
         for part in &self.0 {
             match part {
                 Part::Text(text) => key.push_str(text),
-                Part::Param(name) => key.push_str(&decode(
-                    values.param(name).filter(|value| !value.is_empty())?,
-                    false,
-                )?),
-                Part::Query(name) => key.push_str(&decode(
-                    values.query_value(name).filter(|value| !value.is_empty())?,
-                    true,
-                )?),
-                Part::Header(name) => {
-                    key.push_str(values.header(name).filter(|value| !value.is_empty())?)
+                Part::Param(name) => {
+                    key.push_str(&decode(values.param(name).filter(|value| !value.is_empty())?, false)?)
                 }
+                Part::Query(name) => {
+                    key.push_str(&decode(values.query_value(name).filter(|value| !value.is_empty())?, true)?)
+                }
+                Part::Header(name) => key.push_str(values.header(name).filter(|value| !value.is_empty())?),
                 Part::WholeQuery | Part::Alias => return None,
             }
         }
@@ -113,17 +99,12 @@ impl Template {
             match part {
                 Part::Text(literal) => text.push_str(literal),
                 Part::Param(name) => text.push_str(values.param(name).unwrap_or_default()),
-                Part::Query(name) => text.push_str(
-                    values
-                        .query_value(name)
-                        .ok_or_else(|| missing("query parameter", name))?,
-                ),
-                Part::Header(name) => encode_into(
-                    &mut text,
-                    values
-                        .header(name)
-                        .ok_or_else(|| missing("header", name.as_str()))?,
-                ),
+                Part::Query(name) => {
+                    text.push_str(values.query_value(name).ok_or_else(|| missing("query parameter", name))?)
+                }
+                Part::Header(name) => {
+                    encode_into(&mut text, values.header(name).ok_or_else(|| missing("header", name.as_str()))?)
+                }
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -131,10 +112,7 @@ impl Template {
                 }
             }
         }
-        let has_query = self
-            .0
-            .iter()
-            .any(|part| matches!(part, Part::Text(literal) if literal.contains('?')));
+        let has_query = self.0.iter().any(|part| matches!(part, Part::Text(literal) if literal.contains('?')));
         if let Some(query) = values.query.filter(|_| !has_query) {
             text.push('?');
             text.push_str(query);
@@ -166,10 +144,7 @@ fn missing(what: &str, name: &str) -> NoRoute {
 
 impl<'a> Values<'a> {
     pub(super) fn param(&self, wanted: &str) -> Option<&'a str> {
-        self.params
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, value)| *value)
+        self.params.iter().find(|(name, _)| name == wanted).map(|(_, value)| *value)
     }
 
     /// The value as sent.
@@ -190,9 +165,7 @@ fn parse(text: &str, params: &[String]) -> Result<Template, String> {
     for token in tokens(text)? {
         parts.push(match token {
             Token::Text(literal) => Part::Text(literal),
-            Token::Name(name) => {
-                placeholder(name, params).map_err(|why| format!("`{text}`: {why}"))?
-            }
+            Token::Name(name) => placeholder(name, params).map_err(|why| format!("`{text}`: {why}"))?,
         });
     }
     Ok(Template(parts))
@@ -202,24 +175,18 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     if params.iter().any(|param| param == name) {
         return Ok(Part::Param(name.to_owned()));
     }
-    if let Some(query) = name
-        .strip_prefix("query.")
-        .filter(|query| !query.is_empty())
-    {
+    if let Some(query) = name.strip_prefix("query.").filter(|query| !query.is_empty()) {
         return Ok(Part::Query(query.to_owned()));
     }
     if let Some(header) = name.strip_prefix("header.") {
-        return header
-            .parse()
-            .map(Part::Header)
-            .map_err(|_| format!("`{header}` is not a header name"));
+        return header.parse().map(Part::Header).map_err(|_| format!("`{header}` is not a header name"));
     }
     match name {
         "query" => Ok(Part::WholeQuery),
         "alias" => Ok(Part::Alias),
-        _ if params.is_empty() => Err(format!(
-            "{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"
-        )),
+        _ if params.is_empty() => {
+            Err(format!("{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"))
+        }
         _ => Err(format!(
             "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}",
             params.join(", ")
@@ -244,18 +211,14 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
             literal.push_str(same);
             rest = next;
         } else if same == "{" {
-            let (name, next) = after
-                .split_once('}')
-                .ok_or_else(|| format!("`{text}`: a `{{` is never closed"))?;
+            let (name, next) = after.split_once('}').ok_or_else(|| format!("`{text}`: a `{{` is never closed"))?;
             if !literal.is_empty() {
                 tokens.push(Token::Text(std::mem::take(&mut literal)));
             }
             tokens.push(Token::Name(name));
             rest = next;
         } else {
-            return Err(format!(
-                "`{text}`: a `}}` closes nothing; write `}}}}` for a brace"
-            ));
+            return Err(format!("`{text}`: a `}}` closes nothing; write `}}}}` for a brace"));
         }
     }
     literal.push_str(rest);
@@ -272,14 +235,10 @@ pub(super) fn param_names(pattern: &str) -> Result<Vec<String>, String> {
         let Token::Name(name) = token else { continue };
         let name = name.strip_prefix('*').unwrap_or(name);
         if name.is_empty() || names.iter().any(|known| known == name) {
-            return Err(format!(
-                "`{pattern}`: each parameter needs a name of its own"
-            ));
+            return Err(format!("`{pattern}`: each parameter needs a name of its own"));
         }
         if name == "alias" {
-            return Err(format!(
-                "`{pattern}`: a parameter can't be called `alias`, which backend_path uses"
-            ));
+            return Err(format!("`{pattern}`: a parameter can't be called `alias`, which backend_path uses"));
         }
         names.push(name.to_owned());
     }
@@ -288,7 +247,5 @@ pub(super) fn param_names(pattern: &str) -> Result<Vec<String>, String> {
 
 /// The name of a pattern's `{*rest}`, if it ends in one.
 pub(super) fn rest_name(pattern: &str) -> Option<&str> {
-    pattern
-        .rsplit_once("{*")
-        .and_then(|(_, name)| name.strip_suffix('}'))
+    pattern.rsplit_once("{*").and_then(|(_, name)| name.strip_suffix('}'))
 }

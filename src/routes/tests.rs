@@ -1,19 +1,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use holdline_core::settings::{
-    BackendLoss, CodeSet, DownPolicy, Heartbeat, OverflowPolicy, ReplayPolicy, ReplayTail,
-};
+use holdline_core::settings::{BackendLoss, CodeSet, DownPolicy, Heartbeat, OverflowPolicy, ReplayPolicy, ReplayTail};
 use http::Request;
 
 use super::*;
 
 pub(crate) fn settings() -> PipeSettings {
     let second = Duration::from_secs(1);
-    let heartbeat = Heartbeat {
-        interval: second,
-        timeout: second,
-    };
+    let heartbeat = Heartbeat { interval: second, timeout: second };
     PipeSettings {
         replay: ReplayPolicy::Unconfirmed,
         replay_bytes_max: 1024,
@@ -53,24 +48,15 @@ fn spec(name: &str, path: &str) -> RouteSpec {
 }
 
 fn keyed(path: &str, key: &str) -> RouteSpec {
-    RouteSpec {
-        key: Some(key.into()),
-        ..spec("r", path)
-    }
+    RouteSpec { key: Some(key.into()), ..spec("r", path) }
 }
 
 fn rewriting(path: &str, key: &str, backend_path: &str) -> RouteSpec {
-    RouteSpec {
-        backend_path: Some(backend_path.into()),
-        ..keyed(path, key)
-    }
+    RouteSpec { backend_path: Some(backend_path.into()), ..keyed(path, key) }
 }
 
 fn on_hosts(name: &str, path: &str, hosts: &[&str]) -> RouteSpec {
-    RouteSpec {
-        hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
-        ..spec(name, path)
-    }
+    RouteSpec { hosts: hosts.iter().map(|&host| host.to_owned()).collect(), ..spec(name, path) }
 }
 
 fn table(specs: Vec<RouteSpec>) -> RouteTable {
@@ -78,16 +64,9 @@ fn table(specs: Vec<RouteSpec>) -> RouteTable {
 }
 
 fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
-    let request = headers
-        .iter()
-        .fold(Request::builder().uri(uri), |request, (name, value)| {
-            request.header(*name, *value)
-        });
-    request
-        .body(())
-        .expect("the request is good")
-        .into_parts()
-        .0
+    let request =
+        headers.iter().fold(Request::builder().uri(uri), |request, (name, value)| request.header(*name, *value));
+    request.body(()).expect("the request is good").into_parts().0
 }
 
 fn found(table: &RouteTable, host: &str, uri: &str) -> String {
@@ -98,16 +77,11 @@ fn found(table: &RouteTable, host: &str, uri: &str) -> String {
 }
 
 fn key_of(spec: RouteSpec, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
-    table(vec![spec])
-        .find(None, &parts(uri, headers))
-        .expect("a route")
-        .key
+    table(vec![spec]).find(None, &parts(uri, headers)).expect("a route").key
 }
 
 fn asked(spec: RouteSpec, uri: &str, backend: &str, alias: Option<&str>) -> String {
-    let found = table(vec![spec])
-        .find(None, &parts(uri, &[("x-device", "a/b c")]))
-        .expect("a route");
+    let found = table(vec![spec]).find(None, &parts(uri, &[("x-device", "a/b c")])).expect("a route");
     found.target.for_backend(backend, alias)
 }
 
@@ -162,18 +136,10 @@ fn the_most_specific_host_wins_before_the_path() {
 #[test]
 fn what_no_route_matches_is_not_found() {
     let table = table(vec![on_hosts("one", "/ws/{session}", &["a.example"])]);
-    for (host, uri) in [
-        ("b.example", "/ws/1"),
-        ("a.example", "/"),
-        ("a.example", "/ws/"),
-        ("a.example", "/ws/1/2"),
-        ("", "/ws/1"),
-    ] {
-        assert_eq!(
-            found(&table, host, uri),
-            NoRoute::NotFound.to_string(),
-            "{host}{uri}"
-        );
+    for (host, uri) in
+        [("b.example", "/ws/1"), ("a.example", "/"), ("a.example", "/ws/"), ("a.example", "/ws/1/2"), ("", "/ws/1")]
+    {
+        assert_eq!(found(&table, host, uri), NoRoute::NotFound.to_string(), "{host}{uri}");
     }
 }
 
@@ -186,33 +152,11 @@ fn an_empty_rest_belongs_to_the_route_that_names_it() {
 
 #[test]
 fn a_key_comes_from_path_query_and_headers_decoded() {
-    assert_eq!(
-        key_of(keyed("/ws/{session}/v", "{session}"), "/ws/a%2Fb/v", &[]).as_deref(),
-        Some("a/b")
-    );
-    assert_eq!(
-        key_of(
-            keyed("/{*p}", "{query.udid}"),
-            "/x?a=1&udid=A+B%21&udid=C",
-            &[]
-        )
-        .as_deref(),
-        Some("A B!")
-    );
-    assert_eq!(
-        key_of(
-            keyed("/{*p}", "{header.X-Device}"),
-            "/x",
-            &[("x-device", "d1")]
-        )
-        .as_deref(),
-        Some("d1")
-    );
+    assert_eq!(key_of(keyed("/ws/{session}/v", "{session}"), "/ws/a%2Fb/v", &[]).as_deref(), Some("a/b"));
+    assert_eq!(key_of(keyed("/{*p}", "{query.udid}"), "/x?a=1&udid=A+B%21&udid=C", &[]).as_deref(), Some("A B!"));
+    assert_eq!(key_of(keyed("/{*p}", "{header.X-Device}"), "/x", &[("x-device", "d1")]).as_deref(), Some("d1"));
     let mixed = keyed("/ws/{session}", "{{{session}}}/{query.u}-{header.x-device}");
-    assert_eq!(
-        key_of(mixed, "/ws/s?u=1", &[("x-device", "d")]).as_deref(),
-        Some("{s}/1-d")
-    );
+    assert_eq!(key_of(mixed, "/ws/s?u=1", &[("x-device", "d")]).as_deref(), Some("{s}/1-d"));
 }
 
 #[test]
@@ -240,11 +184,7 @@ fn a_bad_route_names_its_key_and_what_is_wrong() {
         (spec("r", "/a}"), "path", "closes nothing"),
         (spec("r", "/{a}/{a}"), "path", "a name of its own"),
         (spec("r", "/{alias}"), "path", "alias"),
-        (
-            keyed(ws, "{sesion}"),
-            "key",
-            "{sesion} is unknown: the path has session",
-        ),
+        (keyed(ws, "{sesion}"), "key", "{sesion} is unknown: the path has session"),
         (keyed("/ws", "{session}"), "key", "no parameters"),
         (keyed(ws, "{query.}"), "key", "unknown"),
         (keyed(ws, "{header.a b}"), "key", "not a header name"),
@@ -252,38 +192,12 @@ fn a_bad_route_names_its_key_and_what_is_wrong() {
         (keyed(ws, ""), "key", "the same for every request"),
         (keyed(ws, "{alias}"), "key", "backend_path only"),
         (keyed(ws, "{session"), "key", "never closed"),
-        (
-            rewriting(ws, "{session}", "ws/{alias}"),
-            "backend_path",
-            "must start with",
-        ),
-        (
-            rewriting(ws, "{session}", "/ws/a b"),
-            "backend_path",
-            "percent-encoded",
-        ),
-        (
-            rewriting(ws, "{session}", "/ws/\r\nx"),
-            "backend_path",
-            "percent-encoded",
-        ),
-        (
-            RouteSpec {
-                key: None,
-                ..rewriting(ws, "{session}", "/ws/{alias}")
-            },
-            "backend_path",
-            "needs routes.key",
-        ),
+        (rewriting(ws, "{session}", "ws/{alias}"), "backend_path", "must start with"),
+        (rewriting(ws, "{session}", "/ws/a b"), "backend_path", "percent-encoded"),
+        (rewriting(ws, "{session}", "/ws/\r\nx"), "backend_path", "percent-encoded"),
+        (RouteSpec { key: None, ..rewriting(ws, "{session}", "/ws/{alias}") }, "backend_path", "needs routes.key"),
         (on_hosts("r", "/", &["http://a"]), "hosts", "without scheme"),
-        (
-            RouteSpec {
-                origins: vec!["https://a.example/".into()],
-                ..spec("r", "/")
-            },
-            "origins",
-            "trailing slash",
-        ),
+        (RouteSpec { origins: vec!["https://a.example/".into()], ..spec("r", "/") }, "origins", "trailing slash"),
     ] {
         let (at, message) = refused(spec);
         assert_eq!(at, key, "{message}");
@@ -293,107 +207,52 @@ fn a_bad_route_names_its_key_and_what_is_wrong() {
 
 #[test]
 fn two_routes_for_the_same_thing_are_refused() {
-    let error = RouteTable::compile(vec![spec("a", "/ws/{x}"), spec("b", "/ws/{y}")])
-        .expect_err("they conflict");
+    let error = RouteTable::compile(vec![spec("a", "/ws/{x}"), spec("b", "/ws/{y}")]).expect_err("they conflict");
     assert_eq!((error.route.as_str(), error.key), ("b", "path"));
     let error = RouteTable::compile(vec![spec("a", "/a"), spec("a", "/b")]).expect_err("one name");
     assert_eq!(error.key, "name");
-    table(vec![
-        on_hosts("a", "/ws", &["a.example"]),
-        on_hosts("b", "/ws", &["b.example"]),
-    ]);
+    table(vec![on_hosts("a", "/ws", &["a.example"]), on_hosts("b", "/ws", &["b.example"])]);
 }
 
 #[test]
 fn without_a_template_the_backend_gets_the_clients_path_and_query() {
     for backend in ["", "/"] {
-        assert_eq!(
-            asked(spec("r", "/{*p}"), "/a%20b//c?x=1&y", backend, None),
-            "/a%20b//c?x=1&y"
-        );
+        assert_eq!(asked(spec("r", "/{*p}"), "/a%20b//c?x=1&y", backend, None), "/a%20b//c?x=1&y");
         assert_eq!(asked(spec("r", "/{*p}"), "/a?", backend, None), "/a?");
     }
 }
 
 #[test]
 fn a_backend_url_with_a_path_is_asked_for_that_path() {
-    assert_eq!(
-        asked(spec("r", "/{*p}"), "/client?x=1", "/ws/", None),
-        "/ws/?x=1"
-    );
-    assert_eq!(
-        asked(spec("r", "/{*p}"), "/client", "/ws/dev", None),
-        "/ws/dev"
-    );
-    assert_eq!(
-        asked(spec("r", "/{*p}"), "/client?x=1", "/ws?token=t", None),
-        "/ws?token=t"
-    );
-    assert_eq!(
-        asked(keyed("/ws/{s}", "{s}"), "/ws/u1", "/fixed", Some("s9")),
-        "/fixed"
-    );
+    assert_eq!(asked(spec("r", "/{*p}"), "/client?x=1", "/ws/", None), "/ws/?x=1");
+    assert_eq!(asked(spec("r", "/{*p}"), "/client", "/ws/dev", None), "/ws/dev");
+    assert_eq!(asked(spec("r", "/{*p}"), "/client?x=1", "/ws?token=t", None), "/ws?token=t");
+    assert_eq!(asked(keyed("/ws/{s}", "{s}"), "/ws/u1", "/fixed", Some("s9")), "/fixed");
 }
 
 #[test]
 fn ib_08_an_alias_takes_the_place_of_the_key() {
     let ws = || keyed("/ws/{session}/control", "{session}");
-    assert_eq!(
-        asked(ws(), "/ws/ws/control?q=ws", "/", Some("s 1/2")),
-        "/ws/s%201%2F2/control?q=ws"
-    );
-    assert_eq!(
-        asked(ws(), "/ws/a%2Fb/control", "/", Some("s1")),
-        "/ws/s1/control"
-    );
+    assert_eq!(asked(ws(), "/ws/ws/control?q=ws", "/", Some("s 1/2")), "/ws/s%201%2F2/control?q=ws");
+    assert_eq!(asked(ws(), "/ws/a%2Fb/control", "/", Some("s1")), "/ws/s1/control");
     assert_eq!(asked(ws(), "/ws/u1/control", "/", None), "/ws/u1/control");
     assert_eq!(
-        asked(
-            keyed("/{*p}", "{query.udid}"),
-            "/v?a=udid&udid=u1&b",
-            "/",
-            Some("s&1")
-        ),
+        asked(keyed("/{*p}", "{query.udid}"), "/v?a=udid&udid=u1&b", "/", Some("s&1")),
         "/v?a=udid&udid=s%261&b"
     );
-    assert_eq!(
-        asked(keyed("/{*p}", "{header.x-device}"), "/v", "/", Some("s1")),
-        "/v"
-    );
+    assert_eq!(asked(keyed("/{*p}", "{header.x-device}"), "/v", "/", Some("s1")), "/v");
 }
 
 #[test]
 fn a_backend_path_template_decides_alone() {
     let ws = "/ws/{session}/{kind}";
-    let ask = |template: &str, uri: &str, alias| {
-        asked(
-            rewriting(ws, "{session}", template),
-            uri,
-            "/ignored?y",
-            alias,
-        )
-    };
-    assert_eq!(
-        ask("/s/{alias}/{kind}", "/ws/u%201/video?q=1", Some("a/b")),
-        "/s/a%2Fb/video?q=1"
-    );
+    let ask = |template: &str, uri: &str, alias| asked(rewriting(ws, "{session}", template), uri, "/ignored?y", alias);
+    assert_eq!(ask("/s/{alias}/{kind}", "/ws/u%201/video?q=1", Some("a/b")), "/s/a%2Fb/video?q=1");
     assert_eq!(ask("/s/{alias}", "/ws/u%201/video", None), "/s/u%201");
-    assert_eq!(
-        ask("/s/{session}?only=1", "/ws/u%201/video?q=1", None),
-        "/s/u%201?only=1"
-    );
-    assert_eq!(
-        ask("/s?k={kind}&{query}", "/ws/u/video?q=1", None),
-        "/s?k=video&q=1"
-    );
-    assert_eq!(
-        ask("/s/{query.q}", "/ws/u/video?q=%41", None),
-        "/s/%41?q=%41"
-    );
-    assert_eq!(
-        ask("/s/{header.x-device}", "/ws/u/video", None),
-        "/s/a%2Fb%20c"
-    );
+    assert_eq!(ask("/s/{session}?only=1", "/ws/u%201/video?q=1", None), "/s/u%201?only=1");
+    assert_eq!(ask("/s?k={kind}&{query}", "/ws/u/video?q=1", None), "/s?k=video&q=1");
+    assert_eq!(ask("/s/{query.q}", "/ws/u/video?q=%41", None), "/s/%41?q=%41");
+    assert_eq!(ask("/s/{header.x-device}", "/ws/u/video", None), "/s/a%2Fb%20c");
 }
 
 #[test]
@@ -404,26 +263,15 @@ fn a_template_that_lacks_a_value_says_which() {
             .map(|_| ())
             .map_err(|error| error.to_string())
     };
-    assert_eq!(
-        ask("/{query.udid}", "{p}"),
-        Err("this route needs the query parameter `udid`".into())
-    );
-    assert_eq!(
-        ask("/{header.x-a}", "{p}"),
-        Err("this route needs the header `x-a`".into())
-    );
-    assert_eq!(
-        ask("/{alias}", "{query.udid}"),
-        Err("this route needs its key".into())
-    );
+    assert_eq!(ask("/{query.udid}", "{p}"), Err("this route needs the query parameter `udid`".into()));
+    assert_eq!(ask("/{header.x-a}", "{p}"), Err("this route needs the header `x-a`".into()));
+    assert_eq!(ask("/{alias}", "{query.udid}"), Err("this route needs its key".into()));
 }
 
 #[test]
 fn origins_are_compared_exactly() {
-    let with = |origins: &[&str]| RouteSpec {
-        origins: origins.iter().map(|&o| o.to_owned()).collect(),
-        ..spec("r", "/")
-    };
+    let with =
+        |origins: &[&str]| RouteSpec { origins: origins.iter().map(|&o| o.to_owned()).collect(), ..spec("r", "/") };
     let allows = |origins: &[&str], sent: &[&str]| {
         let headers: Vec<_> = sent.iter().map(|&value| ("origin", value)).collect();
         table(vec![with(origins)])
@@ -455,12 +303,6 @@ fn origins_are_compared_exactly() {
     ] {
         assert!(!allows(&app, &[bad]), "{bad}");
     }
-    assert!(!allows(
-        &app,
-        &["https://app.example.com", "https://evil.example"]
-    ));
-    assert!(!allows(
-        &app,
-        &["https://app.example.com", "https://app.example.com"]
-    ));
+    assert!(!allows(&app, &["https://app.example.com", "https://evil.example"]));
+    assert!(!allows(&app, &["https://app.example.com", "https://app.example.com"]));
 }

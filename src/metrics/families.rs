@@ -1,0 +1,268 @@
+//! The metric families by name: the list that SPEC section 4 fixes, and nothing else.
+
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{Counter, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::register;
+
+use std::collections::HashMap;
+
+/// From a handshake that stays on the machine to one that waits for a slow worker.
+const HANDSHAKE_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// From a warm backend at hand to the end of a long grace.
+const REATTACH_SECONDS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0];
+/// From a refused login to a screen that is watched all day.
+const PIPE_SECONDS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
+
+/// One field per family; the field is the name without the prefix.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the help text of each family is its documentation")]
+pub struct Families {
+    pub build_info: IntGaugeVec,
+    pub connections: IntGaugeVec,
+    pub connections_total: IntCounterVec,
+    pub handshakes_total: IntCounterVec,
+    pub handshake_duration_seconds: HistogramVec,
+    pub pipes: IntGaugeVec,
+    pub pipes_total: IntCounterVec,
+    pub pipe_duration_seconds: HistogramVec,
+    pub pipe_closes_total: IntCounterVec,
+    pub interruptions_total: IntCounterVec,
+    pub reattach_total: IntCounterVec,
+    pub reattach_duration_seconds: HistogramVec,
+    pub replay_buffer_bytes: IntGaugeVec,
+    pub replay_buffer_limit_bytes: IntGauge,
+    pub replay_overflows_total: IntCounterVec,
+    pub replayed_messages_total: IntCounterVec,
+    pub in_doubt_messages_total: IntCounterVec,
+    pub lost_messages_total: IntCounterVec,
+    pub dropped_messages_total: IntCounterVec,
+    pub messages_total: IntCounterVec,
+    pub message_bytes_total: IntCounterVec,
+    pub read_paused_total: IntCounterVec,
+    pub backend_up: IntGaugeVec,
+    pub backend_state: IntGaugeVec,
+    pub backend_pipes: IntGaugeVec,
+    pub backend_connects_total: IntCounterVec,
+    pub backend_connect_duration_seconds: HistogramVec,
+    pub backend_ejections_total: IntCounterVec,
+    pub leases_expired_total: IntCounterVec,
+    pub memory_bytes: IntGaugeVec,
+    pub memory_limit_bytes: IntGauge,
+    pub admin_requests_total: IntCounterVec,
+    pub config_last_reload_successful: IntGauge,
+    pub runtime_tasks: IntGaugeVec,
+    pub process_cpu_seconds_total: Counter,
+    pub process_resident_memory_bytes: IntGauge,
+    pub process_virtual_memory_bytes: IntGauge,
+    pub process_open_fds: IntGauge,
+    pub process_max_fds: IntGauge,
+    pub process_threads: IntGauge,
+    pub process_start_time_seconds: Gauge,
+}
+
+impl Families {
+    pub(super) fn new(registry: &Registry) -> Self {
+        let at = Maker { registry };
+        Self {
+            build_info: at.gauges("build_info", "Always 1; the version is the label.", &["version"]),
+            connections: at.gauges("connections", "Open connections.", &["listener"]),
+            connections_total: at.counters(
+                "connections_total",
+                "Connections by what became of them.",
+                &["listener", "result"],
+            ),
+            handshakes_total: at.counters("handshakes_total", "Answers to WebSocket handshakes.", &["route", "code"]),
+            handshake_duration_seconds: at.histograms(
+                "handshake_duration_seconds",
+                "From a handshake's head to its 101.",
+                &["route"],
+                &HANDSHAKE_SECONDS,
+            ),
+            pipes: at.gauges("pipes", "Live pipes.", &["route", "state"]),
+            pipes_total: at.counters("pipes_total", "Pipes opened.", &["route"]),
+            pipe_duration_seconds: at.histograms(
+                "pipe_duration_seconds",
+                "How long closed pipes lived.",
+                &["route"],
+                &PIPE_SECONDS,
+            ),
+            pipe_closes_total: at.counters(
+                "pipe_closes_total",
+                "Pipes closed, by who ended them and the code the client got.",
+                &["route", "side", "code"],
+            ),
+            interruptions_total: at.counters(
+                "interruptions_total",
+                "Backend legs lost under a live pipe.",
+                &["pool", "reason"],
+            ),
+            reattach_total: at.counters("reattach_total", "How interruptions ended.", &["pool", "result"]),
+            reattach_duration_seconds: at.histograms(
+                "reattach_duration_seconds",
+                "From an interruption to the next backend's 101.",
+                &["pool"],
+                &REATTACH_SECONDS,
+            ),
+            replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
+            replay_buffer_limit_bytes: at
+                .gauge("replay_buffer_limit_bytes", "Bytes that all replay buffers may hold together."),
+            replay_overflows_total: at.counters(
+                "replay_overflows_total",
+                "Times a replay buffer was full.",
+                &["route", "policy"],
+            ),
+            replayed_messages_total: at.counters(
+                "replayed_messages_total",
+                "Messages sent again after a reattach.",
+                &["route", "lane"],
+            ),
+            in_doubt_messages_total: at.counters(
+                "in_doubt_messages_total",
+                "Messages sent but unconfirmed when their receiver was lost.",
+                &["route", "lane"],
+            ),
+            lost_messages_total: at.counters("lost_messages_total", "Messages given up.", &["route", "lane", "reason"]),
+            dropped_messages_total: at.counters(
+                "dropped_messages_total",
+                "Messages dropped on purpose while their pipe lived on.",
+                &["route", "lane", "reason"],
+            ),
+            messages_total: at.counters("messages_total", "Messages relayed.", &["route", "lane"]),
+            message_bytes_total: at.counters("message_bytes_total", "Payload bytes relayed.", &["route", "lane"]),
+            read_paused_total: at.counters(
+                "read_paused_total",
+                "Times a sender was not read for lack of room.",
+                &["route", "lane"],
+            ),
+            backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
+            backend_state: at.gauges(
+                "backend_state",
+                "Facts that decide whether the backend is eligible.",
+                &["pool", "backend", "state"],
+            ),
+            backend_pipes: at.gauges("backend_pipes", "Pipes attached to the backend.", &["pool", "backend"]),
+            backend_connects_total: at.counters(
+                "backend_connects_total",
+                "Dials of the backend.",
+                &["pool", "backend", "result"],
+            ),
+            backend_connect_duration_seconds: at.histograms(
+                "backend_connect_duration_seconds",
+                "From a dial to the backend's 101.",
+                &["pool"],
+                &HANDSHAKE_SECONDS,
+            ),
+            backend_ejections_total: at.counters(
+                "backend_ejections_total",
+                "Backends put aside for failing pipes.",
+                &["pool", "reason"],
+            ),
+            leases_expired_total: at.counters("leases_expired_total", "Leases not renewed in time.", &["pool"]),
+            memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
+            memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
+            admin_requests_total: at.counters(
+                "admin_requests_total",
+                "Admin requests, by the pattern of their path.",
+                &["route", "method", "code"],
+            ),
+            config_last_reload_successful: at
+                .gauge("config_last_reload_successful", "Whether the last reload took effect."),
+            runtime_tasks: at.gauges("runtime_tasks", "Live tasks of the async runtimes.", &["runtime"]),
+            process_cpu_seconds_total: register(
+                registry,
+                Counter::new("process_cpu_seconds_total", "User and system CPU time in seconds."),
+            ),
+            process_resident_memory_bytes: at.process("process_resident_memory_bytes", "Resident memory in bytes."),
+            process_virtual_memory_bytes: at.process("process_virtual_memory_bytes", "Virtual memory in bytes."),
+            process_open_fds: at.process("process_open_fds", "Open file descriptors."),
+            process_max_fds: at.process("process_max_fds", "File descriptors the process may open."),
+            process_threads: at.process("process_threads", "Threads of the process."),
+            process_start_time_seconds: register(
+                registry,
+                Gauge::new("process_start_time_seconds", "Unix time the process started at."),
+            ),
+        }
+    }
+
+    /// Removes every series whose label `label` has this value.
+    pub(super) fn forget_label(&self, label: &str, value: &str) {
+        self.counters().into_iter().for_each(|family| forget(family, label, value));
+        self.histograms().into_iter().for_each(|family| forget(family, label, value));
+        forget(&self.pipes, label, value);
+    }
+
+    fn counters(&self) -> [&IntCounterVec; 15] {
+        [
+            &self.handshakes_total,
+            &self.pipes_total,
+            &self.pipe_closes_total,
+            &self.interruptions_total,
+            &self.reattach_total,
+            &self.replay_overflows_total,
+            &self.replayed_messages_total,
+            &self.in_doubt_messages_total,
+            &self.lost_messages_total,
+            &self.dropped_messages_total,
+            &self.messages_total,
+            &self.message_bytes_total,
+            &self.read_paused_total,
+            &self.leases_expired_total,
+            &self.backend_ejections_total,
+        ]
+    }
+
+    fn histograms(&self) -> [&HistogramVec; 4] {
+        [
+            &self.handshake_duration_seconds,
+            &self.pipe_duration_seconds,
+            &self.reattach_duration_seconds,
+            &self.backend_connect_duration_seconds,
+        ]
+    }
+}
+
+/// Removes the series of `family` whose label `label` has this value.
+fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, value: &str) {
+    for series in family.collect().iter().flat_map(|family| family.get_metric()) {
+        let labels: HashMap<&str, &str> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
+        if labels.get(label) == Some(&value) {
+            // It was there a moment ago; somebody else removing it first is as good.
+            let _ = family.remove(&labels);
+        }
+    }
+}
+
+/// Makes and registers families with the common prefix.
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        register(self.registry, IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        register(self.registry, IntGaugeVec::new(opts(name, help), labels))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        register(self.registry, IntCounterVec::new(opts(name, help), labels))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        let opts = HistogramOpts { common_opts: opts(name, help), buckets: buckets.to_vec() };
+        register(self.registry, HistogramVec::new(opts, labels))
+    }
+
+    /// The process families bear the names that every Prometheus client gives them, without our prefix.
+    fn process(&self, name: &str, help: &str) -> IntGauge {
+        register(self.registry, IntGauge::new(name, help))
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("holdline")
+}

@@ -1,0 +1,277 @@
+//! The closed sets that label values come from.
+//!
+//! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
+//! label, so that no peer can grow the number of series.
+
+use serde::Serialize;
+
+/// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
+        }
+
+        impl $name {
+            /// Every value, in the order of their numbers.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
+
+            /// The text of the label.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+label! {
+    /// Which listener a connection came in on.
+    ListenerLabel {
+        /// The one that clients use.
+        Public = "public",
+        /// The admin API.
+        Admin = "admin",
+    }
+}
+
+label! {
+    /// What became of an accepted connection.
+    ConnectionResult {
+        /// It is served.
+        Accepted = "accepted",
+        /// There are `server.max_connections` already, or memory is out.
+        Refused = "refused",
+        /// No whole request head came in time.
+        TimedOut = "timed_out",
+        /// What came was not HTTP.
+        BadRequest = "bad_request",
+        /// `accept` itself failed.
+        AcceptFailed = "accept_failed",
+    }
+}
+
+label! {
+    /// Where a pipe is in its life.
+    PipeState {
+        /// Both legs are attached.
+        Attached = "attached",
+        /// The backend leg is detached: the pipe looks for another backend.
+        Detached = "detached",
+        /// The client leg is detached: the pipe waits for its client.
+        ClientAway = "client_away",
+        /// One side has closed and the other is being told.
+        Closing = "closing",
+    }
+}
+
+label! {
+    /// Who ended a pipe.
+    Side {
+        /// The client closed, or broke the protocol.
+        Client = "client",
+        /// The backend closed with an ending code.
+        Backend = "backend",
+        /// An operator asked for it.
+        Operator = "operator",
+        /// Holdline gave up: grace, limits, memory, shutdown.
+        Holdline = "holdline",
+    }
+}
+
+label! {
+    /// Why a backend leg detached.
+    InterruptReason {
+        /// The connection was reset.
+        Reset = "reset",
+        /// The connection ended without a close frame.
+        Eof = "eof",
+        /// The backend closed with an interrupting code.
+        CloseFrame = "close_frame",
+        /// Nothing was heard for the heartbeat's timeout.
+        Timeout = "timeout",
+        /// The backend sent no first message in time.
+        Silent = "silent",
+        /// The backend broke RFC 6455.
+        ProtocolError = "protocol_error",
+        /// The backend said that the key is not its own.
+        WrongWorker = "wrong_worker",
+        /// The backend is drained or put to maintenance.
+        Drain = "drain",
+        /// An operator moved the pipe.
+        Admin = "admin",
+    }
+}
+
+label! {
+    /// How the search for another backend ended.
+    ReattachResult {
+        /// A backend took the pipe.
+        Attached = "attached",
+        /// The grace ran out.
+        Expired = "expired",
+        /// A backend refused the client for good (401, 403).
+        Refused = "refused",
+        /// The client went away meanwhile.
+        ClientGone = "client_gone",
+        /// The pipe was closed by Holdline or an operator meanwhile.
+        Closed = "closed",
+    }
+}
+
+label! {
+    /// Why messages were given up without anyone having had them.
+    LossReason {
+        /// `replay = "none"`: nothing is kept over an interruption.
+        Policy = "policy",
+        /// No backend came within the grace.
+        Expired = "expired",
+        /// The replay buffer was full.
+        Overflow = "overflow",
+        /// The pipe was closed to free memory.
+        Evicted = "evicted",
+        /// The receiver closed before it had them.
+        ReceiverClosed = "receiver_closed",
+        /// An operator or the end of the process closed the pipe.
+        Shutdown = "shutdown",
+    }
+}
+
+label! {
+    /// Why a message was dropped on purpose while its pipe lived on.
+    DropReason {
+        /// `down = "latest:N"`: a newer one took its place.
+        Latest = "latest",
+        /// Half a message of a backend that was lost.
+        Incomplete = "incomplete",
+        /// It came from a backend that the pipe had left already.
+        Late = "late",
+    }
+}
+
+label! {
+    /// What a full replay buffer did.
+    OverflowLabel {
+        /// The client is not read until there is room.
+        Pause = "pause",
+        /// The client was closed with 1013.
+        Close = "close",
+    }
+}
+
+label! {
+    /// How a dial of a backend ended.
+    ConnectResult {
+        /// It answered 101.
+        Attached = "attached",
+        /// It answered something else.
+        Rejected = "rejected",
+        /// The connection was refused.
+        Refused = "refused",
+        /// No answer in time.
+        TimedOut = "timed_out",
+        /// Its address is not one that backends may have, or its name is unknown.
+        Forbidden = "forbidden",
+        /// Anything else: unreachable, reset, TLS.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// Why a backend was ejected.
+    EjectReason {
+        /// Dials failed one after the other.
+        ConnectFailures = "connect_failures",
+        /// It kept dying soon after an attach.
+        Flapping = "flapping",
+        /// It kept answering 5xx.
+        Errors = "errors",
+    }
+}
+
+label! {
+    /// Facts about a backend that are exported as `backend_state`, each 0 or 1.
+    BackendStateLabel {
+        /// Admin state: takes pipes.
+        Ready = "ready",
+        /// Admin state: takes nothing new.
+        Drain = "drain",
+        /// Admin state: out of service.
+        Maint = "maint",
+        /// Health: put aside for a while.
+        Ejected = "ejected",
+        /// Lease: not renewed in time.
+        Expired = "expired",
+    }
+}
+
+/// The label of a WebSocket close code: the code if it has a meaning here, else its range.
+#[must_use]
+pub fn close_code(code: u16) -> &'static str {
+    match code {
+        1000 => "1000",
+        1001 => "1001",
+        1002 => "1002",
+        1003 => "1003",
+        1005 => "1005",
+        1006 => "1006",
+        1007 => "1007",
+        1008 => "1008",
+        1009 => "1009",
+        1010 => "1010",
+        1011 => "1011",
+        1012 => "1012",
+        1013 => "1013",
+        1014 => "1014",
+        4004 => "4004",
+        4900 => "4900",
+        4901 => "4901",
+        4902 => "4902",
+        4903 => "4903",
+        4904 => "4904",
+        4905 => "4905",
+        3000..=3999 => "3xxx",
+        4000..=4999 => "4xxx",
+        _ => "other",
+    }
+}
+
+/// The label of an HTTP status: the status if it is one that Holdline answers itself, else its class.
+#[must_use]
+pub fn status_code(status: u16) -> &'static str {
+    match status {
+        101 => "101",
+        200 => "200",
+        201 => "201",
+        202 => "202",
+        204 => "204",
+        400 => "400",
+        401 => "401",
+        403 => "403",
+        404 => "404",
+        405 => "405",
+        408 => "408",
+        409 => "409",
+        410 => "410",
+        413 => "413",
+        415 => "415",
+        421 => "421",
+        422 => "422",
+        426 => "426",
+        429 => "429",
+        431 => "431",
+        500 => "500",
+        501 => "501",
+        502 => "502",
+        503 => "503",
+        504 => "504",
+        100..=199 => "1xx",
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        500..=599 => "5xx",
+        _ => "other",
+    }
+}

@@ -1,0 +1,251 @@
+//! Every number Holdline exports, in a registry of its own (there is no global one).
+//!
+//! The data path never looks a label up per message: it takes a [`RouteMetrics`], a [`PoolMetrics`] and a
+//! [`BackendMetrics`] when a pipe opens or attaches, and then only adds to counters. Label values come from closed
+//! sets ([`labels`]) and from names in the configuration; the series of a backend go when the backend goes.
+//! Gauges that count live things move by guards, so that whatever ends a thing also takes it out of the gauge.
+
+mod families;
+pub mod labels;
+mod object;
+pub mod process;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::core::Collector;
+use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+
+pub use families::Families;
+pub use labels::{
+    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, InterruptReason, ListenerLabel,
+    LossReason, OverflowLabel, PipeState, ReattachResult, Side,
+};
+pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+
+/// The label of handshakes that no route matched.
+pub const NO_ROUTE: &str = "none";
+
+/// The registry and the handles taken from it; share it by `Arc`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    /// Bytes in replay buffers of the lane from client to backend, in the whole process.
+    pub replay_bytes_up: IntGauge,
+    /// Bytes in replay buffers of the lane from backend to client, in the whole process.
+    pub replay_bytes_down: IntGauge,
+    handles: Mutex<Handles>,
+    runtimes: Mutex<Vec<(&'static str, tokio::runtime::Handle)>>,
+}
+
+#[derive(Debug, Default)]
+struct Handles {
+    routes: HashMap<Arc<str>, Arc<RouteMetrics>>,
+    pools: HashMap<Arc<str>, Arc<PoolMetrics>>,
+    backends: HashMap<(Arc<str>, Arc<str>), Arc<BackendMetrics>>,
+}
+
+/// What the registry of backends knows of one backend, as it goes into gauges.
+#[derive(Debug, Clone)]
+pub struct BackendFacts {
+    /// Name of its pool.
+    pub pool: Arc<str>,
+    /// Its id.
+    pub backend: Arc<str>,
+    /// Whether health checks see it.
+    pub up: bool,
+    /// Which of the facts of `backend_state` hold.
+    pub states: Vec<BackendStateLabel>,
+    /// Pipes attached to it.
+    pub pipes: u64,
+}
+
+impl Metrics {
+    /// A registry with all families at zero.
+    ///
+    /// # Panics
+    /// Never: the names of the families are constants, and a test makes one of these.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Families::new(&registry);
+        families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Self {
+            replay_bytes_up: families.replay_buffer_bytes.with_label_values(&["up"]),
+            replay_bytes_down: families.replay_buffer_bytes.with_label_values(&["down"]),
+            handles: Mutex::default(),
+            runtimes: Mutex::default(),
+            families,
+            registry,
+        }
+    }
+
+    /// The families themselves, for what is counted once per connection or less.
+    #[must_use]
+    pub fn families(&self) -> &Families {
+        &self.families
+    }
+
+    /// The numbers of the route `name`, the same ones each time.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        let mut handles = self.handles();
+        if let Some(known) = handles.routes.get(name) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(RouteMetrics::new(&self.families, name));
+        handles.routes.insert(name.into(), Arc::clone(&made));
+        made
+    }
+
+    /// The numbers of the pool `name`, the same ones each time.
+    #[must_use]
+    pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
+        let mut handles = self.handles();
+        if let Some(known) = handles.pools.get(name) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(PoolMetrics::new(&self.families, name));
+        handles.pools.insert(name.into(), Arc::clone(&made));
+        made
+    }
+
+    /// The numbers of a backend, the same ones each time while it is registered or someone holds them.
+    #[must_use]
+    pub fn backend(&self, pool: &str, backend: &str) -> Arc<BackendMetrics> {
+        let mut handles = self.handles();
+        let key: (Arc<str>, Arc<str>) = (pool.into(), backend.into());
+        let made = handles.backends.entry(key);
+        Arc::clone(made.or_insert_with(|| Arc::new(BackendMetrics::new(&self.families, pool, backend))))
+    }
+
+    /// Sets the gauges of these backends and forgets the series of all others that no pipe holds any more.
+    pub fn sync_backends(&self, facts: &[BackendFacts]) {
+        for fact in facts {
+            self.backend(&fact.pool, &fact.backend).set(fact.up, &fact.states, fact.pipes);
+        }
+        let known = |pool: &str, backend: &str| facts.iter().any(|f| &*f.pool == pool && &*f.backend == backend);
+        self.handles().backends.retain(|(pool, backend), handle| {
+            let keep = known(pool, backend) || Arc::strong_count(handle) > 1;
+            if !keep {
+                handle.forget(&self.families);
+            }
+            keep
+        });
+    }
+
+    /// Forgets the series of routes and pools that are not in these lists and that no pipe holds any more.
+    pub fn sync_config(&self, routes: &[&str], pools: &[&str]) {
+        let mut handles = self.handles();
+        handles.routes.retain(|name, handle| {
+            let keep = routes.contains(&&**name) || Arc::strong_count(handle) > 1 || &**name == NO_ROUTE;
+            if !keep {
+                self.families.forget_label("route", name);
+            }
+            keep
+        });
+        handles.pools.retain(|name, handle| {
+            let keep = pools.contains(&&**name) || Arc::strong_count(handle) > 1;
+            if !keep {
+                self.families.forget_label("pool", name);
+            }
+            keep
+        });
+    }
+
+    /// Every route that has numbers, sorted by name.
+    #[must_use]
+    pub fn routes(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {
+        let handles = self.handles();
+        let mut routes: Vec<_> = handles.routes.iter().map(|(name, r)| (Arc::clone(name), Arc::clone(r))).collect();
+        routes.sort_by(|a, b| a.0.cmp(&b.0));
+        routes
+    }
+
+    /// Every pool that has numbers, sorted by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<(Arc<str>, Arc<PoolMetrics>)> {
+        let handles = self.handles();
+        let mut pools: Vec<_> = handles.pools.iter().map(|(name, p)| (Arc::clone(name), Arc::clone(p))).collect();
+        pools.sort_by(|a, b| a.0.cmp(&b.0));
+        pools
+    }
+
+    /// Counts an accepted connection, and keeps it in the gauge until the guard goes.
+    #[must_use]
+    pub fn connection(&self, listener: ListenerLabel) -> GaugeGuard {
+        self.connection_result(listener, ConnectionResult::Accepted);
+        GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
+    }
+
+    /// Counts what became of a connection; [`Metrics::connection`] counts the accepted ones itself.
+    pub fn connection_result(&self, listener: ListenerLabel, result: ConnectionResult) {
+        self.families.connections_total.with_label_values(&[listener.as_str(), result.as_str()]).inc();
+    }
+
+    /// Exports the task count of a runtime under `name`.
+    pub fn watch_runtime(&self, name: &'static str, handle: tokio::runtime::Handle) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push((name, handle));
+    }
+
+    /// The Prometheus text of everything, with the process's own numbers read now.
+    #[must_use]
+    pub fn render(&self) -> String {
+        self.refresh_process();
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be encoded");
+        }
+        String::from_utf8(text).unwrap_or_default()
+    }
+
+    /// Reads the process's own numbers into their gauges.
+    pub fn refresh_process(&self) {
+        let families = &self.families;
+        let usage = process::Usage::read();
+        let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        families.process_resident_memory_bytes.set(gauge(usage.rss_bytes));
+        families.process_virtual_memory_bytes.set(gauge(usage.virtual_bytes));
+        families.process_open_fds.set(gauge(usage.open_fds));
+        families.process_max_fds.set(gauge(usage.max_fds));
+        families.process_threads.set(gauge(usage.threads));
+        families.process_start_time_seconds.set(process::start_time_seconds());
+        let counted = families.process_cpu_seconds_total.get();
+        families.process_cpu_seconds_total.inc_by((usage.cpu_seconds - counted).max(0.0));
+        families.memory_bytes.with_label_values(&["rss"]).set(gauge(usage.rss_bytes));
+        let replay = self.replay_bytes_up.get() + self.replay_bytes_down.get();
+        families.memory_bytes.with_label_values(&["replay"]).set(replay);
+        self.refresh_runtimes();
+    }
+
+    fn refresh_runtimes(&self) {
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tasks: HashMap<&'static str, i64> = HashMap::new();
+        for (name, handle) in runtimes.iter() {
+            *tasks.entry(name).or_default() += i64::try_from(handle.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
+        }
+        for (name, tasks) in tasks {
+            self.families.runtime_tasks.with_label_values(&[name]).set(tasks);
+        }
+    }
+
+    fn handles(&self) -> MutexGuard<'_, Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let family = made.expect("names and labels of families are valid constants");
+    registry.register(Box::new(family.clone())).expect("each family is registered once");
+    family
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The numbers of one route, pool or backend, resolved once and then only added to.
+
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::Families;
+use super::labels::{
+    BackendStateLabel, ConnectResult, DropReason, EjectReason, InterruptReason, LossReason, OverflowLabel, PipeState,
+    ReattachResult, Side, close_code, status_code,
+};
+
+/// What a route counts; a pipe holds it for life.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    name: String,
+    families: Families,
+    /// From client to backend.
+    pub up: LaneMetrics,
+    /// From backend to client.
+    pub down: LaneMetrics,
+    /// Pipes opened.
+    pub pipes_total: IntCounter,
+    /// Seconds from a handshake's head to our 101.
+    pub handshake_seconds: Histogram,
+    /// Seconds that closed pipes lived.
+    pub pipe_seconds: Histogram,
+    pipes: [IntGauge; PipeState::ALL.len()],
+    overflows: [IntCounter; OverflowLabel::ALL.len()],
+}
+
+/// What one lane of a route counts.
+#[derive(Debug)]
+pub struct LaneMetrics {
+    /// Whole messages relayed to their receiver for the first time.
+    pub messages: IntCounter,
+    /// Their payload bytes.
+    pub bytes: IntCounter,
+    /// Messages sent again after a reattach.
+    pub replayed: IntCounter,
+    /// Messages sent but unconfirmed when their receiver was lost.
+    pub in_doubt: IntCounter,
+    /// Times the sender was not read for lack of room.
+    pub read_paused: IntCounter,
+    lost: [IntCounter; LossReason::ALL.len()],
+    dropped: [IntCounter; DropReason::ALL.len()],
+}
+
+impl LaneMetrics {
+    fn new(families: &Families, route: &str, lane: &str) -> Self {
+        let labels = [route, lane];
+        Self {
+            messages: families.messages_total.with_label_values(&labels),
+            bytes: families.message_bytes_total.with_label_values(&labels),
+            replayed: families.replayed_messages_total.with_label_values(&labels),
+            in_doubt: families.in_doubt_messages_total.with_label_values(&labels),
+            read_paused: families.read_paused_total.with_label_values(&labels),
+            lost: LossReason::ALL
+                .map(|reason| families.lost_messages_total.with_label_values(&[route, lane, reason.as_str()])),
+            dropped: DropReason::ALL
+                .map(|reason| families.dropped_messages_total.with_label_values(&[route, lane, reason.as_str()])),
+        }
+    }
+
+    /// The counter of messages given up for `reason`.
+    #[must_use]
+    pub fn lost(&self, reason: LossReason) -> &IntCounter {
+        &self.lost[reason as usize]
+    }
+
+    /// The counter of messages dropped on purpose for `reason`.
+    #[must_use]
+    pub fn dropped(&self, reason: DropReason) -> &IntCounter {
+        &self.dropped[reason as usize]
+    }
+
+    /// Messages given up, whatever the reason.
+    #[must_use]
+    pub fn lost_total(&self) -> u64 {
+        self.lost.iter().map(IntCounter::get).sum()
+    }
+
+    /// Messages dropped, whatever the reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(IntCounter::get).sum()
+    }
+}
+
+impl RouteMetrics {
+    pub(super) fn new(families: &Families, name: &str) -> Self {
+        Self {
+            up: LaneMetrics::new(families, name, "up"),
+            down: LaneMetrics::new(families, name, "down"),
+            pipes_total: families.pipes_total.with_label_values(&[name]),
+            handshake_seconds: families.handshake_duration_seconds.with_label_values(&[name]),
+            pipe_seconds: families.pipe_duration_seconds.with_label_values(&[name]),
+            pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
+            overflows: OverflowLabel::ALL
+                .map(|policy| families.replay_overflows_total.with_label_values(&[name, policy.as_str()])),
+            families: families.clone(),
+            name: name.into(),
+        }
+    }
+
+    /// Counts the answer to a handshake.
+    pub fn handshake(&self, status: u16) {
+        self.families.handshakes_total.with_label_values(&[&*self.name, status_code(status)]).inc();
+    }
+
+    /// Counts a pipe as opened, and keeps it in the gauge of its state until the value returned goes.
+    #[must_use]
+    pub fn open_pipe(&self, state: PipeState) -> PipeGauge {
+        self.pipes_total.inc();
+        let gauges = self.pipes.clone();
+        gauges[state as usize].inc();
+        PipeGauge { gauges, state }
+    }
+
+    /// Counts the end of a pipe: by whom, and with what code the client was told.
+    pub fn pipe_closed(&self, side: Side, code: u16) {
+        self.families.pipe_closes_total.with_label_values(&[&*self.name, side.as_str(), close_code(code)]).inc();
+    }
+
+    /// The counter of full replay buffers.
+    #[must_use]
+    pub fn overflow(&self, policy: OverflowLabel) -> &IntCounter {
+        &self.overflows[policy as usize]
+    }
+
+    /// Live pipes in this state.
+    #[must_use]
+    pub fn pipes(&self, state: PipeState) -> i64 {
+        self.pipes[state as usize].get()
+    }
+}
+
+/// One live pipe in the gauges of its route: moving it moves the gauges, dropping it takes it out.
+#[derive(Debug)]
+pub struct PipeGauge {
+    gauges: [IntGauge; PipeState::ALL.len()],
+    state: PipeState,
+}
+
+impl PipeGauge {
+    /// The state that the pipe is counted in.
+    #[must_use]
+    pub const fn state(&self) -> PipeState {
+        self.state
+    }
+
+    /// Counts the pipe in another state from now on.
+    pub fn set(&mut self, state: PipeState) {
+        self.gauges[self.state as usize].dec();
+        self.gauges[state as usize].inc();
+        self.state = state;
+    }
+}
+
+impl Drop for PipeGauge {
+    fn drop(&mut self) {
+        self.gauges[self.state as usize].dec();
+    }
+}
+
+/// Counts one thing as live until it is dropped.
+#[derive(Debug)]
+pub struct GaugeGuard(IntGauge);
+
+impl GaugeGuard {
+    /// Adds one to `gauge` until the guard is dropped.
+    #[must_use]
+    pub fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for GaugeGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// What a pool counts.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    /// Seconds from an interruption to the next backend's 101.
+    pub reattach_seconds: Histogram,
+    /// Seconds from a dial to the backend's 101.
+    pub connect_seconds: Histogram,
+    /// Leases not renewed in time.
+    pub leases_expired: IntCounter,
+    interruptions: [IntCounter; InterruptReason::ALL.len()],
+    reattach: [IntCounter; ReattachResult::ALL.len()],
+    ejections: [IntCounter; EjectReason::ALL.len()],
+}
+
+impl PoolMetrics {
+    pub(super) fn new(families: &Families, name: &str) -> Self {
+        Self {
+            reattach_seconds: families.reattach_duration_seconds.with_label_values(&[name]),
+            connect_seconds: families.backend_connect_duration_seconds.with_label_values(&[name]),
+            leases_expired: families.leases_expired_total.with_label_values(&[name]),
+            interruptions: InterruptReason::ALL
+                .map(|reason| families.interruptions_total.with_label_values(&[name, reason.as_str()])),
+            reattach: ReattachResult::ALL
+                .map(|result| families.reattach_total.with_label_values(&[name, result.as_str()])),
+            ejections: EjectReason::ALL
+                .map(|reason| families.backend_ejections_total.with_label_values(&[name, reason.as_str()])),
+        }
+    }
+
+    /// The counter of backend legs lost for `reason`.
+    #[must_use]
+    pub fn interrupted(&self, reason: InterruptReason) -> &IntCounter {
+        &self.interruptions[reason as usize]
+    }
+
+    /// The counter of interruptions that ended so.
+    #[must_use]
+    pub fn reattach(&self, result: ReattachResult) -> &IntCounter {
+        &self.reattach[result as usize]
+    }
+
+    /// The counter of backends put aside for `reason`.
+    #[must_use]
+    pub fn ejected(&self, reason: EjectReason) -> &IntCounter {
+        &self.ejections[reason as usize]
+    }
+
+    /// Backend legs lost, whatever the reason.
+    #[must_use]
+    pub fn interruptions_total(&self) -> u64 {
+        self.interruptions.iter().map(IntCounter::get).sum()
+    }
+}
+
+/// What a backend counts; its series go when it goes.
+#[derive(Debug)]
+pub struct BackendMetrics {
+    pool: String,
+    backend: String,
+    up: IntGauge,
+    states: [IntGauge; BackendStateLabel::ALL.len()],
+    pipes: IntGauge,
+    connects: [IntCounter; ConnectResult::ALL.len()],
+}
+
+impl BackendMetrics {
+    pub(super) fn new(families: &Families, pool: &str, backend: &str) -> Self {
+        Self {
+            up: families.backend_up.with_label_values(&[pool, backend]),
+            states: BackendStateLabel::ALL
+                .map(|state| families.backend_state.with_label_values(&[pool, backend, state.as_str()])),
+            pipes: families.backend_pipes.with_label_values(&[pool, backend]),
+            connects: ConnectResult::ALL
+                .map(|result| families.backend_connects_total.with_label_values(&[pool, backend, result.as_str()])),
+            pool: pool.into(),
+            backend: backend.into(),
+        }
+    }
+
+    /// The counter of dials that ended so.
+    #[must_use]
+    pub fn connect(&self, result: ConnectResult) -> &IntCounter {
+        &self.connects[result as usize]
+    }
+
+    /// Dials that did not end in an attach.
+    #[must_use]
+    pub fn connect_failures(&self) -> u64 {
+        let attached = self.connects[ConnectResult::Attached as usize].get();
+        self.connects.iter().map(IntCounter::get).sum::<u64>() - attached
+    }
+
+    pub(super) fn set(&self, up: bool, states: &[BackendStateLabel], pipes: u64) {
+        self.up.set(i64::from(up));
+        for state in BackendStateLabel::ALL {
+            self.states[state as usize].set(i64::from(states.contains(&state)));
+        }
+        self.pipes.set(i64::try_from(pipes).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn forget(&self, families: &Families) {
+        let labels = [&*self.pool, &*self.backend];
+        // A series that is gone already is as good as one removed.
+        let _ = families.backend_up.remove_label_values(&labels);
+        let _ = families.backend_pipes.remove_label_values(&labels);
+        for state in BackendStateLabel::ALL {
+            let _ = families.backend_state.remove_label_values(&[labels[0], labels[1], state.as_str()]);
+        }
+        for result in ConnectResult::ALL {
+            let _ = families.backend_connects_total.remove_label_values(&[labels[0], labels[1], result.as_str()]);
+        }
+    }
+}
