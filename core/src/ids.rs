@@ -13,6 +13,12 @@ impl PipeId {
         Self(bytes)
     }
 
+    /// Which of `count` parts of a table the id belongs to.
+    #[must_use]
+    pub const fn shard(self, count: usize) -> usize {
+        self.0[0] as usize % count
+    }
+
     /// The id that prints as `text`; `None` unless it is exactly one id's canonical form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -1,0 +1,329 @@
+//! The live pipes, as the rest of the process sees them.
+//!
+//! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
+//! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use futures_util::task::AtomicWaker;
+use holdline_core::close::CloseFrame;
+use holdline_core::ids::{BackendKey, PipeId};
+use holdline_core::pipe::{EndedBy, LaneView, PipeState, PipeView};
+use tokio::sync::watch;
+
+use crate::backends::Leave;
+use crate::routes::Route;
+
+/// Commands that wait for one pipe at most; the next one is refused.
+pub const COMMANDS_MAX: usize = 16;
+
+/// An order to one pipe.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Move to another worker in good order.
+    Reattach,
+    /// Leave this backend, in the way that its operator wishes.
+    Leave(BackendKey, Leave),
+    /// Close the client.
+    Close(EndedBy, CloseFrame),
+}
+
+/// One lane's numbers, in messages and bytes.
+#[derive(Debug, Default)]
+pub struct LaneNumbers {
+    /// Last message that came in whole.
+    pub accepted: AtomicU64,
+    /// Last message handed on whole.
+    pub sent: AtomicU64,
+    /// Last message confirmed.
+    pub confirmed: AtomicU64,
+    /// Bytes of the messages held.
+    pub buffered_bytes: AtomicU64,
+    /// Messages that were in doubt in all interruptions together.
+    pub in_doubt: AtomicU64,
+    /// Messages given up.
+    pub lost: AtomicU64,
+    /// Messages that made way for newer ones.
+    pub dropped: AtomicU64,
+    /// Whether a confirmation means no more than that the bytes were written.
+    written_only: AtomicU8,
+}
+
+impl LaneNumbers {
+    fn publish(&self, view: &LaneView) {
+        self.accepted.store(view.accepted.0, Relaxed);
+        self.sent.store(view.sent.0, Relaxed);
+        self.confirmed.store(view.confirmed.0, Relaxed);
+        self.buffered_bytes.store(view.buffered_bytes as u64, Relaxed);
+        self.in_doubt.store(view.in_doubt, Relaxed);
+        self.lost.store(view.lost, Relaxed);
+        self.dropped.store(view.dropped, Relaxed);
+        self.written_only.store(u8::from(view.level == holdline_core::barrier::Level::Written), Relaxed);
+    }
+
+    /// What a confirmation means on this lane: `written` or `pong`.
+    #[must_use]
+    pub fn level(&self) -> &'static str {
+        if self.written_only.load(Relaxed) == 1 { "written" } else { "pong" }
+    }
+}
+
+/// One live pipe.
+#[derive(Debug)]
+pub struct PipeEntry {
+    /// Its name.
+    pub id: PipeId,
+    /// The route it was opened on.
+    pub route: Arc<Route>,
+    /// Its route key.
+    pub key: Option<String>,
+    /// Its client's address, as the trusted chain tells it.
+    pub client: String,
+    /// When its client was answered.
+    pub opened_at: SystemTime,
+    /// Client to backend.
+    pub up: LaneNumbers,
+    /// Backend to client.
+    pub down: LaneNumbers,
+    /// The last attach ordered; the first is 1.
+    pub attachment: AtomicU64,
+    /// How often a worker was lost.
+    pub interruptions: AtomicU64,
+    /// Memory that the pipe occupies, in bytes.
+    pub memory_bytes: AtomicU64,
+    state: AtomicU8,
+    backend: Mutex<Option<(BackendKey, Arc<str>)>>,
+    commands: Mutex<Vec<Command>>,
+    waker: AtomicWaker,
+}
+
+/// Who a new pipe is.
+#[derive(Debug)]
+pub struct PipeFacts {
+    /// Its name.
+    pub id: PipeId,
+    /// The route it is opened on.
+    pub route: Arc<Route>,
+    /// Its route key.
+    pub key: Option<String>,
+    /// Its client's address.
+    pub client: String,
+}
+
+impl PipeEntry {
+    fn new(facts: PipeFacts) -> Self {
+        Self {
+            id: facts.id,
+            route: facts.route,
+            key: facts.key,
+            client: facts.client,
+            opened_at: SystemTime::now(),
+            up: LaneNumbers::default(),
+            down: LaneNumbers::default(),
+            attachment: AtomicU64::new(1),
+            interruptions: AtomicU64::new(0),
+            memory_bytes: AtomicU64::new(0),
+            state: AtomicU8::new(0),
+            backend: Mutex::new(None),
+            commands: Mutex::new(Vec::new()),
+            waker: AtomicWaker::new(),
+        }
+    }
+
+    /// What the pipe is doing.
+    #[must_use]
+    pub fn state(&self) -> PipeState {
+        PipeState::ALL[usize::from(self.state.load(Relaxed)) % PipeState::ALL.len()]
+    }
+
+    /// The attached backend and its id.
+    #[must_use]
+    pub fn backend(&self) -> Option<(BackendKey, Arc<str>)> {
+        lock(&self.backend).clone()
+    }
+
+    /// Puts an order into the pipe's mailbox and wakes it; false if [`COMMANDS_MAX`] wait there already.
+    pub fn order(&self, command: Command) -> bool {
+        let mut commands = lock(&self.commands);
+        if commands.len() == COMMANDS_MAX {
+            return false;
+        }
+        commands.push(command);
+        drop(commands);
+        self.waker.wake();
+        true
+    }
+
+    /// The orders that wait, oldest first. For the pipe's own task, after it has registered its waker.
+    pub(crate) fn take_orders(&self, waker: &std::task::Waker) -> Vec<Command> {
+        self.waker.register(waker);
+        let mut commands = lock(&self.commands);
+        if commands.is_empty() { Vec::new() } else { std::mem::take(&mut *commands) }
+    }
+
+    pub(crate) fn publish(&self, view: &PipeView, fixed_bytes: usize) {
+        self.up.publish(&view.up);
+        self.down.publish(&view.down);
+        self.attachment.store(view.attachment.0, Relaxed);
+        self.interruptions.store(view.interruptions, Relaxed);
+        self.memory_bytes.store((view.memory_bytes + fixed_bytes) as u64, Relaxed);
+        let state = PipeState::ALL.iter().position(|&state| state == view.state).unwrap_or_default();
+        self.state.store(state as u8, Relaxed);
+    }
+
+    pub(crate) fn set_backend(&self, backend: Option<(BackendKey, Arc<str>)>) {
+        *lock(&self.backend) = backend;
+    }
+}
+
+/// Parts that the registry is split into, so that opening pipes on one thread does not wait for another.
+const SHARDS: usize = 16;
+
+/// All live pipes, and the bytes that they hold together.
+#[derive(Debug)]
+pub struct Pipes {
+    shards: [Mutex<HashMap<PipeId, Arc<PipeEntry>>>; SHARDS],
+    count: watch::Sender<usize>,
+    /// Bytes of messages that all pipes hold.
+    held_bytes: AtomicU64,
+    held_bytes_max: AtomicU64,
+}
+
+impl Pipes {
+    /// An empty registry whose pipes may hold `held_bytes_max` bytes of messages together.
+    #[must_use]
+    pub fn new(held_bytes_max: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            count: watch::Sender::new(0),
+            held_bytes: AtomicU64::new(0),
+            held_bytes_max: AtomicU64::new(held_bytes_max as u64),
+        }
+    }
+
+    fn shard(&self, id: PipeId) -> MutexGuard<'_, HashMap<PipeId, Arc<PipeEntry>>> {
+        lock(&self.shards[id.shard(SHARDS)])
+    }
+
+    /// Adds a pipe; it stays until the guard is dropped.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
+        let entry = Arc::new(PipeEntry::new(facts));
+        self.shard(entry.id).insert(entry.id, entry.clone());
+        self.count.send_modify(|count| *count += 1);
+        Registration { pipes: self.clone(), entry, held_bytes: 0 }
+    }
+
+    /// The pipe called `id`.
+    #[must_use]
+    pub fn get(&self, id: PipeId) -> Option<Arc<PipeEntry>> {
+        self.shard(id).get(&id).cloned()
+    }
+
+    /// Every live pipe, sorted by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<PipeEntry>> {
+        let mut entries: Vec<_> = self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect();
+        entries.sort_unstable_by_key(|entry| entry.id);
+        entries
+    }
+
+    /// How many pipes live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        *self.count.borrow()
+    }
+
+    /// Whether none lives.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until no pipe lives.
+    pub async fn emptied(&self) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.count.subscribe().wait_for(|&count| count == 0).await;
+    }
+
+    /// Tells the pipes of `backend` to leave it.
+    pub fn leave(&self, backend: BackendKey, leave: Leave) {
+        for entry in self.list() {
+            if entry.backend().is_some_and(|(key, _)| key == backend) {
+                entry.order(Command::Leave(backend, leave));
+            }
+        }
+    }
+
+    /// Bytes of messages that all pipes hold.
+    #[must_use]
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Relaxed)
+    }
+
+    /// Bytes of messages that all pipes may hold (`replay.total_bytes_max`).
+    #[must_use]
+    pub fn held_bytes_max(&self) -> u64 {
+        self.held_bytes_max.load(Relaxed)
+    }
+
+    /// Changes what all pipes may hold; those that hold more keep it.
+    pub fn set_held_bytes_max(&self, bytes: usize) {
+        self.held_bytes_max.store(bytes as u64, Relaxed);
+    }
+
+    /// Bytes that pipes may still take in.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.held_bytes_max().saturating_sub(self.held_bytes()) as usize
+    }
+}
+
+/// A pipe's place in the registry; dropping it takes the pipe and what it held out of the books.
+#[derive(Debug)]
+pub struct Registration {
+    pipes: Arc<Pipes>,
+    entry: Arc<PipeEntry>,
+    held_bytes: u64,
+}
+
+impl Registration {
+    /// The pipe's entry.
+    #[must_use]
+    pub const fn entry(&self) -> &Arc<PipeEntry> {
+        &self.entry
+    }
+
+    /// Bytes that pipes may still take in.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.pipes.room()
+    }
+
+    /// Books what the pipe holds now.
+    pub fn hold(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        if bytes > self.held_bytes {
+            self.pipes.held_bytes.fetch_add(bytes - self.held_bytes, Relaxed);
+        } else if bytes < self.held_bytes {
+            self.pipes.held_bytes.fetch_sub(self.held_bytes - bytes, Relaxed);
+        }
+        self.held_bytes = bytes;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.hold(0);
+        self.pipes.shard(self.entry.id).remove(&self.entry.id);
+        self.pipes.count.send_modify(|count| *count -= 1);
+    }
+}
+
+/// A lock whose holder panicked still guards plain numbers: what they say is as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
