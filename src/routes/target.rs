@@ -44,14 +44,15 @@ impl Target {
 
     /// The path and query to ask a backend for.
     ///
-    /// `backend` is the path and query of the backend's URL (`/` means it has none), `alias` what the backend calls the
+    /// `backend` is the path and query of the backend's URL, if it has any, `alias` what the backend calls the
     /// request's key. A `routes.backend_path` decides alone. Without one, a backend URL with a path is taken as it is,
     /// with the client's query unless it has its own; else the backend gets the client's path and query, the key in it
     /// replaced by the alias.
     #[must_use]
-    pub fn for_backend(&self, backend: &str, alias: Option<&str>) -> String {
+    pub fn for_backend(&self, backend: Option<&str>, alias: Option<&str>) -> String {
         match &self.plan {
             Plan::Template(pieces) => self.render(pieces, alias),
+<<<<<<< HEAD
             Plan::Client { path_and_query, .. } if !matches!(backend, "" | "/") => {
                 match path_and_query.split_once('?') {
                     Some((_, query)) if !backend.contains('?') => format!("{backend}?{query}"),
@@ -66,6 +67,17 @@ impl Target {
                     path
                 }
                 (Some(_) | None, Some(_) | None) => path_and_query.clone(),
+=======
+            Plan::Client {
+                path_and_query,
+                key_at,
+            } => match backend {
+                Some(own) => match path_and_query.split_once('?') {
+                    Some((_, query)) if !own.contains('?') => format!("{own}?{query}"),
+                    Some(_) | None => own.to_owned(),
+                },
+                None => with_alias(path_and_query, key_at.as_ref().zip(alias)),
+>>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
             },
         }
     }
@@ -81,6 +93,16 @@ impl Target {
         }
         path
     }
+}
+
+fn with_alias(path_and_query: &str, alias: Option<(&Range<usize>, &str)>) -> String {
+    let Some((at, alias)) = alias else {
+        return path_and_query.to_owned();
+    };
+    let mut path = path_and_query[..at.start].to_owned();
+    encode_into(&mut path, alias);
+    path.push_str(&path_and_query[at.end..]);
+    path
 }
 
 impl Plan {

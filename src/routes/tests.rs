@@ -81,8 +81,17 @@ fn key_of(spec: RouteSpec, uri: &str, headers: &[(&str, &str)]) -> Option<String
 }
 
 fn asked(spec: RouteSpec, uri: &str, backend: &str, alias: Option<&str>) -> String {
+<<<<<<< HEAD
     let found = table(vec![spec]).find(None, &parts(uri, &[("x-device", "a/b c")])).expect("a route");
     found.target.for_backend(backend, alias)
+=======
+    let found = table(vec![spec])
+        .find(None, &parts(uri, &[("x-device", "a/b c")]))
+        .expect("a route");
+    found
+        .target
+        .for_backend(Some(backend).filter(|path| *path != "/"), alias)
+>>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
 }
 
 fn refused(spec: RouteSpec) -> (&'static str, String) {
@@ -216,10 +225,16 @@ fn two_routes_for_the_same_thing_are_refused() {
 
 #[test]
 fn without_a_template_the_backend_gets_the_clients_path_and_query() {
+<<<<<<< HEAD
     for backend in ["", "/"] {
         assert_eq!(asked(spec("r", "/{*p}"), "/a%20b//c?x=1&y", backend, None), "/a%20b//c?x=1&y");
         assert_eq!(asked(spec("r", "/{*p}"), "/a?", backend, None), "/a?");
     }
+=======
+    let asked = |uri| asked(spec("r", "/{*p}"), uri, "/", None);
+    assert_eq!(asked("/a%20b//c?x=1&y"), "/a%20b//c?x=1&y");
+    assert_eq!(asked("/a?"), "/a?");
+>>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
 }
 
 #[test]

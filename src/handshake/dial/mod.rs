@@ -1,0 +1,177 @@
+//! The backend side of a handshake: connect, ask for an upgrade, judge the answer.
+//!
+//! Written by hand over httparse, so that header names keep the case that old peers look for and the socket comes out
+//! bare. Invariant: a [`Dialed`] is a correct RFC 6455 section 4.1 answer without extensions; everything else is a
+//! [`DialError`] that knows whose fault it is. A dial ends within its [`DialTimeouts`].
+
+mod answer;
+mod connect;
+mod error;
+mod refused_body;
+mod stream;
+mod tls;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use tokio::io::AsyncWriteExt;
+
+pub use answer::HEAD_BYTES_MAX;
+pub use connect::connect;
+pub use error::{ConnectError, ConnectFailure, DialError};
+pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
+pub use stream::BackendStream;
+pub use tls::{TlsClient, TlsPeer};
+
+use super::accept::accept_key;
+use super::forward::write_line;
+use answer::Expected;
+
+/// One attempt to attach a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct Dial<'a> {
+    /// Addresses to try in their order, already checked against the allowed networks.
+    pub addresses: &'a [SocketAddr],
+    /// What to verify if the backend is `wss://`; `None` for `ws://`.
+    pub tls: Option<TlsPeer<'a>>,
+    /// The `Host` to send: [`backend_host`](super::forward::backend_host).
+    pub host: &'a str,
+    /// Path and query to ask for: [`Target::for_backend`](crate::routes::Target::for_backend).
+    pub path: &'a str,
+    /// The client's headers: [`upgrade_head_lines`](super::forward::upgrade_head_lines).
+    pub head_lines: &'a [u8],
+    /// Subprotocols to offer.
+    pub protocols: &'a [String],
+    /// What the answer may pick of them.
+    pub expected: ExpectedProtocol<'a>,
+    /// `Holdline-*` headers of this attach.
+    pub attach: &'a [(&'a str, String)],
+    /// Bounds of the attempt.
+    pub timeouts: DialTimeouts,
+}
+
+/// Which subprotocol a backend may pick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExpectedProtocol<'a> {
+    /// Any that was offered, or none: a first attach.
+    Offered,
+    /// Exactly what the first backend picked: a reattach.
+    Exactly(Option<&'a str>),
+}
+
+/// How long the parts of a dial may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DialTimeouts {
+    /// All addresses together, TLS handshake included.
+    pub connect: Duration,
+    /// From the connection to the end of the answer's head.
+    pub handshake: Duration,
+}
+
+impl Default for DialTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            handshake: Duration::from_secs(10),
+        }
+    }
+}
+
+/// An upgraded connection to a backend.
+#[derive(Debug)]
+pub struct Dialed {
+    /// The socket.
+    pub stream: BackendStream,
+    /// What was read beyond the head: the backend's first frames.
+    pub leftover: Bytes,
+    /// The subprotocol it picked.
+    pub protocol: Option<String>,
+    /// What it says about this pipe's state.
+    pub resume: Option<HoldlineResume>,
+    /// What goes back to the client with our 101: `Set-Cookie` and other end-to-end headers.
+    pub headers: HeaderMap,
+}
+
+/// A backend's `Holdline-Resume` (PROTOCOL section 6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HoldlineResume {
+    /// It has the pipe's state up to this sequence number.
+    Ok {
+        /// The last message it has.
+        rx: u64,
+    },
+    /// It has no state.
+    New,
+    /// It wants the pipe to attach elsewhere.
+    Refuse,
+}
+
+/// Upgrades one backend.
+///
+/// # Errors
+/// Each way in which this backend is not attached; see [`DialError`].
+pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
+    let mut stream = connect(dial.addresses, dial.tls, dial.timeouts.connect).await?;
+    let key = STANDARD.encode(rand::random::<[u8; 16]>());
+    let request = head(&dial, &key);
+    let exchange = async {
+        stream
+            .write_all(&request)
+            .await
+            .map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        stream
+            .flush()
+            .await
+            .map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        answer::read(&mut stream).await
+    };
+    let head = tokio::time::timeout(dial.timeouts.handshake, exchange)
+        .await
+        .map_err(|_| DialError::HandshakeTimeout)??;
+    let accept = accept_key(&key);
+    answer::judge(
+        head,
+        stream,
+        &Expected {
+            accept: &accept,
+            offered: dial.protocols,
+            protocol: dial.expected,
+        },
+    )
+}
+
+/// The request's head; our own handshake first, so that a peer that reads only so much finds it.
+fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
+    let mut head = Vec::with_capacity(512 + dial.path.len() + dial.head_lines.len());
+    head.extend_from_slice(b"GET ");
+    head.extend_from_slice(dial.path.as_bytes());
+    head.extend_from_slice(b" HTTP/1.1\r\n");
+    write_line(&mut head, "host", dial.host.as_bytes());
+    write_line(&mut head, "upgrade", b"websocket");
+    write_line(&mut head, "connection", b"Upgrade");
+    write_line(&mut head, "sec-websocket-version", b"13");
+    write_line(&mut head, "sec-websocket-key", key.as_bytes());
+    if !dial.protocols.is_empty() {
+        write_line(
+            &mut head,
+            "sec-websocket-protocol",
+            dial.protocols.join(", ").as_bytes(),
+        );
+    }
+    head.extend_from_slice(dial.head_lines);
+    for (name, value) in dial.attach {
+        // A value that could break out of its line stays away: ids and counts never do.
+        if HeaderValue::from_str(value).is_ok() {
+            write_line(&mut head, &name.to_ascii_lowercase(), value.as_bytes());
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+#[cfg(test)]
+mod tests;

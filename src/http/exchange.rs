@@ -1,0 +1,181 @@
+//! One request to one backend, up to the head of its answer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+
+use super::connections::{Connections, Lease};
+use super::request_body::{Progress, RequestBody};
+use crate::blame::Blame;
+use crate::handshake::dial::{ConnectError, TlsPeer, connect};
+use crate::handshake::refusal::Refusal;
+
+/// How long the parts of an exchange may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpTimeouts {
+    /// All addresses together, TLS handshake included.
+    pub connect: Duration,
+    /// From the last byte of the request's body to the head of the answer; a body that stands still ends it too.
+    pub answer: Duration,
+}
+
+impl Default for HttpTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            answer: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Where a backend is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer<'a> {
+    /// Addresses to try in their order, already checked against the allowed networks.
+    pub addresses: &'a [SocketAddr],
+    /// What to verify if the backend is `wss://`.
+    pub tls: Option<TlsPeer<'a>>,
+    /// Its scheme and authority: what connections are kept under.
+    pub name: &'a str,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// No connection: nothing was sent.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A kept connection ended without an answer: closed by the backend while it waited, most likely.
+    #[error("a kept connection ended")]
+    Stale,
+    /// The connection ended before the head of an answer.
+    #[error("the backend went away before it answered")]
+    Lost(#[source] hyper::Error),
+    /// What came is not HTTP, or an upgrade that nobody asked for.
+    #[error("the backend's answer is malformed")]
+    Malformed,
+    /// The request went wrong on the client's side.
+    #[error("the client's request ended early")]
+    Client,
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The client stopped sending.
+    #[error("the request's body stood still")]
+    Stalled,
+}
+
+impl ExchangeError {
+    /// Whose fault it is.
+    #[must_use]
+    pub const fn blame(&self) -> Blame {
+        match self {
+            Self::Connect(error) => error.kind.blame(),
+            Self::Stale | Self::Lost(_) | Self::Malformed | Self::Timeout => Blame::Backend,
+            Self::Client | Self::Stalled => Blame::Client,
+        }
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::Connect(error) => error.kind.refusal(),
+            Self::Stale | Self::Lost(_) => Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "backend-lost",
+                "the backend went away before it answered",
+            ),
+            Self::Malformed => Refusal::new(
+                StatusCode::BAD_GATEWAY,
+                "backend-answer",
+                "the backend's answer is not valid HTTP",
+            ),
+            Self::Timeout => Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "backend-timeout",
+                "the backend did not answer in time",
+            ),
+            Self::Client => Refusal::new(
+                StatusCode::BAD_REQUEST,
+                "request-body",
+                "the request's body ended early",
+            ),
+            Self::Stalled => Refusal::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "request-body",
+                "the request's body stood still for too long",
+            ),
+        }
+    }
+}
+
+/// Sends `request` and waits for the head of its answer; a kept connection is used if `may_reuse`.
+pub(super) async fn exchange(
+    connections: &Connections,
+    peer: Peer<'_>,
+    request: Request<RequestBody>,
+    may_reuse: bool,
+    timeouts: &HttpTimeouts,
+) -> Result<(Response<Incoming>, Lease), ExchangeError> {
+    let kept = if may_reuse {
+        connections.reuse(peer.name)
+    } else {
+        None
+    };
+    let reused = kept.is_some();
+    let mut lease = match kept {
+        Some(lease) => lease,
+        None => {
+            let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
+            connections
+                .adopt(peer.name, stream)
+                .await
+                .map_err(ExchangeError::Lost)?
+        }
+    };
+    let progress = match request.body() {
+        RequestBody::Empty => None,
+        RequestBody::Streamed(_, progress) => Some(progress.clone()),
+    };
+    let Some(sender) = lease.sender() else {
+        return Err(ExchangeError::Stale);
+    };
+    let answer = sender.send_request(request);
+    let answer = tokio::select! {
+        answer = answer => answer,
+        error = overdue(progress, timeouts.answer) => return Err(error),
+    };
+    match answer {
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            Err(ExchangeError::Malformed)
+        }
+        Ok(answer) => Ok((answer, lease)),
+        Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
+        Err(error) if error.is_user() => Err(ExchangeError::Client),
+        Err(_) if reused => Err(ExchangeError::Stale),
+        Err(error) => Err(ExchangeError::Lost(error)),
+    }
+}
+
+/// Ends when the answer is overdue; as long as the body moves, it is not.
+async fn overdue(progress: Option<Progress>, patience: Duration) -> ExchangeError {
+    let Some(progress) = progress else {
+        tokio::time::sleep(patience).await;
+        return ExchangeError::Timeout;
+    };
+    loop {
+        let deadline = progress.moved_at() + patience;
+        if deadline <= Instant::now() {
+            return if progress.has_ended() {
+                ExchangeError::Timeout
+            } else {
+                ExchangeError::Stalled
+            };
+        }
+        sleep_until(deadline).await;
+    }
+}
