@@ -1,13 +1,15 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
-//! In reading order: `spec` (the vocabulary), `url` and `networks` (what an address may be), `facts` (what is told to
-//! others), `registry` (the tables), `writes` (what workers and operators change), `reserve` (what pipes ask), `views`
-//! (how it reads), `keeper` (probes, leases and deadlines), `probe` and `tls` (what a probe does).
+//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
+//! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
+//! operators change), `reserve` (what pipes ask), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! `probe` and `tls` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
 //! across an await and never while a callback runs. Nothing here polls: pipes wait for a pool's generation, the keeper
 //! waits for its next deadline.
 
+mod configured;
 mod facts;
 mod keeper;
 mod networks;
@@ -20,6 +22,7 @@ mod url;
 mod views;
 mod writes;
 
+pub use configured::SetupError;
 pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
