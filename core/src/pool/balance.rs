@@ -1,18 +1,36 @@
 //! Which of several candidates gets the next pipe: one function per way of balancing, none of which allocates.
 //!
 //! Candidates are eligible, serve the key, are not full and not excluded. The avoided backend is a candidate only if
-//! there is no other.
+//! there is no other, the preferred one is picked if it is a candidate.
 
 use super::{Backend, Choose, NoCandidate};
 use crate::settings::Balance;
 
+/// What it takes for a backend not to be full.
+#[derive(Clone, Copy)]
+pub(super) enum Room {
+    /// Fewer pipes than its own limit or, if it has none, than this one of its pool; zero is no limit.
+    Below(u32),
+    /// Nothing: the asker needs no place.
+    Any,
+}
+
+impl Room {
+    const fn is_in(self, backend: &Backend) -> bool {
+        match self {
+            Self::Below(pool_limit) => !backend.is_full(pool_limit),
+            Self::Any => true,
+        }
+    }
+}
+
 pub(super) fn pick<'a>(
     backends: &'a mut [Backend],
     balance: Balance,
-    pool_limit: u32,
+    room: Room,
     ask: &Choose<'_>,
 ) -> Result<&'a mut Backend, NoCandidate> {
-    let filter = Filter { pool_limit, ask, avoiding: true };
+    let filter = Filter { room, ask, avoiding: true };
     let filter = if backends.iter().any(|backend| filter.admits(backend)) {
         filter
     } else {
@@ -20,6 +38,10 @@ pub(super) fn pick<'a>(
     };
     if !backends.iter().any(|backend| filter.admits(backend)) {
         return Err(backends.iter().map(|backend| filter.hindrance(backend)).max().unwrap_or(NoCandidate::Empty));
+    }
+    let preferred = filter.candidates(backends).find(|(_, backend)| Some(backend.key()) == ask.prefer);
+    if let Some((index, _)) = preferred {
+        return Ok(&mut backends[index]);
     }
     let index = match (balance, ask.key) {
         (Balance::RoundRobin, _) => round_robin(backends, &filter),
@@ -31,7 +53,7 @@ pub(super) fn pick<'a>(
 }
 
 struct Filter<'a> {
-    pool_limit: u32,
+    room: Room,
     ask: &'a Choose<'a>,
     avoiding: bool,
 }
@@ -40,7 +62,7 @@ impl Filter<'_> {
     fn admits(&self, backend: &Backend) -> bool {
         backend.serves().takes(self.ask.key)
             && backend.is_eligible()
-            && !backend.is_full(self.pool_limit)
+            && self.room.is_in(backend)
             && !self.ask.exclude.contains(&backend.key())
             && !(self.avoiding && self.ask.avoid == Some(backend.key()))
     }
@@ -51,7 +73,7 @@ impl Filter<'_> {
             NoCandidate::NoOwner
         } else if !backend.is_eligible() {
             NoCandidate::NotEligible
-        } else if backend.is_full(self.pool_limit) {
+        } else if !self.room.is_in(backend) {
             NoCandidate::Full
         } else {
             NoCandidate::Excluded

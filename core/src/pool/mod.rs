@@ -22,6 +22,7 @@ use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};
 use crate::ids::BackendKey;
 use crate::settings::Balance;
 use crate::time::{Time, earliest};
+use balance::Room;
 use std::sync::Arc;
 
 /// What an operator decides about a pool.
@@ -44,6 +45,8 @@ pub struct Choose<'a> {
     pub exclude: &'a [BackendKey],
     /// A backend taken only if there is no other: the one that a drained pipe comes from.
     pub avoid: Option<BackendKey>,
+    /// A backend taken if it is among the candidates, whatever the balance: the one that has the key's session.
+    pub prefer: Option<BackendKey>,
     /// A fresh random number, which breaks ties.
     pub random: u64,
 }
@@ -164,9 +167,33 @@ impl Pool {
     /// The reason why there is none now.
     pub fn choose(&mut self, ask: &Choose<'_>) -> Result<Chosen, NoCandidate> {
         let limit = self.settings.max_pipes_per_backend;
-        let picked = balance::pick(&mut self.backends, self.settings.balance, limit, ask)?;
+        let picked = balance::pick(&mut self.backends, self.settings.balance, Room::Below(limit), ask)?;
         picked.reserve();
         Ok(Chosen { key: picked.key(), alias: ask.key.and_then(|key| picked.serves().alias(key)) })
+    }
+
+    /// Picks a backend for one plain request, which takes no place on it, so that a full backend will do.
+    ///
+    /// The preferred one will also do while it drains or rests, as long as it has pipes and is not known to be down:
+    /// the key's session is still there.
+    ///
+    /// # Errors
+    /// The reason why there is none now.
+    pub fn choose_request(&mut self, ask: &Choose<'_>) -> Result<Chosen, NoCandidate> {
+        let holds_session = |backend: &&Backend| {
+            Some(backend.key()) == ask.prefer
+                && backend.serves().takes(ask.key)
+                && backend.pipes() > 0
+                && backend.health() != Health::Down
+                && backend.admin() != AdminState::Maint
+                && !ask.exclude.contains(&backend.key())
+        };
+        let key = match self.backends.iter().find(holds_session) {
+            Some(backend) => backend.key(),
+            None => balance::pick(&mut self.backends, self.settings.balance, Room::Any, ask)?.key(),
+        };
+        let serves = self.get(key).map(Backend::serves);
+        Ok(Chosen { key, alias: serves.zip(ask.key).and_then(|(serves, key)| serves.alias(key)) })
     }
 
     /// Gives a reserved place back; `None` if the backend is gone, which is no error.
