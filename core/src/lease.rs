@@ -37,13 +37,15 @@ pub struct Lease {
     length: Duration,
     renewed: Time,
     expired: Option<Time>,
+    /// Whether its end was acted on; nothing more is to come of it then but a renewal.
+    gone: bool,
 }
 
 impl Lease {
     /// A live lease of `length` from `now`.
     #[must_use]
     pub const fn new(length: Duration, now: Time) -> Self {
-        Self { length, renewed: now, expired: None }
+        Self { length, renewed: now, expired: None, gone: false }
     }
 
     /// How long it lasts without a renewal.
@@ -73,6 +75,7 @@ impl Lease {
     /// Starts it anew; true if it had expired.
     pub fn renew(&mut self, now: Time) -> bool {
         self.renewed = now;
+        self.gone = false;
         self.expired.take().is_some()
     }
 
@@ -93,10 +96,17 @@ impl Lease {
         self.expired.get_or_insert(now);
     }
 
-    /// When an expired one's backend is to be removed.
+    /// When an expired one's backend is to be removed, unless that was acted on.
     #[must_use]
     pub fn gone_at(&self) -> Option<Time> {
-        self.expired.map(|at| at + EXPIRED_GRACE)
+        self.expired.map(|at| at + EXPIRED_GRACE).filter(|_| !self.gone)
+    }
+
+    /// True once: when the time to remove an expired one's backend has come.
+    pub fn take_gone(&mut self, now: Time) -> bool {
+        let due = self.gone_at().is_some_and(|at| now >= at);
+        self.gone |= due;
+        due
     }
 }
 

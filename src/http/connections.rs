@@ -68,11 +68,7 @@ impl Connections {
         let waiting = idle.get_mut(backend)?;
         while let Some(Idle { connection, since }) = waiting.pop() {
             if since.elapsed() < IDLE_TIMEOUT && connection.sender.is_ready() {
-                return Some(Lease {
-                    connection: Some(connection),
-                    backend: backend.to_owned(),
-                    home: self.clone(),
-                });
+                return Some(Lease { connection: Some(connection), backend: backend.to_owned(), home: self.clone() });
             }
         }
         None
@@ -80,33 +76,22 @@ impl Connections {
 
     /// Speaks HTTP/1.1 on a new connection.
     pub async fn adopt(&self, backend: &str, stream: BackendStream) -> hyper::Result<Lease> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(READ_BYTES_MAX)
-            .handshake(TokioIo::new(stream))
-            .await?;
+        let (sender, connection) =
+            http1::Builder::new().max_buf_size(READ_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
         // Ends with its `Connection`, which aborts it.
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a backend connection ended");
             }
         });
-        let connection = Connection {
-            sender,
-            driver: driver.abort_handle(),
-        };
-        Ok(Lease {
-            connection: Some(connection),
-            backend: backend.to_owned(),
-            home: self.clone(),
-        })
+        let connection = Connection { sender, driver: driver.abort_handle() };
+        Ok(Lease { connection: Some(connection), backend: backend.to_owned(), home: self.clone() })
     }
 
     /// Closes connections that have waited too long.
     pub fn sweep(&self) {
         self.lock().retain(|_, waiting| {
-            waiting.retain(|idle| {
-                idle.since.elapsed() < IDLE_TIMEOUT && idle.connection.sender.is_ready()
-            });
+            waiting.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT && idle.connection.sender.is_ready());
             !waiting.is_empty()
         });
     }
@@ -118,10 +103,7 @@ impl Connections {
         }
         let waiting = idle.entry(backend).or_default();
         if waiting.len() < IDLE_PER_BACKEND_MAX {
-            waiting.push(Idle {
-                connection,
-                since: Instant::now(),
-            });
+            waiting.push(Idle { connection, since: Instant::now() });
         }
     }
 
@@ -134,21 +116,14 @@ impl Connections {
 impl Lease {
     /// The connection's request side.
     pub fn sender(&mut self) -> Option<&mut SendRequest<RequestBody>> {
-        self.connection
-            .as_mut()
-            .map(|connection| &mut connection.sender)
+        self.connection.as_mut().map(|connection| &mut connection.sender)
     }
 
     /// Gives the connection back after a whole answer; it is kept if it can take another request.
     pub fn finish(mut self) {
-        if let Some(connection) = self
-            .connection
-            .take()
-            .filter(|connection| connection.sender.is_ready())
-        {
+        if let Some(connection) = self.connection.take().filter(|connection| connection.sender.is_ready()) {
             self.home.sweep();
-            self.home
-                .keep(std::mem::take(&mut self.backend), connection);
+            self.home.keep(std::mem::take(&mut self.backend), connection);
         }
     }
 }

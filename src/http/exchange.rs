@@ -24,10 +24,7 @@ pub struct HttpTimeouts {
 
 impl Default for HttpTimeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            answer: Duration::from_secs(120),
-        }
+        Self { connect: Duration::from_secs(5), answer: Duration::from_secs(120) }
     }
 }
 
@@ -84,31 +81,19 @@ impl ExchangeError {
     pub fn refusal(&self) -> Refusal {
         match self {
             Self::Connect(error) => error.kind.refusal(),
-            Self::Stale | Self::Lost(_) => Refusal::new(
-                StatusCode::BAD_GATEWAY,
-                "backend-lost",
-                "the backend went away before it answered",
-            ),
-            Self::Malformed => Refusal::new(
-                StatusCode::BAD_GATEWAY,
-                "backend-answer",
-                "the backend's answer is not valid HTTP",
-            ),
-            Self::Timeout => Refusal::new(
-                StatusCode::GATEWAY_TIMEOUT,
-                "backend-timeout",
-                "the backend did not answer in time",
-            ),
-            Self::Client => Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "request-body",
-                "the request's body ended early",
-            ),
-            Self::Stalled => Refusal::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "request-body",
-                "the request's body stood still for too long",
-            ),
+            Self::Stale | Self::Lost(_) => {
+                Refusal::new(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away before it answered")
+            }
+            Self::Malformed => {
+                Refusal::new(StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is not valid HTTP")
+            }
+            Self::Timeout => {
+                Refusal::new(StatusCode::GATEWAY_TIMEOUT, "backend-timeout", "the backend did not answer in time")
+            }
+            Self::Client => Refusal::new(StatusCode::BAD_REQUEST, "request-body", "the request's body ended early"),
+            Self::Stalled => {
+                Refusal::new(StatusCode::REQUEST_TIMEOUT, "request-body", "the request's body stood still for too long")
+            }
         }
     }
 }
@@ -121,20 +106,13 @@ pub(super) async fn exchange(
     may_reuse: bool,
     timeouts: &HttpTimeouts,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
-    let kept = if may_reuse {
-        connections.reuse(peer.name)
-    } else {
-        None
-    };
+    let kept = if may_reuse { connections.reuse(peer.name) } else { None };
     let reused = kept.is_some();
     let mut lease = match kept {
         Some(lease) => lease,
         None => {
             let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
-            connections
-                .adopt(peer.name, stream)
-                .await
-                .map_err(ExchangeError::Lost)?
+            connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?
         }
     };
     let progress = match request.body() {
@@ -150,9 +128,7 @@ pub(super) async fn exchange(
         error = overdue(progress, timeouts.answer) => return Err(error),
     };
     match answer {
-        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            Err(ExchangeError::Malformed)
-        }
+        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
         Ok(answer) => Ok((answer, lease)),
         Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
         Err(error) if error.is_user() => Err(ExchangeError::Client),
@@ -170,11 +146,7 @@ async fn overdue(progress: Option<Progress>, patience: Duration) -> ExchangeErro
     loop {
         let deadline = progress.moved_at() + patience;
         if deadline <= Instant::now() {
-            return if progress.has_ended() {
-                ExchangeError::Timeout
-            } else {
-                ExchangeError::Stalled
-            };
+            return if progress.has_ended() { ExchangeError::Timeout } else { ExchangeError::Stalled };
         }
         sleep_until(deadline).await;
     }

@@ -18,10 +18,7 @@ pub struct RelayedBody {
 
 impl RelayedBody {
     pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let mut relayed = Self {
-            body,
-            lease: Some(lease),
-        };
+        let mut relayed = Self { body, lease: Some(lease) };
         relayed.finish_at_end();
         relayed
     }
@@ -39,10 +36,7 @@ impl Body for RelayedBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Ok(frame)) => {

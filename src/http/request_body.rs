@@ -33,11 +33,7 @@ struct Shared {
 impl Progress {
     /// A body that has not moved yet.
     pub fn new() -> Self {
-        Self(Arc::new(Shared {
-            start: Instant::now(),
-            moved_ms: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        }))
+        Self(Arc::new(Shared { start: Instant::now(), moved_ms: AtomicU64::new(0), ended: AtomicBool::new(false) }))
     }
 
     /// When it last moved.
@@ -66,10 +62,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(body, progress) => {

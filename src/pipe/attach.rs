@@ -10,9 +10,9 @@ use holdline_core::pool::Dialer;
 use http::Response;
 
 use super::Shared;
-use crate::backends::{Ask, DialFailure as Failure, Outcome, Reservation};
+use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation, ResolveError};
 use crate::handshake::dial::{
-    BackendStream, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
+    BackendStream, ConnectError, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
 };
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
@@ -111,6 +111,7 @@ pub async fn next_attach(
     plan: Arc<Plan>,
     order: DialOrder,
     exclude: Vec<BackendKey>,
+    previous: Option<Arc<str>>,
     shared: Arc<Shared>,
 ) -> Result<Attach, DialFailure> {
     let dialer = plan.key.clone().map_or(Dialer::Pipe(plan.pipe), Dialer::Key);
@@ -122,7 +123,7 @@ pub async fn next_attach(
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
-    let headers = attach_headers(&plan, &order, &shared);
+    let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
     match connect(&plan, &reservation, &headers, expected, &shared).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
@@ -134,7 +135,7 @@ pub async fn next_attach(
 }
 
 /// What every attach but the first tells the worker (PROTOCOL section 6).
-fn attach_headers(plan: &Plan, order: &DialOrder, shared: &Shared) -> Vec<(&'static str, String)> {
+fn attach_headers(plan: &Plan, order: &DialOrder, previous: Option<&str>) -> Vec<(&'static str, String)> {
     let range = |(Seq(from), Seq(to))| format!("{from}-{to}");
     let mut headers = vec![
         ("Holdline-Pipe", plan.pipe.to_string()),
@@ -145,7 +146,7 @@ fn attach_headers(plan: &Plan, order: &DialOrder, shared: &Shared) -> Vec<(&'sta
         ("Holdline-Confirmed", format!("{}; level={}", order.confirmed.0, order.level.as_str())),
         ("Holdline-Gap", order.gap.map_or_else(|| "none".to_owned(), range)),
     ];
-    if let Some(previous) = shared.backends.name_of(order.previous) {
+    if let Some(previous) = previous {
         headers.push(("Holdline-Previous", previous.to_string()));
     }
     headers
@@ -162,14 +163,14 @@ async fn connect(
     let url = reservation.url();
     let authority = url.authority();
     let tls_name = url.tls_name();
-    let path = plan.target.for_backend(url.path_and_query().unwrap_or_default(), reservation.alias());
+    let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
         Ok(addresses) => {
             dial(Dial {
                 addresses: &addresses,
                 tls: tls_name.as_deref().map(|name| TlsPeer { client: &shared.tls, name }),
-                host: backend_host(plan.host.as_deref(), &authority, url.is_tls_named()),
+                host: backend_host(plan.host.as_deref(), &authority, tls_name.is_some() && matches!(url.host(), Host::Name(_))),
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
@@ -179,7 +180,7 @@ async fn connect(
             })
             .await
         }
-        Err(error) => Err(DialError::from_resolve(&error)),
+        Err(error) => Err(unresolved(&error)),
     };
     let outcome = match &result {
         Ok(_) => Outcome::Connected,
@@ -193,6 +194,14 @@ async fn connect(
         Err(error) => tracing::info!(pipe = %plan.pipe, backend = %reservation.id(), %error, "dial failed"),
     }
     result
+}
+
+fn unresolved(error: &ResolveError) -> DialError {
+    DialError::ConnectFailed(ConnectError::new(match error {
+        ResolveError::NotFound => ConnectFailure::Dns,
+        ResolveError::Timeout => ConnectFailure::Timeout,
+        ResolveError::NotAllowed(_) => ConnectFailure::Forbidden,
+    }))
 }
 
 fn failure(error: &DialError) -> Failure {

@@ -54,6 +54,8 @@ pub struct Driver {
     pipe: Pipe,
     client: Option<ClientStream>,
     backend: Option<Backend>,
+    /// The last backend that was attached, and its id, which the pool may have forgotten.
+    previous: Option<(BackendKey, Arc<str>)>,
     dialing: Option<(Attachment, Dialing)>,
     /// Hears of changes of the pool while the pipe has no worker or wants another.
     waiting: Option<Waiting>,
@@ -90,6 +92,7 @@ impl Driver {
             pipe,
             client: Some(client),
             backend: None,
+            previous: None,
             dialing: None,
             waiting: None,
             wants_to_leave: None,
@@ -108,7 +111,9 @@ impl Driver {
 
     fn set_backend(&mut self, attachment: Attachment, attach: Attach, now: Time) {
         let reservation = attach.reservation;
-        self.entry().set_backend(Some((reservation.key(), reservation.id().clone())));
+        let name = (reservation.key(), reservation.id().clone());
+        self.previous = Some(name.clone());
+        self.entry().set_backend(Some(name));
         self.backend_first = attach.leftover;
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
@@ -234,7 +239,9 @@ impl Driver {
             match action {
                 Action::Dial(order) => self.dial(order, now),
                 Action::CancelDial(_) => self.dialing = None,
-                Action::DropBackend { attachment, last_words } => self.drop_backend(attachment, &last_words, cx, now),
+                Action::DropBackend { attachment, last_words, died } => {
+                    self.drop_backend(attachment, &last_words, died, cx, now);
+                }
                 Action::ShutdownClient => {
                     if let Some(stream) = &mut self.client {
                         // Without it the client only learns later; nothing is lost.
@@ -252,7 +259,7 @@ impl Driver {
     fn report(&mut self, fact: Fact) {
         let backend = match fact {
             Fact::Interrupted { backend, .. } | Fact::Reattached { backend, .. } | Fact::PongsMissing(backend) => {
-                self.shared.backends.name_of(backend)
+                self.previous.as_ref().filter(|(key, _)| *key == backend).map(|(_, id)| id.clone())
             }
             Fact::Replayed { .. }
             | Fact::Lost { .. }
@@ -264,13 +271,13 @@ impl Driver {
         self.reporter.say(fact, backend.as_ref());
     }
 
-    fn drop_backend(&mut self, attachment: Attachment, last_words: &[u8], cx: &mut Context<'_>, now: Time) {
+    fn drop_backend(&mut self, attachment: Attachment, last_words: &[u8], died: bool, cx: &mut Context<'_>, now: Time) {
         let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else { return };
         if !last_words.is_empty() && !backend.broken {
             // It is being dropped: what it does not take at once it does not get.
             let _ = Pin::new(&mut backend.stream).poll_write(cx, last_words);
         }
-        if last_words.is_empty() && !self.pipe.is_ending() {
+        if died {
             backend.reservation.report(Outcome::Died(now.since(backend.since)));
         }
         self.wants_to_leave = None;
@@ -281,7 +288,8 @@ impl Driver {
         self.watch_pool();
         let attachment = order.attachment;
         let exclude = self.pipe.excluded(now);
-        let dial = next_attach(self.plan.clone(), order, exclude, self.shared.clone());
+        let previous = self.previous.as_ref().map(|(_, id)| id.clone());
+        let dial = next_attach(self.plan.clone(), order, exclude, previous, self.shared.clone());
         self.dialing = Some((attachment, Box::pin(dial)));
     }
 
@@ -363,8 +371,8 @@ impl Driver {
         let Some((key, cause)) = self.wants_to_leave else { return };
         let mut exclude = self.pipe.excluded(now);
         exclude.push(key);
-        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
         self.watch_pool();
+        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
         if self.shared.backends.choose(&self.plan.route.pool, &ask).is_ok() {
             self.wants_to_leave = None;
             self.pipe.leave(cause, now);

@@ -52,32 +52,12 @@ impl Target {
     pub fn for_backend(&self, backend: Option<&str>, alias: Option<&str>) -> String {
         match &self.plan {
             Plan::Template(pieces) => self.render(pieces, alias),
-<<<<<<< HEAD
-            Plan::Client { path_and_query, .. } if !matches!(backend, "" | "/") => {
-                match path_and_query.split_once('?') {
-                    Some((_, query)) if !backend.contains('?') => format!("{backend}?{query}"),
-                    Some(_) | None => backend.to_owned(),
-                }
-            }
-            Plan::Client { path_and_query, key_at } => match (alias, key_at) {
-                (Some(alias), Some(at)) => {
-                    let mut path = path_and_query[..at.start].to_owned();
-                    encode_into(&mut path, alias);
-                    path.push_str(&path_and_query[at.end..]);
-                    path
-                }
-                (Some(_) | None, Some(_) | None) => path_and_query.clone(),
-=======
-            Plan::Client {
-                path_and_query,
-                key_at,
-            } => match backend {
+            Plan::Client { path_and_query, key_at } => match backend {
                 Some(own) => match path_and_query.split_once('?') {
                     Some((_, query)) if !own.contains('?') => format!("{own}?{query}"),
                     Some(_) | None => own.to_owned(),
                 },
                 None => with_alias(path_and_query, key_at.as_ref().zip(alias)),
->>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
             },
         }
     }

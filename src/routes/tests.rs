@@ -1,37 +1,6 @@
-use std::num::NonZeroU32;
-use std::time::Duration;
-
-use holdline_core::settings::{BackendLoss, CodeSet, DownPolicy, Heartbeat, OverflowPolicy, ReplayPolicy, ReplayTail};
 use http::Request;
 
 use super::*;
-
-pub(crate) fn settings() -> PipeSettings {
-    let second = Duration::from_secs(1);
-    let heartbeat = Heartbeat { interval: second, timeout: second };
-    PipeSettings {
-        replay: ReplayPolicy::Unconfirmed,
-        replay_bytes_max: 1024,
-        window_bytes: 1024,
-        overflow: OverflowPolicy::Pause,
-        replay_tail: ReplayTail::default(),
-        replay_delay: Duration::ZERO,
-        down: DownPolicy::Latest(NonZeroU32::MIN),
-        stall_max: second,
-        on_backend_loss: BackendLoss::Reattach,
-        message_bytes_max: 1024,
-        message_incomplete_timeout: second,
-        fragments_max: 1,
-        grace: second,
-        backoff_min: second,
-        backoff_max: second,
-        first_message_timeout: None,
-        client_heartbeat: heartbeat,
-        backend_heartbeat: heartbeat,
-        interrupt_codes: CodeSet::default(),
-        wrong_worker_codes: CodeSet::default(),
-    }
-}
 
 fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
@@ -43,7 +12,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         backend_path: None,
         origins: Vec::new(),
         websocket_only: false,
-        settings: settings(),
+        settings: Config::default().pipe_settings(&crate::config::Route::default()),
     }
 }
 
@@ -81,17 +50,8 @@ fn key_of(spec: RouteSpec, uri: &str, headers: &[(&str, &str)]) -> Option<String
 }
 
 fn asked(spec: RouteSpec, uri: &str, backend: &str, alias: Option<&str>) -> String {
-<<<<<<< HEAD
     let found = table(vec![spec]).find(None, &parts(uri, &[("x-device", "a/b c")])).expect("a route");
-    found.target.for_backend(backend, alias)
-=======
-    let found = table(vec![spec])
-        .find(None, &parts(uri, &[("x-device", "a/b c")]))
-        .expect("a route");
-    found
-        .target
-        .for_backend(Some(backend).filter(|path| *path != "/"), alias)
->>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
+    found.target.for_backend(Some(backend).filter(|path| *path != "/"), alias)
 }
 
 fn refused(spec: RouteSpec) -> (&'static str, String) {
@@ -225,16 +185,9 @@ fn two_routes_for_the_same_thing_are_refused() {
 
 #[test]
 fn without_a_template_the_backend_gets_the_clients_path_and_query() {
-<<<<<<< HEAD
-    for backend in ["", "/"] {
-        assert_eq!(asked(spec("r", "/{*p}"), "/a%20b//c?x=1&y", backend, None), "/a%20b//c?x=1&y");
-        assert_eq!(asked(spec("r", "/{*p}"), "/a?", backend, None), "/a?");
-    }
-=======
     let asked = |uri| asked(spec("r", "/{*p}"), uri, "/", None);
     assert_eq!(asked("/a%20b//c?x=1&y"), "/a%20b//c?x=1&y");
     assert_eq!(asked("/a?"), "/a?");
->>>>>>> d41f8a0 (Upgrade backends by hand, so that their sockets come out bare and a refusal reaches the client as it is)
 }
 
 #[test]
@@ -320,4 +273,14 @@ fn origins_are_compared_exactly() {
     }
     assert!(!allows(&app, &["https://app.example.com", "https://evil.example"]));
     assert!(!allows(&app, &["https://app.example.com", "https://app.example.com"]));
+}
+
+#[test]
+fn the_default_configuration_serves_every_path_from_the_default_pool() {
+    let table = table(RouteSpec::from_config(&Config::default()));
+    for uri in ["/", "/ws/s1/video?x=1"] {
+        let found = table.find(Some("any"), &parts(uri, &[])).expect("a route");
+        assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));
+        assert_eq!(found.target.for_backend(None, None), uri);
+    }
 }

@@ -129,12 +129,6 @@ impl Pipe {
             + self.actions.capacity() * size_of::<super::Action>()
     }
 
-    /// Whether the end has begun, for whatever reason.
-    #[must_use]
-    pub const fn is_ending(&self) -> bool {
-        self.ended
-    }
-
     /// Whether both legs are gone.
     #[must_use]
     pub const fn is_finished(&self) -> bool {

@@ -67,8 +67,8 @@ impl Serves {
 pub struct BackendSettings {
     /// Its share of the pipes, relative to the others of its pool.
     pub weight: NonZeroU32,
-    /// Pipes it takes at most; zero leaves it to the pool.
-    pub max_pipes: u32,
+    /// Pipes it takes at most, instead of what the pool says; zero is no limit.
+    pub max_pipes: Option<u32>,
     /// The keys it takes.
     pub serves: Serves,
     /// What the operator wants of it.
@@ -79,7 +79,7 @@ pub struct BackendSettings {
 
 impl Default for BackendSettings {
     fn default() -> Self {
-        Self { weight: NonZeroU32::MIN, max_pipes: 0, serves: Serves::Any, admin: AdminState::Ready, lease: None }
+        Self { weight: NonZeroU32::MIN, max_pipes: None, serves: Serves::Any, admin: AdminState::Ready, lease: None }
     }
 }
 
@@ -186,7 +186,10 @@ impl Backend {
     /// Whether it has as many pipes as it may, where `pool_limit` holds unless it has its own.
     #[must_use]
     pub const fn is_full(&self, pool_limit: u32) -> bool {
-        let limit = if self.settings.max_pipes == 0 { pool_limit } else { self.settings.max_pipes };
+        let limit = match self.settings.max_pipes {
+            Some(own) => own,
+            None => pool_limit,
+        };
         limit != 0 && self.pipes >= limit
     }
 

@@ -29,8 +29,13 @@ impl Pool {
 
     /// Acts on the leases that ran out.
     pub fn expire_leases(&mut self, now: Time) -> Vec<LeaseChange> {
-        let mut changes: Vec<_> =
-            self.leases().filter(|(_, lease)| is_gone(lease, now)).map(|(key, _)| LeaseChange::Gone(key)).collect();
+        let mut changes = Vec::new();
+        for backend in &mut self.backends {
+            let key = backend.key();
+            if backend.lease.as_mut().is_some_and(|lease| lease.take_gone(now)) {
+                changes.push(LeaseChange::Gone(key));
+            }
+        }
         if !self.leases().any(|(_, lease)| lease.is_overdue(now)) {
             self.preserved_until = None;
             return changes;
@@ -68,8 +73,4 @@ impl Pool {
     fn leases(&self) -> impl Iterator<Item = (BackendKey, &Lease)> {
         self.backends.iter().filter_map(|backend| Some((backend.key(), backend.lease.as_ref()?)))
     }
-}
-
-fn is_gone(lease: &Lease, now: Time) -> bool {
-    lease.gone_at().is_some_and(|at| now >= at)
 }

@@ -1,9 +1,7 @@
 //! A backend's answer to our handshake: read within bounds, then judged (RFC 6455 section 4.1).
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{
-    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
-};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::AsyncReadExt;
 
@@ -42,11 +40,7 @@ pub(super) async fn read(stream: &mut BackendStream) -> Result<Head, DialError> 
         if let Some((length, status, headers)) = parse(&buffer)? {
             buffer.advance(length);
             if status == StatusCode::SWITCHING_PROTOCOLS || !status.is_informational() {
-                return Ok(Head {
-                    status,
-                    headers,
-                    leftover: buffer.freeze(),
-                });
+                return Ok(Head { status, headers, leftover: buffer.freeze() });
             }
             interim_bytes += length;
             continue;
@@ -76,58 +70,34 @@ fn parse(buffer: &[u8]) -> Result<Option<(usize, StatusCode, HeaderMap)>, DialEr
         Err(_) => return Err(DialError::MalformedResponse("it is not HTTP/1.1")),
     };
     let malformed = || DialError::MalformedResponse("a status or header is not valid");
-    let status = response
-        .code
-        .and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or_else(malformed)?;
+    let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or_else(malformed)?;
     if status == StatusCode::SWITCHING_PROTOCOLS && response.version != Some(1) {
         return Err(DialError::MalformedResponse("it upgrades in HTTP/1.0"));
     }
     let mut headers = HeaderMap::with_capacity(response.headers.len());
     for line in response.headers.iter() {
         let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(|_| malformed())?;
-        headers.append(
-            name,
-            HeaderValue::from_bytes(line.value).map_err(|_| malformed())?,
-        );
+        headers.append(name, HeaderValue::from_bytes(line.value).map_err(|_| malformed())?);
     }
     Ok(Some((length, status, headers)))
 }
 
 /// Says whether an answer is the upgrade we asked for.
-pub(super) fn judge(
-    head: Head,
-    stream: BackendStream,
-    expected: &Expected<'_>,
-) -> Result<Dialed, DialError> {
-    let Head {
-        status,
-        mut headers,
-        leftover,
-    } = head;
+pub(super) fn judge(head: Head, stream: BackendStream, expected: &Expected<'_>) -> Result<Dialed, DialError> {
+    let Head { status, mut headers, leftover } = head;
     if status != StatusCode::SWITCHING_PROTOCOLS {
-        return Err(DialError::NotUpgraded(Box::new(NotUpgraded::new(
-            status, headers, stream, leftover,
-        ))));
+        return Err(DialError::NotUpgraded(Box::new(NotUpgraded::new(status, headers, stream, leftover))));
     }
     check_upgrade(&headers, expected.accept)?;
     let protocol = pick_protocol(&headers, expected)?;
     let resume = parse_resume(&headers)?;
     clean_switching(&mut headers);
-    Ok(Dialed {
-        stream,
-        leftover,
-        protocol,
-        resume,
-        headers,
-    })
+    Ok(Dialed { stream, leftover, protocol, resume, headers })
 }
 
 fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
     let mut upgrades = elements(headers, UPGRADE);
-    let websocket = upgrades
-        .next()
-        .is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"));
+    let websocket = upgrades.next().is_some_and(|token| token.eq_ignore_ascii_case(b"websocket"));
     if !websocket || upgrades.next().is_some() {
         return Err(DialError::BadAccept("Upgrade"));
     }
@@ -135,9 +105,7 @@ fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
         return Err(DialError::BadAccept("Connection"));
     }
     let mut accepts = headers.get_all(SEC_WEBSOCKET_ACCEPT).iter();
-    let proven = accepts
-        .next()
-        .is_some_and(|sent| sent.as_bytes().trim_ascii() == accept.as_bytes());
+    let proven = accepts.next().is_some_and(|sent| sent.as_bytes().trim_ascii() == accept.as_bytes());
     if !proven || accepts.next().is_some() {
         return Err(DialError::BadAccept("Sec-WebSocket-Accept"));
     }
@@ -147,19 +115,10 @@ fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
     Ok(())
 }
 
-fn pick_protocol(
-    headers: &HeaderMap,
-    expected: &Expected<'_>,
-) -> Result<Option<String>, DialError> {
+fn pick_protocol(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Option<String>, DialError> {
     let mut picks = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
-    let picked = picks
-        .next()
-        .map(|pick| {
-            pick.to_str()
-                .map(str::trim)
-                .map_err(|_| DialError::BadProtocol)
-        })
-        .transpose()?;
+    let picked =
+        picks.next().map(|pick| pick.to_str().map(str::trim).map_err(|_| DialError::BadProtocol)).transpose()?;
     let offered = picked.is_none_or(|picked| expected.offered.iter().any(|offer| offer == picked));
     let wanted = match expected.protocol {
         ExpectedProtocol::Offered => true,
@@ -176,16 +135,13 @@ fn parse_resume(headers: &HeaderMap) -> Result<Option<HoldlineResume>, DialError
     let Some(value) = headers.get("holdline-resume") else {
         return Ok(None);
     };
-    let malformed =
-        || DialError::MalformedResponse("its Holdline-Resume is neither ok; rx=N, new nor refuse");
+    let malformed = || DialError::MalformedResponse("its Holdline-Resume is neither ok; rx=N, new nor refuse");
     let text = value.to_str().map_err(|_| malformed())?;
     let (word, rest) = text.split_once(';').unwrap_or((text, ""));
     match (word.trim(), rest.trim().strip_prefix("rx=")) {
         ("new", _) => Ok(Some(HoldlineResume::New)),
         ("refuse", _) => Ok(Some(HoldlineResume::Refuse)),
-        ("ok", Some(rx)) => Ok(Some(HoldlineResume::Ok {
-            rx: rx.parse().map_err(|_| malformed())?,
-        })),
+        ("ok", Some(rx)) => Ok(Some(HoldlineResume::Ok { rx: rx.parse().map_err(|_| malformed())? })),
         (_, _) => Err(malformed()),
     }
 }

@@ -29,10 +29,7 @@ pub async fn connect(
     Ok(BackendStream::Tls(Box::new(stream)))
 }
 
-async fn connect_tcp(
-    addresses: &[SocketAddr],
-    deadline: Instant,
-) -> Result<TcpStream, ConnectError> {
+async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
     let mut failure = ConnectError::new(ConnectFailure::Dns);
     for (index, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());

@@ -107,16 +107,12 @@ impl ConnectFailure {
                 "backend-timeout",
                 "the backend did not accept a connection in time",
             ),
-            Self::Refused | Self::Unreachable | Self::Tls => gateway(
-                StatusCode::BAD_GATEWAY,
-                "backend-unreachable",
-                "the backend could not be reached",
-            ),
-            Self::Dns | Self::Forbidden | Self::Local => gateway(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "backend-unusable",
-                "no backend can be used at the moment",
-            ),
+            Self::Refused | Self::Unreachable | Self::Tls => {
+                gateway(StatusCode::BAD_GATEWAY, "backend-unreachable", "the backend could not be reached")
+            }
+            Self::Dns | Self::Forbidden | Self::Local => {
+                gateway(StatusCode::SERVICE_UNAVAILABLE, "backend-unusable", "no backend can be used at the moment")
+            }
         }
     }
 }
@@ -135,16 +131,11 @@ impl From<io::Error> for ConnectError {
         let kind = match (error.kind(), error.raw_os_error()) {
             (io::ErrorKind::ConnectionRefused, _) => ConnectFailure::Refused,
             (io::ErrorKind::TimedOut, _) => ConnectFailure::Timeout,
-            (io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _) => {
-                ConnectFailure::Local
-            }
+            (io::ErrorKind::AddrNotAvailable | io::ErrorKind::OutOfMemory, _) => ConnectFailure::Local,
             (_, Some(23 | 24 | 105)) => ConnectFailure::Local,
             (_, _) => ConnectFailure::Unreachable,
         };
-        Self {
-            kind,
-            source: Some(error),
-        }
+        Self { kind, source: Some(error) }
     }
 }
 
@@ -173,10 +164,7 @@ impl DialError {
             Self::HandshakeTimeout => "handshake_timeout",
             Self::HandshakeLost(_) => "handshake_lost",
             Self::NotUpgraded(_) => "not_upgraded",
-            Self::BadAccept(_)
-            | Self::BadProtocol
-            | Self::BadExtension
-            | Self::MalformedResponse(_) => "bad_answer",
+            Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => "bad_answer",
         }
     }
 
@@ -192,21 +180,14 @@ impl DialError {
                 "the backend did not answer the handshake in time",
             )
             .into_response(),
-            Self::HandshakeLost(_) => gateway(
-                StatusCode::BAD_GATEWAY,
-                "backend-lost",
-                "the backend went away during the handshake",
-            )
-            .into_response(),
-            Self::BadAccept(_)
-            | Self::BadProtocol
-            | Self::BadExtension
-            | Self::MalformedResponse(_) => gateway(
-                StatusCode::BAD_GATEWAY,
-                "backend-answer",
-                "the backend's answer is no WebSocket handshake",
-            )
-            .into_response(),
+            Self::HandshakeLost(_) => {
+                gateway(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away during the handshake")
+                    .into_response()
+            }
+            Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => {
+                gateway(StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is no WebSocket handshake")
+                    .into_response()
+            }
         }
     }
 }

@@ -74,10 +74,7 @@ pub struct DialTimeouts {
 
 impl Default for DialTimeouts {
     fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(5),
-            handshake: Duration::from_secs(10),
-        }
+        Self { connect: Duration::from_secs(5), handshake: Duration::from_secs(10) }
     }
 }
 
@@ -119,29 +116,14 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let key = STANDARD.encode(rand::random::<[u8; 16]>());
     let request = head(&dial, &key);
     let exchange = async {
-        stream
-            .write_all(&request)
-            .await
-            .map_err(|error| DialError::HandshakeLost(Some(error)))?;
-        stream
-            .flush()
-            .await
-            .map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
         answer::read(&mut stream).await
     };
-    let head = tokio::time::timeout(dial.timeouts.handshake, exchange)
-        .await
-        .map_err(|_| DialError::HandshakeTimeout)??;
+    let head =
+        tokio::time::timeout(dial.timeouts.handshake, exchange).await.map_err(|_| DialError::HandshakeTimeout)??;
     let accept = accept_key(&key);
-    answer::judge(
-        head,
-        stream,
-        &Expected {
-            accept: &accept,
-            offered: dial.protocols,
-            protocol: dial.expected,
-        },
-    )
+    answer::judge(head, stream, &Expected { accept: &accept, offered: dial.protocols, protocol: dial.expected })
 }
 
 /// The request's head; our own handshake first, so that a peer that reads only so much finds it.
@@ -156,11 +138,7 @@ fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
     write_line(&mut head, "sec-websocket-version", b"13");
     write_line(&mut head, "sec-websocket-key", key.as_bytes());
     if !dial.protocols.is_empty() {
-        write_line(
-            &mut head,
-            "sec-websocket-protocol",
-            dial.protocols.join(", ").as_bytes(),
-        );
+        write_line(&mut head, "sec-websocket-protocol", dial.protocols.join(", ").as_bytes());
     }
     head.extend_from_slice(dial.head_lines);
     for (name, value) in dial.attach {

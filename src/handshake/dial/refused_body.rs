@@ -41,28 +41,14 @@ pub struct NotUpgraded {
 }
 
 impl NotUpgraded {
-    pub(super) fn new(
-        status: StatusCode,
-        mut headers: HeaderMap,
-        stream: BackendStream,
-        leftover: Bytes,
-    ) -> Self {
+    pub(super) fn new(status: StatusCode, mut headers: HeaderMap, stream: BackendStream, leftover: Bytes) -> Self {
         let framing = Framing::of(status, &headers);
         if !matches!(framing, Framing::Length(_) | Framing::Done) {
             headers.remove(CONTENT_LENGTH);
         }
         clean_response(&mut headers);
         let deadline = Box::pin(tokio::time::sleep(REFUSED_BODY_TIMEOUT));
-        Self {
-            status,
-            headers,
-            body: RefusedBody {
-                stream,
-                buffer: BytesMut::from(leftover),
-                framing,
-                deadline,
-            },
-        }
+        Self { status, headers, body: RefusedBody { stream, buffer: BytesMut::from(leftover), framing, deadline } }
     }
 
     /// The answer that goes to the client.
@@ -102,15 +88,9 @@ impl Framing {
             return Self::Done;
         }
         if let Some(last) = elements(headers, TRANSFER_ENCODING).last() {
-            return if last.eq_ignore_ascii_case(b"chunked") {
-                Self::ChunkHead
-            } else {
-                Self::UntilClose
-            };
+            return if last.eq_ignore_ascii_case(b"chunked") { Self::ChunkHead } else { Self::UntilClose };
         }
-        let length = elements(headers, CONTENT_LENGTH)
-            .next()
-            .and_then(|text| std::str::from_utf8(text).ok());
+        let length = elements(headers, CONTENT_LENGTH).next().and_then(|text| std::str::from_utf8(text).ok());
         match length.and_then(|text| text.parse().ok()) {
             Some(0) => Self::Done,
             Some(length) => Self::Length(length),
@@ -149,11 +129,7 @@ impl RefusedBody {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [0; READ_BYTES];
         let mut read = ReadBuf::new(&mut space);
-        ready!(tokio::io::AsyncRead::poll_read(
-            Pin::new(&mut self.stream),
-            cx,
-            &mut read
-        ))?;
+        ready!(tokio::io::AsyncRead::poll_read(Pin::new(&mut self.stream), cx, &mut read))?;
         self.buffer.extend_from_slice(read.filled());
         Poll::Ready(Ok(read.filled().len()))
     }
@@ -163,38 +139,24 @@ impl RefusedBody {
         loop {
             match self.framing {
                 Framing::Done => return Ok(Advance::End),
-                Framing::UntilClose | Framing::Length(_) | Framing::ChunkData(_)
-                    if self.buffer.is_empty() =>
-                {
+                Framing::UntilClose | Framing::Length(_) | Framing::ChunkData(_) if self.buffer.is_empty() => {
                     return Ok(Advance::NeedsMore);
                 }
                 Framing::UntilClose => return Ok(Advance::Data(self.buffer.split().freeze())),
                 Framing::Length(left) => {
                     let (data, left) = self.take(left);
-                    self.framing = if left == 0 {
-                        Framing::Done
-                    } else {
-                        Framing::Length(left)
-                    };
+                    self.framing = if left == 0 { Framing::Done } else { Framing::Length(left) };
                     return Ok(Advance::Data(data));
                 }
                 Framing::ChunkData(left) => {
                     let (data, left) = self.take(left);
-                    self.framing = if left == 0 {
-                        Framing::ChunkEnd
-                    } else {
-                        Framing::ChunkData(left)
-                    };
+                    self.framing = if left == 0 { Framing::ChunkEnd } else { Framing::ChunkData(left) };
                     return Ok(Advance::Data(data));
                 }
                 Framing::ChunkHead => match httparse::parse_chunk_size(&self.buffer) {
                     Ok(httparse::Status::Complete((used, size))) => {
                         self.buffer.advance(used);
-                        self.framing = if size == 0 {
-                            Framing::Trailers
-                        } else {
-                            Framing::ChunkData(size)
-                        };
+                        self.framing = if size == 0 { Framing::Trailers } else { Framing::ChunkData(size) };
                     }
                     Ok(httparse::Status::Partial) => return self.needs_more(),
                     Err(_) => return Err(io::ErrorKind::InvalidData.into()),
@@ -221,9 +183,7 @@ impl RefusedBody {
     }
 
     fn take(&mut self, left: u64) -> (Bytes, u64) {
-        let length = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(self.buffer.len());
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
         let data = self.buffer.split_to(length).freeze();
         (data, left - length as u64)
     }
@@ -247,10 +207,7 @@ impl hyper::body::Body for RefusedBody {
     type Data = Bytes;
     type Error = io::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.get_mut().poll_data(cx).map_ok(Frame::data)
     }
 

@@ -13,16 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
-const TIMEOUTS: DialTimeouts = DialTimeouts {
-    connect: Duration::from_secs(5),
-    handshake: Duration::from_secs(5),
-};
+const TIMEOUTS: DialTimeouts = DialTimeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(5) };
 
-fn plain<'a>(
-    addresses: &'a [SocketAddr],
-    protocols: &'a [String],
-    expected: ExpectedProtocol<'a>,
-) -> Dial<'a> {
+fn plain<'a>(addresses: &'a [SocketAddr], protocols: &'a [String], expected: ExpectedProtocol<'a>) -> Dial<'a> {
     Dial {
         addresses,
         tls: None,
@@ -37,9 +30,7 @@ fn plain<'a>(
 }
 
 async fn listener() -> (TcpListener, [SocketAddr; 1]) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .await
-        .expect("a port");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
     let address = listener.local_addr().expect("an address");
     (listener, [address])
 }
@@ -53,8 +44,7 @@ async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 fn line<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 /// A correct 101 for a request, with `more` lines.
@@ -76,10 +66,7 @@ async fn dialed(
     let backend = async {
         let (mut stream, _) = listener.accept().await.expect("a dial");
         let request = read_head(&mut stream).await;
-        stream
-            .write_all(answer(&request).as_bytes())
-            .await
-            .expect("the answer goes out");
+        stream.write_all(answer(&request).as_bytes()).await.expect("the answer goes out");
     };
     tokio::join!(dial(plain(&addresses, &protocols, expected)), backend).0
 }
@@ -91,31 +78,15 @@ async fn answered(answer: impl FnOnce(&str) -> String) -> Result<Dialed, DialErr
 #[tokio::test]
 async fn a_correct_101_gives_the_socket_what_followed_and_the_clients_headers() {
     let outcome = answered(|request| {
-        good(
-            request,
-            "Set-Cookie: a=1\r\nHoldline-Resume: ok; rx=7\r\nX-Hop: 1\r\nConnection: X-Hop\r\n",
-        ) + "\u{1}frame"
+        good(request, "Set-Cookie: a=1\r\nHoldline-Resume: ok; rx=7\r\nX-Hop: 1\r\nConnection: X-Hop\r\n")
+            + "\u{1}frame"
     });
     let mut dialed = outcome.await.expect("attached");
     assert_eq!(&dialed.leftover[..], b"\x01frame");
     assert_eq!(dialed.resume, Some(HoldlineResume::Ok { rx: 7 }));
     assert_eq!(dialed.protocol, None);
-    assert_eq!(
-        dialed
-            .headers
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .collect::<Vec<_>>(),
-        ["set-cookie"]
-    );
-    assert_eq!(
-        dialed
-            .stream
-            .read(&mut [0; 8])
-            .await
-            .expect("the backend's end"),
-        0
-    );
+    assert_eq!(dialed.headers.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["set-cookie"]);
+    assert_eq!(dialed.stream.read(&mut [0; 8]).await.expect("the backend's end"), 0);
 }
 
 #[tokio::test]
@@ -132,24 +103,13 @@ async fn the_request_is_spelled_as_old_peers_want_it_with_a_fresh_key() {
         let backend = async {
             let (mut stream, _) = listener.accept().await.expect("a dial");
             let request = read_head(&mut stream).await;
-            stream
-                .write_all(good(&request, "Sec-WebSocket-Protocol: superchat\r\n").as_bytes())
-                .await
-                .expect("sent");
+            stream.write_all(good(&request, "Sec-WebSocket-Protocol: superchat\r\n").as_bytes()).await.expect("sent");
             request
         };
-        let ask = Dial {
-            attach: &attach,
-            ..plain(&addresses, &protocols, ExpectedProtocol::Offered)
-        };
+        let ask = Dial { attach: &attach, ..plain(&addresses, &protocols, ExpectedProtocol::Offered) };
         let (dialed, request) = tokio::join!(dial(ask), backend);
-        assert_eq!(
-            dialed.expect("attached").protocol.as_deref(),
-            Some("superchat")
-        );
-        let key = line(&request, "Sec-WebSocket-Key")
-            .expect("a key")
-            .to_owned();
+        assert_eq!(dialed.expect("attached").protocol.as_deref(), Some("superchat"));
+        let key = line(&request, "Sec-WebSocket-Key").expect("a key").to_owned();
         assert_eq!(
             request.lines().collect::<Vec<_>>(),
             [
@@ -177,8 +137,7 @@ async fn an_answer_in_pieces_and_after_interim_ones_is_put_together() {
     let backend = async {
         let (mut stream, _) = listener.accept().await.expect("a dial");
         let request = read_head(&mut stream).await;
-        let answer = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n"
-            .to_owned()
+        let answer = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n".to_owned()
             + &good(&request, "")
             + "xyz";
         for byte in answer.as_bytes() {
@@ -187,68 +146,40 @@ async fn an_answer_in_pieces_and_after_interim_ones_is_put_together() {
         }
         stream
     };
-    let (dialed, mut stream) = tokio::join!(
-        dial(plain(&addresses, &[], ExpectedProtocol::Offered)),
-        backend
-    );
+    let (dialed, mut stream) = tokio::join!(dial(plain(&addresses, &[], ExpectedProtocol::Offered)), backend);
     let mut dialed = dialed.expect("attached");
     stream.shutdown().await.expect("closed");
     let mut rest = dialed.leftover.to_vec();
-    dialed
-        .stream
-        .read_to_end(&mut rest)
-        .await
-        .expect("the rest");
+    dialed.stream.read_to_end(&mut rest).await.expect("the rest");
     assert_eq!(rest, b"xyz");
 }
 
 #[tokio::test]
 async fn a_101_that_is_no_proof_is_refused() {
     let without = |answer: String, name: &str| {
-        answer
-            .split_inclusive("\r\n")
-            .filter(|line| !line.starts_with(name))
-            .collect::<String>()
+        answer.split_inclusive("\r\n").filter(|line| !line.starts_with(name)).collect::<String>()
     };
     for name in ["Upgrade", "Connection", "Sec-WebSocket-Accept"] {
         let outcome = answered(|request| without(good(request, ""), name)).await;
-        assert!(
-            matches!(outcome, Err(DialError::BadAccept(missing)) if missing == name),
-            "{name}: {outcome:?}"
-        );
+        assert!(matches!(outcome, Err(DialError::BadAccept(missing)) if missing == name), "{name}: {outcome:?}");
     }
     for (from, to, name) in [
         ("Upgrade: websocket", "Upgrade: h2c", "Upgrade"),
         ("Upgrade: websocket", "Upgrade: websocket, h2c", "Upgrade"),
         ("Connection: Upgrade", "Connection: close", "Connection"),
-        (
-            "Sec-WebSocket-Accept: ",
-            "Sec-WebSocket-Accept: x",
-            "Sec-WebSocket-Accept",
-        ),
-        (
-            "Sec-WebSocket-Accept: ",
-            "Sec-WebSocket-Accept: x\r\nSec-WebSocket-Accept: ",
-            "Sec-WebSocket-Accept",
-        ),
+        ("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: x", "Sec-WebSocket-Accept"),
+        ("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: x\r\nSec-WebSocket-Accept: ", "Sec-WebSocket-Accept"),
     ] {
         let outcome = answered(|request| good(request, "").replace(from, to)).await;
-        assert!(
-            matches!(outcome, Err(DialError::BadAccept(wrong)) if wrong == name),
-            "{to}: {outcome:?}"
-        );
+        assert!(matches!(outcome, Err(DialError::BadAccept(wrong)) if wrong == name), "{to}: {outcome:?}");
         assert_eq!(outcome.expect_err("refused").into_response().status(), 502);
     }
 }
 
 #[tokio::test]
 async fn ib_14_an_extension_that_nobody_offered_is_refused() {
-    let outcome =
-        answered(|request| good(request, "Sec-WebSocket-Extensions: permessage-deflate\r\n")).await;
-    assert!(
-        matches!(outcome, Err(DialError::BadExtension)),
-        "{outcome:?}"
-    );
+    let outcome = answered(|request| good(request, "Sec-WebSocket-Extensions: permessage-deflate\r\n")).await;
+    assert!(matches!(outcome, Err(DialError::BadExtension)), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -260,12 +191,7 @@ async fn a_subprotocol_must_be_offered_and_stay_the_same() {
         (&["a", "b"], Offered, Some("c"), false),
         (&["a", "b"], Offered, Some("A"), false),
         (&["a", "b"], Offered, Some("a, b"), false),
-        (
-            &["a", "b"],
-            Offered,
-            Some("a\r\nSec-WebSocket-Protocol: a"),
-            false,
-        ),
+        (&["a", "b"], Offered, Some("a\r\nSec-WebSocket-Protocol: a"), false),
         (&[], Offered, Some("a"), false),
         (&["a", "b"], Exactly(Some("b")), Some("b"), true),
         (&["a", "b"], Exactly(Some("b")), Some("a"), false),
@@ -273,15 +199,12 @@ async fn a_subprotocol_must_be_offered_and_stay_the_same() {
         (&["a", "b"], Exactly(None), None, true),
         (&["a", "b"], Exactly(None), Some("a"), false),
     ] {
-        let more = picked
-            .map(|picked| format!("Sec-WebSocket-Protocol: {picked}\r\n"))
-            .unwrap_or_default();
+        let more = picked.map(|picked| format!("Sec-WebSocket-Protocol: {picked}\r\n")).unwrap_or_default();
         let outcome = dialed(offered, expected, |request| good(request, &more)).await;
         match outcome {
-            Ok(dialed) => assert!(
-                good_pick && dialed.protocol.as_deref() == picked,
-                "{offered:?} {expected:?} {picked:?}"
-            ),
+            Ok(dialed) => {
+                assert!(good_pick && dialed.protocol.as_deref() == picked, "{offered:?} {expected:?} {picked:?}")
+            }
             Err(DialError::BadProtocol) => {
                 assert!(!good_pick, "{offered:?} {expected:?} {picked:?}")
             }
@@ -294,10 +217,7 @@ async fn a_subprotocol_must_be_offered_and_stay_the_same() {
 async fn the_resume_word_is_understood_or_refused() {
     for (word, expected) in [
         ("ok; rx=0", Some(HoldlineResume::Ok { rx: 0 })),
-        (
-            "ok;rx=9007199254740991",
-            Some(HoldlineResume::Ok { rx: (1 << 53) - 1 }),
-        ),
+        ("ok;rx=9007199254740991", Some(HoldlineResume::Ok { rx: (1 << 53) - 1 })),
         ("new", Some(HoldlineResume::New)),
         ("refuse", Some(HoldlineResume::Refuse)),
         ("ok", None),
@@ -305,51 +225,31 @@ async fn the_resume_word_is_understood_or_refused() {
         ("ok; rx=x", None),
         ("maybe", None),
     ] {
-        let outcome =
-            answered(|request| good(request, &format!("Holdline-Resume: {word}\r\n"))).await;
+        let outcome = answered(|request| good(request, &format!("Holdline-Resume: {word}\r\n"))).await;
         match outcome {
             Ok(dialed) => assert_eq!(dialed.resume, expected, "{word}"),
-            Err(error) => assert!(
-                expected.is_none() && matches!(error, DialError::MalformedResponse(_)),
-                "{word}: {error}"
-            ),
+            Err(error) => {
+                assert!(expected.is_none() && matches!(error, DialError::MalformedResponse(_)), "{word}: {error}")
+            }
         }
     }
 }
 
 #[tokio::test]
 async fn what_is_not_an_answer_is_malformed_or_lost() {
-    let long = format!(
-        "HTTP/1.1 101 x\r\nX: {}\r\n\r\n",
-        "a".repeat(HEAD_BYTES_MAX)
-    );
+    let long = format!("HTTP/1.1 101 x\r\nX: {}\r\n\r\n", "a".repeat(HEAD_BYTES_MAX));
     let many = format!("HTTP/1.1 101 x\r\n{}\r\n", "X: a\r\n".repeat(129));
     let interim = "HTTP/1.1 103 x\r\nX: aaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\n\r\n".repeat(1000);
-    for answer in [
-        "SSH-2.0-x\r\n\r\n",
-        "HTTP/2 101\r\n\r\n",
-        &long,
-        &many,
-        &interim,
-    ] {
+    for answer in ["SSH-2.0-x\r\n\r\n", "HTTP/2 101\r\n\r\n", &long, &many, &interim] {
         let outcome = answered(|_| answer.to_owned()).await;
         let shown = answer.get(..20);
-        assert!(
-            matches!(outcome, Err(DialError::MalformedResponse(_))),
-            "{shown:?}: {outcome:?}"
-        );
+        assert!(matches!(outcome, Err(DialError::MalformedResponse(_))), "{shown:?}: {outcome:?}");
     }
     let old = answered(|request| good(request, "").replace("HTTP/1.1", "HTTP/1.0")).await;
-    assert!(
-        matches!(old, Err(DialError::MalformedResponse(_))),
-        "{old:?}"
-    );
+    assert!(matches!(old, Err(DialError::MalformedResponse(_))), "{old:?}");
     for answer in ["", "HTTP/1.1 101 Switching Protocols\r\nUpgr"] {
         let outcome = answered(|_| answer.to_owned()).await;
-        assert!(
-            matches!(outcome, Err(DialError::HandshakeLost(_))),
-            "{answer}: {outcome:?}"
-        );
+        assert!(matches!(outcome, Err(DialError::HandshakeLost(_))), "{answer}: {outcome:?}");
         assert_eq!(outcome.expect_err("lost").into_response().status(), 502);
     }
 }
@@ -359,15 +259,8 @@ async fn relayed(answer: &str) -> (StatusCode, Vec<String>, Result<String, io::E
         panic!("it was not refused")
     };
     let (parts, body) = error.into_response().into_parts();
-    let names = parts
-        .headers
-        .keys()
-        .map(|name| name.as_str().to_owned())
-        .collect();
-    let body = body
-        .collect()
-        .await
-        .map(|body| String::from_utf8(body.to_bytes().to_vec()).expect("text"));
+    let names = parts.headers.keys().map(|name| name.as_str().to_owned()).collect();
+    let body = body.collect().await.map(|body| String::from_utf8(body.to_bytes().to_vec()).expect("text"));
     (parts.status, names, body)
 }
 
@@ -386,12 +279,7 @@ async fn ib_20_a_refusal_reaches_the_client_as_it_is() {
             &["www-authenticate", "content-length"],
             "",
         ),
-        (
-            "HTTP/1.0 500 No\r\n\r\nuntil the end",
-            500,
-            &[],
-            "until the end",
-        ),
+        ("HTTP/1.0 500 No\r\n\r\nuntil the end", 500, &[], "until the end"),
         (
             "HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\nContent-Length: 9\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nT: v\r\n\r\n",
             429,
@@ -399,12 +287,7 @@ async fn ib_20_a_refusal_reaches_the_client_as_it_is() {
             "abc0123456789",
         ),
         ("HTTP/1.1 204 No\r\n\r\n", 204, &[], ""),
-        (
-            "HTTP/1.1 302 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
-            302,
-            &["location", "content-length"],
-            "",
-        ),
+        ("HTTP/1.1 302 Go\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", 302, &["location", "content-length"], ""),
     ] {
         let (seen_status, seen_headers, seen_body) = relayed(answer).await;
         assert_eq!(seen_status.as_u16(), status, "{answer}");
@@ -430,43 +313,26 @@ async fn a_refusal_that_breaks_off_is_not_passed_as_whole() {
 async fn a_closed_port_is_refused_and_the_next_address_is_tried() {
     let (closed, [address]) = listener().await;
     drop(closed);
-    let error = dial(plain(&[address], &[], ExpectedProtocol::Offered))
-        .await
-        .expect_err("nobody listens");
-    assert!(
-        matches!(&error, DialError::ConnectFailed(error) if error.kind == ConnectFailure::Refused),
-        "{error:?}"
-    );
+    let error = dial(plain(&[address], &[], ExpectedProtocol::Offered)).await.expect_err("nobody listens");
+    assert!(matches!(&error, DialError::ConnectFailed(error) if error.kind == ConnectFailure::Refused), "{error:?}");
     assert_eq!(error.into_response().status(), 502);
 
     let (listener, [open]) = listener().await;
     let backend = async {
         let (mut stream, _) = listener.accept().await.expect("a dial");
         let request = read_head(&mut stream).await;
-        stream
-            .write_all(good(&request, "").as_bytes())
-            .await
-            .expect("sent");
+        stream.write_all(good(&request, "").as_bytes()).await.expect("sent");
     };
     let addresses = [address, open];
-    let (dialed, ()) = tokio::join!(
-        dial(plain(&addresses, &[], ExpectedProtocol::Offered)),
-        backend
-    );
+    let (dialed, ()) = tokio::join!(dial(plain(&addresses, &[], ExpectedProtocol::Offered)), backend);
     dialed.expect("the second address answers");
 }
 
 #[tokio::test]
 async fn a_backend_that_stays_silent_times_out() {
     let (_listener, addresses) = listener().await;
-    let timeouts = DialTimeouts {
-        handshake: Duration::from_millis(10),
-        ..TIMEOUTS
-    };
-    let ask = Dial {
-        timeouts,
-        ..plain(&addresses, &[], ExpectedProtocol::Offered)
-    };
+    let timeouts = DialTimeouts { handshake: Duration::from_millis(10), ..TIMEOUTS };
+    let ask = Dial { timeouts, ..plain(&addresses, &[], ExpectedProtocol::Offered) };
     let error = dial(ask).await.expect_err("silence");
     assert!(matches!(error, DialError::HandshakeTimeout), "{error:?}");
     assert_eq!(error.into_response().status(), 504);
@@ -478,18 +344,11 @@ fn certificate(name: &str) -> (TlsClient, tokio_rustls::TlsAcceptor) {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let server = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions");
+    let server =
+        rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-    let server = server
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .expect("a server");
-    (
-        TlsClient::trusting(roots).expect("a client"),
-        tokio_rustls::TlsAcceptor::from(Arc::new(server)),
-    )
+    let server = server.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).expect("a server");
+    (TlsClient::trusting(roots).expect("a client"), tokio_rustls::TlsAcceptor::from(Arc::new(server)))
 }
 
 async fn secured<T>(
@@ -498,18 +357,13 @@ async fn secured<T>(
     backend: impl AsyncFnOnce(TcpStream) -> T,
 ) -> (Result<Dialed, DialError>, T) {
     let (listener, addresses) = listener().await;
-    let ask = Dial {
-        tls: Some(TlsPeer { client, name }),
-        ..plain(&addresses, &[], ExpectedProtocol::Offered)
-    };
+    let ask = Dial { tls: Some(TlsPeer { client, name }), ..plain(&addresses, &[], ExpectedProtocol::Offered) };
     let serve = async { backend(listener.accept().await.expect("a dial").0).await };
     tokio::join!(within(dial(ask)), serve)
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work)
-        .await
-        .expect("the dial ends by itself")
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("the dial ends by itself")
 }
 
 #[tokio::test]
@@ -518,10 +372,7 @@ async fn iw_10_a_wss_backend_is_dialled_over_tls() {
     let (dialed, _stream) = secured(&client, "worker.example", async |stream| {
         let mut stream = acceptor.accept(stream).await.expect("TLS");
         let request = read_head(&mut stream).await;
-        stream
-            .write_all((good(&request, "") + "frame").as_bytes())
-            .await
-            .expect("sent");
+        stream.write_all((good(&request, "") + "frame").as_bytes()).await.expect("sent");
         stream.flush().await.expect("sent");
         stream
     })
@@ -539,16 +390,10 @@ async fn iw_10_a_wss_backend_is_dialled_over_tls() {
 async fn a_certificate_for_another_name_or_from_a_stranger_is_refused() {
     let (client, acceptor) = certificate("worker.example");
     let (stranger, _) = certificate("worker.example");
-    for (client, name) in [
-        (&client, "other.example"),
-        (&client, "127.0.0.1"),
-        (&stranger, "worker.example"),
-        (&client, "not a name"),
-    ] {
-        let (outcome, _) = secured(client, name, async |stream| {
-            acceptor.accept(stream).await.map(|_| ())
-        })
-        .await;
+    for (client, name) in
+        [(&client, "other.example"), (&client, "127.0.0.1"), (&stranger, "worker.example"), (&client, "not a name")]
+    {
+        let (outcome, _) = secured(client, name, async |stream| acceptor.accept(stream).await.map(|_| ())).await;
         let error = outcome.expect_err("not trusted");
         assert!(
             matches!(&error, DialError::ConnectFailed(error) if error.kind == ConnectFailure::Tls),

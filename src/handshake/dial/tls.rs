@@ -39,36 +39,23 @@ impl TlsClient {
         Ok(Self(Arc::new(OnceLock::from(config(roots)?))))
     }
 
-    pub(super) async fn secure(
-        &self,
-        name: &str,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let failed = |error: io::Error| ConnectError {
-            kind: ConnectFailure::Tls,
-            source: Some(error),
-        };
-        let name = ServerName::try_from(name.to_owned())
-            .map_err(|error| failed(io::Error::other(error)))?;
+    pub(super) async fn secure(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let failed = |error: io::Error| ConnectError { kind: ConnectFailure::Tls, source: Some(error) };
+        let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let config = match self.0.get() {
             Some(config) => Arc::clone(config),
             None => {
-                let read =
-                    config(native_roots()).map_err(|error| failed(io::Error::other(error)))?;
+                let read = config(native_roots()).map_err(|error| failed(io::Error::other(error)))?;
                 Arc::clone(self.0.get_or_init(|| read))
             }
         };
-        TlsConnector::from(config)
-            .connect(name, stream)
-            .await
-            .map_err(failed)
+        TlsConnector::from(config).connect(name, stream).await.map_err(failed)
     }
 }
 
 fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder =
-        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))

@@ -1,0 +1,95 @@
+//! What this module tells others: events for people, and orders to leave for pipes.
+
+use holdline_core::pool::AdminState;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Something that happened to a backend or a pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the fields mean what the glossary says")]
+pub enum BackendEvent {
+    /// A backend came into a pool.
+    Registered { pool: Arc<str>, backend: Arc<str>, url: String },
+    /// A backend came back under its id with something changed.
+    Replaced { pool: Arc<str>, backend: Arc<str>, url: String },
+    /// A backend left its pool.
+    Removed { pool: Arc<str>, backend: Arc<str>, reason: Removal },
+    /// It is proven to be there.
+    Up { pool: Arc<str>, backend: Arc<str> },
+    /// It is proven not to be.
+    Down { pool: Arc<str>, backend: Arc<str>, reason: String },
+    /// Pipes fared badly on it, so it rests for a while.
+    Ejected { pool: Arc<str>, backend: Arc<str>, reason: EjectCause, lasts: Duration },
+    /// Its rest is over.
+    Readmitted { pool: Arc<str>, backend: Arc<str> },
+    /// Its admin state changed.
+    StateChanged { pool: Arc<str>, backend: Arc<str>, state: AdminState },
+    /// Its pipes are to leave; so many are there.
+    Draining { pool: Arc<str>, backend: Arc<str>, pipes: u32 },
+    /// The last pipe left it.
+    Drained { pool: Arc<str>, backend: Arc<str> },
+    /// Its lease was not renewed in time.
+    LeaseExpired { pool: Arc<str>, backend: Arc<str> },
+    /// Its lease was renewed after it had expired.
+    LeaseRevived { pool: Arc<str>, backend: Arc<str> },
+    /// Leases are kept although they ran out, since the fault is probably ours.
+    SelfPreservation { pool: Arc<str>, late: usize, live: usize },
+}
+
+/// Why a backend left its pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Removal {
+    /// Somebody deleted it.
+    Deleted,
+    /// Its lease expired and was not renewed.
+    LeaseExpired,
+    /// Its URL or pool changed, so it counts as another one.
+    Replaced,
+    /// The configuration no longer names it.
+    Unconfigured,
+}
+
+/// Why a backend was ejected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EjectCause {
+    /// Dials failed in a row.
+    FailedDials,
+    /// Attaches died young.
+    YoungDeaths,
+    /// It answered dials with 5xx.
+    ServerErrors,
+}
+
+/// An order to a pipe to leave its backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Leave {
+    /// In which manner.
+    pub how: LeaveHow,
+    /// For which reason.
+    pub cause: LeaveCause,
+}
+
+/// In which manner a pipe leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaveHow {
+    /// Choose another (with this one as `avoid`), keep the old link until the new one stands; if there is no other,
+    /// stay and try again when the pool changes.
+    Reattach,
+    /// Let go now and wait for another as after a loss.
+    Detach,
+    /// Close the client.
+    Close,
+}
+
+/// Why a pipe has to leave.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaveCause {
+    /// The operator drains it.
+    Drain,
+    /// The operator works on it.
+    Maint,
+    /// It is being removed.
+    Removed,
+    /// Its lease expired.
+    LeaseExpired,
+}

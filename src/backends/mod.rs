@@ -1,0 +1,247 @@
+//! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
+//!
+//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
+//! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
+//! operators change), `reserve` (what pipes ask), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! `probe` and `tls` (what a probe does).
+//!
+//! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
+//! across an await and never while a callback runs. Nothing here polls: pipes wait for a pool's generation, the keeper
+//! waits for its next deadline.
+
+mod configured;
+mod facts;
+mod keeper;
+mod networks;
+mod probe;
+mod registry;
+mod reserve;
+mod spec;
+mod tls;
+mod url;
+mod views;
+mod writes;
+
+pub use configured::SetupError;
+pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
+pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
+pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
+pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target};
+pub use spec::{
+    BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
+    LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
+    SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
+};
+pub use url::{BackendUrl, Host, URL_BYTES_MAX, UrlError};
+pub use writes::REMOVAL_DEADLINE;
+
+use holdline_core::ids::BackendKey;
+use holdline_core::pool::DialBudget;
+use registry::{Clock, Effects, Registry};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Notify, watch};
+
+/// The pools of this process; a cheap handle.
+#[derive(Clone)]
+pub struct Backends(Arc<Inner>);
+
+struct Inner {
+    registry: Mutex<Registry>,
+    /// Grows with every change that a reader could see; counts of pipes excepted.
+    index: watch::Sender<u64>,
+    keeper: Notify,
+    on_event: Box<dyn Fn(BackendEvent) + Send + Sync>,
+    on_leave: Box<dyn Fn(BackendKey, Leave) + Send + Sync>,
+}
+
+/// What a set of pools is made of.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The configured pools with their static backends.
+    pub pools: Vec<PoolSpec>,
+    /// Where registered backends may be.
+    pub networks: Networks,
+    /// Reattach dials per minute, dialer and backend; zero is no limit.
+    pub dials_per_window: u32,
+}
+
+impl Backends {
+    /// The pools that `setup` describes.
+    ///
+    /// `on_event` hears what happens and `on_leave` hears that the pipes on a backend must leave it. Both are called on
+    /// whatever thread caused it, without a lock held, and must not block.
+    pub fn new(
+        setup: &Setup,
+        on_event: impl Fn(BackendEvent) + Send + Sync + 'static,
+        on_leave: impl Fn(BackendKey, Leave) + Send + Sync + 'static,
+    ) -> Self {
+        let registry = Registry {
+            clock: Clock::start(),
+            networks: Arc::new(setup.networks.clone()),
+            pools: BTreeMap::new(),
+            records: HashMap::new(),
+            ids: BTreeMap::new(),
+            budget: DialBudget::new(setup.dials_per_window),
+            last_key: 0,
+            last_version: 0,
+        };
+        let backends = Self(Arc::new(Inner {
+            registry: Mutex::new(registry),
+            index: watch::Sender::new(1),
+            keeper: Notify::new(),
+            on_event: Box::new(on_event),
+            on_leave: Box::new(on_leave),
+        }));
+        backends.configure(&setup.pools, setup.networks.clone());
+        backends
+    }
+
+    /// Makes the pools and static backends what a new configuration says; pipes are moved only off backends that it
+    /// no longer names.
+    pub fn configure(&self, pools: &[PoolSpec], networks: Networks) {
+        self.with(|registry, fx| registry.configure(pools, networks, fx));
+    }
+
+    /// Registers a backend under an id that is made up.
+    ///
+    /// # Errors
+    /// When what is said about it can't be, or its URL is in the pool already.
+    pub fn register(&self, spec: BackendSpec) -> Result<BackendView, BackendError> {
+        self.with(|registry, fx| {
+            let id = registry.register(spec, fx)?;
+            registry.view_of(&id)
+        })
+    }
+
+    /// Makes the backend `id` what `spec` says, and renews its lease; saying the same again changes nothing else.
+    ///
+    /// # Errors
+    /// When what is said can't be, or another live instance holds the id, or `expect` is not met.
+    pub fn put(&self, id: &str, spec: BackendSpec, expect: Expect) -> Result<(Put, BackendView), BackendError> {
+        self.with(|registry, fx| {
+            let put = registry.put(id, spec, expect, fx)?;
+            Ok((put, registry.view_of(id)?))
+        })
+    }
+
+    /// Changes parts of what is said about a backend; `change` gets the spec as it is, with `state` at nothing.
+    ///
+    /// # Errors
+    /// When the result can't be, the backend is static or unknown, or `expect` is not met.
+    pub fn patch(
+        &self,
+        id: &str,
+        expect: Expect,
+        change: impl FnOnce(&mut BackendSpec),
+    ) -> Result<BackendView, BackendError> {
+        self.with(|registry, fx| {
+            registry.patch(id, expect, change, fx)?;
+            registry.view_of(id)
+        })
+    }
+
+    /// Renews a lease.
+    ///
+    /// # Errors
+    /// `NotFound` means: register again.
+    pub fn renew_lease(&self, id: &str) -> Result<Renewal, BackendError> {
+        self.with(|registry, fx| registry.renew_lease(id, fx))
+    }
+
+    /// Changes a backend's admin state and says what becomes of its pipes.
+    ///
+    /// # Errors
+    /// When there is no such backend or `expect` is not met.
+    pub fn set_state(
+        &self,
+        id: &str,
+        expect: Expect,
+        change: StateChange,
+    ) -> Result<(Progress, BackendView), BackendError> {
+        self.with(|registry, fx| {
+            let progress = registry.change_state(id, expect, change, fx)?;
+            Ok((progress, registry.view_of(id)?))
+        })
+    }
+
+    /// Drains a backend and removes it when its last pipe is gone; `Done` if it is gone or never was.
+    ///
+    /// # Errors
+    /// When it is static or `expect` is not met.
+    pub fn delete(&self, id: &str, expect: Expect) -> Result<Progress, BackendError> {
+        self.with(|registry, fx| registry.delete(id, expect, fx))
+    }
+
+    /// The backend of this id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<BackendView> {
+        self.with(|registry, _| registry.view_of(id).ok())
+    }
+
+    /// All backends, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<BackendView> {
+        self.with(|registry, _| registry.list())
+    }
+
+    /// All pools, by name.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolView> {
+        self.with(|registry, _| registry.pool_views())
+    }
+
+    /// Whether any backend of any pool may take a pipe: half of readiness.
+    #[must_use]
+    pub fn any_eligible(&self) -> bool {
+        self.with(|registry, _| registry.pools.values().any(|pool| pool.core.has_eligible()))
+    }
+
+    /// A number that grows with every visible change, and the way to wait for it.
+    #[must_use]
+    pub fn index(&self) -> watch::Receiver<u64> {
+        self.0.index.subscribe()
+    }
+
+    /// Runs a pure call under the lock, then tells the world about it.
+    fn with<R>(&self, call: impl FnOnce(&mut Registry, &mut Effects) -> R) -> R {
+        let mut effects = Effects::default();
+        let result = {
+            // A panic inside a call is a bug, but the tables stay usable: every call leaves them whole or nearly so,
+            // and a proxy that stops choosing backends helps nobody.
+            let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+            call(&mut registry, &mut effects)
+        };
+        self.tell(effects);
+        result
+    }
+
+    fn tell(&self, effects: Effects) {
+        if effects.changed {
+            self.0.index.send_modify(|index| *index += 1);
+        }
+        if effects.keeper {
+            self.0.keeper.notify_one();
+        }
+        for event in effects.events {
+            (self.0.on_event)(event);
+        }
+        for (key, leave) in effects.leaves {
+            (self.0.on_leave)(key, leave);
+        }
+    }
+}
+
+impl Registry {
+    fn view_of(&self, id: &str) -> Result<BackendView, BackendError> {
+        let view = self.ids.get(id).and_then(|&key| self.view(key));
+        view.ok_or_else(|| BackendError::NotFound(id.into()))
+    }
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Backends")
+    }
+}

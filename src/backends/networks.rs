@@ -1,0 +1,117 @@
+//! Where a backend may be: the guard against registrations that point our dials at somebody else's services.
+//!
+//! A registration names a host; what counts is the address that it has when it is dialled, so the check is done on the
+//! resolved address at every dial and every probe, and only checked addresses are handed out (no second look-up for a
+//! rebinding name to answer differently). Backends of the configuration file are trusted: who writes that file also
+//! writes the list of networks.
+
+use super::url::{BackendUrl, Host};
+use ipnet::IpNet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// How long a name may take to resolve.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Addresses of one name that are tried at most.
+pub const ADDRESSES_MAX: usize = 16;
+
+/// The networks that a registered backend may be in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Networks(Vec<IpNet>);
+
+/// Why there is no address to dial.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ResolveError {
+    /// The name has none.
+    #[error("the name does not resolve")]
+    NotFound,
+    /// The resolver did not answer in time.
+    #[error("the name did not resolve in {}s", RESOLVE_TIMEOUT.as_secs())]
+    Timeout,
+    /// It has some, all outside of the allowed networks.
+    #[error("the address {0} is outside of admin.backend_networks")]
+    NotAllowed(IpAddr),
+}
+
+impl Networks {
+    /// Exactly these networks.
+    #[must_use]
+    pub const fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether a backend may be at `address`; an IPv4 address in IPv6 clothes is judged as what it is.
+    #[must_use]
+    pub fn allow(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Where `url` leads, in the resolver's order; `None` for `allowed` trusts every address.
+///
+/// # Errors
+/// When nothing is left to dial.
+pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Vec<SocketAddr>, ResolveError> {
+    let found = match url.host() {
+        Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
+        Host::Name(name) => look_up(name, url.port()).await?,
+    };
+    let first = found.first().ok_or(ResolveError::NotFound)?.ip();
+    let kept: Vec<_> =
+        found.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
+    if kept.is_empty() { Err(ResolveError::NotAllowed(first)) } else { Ok(kept) }
+}
+
+async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+    match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, port))).await {
+        Ok(Ok(found)) => Ok(found.take(ADDRESSES_MAX).collect()),
+        Ok(Err(_)) => Err(ResolveError::NotFound),
+        Err(_) => Err(ResolveError::Timeout),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(networks: &[&str]) -> Networks {
+        Networks::new(networks.iter().map(|network| network.parse().unwrap()).collect())
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_clothes_is_judged_as_ipv4() {
+        let networks = networks(&["127.0.0.0/8", "fc00::/7"]);
+        for (address, allowed) in [
+            ("127.0.0.1", true),
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:169.254.169.254", false),
+            ("fd00::1", true),
+            ("::1", false),
+            ("8.8.8.8", false),
+        ] {
+            assert_eq!(networks.allow(address.parse().unwrap()), allowed, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_allowed_addresses_are_handed_out() {
+        let literal: BackendUrl = "ws://127.0.0.1:9".parse().unwrap();
+        let elsewhere = networks(&["10.0.0.0/8"]);
+        let error = resolve(&literal, Some(&elsewhere)).await.unwrap_err();
+        assert_eq!(error, ResolveError::NotAllowed("127.0.0.1".parse().unwrap()));
+        assert_eq!(resolve(&literal, None).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
+        let home = networks(&["127.0.0.0/8"]);
+        assert_eq!(resolve(&literal, Some(&home)).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_judged_by_what_it_resolves_to() {
+        let name: BackendUrl = "ws://localhost:9".parse().unwrap();
+        let elsewhere = networks(&["10.0.0.0/8"]);
+        assert!(matches!(resolve(&name, Some(&elsewhere)).await, Err(ResolveError::NotAllowed(_))));
+        let home = networks(&["127.0.0.0/8", "::1/128"]);
+        assert!(resolve(&name, Some(&home)).await.is_ok());
+    }
+}

@@ -1,0 +1,175 @@
+//! What one probe does: connect, ask for a page, or shake hands as a WebSocket client. Bounded in time and bytes.
+
+use super::reserve::{DialFailure, Target};
+use super::spec::{ProbeKind, ProbeSettings};
+use super::tls;
+use base64::Engine;
+use sha1::{Digest, Sha1};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Bytes of an answer's head that are read.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Headers of an answer that are looked at.
+const HEADERS_MAX: usize = 64;
+
+/// How long a WebSocket server may take to answer our close frame; the verdict stands already.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// What was wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct ProbeProblem {
+    /// Whether one such finding is enough.
+    pub(super) certain: bool,
+    /// For people.
+    pub(super) text: String,
+}
+
+/// Probes once.
+pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<(), ProbeProblem> {
+    match tokio::time::timeout(settings.timeout, attempt(target, &settings.kind)).await {
+        Ok(result) => result,
+        Err(_) => Err(doubt(format!("no answer within {:?}", settings.timeout))),
+    }
+}
+
+async fn attempt(target: &Target, kind: &ProbeKind) -> Result<(), ProbeProblem> {
+    let addresses = target.resolve().await.map_err(|error| ProbeProblem {
+        certain: DialFailure::from(&error) == DialFailure::NotAllowed,
+        text: error.to_string(),
+    })?;
+    let stream = connect(&addresses).await?;
+    let (path, handshake) = match kind {
+        ProbeKind::Tcp => return Ok(()),
+        ProbeKind::Http(path) => (path, false),
+        ProbeKind::Ws(path) => (path, true),
+    };
+    let authority = target.url.authority();
+    let Some(name) = target.url.tls_name() else {
+        return ask(stream, &authority, path, handshake).await;
+    };
+    let stream = tls::connect(stream, &name).await.map_err(|error| doubt(format!("TLS: {error}")))?;
+    ask(stream, &authority, path, handshake).await
+}
+
+/// Connects to the first address that answers; refused only if all of them refuse.
+async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ProbeProblem> {
+    let mut all_refused = true;
+    let mut last = None;
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => {
+                all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
+                last = Some(error);
+            }
+        }
+    }
+    let text = last.map_or_else(|| "no address".to_owned(), |error| error.kind().to_string());
+    Err(ProbeProblem { certain: all_refused, text })
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    authority: &str,
+    path: &str,
+    handshake: bool,
+) -> Result<(), ProbeProblem> {
+    if handshake { shake_hands(stream, authority, path).await } else { get(stream, authority, path).await }
+}
+
+async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path: &str) -> Result<(), ProbeProblem> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
+    let head = exchange(&mut stream, &request).await?;
+    match head.status {
+        200..=299 => Ok(()),
+        status => Err(doubt(format!("answered {status}"))),
+    }
+}
+
+async fn shake_hands(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    authority: &str,
+    path: &str,
+) -> Result<(), ProbeProblem> {
+    let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    );
+    let head = exchange(&mut stream, &request).await?;
+    if head.status != 101 {
+        return Err(doubt(format!("answered {} instead of 101", head.status)));
+    }
+    if head.accept.as_deref() != Some(accept_of(&key).as_str()) {
+        return Err(doubt("101 with a wrong Sec-WebSocket-Accept".to_owned()));
+    }
+    say_goodbye(&mut stream).await;
+    Ok(())
+}
+
+/// Closes with 1000 and lets the worker answer, so that it doesn't log a broken connection.
+async fn say_goodbye(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
+    let [high, low] = 1000_u16.to_be_bytes();
+    let [a, b, c, d] = rand::random::<[u8; 4]>();
+    let close = [0x88, 0x82, a, b, c, d, high ^ a, low ^ b];
+    let goodbye = async {
+        stream.write_all(&close).await?;
+        stream.flush().await?;
+        let mut rest = [0; 512];
+        while stream.read(&mut rest).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // However this ends, the handshake was fine.
+    let _ = tokio::time::timeout(CLOSE_WAIT, goodbye).await;
+}
+
+/// RFC 6455 section 4.2.2, point 5.4.
+fn accept_of(key: &str) -> String {
+    let digest = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
+
+struct Head {
+    status: u16,
+    accept: Option<String>,
+}
+
+async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Head, ProbeProblem> {
+    let lost = |error: io::Error| doubt(format!("connection lost: {}", error.kind()));
+    stream.write_all(request.as_bytes()).await.map_err(lost)?;
+    stream.flush().await.map_err(lost)?;
+    let mut head = Vec::with_capacity(1024);
+    loop {
+        let room = HEAD_BYTES_MAX - head.len();
+        let read = (&mut *stream).take(room as u64).read_buf(&mut head).await.map_err(lost)?;
+        if read == 0 {
+            return Err(doubt("connection closed before an answer".to_owned()));
+        }
+        if let Some(head) = parse(&head)? {
+            return Ok(head);
+        }
+        if head.len() >= HEAD_BYTES_MAX {
+            return Err(doubt(format!("an answer's head of more than {HEAD_BYTES_MAX} bytes")));
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Option<Head>, ProbeProblem> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut headers);
+    let complete = response.parse(bytes).map_err(|error| doubt(format!("not HTTP: {error}")))?.is_complete();
+    let accept = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
+    let accept = accept.and_then(|header| std::str::from_utf8(header.value).ok()).map(|value| value.trim().to_owned());
+    Ok(response.code.filter(|_| complete).map(|status| Head { status, accept }))
+}
+
+fn doubt(text: String) -> ProbeProblem {
+    ProbeProblem { certain: false, text }
+}

@@ -1,0 +1,330 @@
+//! A pipe's side: ask for a backend, hold a place on it, say how it went, hear when the pool changes.
+
+use super::Backends;
+use super::facts::{EjectCause, Leave, LeaveCause, LeaveHow};
+use super::networks::{Networks, ResolveError, resolve};
+use super::registry::{Effects, Registry, Why, probes_of};
+use super::spec::Origin;
+use super::url::BackendUrl;
+use holdline_core::health::Experience;
+use holdline_core::ids::BackendKey;
+use holdline_core::pool::{Backend, Choose, Chosen, Dialer, NoCandidate};
+use holdline_core::time::Time;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// What a pipe asks of a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask<'a> {
+    /// The route key, if the route has one.
+    pub key: Option<&'a str>,
+    /// Backends that this pipe does not want now.
+    pub exclude: &'a [BackendKey],
+    /// A backend taken only if there is no other.
+    pub avoid: Option<BackendKey>,
+    /// On whose account the dial goes; nothing (a first attach) is not counted.
+    pub dialer: Option<&'a Dialer>,
+}
+
+/// Why there is no backend now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoBackend {
+    /// The reason nearest to success.
+    pub reason: NoCandidate,
+    /// When a backend that would do may be dialled again, if only the dial budget stands in the way.
+    pub retry_at: Option<Instant>,
+}
+
+/// How a dial or an attach went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Its 101 came.
+    Connected,
+    /// The dial failed.
+    DialFailed(DialFailure),
+    /// The attach ended without the pipe wanting it, so long after its 101.
+    Died(Duration),
+}
+
+/// Why a dial failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DialFailure {
+    /// Nobody listens there.
+    Refused,
+    /// No connection or no answer in time.
+    Timeout,
+    /// No route, or the connection broke.
+    Unreachable,
+    /// The name has no address.
+    Resolve,
+    /// Its addresses are outside of `admin.backend_networks`.
+    NotAllowed,
+    /// The TLS handshake failed.
+    Tls,
+    /// Something answered that is not a proper WebSocket handshake.
+    BadAnswer,
+    /// An HTTP status other than 101; only 5xx counts against the backend.
+    Status(u16),
+    /// We are out of descriptors or ports: says nothing about the backend.
+    Local,
+}
+
+impl DialFailure {
+    /// What it is for people.
+    fn text(self) -> String {
+        let text = match self {
+            Self::Refused => "connection refused",
+            Self::Timeout => "no connection or answer in time",
+            Self::Unreachable => "unreachable",
+            Self::Resolve => "the name does not resolve",
+            Self::NotAllowed => "the address is not allowed",
+            Self::Tls => "the TLS handshake failed",
+            Self::BadAnswer => "not a WebSocket answer",
+            Self::Status(status) => return format!("answered {status}"),
+            Self::Local => "out of local resources",
+        };
+        text.to_owned()
+    }
+}
+
+impl From<&ResolveError> for DialFailure {
+    fn from(error: &ResolveError) -> Self {
+        match error {
+            ResolveError::NotFound => Self::Resolve,
+            ResolveError::Timeout => Self::Timeout,
+            ResolveError::NotAllowed(_) => Self::NotAllowed,
+        }
+    }
+}
+
+/// Where to connect to, with the networks that it may be in.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The address.
+    pub url: Arc<BackendUrl>,
+    /// Nothing for a backend of the configuration file, which is trusted.
+    pub(super) allowed: Option<Arc<Networks>>,
+}
+
+impl Target {
+    /// The addresses to try in their order, every one checked.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+        resolve(&self.url, self.allowed.as_deref()).await
+    }
+}
+
+/// A place on a backend; dropping it gives it back.
+pub struct Reservation {
+    backends: Backends,
+    key: BackendKey,
+    id: Arc<str>,
+    pool: Arc<str>,
+    alias: Option<Arc<str>>,
+    target: Target,
+    since: Time,
+}
+
+impl Reservation {
+    /// The backend's place in the tables.
+    #[must_use]
+    pub const fn key(&self) -> BackendKey {
+        self.key
+    }
+
+    /// The backend's name.
+    #[must_use]
+    pub const fn id(&self) -> &Arc<str> {
+        &self.id
+    }
+
+    /// The pool it was chosen from.
+    #[must_use]
+    pub const fn pool(&self) -> &Arc<str> {
+        &self.pool
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn url(&self) -> &BackendUrl {
+        &self.target.url
+    }
+
+    /// What it calls the route key, if it has another name for it.
+    #[must_use]
+    pub fn alias(&self) -> Option<&str> {
+        self.alias.as_deref()
+    }
+
+    /// Where to dial.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Says how it went. `Connected` once after the 101, `Died` if the attach ended against the pipe's will.
+    pub fn report(&self, outcome: Outcome) {
+        self.backends.with(|registry, fx| registry.experienced(self.key, self.since, outcome, fx));
+    }
+
+    /// Whether the pipe has to leave. To be asked once after the attach, since an order to leave may have been given
+    /// between the choice and the 101; later orders come through `on_leave`.
+    #[must_use]
+    pub fn must_leave(&self) -> Option<Leave> {
+        self.backends.must_leave(self.key)
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reservation({} in {}, {})", self.id, self.pool, self.target.url)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        self.backends.with(|registry, fx| registry.release(self.key, fx));
+    }
+}
+
+/// Hears when a pool changed in a way that may help a waiting pipe.
+///
+/// Take it before asking for a backend: a change between the question and the wait then ends the wait at once.
+#[derive(Clone, Debug)]
+pub struct PoolWatch(watch::Receiver<u64>);
+
+impl PoolWatch {
+    /// Waits for a change since this watch was taken or last waited for; cancel-safe. For ever if the pool is gone.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Backends {
+    /// Picks a backend of `pool` and reserves a place on it.
+    ///
+    /// # Errors
+    /// When there is none now; wait for `watch` (and for `retry_at`) and ask again.
+    pub fn choose(&self, pool: &str, ask: &Ask<'_>) -> Result<Reservation, NoBackend> {
+        self.with(|registry, _| {
+            let chosen = registry.choose(pool, ask)?;
+            registry.reservation(self, chosen).ok_or(NoBackend { reason: NoCandidate::Empty, retry_at: None })
+        })
+    }
+
+    /// A watch on `pool`; nothing if there is no such pool.
+    #[must_use]
+    pub fn watch(&self, pool: &str) -> Option<PoolWatch> {
+        self.with(|registry, _| registry.pools.get(pool).map(|entry| PoolWatch(entry.wake.subscribe())))
+    }
+
+    /// Whether a pipe has to leave this backend.
+    #[must_use]
+    pub fn must_leave(&self, key: BackendKey) -> Option<Leave> {
+        self.with(|registry, _| match registry.records.get(&key) {
+            Some(record) => record.leave,
+            None => Some(Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed }),
+        })
+    }
+}
+
+impl Registry {
+    fn choose(&mut self, pool: &str, ask: &Ask<'_>) -> Result<Chosen, NoBackend> {
+        let (clock, now) = (self.clock, self.clock.now());
+        let Some(entry) = self.pools.get_mut(pool) else {
+            return Err(NoBackend { reason: NoCandidate::Empty, retry_at: None });
+        };
+        let mut retry: Option<Time> = None;
+        // Filled only in the rare case that an allowance is used up.
+        let mut exclude = Vec::new();
+        loop {
+            let exclude_now = if exclude.is_empty() { ask.exclude } else { &exclude };
+            let question = Choose { key: ask.key, exclude: exclude_now, avoid: ask.avoid, random: rand::random() };
+            let chosen = match entry.core.choose(&question) {
+                Ok(chosen) => chosen,
+                Err(reason) => {
+                    return Err(NoBackend { reason, retry_at: retry.map(|at| clock.instant(at)) });
+                }
+            };
+            let Some(dialer) = ask.dialer else {
+                return Ok(chosen);
+            };
+            let Err(at) = self.budget.spend(dialer, chosen.key, now) else {
+                return Ok(chosen);
+            };
+            entry.core.release(chosen.key);
+            retry = Some(retry.map_or(at, |earlier| earlier.min(at)));
+            if exclude.is_empty() {
+                exclude.extend_from_slice(ask.exclude);
+            }
+            exclude.push(chosen.key);
+        }
+    }
+
+    fn reservation(&self, backends: &Backends, chosen: Chosen) -> Option<Reservation> {
+        let record = self.records.get(&chosen.key)?;
+        Some(Reservation {
+            backends: backends.clone(),
+            key: chosen.key,
+            id: record.id.clone(),
+            pool: record.spec.pool.clone(),
+            alias: chosen.alias,
+            target: self.target(chosen.key)?,
+            since: self.clock.now(),
+        })
+    }
+
+    pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
+        let record = self.records.get(&key)?;
+        let allowed = match record.origin {
+            Origin::Static => None,
+            Origin::Registered => Some(self.networks.clone()),
+        };
+        Some(Target { url: record.spec.url.clone(), allowed })
+    }
+
+    fn experienced(&mut self, key: BackendKey, since: Time, outcome: Outcome, fx: &mut Effects) {
+        let now = self.clock.now();
+        let Some(record) = self.records.get(&key) else {
+            return;
+        };
+        let Some(pool) = self.pools.get_mut(&record.spec.pool) else {
+            return;
+        };
+        // Down is for ever where nothing probes, so pipes may only eject there.
+        let probed = probes_of(record, pool).is_some();
+        let (experience, why) = match outcome {
+            Outcome::Connected => (Experience::Connected, why(String::new(), EjectCause::FailedDials)),
+            Outcome::Died(lived) => (Experience::Died { lived }, why(String::new(), EjectCause::YoungDeaths)),
+            Outcome::DialFailed(DialFailure::Refused) if probed => {
+                (Experience::Refused, why(DialFailure::Refused.text(), EjectCause::FailedDials))
+            }
+            Outcome::DialFailed(DialFailure::Local) => return,
+            Outcome::DialFailed(DialFailure::Status(status)) if status < 500 => {
+                (Experience::Connected, why(String::new(), EjectCause::FailedDials))
+            }
+            Outcome::DialFailed(failure @ DialFailure::Status(_)) => {
+                (Experience::DialFailed { since }, why(failure.text(), EjectCause::ServerErrors))
+            }
+            Outcome::DialFailed(failure) => {
+                (Experience::DialFailed { since }, why(failure.text(), EjectCause::FailedDials))
+            }
+        };
+        let was_eligible = pool.core.get(key).is_some_and(Backend::is_eligible);
+        if let Some(change) = pool.core.experienced(key, experience, now) {
+            self.health_changed(key, change, &why, was_eligible, fx);
+        }
+    }
+}
+
+const fn why(text: String, eject: EjectCause) -> Why {
+    Why { text, eject }
+}

@@ -1,0 +1,316 @@
+//! The address of a backend, parsed once: scheme, host, port, and the path if it has one of its own.
+//!
+//! Whatever would have to be guessed or could mislead is refused: other schemes, credentials, fragments, ports that
+//! nobody can listen on, hosts that only look like addresses, and bytes that don't belong in a request line.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+/// Longest URL of a backend, in bytes.
+pub const URL_BYTES_MAX: usize = 2048;
+
+/// Where a backend listens; two are equal if they lead to the same place. `Display` and `Debug` hide the query.
+#[derive(Clone)]
+pub struct BackendUrl {
+    as_written: String,
+    tls: bool,
+    host: Host,
+    port: u16,
+    path_and_query: Option<String>,
+}
+
+/// A name to be resolved at each dial, or an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Host {
+    /// Lower case.
+    Name(String),
+    /// As written.
+    Address(IpAddr),
+}
+
+/// What is wrong with a URL, said so that it can be mended.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UrlError {
+    /// More than `URL_BYTES_MAX`.
+    #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
+    TooLong,
+    /// Neither `ws` nor `wss`.
+    #[error("the URL of a backend begins with \"ws://\" or \"wss://\", as in \"ws://127.0.0.1:9001\"")]
+    Scheme,
+    /// `user:password@`.
+    #[error("a backend URL has no user and password; remove what stands before \"@\"")]
+    UserInfo,
+    /// `#…`.
+    #[error("a backend URL has no fragment; remove \"#\" and what follows")]
+    Fragment,
+    /// No host, or not one.
+    #[error("\"{0}\" is not a host; write a name, an IPv4 address or an IPv6 address in brackets")]
+    Host(String),
+    /// Not a port.
+    #[error("the port must be a number from 1 to 65535")]
+    Port,
+    /// A byte that a request line can't carry.
+    #[error("the path holds a space, a control character or a letter outside ASCII; percent-encode it")]
+    Path,
+}
+
+impl BackendUrl {
+    /// Whether it is `wss`.
+    #[must_use]
+    pub const fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Name or address.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The port, 80 or 443 if none was written.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// What stands in a `Host` header: an IPv6 address in brackets, the port unless it is the scheme's own.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::Address(IpAddr::V4(address)) => address.to_string(),
+            Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
+        };
+        if self.port == default_port(self.tls) { host } else { format!("{host}:{}", self.port) }
+    }
+
+    /// The name that a certificate must carry; an IPv6 address without brackets.
+    #[must_use]
+    pub fn tls_name(&self) -> Option<String> {
+        self.tls.then(|| match &self.host {
+            Host::Name(name) => name.clone(),
+            Host::Address(address) => address.to_string(),
+        })
+    }
+
+    /// Path and query as written, trailing slash and all; nothing if there is no path or only `/`, because then the
+    /// client's own are used.
+    #[must_use]
+    pub fn path_and_query(&self) -> Option<&str> {
+        self.path_and_query.as_deref()
+    }
+
+    /// The URL as it was written, query included: for the state file and the dialer, not for logs.
+    #[must_use]
+    pub fn as_written(&self) -> &str {
+        &self.as_written
+    }
+}
+
+impl FromStr for BackendUrl {
+    type Err = UrlError;
+
+    fn from_str(text: &str) -> Result<Self, UrlError> {
+        if text.len() > URL_BYTES_MAX {
+            return Err(UrlError::TooLong);
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
+        let tls = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => false,
+            "wss" => true,
+            _ => return Err(UrlError::Scheme),
+        };
+        if rest.contains('#') {
+            return Err(UrlError::Fragment);
+        }
+        let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        if authority.contains('@') {
+            return Err(UrlError::UserInfo);
+        }
+        let (host, port) = split_port(authority)?;
+        let port = match port {
+            None => default_port(tls),
+            Some(digits) => parse_port(digits)?,
+        };
+        Ok(Self { as_written: text.to_owned(), tls, host: parse_host(host)?, port, path_and_query: parse_path(path)? })
+    }
+}
+
+impl PartialEq for BackendUrl {
+    fn eq(&self, other: &Self) -> bool {
+        (self.tls, &self.host, self.port, &self.path_and_query)
+            == (other.tls, &other.host, other.port, &other.path_and_query)
+    }
+}
+
+impl Eq for BackendUrl {}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.as_written.split_once('?') {
+            Some((shown, _)) => write!(f, "{shown}?***"),
+            None => f.write_str(&self.as_written),
+        }
+    }
+}
+
+impl fmt::Debug for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BackendUrl({self})")
+    }
+}
+
+const fn default_port(tls: bool) -> u16 {
+    if tls { 443 } else { 80 }
+}
+
+/// Takes `authority` apart; an IPv6 address keeps its brackets, which tell it from a name.
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), UrlError> {
+    let host_end = if authority.starts_with('[') {
+        authority.find(']').map(|at| at + 1).ok_or_else(|| UrlError::Host(authority.to_owned()))?
+    } else {
+        authority.find(':').unwrap_or(authority.len())
+    };
+    let (host, port) = authority.split_at(host_end);
+    match port.strip_prefix(':') {
+        None if port.is_empty() => Ok((host, None)),
+        None => Err(UrlError::Host(authority.to_owned())),
+        Some(digits) => Ok((host, Some(digits))),
+    }
+}
+
+/// Digits only: `parse` alone would take `+80`.
+fn parse_port(digits: &str) -> Result<u16, UrlError> {
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(UrlError::Port);
+    }
+    digits.parse().ok().filter(|&port| port != 0).ok_or(UrlError::Port)
+}
+
+fn parse_host(host: &str) -> Result<Host, UrlError> {
+    let refused = || UrlError::Host(host.to_owned());
+    if let Some(inside) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return inside.parse::<Ipv6Addr>().map(|address| Host::Address(address.into())).map_err(|_| refused());
+    }
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Ok(Host::Address(address.into()));
+    }
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let labels_are_sound = name.split('.').all(|label| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    });
+    // A resolver takes "127.1", "0x7f.1" or "2130706433" for an address; nobody means those.
+    let looks_like_an_address = name.rsplit('.').next().is_some_and(|last| {
+        last.starts_with(|first: char| first.is_ascii_digit())
+            && (last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X"))
+    });
+    if !labels_are_sound || looks_like_an_address || name.len() > 253 {
+        return Err(refused());
+    }
+    Ok(Host::Name(host.to_ascii_lowercase()))
+}
+
+fn parse_path(path: &str) -> Result<Option<String>, UrlError> {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(UrlError::Path);
+    }
+    match path {
+        "" | "/" => Ok(None),
+        // A request line needs a path before its query.
+        _ if path.starts_with('?') => Ok(Some(format!("/{path}"))),
+        _ => Ok(Some(path.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BackendUrl, UrlError> {
+        text.parse()
+    }
+
+    #[test]
+    fn iw_10_every_sound_form_of_url_is_taken_apart() {
+        for (text, tls, authority, port, path) in [
+            ("ws://127.0.0.1:9001", false, "127.0.0.1:9001", 9001, None),
+            ("ws://127.0.0.1:9001/", false, "127.0.0.1:9001", 9001, None),
+            ("WS://Worker-1.Local", false, "worker-1.local", 80, None),
+            ("wss://worker", true, "worker", 443, None),
+            ("wss://worker:8443/prefix", true, "worker:8443", 8443, Some("/prefix")),
+            ("ws://worker:80/prefix/", false, "worker", 80, Some("/prefix/")),
+            ("ws://[::1]:9001/a/b?c=d", false, "[::1]:9001", 9001, Some("/a/b?c=d")),
+            ("ws://[::1]", false, "[::1]", 80, None),
+            ("ws://worker?token=x", false, "worker", 80, Some("/?token=x")),
+            ("ws://worker_1.pool.svc.", false, "worker_1.pool.svc.", 80, None),
+        ] {
+            let url = parse(text).unwrap();
+            assert_eq!(
+                (url.tls(), url.authority().as_str(), url.port(), url.path_and_query()),
+                (tls, authority, port, path),
+                "{text}"
+            );
+            assert_eq!(url.as_written(), text);
+        }
+    }
+
+    #[test]
+    fn iw_10_every_unsound_form_of_url_is_refused_with_its_reason() {
+        let host = |text: &str| UrlError::Host(text.to_owned());
+        for (text, error) in [
+            ("", UrlError::Scheme),
+            ("127.0.0.1:9001", UrlError::Scheme),
+            ("http://worker", UrlError::Scheme),
+            ("https://worker", UrlError::Scheme),
+            ("ws:/worker", UrlError::Scheme),
+            ("ws://", host("")),
+            ("ws://:80", host("")),
+            ("ws:///path", host("")),
+            ("ws://user:secret@worker", UrlError::UserInfo),
+            ("ws://worker/#top", UrlError::Fragment),
+            ("ws://worker:0", UrlError::Port),
+            ("ws://worker:", UrlError::Port),
+            ("ws://worker:65536", UrlError::Port),
+            ("ws://worker:+80", UrlError::Port),
+            ("ws://worker:80:81", UrlError::Port),
+            ("ws://[::1", host("[::1")),
+            ("ws://[::1]x", host("[::1]x")),
+            ("ws://[fe80::1%eth0]", host("[fe80::1%eth0]")),
+            ("ws://127.1", host("127.1")),
+            ("ws://0x7f000001", host("0x7f000001")),
+            ("ws://2130706433", host("2130706433")),
+            ("ws://wor ker", host("wor ker")),
+            ("ws://wörker", host("wörker")),
+            ("ws://a..b", host("a..b")),
+            ("ws://worker/a b", UrlError::Path),
+            ("ws://worker/a\r\nX: y", UrlError::Path),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_url_is_bounded() {
+        let url_of = |bytes: usize| format!("ws://worker/{}", "a".repeat(bytes - 12));
+        for (bytes, sound) in [(URL_BYTES_MAX - 1, true), (URL_BYTES_MAX, true), (URL_BYTES_MAX + 1, false)] {
+            assert_eq!(parse(&url_of(bytes)).is_ok(), sound, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_one_place_are_equal() {
+        assert_eq!(parse("ws://Worker:80/").unwrap(), parse("ws://worker").unwrap());
+        assert_ne!(parse("ws://worker/a").unwrap(), parse("ws://worker/a/").unwrap());
+        assert_ne!(parse("ws://worker:443").unwrap(), parse("wss://worker").unwrap());
+    }
+
+    #[test]
+    fn a_query_is_not_shown() {
+        let url = parse("ws://worker/a?token=hunter2").unwrap();
+        assert_eq!(url.to_string(), "ws://worker/a?***");
+        assert!(!format!("{url:?}").contains("hunter2"));
+    }
+}

@@ -1,0 +1,54 @@
+//! How pools and backends read from outside.
+
+use super::registry::Registry;
+use super::spec::{BackendView, PoolView};
+use holdline_core::ids::BackendKey;
+use holdline_core::lease::{Lease, LeaseState};
+use holdline_core::pool::Backend;
+
+impl Registry {
+    pub(super) fn view(&self, key: BackendKey) -> Option<BackendView> {
+        let (record, backend) = (self.records.get(&key)?, self.backend(key)?);
+        let mut spec = record.spec.clone();
+        spec.state = Some(backend.admin());
+        Some(BackendView {
+            key,
+            id: record.id.clone(),
+            spec,
+            origin: record.origin,
+            admin: backend.admin(),
+            health: backend.health(),
+            ejected_until: backend.ejected_until().map(|until| self.clock.wall(until)),
+            lease: backend.lease_state(),
+            lease_expires_at: backend
+                .lease()
+                .filter(|lease| lease.state() == LeaseState::Live)
+                .map(Lease::expires)
+                .map(|at| self.clock.wall(at)),
+            eligible: backend.is_eligible(),
+            removing: record.removing.is_some(),
+            pipes: backend.pipes(),
+            registered_at: record.registered_at,
+            version: record.version,
+            last_probe: record.probe.last.clone(),
+        })
+    }
+
+    pub(super) fn list(&self) -> Vec<BackendView> {
+        self.ids.values().filter_map(|&key| self.view(key)).collect()
+    }
+
+    pub(super) fn pool_views(&self) -> Vec<PoolView> {
+        self.pools
+            .iter()
+            .map(|(name, pool)| PoolView {
+                name: name.clone(),
+                balance: pool.core.settings().balance,
+                max_pipes_per_backend: pool.core.settings().max_pipes_per_backend,
+                backends: pool.core.iter().count(),
+                eligible: pool.core.iter().filter(|backend| backend.is_eligible()).count(),
+                pipes: pool.core.iter().map(Backend::pipes).map(u64::from).sum(),
+            })
+            .collect()
+    }
+}

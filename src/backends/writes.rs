@@ -1,0 +1,369 @@
+//! What workers and operators may change: register, replace, patch, renew, drain, delete, and a new configuration.
+
+use super::facts::{BackendEvent, Leave, LeaveCause, LeaveHow, Removal};
+use super::networks::Networks;
+use super::registry::{Effects, PoolEntry, Registry, core_settings, pool_settings};
+use super::spec::{
+    BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE, Origin,
+    PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
+};
+use super::url::Host;
+use holdline_core::health::Health;
+use holdline_core::ids::BackendKey;
+use holdline_core::lease::LeaseState;
+use holdline_core::pool::{AdminState, Backend, Serves};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// After which the pipes of a deleted backend are detached if they found no other by then.
+pub const REMOVAL_DEADLINE: Duration = Duration::from_secs(30);
+
+impl Registry {
+    pub(super) fn register(&mut self, spec: BackendSpec, fx: &mut Effects) -> Result<Arc<str>, BackendError> {
+        self.check(&spec)?;
+        let taken = self
+            .records
+            .values()
+            .find(|record| record.spec.pool == spec.pool && record.spec.url == spec.url && record.removing.is_none());
+        if let Some(record) = taken {
+            return Err(BackendError::UrlTaken(record.id.clone()));
+        }
+        self.check_room()?;
+        let id: Arc<str> = format!("b-{:016x}", rand::random::<u64>()).into();
+        self.add(id.clone(), spec, Origin::Registered, fx);
+        Ok(id)
+    }
+
+    pub(super) fn put(
+        &mut self,
+        id: &str,
+        spec: BackendSpec,
+        expect: Expect,
+        fx: &mut Effects,
+    ) -> Result<Put, BackendError> {
+        check_id(id)?;
+        self.check(&spec)?;
+        let id: Arc<str> = id.into();
+        let Some(&key) = self.ids.get(&id) else {
+            if matches!(expect, Expect::Version(_)) {
+                return Err(BackendError::PreconditionFailed(id));
+            }
+            self.check_room()?;
+            self.add(id, spec, Origin::Registered, fx);
+            return Ok(Put::Created);
+        };
+        self.check_expectation(key, expect)?;
+        self.check_replaceable(key, &spec)?;
+        Ok(self.replace(key, spec, fx))
+    }
+
+    pub(super) fn patch(
+        &mut self,
+        id: &str,
+        expect: Expect,
+        change: impl FnOnce(&mut BackendSpec),
+        fx: &mut Effects,
+    ) -> Result<Put, BackendError> {
+        let key = self.find(id)?;
+        self.check_expectation(key, expect)?;
+        let Some(record) = self.records.get(&key) else {
+            return Err(BackendError::NotFound(id.into()));
+        };
+        if record.origin == Origin::Static {
+            return Err(BackendError::Static(id.into()));
+        }
+        let mut spec = record.spec.clone();
+        change(&mut spec);
+        self.check(&spec)?;
+        Ok(self.replace(key, spec, fx))
+    }
+
+    pub(super) fn renew_lease(&mut self, id: &str, fx: &mut Effects) -> Result<Renewal, BackendError> {
+        let key = self.find(id)?;
+        let now = self.clock.now();
+        let lapsed = self.records.get(&key).and_then(|record| record.removing) == Some(Removal::LeaseExpired);
+        if lapsed {
+            return Err(BackendError::NotFound(id.into()));
+        }
+        let was_eligible = self.backend(key).is_some_and(Backend::is_eligible);
+        let revived = self.pool_of(key).and_then(|pool| pool.core.renew_lease(key, now));
+        let Some(revived) = revived else {
+            return Err(BackendError::NoLease(id.into()));
+        };
+        if revived {
+            self.revived(key, was_eligible, fx);
+        }
+        self.renewal(key).ok_or_else(|| BackendError::NotFound(id.into()))
+    }
+
+    pub(super) fn change_state(
+        &mut self,
+        id: &str,
+        expect: Expect,
+        change: StateChange,
+        fx: &mut Effects,
+    ) -> Result<Progress, BackendError> {
+        let key = self.find(id)?;
+        self.check_expectation(key, expect)?;
+        Ok(self.set_state(key, change, fx))
+    }
+
+    pub(super) fn delete(&mut self, id: &str, expect: Expect, fx: &mut Effects) -> Result<Progress, BackendError> {
+        let Some(&key) = self.ids.get(id) else {
+            return Ok(Progress::Done);
+        };
+        self.check_expectation(key, expect)?;
+        let Some(record) = self.records.get(&key) else {
+            return Ok(Progress::Done);
+        };
+        if record.origin == Origin::Static {
+            return Err(BackendError::Static(id.into()));
+        }
+        if record.removing.is_some() {
+            return Ok(Progress::Pipes(self.backend(key).map_or(0, Backend::pipes)));
+        }
+        let leave = Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed };
+        let deadline = self.clock.now() + REMOVAL_DEADLINE;
+        Ok(self.remove(key, Removal::Deleted, leave, Some(deadline), fx))
+    }
+
+    /// Makes the pools and their static backends what the configuration says; what did not change is left alone.
+    pub(super) fn configure(&mut self, pools: &[PoolSpec], networks: Networks, fx: &mut Effects) {
+        self.networks = Arc::new(networks);
+        for entry in self.pools.values_mut() {
+            entry.configured = false;
+        }
+        for pool in pools {
+            let entry = self.pools.entry(pool.name.clone()).or_insert_with(|| PoolEntry::new(pool));
+            entry.configured = true;
+            entry.core.configure(pool_settings(pool));
+            entry.probes = pool.probes.clone();
+            // A raised limit may be what somebody waits for.
+            entry.wake();
+        }
+        self.retire_unconfigured(pools, fx);
+        for (id, spec) in pools.iter().flat_map(|pool| &pool.backends) {
+            match self.ids.get(id).copied() {
+                None => self.add(id.clone(), spec.clone(), Origin::Static, fx),
+                Some(key) => self.adopt(key, spec, fx),
+            }
+        }
+        fx.changed = true;
+        fx.keeper = true;
+    }
+
+    fn retire_unconfigured(&mut self, pools: &[PoolSpec], fx: &mut Effects) {
+        let named: HashSet<&Arc<str>> = pools.iter().flat_map(|pool| pool.backends.iter().map(|(id, _)| id)).collect();
+        let leave = Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed };
+        let deadline = self.clock.now() + REMOVAL_DEADLINE;
+        let unconfigured: Vec<_> = self
+            .records
+            .iter()
+            .filter(|(_, record)| {
+                let pool_is_gone = self.pools.get(&record.spec.pool).is_none_or(|pool| !pool.configured);
+                pool_is_gone || record.origin == Origin::Static && !named.contains(&record.id)
+            })
+            .map(|(&key, _)| key)
+            .collect();
+        for key in unconfigured {
+            self.remove(key, Removal::Unconfigured, leave, Some(deadline), fx);
+        }
+        self.pools.retain(|_, pool| pool.configured || pool.core.iter().next().is_some());
+    }
+
+    /// Takes a configured backend over whose id is there already.
+    fn adopt(&mut self, key: BackendKey, spec: &BackendSpec, fx: &mut Effects) {
+        let Some(record) = self.records.get_mut(&key) else {
+            return;
+        };
+        let kept = BackendSpec { state: None, ..spec.clone() };
+        let unchanged = record.spec == kept && record.removing.is_none();
+        record.origin = Origin::Static;
+        if !unchanged {
+            // The state in the file is the one to start in; a reload doesn't undo an operator's drain.
+            self.replace(key, kept, fx);
+        }
+    }
+
+    fn add(&mut self, id: Arc<str>, spec: BackendSpec, origin: Origin, fx: &mut Effects) {
+        let event =
+            BackendEvent::Registered { pool: spec.pool.clone(), backend: id.clone(), url: spec.url.to_string() };
+        fx.events.push(event);
+        self.insert(id, spec, origin, fx);
+    }
+
+    /// Makes a backend what `spec` says. Another URL or pool makes it another backend that inherits the id.
+    fn replace(&mut self, key: BackendKey, spec: BackendSpec, fx: &mut Effects) -> Put {
+        let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else {
+            return Put::Same;
+        };
+        let was_removing = record.removing.is_some();
+        let old_admin = if was_removing { AdminState::Ready } else { backend.admin() };
+        let admin = spec.state.unwrap_or(old_admin);
+        let replaced =
+            BackendEvent::Replaced { pool: spec.pool.clone(), backend: record.id.clone(), url: spec.url.to_string() };
+        if record.spec.url != spec.url || record.spec.pool != spec.pool {
+            let (id, origin) = (record.id.clone(), record.origin);
+            self.move_away(key, fx);
+            fx.events.push(replaced);
+            self.insert(id, BackendSpec { state: Some(admin), ..spec }, origin, fx);
+            return Put::Replaced;
+        }
+        let spec = BackendSpec { state: None, ..spec };
+        let same = record.spec == spec && admin == backend.admin() && !was_removing;
+        let another_instance = record.spec.instance != spec.instance;
+        self.update(key, spec, another_instance, fx);
+        if was_removing || admin != old_admin {
+            self.set_state(key, StateChange { state: admin, pipes: PipesWish::Reattach, deadline: None }, fx);
+        }
+        if same {
+            return Put::Same;
+        }
+        fx.events.push(replaced);
+        Put::Replaced
+    }
+
+    fn update(&mut self, key: BackendKey, spec: BackendSpec, another_instance: bool, fx: &mut Effects) {
+        let now = self.clock.now();
+        let Some(backend) = self.backend(key) else {
+            return;
+        };
+        let (was_eligible, admin) = (backend.is_eligible(), backend.admin());
+        let had_expired = backend.lease_state() == LeaseState::Expired;
+        let settings = core_settings(&spec, admin);
+        let Some(pool) = self.pool_of(key) else {
+            return;
+        };
+        pool.core.update(key, settings, now);
+        if another_instance {
+            pool.core.forget_health(key);
+        }
+        // A raised limit or another key may be what somebody waits for.
+        pool.wake();
+        let Some(record) = self.records.get_mut(&key) else {
+            return;
+        };
+        record.spec = spec;
+        // It says that it is here: look at once, whatever was found before.
+        record.probe.next = now;
+        if had_expired {
+            self.revived(key, was_eligible, fx);
+        } else {
+            self.touched(key, was_eligible, fx);
+        }
+    }
+
+    fn revived(&mut self, key: BackendKey, was_eligible: bool, fx: &mut Effects) {
+        let Some(record) = self.records.get_mut(&key) else {
+            return;
+        };
+        if record.leave.is_some_and(|leave| leave.cause == LeaveCause::LeaseExpired) {
+            record.leave = None;
+        }
+        if let Some((pool, backend)) = self.names(key) {
+            fx.events.push(BackendEvent::LeaseRevived { pool, backend });
+        }
+        self.touched(key, was_eligible, fx);
+    }
+
+    /// Drops a backend whose id lives on elsewhere; its pipes move as soon as another takes them.
+    fn move_away(&mut self, key: BackendKey, fx: &mut Effects) {
+        if self.backend(key).is_some_and(|backend| backend.pipes() > 0) {
+            fx.leaves.push((key, Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed }));
+        }
+        self.forget(key, Removal::Replaced, fx);
+    }
+
+    fn renewal(&self, key: BackendKey) -> Option<Renewal> {
+        let backend = self.backend(key)?;
+        let lease = backend.lease()?;
+        let directives = match backend.admin() {
+            AdminState::Ready => Vec::new(),
+            AdminState::Drain => vec![Directive::Drain],
+            AdminState::Maint => vec![Directive::Maint],
+        };
+        Some(Renewal { expires_at: self.clock.wall(lease.expires()), renew_after: lease.renew_after(), directives })
+    }
+
+    fn find(&self, id: &str) -> Result<BackendKey, BackendError> {
+        self.ids.get(id).copied().ok_or_else(|| BackendError::NotFound(id.into()))
+    }
+
+    fn check_expectation(&self, key: BackendKey, expect: Expect) -> Result<(), BackendError> {
+        let Some(record) = self.records.get(&key) else {
+            return Ok(());
+        };
+        let met = match expect {
+            Expect::Anything => true,
+            Expect::Absent => false,
+            Expect::Version(version) => record.version == version,
+        };
+        if met { Ok(()) } else { Err(BackendError::PreconditionFailed(record.id.clone())) }
+    }
+
+    /// A live worker keeps its id. One that is proven down or whose lease expired is not live, so a worker that was
+    /// killed and started again gets its id back as soon as that was noticed.
+    fn check_replaceable(&self, key: BackendKey, spec: &BackendSpec) -> Result<(), BackendError> {
+        let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else {
+            return Ok(());
+        };
+        if record.origin == Origin::Static {
+            return Err(BackendError::Static(record.id.clone()));
+        }
+        let differs = matches!((&record.spec.instance, &spec.instance), (Some(old), Some(new)) if old != new);
+        let live = backend.health() != Health::Down
+            && backend.lease_state() != LeaseState::Expired
+            && record.removing.is_none();
+        if differs && live { Err(BackendError::InstanceConflict(record.id.clone())) } else { Ok(()) }
+    }
+
+    fn check_room(&self) -> Result<(), BackendError> {
+        if self.records.len() < BACKENDS_MAX { Ok(()) } else { Err(BackendError::TooMany) }
+    }
+
+    fn check(&self, spec: &BackendSpec) -> Result<(), BackendError> {
+        let configured = self.pools.get(&spec.pool).is_some_and(|pool| pool.configured);
+        if !configured {
+            return Err(BackendError::UnknownPool(spec.pool.clone()));
+        }
+        if let Host::Address(address) = spec.url.host()
+            && !self.networks.allow(*address)
+        {
+            return Err(BackendError::AddressNotAllowed(*address));
+        }
+        check_bounds(spec)
+    }
+}
+
+fn check_id(id: &str) -> Result<(), BackendError> {
+    let sound = !id.is_empty()
+        && id.len() <= ID_BYTES_MAX
+        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+    if sound {
+        return Ok(());
+    }
+    let message = format!("an id is 1 to {ID_BYTES_MAX} letters, digits, dots, dashes and underscores");
+    Err(BackendError::Invalid { pointer: "/id", message })
+}
+
+fn check_bounds(spec: &BackendSpec) -> Result<(), BackendError> {
+    let invalid = |pointer, message| Err(BackendError::Invalid { pointer, message });
+    if spec.weight.get() > WEIGHT_MAX {
+        return invalid("/weight", format!("a weight is 1 to {WEIGHT_MAX}"));
+    }
+    if let Some(lease) = spec.lease
+        && !LEASE_RANGE.contains(&lease)
+    {
+        return invalid("/lease", "a lease is 1s to 1h".to_owned());
+    }
+    if spec.labels.len() > LABELS_MAX {
+        return invalid("/labels", format!("there are at most {LABELS_MAX} labels"));
+    }
+    match &spec.serves {
+        Serves::Keys(keys) if keys.len() > SERVES_KEYS_MAX => {
+            invalid("/serves", format!("a backend serves at most {SERVES_KEYS_MAX} keys by name"))
+        }
+        Serves::Any | Serves::Keys(_) => Ok(()),
+    }
+}
