@@ -169,6 +169,7 @@ fn set(node: &mut Node, segments: &[Segment], leaf: Node) -> Result<(), String> 
             }
             set(&mut items[*index], rest, leaf)
         }
-        _ => Ok(()),
+        // Any other pair: reading it will say that the types do not fit.
+        (Segment::Name(_) | Segment::Index(_), _) => Ok(()),
     }
 }

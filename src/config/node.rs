@@ -38,6 +38,45 @@ pub(super) struct Entry {
 }
 
 impl Node {
+    /// The text of a string or of an environment variable.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) | Value::Env(text) => Some(text),
+            Value::Integer(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) => None,
+            Value::Other(_) => None,
+        }
+    }
+
+    /// The truth value, also of an environment variable.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        match &self.value {
+            Value::Bool(flag) => Some(*flag),
+            Value::Env(text) => text.parse().ok(),
+            Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) => None,
+            Value::Other(_) => None,
+        }
+    }
+
+    /// The entries of a table; an empty list, which an empty variable is, has none.
+    pub(super) fn entries(&self) -> Option<&[Entry]> {
+        match &self.value {
+            Value::Table(entries) => Some(entries),
+            Value::List(items) => items.is_empty().then_some(&[]),
+            Value::Text(_) | Value::Integer(_) | Value::Bool(_) | Value::Env(_) => None,
+            Value::Other(_) => None,
+        }
+    }
+
+    /// The number, also of an environment variable.
+    pub(super) fn integer(&self) -> Option<i64> {
+        match &self.value {
+            Value::Integer(number) => Some(*number),
+            Value::Env(text) => text.parse().ok(),
+            Value::Text(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) => None,
+            Value::Other(_) => None,
+        }
+    }
+
     /// What it is, for a message that wanted something else.
     pub(super) fn kind(&self) -> &'static str {
         match &self.value {

@@ -55,11 +55,7 @@ impl Reader {
     pub(super) fn table<T: Table>(&mut self, table: &mut T, node: &Node, path: &str) {
         self.places.insert(path.to_owned(), node.place.clone());
         let Value::Table(entries) = &node.value else {
-            return self.error(
-                node.place.clone(),
-                path,
-                format!("cannot use {}; use a table", node.kind()),
-            );
+            return self.wants_a_table(node, path);
         };
         self.entries(table, &T::schema(), entries, "", path);
     }
@@ -87,14 +83,11 @@ impl Reader {
             } else if let Some(message) = gaps::unsupported(&whole) {
                 self.error(entry.place.clone(), &whole, message.to_owned());
             } else if plain && schema.keys.iter().any(|key| key.name.starts_with(&inside)) {
-                match &entry.node.value {
-                    Value::Table(inner) => self.entries(table, schema, inner, &inside, path),
-                    _ => self.error(
-                        entry.node.place.clone(),
-                        &whole,
-                        format!("cannot use {}; use a table", entry.node.kind()),
-                    ),
-                }
+                let Value::Table(inner) = &entry.node.value else {
+                    self.wants_a_table(&entry.node, &whole);
+                    continue;
+                };
+                self.entries(table, schema, inner, &inside, path);
             } else {
                 let message = unknown(schema, prefix, &entry.name);
                 self.error(entry.place.clone(), &whole, message);
@@ -104,24 +97,27 @@ impl Reader {
 
     fn rows<T: Table>(&mut self, table: &mut T, rows: &Rows<T>, node: &Node, path: &str) {
         self.places.insert(path.to_owned(), node.place.clone());
-        match &node.value {
-            Value::List(items) if items.len() > ROWS_MAX => {
-                self.error(
-                    node.place.clone(),
-                    path,
-                    format!("at most {ROWS_MAX} entries"),
-                );
-            }
-            Value::List(items) => (rows.read)(table, items, path, self),
-            _ => {
-                let name = rows.name;
-                let message = format!(
-                    "cannot use {}; begin each entry with [[{name}]]",
-                    node.kind()
-                );
-                self.error(node.place.clone(), path, message);
-            }
+        let Value::List(items) = &node.value else {
+            let message = format!(
+                "cannot use {}; begin each entry with [[{}]]",
+                node.kind(),
+                rows.name
+            );
+            return self.error(node.place.clone(), path, message);
+        };
+        if items.len() > ROWS_MAX {
+            return self.error(
+                node.place.clone(),
+                path,
+                format!("at most {ROWS_MAX} entries"),
+            );
         }
+        (rows.read)(table, items, path, self);
+    }
+
+    fn wants_a_table(&mut self, node: &Node, path: &str) {
+        let message = format!("cannot use {}; use a table", node.kind());
+        self.error(node.place.clone(), path, message);
     }
 
     fn warn_of_gaps(&mut self, config: &Config) {

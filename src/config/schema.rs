@@ -253,7 +253,7 @@ fn some<T>(check: impl Fn(&T) -> Result<(), String>) -> impl Fn(&Option<T>) -> R
 }
 
 /// What names things in metrics, logs and URLs.
-fn name(text: &String) -> Result<(), String> {
+fn name(text: &str) -> Result<(), String> {
     const BYTES_MAX: usize = 128;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !text.is_empty() && text.len() <= BYTES_MAX && text.bytes().all(allowed) {

@@ -10,18 +10,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy,
-};
+use holdline_core::settings::{CodeSet, DownPolicy};
 use ipnet::IpNet;
 
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed,
-    Origin, PoolResume, Rate, RouteResume, Serves, Upgrade,
-};
+use super::types::{BackendUrl, Listen, Origin, Rate, Serves};
 use super::units;
+
+mod words;
 
 /// Why a value was refused, and where it stands.
 pub(super) type Fault = (Place, String);
@@ -60,108 +57,11 @@ impl<T: Choice> Setting for T {
     }
 }
 
-impl Choice for ReplayPolicy {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("unsent", Self::Unsent),
-        ("unconfirmed", Self::Unconfirmed),
-        ("none", Self::None),
-    ];
-}
-
-impl Choice for OverflowPolicy {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("pause", Self::Pause), ("close", Self::Close)];
-}
-
-impl Choice for BackendLoss {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("reattach", Self::Reattach), ("close", Self::Close)];
-}
-
-impl Choice for Balance {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("least_pipes", Self::LeastPipes),
-        ("round_robin", Self::RoundRobin),
-        ("random2", Self::Random2),
-        ("hash", Self::Hash),
-    ];
-}
-
-impl Choice for Upgrade {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("any", Self::Any), ("websocket", Self::Websocket)];
-}
-
-impl Choice for PoolResume {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("transparent", Self::Transparent),
-        ("hints", Self::Hints),
-        ("aware", Self::Aware),
-    ];
-}
-
-impl Choice for RouteResume {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("none", Self::None), ("cookie", Self::Cookie)];
-}
-
-impl Choice for Duplicate {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("replace", Self::Replace), ("reject", Self::Reject)];
-}
-
-impl Choice for HealthKind {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("tcp", Self::Tcp), ("http", Self::Http), ("ws", Self::Ws)];
-}
-
-impl Choice for AdminState {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("ready", Self::Ready),
-        ("drain", Self::Drain),
-        ("maint", Self::Maint),
-    ];
-}
-
-impl Choice for OnExceed {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("throttle", Self::Throttle), ("close", Self::Close)];
-}
-
-impl Choice for Evict {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("lru", Self::Lru),
-        ("oldest", Self::Oldest),
-        ("largest", Self::Largest),
-    ];
-}
-
-impl Choice for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("auto", Self::Auto),
-        ("text", Self::Text),
-        ("json", Self::Json),
-    ];
-}
-
-impl Choice for LogLevel {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("off", Self::Off),
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-}
-
 impl Setting for bool {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        match &node.value {
-            Value::Bool(flag) => Ok(*flag),
-            Value::Env(text) if text == "true" => Ok(true),
-            Value::Env(text) if text == "false" => Ok(false),
-            _ => wants(node, "true or false"),
+        match node.boolean() {
+            Some(flag) => Ok(flag),
+            None => wants(node, "true or false"),
         }
     }
 
@@ -173,11 +73,7 @@ impl Setting for bool {
 /// A count.
 impl Setting for u32 {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        let count = match &node.value {
-            Value::Integer(count) => Self::try_from(*count).ok(),
-            Value::Env(text) => text.parse().ok(),
-            _ => None,
-        };
+        let count = node.integer().and_then(|count| Self::try_from(count).ok());
         count.map_or_else(|| wants(node, "a whole number from 0 to 4294967295"), Ok)
     }
 
@@ -189,10 +85,9 @@ impl Setting for u32 {
 /// A number of bytes.
 impl Setting for usize {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        let bytes = match &node.value {
-            Value::Integer(bytes) => u64::try_from(*bytes).ok(),
-            Value::Text(text) | Value::Env(text) => units::size(text),
-            _ => None,
+        let bytes = match node.text() {
+            Some(text) => units::size(text),
+            None => node.integer().and_then(|bytes| u64::try_from(bytes).ok()),
         };
         let bytes = bytes.and_then(|bytes| Self::try_from(bytes).ok());
         bytes.map_or_else(
@@ -210,10 +105,9 @@ impl Setting for usize {
 
 impl Setting for Duration {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        let duration = match &node.value {
-            Value::Integer(0) => Some(Self::ZERO),
-            Value::Text(text) | Value::Env(text) => units::duration(text),
-            _ => None,
+        let duration = match node.text() {
+            Some(text) => units::duration(text),
+            None => (node.integer() == Some(0)).then_some(Self::ZERO),
         };
         duration.map_or_else(
             || wants(node, "a duration in whole numbers with units, such as \"30s\", \"50ms\" or \"1m30s\""),
@@ -228,10 +122,9 @@ impl Setting for Duration {
 
 impl Setting for Rate {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        let rate = match &node.value {
-            Value::Integer(0) => Some(Self::OFF),
-            Value::Text(text) | Value::Env(text) => units::rate(text),
-            _ => None,
+        let rate = match node.text() {
+            Some(text) => units::rate(text),
+            None => (node.integer() == Some(0)).then_some(Self::OFF),
         };
         rate.map_or_else(
             || {
@@ -362,13 +255,13 @@ impl Setting for CodeSet {
 
 fn code_range(node: &Node) -> Result<(u16, u16), Vec<Fault>> {
     let number = |text: &str| text.trim().parse::<u16>().ok();
-    let range = match &node.value {
-        Value::Integer(code) => u16::try_from(*code).ok().map(|code| (code, code)),
-        Value::Text(text) | Value::Env(text) => match text.split_once('-') {
-            Some((low, high)) => number(low).zip(number(high)),
-            None => number(text).map(|code| (code, code)),
-        },
-        _ => None,
+    let range = match node.text().map(|text| (text, text.split_once('-'))) {
+        Some((_, Some((low, high)))) => number(low).zip(number(high)),
+        Some((text, None)) => number(text).map(|code| (code, code)),
+        None => node
+            .integer()
+            .and_then(|code| u16::try_from(code).ok())
+            .map(|code| (code, code)),
     };
     match range {
         Some((low, high)) if low >= 1000 && high <= 4999 && low <= high => Ok((low, high)),
@@ -408,10 +301,8 @@ impl Setting for Serves {
 impl Setting for BTreeMap<String, String> {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         let node = &expanded(node)?;
-        let entries = match &node.value {
-            Value::Table(entries) => entries.as_slice(),
-            Value::List(items) if items.is_empty() => &[],
-            _ => return wants(node, "a table of strings such as { rack = \"a1\" }"),
+        let Some(entries) = node.entries() else {
+            return wants(node, "a table of strings such as { rack = \"a1\" }");
         };
         let mut map = Self::new();
         let mut faults = Vec::new();
@@ -455,10 +346,10 @@ impl<T: Setting> Setting for Vec<T> {
 /// The empty string is absence: an environment variable cannot be any emptier.
 impl<T: Setting> Setting for Option<T> {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        match &node.value {
-            Value::Text(text) | Value::Env(text) if text.is_empty() => Ok(None),
-            _ => T::read(node).map(Some),
+        if node.text().is_some_and(str::is_empty) {
+            return Ok(None);
         }
+        T::read(node).map(Some)
     }
 
     fn show(&self) -> Option<String> {
@@ -530,10 +421,7 @@ fn expanded(node: &Node) -> Result<Node, Vec<Fault>> {
 }
 
 fn string<'a>(node: &'a Node, wanted: &str) -> Result<&'a str, Vec<Fault>> {
-    match &node.value {
-        Value::Text(text) | Value::Env(text) => Ok(text),
-        _ => wants(node, wanted),
-    }
+    node.text().map_or_else(|| wants(node, wanted), Ok)
 }
 
 fn parsed<T: FromStr<Err: Display>>(node: &Node, wanted: &str) -> Result<T, Vec<Fault>> {
@@ -543,10 +431,10 @@ fn parsed<T: FromStr<Err: Display>>(node: &Node, wanted: &str) -> Result<T, Vec<
 }
 
 fn wants<T>(node: &Node, wanted: &str) -> Result<T, Vec<Fault>> {
-    let got = match &node.value {
-        Value::Text(text) | Value::Env(text) => quoted(text),
-        Value::Integer(number) => number.to_string(),
-        _ => node.kind().to_owned(),
+    let got = match (node.text(), node.integer()) {
+        (Some(text), _) => quoted(text),
+        (None, Some(number)) => number.to_string(),
+        (None, None) => node.kind().to_owned(),
     };
     fault(node, format!("cannot use {got}; use {wanted}"))
 }

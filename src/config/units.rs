@@ -54,9 +54,9 @@ pub(super) fn show_duration(duration: Duration) -> String {
     let seconds = millis / 1000;
     match () {
         () if millis == 0 => "0s".to_owned(),
-        () if millis % 1000 != 0 => format!("{millis}ms"),
-        () if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
-        () if seconds % 60 == 0 && seconds >= 600 => format!("{}m", seconds / 60),
+        () if !millis.is_multiple_of(1000) => format!("{millis}ms"),
+        () if seconds.is_multiple_of(3600) => format!("{}h", seconds / 3600),
+        () if seconds.is_multiple_of(60) && seconds >= 600 => format!("{}m", seconds / 60),
         () => format!("{seconds}s"),
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn show_size(bytes: u64) -> String {
     let exact = SIZES
         .iter()
         .filter(|(name, _)| name.ends_with("iB"))
-        .find(|(_, unit)| bytes >= *unit && bytes % unit == 0);
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit));
     match exact {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => bytes.to_string(),

@@ -15,7 +15,7 @@ pub(super) fn keys() -> Vec<Key<Backend>> {
         key(
             "id",
             |b: &mut Backend| &mut b.id,
-            some(name),
+            some(|text: &String| name(text)),
             "its name in the API; made of host and port if absent",
         )
         .or("\"w1\""),

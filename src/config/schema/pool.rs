@@ -11,7 +11,7 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
         key(
             "name",
             |p: &mut Pool| &mut p.name,
-            name,
+            |text| name(text),
             "what routes call it",
         ),
         key(
@@ -65,13 +65,13 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
         key(
             "health.path",
             |p: &mut Pool| &mut p.health.path,
-            path,
+            |text| path(text),
             "what \"http\" and \"ws\" probes ask for",
         ),
     ]
 }
 
-fn path(path: &String) -> Result<(), String> {
+fn path(path: &str) -> Result<(), String> {
     let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     if path.starts_with('/') && path.len() <= 2048 && path.bytes().all(visible) {
         return Ok(());

@@ -32,7 +32,7 @@ fn server() -> Vec<Key<Config>> {
         key(
             "server.listen",
             |c: &mut Config| &mut c.server.listen,
-            some_listeners,
+            |listen| some_listeners(listen),
             "public listeners: \"ADDRESS:PORT\" or \"unix:PATH\"",
         ),
         key(
@@ -104,7 +104,7 @@ fn server() -> Vec<Key<Config>> {
     ]
 }
 
-fn some_listeners(listen: &Vec<Listen>) -> Result<(), String> {
+fn some_listeners(listen: &[Listen]) -> Result<(), String> {
     const LISTENERS_MAX: usize = 64;
     match listen.len() {
         0 => Err("at least one listener is needed, such as [\"127.0.0.1:8000\"]".to_owned()),

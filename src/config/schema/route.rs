@@ -19,7 +19,7 @@ fn matching() -> Vec<Key<Route>> {
         key(
             "name",
             |r: &mut Route| &mut r.name,
-            name,
+            |text| name(text),
             "what metrics and logs call it",
         ),
         key(
@@ -31,7 +31,7 @@ fn matching() -> Vec<Key<Route>> {
         key(
             "hosts",
             |r: &mut Route| &mut r.hosts,
-            hosts,
+            |list| hosts(list),
             "hosts it answers to, \"*.example.com\" for any label in front; empty is any",
         ),
         key(
@@ -234,14 +234,14 @@ fn sharing() -> Vec<Key<Route>> {
         key(
             "prologue.profile",
             |r: &mut Route| &mut r.prologue.profile,
-            some(name),
+            some(|text: &String| name(text)),
             "a built-in protocol profile instead of a number",
         )
         .or("\"graphql-transport-ws\""),
     ]
 }
 
-fn hosts(hosts: &Vec<String>) -> Result<(), String> {
+fn hosts(hosts: &[String]) -> Result<(), String> {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
     for host in hosts {
