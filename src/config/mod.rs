@@ -5,17 +5,33 @@
 //!
 //! `usize` is always bytes and `u32` always a count, in every struct here.
 
+mod checks;
+mod env;
+mod gaps;
+mod load;
+mod node;
+mod notice;
+mod print;
+mod read;
+mod schema;
 mod sections;
+mod setting;
 mod tables;
 mod types;
+mod units;
 
 use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 
-pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
+pub use load::Loaded;
+pub use notice::{Invalid, Notice, Place};
+pub use print::{Change, KnownKey};
+pub use sections::{
+    Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server,
+};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, Origin, PoolResume,
-    Rate, RouteResume, Serves, Upgrade,
+    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed,
+    Origin, PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
@@ -98,8 +114,6 @@ impl Config {
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
-            handover_timeout: self.reattach.handover_timeout,
-            close_timeout: self.server.close_timeout,
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),
@@ -109,15 +123,27 @@ impl Config {
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route.heartbeat.client_interval.unwrap_or(self.heartbeat.client_interval),
-            timeout: route.heartbeat.client_timeout.unwrap_or(self.heartbeat.client_timeout),
+            interval: route
+                .heartbeat
+                .client_interval
+                .unwrap_or(self.heartbeat.client_interval),
+            timeout: route
+                .heartbeat
+                .client_timeout
+                .unwrap_or(self.heartbeat.client_timeout),
         }
     }
 
     fn backend_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route.heartbeat.backend_interval.unwrap_or(self.heartbeat.backend_interval),
-            timeout: route.heartbeat.backend_timeout.unwrap_or(self.heartbeat.backend_timeout),
+            interval: route
+                .heartbeat
+                .backend_interval
+                .unwrap_or(self.heartbeat.backend_interval),
+            timeout: route
+                .heartbeat
+                .backend_timeout
+                .unwrap_or(self.heartbeat.backend_timeout),
         }
     }
 }
