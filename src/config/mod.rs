@@ -5,12 +5,26 @@
 //!
 //! `usize` is always bytes and `u32` always a count, in every struct here.
 
+mod checks;
+mod env;
+mod gaps;
+mod load;
+mod node;
+mod notice;
+mod print;
+mod read;
+mod schema;
 mod sections;
+mod setting;
 mod tables;
 mod types;
+mod units;
 
 use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 
+pub use load::Loaded;
+pub use notice::{Invalid, Notice, Place};
+pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
@@ -98,8 +112,6 @@ impl Config {
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
-            handover_timeout: self.reattach.handover_timeout,
-            close_timeout: self.server.close_timeout,
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),

@@ -98,33 +98,41 @@ impl ExchangeError {
     }
 }
 
-/// Sends `request` and waits for the head of its answer; a kept connection is used if `may_reuse`.
-pub(super) async fn exchange(
+/// A connection for one request.
+pub(super) struct Line {
+    lease: Lease,
+    reused: bool,
+}
+
+/// A kept connection if there is one and `may_reuse`, else a new one; nothing is sent yet.
+pub(super) async fn line(
     connections: &Connections,
     peer: Peer<'_>,
-    request: Request<RequestBody>,
     may_reuse: bool,
     timeouts: &HttpTimeouts,
+) -> Result<Line, ExchangeError> {
+    if let Some(lease) = connections.reuse(peer.name).filter(|_| may_reuse) {
+        return Ok(Line { lease, reused: true });
+    }
+    let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
+    let lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
+    Ok(Line { lease, reused: false })
+}
+
+/// Sends `request` and waits for the head of its answer.
+pub(super) async fn exchange(
+    line: Line,
+    request: Request<RequestBody>,
+    timeouts: &HttpTimeouts,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
-    let kept = if may_reuse { connections.reuse(peer.name) } else { None };
-    let reused = kept.is_some();
-    let mut lease = match kept {
-        Some(lease) => lease,
-        None => {
-            let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
-            connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?
-        }
-    };
+    let Line { mut lease, reused } = line;
     let progress = match request.body() {
         RequestBody::Empty => None,
         RequestBody::Streamed(_, progress) => Some(progress.clone()),
     };
-    let Some(sender) = lease.sender() else {
-        return Err(ExchangeError::Stale);
-    };
-    let answer = sender.send_request(request);
+    let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
     let answer = tokio::select! {
-        answer = answer => answer,
+        answer = sender.send_request(request) => answer,
         error = overdue(progress, timeouts.answer) => return Err(error),
     };
     match answer {

@@ -1,11 +1,18 @@
-//! Plain HTTP on a route: relayed to a backend, streamed both ways.
+//! Plain HTTP on a route: relayed to a backend, streamed both ways (SPEC section 5).
+//!
+//! In reading order: [`relay`] picks a backend and retries what may be retried, `exchange` is one request to one
+//! backend, `connections` keeps its connections alive, `request_body` and `relayed` are the two bodies on their way,
+//! `body` is whatever leaves the public listener. Nothing is collected: at most a few reads are in memory per request.
 
 mod body;
 mod connections;
 mod exchange;
+mod relay;
 mod relayed;
 mod request_body;
 
 pub use body::Body;
-pub use connections::Connections;
+pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
+pub use exchange::{ExchangeError, HttpTimeouts};
+pub use relay::{HttpContext, relay};
 pub use relayed::RelayedBody;

@@ -71,7 +71,7 @@ pub struct Route {
     /// The pool its backends come from.
     pub pool: String,
     /// What its pipes are opened with.
-    pub settings: PipeSettings,
+    pub settings: Arc<PipeSettings>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
     pattern: String,
@@ -201,7 +201,7 @@ impl RouteTable {
         self.routes.push(Arc::new(Route {
             name,
             pool,
-            settings,
+            settings: Arc::new(settings),
             websocket_only,
             pattern,
             hosts,

@@ -20,6 +20,8 @@ pub enum Action {
         attachment: Attachment,
         /// A close frame, or nothing.
         last_words: Vec<u8>,
+        /// Whether the worker failed the pipe, and was not left or told to go.
+        died: bool,
     },
     /// Send a FIN: nothing more is said to the client, but it may still be reading.
     ShutdownClient,

@@ -54,7 +54,7 @@ impl Pipe {
         if undelivered && self.farewell.is_some() {
             return self.interrupt(Interruption::Eof, None, now);
         }
-        self.drop_backend(Vec::new());
+        self.drop_backend(Vec::new(), false);
     }
 
     /// The backend leg is detached; the pipe looks for another worker unless its route or its state forbids.
@@ -62,7 +62,7 @@ impl Pipe {
         let Some(link) = self.backend.link().cloned() else { return };
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
-        self.drop_backend(words.unwrap_or_default());
+        self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
         let clean = reason.cause().is_planned() && self.up.buffer.in_doubt_messages() == 0;
         let rewound = self.up.buffer.rewind(clean);
         self.interruptions += 1;
@@ -115,10 +115,10 @@ impl Pipe {
     }
 
     /// Drops the backend link, with `last_words` if it takes them at once.
-    pub(super) fn drop_backend(&mut self, last_words: Vec<u8>) {
+    pub(super) fn drop_backend(&mut self, last_words: Vec<u8>, died: bool) {
         match std::mem::replace(&mut self.backend, BackendLeg::Gone) {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, .. } | BackendLeg::Closing { link, .. } => {
-                self.actions.push_back(Action::DropBackend { attachment: link.attachment, last_words });
+                self.actions.push_back(Action::DropBackend { attachment: link.attachment, last_words, died });
             }
             BackendLeg::Dialing { attachment } => self.actions.push_back(Action::CancelDial(attachment)),
             BackendLeg::Detached { .. } | BackendLeg::Gone => {}

@@ -205,7 +205,7 @@ impl Pipe {
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, Loss::Closed, undelivered);
         self.farewell = None;
-        self.drop_backend(Vec::new());
+        self.drop_backend(Vec::new(), false);
         if let ClientLeg::SaidClose(frame) = &self.client {
             let frame = frame.clone();
             self.answer_client_close(frame, now);

@@ -42,7 +42,7 @@ impl Pipe {
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, reason, undelivered);
         self.farewell = None;
-        self.drop_backend(Vec::new());
+        self.drop_backend(Vec::new(), false);
         self.close_client(frame, true, now);
         self.finish_if_over();
     }
@@ -121,7 +121,7 @@ impl Pipe {
             | BackendLeg::Dialing { .. } => {
                 let undelivered = self.up.buffer.clear();
                 self.report_lost(LaneName::Up, Loss::Closed, undelivered);
-                self.drop_backend(Vec::new());
+                self.drop_backend(Vec::new(), false);
             }
             BackendLeg::Closing { .. } | BackendLeg::Gone => {}
         }
@@ -155,7 +155,7 @@ impl Pipe {
                 if self.up.buffer.unsent_messages() > 0 {
                     self.farewell = Some(frame.clone());
                 } else {
-                    self.drop_backend(Vec::new());
+                    self.drop_backend(Vec::new(), false);
                 }
                 self.answer_client_close(frame, now);
             }
@@ -176,7 +176,7 @@ impl Pipe {
         let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, Loss::Closed, undelivered);
-        self.drop_backend(words);
+        self.drop_backend(words, false);
         self.close_client(frame, true, now);
     }
 
@@ -187,7 +187,7 @@ impl Pipe {
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, Loss::Closed, undelivered);
         self.farewell = None;
-        self.drop_backend(words);
+        self.drop_backend(words, false);
         if let ClientLeg::SaidClose(said) = &self.client {
             let answer = if frame.code == NO_CODE { said.clone() } else { frame };
             self.answer_client_close(answer, now);

@@ -5,6 +5,7 @@ use std::io;
 use http::{Response, StatusCode};
 
 use super::refused_body::NotUpgraded;
+use crate::backends::{DialFailure, ResolveError};
 use crate::blame::Blame;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
@@ -122,6 +123,30 @@ impl ConnectError {
     #[must_use]
     pub const fn new(kind: ConnectFailure) -> Self {
         Self { kind, source: None }
+    }
+}
+
+impl From<&ResolveError> for ConnectError {
+    fn from(error: &ResolveError) -> Self {
+        Self::new(match error {
+            ResolveError::NotFound => ConnectFailure::Dns,
+            ResolveError::Timeout => ConnectFailure::Timeout,
+            ResolveError::NotAllowed(_) => ConnectFailure::Forbidden,
+        })
+    }
+}
+
+impl From<ConnectFailure> for DialFailure {
+    fn from(failure: ConnectFailure) -> Self {
+        match failure {
+            ConnectFailure::Refused => Self::Refused,
+            ConnectFailure::Timeout => Self::Timeout,
+            ConnectFailure::Unreachable => Self::Unreachable,
+            ConnectFailure::Dns => Self::Resolve,
+            ConnectFailure::Forbidden => Self::NotAllowed,
+            ConnectFailure::Tls => Self::Tls,
+            ConnectFailure::Local => Self::Local,
+        }
     }
 }
 

@@ -1,0 +1,147 @@
+//! Environment variables, laid over the tree of the file before it is read.
+//!
+//! `HOLDLINE_REPLAY__PIPE_BYTES_MAX` is `replay.pipe_bytes_max`, and `HOLDLINE_POOLS__0__BALANCE` is `pools[0].balance`.
+//! A name that matches no key is an error, so that a typing error is not a silent default.
+
+use super::gaps;
+use super::node::{Entry, Node, Value};
+use super::notice::{Place, closest};
+use super::schema;
+
+const PREFIX: &str = "HOLDLINE_";
+
+/// Names with our prefix that the command line reads, and that are no keys.
+const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN"];
+
+/// The variables of this process that may be meant for us.
+pub(super) fn of_this_process() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| name.starts_with(PREFIX))
+        .collect()
+}
+
+/// A variable that cannot be used: its name, its key if it has one, and why.
+pub(super) type Refused = (String, String, String);
+
+/// Sets in `root` what `variables` say; names without our prefix are somebody else's.
+pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Vec<Refused> {
+    let keys = schema::every_key();
+    let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name));
+    let mut parsed: Vec<(Vec<Segment>, String, String)> =
+        ours.map(|(name, value)| (segments(&name), name, value)).collect();
+    // Entries of a list are appended one after the other, whatever the order of the environment.
+    parsed.sort();
+    let mut refused = Vec::new();
+    for (segments, name, value) in parsed {
+        let (path, pattern) = (path(&segments), pattern(&segments));
+        let lower = name.bytes().any(|byte| byte.is_ascii_lowercase());
+        if let Some(message) = gaps::unsupported(&path) {
+            refused.push((name, path, message.to_owned()));
+        } else if lower || !keys.iter().any(|key| key.pattern == pattern) {
+            let message = unknown(&pattern, keys.iter().map(|key| key.pattern.as_str()));
+            refused.push((name, String::new(), message));
+        } else {
+            let place = Place::Env(name.clone());
+            let leaf = Node { place, value: Value::Env(value) };
+            if let Err(message) = set(root, &segments, leaf) {
+                refused.push((name, path, message));
+            }
+        }
+    }
+    refused
+}
+
+/// The variable that sets `path`.
+pub(super) fn variable(path: &str) -> String {
+    let dotted = path.replace('[', ".").replace(']', "");
+    format!("{PREFIX}{}", dotted.replace('.', "__").to_ascii_uppercase())
+}
+
+/// Kubernetes gives each container the address of every Service; ours may well be called `holdline`.
+fn is_foreign(name: &str) -> bool {
+    let link = name == "HOLDLINE_PORT" || name.starts_with("HOLDLINE_PORT_") || name.starts_with("HOLDLINE_SERVICE_");
+    COMMAND_LINE.contains(&name) || (link && !name.contains("__"))
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Segment {
+    Index(usize),
+    Name(String),
+}
+
+fn segments(name: &str) -> Vec<Segment> {
+    let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+    let segment = |text: &str| match text.parse() {
+        Ok(index) if text.bytes().all(|byte| byte.is_ascii_digit()) => Segment::Index(index),
+        _ => Segment::Name(text.to_ascii_lowercase()),
+    };
+    rest.split("__").map(segment).collect()
+}
+
+fn path(segments: &[Segment]) -> String {
+    spelled(segments, |index| index.to_string())
+}
+
+fn pattern(segments: &[Segment]) -> String {
+    spelled(segments, |_| String::new())
+}
+
+fn spelled(segments: &[Segment], index: fn(usize) -> String) -> String {
+    let mut path = String::new();
+    for segment in segments {
+        match segment {
+            Segment::Index(at) => path.push_str(&format!("[{}]", index(*at))),
+            Segment::Name(name) if path.is_empty() => path.push_str(name),
+            Segment::Name(name) => path.push_str(&format!(".{name}")),
+        }
+    }
+    path
+}
+
+fn unknown<'a>(pattern: &str, keys: impl Iterator<Item = &'a str>) -> String {
+    match closest(pattern, keys) {
+        Some(meant) => {
+            let name = variable(&meant.replace("[]", "[0]"));
+            format!("no such key; did you mean {name}?")
+        }
+        None => "no such key; write HOLDLINE_, the section, two underscores and the key, all in upper case".to_owned(),
+    }
+}
+
+/// Puts `leaf` where `segments` lead, and makes the tables on the way.
+///
+/// A value of another type on the way is left alone: reading it is an error of its own.
+fn set(node: &mut Node, segments: &[Segment], leaf: Node) -> Result<(), String> {
+    let Some((first, rest)) = segments.split_first() else {
+        *node = leaf;
+        return Ok(());
+    };
+    let place = leaf.place.clone();
+    let empty = |value| Node { place: place.clone(), value };
+    match (first, &mut node.value) {
+        (Segment::Name(name), Value::Table(entries)) => {
+            let at = entries.iter().position(|entry| entry.name == *name).unwrap_or_else(|| {
+                let value = match rest.first() {
+                    Some(Segment::Index(_)) => Value::List(Vec::new()),
+                    Some(Segment::Name(_)) | None => Value::Table(Vec::new()),
+                };
+                entries.push(Entry { name: name.clone(), place: place.clone(), node: empty(value) });
+                entries.len() - 1
+            });
+            set(&mut entries[at].node, rest, leaf)
+        }
+        (Segment::Index(index), Value::List(items)) => {
+            if *index > items.len() {
+                let next = items.len();
+                return Err(format!("there is no entry {index}; the next free one is {next}"));
+            }
+            if *index == items.len() {
+                items.push(empty(Value::Table(Vec::new())));
+            }
+            set(&mut items[*index], rest, leaf)
+        }
+        // Any other pair: reading it will say that the types do not fit.
+        (Segment::Name(_) | Segment::Index(_), _) => Ok(()),
+    }
+}

@@ -1,0 +1,87 @@
+//! What this version knows of but does not do, and what a reload cannot change: three short lists in one place.
+//!
+//! Whoever builds one of these deletes its line.
+
+use super::schema::Shown;
+
+/// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
+pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
+    ("admin.state_file", None),
+    ("resume.grace", None),
+    ("resume.keys_file", None),
+    ("limits.key_connections", Some("0")),
+    ("limits.key_rate", Some("0")),
+    ("limits.address_connections", Some("0")),
+    ("limits.address_rate", Some("0")),
+    ("limits.pipe_messages", Some("0")),
+    ("limits.pipe_bytes", Some("0")),
+    ("limits.on_exceed", None),
+    ("memory.process_max", None),
+    ("memory.evict", None),
+    ("pools[].resume", Some("\"transparent\"")),
+    ("routes[].client_id", None),
+    ("routes[].resume", Some("\"none\"")),
+    ("routes[].duplicate", None),
+    ("routes[].share", Some("false")),
+    ("routes[].share_linger", None),
+    ("routes[].share_catch_up", Some("0")),
+    ("routes[].prologue.first", Some("0")),
+    ("routes[].prologue.profile", None),
+];
+
+/// Keys and sections that are refused, because to ignore them would be dangerous.
+const NOT_SUPPORTED: &[(&str, &str)] = &[
+    ("server.tls", "TLS is not supported yet; put a TLS terminator in front and remove this"),
+    ("server.proxy_protocol", "the PROXY protocol is not supported yet; remove this"),
+    ("server.http2", "HTTP/2 is not supported yet; remove this"),
+    ("workers", "workers run by Holdline are not supported yet; start them yourself and remove this"),
+    ("cluster", "clusters are not supported yet; remove this"),
+];
+
+/// Keys that a running process cannot change.
+const RESTART: &[&str] = &["server.listen", "server.threads", "admin.listen", "admin.state_file", "log.format"];
+
+/// Whether the key does something, or is set to what is the case anyway.
+pub(super) fn has_effect(shown: &Shown) -> bool {
+    match NOT_YET.iter().find(|(pattern, _)| *pattern == shown.pattern) {
+        Some((_, holds)) => holds.is_some() && *holds == shown.value.as_deref(),
+        None => true,
+    }
+}
+
+/// Whether `pattern` is in [`NOT_YET`].
+pub(super) fn is_not_yet(pattern: &str) -> bool {
+    NOT_YET.iter().any(|(known, _)| *known == pattern)
+}
+
+/// Why `path` is refused, if it is one of those or below one.
+pub(super) fn unsupported(path: &str) -> Option<&'static str> {
+    let below = |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    NOT_SUPPORTED.iter().find(|(key, _)| below(key)).map(|(_, message)| *message)
+}
+
+/// Whether `path` needs a restart.
+pub(super) fn needs_restart(path: &str) -> bool {
+    RESTART.contains(&path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::schema;
+
+    #[test]
+    fn each_listed_key_exists() {
+        let keys = schema::every_key();
+        let exists = |pattern: &str| keys.iter().any(|key| key.pattern == pattern);
+        for (pattern, _) in NOT_YET {
+            assert!(exists(pattern), "{pattern}");
+        }
+        for pattern in RESTART {
+            assert!(exists(pattern), "{pattern}");
+        }
+        for (path, _) in NOT_SUPPORTED {
+            assert!(!keys.iter().any(|key| unsupported(&key.pattern).is_some()), "{path}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! From a file and the environment to a [`Config`], or to everything that is wrong with them.
+
+use std::io::Read;
+use std::path::Path;
+
+use super::node::{self, Node, Value};
+use super::notice::{Invalid, Notice, Place};
+use super::read::Reader;
+use super::{Config, env};
+
+/// Bytes of a configuration file.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// A configuration, and what its author should know about it.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Nothing is wrong, but something may not be as expected.
+    pub warnings: Vec<Notice>,
+}
+
+impl Config {
+    /// The configuration of `path`, or the defaults without one, under the environment of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the file and the environment, in the order of the file.
+    pub fn load(path: Option<&Path>) -> Result<Loaded, Invalid> {
+        let environment = env::of_this_process();
+        let Some(path) = path else {
+            return Self::read(None, environment);
+        };
+        let file = path.display().to_string();
+        let text = read_file(path).map_err(|message| single(&file, Place::Nowhere, message))?;
+        Self::read(Some((&file, &text)), environment)
+    }
+
+    /// The configuration of a text, with the name it has in messages, under `environment`.
+    ///
+    /// Variables whose name does not begin with `HOLDLINE_` are ignored.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text and the variables, in the order of the text.
+    pub fn read(
+        source: Option<(&str, &str)>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, Invalid> {
+        let mut reader = Reader::new(source.map(|(file, _)| file.to_owned()));
+        let mut root = match source {
+            None => Node { place: Place::Nowhere, value: Value::Table(Vec::new()) },
+            Some((_, text)) => match node::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) {
+                Ok(root) => root,
+                Err(errors) => {
+                    for (place, message) in errors {
+                        reader.error(place, "", message);
+                    }
+                    return Err(invalid(reader.errors));
+                }
+            },
+        };
+        for (name, key, message) in env::overlay(&mut root, environment) {
+            reader.error(Place::Env(name), &key, message);
+        }
+        let config = reader.config(&root);
+        if !reader.errors.is_empty() {
+            return Err(invalid(reader.errors));
+        }
+        let mut warnings = reader.warnings;
+        warnings.sort_by(|a, b| a.place.cmp(&b.place));
+        Ok(Loaded { config, warnings })
+    }
+}
+
+fn invalid(mut errors: Vec<Notice>) -> Invalid {
+    errors.sort_by(|a, b| a.place.cmp(&b.place));
+    Invalid { errors }
+}
+
+fn single(file: &str, place: Place, message: String) -> Invalid {
+    let file = Some(file.to_owned());
+    Invalid { errors: vec![Notice { file, place, key: String::new(), message }] }
+}
+
+fn read_file(path: &Path) -> Result<String, String> {
+    let cannot = |error| format!("cannot read the file: {error}");
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("the file is not UTF-8: see the byte at offset {at}")
+    })
+}

@@ -1,0 +1,75 @@
+//! The keys of `[[pools]]`.
+
+use std::time::Duration;
+
+use super::super::Pool;
+use super::root::{HOUR, MILLISECOND};
+use super::{Key, any, key, name, off_or, range};
+
+pub(super) fn keys() -> Vec<Key<Pool>> {
+    vec![
+        key("name", |p: &mut Pool| &mut p.name, |text| name(text), "what routes call it"),
+        key(
+            "balance",
+            |p: &mut Pool| &mut p.balance,
+            any,
+            "\"least_pipes\", \"round_robin\", \"random2\", or \"hash\" on the route's key",
+        ),
+        key(
+            "max_pipes_per_backend",
+            |p: &mut Pool| &mut p.max_pipes_per_backend,
+            any,
+            "pipes on one backend at once; 0 is no limit",
+        ),
+        key(
+            "resume",
+            |p: &mut Pool| &mut p.resume,
+            any,
+            "what its workers know of resuming: \"transparent\" is nothing, \"hints\" or \"aware\"",
+        ),
+        key(
+            "health.kind",
+            |p: &mut Pool| &mut p.health.kind,
+            any,
+            "a probe connects (\"tcp\"), asks for a path (\"http\"), or completes a handshake (\"ws\")",
+        ),
+        key(
+            "health.interval",
+            |p: &mut Pool| &mut p.health.interval,
+            off_or(Duration::from_millis(10), HOUR),
+            "from one probe to the next; 0 probes never",
+        ),
+        key(
+            "health.timeout",
+            |p: &mut Pool| &mut p.health.timeout,
+            range(MILLISECOND, HOUR),
+            "how long a probe may take",
+        ),
+        key(
+            "health.fall",
+            |p: &mut Pool| &mut p.health.fall,
+            range(1, 1000),
+            "failures in a row that make a backend down; a refused connection counts at once",
+        ),
+        key(
+            "health.rise",
+            |p: &mut Pool| &mut p.health.rise,
+            range(1, 1000),
+            "successes in a row that make it up again",
+        ),
+        key(
+            "health.path",
+            |p: &mut Pool| &mut p.health.path,
+            |text| path(text),
+            "what \"http\" and \"ws\" probes ask for",
+        ),
+    ]
+}
+
+fn path(path: &str) -> Result<(), String> {
+    let visible = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
+    if path.starts_with('/') && path.len() <= 2048 && path.bytes().all(visible) {
+        return Ok(());
+    }
+    Err("a path begins with \"/\" and holds no spaces, as in \"/health\"".to_owned())
+}

@@ -1,0 +1,383 @@
+//! The keys of the sections that exist once.
+
+use std::time::Duration;
+
+use super::super::types::Listen;
+use super::super::{Config, Rate};
+use super::{Key, any, key, off_or, range};
+
+/// Longest duration of any key, so that sums of deadlines stay far from overflow.
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const KIB: usize = 1024;
+pub(super) const MIB: usize = 1024 * KIB;
+/// Largest size of anything that belongs to one pipe.
+pub(super) const GIB: usize = 1024 * MIB;
+const TIB: usize = 1024 * GIB;
+
+pub(super) fn keys() -> Vec<Key<Config>> {
+    let mut keys = server();
+    keys.extend(admin());
+    keys.extend(heartbeat_and_message());
+    keys.extend(replay());
+    keys.extend(reattach_and_resume());
+    keys.extend(limits_and_memory());
+    keys.extend(log());
+    keys
+}
+
+fn server() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "server.listen",
+            |c: &mut Config| &mut c.server.listen,
+            |listen| some_listeners(listen),
+            "public listeners: \"ADDRESS:PORT\" or \"unix:PATH\"",
+        ),
+        key(
+            "server.threads",
+            |c: &mut Config| &mut c.server.threads,
+            range(0, 1024),
+            "data threads; 0 is one per core",
+        ),
+        key(
+            "server.max_connections",
+            |c: &mut Config| &mut c.server.max_connections,
+            range(1, 10_000_000),
+            "open client connections; beyond, 503 before the upgrade",
+        ),
+        key(
+            "server.handshake_timeout",
+            |c: &mut Config| &mut c.server.handshake_timeout,
+            range(MILLISECOND, HOUR),
+            "a client that takes longer for its request head is cut off (slowloris)",
+        ),
+        key(
+            "server.header_bytes_max",
+            |c: &mut Config| &mut c.server.header_bytes_max,
+            range(KIB, MIB),
+            "bytes of one request head; over it 431",
+        ),
+        key(
+            "server.shutdown_grace",
+            |c: &mut Config| &mut c.server.shutdown_grace,
+            range(Duration::ZERO, DAY),
+            "from SIGTERM to the moment at which what is left is cut off",
+        ),
+        key(
+            "server.close_spread",
+            |c: &mut Config| &mut c.server.close_spread,
+            range(Duration::ZERO, DAY),
+            "closes of a shutdown are spread over this, so that clients do not all come back at once",
+        ),
+        key(
+            "server.trusted_proxies",
+            |c: &mut Config| &mut c.server.trusted_proxies,
+            any,
+            "networks whose forwarding headers are believed",
+        ),
+        key(
+            "server.backend_connect_timeout",
+            |c: &mut Config| &mut c.server.backend_connect_timeout,
+            range(MILLISECOND, HOUR),
+            "from the dial of a backend to its connection; then the next candidate",
+        ),
+        key(
+            "server.backend_handshake_timeout",
+            |c: &mut Config| &mut c.server.backend_handshake_timeout,
+            range(MILLISECOND, HOUR),
+            "from our request to a backend's 101; then the next candidate",
+        ),
+        key(
+            "server.response_header_timeout",
+            |c: &mut Config| &mut c.server.response_header_timeout,
+            range(MILLISECOND, DAY),
+            "from a plain HTTP request to the head of the backend's answer; then 504",
+        ),
+        key(
+            "server.close_timeout",
+            |c: &mut Config| &mut c.server.close_timeout,
+            range(MILLISECOND, HOUR),
+            "a peer that does not answer our close frame in time is cut off",
+        ),
+    ]
+}
+
+fn some_listeners(listen: &[Listen]) -> Result<(), String> {
+    const LISTENERS_MAX: usize = 64;
+    match listen.len() {
+        0 => Err("at least one listener is needed, such as [\"127.0.0.1:8000\"]".to_owned()),
+        1..=LISTENERS_MAX => Ok(()),
+        _ => Err(format!("at most {LISTENERS_MAX} listeners")),
+    }
+}
+
+fn admin() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "admin.listen",
+            |c: &mut Config| &mut c.admin.listen,
+            any,
+            "the admin API; beyond loopback only with a tokens_file",
+        ),
+        key(
+            "admin.tokens_file",
+            |c: &mut Config| &mut c.admin.tokens_file,
+            any,
+            "SHA-256 of bearer tokens with their roles: viewer, worker, operator",
+        )
+        .or("\"/etc/holdline/tokens\""),
+        key(
+            "admin.backend_networks",
+            |c: &mut Config| &mut c.admin.backend_networks,
+            any,
+            "networks that a registered backend may point to, checked on the resolved address",
+        ),
+        key(
+            "admin.state_file",
+            |c: &mut Config| &mut c.admin.state_file,
+            any,
+            "where registered backends survive a restart",
+        )
+        .or("\"/var/lib/holdline/backends.json\""),
+    ]
+}
+
+fn heartbeat_and_message() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "heartbeat.client_interval",
+            |c: &mut Config| &mut c.heartbeat.client_interval,
+            off_or(MILLISECOND, DAY),
+            "from one ping to a client to the next; 0 sends none",
+        ),
+        key(
+            "heartbeat.client_timeout",
+            |c: &mut Config| &mut c.heartbeat.client_timeout,
+            range(MILLISECOND, DAY),
+            "from a ping to the verdict on a client that sends no byte",
+        ),
+        key(
+            "heartbeat.backend_interval",
+            |c: &mut Config| &mut c.heartbeat.backend_interval,
+            off_or(MILLISECOND, DAY),
+            "from one ping to a backend to the next; 0 sends none",
+        ),
+        key(
+            "heartbeat.backend_timeout",
+            |c: &mut Config| &mut c.heartbeat.backend_timeout,
+            range(MILLISECOND, DAY),
+            "generous, because some libraries answer a ping only when the application reads",
+        ),
+        key(
+            "message.max_bytes",
+            |c: &mut Config| &mut c.message.max_bytes,
+            range(1, GIB),
+            "payload of one message; over it, its sender is closed with 1009",
+        ),
+        key(
+            "message.incomplete_timeout",
+            |c: &mut Config| &mut c.message.incomplete_timeout,
+            range(MILLISECOND, DAY),
+            "from the first byte of a message to its last",
+        ),
+        key(
+            "message.fragments_max",
+            |c: &mut Config| &mut c.message.fragments_max,
+            range(1, 16_777_216),
+            "frames of one message",
+        ),
+    ]
+}
+
+fn replay() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "replay.policy",
+            |c: &mut Config| &mut c.replay.policy,
+            any,
+            "\"unconfirmed\": at least once; \"unsent\": at most once; \"none\": nothing is kept",
+        ),
+        key(
+            "replay.pipe_bytes_max",
+            |c: &mut Config| &mut c.replay.pipe_bytes_max,
+            range(KIB, GIB),
+            "bytes that one pipe holds while no worker is attached; charged as used",
+        ),
+        key(
+            "replay.total_bytes_max",
+            |c: &mut Config| &mut c.replay.total_bytes_max,
+            range(KIB, TIB),
+            "bytes that all pipes hold together",
+        ),
+        key(
+            "replay.window",
+            |c: &mut Config| &mut c.replay.window_bytes,
+            range(KIB, GIB),
+            "bytes sent and unconfirmed while a worker is attached, after which the client is paused",
+        ),
+        key(
+            "replay.overflow",
+            |c: &mut Config| &mut c.replay.overflow,
+            any,
+            "what a full buffer does: \"pause\" the client or \"close\" it with 1013",
+        ),
+        key(
+            "replay.delay",
+            |c: &mut Config| &mut c.replay.delay,
+            range(Duration::ZERO, HOUR),
+            "how long a new worker waits for its replay, so that an old one can finish its queue",
+        ),
+        key(
+            "replay.tail.bytes",
+            |c: &mut Config| &mut c.replay.tail.bytes,
+            range(0, GIB),
+            "confirmed messages kept for libraries that confirm before the application reads; buys duplicates",
+        ),
+        key(
+            "replay.tail.messages",
+            |c: &mut Config| &mut c.replay.tail.messages,
+            range(0, 1_000_000),
+            "the same by number; 0 keeps none",
+        ),
+        key(
+            "replay.tail.age",
+            |c: &mut Config| &mut c.replay.tail.age,
+            range(Duration::ZERO, HOUR),
+            "the same by age; 0 keeps none",
+        ),
+        key(
+            "replay.stall_max",
+            |c: &mut Config| &mut c.replay.stall_max,
+            range(MILLISECOND, DAY),
+            "how long a client may take nothing while messages wait for it; then 1013",
+        ),
+    ]
+}
+
+fn reattach_and_resume() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "reattach.grace",
+            |c: &mut Config| &mut c.reattach.grace,
+            range(Duration::ZERO, DAY),
+            "how long a pipe waits for a worker; then its client gets 1013",
+        ),
+        key(
+            "reattach.backoff_min",
+            |c: &mut Config| &mut c.reattach.backoff_min,
+            range(MILLISECOND, HOUR),
+            "first wait between two rounds of dials, with full jitter; the first try is at once",
+        ),
+        key(
+            "reattach.backoff_max",
+            |c: &mut Config| &mut c.reattach.backoff_max,
+            range(MILLISECOND, HOUR),
+            "longest wait between two rounds of dials",
+        ),
+        key(
+            "reattach.dials_per_minute",
+            |c: &mut Config| &mut c.reattach.dials_per_minute,
+            range(1, 100_000),
+            "dials of one pipe in a minute, so that a flapping worker cannot make it spin",
+        ),
+        key(
+            "resume.grace",
+            |c: &mut Config| &mut c.resume.grace,
+            range(Duration::ZERO, DAY),
+            "how long a pipe waits for a client that may come back",
+        ),
+        key(
+            "resume.keys_file",
+            |c: &mut Config| &mut c.resume.keys_file,
+            any,
+            "keys of the resume tokens; without a file they are made at each start",
+        )
+        .or("\"/var/lib/holdline/resume.keys\""),
+    ]
+}
+
+fn limits_and_memory() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "limits.key_connections",
+            |c: &mut Config| &mut c.limits.key_connections,
+            any,
+            "connections at once per route key and client address; 0 is no limit",
+        ),
+        key(
+            "limits.key_rate",
+            |c: &mut Config| &mut c.limits.key_rate,
+            bounded_rate,
+            "new connections per route key and client address; beyond, 429",
+        ),
+        key(
+            "limits.address_connections",
+            |c: &mut Config| &mut c.limits.address_connections,
+            any,
+            "connections at once per client address; 0 is no limit",
+        ),
+        key(
+            "limits.address_rate",
+            |c: &mut Config| &mut c.limits.address_rate,
+            bounded_rate,
+            "new connections per client address; 0 is no limit",
+        ),
+        key(
+            "limits.pipe_messages",
+            |c: &mut Config| &mut c.limits.pipe_messages,
+            bounded_rate,
+            "messages of one lane of a pipe; 0 is no limit",
+        ),
+        key(
+            "limits.pipe_bytes",
+            |c: &mut Config| &mut c.limits.pipe_bytes,
+            bounded_rate,
+            "bytes of one lane of a pipe, such as \"1MiB/s\"; 0 is no limit",
+        ),
+        key(
+            "limits.on_exceed",
+            |c: &mut Config| &mut c.limits.on_exceed,
+            any,
+            "\"throttle\" slows the reader of a pipe over its limits, \"close\" closes it with 1008",
+        ),
+        key(
+            "memory.process_max",
+            |c: &mut Config| &mut c.memory.process_max,
+            off_or(16 * MIB, 64 * TIB),
+            "bytes of the whole process; 0 is the limit of the cgroup, else the machine's RAM",
+        ),
+        key(
+            "memory.evict",
+            |c: &mut Config| &mut c.memory.evict,
+            any,
+            "which pipe goes first when memory is out: \"lru\", \"oldest\" or \"largest\"",
+        ),
+    ]
+}
+
+fn bounded_rate(rate: &Rate) -> Result<(), String> {
+    const COUNT_MAX: u64 = 1 << 40;
+    if rate.count <= COUNT_MAX {
+        return Ok(());
+    }
+    Err(format!("the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"))
+}
+
+fn log() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "log.format",
+            |c: &mut Config| &mut c.log.format,
+            any,
+            "\"auto\" is \"text\" on a terminal and \"json\" elsewhere",
+        ),
+        key(
+            "log.level",
+            |c: &mut Config| &mut c.log.level,
+            any,
+            "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        ),
+    ]
+}

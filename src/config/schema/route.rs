@@ -1,0 +1,215 @@
+//! The keys of `[[routes]]`.
+
+use std::time::Duration;
+
+use super::super::Route;
+use super::root::{DAY, GIB, HOUR, MILLISECOND};
+use super::{Key, any, key, name, off_or, range, some};
+
+pub(super) fn keys() -> Vec<Key<Route>> {
+    let mut keys = matching();
+    keys.extend(pipes());
+    keys.extend(overrides());
+    keys.extend(sharing());
+    keys
+}
+
+fn matching() -> Vec<Key<Route>> {
+    vec![
+        key("name", |r: &mut Route| &mut r.name, |text| name(text), "what metrics and logs call it"),
+        key("path", |r: &mut Route| &mut r.path, any, "\"/ws/{device}\", \"/{*rest}\": the most specific pattern wins"),
+        key(
+            "hosts",
+            |r: &mut Route| &mut r.hosts,
+            |list| hosts(list),
+            "hosts it answers to, \"*.example.com\" for any label in front; empty is any",
+        ),
+        key("pool", |r: &mut Route| &mut r.pool, any, "the name of a pool"),
+        key(
+            "key",
+            |r: &mut Route| &mut r.key,
+            any,
+            "template over path parameters, query and headers: ownership, affinity, limits",
+        )
+        .or("\"{session}\""),
+        key(
+            "backend_path",
+            |r: &mut Route| &mut r.backend_path,
+            any,
+            "template of the path towards the backend, instead of the client's or the URL's own",
+        )
+        .or("\"/ws/{alias}\""),
+        key(
+            "upgrade",
+            |r: &mut Route| &mut r.upgrade,
+            any,
+            "\"websocket\" answers a plain request 426, \"any\" relays it",
+        ),
+        key("origins", |r: &mut Route| &mut r.origins, any, "pages that may connect, compared exactly; empty is any"),
+    ]
+}
+
+fn pipes() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "on_backend_loss",
+            |r: &mut Route| &mut r.on_backend_loss,
+            any,
+            "\"reattach\", or \"close\" with 1012 where the state lives in the worker",
+        ),
+        key(
+            "down",
+            |r: &mut Route| &mut r.down,
+            any,
+            "a slow client: \"keep\" pauses the worker, \"latest:N\" keeps the newest N messages (video)",
+        ),
+        key(
+            "first_message_timeout",
+            |r: &mut Route| &mut r.first_message_timeout,
+            off_or(MILLISECOND, HOUR),
+            "an attached worker that says nothing for so long is given up; 0 waits for ever",
+        ),
+        key(
+            "interrupt_codes",
+            |r: &mut Route| &mut r.interrupt_codes,
+            any,
+            "close codes of a worker that interrupt the pipe; the others end it",
+        ),
+        key(
+            "wrong_worker_codes",
+            |r: &mut Route| &mut r.wrong_worker_codes,
+            any,
+            "close codes that mean \"not my key\" right after a reattach: the next candidate is tried",
+        ),
+    ]
+}
+
+fn overrides() -> Vec<Key<Route>> {
+    vec![
+        key("replay", |r: &mut Route| &mut r.replay, any, "instead of replay.policy").or("\"unsent\""),
+        key(
+            "replay_tail.bytes",
+            |r: &mut Route| &mut r.replay_tail.bytes,
+            some(range(0, GIB)),
+            "instead of replay.tail.bytes",
+        )
+        .or("\"256KiB\""),
+        key(
+            "replay_tail.messages",
+            |r: &mut Route| &mut r.replay_tail.messages,
+            some(range(0, 1_000_000)),
+            "instead of replay.tail.messages",
+        )
+        .or("64"),
+        key(
+            "replay_tail.age",
+            |r: &mut Route| &mut r.replay_tail.age,
+            some(range(Duration::ZERO, HOUR)),
+            "instead of replay.tail.age",
+        )
+        .or("\"2s\""),
+        key(
+            "replay_delay",
+            |r: &mut Route| &mut r.replay_delay,
+            some(range(Duration::ZERO, HOUR)),
+            "instead of replay.delay",
+        )
+        .or("\"500ms\""),
+        key("overflow", |r: &mut Route| &mut r.overflow, any, "instead of replay.overflow").or("\"close\""),
+        key(
+            "message_max_bytes",
+            |r: &mut Route| &mut r.message_max_bytes,
+            some(range(1, GIB)),
+            "instead of message.max_bytes",
+        )
+        .or("\"1MiB\""),
+        key(
+            "heartbeat.client_interval",
+            |r: &mut Route| &mut r.heartbeat.client_interval,
+            some(off_or(MILLISECOND, DAY)),
+            "instead of heartbeat.client_interval",
+        )
+        .or("\"10s\""),
+        key(
+            "heartbeat.client_timeout",
+            |r: &mut Route| &mut r.heartbeat.client_timeout,
+            some(range(MILLISECOND, DAY)),
+            "instead of heartbeat.client_timeout",
+        )
+        .or("\"20s\""),
+        key(
+            "heartbeat.backend_interval",
+            |r: &mut Route| &mut r.heartbeat.backend_interval,
+            some(off_or(MILLISECOND, DAY)),
+            "instead of heartbeat.backend_interval",
+        )
+        .or("\"10s\""),
+        key(
+            "heartbeat.backend_timeout",
+            |r: &mut Route| &mut r.heartbeat.backend_timeout,
+            some(range(MILLISECOND, DAY)),
+            "instead of heartbeat.backend_timeout",
+        )
+        .or("\"60s\""),
+    ]
+}
+
+fn sharing() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "client_id",
+            |r: &mut Route| &mut r.client_id,
+            any,
+            "template that names the client, so that it can come back to its pipe",
+        )
+        .or("\"{client}\""),
+        key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),
+        key(
+            "duplicate",
+            |r: &mut Route| &mut r.duplicate,
+            any,
+            "a second connection of one client: \"replace\" the first or \"reject\" it with 409",
+        ),
+        key("share", |r: &mut Route| &mut r.share, any, "one backend connection serves every pipe with the same key"),
+        key(
+            "share_linger",
+            |r: &mut Route| &mut r.share_linger,
+            range(Duration::ZERO, DAY),
+            "how long a shared connection outlives its last pipe",
+        ),
+        key(
+            "share_catch_up",
+            |r: &mut Route| &mut r.share_catch_up,
+            range(0, 1_000_000),
+            "messages that a newcomer to a shared connection is given first",
+        ),
+        key(
+            "prologue.first",
+            |r: &mut Route| &mut r.prologue.first,
+            range(0, 1000),
+            "the first N client messages are said again to each new worker; 0 is none",
+        ),
+        key(
+            "prologue.profile",
+            |r: &mut Route| &mut r.prologue.profile,
+            some(|text: &String| name(text)),
+            "a built-in protocol profile instead of a number",
+        )
+        .or("\"graphql-transport-ws\""),
+    ]
+}
+
+fn hosts(hosts: &[String]) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
+    for host in hosts {
+        let name = host.strip_prefix("*.").unwrap_or(host);
+        let port = !name.starts_with('[') && name.contains(':');
+        if name.is_empty() || host.len() > 253 || port || !name.bytes().all(allowed) {
+            return Err(format!(
+                "{} is not a host; write names in lower case without a port, as in \"farm.example\" or \"*.farm.example\"",
+                super::super::notice::quoted(host)
+            ));
+        }
+    }
+    Ok(())
+}

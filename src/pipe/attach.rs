@@ -1,0 +1,253 @@
+//! Finding a worker for a pipe: the first time, before the client is answered, and every time after.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
+use holdline_core::pool::Dialer;
+use http::Response;
+
+use super::Shared;
+use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation, ResolveError};
+use crate::handshake::dial::{
+    BackendStream, ConnectError, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer,
+    dial,
+};
+use crate::handshake::forward::backend_host;
+use crate::handshake::refusal::Refusal;
+use crate::http::Body;
+use crate::metrics::labels::ConnectResult;
+use crate::routes::{Route, Target};
+
+/// Backends that a first attach tries at most before the client is answered.
+pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
+
+/// When a client that found no backend should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// What every dial of a pipe needs.
+#[derive(Debug)]
+pub struct Plan {
+    /// The pipe's name.
+    pub pipe: PipeId,
+    /// Its route.
+    pub route: Arc<Route>,
+    /// Its route key.
+    pub key: Option<Arc<str>>,
+    /// What to ask a backend for.
+    pub target: Target,
+    /// The client's `Host`.
+    pub host: Option<String>,
+    /// The client's headers, ready for each dial.
+    pub head_lines: Bytes,
+    /// The subprotocols it offered.
+    pub protocols: Vec<String>,
+    /// The one that the first backend picked.
+    pub protocol: Option<String>,
+}
+
+/// A worker that answered 101.
+#[derive(Debug)]
+pub struct Attach {
+    /// The place on the backend, held while the pipe is attached.
+    pub reservation: Reservation,
+    /// Its socket.
+    pub stream: BackendStream,
+    /// Its first bytes.
+    pub leftover: Bytes,
+    /// What it says about the pipe's state.
+    pub resume: Option<ResumeAnswer>,
+}
+
+/// A first attach: the worker, and what its 101 has for the client.
+#[derive(Debug)]
+pub struct FirstAttach {
+    /// The worker.
+    pub attach: Attach,
+    /// Its headers for the client.
+    pub headers: http::HeaderMap,
+    /// The subprotocol it picked.
+    pub protocol: Option<String>,
+}
+
+/// Finds the worker that a new pipe starts on.
+///
+/// # Errors
+/// The answer for the client: a worker's own refusal as it is, or ours (502, 503, 504) when none could be reached.
+pub async fn first_attach(plan: &Plan, shared: &Shared) -> Result<FirstAttach, Response<Body>> {
+    let mut exclude = Vec::new();
+    let mut last_error = None;
+    while exclude.len() < FIRST_ATTACH_TRIES_MAX {
+        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
+        let Ok(reservation) = shared.backends.choose(&plan.route.pool, &ask) else { break };
+        let headers = [("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
+        match connect(plan, &reservation, &headers, ExpectedProtocol::Offered, shared).await {
+            Ok(dialed) => {
+                let (headers, protocol) = (dialed.headers.clone(), dialed.protocol.clone());
+                return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
+            }
+            Err(error @ DialError::NotUpgraded(_)) => return Err(error.into_response()),
+            Err(error) => {
+                exclude.push(reservation.key());
+                last_error = Some(error);
+            }
+        }
+    }
+    Err(last_error.map_or_else(|| no_backend(&plan.route), DialError::into_response))
+}
+
+/// The answer when no backend may be chosen.
+fn no_backend(route: &Route) -> Response<Body> {
+    let detail = format!("no backend of pool '{}' can take this now", route.pool);
+    Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER).into_response()
+}
+
+/// Finds another worker for a live pipe: one choice, one dial.
+///
+/// # Errors
+/// Why there is none; the core decides what next.
+pub async fn next_attach(
+    plan: Arc<Plan>,
+    order: DialOrder,
+    exclude: Vec<BackendKey>,
+    previous: Option<Arc<str>>,
+    shared: Arc<Shared>,
+) -> Result<Attach, DialFailure> {
+    let dialer = plan.key.clone().map_or(Dialer::Pipe(plan.pipe), Dialer::Key);
+    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, dialer: Some(&dialer) };
+    let reservation = match shared.backends.choose(&plan.route.pool, &ask) {
+        Ok(reservation) => reservation,
+        Err(none) => {
+            let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+            return Err(DialFailure::NoCandidate { retry_after });
+        }
+    };
+    let headers = attach_headers(&plan, &order, previous.as_deref());
+    let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
+    match connect(&plan, &reservation, &headers, expected, &shared).await {
+        Ok(dialed) => Ok(Attach::new(reservation, dialed)),
+        Err(DialError::NotUpgraded(refused)) if matches!(refused.status.as_u16(), 401 | 403) => {
+            Err(DialFailure::Unauthorized(reservation.key()))
+        }
+        Err(_) => Err(DialFailure::Failed(reservation.key())),
+    }
+}
+
+/// What every attach but the first tells the worker (PROTOCOL section 6).
+fn attach_headers(plan: &Plan, order: &DialOrder, previous: Option<&str>) -> Vec<(&'static str, String)> {
+    let range = |(Seq(from), Seq(to))| format!("{from}-{to}");
+    let mut headers = vec![
+        ("Holdline-Pipe", plan.pipe.to_string()),
+        ("Holdline-Attach", order.attachment.0.to_string()),
+        ("Holdline-Cause", order.cause.as_str().to_owned()),
+        ("Holdline-First-Seq", order.first_seq.0.to_string()),
+        ("Holdline-Replay", format!("{}; bytes={}", order.again, order.bytes)),
+        ("Holdline-Confirmed", format!("{}; level={}", order.confirmed.0, order.level.as_str())),
+        ("Holdline-Gap", order.gap.map_or_else(|| "none".to_owned(), range)),
+    ];
+    if let Some(previous) = previous {
+        headers.push(("Holdline-Previous", previous.to_string()));
+    }
+    headers
+}
+
+/// Dials one backend and books how it went.
+async fn connect(
+    plan: &Plan,
+    reservation: &Reservation,
+    headers: &[(&str, String)],
+    expected: ExpectedProtocol<'_>,
+    shared: &Shared,
+) -> Result<Dialed, DialError> {
+    let url = reservation.url();
+    let authority = url.authority();
+    let tls_name = url.tls_name();
+    let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
+    let began = Instant::now();
+    let result = match reservation.target().resolve().await {
+        Ok(addresses) => {
+            dial(Dial {
+                addresses: &addresses,
+                tls: tls_name.as_deref().map(|name| TlsPeer { client: &shared.tls, name }),
+                host: backend_host(
+                    plan.host.as_deref(),
+                    &authority,
+                    tls_name.is_some() && matches!(url.host(), Host::Name(_)),
+                ),
+                path: &path,
+                head_lines: &plan.head_lines,
+                protocols: &plan.protocols,
+                expected,
+                attach: headers,
+                timeouts: shared.timeouts,
+            })
+            .await
+        }
+        Err(error) => Err(unresolved(&error)),
+    };
+    let outcome = match &result {
+        Ok(_) => Outcome::Connected,
+        Err(error) => Outcome::DialFailed(failure(error)),
+    };
+    reservation.report(outcome);
+    let metrics = shared.metrics.backend(reservation.pool(), reservation.id());
+    metrics.connect(connect_result(&result)).inc();
+    match &result {
+        Ok(_) => shared.metrics.pool(reservation.pool()).connect_seconds.observe(began.elapsed().as_secs_f64()),
+        Err(error) => tracing::info!(pipe = %plan.pipe, backend = %reservation.id(), %error, "dial failed"),
+    }
+    result
+}
+
+fn unresolved(error: &ResolveError) -> DialError {
+    DialError::ConnectFailed(ConnectError::new(match error {
+        ResolveError::NotFound => ConnectFailure::Dns,
+        ResolveError::Timeout => ConnectFailure::Timeout,
+        ResolveError::NotAllowed(_) => ConnectFailure::Forbidden,
+    }))
+}
+
+fn failure(error: &DialError) -> Failure {
+    match error {
+        DialError::ConnectFailed(connect) => match connect.kind {
+            ConnectFailure::Refused => Failure::Refused,
+            ConnectFailure::Timeout => Failure::Timeout,
+            ConnectFailure::Unreachable => Failure::Unreachable,
+            ConnectFailure::Dns => Failure::Resolve,
+            ConnectFailure::Forbidden => Failure::NotAllowed,
+            ConnectFailure::Tls => Failure::Tls,
+            ConnectFailure::Local => Failure::Local,
+        },
+        DialError::HandshakeTimeout => Failure::Timeout,
+        DialError::HandshakeLost(_) => Failure::Unreachable,
+        DialError::NotUpgraded(refused) => Failure::Status(refused.status.as_u16()),
+        DialError::BadAccept(_)
+        | DialError::BadProtocol
+        | DialError::BadExtension
+        | DialError::MalformedResponse(_) => Failure::BadAnswer,
+    }
+}
+
+fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
+    let Err(error) = result else { return ConnectResult::Attached };
+    match failure(error) {
+        Failure::Refused => ConnectResult::Refused,
+        Failure::Timeout => ConnectResult::TimedOut,
+        Failure::NotAllowed | Failure::Resolve => ConnectResult::Forbidden,
+        Failure::Status(_) | Failure::BadAnswer => ConnectResult::Rejected,
+        Failure::Unreachable | Failure::Tls | Failure::Local => ConnectResult::Failed,
+    }
+}
+
+impl Attach {
+    fn new(reservation: Reservation, dialed: Dialed) -> Self {
+        let resume = dialed.resume.map(|resume| match resume {
+            HoldlineResume::Ok { rx } => ResumeAnswer::Ok(Seq(rx)),
+            HoldlineResume::New => ResumeAnswer::New,
+            HoldlineResume::Refuse => ResumeAnswer::Refuse,
+        });
+        Self { reservation, stream: dialed.stream, leftover: dialed.leftover, resume }
+    }
+}

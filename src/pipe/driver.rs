@@ -1,0 +1,494 @@
+//! The loop around one pipe: read what may be read, write what is due, do what the core decides, sleep.
+//!
+//! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
+//! core keeps what it needs of them. A turn ends after [`TURN_BYTES_MAX`], so that no pipe holds a core for long.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::{self, Opcode, Side};
+use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe};
+use holdline_core::time::Time;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::attach::{Attach, Plan, next_attach};
+use super::report::Reporter;
+use super::{ClientStream, Shared};
+use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch, Reservation};
+use crate::handshake::dial::BackendStream;
+use crate::pipes::{Command, PipeEntry, PipeFacts, Registration};
+
+/// Bytes that one read takes at most: the size of each thread's read buffer.
+pub const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes that one turn of a pipe moves at most before other pipes of the thread have theirs.
+const TURN_BYTES_MAX: usize = 1024 * 1024;
+
+thread_local! {
+    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
+}
+
+type Dialing = Pin<Box<dyn Future<Output = Result<Attach, DialFailure>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = PoolWatch> + Send>>;
+
+struct Backend {
+    attachment: Attachment,
+    stream: BackendStream,
+    reservation: Reservation,
+    since: Time,
+    /// Writing failed; what it still has to say is read all the same.
+    broken: bool,
+}
+
+/// One pipe's task.
+pub struct Driver {
+    pipe: Pipe,
+    client: Option<ClientStream>,
+    backend: Option<Backend>,
+    /// The last backend that was attached, and its id, which the pool may have forgotten.
+    previous: Option<(BackendKey, Arc<str>)>,
+    dialing: Option<(Attachment, Dialing)>,
+    /// Hears of changes of the pool while the pipe has no worker or wants another.
+    waiting: Option<Waiting>,
+    /// A wish to leave that waits for somewhere to go.
+    wants_to_leave: Option<(BackendKey, Cause)>,
+    timer: Option<Pin<Box<Sleep>>>,
+    timer_at: Option<Time>,
+    /// The client's first bytes, which came with its handshake.
+    client_first: Bytes,
+    backend_first: Bytes,
+    plan: Arc<Plan>,
+    shared: Arc<Shared>,
+    reporter: Reporter,
+    registration: Registration,
+}
+
+impl Driver {
+    /// Starts a pipe: the client has our 101 and `attach` is its first worker.
+    #[must_use]
+    pub fn new(
+        client: ClientStream,
+        client_first: Bytes,
+        attach: Attach,
+        plan: Arc<Plan>,
+        facts: PipeFacts,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let now = shared.clock.now();
+        let registration = shared.pipes.open(facts);
+        let backend_id = attach.reservation.id().clone();
+        let reporter = Reporter::open(&shared, registration.entry(), &backend_id);
+        let pipe = Pipe::open(plan.route.settings.clone(), attach.reservation.key(), rand::random(), now);
+        let mut driver = Self {
+            pipe,
+            client: Some(client),
+            backend: None,
+            previous: None,
+            dialing: None,
+            waiting: None,
+            wants_to_leave: None,
+            timer: None,
+            timer_at: None,
+            client_first,
+            backend_first: Bytes::new(),
+            plan,
+            shared,
+            reporter,
+            registration,
+        };
+        driver.set_backend(Attachment::FIRST, attach, now);
+        driver
+    }
+
+    fn set_backend(&mut self, attachment: Attachment, attach: Attach, now: Time) {
+        let reservation = attach.reservation;
+        let name = (reservation.key(), reservation.id().clone());
+        self.previous = Some(name.clone());
+        self.entry().set_backend(Some(name));
+        self.backend_first = attach.leftover;
+        if let Some(leave) = reservation.must_leave() {
+            self.entry().order(Command::Leave(reservation.key(), leave));
+        }
+        self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: false });
+    }
+
+    const fn entry(&self) -> &Arc<PipeEntry> {
+        self.registration.entry()
+    }
+
+    /// One turn; ready when the pipe is over.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.shared.clock.now();
+        for command in self.entry().take_orders(cx.waker()) {
+            self.obey(command, now);
+        }
+        self.take_first_bytes(now);
+        self.poll_waiting(cx, now);
+        self.poll_timer(cx, now);
+        let mut left = TURN_BYTES_MAX;
+        loop {
+            self.poll_dialing(cx, now);
+            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, cx, now);
+            moved += self.read_backend(cx, now) + self.write(Side::Client, cx, now);
+            let acted = self.act(cx, now);
+            if moved == 0 && !acted {
+                break;
+            }
+            left = left.saturating_sub(moved);
+            if left == 0 {
+                cx.waker().wake_by_ref();
+                break;
+            }
+        }
+        self.registration.hold(self.pipe.charged_bytes());
+        self.reporter.publish(self.pipe.view(), size_of::<Self>());
+        if self.pipe.is_finished() {
+            return Poll::Ready(());
+        }
+        self.arm_timer(cx);
+        Poll::Pending
+    }
+
+    fn take_first_bytes(&mut self, now: Time) {
+        if !self.client_first.is_empty() {
+            let bytes = std::mem::take(&mut self.client_first);
+            self.pipe.receive(Peer::Client, Input::Copy(&bytes), now);
+        }
+        if !self.backend_first.is_empty()
+            && let Some(backend) = &self.backend
+        {
+            let bytes = std::mem::take(&mut self.backend_first);
+            self.pipe.receive(Peer::Backend(backend.attachment), Input::Copy(&bytes), now);
+        }
+    }
+
+    fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+        let Some(stream) = &mut self.client else { return 0 };
+        let budget = self.pipe.read_budget(Side::Client, self.registration.room());
+        self.pipe.set_paused(Side::Client, budget == 0, now);
+        read(stream, Peer::Client, budget, &mut self.pipe, cx, now)
+    }
+
+    fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+        let Some(backend) = &mut self.backend else { return 0 };
+        let budget = self.pipe.read_budget(Side::Backend, self.registration.room());
+        self.pipe.set_paused(Side::Backend, budget == 0, now);
+        read(&mut backend.stream, Peer::Backend(backend.attachment), budget, &mut self.pipe, cx, now)
+    }
+
+    /// Writes what is due to one leg until its link would block; the bytes it took.
+    fn write(&mut self, side: Side, cx: &mut Context<'_>, now: Time) -> usize {
+        let mut moved = 0;
+        loop {
+            let gather = self.pipe.gather(side, now);
+            if gather.is_empty() {
+                return moved;
+            }
+            let written = match side {
+                Side::Client => match &mut self.client {
+                    Some(stream) => Pin::new(stream).poll_write_vectored(cx, gather.as_slices()),
+                    None => return moved,
+                },
+                Side::Backend => match &mut self.backend {
+                    Some(backend) if !backend.broken => write_backend(&mut backend.stream, cx, gather.as_slices()),
+                    Some(_) | None => return moved,
+                },
+            };
+            match written {
+                Poll::Pending => return moved,
+                Poll::Ready(Ok(bytes)) if bytes > 0 => {
+                    self.pipe.transmitted(side, bytes, now);
+                    moved += bytes;
+                }
+                Poll::Ready(Ok(_) | Err(_)) => {
+                    self.write_failed(side, now);
+                    return moved;
+                }
+            }
+        }
+    }
+
+    /// A worker that takes nothing more may have said why: its last bytes are read before it counts as lost.
+    fn write_failed(&mut self, side: Side, now: Time) {
+        match side {
+            Side::Client => self.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Side::Backend => {
+                if let Some(backend) = &mut self.backend {
+                    backend.broken = true;
+                }
+            }
+        }
+    }
+
+    /// Carries out what the core decided; whether there was anything.
+    fn act(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
+        let mut acted = false;
+        while let Some(action) = self.pipe.next_action() {
+            acted = true;
+            match action {
+                Action::Dial(order) => self.dial(order, now),
+                Action::CancelDial(_) => self.dialing = None,
+                Action::DropBackend { attachment, last_words, died } => {
+                    self.drop_backend(attachment, &last_words, died, cx, now);
+                }
+                Action::ShutdownClient => {
+                    if let Some(stream) = &mut self.client {
+                        // Without it the client only learns later; nothing is lost.
+                        let _ = Pin::new(stream).poll_shutdown(cx);
+                    }
+                }
+                Action::DropClient => self.client = None,
+                Action::Report(fact) => self.report(fact),
+                Action::Finish => {}
+            }
+        }
+        acted
+    }
+
+    fn report(&mut self, fact: Fact) {
+        let backend = match fact {
+            Fact::Interrupted { backend, .. } | Fact::Reattached { backend, .. } | Fact::PongsMissing(backend) => {
+                self.previous.as_ref().filter(|(key, _)| *key == backend).map(|(_, id)| id.clone())
+            }
+            Fact::Replayed { .. }
+            | Fact::Lost { .. }
+            | Fact::Dropped { .. }
+            | Fact::Overflowed(_)
+            | Fact::ReadPaused(_)
+            | Fact::Ended { .. } => None,
+        };
+        self.reporter.say(fact, backend.as_ref());
+    }
+
+    fn drop_backend(&mut self, attachment: Attachment, last_words: &[u8], died: bool, cx: &mut Context<'_>, now: Time) {
+        let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else { return };
+        if !last_words.is_empty() && !backend.broken {
+            // It is being dropped: what it does not take at once it does not get.
+            let _ = Pin::new(&mut backend.stream).poll_write(cx, last_words);
+        }
+        if died {
+            backend.reservation.report(Outcome::Died(now.since(backend.since)));
+        }
+        self.wants_to_leave = None;
+        self.entry().set_backend(None);
+    }
+
+    fn dial(&mut self, order: DialOrder, now: Time) {
+        self.watch_pool();
+        let attachment = order.attachment;
+        let exclude = self.pipe.excluded(now);
+        let previous = self.previous.as_ref().map(|(_, id)| id.clone());
+        let dial = next_attach(self.plan.clone(), order, exclude, previous, self.shared.clone());
+        self.dialing = Some((attachment, Box::pin(dial)));
+    }
+
+    fn poll_dialing(&mut self, cx: &mut Context<'_>, now: Time) {
+        let Some((attachment, dial)) = &mut self.dialing else { return };
+        let attachment = *attachment;
+        let Poll::Ready(result) = dial.as_mut().poll(cx) else { return };
+        self.dialing = None;
+        let now = now.max(self.shared.clock.now());
+        match result {
+            Ok(attach) => {
+                if self.pipe.attached(attachment, attach.reservation.key(), attach.resume, now) {
+                    self.waiting = None;
+                    self.set_backend(attachment, attach, now);
+                    self.take_first_bytes(now);
+                }
+            }
+            Err(failure) => self.pipe.dial_failed(attachment, failure, now),
+        }
+    }
+
+    /// Starts to listen for changes of the pool, before it is asked.
+    fn watch_pool(&mut self) {
+        if self.waiting.is_none()
+            && let Some(watch) = self.shared.backends.watch(&self.plan.route.pool)
+        {
+            self.waiting = Some(wait(watch));
+        }
+    }
+
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, now: Time) {
+        let Some(waiting) = &mut self.waiting else { return };
+        let Poll::Ready(watch) = waiting.as_mut().poll(cx) else { return };
+        let mut next = wait(watch);
+        // It has to hear of the next change too; one that came already is looked at with this one.
+        if next.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.waiting = Some(next);
+        self.pipe.pool_changed(now);
+        self.leave_if_possible(now);
+    }
+
+    fn obey(&mut self, command: Command, now: Time) {
+        match command {
+            Command::Reattach => {
+                if let Some(backend) = &self.backend {
+                    self.wants_to_leave = Some((backend.reservation.key(), Cause::Admin));
+                    self.leave_if_possible(now);
+                }
+            }
+            Command::Leave(key, leave) => {
+                if !self.backend.as_ref().is_some_and(|backend| backend.reservation.key() == key) {
+                    return;
+                }
+                let cause = match leave.cause {
+                    LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
+                        Cause::Drain
+                    }
+                };
+                match leave.how {
+                    LeaveHow::Reattach => {
+                        self.wants_to_leave = Some((key, cause));
+                        self.leave_if_possible(now);
+                    }
+                    LeaveHow::Detach => self.pipe.leave(cause, now),
+                    LeaveHow::Close => {
+                        let frame = CloseFrame::new(1001, "backend is going away");
+                        self.pipe.close(EndedBy::Operator, frame, now);
+                    }
+                }
+            }
+            Command::Close(by, frame) => self.pipe.close(by, frame, now),
+        }
+    }
+
+    /// Leaves the worker if there is another to go to; else the pipe stays until the pool changes.
+    fn leave_if_possible(&mut self, now: Time) {
+        let Some((key, cause)) = self.wants_to_leave else { return };
+        let mut exclude = self.pipe.excluded(now);
+        exclude.push(key);
+        self.watch_pool();
+        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
+        if self.shared.backends.choose(&self.plan.route.pool, &ask).is_ok() {
+            self.wants_to_leave = None;
+            self.pipe.leave(cause, now);
+        }
+    }
+
+    fn poll_timer(&mut self, cx: &mut Context<'_>, now: Time) {
+        if let Some(timer) = &mut self.timer
+            && self.timer_at.is_some()
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.timer_at = None;
+        }
+        self.pipe.tick(now);
+    }
+
+    /// Sets the timer for the core's deadline. One that is set for an earlier time stays: it may fire for nothing, which
+    /// costs less than moving it with every message.
+    fn arm_timer(&mut self, cx: &mut Context<'_>) {
+        let Some(deadline) = self.pipe.deadline() else { return };
+        if self.timer_at.is_some_and(|at| at <= deadline) {
+            return;
+        }
+        let at = self.shared.clock.instant(deadline) + TIMER_SLACK;
+        match &mut self.timer {
+            Some(timer) => timer.as_mut().reset(at),
+            None => self.timer = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+        self.timer_at = Some(deadline);
+        if let Some(timer) = &mut self.timer
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            self.timer_at = None;
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// A bug in this pipe costs this pipe: its client is told, if nothing is half written.
+    fn abandon(&mut self) {
+        tracing::error!(pipe = %self.entry().id, "pipe task panicked; its client is closed with 1011");
+        self.reporter.say(Fact::Ended { by: EndedBy::Holdline, code: 1011, reason: "internal error".to_owned() }, None);
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, Opcode::Close, &CloseFrame::new(1011, "internal error").payload(), None);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        if let Some(stream) = &mut self.client {
+            let _ = Pin::new(stream).poll_write(&mut cx, &bytes);
+        }
+    }
+}
+
+/// A timer is set this much late, so that it finds its deadline passed.
+const TIMER_SLACK: Duration = Duration::from_micros(50);
+
+fn wait(mut watch: PoolWatch) -> Waiting {
+    Box::pin(async move {
+        watch.changed().await;
+        watch
+    })
+}
+
+/// Reads one leg once, as far as its budget allows; the bytes that came.
+fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    peer: Peer,
+    budget: usize,
+    pipe: &mut Pipe,
+    cx: &mut Context<'_>,
+    now: Time,
+) -> usize {
+    if budget == 0 {
+        return 0;
+    }
+    READ_BUFFER.with_borrow_mut(|buffer| {
+        let size = buffer.len().min(budget);
+        let mut space = ReadBuf::new(&mut buffer[..size]);
+        match Pin::new(stream).poll_read(cx, &mut space) {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(())) if space.filled().is_empty() => {
+                pipe.lost(peer, LinkLoss::Eof, now);
+                0
+            }
+            Poll::Ready(Ok(())) => {
+                pipe.receive(peer, Input::Copy(space.filled()), now);
+                space.filled().len()
+            }
+            Poll::Ready(Err(_)) => {
+                pipe.lost(peer, LinkLoss::Reset, now);
+                0
+            }
+        }
+    })
+}
+
+/// Writes to a worker; TLS keeps what the socket did not take, so it is pushed on.
+fn write_backend(
+    stream: &mut BackendStream,
+    cx: &mut Context<'_>,
+    slices: &[std::io::IoSlice<'_>],
+) -> Poll<std::io::Result<usize>> {
+    let written = Pin::new(&mut *stream).poll_write_vectored(cx, slices);
+    if let BackendStream::Tls(_) = stream {
+        // What it cannot push on now, the next write or read of this link does.
+        let _ = Pin::new(stream).poll_flush(cx);
+    }
+    written
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        match catch_unwind(AssertUnwindSafe(|| driver.turn(cx))) {
+            Ok(poll) => poll,
+            Err(_) => {
+                driver.abandon();
+                Poll::Ready(())
+            }
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! One pipe, live: the sockets, timers and dials around `holdline_core::pipe::Pipe`.
+//!
+//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `report` says what happened.
+//! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
+
+pub mod attach;
+mod client_stream;
+mod driver;
+mod report;
+
+use std::sync::Arc;
+
+pub use client_stream::ClientStream;
+pub use driver::{Driver, READ_BYTES_MAX};
+
+use crate::backends::Backends;
+use crate::clock::Clock;
+use crate::events::Events;
+use crate::handshake::dial::{DialTimeouts, TlsClient};
+use crate::metrics::Metrics;
+use crate::pipes::Pipes;
+
+/// What all pipes of the process share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Where workers come from.
+    pub backends: Backends,
+    /// The live pipes.
+    pub pipes: Arc<Pipes>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What has happened.
+    pub events: Arc<Events>,
+    /// The clock that every pipe's time comes from.
+    pub clock: Clock,
+    /// Trust in `wss://` backends.
+    pub tls: TlsClient,
+    /// Bounds of one dial.
+    pub timeouts: DialTimeouts,
+}

@@ -1,0 +1,250 @@
+//! What happened to a pipe, said where it belongs: metrics, events, the log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdline_core::ids::LaneName;
+use holdline_core::pipe::{EndedBy, Fact, Interruption, Loss, PipeState, PipeView};
+use holdline_core::settings::OverflowPolicy;
+
+use super::Shared;
+use crate::events::Fact as Event;
+use crate::metrics::labels::{
+    DropReason, InterruptReason, LossReason, OverflowLabel, PipeState as StateLabel, ReattachResult, Side,
+};
+use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+use crate::pipes::PipeEntry;
+
+/// The books of one pipe.
+#[derive(Debug)]
+pub struct Reporter {
+    shared: Arc<Shared>,
+    entry: Arc<PipeEntry>,
+    route: Arc<RouteMetrics>,
+    pool: Arc<PoolMetrics>,
+    gauge: PipeGauge,
+    /// What was booked of the lanes so far.
+    booked: Option<PipeView>,
+    opened: Instant,
+    ended: Option<(EndedBy, u16, String)>,
+    searching: bool,
+}
+
+impl Reporter {
+    /// Opens the books, and says so in the log.
+    #[must_use]
+    pub fn open(shared: &Arc<Shared>, entry: &Arc<PipeEntry>, backend: &str) -> Self {
+        let route = shared.metrics.route(&entry.route.name);
+        tracing::info!(
+            pipe = %entry.id, route = %entry.route.name, key = entry.key.as_deref(), client = %entry.client, backend,
+            "pipe.open"
+        );
+        Self {
+            shared: shared.clone(),
+            entry: entry.clone(),
+            pool: shared.metrics.pool(&entry.route.pool),
+            gauge: route.open_pipe(StateLabel::Attached),
+            route,
+            booked: None,
+            opened: Instant::now(),
+            ended: None,
+            searching: false,
+        }
+    }
+
+    /// Books what the lanes have moved since the last time.
+    pub fn publish(&mut self, view: PipeView, fixed_bytes: usize) {
+        if self.booked == Some(view) {
+            return;
+        }
+        let before = self.booked.replace(view);
+        book_lane(&self.route.up, before.map(|view| view.up), &view.up, &self.shared.metrics.replay_bytes_up);
+        book_lane(&self.route.down, before.map(|view| view.down), &view.down, &self.shared.metrics.replay_bytes_down);
+        if before.is_none_or(|before| before.state != view.state) {
+            self.gauge.set(match view.state {
+                PipeState::Attached | PipeState::Leaving => StateLabel::Attached,
+                PipeState::Detached => StateLabel::Detached,
+                PipeState::Closing => StateLabel::Closing,
+            });
+        }
+        self.entry.publish(&view, fixed_bytes);
+    }
+
+    /// Says one fact.
+    pub fn say(&mut self, fact: Fact, backend: Option<&Arc<str>>) {
+        match fact {
+            Fact::Interrupted { attachment, reason, in_doubt, .. } => {
+                let label = interruption(reason);
+                self.searching = true;
+                self.pool.interrupted(label).inc();
+                self.route.up.in_doubt.inc_by(in_doubt);
+                let backend = backend.cloned().unwrap_or_else(|| "".into());
+                tracing::info!(pipe = %self.entry.id, %backend, reason = label.as_str(), in_doubt, "pipe.interrupted");
+                self.event(|entry| Event::PipeInterrupted {
+                    pipe: entry.id,
+                    route: entry.route.name.as_str().into(),
+                    pool: entry.route.pool.as_str().into(),
+                    backend,
+                    attachment: attachment.0,
+                    reason: label,
+                });
+            }
+            Fact::Reattached { attachment, outage, again, .. } => {
+                self.searching = false;
+                self.pool.reattach(ReattachResult::Attached).inc();
+                self.pool.reattach_seconds.observe(outage.as_secs_f64());
+                let backend = backend.cloned().unwrap_or_else(|| "".into());
+                let took_ms = millis(outage);
+                tracing::info!(pipe = %self.entry.id, %backend, took_ms, replayed = again, "pipe.reattached");
+                self.event(|entry| Event::PipeReattached {
+                    pipe: entry.id,
+                    route: entry.route.name.as_str().into(),
+                    pool: entry.route.pool.as_str().into(),
+                    backend,
+                    attachment: attachment.0,
+                    replayed: again,
+                    took_ms,
+                });
+            }
+            Fact::Replayed { messages } => self.route.up.replayed.inc_by(messages),
+            Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
+            Fact::Dropped { lane, messages } => self.lane(lane).dropped(DropReason::Latest).inc_by(messages),
+            Fact::Overflowed(policy) => {
+                let policy = match policy {
+                    OverflowPolicy::Pause => OverflowLabel::Pause,
+                    OverflowPolicy::Close => OverflowLabel::Close,
+                };
+                self.route.overflow(policy).inc();
+                self.event(|entry| Event::ReplayOverflow {
+                    pipe: entry.id,
+                    route: entry.route.name.as_str().into(),
+                    policy,
+                });
+            }
+            Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
+            Fact::PongsMissing(_) => {
+                let backend = backend.map_or("", |id| id);
+                tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
+            }
+            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason)),
+        }
+    }
+
+    fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {
+        self.shared.events.push(make(&self.entry));
+    }
+
+    fn lane(&self, lane: LaneName) -> &LaneMetrics {
+        match lane {
+            LaneName::Up => &self.route.up,
+            LaneName::Down => &self.route.down,
+        }
+    }
+
+    fn lost(&mut self, lane: LaneName, reason: Loss, messages: u64) {
+        let label = match reason {
+            Loss::Policy => LossReason::Policy,
+            Loss::Closed | Loss::PeerGone => LossReason::ReceiverClosed,
+            Loss::Grace => LossReason::Expired,
+            Loss::Overflow => LossReason::Overflow,
+        };
+        self.lane(lane).lost(label).inc_by(messages);
+        self.event(|entry| Event::MessagesLost {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            lane: lane.as_str(),
+            messages,
+            reason: label,
+        });
+    }
+
+    /// The code that the pipe ended with so far.
+    fn ending(&self) -> (EndedBy, u16, &str) {
+        self.ended.as_ref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
+    }
+
+    fn close(&self) {
+        let (by, code, reason) = self.ending();
+        let side = match by {
+            EndedBy::Client => Side::Client,
+            EndedBy::Backend => Side::Backend,
+            EndedBy::Operator => Side::Operator,
+            EndedBy::Holdline => Side::Holdline,
+        };
+        let lived = self.opened.elapsed();
+        self.route.pipe_closed(side, code);
+        self.route.pipe_seconds.observe(lived.as_secs_f64());
+        if self.searching {
+            let result = match side {
+                Side::Client => ReattachResult::ClientGone,
+                Side::Backend | Side::Operator => ReattachResult::Closed,
+                Side::Holdline if code == 1008 => ReattachResult::Refused,
+                Side::Holdline => ReattachResult::Expired,
+            };
+            self.pool.reattach(result).inc();
+        }
+        let view = self.booked;
+        let lane = |lane: fn(&PipeView) -> holdline_core::pipe::LaneView| view.as_ref().map(lane);
+        let (up, down) = (lane(|view| view.up), lane(|view| view.down));
+        tracing::info!(
+            pipe = %self.entry.id,
+            route = %self.entry.route.name,
+            by = by.as_str(),
+            code,
+            reason,
+            duration_ms = millis(lived),
+            interruptions = view.map_or(0, |view| view.interruptions),
+            up = up.map_or(0, |lane| lane.accepted.0),
+            up_lost = up.map_or(0, |lane| lane.lost),
+            up_in_doubt = up.map_or(0, |lane| lane.in_doubt),
+            down = down.map_or(0, |lane| lane.accepted.0),
+            down_lost = down.map_or(0, |lane| lane.lost),
+            "pipe.close"
+        );
+    }
+}
+
+impl Drop for Reporter {
+    fn drop(&mut self) {
+        self.close();
+        if let Some(view) = self.booked {
+            self.shared.metrics.replay_bytes_up.sub(view.up.buffered_bytes as i64);
+            self.shared.metrics.replay_bytes_down.sub(view.down.buffered_bytes as i64);
+        }
+    }
+}
+
+fn book_lane(
+    lane: &LaneMetrics,
+    before: Option<holdline_core::pipe::LaneView>,
+    now: &holdline_core::pipe::LaneView,
+    held: &prometheus::IntGauge,
+) {
+    let (accepted, bytes, buffered) =
+        before.map_or((0, 0, 0), |view| (view.accepted.0, view.payload_bytes, view.buffered_bytes));
+    if now.accepted.0 > accepted {
+        lane.messages.inc_by(now.accepted.0 - accepted);
+        lane.bytes.inc_by(now.payload_bytes - bytes);
+    }
+    if now.buffered_bytes != buffered {
+        held.add(now.buffered_bytes as i64 - buffered as i64);
+    }
+}
+
+const fn interruption(reason: Interruption) -> InterruptReason {
+    match reason {
+        Interruption::Eof => InterruptReason::Eof,
+        Interruption::Reset => InterruptReason::Reset,
+        Interruption::Heartbeat => InterruptReason::Timeout,
+        Interruption::Close => InterruptReason::CloseFrame,
+        Interruption::WrongWorker => InterruptReason::WrongWorker,
+        Interruption::Protocol => InterruptReason::ProtocolError,
+        Interruption::Silent => InterruptReason::Silent,
+        Interruption::Drain => InterruptReason::Drain,
+        Interruption::Admin => InterruptReason::Admin,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
