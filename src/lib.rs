@@ -1,1 +1,4 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
+
+pub mod cli;
+pub mod worker;
