@@ -2,6 +2,7 @@
 
 pub mod backends;
 pub mod blame;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod events;
@@ -11,3 +12,4 @@ pub mod metrics;
 pub mod pipe;
 pub mod pipes;
 pub mod routes;
+pub mod worker;
