@@ -13,8 +13,6 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
-use crate::metrics::{EjectReason, InterruptReason, LossReason, OverflowLabel};
-
 /// Events kept; older ones are forgotten.
 pub const EVENTS_MAX: usize = 10_000;
 
@@ -36,15 +34,18 @@ pub struct Event {
 #[serde(tag = "type")]
 #[expect(missing_docs, reason = "the fields mean what the names of the glossary mean")]
 pub enum Fact {
-    /// A backend came into a pool, or came back under the same id.
+    /// A backend came into a pool.
     #[serde(rename = "backend.registered")]
     BackendRegistered { pool: Arc<str>, backend: Arc<str>, url: String },
+    /// A backend came back under its id with something changed.
+    #[serde(rename = "backend.replaced")]
+    BackendReplaced { pool: Arc<str>, backend: Arc<str>, url: String },
     /// A backend left its pool.
     #[serde(rename = "backend.removed")]
     BackendRemoved { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
     /// A backend that carried pipes went away under them.
     #[serde(rename = "backend.lost")]
-    BackendLost { pool: Arc<str>, backend: Arc<str>, reason: InterruptReason },
+    BackendLost { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
     /// Health checks see the backend again.
     #[serde(rename = "backend.up")]
     BackendUp { pool: Arc<str>, backend: Arc<str> },
@@ -53,7 +54,7 @@ pub enum Fact {
     BackendDown { pool: Arc<str>, backend: Arc<str>, reason: String },
     /// A backend failed its pipes so often that it gets no new ones for a while.
     #[serde(rename = "backend.ejected")]
-    BackendEjected { pool: Arc<str>, backend: Arc<str>, reason: EjectReason, for_ms: u64 },
+    BackendEjected { pool: Arc<str>, backend: Arc<str>, reason: &'static str, for_ms: u64 },
     /// An ejected backend may take pipes again.
     #[serde(rename = "backend.readmitted")]
     BackendReadmitted { pool: Arc<str>, backend: Arc<str> },
@@ -69,6 +70,9 @@ pub enum Fact {
     /// A lease was not renewed in time.
     #[serde(rename = "backend.lease_expired")]
     LeaseExpired { pool: Arc<str>, backend: Arc<str> },
+    /// A lease was renewed after it had expired.
+    #[serde(rename = "backend.lease_revived")]
+    LeaseRevived { pool: Arc<str>, backend: Arc<str> },
     /// More than half of a pool's leases would expire at once: they are kept, since the fault is probably ours.
     #[serde(rename = "pool.self_preservation")]
     SelfPreservation { pool: Arc<str>, expired: u64, backends: u64 },
@@ -81,7 +85,7 @@ pub enum Fact {
         pool: Arc<str>,
         backend: Arc<str>,
         attachment: u64,
-        reason: InterruptReason,
+        reason: &'static str,
     },
     /// A pipe has a backend again.
     #[serde(rename = "pipe.reattached")]
@@ -118,7 +122,7 @@ pub enum Fact {
         #[serde(serialize_with = "as_text")]
         pipe: PipeId,
         route: Arc<str>,
-        policy: OverflowLabel,
+        policy: &'static str,
     },
     /// Messages were given up, and this is where it is said.
     #[serde(rename = "pipe.messages_lost")]
@@ -128,7 +132,7 @@ pub enum Fact {
         route: Arc<str>,
         lane: &'static str,
         messages: u64,
-        reason: LossReason,
+        reason: &'static str,
     },
     /// The pipe was closed to free memory.
     #[serde(rename = "pipe.evicted")]
@@ -278,7 +282,7 @@ mod tests {
             pool: "default".into(),
             backend: "a".into(),
             attachment: 1,
-            reason: InterruptReason::Reset,
+            reason: "reset",
         });
         let json = serde_json::to_value(&*events.read_after(0, 1).unwrap()[0]).unwrap();
         assert_eq!(json["seq"], 1);

@@ -56,49 +56,49 @@ label! {
 label! {
     /// Where a pipe is in its life.
     PipeState {
-        /// Both legs are attached.
+        /// Messages flow both ways.
         Attached = "attached",
-        /// The backend leg is detached: the pipe looks for another backend.
+        /// The pipe is being moved off its worker.
+        Leaving = "leaving",
+        /// The pipe waits for a worker.
         Detached = "detached",
-        /// The client leg is detached: the pipe waits for its client.
-        ClientAway = "client_away",
-        /// One side has closed and the other is being told.
+        /// The pipe is ending.
         Closing = "closing",
     }
 }
 
 label! {
     /// Who ended a pipe.
-    Side {
-        /// The client closed, or broke the protocol.
+    EndedBy {
+        /// The client closed, vanished or broke a rule.
         Client = "client",
-        /// The backend closed with an ending code.
+        /// The worker closed with a code that ends.
         Backend = "backend",
-        /// An operator asked for it.
+        /// An operator, or the process on its way down.
         Operator = "operator",
-        /// Holdline gave up: grace, limits, memory, shutdown.
+        /// Holdline had to.
         Holdline = "holdline",
     }
 }
 
 label! {
-    /// Why a backend leg detached.
-    InterruptReason {
-        /// The connection was reset.
-        Reset = "reset",
-        /// The connection ended without a close frame.
+    /// Why a pipe lost its worker.
+    Interruption {
+        /// FIN without a close frame.
         Eof = "eof",
-        /// The backend closed with an interrupting code.
-        CloseFrame = "close_frame",
-        /// Nothing was heard for the heartbeat's timeout.
-        Timeout = "timeout",
-        /// The backend sent no first message in time.
-        Silent = "silent",
-        /// The backend broke RFC 6455.
-        ProtocolError = "protocol_error",
-        /// The backend said that the key is not its own.
+        /// RST or another error of the socket.
+        Reset = "reset",
+        /// Its heartbeat went unanswered.
+        Heartbeat = "heartbeat",
+        /// It sent a close frame with a code that interrupts.
+        Close = "close",
+        /// It said that the key is not its own.
         WrongWorker = "wrong_worker",
-        /// The backend is drained or put to maintenance.
+        /// It broke RFC 6455 or a limit.
+        Protocol = "protocol",
+        /// It never said anything though the route expects it.
+        Silent = "silent",
+        /// It is being drained.
         Drain = "drain",
         /// An operator moved the pipe.
         Admin = "admin",
@@ -122,20 +122,18 @@ label! {
 }
 
 label! {
-    /// Why messages were given up without anyone having had them.
-    LossReason {
-        /// `replay = "none"`: nothing is kept over an interruption.
+    /// Why messages were given up.
+    Loss {
+        /// The replay policy keeps nothing.
         Policy = "policy",
-        /// No backend came within the grace.
-        Expired = "expired",
+        /// The pipe ended before they could be sent on.
+        Closed = "closed",
+        /// The peer they were meant for is gone.
+        PeerGone = "peer_gone",
+        /// No backend came within grace.
+        Grace = "grace",
         /// The replay buffer was full.
         Overflow = "overflow",
-        /// The pipe was closed to free memory.
-        Evicted = "evicted",
-        /// The receiver closed before it had them.
-        ReceiverClosed = "receiver_closed",
-        /// An operator or the end of the process closed the pipe.
-        Shutdown = "shutdown",
     }
 }
 
@@ -182,12 +180,12 @@ label! {
 label! {
     /// Why a backend was ejected.
     EjectReason {
-        /// Dials failed one after the other.
-        ConnectFailures = "connect_failures",
-        /// It kept dying soon after an attach.
-        Flapping = "flapping",
-        /// It kept answering 5xx.
-        Errors = "errors",
+        /// Dials failed in a row.
+        FailedDials = "failed_dials",
+        /// Attaches died young.
+        YoungDeaths = "young_deaths",
+        /// It answered dials with 5xx.
+        ServerErrors = "server_errors",
     }
 }
 

@@ -18,8 +18,8 @@ use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
 
 pub use families::Families;
 pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, InterruptReason, ListenerLabel,
-    LossReason, OverflowLabel, PipeState, ReattachResult, Side,
+    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, ListenerLabel,
+    Loss, OverflowLabel, PipeState, ReattachResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
