@@ -1,8 +1,8 @@
 //! `/health`, `/health/live`, `/health/ready`: whether the process lives, and whether it should get new clients.
 //!
 //! Live is 200 as long as it answers at all. Ready is 503 while starting, draining or stopping, when memory is short,
-//! and when no pool has an eligible backend. `/health` says the same with the figures, and `degraded` (still 200)
-//! when only some of the pools that routes use have no eligible backend.
+//! and when no pool has an eligible backend; it is `degraded`, still 200, when only some pools have none. `/health` is
+//! the same answer under the name that people try first.
 
 use std::sync::Arc;
 
@@ -65,6 +65,7 @@ pub(super) async fn live() -> Json<Live> {
     Json(Live { status: "ok" })
 }
 
+/// The same answer at `/health` and `/health/ready`.
 pub(super) async fn health(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<Health>) {
     let health = look(&admin);
     let status = match health.status {

@@ -3,6 +3,7 @@
 //! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
 //! label, so that no peer can grow the number of series.
 
+pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
 
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
@@ -54,58 +55,6 @@ label! {
 }
 
 label! {
-    /// Where a pipe is in its life.
-    PipeState {
-        /// Messages flow both ways.
-        Attached = "attached",
-        /// The pipe is being moved off its worker.
-        Leaving = "leaving",
-        /// The pipe waits for a worker.
-        Detached = "detached",
-        /// The pipe is ending.
-        Closing = "closing",
-    }
-}
-
-label! {
-    /// Who ended a pipe.
-    EndedBy {
-        /// The client closed, vanished or broke a rule.
-        Client = "client",
-        /// The worker closed with a code that ends.
-        Backend = "backend",
-        /// An operator, or the process on its way down.
-        Operator = "operator",
-        /// Holdline had to.
-        Holdline = "holdline",
-    }
-}
-
-label! {
-    /// Why a pipe lost its worker.
-    Interruption {
-        /// FIN without a close frame.
-        Eof = "eof",
-        /// RST or another error of the socket.
-        Reset = "reset",
-        /// Its heartbeat went unanswered.
-        Heartbeat = "heartbeat",
-        /// It sent a close frame with a code that interrupts.
-        Close = "close",
-        /// It said that the key is not its own.
-        WrongWorker = "wrong_worker",
-        /// It broke RFC 6455 or a limit.
-        Protocol = "protocol",
-        /// It never said anything though the route expects it.
-        Silent = "silent",
-        /// It is being drained.
-        Drain = "drain",
-        /// An operator moved the pipe.
-        Admin = "admin",
-    }
-}
-
-label! {
     /// How the search for another backend ended.
     ReattachResult {
         /// A backend took the pipe.
@@ -118,22 +67,6 @@ label! {
         ClientGone = "client_gone",
         /// The pipe was closed by Holdline or an operator meanwhile.
         Closed = "closed",
-    }
-}
-
-label! {
-    /// Why messages were given up.
-    Loss {
-        /// The replay policy keeps nothing.
-        Policy = "policy",
-        /// The pipe ended before they could be sent on.
-        Closed = "closed",
-        /// The peer they were meant for is gone.
-        PeerGone = "peer_gone",
-        /// No backend came within grace.
-        Grace = "grace",
-        /// The replay buffer was full.
-        Overflow = "overflow",
     }
 }
 
