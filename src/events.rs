@@ -9,9 +9,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdline_core::ids::PipeId;
+use holdline_core::pool::AdminState;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
+
+use crate::backends::{BackendEvent, Removal};
+use crate::metrics::EjectReason;
 
 /// Events kept; older ones are forgotten.
 pub const EVENTS_MAX: usize = 10_000;
@@ -75,7 +79,7 @@ pub enum Fact {
     LeaseRevived { pool: Arc<str>, backend: Arc<str> },
     /// More than half of a pool's leases would expire at once: they are kept, since the fault is probably ours.
     #[serde(rename = "pool.self_preservation")]
-    SelfPreservation { pool: Arc<str>, expired: u64, backends: u64 },
+    SelfPreservation { pool: Arc<str>, late: usize, live: usize },
     /// A pipe's backend leg detached and the pipe looks for another.
     #[serde(rename = "pipe.interrupted")]
     PipeInterrupted {
@@ -237,12 +241,58 @@ fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Res
     serializer.collect_str(value)
 }
 
+impl From<BackendEvent> for Fact {
+    fn from(event: BackendEvent) -> Self {
+        match event {
+            BackendEvent::Registered { pool, backend, url } => Self::BackendRegistered { pool, backend, url },
+            BackendEvent::Replaced { pool, backend, url } => Self::BackendReplaced { pool, backend, url },
+            BackendEvent::Removed { pool, backend, reason } => {
+                Self::BackendRemoved { pool, backend, reason: removal_name(reason) }
+            }
+            BackendEvent::Up { pool, backend } => Self::BackendUp { pool, backend },
+            BackendEvent::Down { pool, backend, reason } => Self::BackendDown { pool, backend, reason },
+            BackendEvent::Ejected { pool, backend, reason, lasts } => {
+                let for_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                Self::BackendEjected { pool, backend, reason: EjectReason::from(reason).as_str(), for_ms }
+            }
+            BackendEvent::Readmitted { pool, backend } => Self::BackendReadmitted { pool, backend },
+            BackendEvent::StateChanged { pool, backend, state } => {
+                Self::BackendStateChanged { pool, backend, state: state_name(state) }
+            }
+            BackendEvent::Draining { pool, backend, pipes } => {
+                Self::DrainStarted { pool, backend, pipes: u64::from(pipes) }
+            }
+            BackendEvent::Drained { pool, backend } => Self::Drained { pool, backend },
+            BackendEvent::LeaseExpired { pool, backend } => Self::LeaseExpired { pool, backend },
+            BackendEvent::LeaseRevived { pool, backend } => Self::LeaseRevived { pool, backend },
+            BackendEvent::SelfPreservation { pool, late, live } => Self::SelfPreservation { pool, late, live },
+        }
+    }
+}
+
+const fn removal_name(reason: Removal) -> &'static str {
+    match reason {
+        Removal::Deleted => "deleted",
+        Removal::LeaseExpired => "lease_expired",
+        Removal::Replaced => "replaced",
+        Removal::Unconfigured => "unconfigured",
+    }
+}
+
+const fn state_name(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn fact(n: u64) -> Fact {
-        Fact::SelfPreservation { pool: "default".into(), expired: n, backends: n }
+        Fact::PipeExpired { pipe: PipeId::from_bytes([0; 16]), route: "r".into(), pool: "p".into(), waited_ms: n }
     }
 
     #[test]

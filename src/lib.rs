@@ -1,5 +1,6 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
 
+pub mod admin;
 pub mod backends;
 pub mod blame;
 pub mod clock;

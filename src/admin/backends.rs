@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Admin;
 use super::body::{Body, Id, Query};
+use super::duration;
 use super::list::{self, List};
 use super::problem::Problem;
 use super::system::Nothing;
@@ -71,9 +72,7 @@ impl ServesBody {
     fn parse(self) -> Serves {
         match self {
             Self::List(keys) => Serves::from_keys(keys.into_iter().map(|key| (key.into(), None))),
-            Self::Map(keys) => {
-                Serves::from_keys(keys.into_iter().map(|(key, alias)| (key.into(), Some(alias.into()))))
-            }
+            Self::Map(keys) => Serves::from_keys(keys.into_iter().map(|(key, alias)| (key.into(), Some(alias.into())))),
         }
     }
 }
@@ -126,7 +125,7 @@ impl From<AdminState> for StateName {
 
 impl Registration {
     fn parse(self) -> Result<BackendSpec, Problem> {
-        let url: BackendUrl = self.url.parse().map_err(|error| BackendError::Url(error))?;
+        let url: BackendUrl = self.url.parse().map_err(BackendError::Url)?;
         Ok(BackendSpec {
             url: Arc::new(url),
             pool: self.pool.into(),
@@ -135,7 +134,7 @@ impl Registration {
             serves: self.serves.parse(),
             labels: self.labels,
             instance: self.instance.map(Into::into),
-            lease: self.lease.as_deref().map(|text| duration("/lease", text)).transpose()?,
+            lease: self.lease.as_deref().map(|text| duration::parse("/lease", text)).transpose()?,
             probes: self.health.map(HealthBody::parse).transpose()?,
             state: self.state.map(Into::into),
         })
@@ -149,7 +148,7 @@ impl HealthBody {
             return Err(Problem::invalid("/health/path", "must begin with / and hold no spaces"));
         }
         let usual = ProbeSettings::default();
-        let time = |at, text: Option<String>, usual| text.map_or(Ok(usual), |text| duration(at, &text));
+        let time = |at, text: Option<String>, usual| text.map_or(Ok(usual), |text| duration::parse(at, &text));
         Ok(ProbeSettings {
             kind: match self.kind.unwrap_or(ProbeName::Tcp) {
                 ProbeName::Tcp => ProbeKind::Tcp,
@@ -160,11 +159,6 @@ impl HealthBody {
             timeout: time("/health/timeout", self.timeout, usual.timeout)?,
         })
     }
-}
-
-fn duration(pointer: &str, text: &str) -> Result<Duration, Problem> {
-    crate::config::duration(text)
-        .ok_or_else(|| Problem::invalid(pointer, "must be a duration such as \"15s\" or \"500ms\""))
 }
 
 impl From<BackendError> for Problem {
@@ -227,7 +221,7 @@ impl From<BackendView> for BackendBody {
             serves,
             labels: view.spec.labels,
             instance: view.spec.instance,
-            lease: view.spec.lease.map(crate::config::show_duration),
+            lease: view.spec.lease.map(duration::show),
             state: view.admin.into(),
             health: health_name(view.health),
             lease_state: lease_name(view.lease),
@@ -289,7 +283,6 @@ pub(super) async fn list(
         ask.pool.as_deref().is_none_or(|pool| *backend.pool == *pool)
             && ask.state.is_none_or(|state| backend.state == state)
     });
-    found.sort_by(|a, b| a.id.cmp(&b.id));
     Ok(Json(List::page(found, |backend| backend.id.to_string(), ask.cursor.as_deref(), limit)))
 }
 
@@ -306,10 +299,10 @@ pub(super) async fn register(
     State(admin): State<Arc<Admin>>,
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
-    let id = admin.backends.register(said.parse()?).await?;
-    let body = view(&admin, &id)?;
-    let mut response = (StatusCode::CREATED, Json(body)).into_response();
-    if let Ok(location) = HeaderValue::from_str(&format!("/v1/backends/{id}")) {
+    let view = admin.backends.register(said.parse()?)?;
+    let location = HeaderValue::from_str(&format!("/v1/backends/{}", view.id));
+    let mut response = (StatusCode::CREATED, Json(BackendBody::from(view))).into_response();
+    if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
     Ok(response)
@@ -320,11 +313,12 @@ pub(super) async fn put(
     Id(id): Id,
     Body(said): Body<Registration>,
 ) -> Result<(StatusCode, Json<BackendBody>), Problem> {
-    let status = match admin.backends.put(&id, said.parse()?, Expect::Anything).await? {
+    let (put, view) = admin.backends.put(&id, said.parse()?, Expect::Anything)?;
+    let status = match put {
         Put::Created => StatusCode::CREATED,
         Put::Replaced | Put::Same => StatusCode::OK,
     };
-    Ok((status, Json(view(&admin, &id)?)))
+    Ok((status, Json(view.into())))
 }
 
 /// When the lease ends, when to renew it, and what the worker should know.
@@ -340,14 +334,14 @@ pub(super) async fn renew(
     Id(id): Id,
     _: Body<Nothing>,
 ) -> Result<Json<LeaseBody>, Problem> {
-    let renewal = admin.backends.renew(&id)?;
+    let renewal = admin.backends.renew_lease(&id)?;
     let directives = renewal.directives.iter().map(|directive| match directive {
         Directive::Drain => "drain",
         Directive::Maint => "maint",
     });
     Ok(Json(LeaseBody {
         expires_at: time(renewal.expires_at),
-        renew_after: crate::config::show_duration(renewal.renew_after),
+        renew_after: duration::show(renewal.renew_after),
         directives: directives.collect(),
     }))
 }
@@ -381,20 +375,20 @@ pub(super) async fn set_state(
             WishName::Keep => PipesWish::Keep,
             WishName::Close => PipesWish::Close,
         },
-        deadline: wish.deadline.as_deref().map(|text| duration("/deadline", text)).transpose()?,
+        deadline: wish.deadline.as_deref().map(|text| duration::parse("/deadline", text)).transpose()?,
     };
-    let status = match admin.backends.set_state(&id, change)? {
+    let (progress, view) = admin.backends.set_state(&id, Expect::Anything, change)?;
+    let status = match progress {
         Progress::Done => StatusCode::OK,
         Progress::Pipes(_) => StatusCode::ACCEPTED,
     };
-    Ok((status, Json(view(&admin, &id)?)))
+    Ok((status, Json(view.into())))
 }
 
 pub(super) async fn remove(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Response, Problem> {
-    match admin.backends.remove(&id) {
-        Ok(Progress::Done) | Err(BackendError::NotFound(_)) => Ok(StatusCode::NO_CONTENT.into_response()),
-        Ok(Progress::Pipes(_)) => Ok((StatusCode::ACCEPTED, Json(view(&admin, &id)?)).into_response()),
-        Err(error) => Err(error.into()),
+    match admin.backends.delete(&id, Expect::Anything)? {
+        Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
+        Progress::Pipes(_) => Ok((StatusCode::ACCEPTED, Json(view(&admin, &id)?)).into_response()),
     }
 }
 
@@ -432,8 +426,7 @@ pub(super) async fn pools(
     Query(page): Query<Page>,
 ) -> Result<Json<List<PoolBody>>, Problem> {
     let limit = list::limit(page.limit)?;
-    let mut pools: Vec<PoolBody> = admin.backends.pools().into_iter().map(Into::into).collect();
-    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    let pools: Vec<PoolBody> = admin.backends.pools().into_iter().map(Into::into).collect();
     Ok(Json(List::page(pools, |pool| pool.name.to_string(), page.cursor.as_deref(), limit)))
 }
 

@@ -46,6 +46,10 @@ pub(super) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
 }
 
 fn shape<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
+    // serde would take an array for a struct, field by field.
+    if !value.is_object() {
+        return Err(Problem::invalid("", "the body must be a JSON object"));
+    }
     serde_path_to_error::deserialize(value).map_err(|error| {
         let message = error.inner().to_string();
         let mut at = pointer(error.path());
@@ -60,7 +64,8 @@ fn shape<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
 }
 
 fn named_field(message: &str) -> Option<&str> {
-    let rest = message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("missing field `"))?;
+    let about = ["unknown field `", "missing field `", "duplicate field `"];
+    let rest = about.iter().find_map(|about| message.strip_prefix(about))?;
     rest.split('`').next()
 }
 
@@ -167,7 +172,9 @@ mod tests {
             #[expect(dead_code, reason = "only its shape matters")]
             limit: Option<u16>,
         }
-        for (query, place) in [("limit=x", "/query/limit"), ("linit=1", "/query/linit"), ("limit=1&limit=2", "/query/limit")] {
+        for (query, place) in
+            [("limit=x", "/query/limit"), ("linit=1", "/query/linit"), ("limit=1&limit=2", "/query/limit")]
+        {
             let (mut parts, ()) = http::Request::get(format!("/?{query}")).body(()).unwrap().into_parts();
             let problem = Query::<Page>::from_request_parts(&mut parts, &()).await.unwrap_err();
             assert_eq!(problem.errors[0].pointer, place, "{query}: {}", problem.detail);

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::body::Query;
 use super::list;
 use super::problem::{Kind, Problem};
-use super::{Admin, wait};
+use super::{Admin, duration};
 use crate::events::{Event, Events, TooOld};
 
 /// How often a silent stream shows that it is alive.
@@ -45,7 +45,7 @@ pub(super) async fn read(
     Query(ask): Query<Ask>,
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
-    let patience = wait::parse(ask.wait.as_deref())?;
+    let patience = duration::wait(ask.wait.as_deref())?;
     if wants_stream(&headers) {
         let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
         let after = resumed.or(ask.after).unwrap_or(0);

@@ -46,7 +46,10 @@ pub(super) async fn gate(
         Err(problem) => problem.into_response(),
     };
     let response = finish(response, &request_id);
-    admin.metrics.families().admin_requests_total
+    admin
+        .metrics
+        .families()
+        .admin_requests_total
         .with_label_values(&[&*route, method_label(&method), status_code(response.status().as_u16())])
         .inc();
     if !method.is_safe() {
@@ -210,14 +213,16 @@ mod tests {
         for name in ["localhost", "LOCALHOST:9000", "127.0.0.1:1", "127.9.9.9", "[::1]:9000", "[::ffff:127.0.0.1]"] {
             assert!(is_loopback_name(name), "{name}");
         }
-        for name in ["", "evil.example", "localhost.evil.example", "10.0.0.1:9000", "127.0.0.1.evil.example", "0.0.0.0"] {
+        for name in ["", "evil.example", "localhost.evil.example", "10.0.0.1:9000", "127.0.0.1.evil.example", "0.0.0.0"]
+        {
             assert!(!is_loopback_name(name), "{name}");
         }
     }
 
     #[test]
     fn an_odd_request_id_is_not_taken_over() {
-        let of = |id: &str| request_id(&[(REQUEST_ID.clone(), HeaderValue::from_str(id).unwrap())].into_iter().collect());
+        let of =
+            |id: &str| request_id(&[(REQUEST_ID.clone(), HeaderValue::from_str(id).unwrap())].into_iter().collect());
         assert_eq!(of("abc-1.2_3"), "abc-1.2_3");
         for odd in ["", "a b", "a\"b", &"x".repeat(65)] {
             assert_eq!(of(odd).len(), 16, "{odd}");

@@ -29,7 +29,7 @@ pub(super) struct Health {
     memory: Memory,
     /// Of one core, over the last few seconds.
     cpu_percent: f64,
-    pipes: u64,
+    pipes: usize,
     backends: BackendCounts,
     /// Why it is not simply `ok`.
     reasons: Vec<String>,
@@ -104,7 +104,7 @@ fn look(admin: &Admin) -> Health {
         uptime_s: tenths(admin.started.elapsed().as_secs_f64()),
         memory,
         cpu_percent: tenths(admin.cpu_percent()),
-        pipes: admin.live_pipes(),
+        pipes: admin.pipes.len(),
         backends: BackendCounts { total, eligible },
         reasons,
     }

@@ -125,12 +125,17 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
             },
             _ = connections.join_next(), if !connections.is_empty() => {}
             _ = sampling.tick() => admin.sample_cpu(),
-            _ = stop.wait_for(|&stop| stop) => break,
+            () = stopped(&mut stop) => break,
         }
     }
     drop(listener);
     // Long polls and streams don't end by themselves; after this they are cut off with the set.
     let _ = tokio::time::timeout(STOP_TIMEOUT, async { while connections.join_next().await.is_some() {} }).await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it whoever could want us to go on.
+    let _ = stop.wait_for(|&stop| stop).await;
 }
 
 enum Accepted {
@@ -161,7 +166,7 @@ async fn connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        _ = stop.wait_for(|&stop| stop) => {
+        () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

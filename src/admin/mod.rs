@@ -23,6 +23,7 @@
 pub mod auth;
 mod backends;
 mod body;
+mod duration;
 mod endpoints;
 mod events;
 mod gate;
@@ -33,7 +34,6 @@ mod pipes;
 pub mod problem;
 mod stats;
 mod system;
-mod wait;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -46,8 +46,8 @@ use crate::backends::Backends;
 use crate::config::Config;
 use crate::events::Events;
 use crate::log::LogHandle;
+use crate::metrics::Metrics;
 use crate::metrics::process::{self, CpuMeter};
-use crate::metrics::{Metrics, PipeState};
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 
@@ -75,7 +75,7 @@ pub struct Parts {
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// The registry of backends.
-    pub backends: Arc<Backends>,
+    pub backends: Backends,
     /// The live pipes.
     pub pipes: Arc<Pipes>,
     /// Where the process is in its life.
@@ -90,7 +90,7 @@ pub struct Admin {
     config: Arc<ArcSwap<Config>>,
     events: Arc<Events>,
     metrics: Arc<Metrics>,
-    backends: Arc<Backends>,
+    backends: Backends,
     pipes: Arc<Pipes>,
     phase: Arc<PhaseCell>,
     log: Arc<LogHandle>,
@@ -144,13 +144,6 @@ impl Admin {
         endpoints::router(self)
     }
 
-    fn live_pipes(&self) -> u64 {
-        let routes = self.metrics.routes();
-        let states = |route: &crate::metrics::RouteMetrics| PipeState::ALL.map(|state| route.pipes(state)).iter().sum();
-        let live: i64 = routes.iter().map(|(_, route)| -> i64 { states(route) }).sum();
-        u64::try_from(live).unwrap_or(0)
-    }
-
     fn memory_limit_bytes(&self) -> u64 {
         match self.config.load().memory.process_max {
             0 => process::memory_limit_bytes(),
@@ -166,3 +159,6 @@ impl Admin {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner).sample();
     }
 }
+
+#[cfg(test)]
+mod tests;

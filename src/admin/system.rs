@@ -52,10 +52,7 @@ pub(super) async fn log(State(admin): State<Arc<Admin>>) -> Json<Log> {
     Json(Log { level: level_name(admin.log.level()) })
 }
 
-pub(super) async fn set_log(
-    State(admin): State<Arc<Admin>>,
-    Body(wanted): Body<SetLog>,
-) -> Result<Json<Log>, Problem> {
+pub(super) async fn set_log(State(admin): State<Arc<Admin>>, Body(wanted): Body<SetLog>) -> Result<Json<Log>, Problem> {
     let names = LEVELS.map(level_name).join(", ");
     let level: LogLevel = LEVELS
         .into_iter()
@@ -68,7 +65,7 @@ pub(super) async fn set_log(
 #[derive(Debug, Serialize)]
 pub(super) struct Drain {
     phase: Phase,
-    pipes: u64,
+    pipes: usize,
 }
 
 pub(super) async fn drain(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<Drain>, Problem> {
@@ -88,7 +85,7 @@ pub(super) async fn undrain(State(admin): State<Arc<Admin>>) -> Result<Json<Drai
 fn phase_or_conflict(admin: &Admin, wanted: Phase) -> Result<Json<Drain>, Problem> {
     let phase = admin.phase.get();
     if phase == wanted {
-        return Ok(Json(Drain { phase, pipes: admin.live_pipes() }));
+        return Ok(Json(Drain { phase, pipes: admin.pipes.len() }));
     }
     Err(Problem::new(Kind::Conflict, format!("the process is {}", phase.as_str())))
 }

@@ -6,6 +6,8 @@
 pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
 
+use crate::backends::EjectCause;
+
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
@@ -119,6 +121,16 @@ label! {
         YoungDeaths = "young_deaths",
         /// It answered dials with 5xx.
         ServerErrors = "server_errors",
+    }
+}
+
+impl From<EjectCause> for EjectReason {
+    fn from(cause: EjectCause) -> Self {
+        match cause {
+            EjectCause::FailedDials => Self::FailedDials,
+            EjectCause::YoungDeaths => Self::YoungDeaths,
+            EjectCause::ServerErrors => Self::ServerErrors,
+        }
     }
 }
 
