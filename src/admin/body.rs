@@ -55,7 +55,7 @@ fn shape<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
         let mut at = pointer(error.path());
         // An unknown or missing field is reported at the object that has it or should have it.
         if let Some(field) = named_field(&message)
-            && at.rsplit('/').next() != Some(field)
+            && at.rsplit('/').next() != Some(&*escape(field))
         {
             at = format!("{at}/{}", escape(field));
         }

@@ -139,7 +139,6 @@ impl Admin {
     }
 
     /// The routes, guarded.
-    #[must_use]
     pub fn router(self: &Arc<Self>) -> Router {
         endpoints::router(self)
     }
