@@ -1,5 +1,6 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
 
+pub mod admin;
 pub mod backends;
 pub mod blame;
 pub mod cli;
@@ -8,7 +9,9 @@ pub mod config;
 pub mod events;
 pub mod handshake;
 pub mod http;
+pub mod log;
 pub mod metrics;
+pub mod phase;
 pub mod pipe;
 pub mod pipes;
 pub mod routes;
