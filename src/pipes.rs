@@ -226,7 +226,8 @@ impl Pipes {
     /// Every live pipe, sorted by id.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<PipeEntry>> {
-        let mut entries: Vec<_> = self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect();
+        let mut entries: Vec<_> =
+            self.shards.iter().flat_map(|shard| lock(shard).values().cloned().collect::<Vec<_>>()).collect();
         entries.sort_unstable_by_key(|entry| entry.id);
         entries
     }

@@ -122,21 +122,12 @@ mod tests {
             assert_eq!(id.to_string().len(), 22);
             assert_eq!(PipeId::parse(&id.to_string()), Some(id));
         }
-        assert_eq!(
-            PipeId::from_bytes([255; 16]).to_string(),
-            "_____________________w"
-        );
+        assert_eq!(PipeId::from_bytes([255; 16]).to_string(), "_____________________w");
     }
 
     #[test]
     fn a_text_that_no_pipe_id_prints_as_is_refused() {
-        for text in [
-            "",
-            "short",
-            "_____________________x",
-            "!____________________w",
-            "_____________________ww",
-        ] {
+        for text in ["", "short", "_____________________x", "!____________________w", "_____________________ww"] {
             assert_eq!(PipeId::parse(text), None, "{text}");
         }
     }

@@ -69,9 +69,7 @@ impl CodeSet {
     /// Whether `code` is in the set.
     #[must_use]
     pub fn contains(&self, code: u16) -> bool {
-        self.0
-            .iter()
-            .any(|&(low, high)| (low..=high).contains(&code))
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
     }
 
     /// The ranges, sorted.

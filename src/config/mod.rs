@@ -25,13 +25,11 @@ use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 pub use load::Loaded;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
-pub use sections::{
-    Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server,
-};
+pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed,
-    Origin, PoolResume, Rate, RouteResume, Serves, Upgrade,
+    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, Origin, PoolResume,
+    Rate, RouteResume, Serves, Upgrade,
 };
 
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
@@ -125,27 +123,15 @@ impl Config {
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route
-                .heartbeat
-                .client_interval
-                .unwrap_or(self.heartbeat.client_interval),
-            timeout: route
-                .heartbeat
-                .client_timeout
-                .unwrap_or(self.heartbeat.client_timeout),
+            interval: route.heartbeat.client_interval.unwrap_or(self.heartbeat.client_interval),
+            timeout: route.heartbeat.client_timeout.unwrap_or(self.heartbeat.client_timeout),
         }
     }
 
     fn backend_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route
-                .heartbeat
-                .backend_interval
-                .unwrap_or(self.heartbeat.backend_interval),
-            timeout: route
-                .heartbeat
-                .backend_timeout
-                .unwrap_or(self.heartbeat.backend_timeout),
+            interval: route.heartbeat.backend_interval.unwrap_or(self.heartbeat.backend_interval),
+            timeout: route.heartbeat.backend_timeout.unwrap_or(self.heartbeat.backend_timeout),
         }
     }
 }

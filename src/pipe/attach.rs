@@ -12,7 +12,8 @@ use http::Response;
 use super::Shared;
 use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation, ResolveError};
 use crate::handshake::dial::{
-    BackendStream, ConnectError, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
+    BackendStream, ConnectError, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer,
+    dial,
 };
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
@@ -170,7 +171,11 @@ async fn connect(
             dial(Dial {
                 addresses: &addresses,
                 tls: tls_name.as_deref().map(|name| TlsPeer { client: &shared.tls, name }),
-                host: backend_host(plan.host.as_deref(), &authority, tls_name.is_some() && matches!(url.host(), Host::Name(_))),
+                host: backend_host(
+                    plan.host.as_deref(),
+                    &authority,
+                    tls_name.is_some() && matches!(url.host(), Host::Name(_)),
+                ),
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
@@ -246,4 +251,3 @@ impl Attach {
         Self { reservation, stream: dialed.stream, leftover: dialed.leftover, resume }
     }
 }
-

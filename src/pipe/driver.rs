@@ -199,9 +199,7 @@ impl Driver {
                     None => return moved,
                 },
                 Side::Backend => match &mut self.backend {
-                    Some(backend) if !backend.broken => {
-                        write_backend(&mut backend.stream, cx, gather.as_slices())
-                    }
+                    Some(backend) if !backend.broken => write_backend(&mut backend.stream, cx, gather.as_slices()),
                     Some(_) | None => return moved,
                 },
             };
@@ -413,10 +411,7 @@ impl Driver {
     /// A bug in this pipe costs this pipe: its client is told, if nothing is half written.
     fn abandon(&mut self) {
         tracing::error!(pipe = %self.entry().id, "pipe task panicked; its client is closed with 1011");
-        self.reporter.say(
-            Fact::Ended { by: EndedBy::Holdline, code: 1011, reason: "internal error".to_owned() },
-            None,
-        );
+        self.reporter.say(Fact::Ended { by: EndedBy::Holdline, code: 1011, reason: "internal error".to_owned() }, None);
         let mut bytes = Vec::new();
         frame::encode(&mut bytes, Opcode::Close, &CloseFrame::new(1011, "internal error").payload(), None);
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -62,21 +62,14 @@ pub(super) async fn serve(peer: &Peer<'_>, sink: &mut Sink, source: &mut Source)
 
 /// Executes one command: waits for its turn and time, moves the phone, journals it.
 pub(super) async fn execute(peer: &Peer<'_>, text: &str) {
-    let time = peer
-        .query
-        .get("command_ms")
-        .unwrap_or(peer.app.options.command_ms);
+    let time = peer.query.get("command_ms").unwrap_or(peer.app.options.command_ms);
     peer.app.faults.may_execute().await;
     if time > 0 {
         sleep(Duration::from_millis(time)).await;
     }
     peer.app.faults.thawed(Some(peer.link)).await;
     let command: Value = serde_json::from_str(text).unwrap_or_default();
-    match peer
-        .app
-        .journal
-        .executed(&peer.page, text, command["n"].as_u64())
-    {
+    match peer.app.journal.executed(&peer.page, text, command["n"].as_u64()) {
         Ok(()) => peer.device.execute(&command),
         Err(error) => {
             tracing::error!(%error, connection = peer.page.id(), "command not executed: no journal")
@@ -93,10 +86,7 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn new(peer: &'a Peer<'_>, text: Utf8Bytes) -> Self {
         let command = text.clone();
-        Self {
-            text,
-            work: Box::pin(async move { execute(peer, &command).await }),
-        }
+        Self { text, work: Box::pin(async move { execute(peer, &command).await }) }
     }
 
     /// Resolves to the command's text once it is executed; never if there is none.
@@ -112,7 +102,5 @@ impl<'a> Running<'a> {
 }
 
 fn number(text: &str) -> Value {
-    serde_json::from_str::<Value>(text)
-        .map(|command| command["n"].clone())
-        .unwrap_or_default()
+    serde_json::from_str::<Value>(text).map(|command| command["n"].clone()).unwrap_or_default()
 }

@@ -51,11 +51,9 @@ pub(super) struct Devices {
 impl Devices {
     /// No phones yet; the wallpaper is drawn when the first frame is wanted.
     pub(super) fn new(worker: &str, options: &Options) -> Self {
-        let hue = options.hue.unwrap_or_else(|| {
-            worker.bytes().fold(7, |hue: u32, byte| {
-                hue.wrapping_mul(67).wrapping_add(byte.into())
-            })
-        });
+        let hue = options
+            .hue
+            .unwrap_or_else(|| worker.bytes().fold(7, |hue: u32, byte| hue.wrapping_mul(67).wrapping_add(byte.into())));
         Self {
             worker: worker.into(),
             tint: picture::color_of_hue(hue),
@@ -77,20 +75,14 @@ impl Devices {
         if devices.len() >= DEVICES_MAX {
             return None;
         }
-        let device = Arc::new(Device {
-            session: session.into(),
-            state: Mutex::default(),
-        });
+        let device = Arc::new(Device { session: session.into(), state: Mutex::default() });
         devices.insert(session.into(), device.clone());
         Some(device)
     }
 
     /// The sessions that have been asked for, with what their phones have seen.
     pub(super) fn list(&self) -> Vec<Value> {
-        let mut devices: Vec<_> = lock(&self.devices)
-            .values()
-            .map(|device| device.describe(&self.worker))
-            .collect();
+        let mut devices: Vec<_> = lock(&self.devices).values().map(|device| device.describe(&self.worker)).collect();
         devices.sort_by(|a, b| a["session_id"].as_str().cmp(&b["session_id"].as_str()));
         devices
     }
@@ -105,11 +97,7 @@ impl Devices {
     /// The phone's picture now, drawn unless another viewer had it drawn in the same tick.
     /// `None` when the picture's size suits no encoder.
     pub(super) async fn frame(&self, device: &Device) -> Option<Arc<Frame>> {
-        let scene = self
-            .scene
-            .get_or_init(|| self.draw_scene())
-            .await
-            .as_ref()?;
+        let scene = self.scene.get_or_init(|| self.draw_scene()).await.as_ref()?;
         let tick = (self.started.elapsed().as_nanos() / TICK.as_nanos()) as u64;
         let mut state = lock(&device.state);
         if let Some((drawn, frame)) = &state.last
@@ -119,10 +107,7 @@ impl Devices {
         }
         state.seq += 1;
         let shapes = self.shapes(&device.session, &mut state);
-        let jpeg = scene
-            .with(&shapes)
-            .inspect_err(|error| tracing::error!(%error, "no picture"))
-            .ok()?;
+        let jpeg = scene.with(&shapes).inspect_err(|error| tracing::error!(%error, "no picture")).ok()?;
         let frame = Arc::new(self.envelope(&device.session, state.seq, jpeg));
         state.last = Some((tick, frame.clone()));
         Some(frame)
@@ -131,8 +116,7 @@ impl Devices {
     async fn draw_scene(&self) -> Option<Arc<Scene>> {
         let (size, quality, tint) = (self.size, self.quality, self.tint);
         let jpeg_bytes = self.frame_bytes.saturating_sub(ENVELOPE_BYTES) / 4 * 3;
-        let drawn =
-            tokio::task::spawn_blocking(move || Scene::new(size, quality, tint, jpeg_bytes)).await;
+        let drawn = tokio::task::spawn_blocking(move || Scene::new(size, quality, tint, jpeg_bytes)).await;
         match drawn {
             Ok(Ok(scene)) => Some(Arc::new(scene)),
             Ok(Err(error)) => {
@@ -158,11 +142,7 @@ impl Devices {
         text.push_str(",\"data\":\"");
         STANDARD.encode_string(&jpeg, &mut text);
         text.push_str("\"}");
-        Frame {
-            message: text.into(),
-            with_sha: OnceLock::new(),
-            jpeg: jpeg.into(),
-        }
+        Frame { message: text.into(), with_sha: OnceLock::new(), jpeg: jpeg.into() }
     }
 
     /// Status bar, worker's banner, ball, ripples and the line at the bottom.
@@ -172,73 +152,29 @@ impl Devices {
         let bar = scale * 10;
         let black = [12, 12, 16];
         let clock = Timestamp::now().as_second().rem_euclid(86_400);
-        let clock = format!(
-            "{:02}:{:02}:{:02}",
-            clock / 3_600,
-            clock / 60 % 60,
-            clock % 60
-        );
-        let label = |x, y, scale, text: String| Shape::Text {
-            x,
-            y,
-            scale,
-            color: WHITE,
-            text,
-        };
+        let clock = format!("{:02}:{:02}:{:02}", clock / 3_600, clock / 60 % 60, clock % 60);
+        let label = |x, y, scale, text: String| Shape::Text { x, y, scale, color: WHITE, text };
         let session: String = session.chars().take(12).collect();
         let aside = width - (session.chars().count() as i32 + 1) * 6 * scale;
         let mut shapes = vec![
-            Shape::Rect {
-                x: 0,
-                y: 0,
-                width,
-                height: bar,
-                color: black,
-            },
+            Shape::Rect { x: 0, y: 0, width, height: bar, color: black },
             label(scale * 2, scale, scale, clock),
             label(aside, scale, scale, session),
-            Shape::Rect {
-                x: scale * 4,
-                y: bar * 2,
-                width: width - scale * 8,
-                height: scale * 16,
-                color: self.tint,
-            },
-            label(
-                scale * 8,
-                bar * 2 + scale * 5,
-                scale,
-                self.worker.chars().take(18).collect(),
-            ),
+            Shape::Rect { x: scale * 4, y: bar * 2, width: width - scale * 8, height: scale * 16, color: self.tint },
+            label(scale * 8, bar * 2 + scale * 5, scale, self.worker.chars().take(18).collect()),
         ];
         shapes.push(self.ball(width, height));
         shapes.extend(state.ripples(scale));
-        let line = format!(
-            "#{:06} TAPS {} {}",
-            state.seq, state.commands, state.last_command
-        );
-        shapes.push(Shape::Rect {
-            x: 0,
-            y: height - bar,
-            width,
-            height: bar,
-            color: black,
-        });
-        shapes.push(label(
-            scale * 2,
-            height - bar + scale,
-            scale,
-            line.chars().take(21).collect(),
-        ));
+        let line = format!("#{:06} TAPS {} {}", state.seq, state.commands, state.last_command);
+        shapes.push(Shape::Rect { x: 0, y: height - bar, width, height: bar, color: black });
+        shapes.push(label(scale * 2, height - bar + scale, scale, line.chars().take(21).collect()));
         shapes
     }
 
     fn ball(&self, width: i32, height: i32) -> Shape {
         let seconds = self.started.elapsed().as_secs_f64();
         let radius = width / 10;
-        let swing = |phase: f64, low: i32, high: i32| {
-            low + ((phase.sin() + 1.0) / 2.0 * f64::from(high - low)) as i32
-        };
+        let swing = |phase: f64, low: i32, high: i32| low + ((phase.sin() + 1.0) / 2.0 * f64::from(high - low)) as i32;
         Shape::Disc {
             x: swing(seconds * 1.7, radius, width - radius),
             y: swing(seconds * 1.1, height / 5 + radius, height * 9 / 10 - radius),
@@ -259,16 +195,8 @@ pub(super) struct Frame {
 impl Frame {
     /// The JSON message; `sha` adds the picture's SHA-256, `bytes_min` a field that makes it at least so long.
     pub(super) fn message(&self, sha: bool, bytes_min: usize) -> Utf8Bytes {
-        let message = if sha {
-            self.with_sha.get_or_init(|| self.signed())
-        } else {
-            &self.message
-        };
-        if bytes_min > message.len() {
-            padded(message, "padding", bytes_min).into()
-        } else {
-            message.clone()
-        }
+        let message = if sha { self.with_sha.get_or_init(|| self.signed()) } else { &self.message };
+        if bytes_min > message.len() { padded(message, "padding", bytes_min).into() } else { message.clone() }
     }
 
     fn signed(&self) -> Utf8Bytes {
@@ -348,25 +276,15 @@ mod tests {
         let frame = devices.frame(&device).await.unwrap();
         let again = devices.frame(&device).await.unwrap();
         assert!(Arc::ptr_eq(&frame, &again) || frame.message(false, 0) != again.message(false, 0));
-        assert!(
-            (224_000..230_000).contains(&frame.message.len()),
-            "{}",
-            frame.message.len()
-        );
+        assert!((224_000..230_000).contains(&frame.message.len()), "{}", frame.message.len());
         let json: Value = serde_json::from_str(&frame.message(true, 300_000)).unwrap();
         assert_eq!(json["sha"], hex(&Sha256::digest(&frame.jpeg)));
-        assert_eq!(
-            (&json["worker"], &json["session"], &json["seq"]),
-            (&json!("w-1"), &json!("s1"), &json!(1))
-        );
+        assert_eq!((&json["worker"], &json["session"], &json["seq"]), (&json!("w-1"), &json!("s1"), &json!(1)));
         let jpeg = STANDARD.decode(json["data"].as_str().unwrap()).unwrap();
         assert_eq!(jpeg, frame.jpeg);
         let mut decoder = jpeg_decoder::Decoder::new(&jpeg[..]);
         decoder.decode().unwrap();
-        assert_eq!(
-            decoder.info().map(|info| (info.width, info.height)),
-            Some((528, 1136))
-        );
+        assert_eq!(decoder.info().map(|info| (info.width, info.height)), Some((528, 1136)));
     }
 
     #[test]

@@ -43,11 +43,7 @@ pub(super) struct StripJpeg {
 impl StripJpeg {
     /// The entropy-coded data alone.
     pub(super) fn scan(&self) -> &[u8] {
-        let end = self
-            .bytes
-            .len()
-            .saturating_sub(SOI_EOI_BYTES)
-            .max(self.scan);
+        let end = self.bytes.len().saturating_sub(SOI_EOI_BYTES).max(self.scan);
         &self.bytes[self.scan..end]
     }
 
@@ -63,11 +59,7 @@ impl StripJpeg {
 }
 
 /// Joins a header and its strips' scans; comment segments fill it up to `bytes_min` where there is room for one.
-pub(super) fn join<'a>(
-    header: &[u8],
-    scans: impl Iterator<Item = &'a [u8]> + Clone,
-    bytes_min: usize,
-) -> Vec<u8> {
+pub(super) fn join<'a>(header: &[u8], scans: impl Iterator<Item = &'a [u8]> + Clone, bytes_min: usize) -> Vec<u8> {
     let natural = header.len() + scans.clone().map(|scan| scan.len() + 2).sum::<usize>();
     let mut jpeg = Vec::with_capacity(natural.max(bytes_min));
     jpeg.extend_from_slice(&header[..SOI_EOI_BYTES]);
@@ -138,22 +130,14 @@ mod tests {
     fn joined_strips_decode_as_one_picture_in_their_order() {
         let colors = [[250, 10, 10], [10, 250, 10], [10, 10, 250]];
         let strips: Vec<_> = (0..12).map(|index| flat(colors[index % 3], 48)).collect();
-        let jpeg = join(
-            &strips[0].header(12 * 16),
-            strips.iter().map(StripJpeg::scan),
-            0,
-        );
+        let jpeg = join(&strips[0].header(12 * 16), strips.iter().map(StripJpeg::scan), 0);
         let (width, height, pixels) = decode(&jpeg);
         assert_eq!((width, height), (48, 12 * 16));
         for index in 0..12 {
             let middle = ((index * STRIP_ROWS + 8) * 48 + 24) * 3;
             for channel in 0..3 {
-                let off =
-                    i32::from(pixels[middle + channel]) - i32::from(colors[index % 3][channel]);
-                assert!(
-                    off.abs() < 12,
-                    "strip {index}, channel {channel}: off by {off}"
-                );
+                let off = i32::from(pixels[middle + channel]) - i32::from(colors[index % 3][channel]);
+                assert!(off.abs() < 12, "strip {index}, channel {channel}: off by {off}");
             }
         }
     }
@@ -162,16 +146,8 @@ mod tests {
     fn filling_reaches_the_wanted_size_and_still_decodes() {
         let strips: Vec<_> = (0..4).map(|_| flat([90, 90, 90], 32)).collect();
         for wanted in [5_000, 65_540, 200_003] {
-            let jpeg = join(
-                &strips[0].header(64),
-                strips.iter().map(StripJpeg::scan),
-                wanted,
-            );
-            assert!(
-                jpeg.len().abs_diff(wanted) < COMMENT_HEAD_BYTES,
-                "{} for {wanted}",
-                jpeg.len()
-            );
+            let jpeg = join(&strips[0].header(64), strips.iter().map(StripJpeg::scan), wanted);
+            assert!(jpeg.len().abs_diff(wanted) < COMMENT_HEAD_BYTES, "{} for {wanted}", jpeg.len());
             assert_eq!(decode(&jpeg).1, 64);
         }
     }

@@ -57,9 +57,7 @@ pub(super) struct Scope {
 impl Scope {
     /// Whether this is about a connection to `session` and `path`.
     pub(super) fn covers(&self, session: &str, path: &str) -> bool {
-        self.session
-            .as_deref()
-            .is_none_or(|wanted| wanted == session)
+        self.session.as_deref().is_none_or(|wanted| wanted == session)
             && self.path.as_deref().is_none_or(|wanted| wanted == path)
     }
 
@@ -189,10 +187,7 @@ impl Faults {
     /// WebSockets open now, by the last part of their path.
     pub(super) fn open(&self) -> HashMap<String, u64> {
         let mut open = HashMap::new();
-        for (_, path) in lock(&self.links)
-            .values()
-            .filter_map(|link| link.place.get())
-        {
+        for (_, path) in lock(&self.links).values().filter_map(|link| link.place.get()) {
             *open.entry(path.clone()).or_default() += 1;
         }
         open
@@ -228,9 +223,7 @@ impl Faults {
         if scope.everything() {
             self.read_bytes_per_second.store(bytes_per_second, Relaxed);
         }
-        self.each(scope, |link| {
-            link.read_bytes_per_second.store(bytes_per_second, Relaxed)
-        })
+        self.each(scope, |link| link.read_bytes_per_second.store(bytes_per_second, Relaxed))
     }
 
     /// New WebSockets in scope are accepted and dead from then on; `None` ends it.
@@ -240,26 +233,18 @@ impl Faults {
 
     /// Whether a new WebSocket is to be dead from the start.
     pub(super) fn is_mute(&self, session: &str, path: &str) -> bool {
-        lock(&self.mute)
-            .as_ref()
-            .is_some_and(|scope| scope.covers(session, path))
+        lock(&self.mute).as_ref().is_some_and(|scope| scope.covers(session, path))
     }
 
     /// Refuses new WebSockets in scope, the next `count` or all; no mode ends it.
     pub(super) fn reject(&self, mode: Option<RejectMode>, scope: Scope, count: Option<u64>) {
-        *lock(&self.reject) = mode.map(|mode| Reject {
-            mode,
-            scope,
-            left: count,
-        });
+        *lock(&self.reject) = mode.map(|mode| Reject { mode, scope, left: count });
     }
 
     /// How a new WebSocket is refused, if it is; counts it.
     pub(super) fn rejected(&self, session: &str, path: &str) -> Option<RejectMode> {
         let mut slot = lock(&self.reject);
-        let reject = slot
-            .as_mut()
-            .filter(|reject| reject.scope.covers(session, path))?;
+        let reject = slot.as_mut().filter(|reject| reject.scope.covers(session, path))?;
         let mode = reject.mode;
         let last = match &mut reject.left {
             Some(left) => {
@@ -279,11 +264,7 @@ impl Faults {
         if link.exempt.load(Relaxed) {
             return None;
         }
-        self.time_until(
-            link.frozen_until_us
-                .load(Relaxed)
-                .max(self.frozen_until_us.load(Relaxed)),
-        )
+        self.time_until(link.frozen_until_us.load(Relaxed).max(self.frozen_until_us.load(Relaxed)))
     }
 
     /// Returns once neither the connection nor the whole process is frozen.
@@ -336,19 +317,12 @@ impl Faults {
 
     fn each(&self, scope: &Scope, act: impl Fn(&Link)) -> usize {
         let links = lock(&self.links);
-        links
-            .values()
-            .filter(|link| link.in_scope(scope))
-            .map(|link| act(link))
-            .count()
+        links.values().filter(|link| link.in_scope(scope)).map(|link| act(link)).count()
     }
 
     fn time_until(&self, until_us: u64) -> Option<Duration> {
         let now = self.started.elapsed().as_micros() as u64;
-        until_us
-            .checked_sub(now)
-            .filter(|left| *left > 0)
-            .map(Duration::from_micros)
+        until_us.checked_sub(now).filter(|left| *left > 0).map(Duration::from_micros)
     }
 }
 
@@ -357,10 +331,7 @@ mod tests {
     use super::*;
 
     fn scope(session: Option<&str>, path: Option<&str>) -> Scope {
-        Scope {
-            session: session.map(Into::into),
-            path: path.map(Into::into),
-        }
+        Scope { session: session.map(Into::into), path: path.map(Into::into) }
     }
 
     #[test]
@@ -379,11 +350,7 @@ mod tests {
     #[test]
     fn a_rejection_counts_down_and_ends() {
         let faults = Faults::new();
-        faults.reject(
-            Some(RejectMode::TooMany),
-            scope(None, Some("video")),
-            Some(2),
-        );
+        faults.reject(Some(RejectMode::TooMany), scope(None, Some("video")), Some(2));
         assert_eq!(faults.rejected("s", "control"), None);
         assert_eq!(faults.rejected("s", "video"), Some(RejectMode::TooMany));
         assert_eq!(faults.rejected("s", "video"), Some(RejectMode::TooMany));
@@ -398,10 +365,7 @@ mod tests {
         faults.freeze(&Scope::default(), Duration::from_secs(60));
         assert!(faults.frozen_for(&asking).is_none());
         assert!(faults.frozen_for(&other).is_some());
-        assert!(
-            faults.frozen_for(&faults.link().unwrap()).is_some(),
-            "new ones are frozen too"
-        );
+        assert!(faults.frozen_for(&faults.link().unwrap()).is_some(), "new ones are frozen too");
     }
 
     #[test]

@@ -33,14 +33,7 @@ pub(super) struct Gate {
 impl Gate {
     /// Puts a gate before `socket`.
     pub(super) fn new(socket: TcpStream, link: Arc<Link>, faults: Arc<Faults>) -> Self {
-        Self {
-            socket,
-            link,
-            faults,
-            read_wait: None,
-            write_wait: None,
-            next_portion: None,
-        }
+        Self { socket, link, faults, read_wait: None, write_wait: None, next_portion: None }
     }
 
     fn poll_open(&mut self, side: Side, cx: &mut Context<'_>) -> Poll<()> {
@@ -50,9 +43,7 @@ impl Gate {
                 return Poll::Pending;
             }
             let portion = match side {
-                Side::Read => self
-                    .next_portion
-                    .and_then(|at| at.checked_duration_since(Instant::now())),
+                Side::Read => self.next_portion.and_then(|at| at.checked_duration_since(Instant::now())),
                 Side::Write => None,
             };
             let wait = match side {
@@ -63,11 +54,7 @@ impl Gate {
                 ready!(sleep.as_mut().poll(cx));
                 *wait = None;
             }
-            let Some(time) = self
-                .faults
-                .frozen_for(&self.link)
-                .or(portion.filter(|left| !left.is_zero()))
-            else {
+            let Some(time) = self.faults.frozen_for(&self.link).or(portion.filter(|left| !left.is_zero())) else {
                 return Poll::Ready(());
             };
             *wait = Some(Box::pin(tokio::time::sleep(time)));
@@ -82,11 +69,7 @@ enum Side {
 }
 
 impl AsyncRead for Gate {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let gate = self.get_mut();
         ready!(gate.poll_open(Side::Read, cx));
         let rate = gate.link.read_bytes_per_second();
@@ -99,18 +82,13 @@ impl AsyncRead for Gate {
         ready!(Pin::new(&mut gate.socket).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         buf.advance(read);
-        gate.next_portion =
-            Some(Instant::now() + Duration::from_micros(read as u64 * 1_000_000 / rate));
+        gate.next_portion = Some(Instant::now() + Duration::from_micros(read as u64 * 1_000_000 / rate));
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Gate {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let gate = self.get_mut();
         ready!(gate.poll_open(Side::Write, cx));
         Pin::new(&mut gate.socket).poll_write(cx, bytes)

@@ -106,11 +106,7 @@ pub(super) struct Wanted {
 impl Journal {
     /// An empty journal, with the file that executed commands are appended to.
     pub(super) fn new(file: Option<File>) -> Self {
-        Self {
-            inner: Mutex::default(),
-            file: file.map(Mutex::new),
-            version: watch::Sender::new(0),
-        }
+        Self { inner: Mutex::default(), file: file.map(Mutex::new), version: watch::Sender::new(0) }
     }
 
     /// Opens a page for a new WebSocket.
@@ -134,12 +130,7 @@ impl Journal {
     ///
     /// # Errors
     /// When the journal file can't be written; the command does not count then.
-    pub(super) fn executed(
-        &self,
-        connection: &Connection,
-        text: &str,
-        number: Option<u64>,
-    ) -> io::Result<()> {
+    pub(super) fn executed(&self, connection: &Connection, text: &str, number: Option<u64>) -> io::Result<()> {
         let mut inner = lock(&self.inner);
         let entry = json!({
             "index": inner.commands_total + 1, "at_ms": now_ms(), "n": number, "connection": connection.id,
@@ -171,9 +162,7 @@ impl Journal {
     pub(super) fn clear(&self) {
         let mut inner = lock(&self.inner);
         inner.commands.clear();
-        inner
-            .connections
-            .retain(|connection| lock(&connection.traffic).closed.is_none());
+        inner.connections.retain(|connection| lock(&connection.traffic).closed.is_none());
         inner.requests.clear();
         drop(inner);
         bump(&self.version);
@@ -182,15 +171,9 @@ impl Journal {
     /// The journal, of one session or all.
     pub(super) fn snapshot(&self, session: Option<&str>) -> Value {
         let inner = lock(&self.inner);
-        let commands: Vec<_> = inner
-            .commands
-            .iter()
-            .filter(|entry| session.is_none_or(|wanted| entry["session"] == wanted))
-            .collect();
-        let connections: Vec<_> = inner
-            .of(session)
-            .map(|connection| connection.snapshot())
-            .collect();
+        let commands: Vec<_> =
+            inner.commands.iter().filter(|entry| session.is_none_or(|wanted| entry["session"] == wanted)).collect();
+        let connections: Vec<_> = inner.of(session).map(|connection| connection.snapshot()).collect();
         json!({
             "commands": commands, "commands_total": inner.commands_total,
             "commands_dropped": inner.commands.front().map_or(0, |first| first["index"].as_u64().unwrap_or(1) - 1),
@@ -211,11 +194,8 @@ impl Journal {
 
     fn holds(&self, session: Option<&str>, wanted: Wanted) -> bool {
         let inner = lock(&self.inner);
-        let commands = inner
-            .commands
-            .iter()
-            .filter(|entry| session.is_none_or(|wanted| entry["session"] == wanted))
-            .count();
+        let commands =
+            inner.commands.iter().filter(|entry| session.is_none_or(|wanted| entry["session"] == wanted)).count();
         let (mut connections, mut closed, mut messages) = (0, 0, 0);
         for connection in inner.of(session) {
             let traffic = lock(&connection.traffic);
@@ -233,9 +213,9 @@ impl Journal {
 
 impl Inner {
     fn of(&self, session: Option<&str>) -> impl Iterator<Item = &Arc<Connection>> {
-        self.connections.iter().filter(move |connection| {
-            session.is_none_or(|wanted| connection.opened.session == wanted)
-        })
+        self.connections
+            .iter()
+            .filter(move |connection| session.is_none_or(|wanted| connection.opened.session == wanted))
     }
 }
 
@@ -276,9 +256,9 @@ impl Connection {
 
     /// The connection is over; `by` is `client`, `worker` or `broken`. Only the first word counts.
     pub(super) fn closed(&self, by: &str, code: Option<u16>, reason: &str) {
-        lock(&self.traffic).closed.get_or_insert_with(
-            || json!({ "by": by, "code": code, "reason": reason, "at_ms": now_ms() }),
-        );
+        lock(&self.traffic)
+            .closed
+            .get_or_insert_with(|| json!({ "by": by, "code": code, "reason": reason, "at_ms": now_ms() }));
         bump(&self.version);
     }
 
@@ -299,21 +279,11 @@ impl Connection {
 pub(super) fn headers_json(headers: &HeaderMap) -> Value {
     let mut object = Map::new();
     for name in headers.keys() {
-        let values: Vec<_> = headers
-            .get_all(name)
-            .iter()
-            .map(|value| String::from_utf8_lossy(value.as_bytes()))
-            .collect();
+        let values: Vec<_> =
+            headers.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
         let joined = values.join(", ");
-        let secret = matches!(
-            name.as_str(),
-            "authorization" | "proxy-authorization" | "cookie"
-        );
-        let shown = if secret {
-            format!("sha256:{}", hex(&Sha256::digest(&joined)))
-        } else {
-            joined
-        };
+        let secret = matches!(name.as_str(), "authorization" | "proxy-authorization" | "cookie");
+        let shown = if secret { format!("sha256:{}", hex(&Sha256::digest(&joined))) } else { joined };
         object.insert(name.as_str().into(), shown.into());
     }
     Value::Object(object)
@@ -366,17 +336,8 @@ mod tests {
         assert_eq!(journal.snapshot(None)["connections"][0]["id"], 1);
         journal.open(opened("s"));
         let snapshot = journal.snapshot(None);
-        assert_eq!(
-            snapshot["connections"].as_array().unwrap().len(),
-            CONNECTIONS_MAX
-        );
-        assert_eq!(
-            (
-                &snapshot["connections"][0]["id"],
-                &snapshot["connections_total"]
-            ),
-            (&json!(2), &json!(10_001))
-        );
+        assert_eq!(snapshot["connections"].as_array().unwrap().len(), CONNECTIONS_MAX);
+        assert_eq!((&snapshot["connections"][0]["id"], &snapshot["connections_total"]), (&json!(2), &json!(10_001)));
     }
 
     #[test]
@@ -384,9 +345,7 @@ mod tests {
         let journal = Journal::new(None);
         let digest = |messages: &[(bool, &str)]| {
             let connection = journal.open(opened("s"));
-            messages
-                .iter()
-                .for_each(|(text, payload)| connection.received(*text, payload.as_bytes()));
+            messages.iter().for_each(|(text, payload)| connection.received(*text, payload.as_bytes()));
             connection.snapshot()["sha256"].clone()
         };
         let plain = digest(&[(true, "ab"), (true, "c")]);
@@ -400,11 +359,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let journal = Journal::new(Some(file.reopen().unwrap()));
         let connection = journal.open(opened("s1"));
-        journal
-            .executed(&connection, r#"{"t":"tap","n":17}"#, Some(17))
-            .unwrap();
-        let line: Value =
-            serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
+        journal.executed(&connection, r#"{"t":"tap","n":17}"#, Some(17)).unwrap();
+        let line: Value = serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap()).unwrap();
         assert_eq!((&line["n"], &line["attach"]), (&json!(17), &json!(2)));
         assert_eq!(journal.snapshot(Some("s1"))["commands"], json!([line]));
         assert_eq!(journal.snapshot(Some("s2"))["commands"], json!([]));
@@ -414,10 +370,7 @@ mod tests {
     async fn a_waiting_reader_wakes_when_enough_has_come() {
         let journal = Arc::new(Journal::new(None));
         let connection = journal.open(opened("s"));
-        let wanted = Wanted {
-            messages: 2,
-            ..Wanted::default()
-        };
+        let wanted = Wanted { messages: 2, ..Wanted::default() };
         let waiting = tokio::spawn({
             let journal = journal.clone();
             async move { journal.reached(Some("s"), wanted).await }

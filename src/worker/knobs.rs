@@ -47,18 +47,9 @@ pub(super) async fn journal(app: &App, method: &Method, query: &Query) -> Respon
     if method != Method::GET {
         return refused(StatusCode::METHOD_NOT_ALLOWED, "GET or DELETE");
     }
-    if let Some(name) = unknown(
-        query,
-        &[
-            "session",
-            "commands",
-            "connections",
-            "closed",
-            "messages",
-            "requests",
-            "wait_ms",
-        ],
-    ) {
+    if let Some(name) =
+        unknown(query, &["session", "commands", "connections", "closed", "messages", "requests", "wait_ms"])
+    {
         return refused(StatusCode::BAD_REQUEST, &format!("unknown field {name}"));
     }
     let session: Option<String> = query.get("session");
@@ -69,29 +60,14 @@ pub(super) async fn journal(app: &App, method: &Method, query: &Query) -> Respon
         messages: query.get("messages").unwrap_or(0),
         requests: query.get("requests").unwrap_or(0),
     };
-    let wait = query
-        .get("wait_ms")
-        .map_or(WAIT, Duration::from_millis)
-        .min(WAIT_MAX);
-    let reached = timeout(wait, app.journal.reached(session.as_deref(), wanted))
-        .await
-        .is_ok();
-    let status = if reached {
-        StatusCode::OK
-    } else {
-        StatusCode::REQUEST_TIMEOUT
-    };
+    let wait = query.get("wait_ms").map_or(WAIT, Duration::from_millis).min(WAIT_MAX);
+    let reached = timeout(wait, app.journal.reached(session.as_deref(), wanted)).await.is_ok();
+    let status = if reached { StatusCode::OK } else { StatusCode::REQUEST_TIMEOUT };
     json_response(status, &app.journal.snapshot(session.as_deref()))
 }
 
 /// `POST /__NAME`.
-pub(super) fn turn(
-    app: &App,
-    link: &Arc<Link>,
-    name: &str,
-    method: &Method,
-    query: &Query,
-) -> Response<Body> {
+pub(super) fn turn(app: &App, link: &Arc<Link>, name: &str, method: &Method, query: &Query) -> Response<Body> {
     if method != Method::POST {
         return refused(StatusCode::METHOD_NOT_ALLOWED, "knobs are turned with POST");
     }
@@ -102,16 +78,10 @@ pub(super) fn turn(
         return refused(StatusCode::BAD_REQUEST, &format!("unknown field {field}"));
     }
     link.exempt();
-    let scope = Scope {
-        session: query.get("session"),
-        path: query.get("path"),
-    };
+    let scope = Scope { session: query.get("session"), path: query.get("path") };
     tracing::warn!(knob = name, ?scope, "knob turned");
     match (knob.turn)(app, scope, query) {
-        Ok(connections) => closing(json_response(
-            StatusCode::OK,
-            &json!({ "ok": true, "connections": connections }),
-        )),
+        Ok(connections) => closing(json_response(StatusCode::OK, &json!({ "ok": true, "connections": connections }))),
         Err(why) => refused(StatusCode::BAD_REQUEST, why),
     }
 }
@@ -123,66 +93,18 @@ struct Knob {
 }
 
 static KNOBS: [Knob; 12] = [
-    Knob {
-        name: "freeze",
-        fields: &["ms", "session", "path"],
-        turn: freeze,
-    },
-    Knob {
-        name: "hold",
-        fields: &[],
-        turn: |app, _, _| done(|| app.faults.hold(true)),
-    },
-    Knob {
-        name: "step",
-        fields: &["n"],
-        turn: |app, _, query| done(|| app.faults.step(query.get("n").unwrap_or(1))),
-    },
-    Knob {
-        name: "release",
-        fields: &[],
-        turn: |app, _, _| done(|| app.faults.hold(false)),
-    },
-    Knob {
-        name: "term",
-        fields: &[],
-        turn: |app, _, _| done(|| app.stop.send_modify(|stop| *stop = true)),
-    },
-    Knob {
-        name: "kill",
-        fields: &[],
-        turn: |_, _, _| std::process::abort(),
-    },
-    Knob {
-        name: "fin",
-        fields: &["session", "path"],
-        turn: |app, scope, _| Ok(app.faults.order(&scope, &Order::Fin)),
-    },
-    Knob {
-        name: "mute",
-        fields: &["mode", "session", "path"],
-        turn: mute,
-    },
-    Knob {
-        name: "reject",
-        fields: &["mode", "count", "session", "path"],
-        turn: reject,
-    },
-    Knob {
-        name: "halfopen",
-        fields: &["session", "path"],
-        turn: |app, scope, _| Ok(app.faults.half_open(&scope)),
-    },
-    Knob {
-        name: "close",
-        fields: &["code", "reason", "session", "path"],
-        turn: close,
-    },
-    Knob {
-        name: "slow",
-        fields: &["bps", "session", "path"],
-        turn: slow,
-    },
+    Knob { name: "freeze", fields: &["ms", "session", "path"], turn: freeze },
+    Knob { name: "hold", fields: &[], turn: |app, _, _| done(|| app.faults.hold(true)) },
+    Knob { name: "step", fields: &["n"], turn: |app, _, query| done(|| app.faults.step(query.get("n").unwrap_or(1))) },
+    Knob { name: "release", fields: &[], turn: |app, _, _| done(|| app.faults.hold(false)) },
+    Knob { name: "term", fields: &[], turn: |app, _, _| done(|| app.stop.send_modify(|stop| *stop = true)) },
+    Knob { name: "kill", fields: &[], turn: |_, _, _| std::process::abort() },
+    Knob { name: "fin", fields: &["session", "path"], turn: |app, scope, _| Ok(app.faults.order(&scope, &Order::Fin)) },
+    Knob { name: "mute", fields: &["mode", "session", "path"], turn: mute },
+    Knob { name: "reject", fields: &["mode", "count", "session", "path"], turn: reject },
+    Knob { name: "halfopen", fields: &["session", "path"], turn: |app, scope, _| Ok(app.faults.half_open(&scope)) },
+    Knob { name: "close", fields: &["code", "reason", "session", "path"], turn: close },
+    Knob { name: "slow", fields: &["bps", "session", "path"], turn: slow },
 ];
 
 fn done(act: impl FnOnce()) -> Result<usize, &'static str> {
@@ -233,17 +155,11 @@ fn close(app: &App, scope: Scope, query: &Query) -> Result<usize, &'static str> 
 }
 
 fn slow(app: &App, scope: Scope, query: &Query) -> Result<usize, &'static str> {
-    Ok(app
-        .faults
-        .slow(&scope, query.get("bps").ok_or("bps is missing")?))
+    Ok(app.faults.slow(&scope, query.get("bps").ok_or("bps is missing")?))
 }
 
 fn unknown<'a>(query: &'a Query, known: &[&str]) -> Option<&'a str> {
-    query
-        .0
-        .keys()
-        .map(String::as_str)
-        .find(|name| !known.contains(name))
+    query.0.keys().map(String::as_str).find(|name| !known.contains(name))
 }
 
 fn refused(status: StatusCode, why: &str) -> Response<Body> {
@@ -252,9 +168,6 @@ fn refused(status: StatusCode, why: &str) -> Response<Body> {
 
 /// The connection that turned a knob ends with the answer, so that it isn't left out of later faults.
 fn closing(mut response: Response<Body>) -> Response<Body> {
-    response.headers_mut().insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("close"),
-    );
+    response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     response
 }

@@ -91,9 +91,7 @@ pub async fn run(options: Options, shutdown: impl Future<Output = ()>) -> Result
     let worker = Worker::bind(options).await?;
     let line = json!({ "listening": worker.address().to_string() });
     let mut stdout = io::stdout();
-    writeln!(stdout, "{line}")
-        .and_then(|()| stdout.flush())
-        .map_err(WorkerError::Print)?;
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(WorkerError::Print)?;
     worker.run(shutdown).await;
     Ok(())
 }
@@ -112,26 +110,15 @@ impl Worker {
     /// # Errors
     /// When the address, the journal file or the admin URL can't be used.
     pub async fn bind(options: Options) -> Result<Self, WorkerError> {
-        let listen_error = |source| WorkerError::Listen {
-            address: options.listen,
-            source,
-        };
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .map_err(listen_error)?;
+        let listen_error = |source| WorkerError::Listen { address: options.listen, source };
+        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
         let open = |path: &PathBuf| {
             let file = OpenOptions::new().append(true).create(true).open(path);
-            file.map_err(|source| WorkerError::Journal {
-                path: path.clone(),
-                source,
-            })
+            file.map_err(|source| WorkerError::Journal { path: path.clone(), source })
         };
         let journal = options.journal.as_ref().map(open).transpose()?;
-        let name = options
-            .name
-            .clone()
-            .unwrap_or_else(|| format!("worker-{}", address.port()));
+        let name = options.name.clone().unwrap_or_else(|| format!("worker-{}", address.port()));
         let registration = register::Registration::new(&options, &name, address)?;
         let app = Arc::new(App {
             devices: Devices::new(&name, &options),
@@ -142,12 +129,7 @@ impl Worker {
             name,
             options,
         });
-        Ok(Self {
-            listener,
-            address,
-            registration,
-            app,
-        })
+        Ok(Self { listener, address, registration, app })
     }
 
     /// The address it listens on.

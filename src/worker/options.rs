@@ -86,9 +86,7 @@ impl Options {
     /// The proxy's keys and what they are called here.
     pub(super) fn aliases(&self) -> HashMap<&str, &str> {
         let pairs = self.serves.iter();
-        pairs
-            .map(|served| (served.key.as_str(), served.session.as_str()))
-            .collect()
+        pairs.map(|served| (served.key.as_str(), served.session.as_str())).collect()
     }
 }
 
@@ -109,10 +107,7 @@ impl FromStr for Served {
         if key.is_empty() || session.is_empty() {
             return Err("expected SESSION or KEY=SESSION".into());
         }
-        Ok(Self {
-            key: key.into(),
-            session: session.into(),
-        })
+        Ok(Self { key: key.into(), session: session.into() })
     }
 }
 
@@ -129,19 +124,10 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let side = |text: &str| {
-            text.parse::<u16>()
-                .ok()
-                .filter(|side| (160..=4096).contains(side))
-        };
-        let sides = text
-            .split_once('x')
-            .and_then(|(width, height)| Some((side(width)?, side(height)?)));
+        let side = |text: &str| text.parse::<u16>().ok().filter(|side| (160..=4096).contains(side));
+        let sides = text.split_once('x').and_then(|(width, height)| Some((side(width)?, side(height)?)));
         let (width, height) = sides.ok_or("expected WIDTHxHEIGHT, each from 160 to 4096")?;
-        Ok(Self {
-            width: width / 16 * 16,
-            height: height / 16 * 16,
-        })
+        Ok(Self { width: width / 16 * 16, height: height / 16 * 16 })
     }
 }
 
@@ -158,27 +144,16 @@ mod tests {
     fn serves_knows_plain_sessions_and_aliases() {
         let mut options = Options::default();
         assert!(options.owns("anything"));
-        options.serves = ["s1", "udid-7=s2"]
-            .map(|text| text.parse().unwrap())
-            .to_vec();
+        options.serves = ["s1", "udid-7=s2"].map(|text| text.parse().unwrap()).to_vec();
         assert!(options.owns("s1") && options.owns("s2"));
-        assert!(
-            !options.owns("udid-7"),
-            "the key is the proxy's word, not ours"
-        );
+        assert!(!options.owns("udid-7"), "the key is the proxy's word, not ours");
         assert_eq!(options.aliases()["udid-7"], "s2");
         assert!("=s".parse::<Served>().is_err());
     }
 
     #[test]
     fn a_size_is_rounded_to_whole_blocks_and_bounded() {
-        assert_eq!(
-            "390x844".parse(),
-            Ok(Size {
-                width: 384,
-                height: 832
-            })
-        );
+        assert_eq!("390x844".parse(), Ok(Size { width: 384, height: 832 }));
         for wrong in ["", "390", "390x", "159x844", "390x4097", "x"] {
             assert!(wrong.parse::<Size>().is_err(), "{wrong}");
         }

@@ -14,36 +14,13 @@ pub(super) const WHITE: Color = [255, 255, 255];
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
     /// A filled rectangle.
-    Rect {
-        x: i32,
-        y: i32,
-        width: i32,
-        height: i32,
-        color: Color,
-    },
+    Rect { x: i32, y: i32, width: i32, height: i32, color: Color },
     /// A filled circle.
-    Disc {
-        x: i32,
-        y: i32,
-        radius: i32,
-        color: Color,
-    },
+    Disc { x: i32, y: i32, radius: i32, color: Color },
     /// A circle's outline, `width` pixels thick.
-    Ring {
-        x: i32,
-        y: i32,
-        radius: i32,
-        width: i32,
-        color: Color,
-    },
+    Ring { x: i32, y: i32, radius: i32, width: i32, color: Color },
     /// Capital letters, each font pixel `scale` pixels wide and high.
-    Text {
-        x: i32,
-        y: i32,
-        scale: i32,
-        color: Color,
-        text: String,
-    },
+    Text { x: i32, y: i32, scale: i32, color: Color, text: String },
 }
 
 impl Shape {
@@ -51,9 +28,7 @@ impl Shape {
     pub(super) fn rows(&self) -> (i32, i32) {
         match *self {
             Self::Rect { y, height, .. } => (y, y + height),
-            Self::Disc { y, radius, .. } | Self::Ring { y, radius, .. } => {
-                (y - radius, y + radius + 1)
-            }
+            Self::Disc { y, radius, .. } | Self::Ring { y, radius, .. } => (y - radius, y + radius + 1),
             Self::Text { y, scale, .. } => (y, y + scale * font::GLYPH_ROWS as i32),
         }
     }
@@ -73,33 +48,10 @@ impl Strip<'_> {
     /// Draws the part of `shape` that lies in this strip.
     pub(super) fn draw(&mut self, shape: &Shape) {
         match *shape {
-            Shape::Rect {
-                x,
-                y,
-                width,
-                height,
-                color,
-            } => self.rect(x, y, width, height, color),
-            Shape::Disc {
-                x,
-                y,
-                radius,
-                color,
-            } => self.ring(x, y, 0, radius, color),
-            Shape::Ring {
-                x,
-                y,
-                radius,
-                width,
-                color,
-            } => self.ring(x, y, radius - width, radius, color),
-            Shape::Text {
-                x,
-                y,
-                scale,
-                color,
-                ref text,
-            } => self.text(x, y, scale, color, text),
+            Shape::Rect { x, y, width, height, color } => self.rect(x, y, width, height, color),
+            Shape::Disc { x, y, radius, color } => self.ring(x, y, 0, radius, color),
+            Shape::Ring { x, y, radius, width, color } => self.ring(x, y, radius - width, radius, color),
+            Shape::Text { x, y, scale, color, ref text } => self.text(x, y, scale, color, text),
         }
     }
 
@@ -128,11 +80,7 @@ impl Strip<'_> {
                 continue;
             }
             let reach = half_chord(outer, dy);
-            let hole = if dy.abs() < inner {
-                half_chord(inner, dy)
-            } else {
-                0
-            };
+            let hole = if dy.abs() < inner { half_chord(inner, dy) } else { 0 };
             let at = row + self.top;
             self.rect(x - reach, at, reach - hole, 1, color);
             self.rect(x + hole, at, reach - hole + 1, 1, color);
@@ -145,13 +93,7 @@ impl Strip<'_> {
             for (column, bits) in font::glyph(letter).iter().enumerate() {
                 for row in 0..font::GLYPH_ROWS as i32 {
                     if bits >> row & 1 == 1 {
-                        self.rect(
-                            left + column as i32 * scale,
-                            y + row * scale,
-                            scale,
-                            scale,
-                            color,
-                        );
+                        self.rect(left + column as i32 * scale, y + row * scale, scale, scale, color);
                     }
                 }
             }
@@ -207,11 +149,7 @@ mod tests {
 
     fn drawn(shape: &Shape) -> Vec<u8> {
         let mut pixels = vec![0; 8 * 8 * 3];
-        let mut strip = Strip {
-            pixels: &mut pixels,
-            width: 8,
-            top: 16,
-        };
+        let mut strip = Strip { pixels: &mut pixels, width: 8, top: 16 };
         strip.draw(shape);
         pixels
     }
@@ -219,44 +157,23 @@ mod tests {
     #[test]
     fn a_shape_outside_of_the_strip_draws_nothing() {
         for y in [-100, 0, 15 - 2, 24 + 3, 1_000] {
-            let disc = Shape::Disc {
-                x: 4,
-                y,
-                radius: 2,
-                color: WHITE,
-            };
+            let disc = Shape::Disc { x: 4, y, radius: 2, color: WHITE };
             assert!(drawn(&disc).iter().all(|&byte| byte == 0), "y = {y}");
         }
     }
 
     #[test]
     fn a_shape_is_clipped_at_every_edge() {
-        let rect = Shape::Rect {
-            x: -5,
-            y: 10,
-            width: 100,
-            height: 100,
-            color: WHITE,
-        };
+        let rect = Shape::Rect { x: -5, y: 10, width: 100, height: 100, color: WHITE };
         assert!(drawn(&rect).iter().all(|&byte| byte == 255));
     }
 
     #[test]
     fn text_leaves_the_pixels_of_its_glyph() {
-        let text = Shape::Text {
-            x: 0,
-            y: 16,
-            scale: 1,
-            color: WHITE,
-            text: "L".into(),
-        };
+        let text = Shape::Text { x: 0, y: 16, scale: 1, color: WHITE, text: "L".into() };
         let pixels = drawn(&text);
         assert_eq!(pixels[0], 255, "the stem starts at the top left");
         assert_eq!(pixels[3], 0, "and is one pixel wide");
-        assert_eq!(
-            pixels[(6 * 8 + 4) * 3],
-            255,
-            "the foot ends at the bottom right"
-        );
+        assert_eq!(pixels[(6 * 8 + 4) * 3], 255, "the foot ends at the bottom right");
     }
 }

@@ -61,42 +61,24 @@ impl Registration {
     ///
     /// # Errors
     /// When the admin URL isn't `http://HOST:PORT`.
-    pub(super) fn new(
-        options: &Options,
-        name: &str,
-        address: SocketAddr,
-    ) -> Result<Option<Self>, WorkerError> {
+    pub(super) fn new(options: &Options, name: &str, address: SocketAddr) -> Result<Option<Self>, WorkerError> {
         let Some(url) = &options.register else {
             return Ok(None);
         };
         let wrong = || WorkerError::Register { url: url.clone() };
         let uri: Uri = url.parse().map_err(|_| wrong())?;
-        let host = uri
-            .host()
-            .filter(|_| uri.scheme_str() == Some("http"))
-            .ok_or_else(wrong)?;
+        let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(wrong)?;
         let authority = format!("{host}:{}", uri.port_u16().unwrap_or(80));
         let id = options.id.as_deref().unwrap_or(name);
         let path = format!("{}/v1/backends/{id}", uri.path().trim_end_matches('/'));
-        let labels: Map<_, _> = options
-            .labels
-            .iter()
-            .map(|(name, value)| (name.clone(), json!(value)))
-            .collect();
+        let labels: Map<_, _> = options.labels.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         let body = json!({
             "url": options.advertise.clone().unwrap_or_else(|| format!("ws://{address}")),
             "pool": options.pool, "serves": serves(options), "labels": labels,
             "instance": hex(&rand::random::<[u8; 8]>()), "lease": options.lease,
         });
-        let token = std::env::var("HOLDLINE_TOKEN")
-            .ok()
-            .filter(|token| !token.is_empty());
-        Ok(Some(Self {
-            authority,
-            path,
-            token,
-            body,
-        }))
+        let token = std::env::var("HOLDLINE_TOKEN").ok().filter(|token| !token.is_empty());
+        Ok(Some(Self { authority, path, token, body }))
     }
 
     /// Registers and renews until the worker stops, then takes it off the list.
@@ -156,12 +138,7 @@ impl Registration {
         }
     }
 
-    async fn ask(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<(StatusCode, Value), AskError> {
+    async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(StatusCode, Value), AskError> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -176,9 +153,7 @@ impl Registration {
         }
         let body = body.map(Value::to_string).unwrap_or_default();
         let request = request.body(Full::new(Bytes::from(body)))?;
-        timeout(REQUEST_WAIT, exchange(&self.authority, request))
-            .await
-            .map_err(|_| AskError::Late)?
+        timeout(REQUEST_WAIT, exchange(&self.authority, request)).await.map_err(|_| AskError::Late)?
     }
 }
 
@@ -191,24 +166,15 @@ fn serves(options: &Options) -> Value {
     json!(options.aliases())
 }
 
-async fn exchange(
-    authority: &str,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Value), AskError> {
+async fn exchange(authority: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Value), AskError> {
     let socket = TcpStream::connect(authority).await?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(socket)).await?;
     let exchange = async move {
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|_| AskError::Answer)?;
-        Ok((
-            status,
-            serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
-        ))
+        let body =
+            Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| AskError::Answer)?;
+        Ok((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
     };
     // the connection moves the bytes, and has nothing to say that the exchange doesn't
     tokio::join!(exchange, connection).0
@@ -217,15 +183,10 @@ async fn exchange(
 /// When to renew: `renew_after` as seconds, a duration ("5s", "500ms") or a time.
 fn renew_after(answer: &Value) -> Duration {
     let told = match &answer["renew_after"] {
-        Value::Number(seconds) => seconds
-            .as_f64()
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
+        Value::Number(seconds) => seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         Value::String(text) => duration(text).or_else(|| {
             let at: Timestamp = text.parse().ok()?;
-            at.duration_since(Timestamp::now())
-                .max(SignedDuration::ZERO)
-                .try_into()
-                .ok()
+            at.duration_since(Timestamp::now()).max(SignedDuration::ZERO).try_into().ok()
         }),
         _ => None,
     };
@@ -264,14 +225,9 @@ mod tests {
 
     #[test]
     fn a_registration_names_what_it_serves() {
-        let mut options = Options {
-            register: Some("http://127.0.0.1:9000/".into()),
-            ..Options::default()
-        };
+        let mut options = Options { register: Some("http://127.0.0.1:9000/".into()), ..Options::default() };
         options.serves = vec!["udid=s1".parse().unwrap()];
-        let registration = Registration::new(&options, "w-1", ([127, 0, 0, 1], 4000).into())
-            .unwrap()
-            .unwrap();
+        let registration = Registration::new(&options, "w-1", ([127, 0, 0, 1], 4000).into()).unwrap().unwrap();
         assert_eq!(registration.authority, "127.0.0.1:9000");
         assert_eq!(registration.path, "/v1/backends/w-1");
         assert_eq!(registration.body["url"], "ws://127.0.0.1:4000");

@@ -67,9 +67,7 @@ pub(super) async fn answer(
     slot: UpgradeSlot,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Dropped> {
-    let query = FormQuery::try_from_uri(request.uri())
-        .map(|FormQuery(fields)| Query(fields))
-        .unwrap_or_default();
+    let query = FormQuery::try_from_uri(request.uri()).map(|FormQuery(fields)| Query(fields)).unwrap_or_default();
     let path = request.uri().path().to_owned();
     let segments: Vec<_> = path.split('/').skip(1).collect();
     if let ["ws", session, channel] = segments[..]
@@ -79,13 +77,7 @@ pub(super) async fn answer(
         let on = hyper::upgrade::on(&mut request);
         let (head, _) = request.into_parts();
         let opened = opened(&head, session, channel, &query);
-        return upgrade(&app, &link, &head, slot, |reject, mute| Upgrade {
-            on,
-            opened,
-            query,
-            reject,
-            mute,
-        });
+        return upgrade(&app, &link, &head, slot, |reject, mute| Upgrade { on, opened, query, reject, mute });
     }
     if let ["__journal"] = segments[..] {
         return Ok(knobs::journal(&app, request.method(), &query).await);
@@ -116,33 +108,19 @@ impl<'a> Noted<'a> {
         let mut entry = Map::new();
         entry.insert("method".into(), request.method().as_str().into());
         entry.insert("path".into(), request.uri().path().into());
-        entry.insert(
-            "query".into(),
-            request.uri().query().unwrap_or_default().into(),
-        );
+        entry.insert("query".into(), request.uri().query().unwrap_or_default().into());
         entry.insert("headers".into(), headers_json(request.headers()));
         entry.insert("began_ms".into(), now_ms().into());
-        Self {
-            app,
-            entry,
-            status: None,
-        }
+        Self { app, entry, status: None }
     }
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
         let mut entry = std::mem::take(&mut self.entry);
-        let outcome = if self.status.is_some() {
-            "answered"
-        } else {
-            "cancelled"
-        };
+        let outcome = if self.status.is_some() { "answered" } else { "cancelled" };
         entry.insert("outcome".into(), outcome.into());
-        entry.insert(
-            "status".into(),
-            self.status.map(|status| status.as_u16()).into(),
-        );
+        entry.insert("status".into(), self.status.map(|status| status.as_u16()).into());
         self.app.journal.requested(entry);
     }
 }
@@ -178,19 +156,12 @@ fn upgrade(
     match reject {
         Some(RejectMode::Drop) => return Err(Dropped),
         Some(RejectMode::Forbidden) => {
-            return Ok(json_response(
-                StatusCode::FORBIDDEN,
-                &json!({ "detail": "Forbidden" }),
-            ));
+            return Ok(json_response(StatusCode::FORBIDDEN, &json!({ "detail": "Forbidden" })));
         }
         Some(RejectMode::TooMany) => {
-            let mut response = json_response(
-                StatusCode::TOO_MANY_REQUESTS,
-                &json!({ "detail": "Too many connections" }),
-            );
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+            let mut response =
+                json_response(StatusCode::TOO_MANY_REQUESTS, &json!({ "detail": "Too many connections" }));
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
             return Ok(response);
         }
         Some(RejectMode::Silent | RejectMode::NotFound) | None => {}
@@ -200,14 +171,8 @@ fn upgrade(
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
-    headers.insert(
-        header::UPGRADE,
-        header::HeaderValue::from_static("websocket"),
-    );
-    headers.insert(
-        header::CONNECTION,
-        header::HeaderValue::from_static("Upgrade"),
-    );
+    headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
     if let Ok(value) = accept.parse() {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, value);
     }
@@ -220,14 +185,8 @@ fn upgrade(
 /// RFC 6455, section 4.2.1.
 fn accept_key(head: &Parts) -> Result<String, StatusCode> {
     let has = |name, wanted: &str| {
-        let values = head
-            .headers
-            .get_all(name)
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        values
-            .flat_map(|value| value.split(','))
-            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+        let values = head.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
     };
     if !has(header::UPGRADE, "websocket") {
         return Err(StatusCode::UPGRADE_REQUIRED);
@@ -235,17 +194,10 @@ fn accept_key(head: &Parts) -> Result<String, StatusCode> {
     if head.method != Method::GET || !has(header::CONNECTION, "upgrade") {
         return Err(StatusCode::BAD_REQUEST);
     }
-    if head
-        .headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|version| version != "13")
-    {
+    if head.headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
         return Err(StatusCode::UPGRADE_REQUIRED);
     }
-    let key = head
-        .headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .ok_or(StatusCode::BAD_REQUEST)?;
+    let key = head.headers.get(header::SEC_WEBSOCKET_KEY).ok_or(StatusCode::BAD_REQUEST)?;
     match STANDARD.decode(key) {
         Ok(nonce) if nonce.len() == 16 => Ok(derive_accept_key(key.as_bytes())),
         Ok(_) | Err(_) => Err(StatusCode::BAD_REQUEST),
@@ -256,90 +208,56 @@ fn refuse_upgrade(status: StatusCode) -> Response<Body> {
     let mut response = json_response(status, &json!({ "detail": "This is a WebSocket" }));
     if status == StatusCode::UPGRADE_REQUIRED {
         let headers = response.headers_mut();
-        headers.insert(
-            header::UPGRADE,
-            header::HeaderValue::from_static("websocket"),
-        );
-        headers.insert(
-            header::SEC_WEBSOCKET_VERSION,
-            header::HeaderValue::from_static("13"),
-        );
+        headers.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, header::HeaderValue::from_static("13"));
     }
     response
 }
 
 /// The first one offered that isn't the proxy's own.
 fn subprotocol(headers: &HeaderMap) -> Option<&str> {
-    let offers = headers
-        .get_all(header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     offers
         .flat_map(|offer| offer.split(','))
         .map(str::trim)
         .find(|name| !name.is_empty() && !name.starts_with("holdline."))
 }
 
-async fn plain(
-    app: &App,
-    segments: &[&str],
-    query: &Query,
-    request: Request<Incoming>,
-) -> Response<Body> {
+async fn plain(app: &App, segments: &[&str], query: &Query, request: Request<Incoming>) -> Response<Body> {
     let get = request.method() == Method::GET || request.method() == Method::HEAD;
     match segments {
         ["api", "echo"] => echo(&request),
         ["api", "sessions", session, rest @ ..] => match owned(app, session) {
             Some(device) => phone(app, &device, rest, query, request).await,
-            None => json_response(
-                StatusCode::NOT_FOUND,
-                &json!({ "detail": "Session not found" }),
-            ),
+            None => json_response(StatusCode::NOT_FOUND, &json!({ "detail": "Session not found" })),
         },
-        _ if !get => json_response(
-            StatusCode::METHOD_NOT_ALLOWED,
-            &json!({ "detail": "Method Not Allowed" }),
-        ),
+        _ if !get => json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "detail": "Method Not Allowed" })),
         [""] => whole("text/html; charset=utf-8", include_str!("page.html")),
         ["static", "worker.js"] => whole("text/javascript; charset=utf-8", include_str!("page.js")),
         ["static", "worker.css"] => whole("text/css; charset=utf-8", include_str!("page.css")),
         ["health"] => json_response(StatusCode::OK, &health(app)),
         ["stats"] => json_response(StatusCode::OK, &stats(app)),
         ["status"] => json_response(StatusCode::OK, &status(app)),
-        ["api", "sessions"] => {
-            json_response(StatusCode::OK, &json!({ "sessions": app.devices.list() }))
-        }
+        ["api", "sessions"] => json_response(StatusCode::OK, &json!({ "sessions": app.devices.list() })),
         ["api", "poll"] => poll(app, query).await,
-        ["api", "forbidden"] => {
-            json_response(StatusCode::FORBIDDEN, &json!({ "detail": "Forbidden" }))
-        }
+        ["api", "forbidden"] => json_response(StatusCode::FORBIDDEN, &json!({ "detail": "Forbidden" })),
         ["api", "private"] => private(request.headers()),
         _ => json_response(StatusCode::NOT_FOUND, &json!({ "detail": "Not Found" })),
     }
 }
 
-async fn phone(
-    app: &App,
-    device: &Device,
-    rest: &[&str],
-    query: &Query,
-    request: Request<Incoming>,
-) -> Response<Body> {
+async fn phone(app: &App, device: &Device, rest: &[&str], query: &Query, request: Request<Incoming>) -> Response<Body> {
     match (request.method().as_str(), rest) {
         ("GET" | "HEAD", []) => json_response(StatusCode::OK, &device.describe(&app.name)),
         ("GET" | "HEAD", ["screenshot"]) => match app.devices.frame(device).await {
             Some(frame) => whole("image/jpeg", frame.jpeg.clone()),
-            None => json_response(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                &json!({ "detail": "No picture" }),
-            ),
+            None => json_response(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "detail": "No picture" })),
         },
         ("GET" | "HEAD", ["download"]) => download(query).await,
         ("POST", ["upload"]) => upload(request.into_body()).await,
-        (_, [] | ["screenshot" | "download" | "upload"]) => json_response(
-            StatusCode::METHOD_NOT_ALLOWED,
-            &json!({ "detail": "Method Not Allowed" }),
-        ),
+        (_, [] | ["screenshot" | "download" | "upload"]) => {
+            json_response(StatusCode::METHOD_NOT_ALLOWED, &json!({ "detail": "Method Not Allowed" }))
+        }
         _ => json_response(StatusCode::NOT_FOUND, &json!({ "detail": "Not Found" })),
     }
 }
@@ -382,39 +300,23 @@ fn stats(app: &App) -> Value {
 /// Resident memory in MiB; 0 where the system doesn't tell.
 fn rss_mb() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: f64 = statm
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse().ok())
-        .unwrap_or(0.0);
+    let pages: f64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0.0);
     pages * 4_096.0 / 1_048_576.0
 }
 
 async fn poll(app: &App, query: &Query) -> Response<Body> {
     let hold = Duration::from_millis(query.get("hold_ms").unwrap_or(1_000)).min(HOLD_MAX);
     sleep(hold).await;
-    json_response(
-        StatusCode::OK,
-        &json!({ "held_ms": hold.as_millis() as u64, "worker": app.name }),
-    )
+    json_response(StatusCode::OK, &json!({ "held_ms": hold.as_millis() as u64, "worker": app.name }))
 }
 
 fn private(headers: &HeaderMap) -> Response<Body> {
     let wanted = format!("Basic {}", STANDARD.encode("demo:demo"));
-    if headers
-        .get(header::AUTHORIZATION)
-        .is_some_and(|value| value == wanted.as_str())
-    {
+    if headers.get(header::AUTHORIZATION).is_some_and(|value| value == wanted.as_str()) {
         return json_response(StatusCode::OK, &json!({ "user": "demo" }));
     }
-    let mut response = json_response(
-        StatusCode::UNAUTHORIZED,
-        &json!({ "detail": "Unauthorized" }),
-    );
-    response.headers_mut().insert(
-        header::WWW_AUTHENTICATE,
-        header::HeaderValue::from_static("Basic realm=\"worker\""),
-    );
+    let mut response = json_response(StatusCode::UNAUTHORIZED, &json!({ "detail": "Unauthorized" }));
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Basic realm=\"worker\""));
     response
 }
 
@@ -443,17 +345,11 @@ async fn upload(mut body: Incoming) -> Response<Body> {
             }
         }
     }
-    json_response(
-        StatusCode::OK,
-        &json!({ "bytes": bytes, "sha256": hex(&digest.finalize()) }),
-    )
+    json_response(StatusCode::OK, &json!({ "bytes": bytes, "sha256": hex(&digest.finalize()) }))
 }
 
 async fn download(query: &Query) -> Response<Body> {
-    let bytes = query
-        .get("bytes")
-        .unwrap_or(DOWNLOAD_BYTES)
-        .min(DOWNLOAD_BYTES_MAX);
+    let bytes = query.get("bytes").unwrap_or(DOWNLOAD_BYTES).min(DOWNLOAD_BYTES_MAX);
     let digest = tokio::task::spawn_blocking(move || {
         let mut digest = Sha256::new();
         Payload::new(bytes).for_each(|chunk| digest.update(&chunk));
@@ -462,10 +358,7 @@ async fn download(query: &Query) -> Response<Body> {
     let frames = Payload::new(bytes).map(|chunk| Ok(Frame::data(chunk)));
     let mut response = Response::new(BodyExt::boxed_unsync(StreamBody::new(stream::iter(frames))));
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/octet-stream"),
-    );
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/octet-stream"));
     if !query.flag("chunked").unwrap_or(false) {
         headers.insert(header::CONTENT_LENGTH, bytes.into());
     }
@@ -483,10 +376,7 @@ struct Payload {
 
 impl Payload {
     fn new(bytes: u64) -> Self {
-        Self {
-            left: bytes,
-            state: 0x9e37_79b9_7f4a_7c15,
-        }
+        Self { left: bytes, state: 0x9e37_79b9_7f4a_7c15 }
     }
 }
 
@@ -517,10 +407,7 @@ pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> 
 
 fn whole(content_type: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(body.into()).boxed_unsync());
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        header::HeaderValue::from_static(content_type),
-    );
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 
@@ -547,10 +434,7 @@ mod tests {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offer.parse().unwrap());
             subprotocol(&headers).map(str::to_owned)
         };
-        assert_eq!(
-            offered("holdline.v1+app, app, other").as_deref(),
-            Some("app")
-        );
+        assert_eq!(offered("holdline.v1+app, app, other").as_deref(), Some("app"));
         assert_eq!(offered("holdline.v1"), None);
     }
 }

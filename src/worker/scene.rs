@@ -32,44 +32,21 @@ impl Scene {
     ///
     /// # Errors
     /// When the encoder refuses the dimensions.
-    pub(super) fn new(
-        size: Size,
-        quality: u8,
-        tint: Color,
-        jpeg_bytes: usize,
-    ) -> Result<Self, EncodingError> {
+    pub(super) fn new(size: Size, quality: u8, tint: Color, jpeg_bytes: usize) -> Result<Self, EncodingError> {
         let mut low = 0;
         let mut high = GRAIN_MAX;
         while high - low > 2 {
             let grain = (low + high) / 2;
             let sample = (0..strip_count(size)).step_by(SAMPLE_EVERY);
-            let bytes = still(size, quality, tint, grain, sample.clone())?
-                .iter()
-                .map(|s| s.1.scan().len())
-                .sum::<usize>();
+            let bytes =
+                still(size, quality, tint, grain, sample.clone())?.iter().map(|s| s.1.scan().len()).sum::<usize>();
             let estimate = bytes * strip_count(size) / sample.count().max(1);
-            if estimate < jpeg_bytes - jpeg_bytes / 16 {
-                low = grain
-            } else {
-                high = grain
-            }
+            if estimate < jpeg_bytes - jpeg_bytes / 16 { low = grain } else { high = grain }
         }
         let (pixels, strips): (Vec<_>, Vec<_>) =
-            still(size, quality, tint, low, 0..strip_count(size))?
-                .into_iter()
-                .unzip();
-        let header = strips
-            .first()
-            .map(|strip| strip.header(size.height))
-            .unwrap_or_default();
-        Ok(Self {
-            size,
-            quality,
-            jpeg_bytes_min: jpeg_bytes,
-            pixels: pixels.concat(),
-            strips,
-            header,
-        })
+            still(size, quality, tint, low, 0..strip_count(size))?.into_iter().unzip();
+        let header = strips.first().map(|strip| strip.header(size.height)).unwrap_or_default();
+        Ok(Self { size, quality, jpeg_bytes_min: jpeg_bytes, pixels: pixels.concat(), strips, header })
     }
 
     /// The wallpaper with `shapes` drawn over it, in their order.
@@ -80,24 +57,16 @@ impl Scene {
         let mut changed = BTreeMap::new();
         for index in 0..self.strips.len() {
             let top = (index * STRIP_ROWS) as i32;
-            let touches =
-                |shape: &&Shape| shape.rows().1 > top && shape.rows().0 < top + STRIP_ROWS as i32;
+            let touches = |shape: &&Shape| shape.rows().1 > top && shape.rows().0 < top + STRIP_ROWS as i32;
             let mut here = shapes.iter().filter(touches).peekable();
             if here.peek().is_none() {
                 continue;
             }
             let bytes = STRIP_ROWS * usize::from(self.size.width) * 3;
             let mut pixels = self.pixels[index * bytes..(index + 1) * bytes].to_vec();
-            let mut strip = Strip {
-                pixels: &mut pixels,
-                width: i32::from(self.size.width),
-                top,
-            };
+            let mut strip = Strip { pixels: &mut pixels, width: i32::from(self.size.width), top };
             here.for_each(|shape| strip.draw(shape));
-            changed.insert(
-                index,
-                encode::strip(&pixels, self.size.width, self.quality)?,
-            );
+            changed.insert(index, encode::strip(&pixels, self.size.width, self.quality)?);
         }
         let strips = self.strips.iter().enumerate();
         let scans = strips.map(|(index, still)| changed.get(&index).unwrap_or(still).scan());
@@ -118,11 +87,7 @@ fn still(
 ) -> Result<Vec<(Vec<u8>, StripJpeg)>, EncodingError> {
     let draw = |index: usize| {
         let mut pixels = vec![0; STRIP_ROWS * usize::from(size.width) * 3];
-        let mut strip = Strip {
-            pixels: &mut pixels,
-            width: i32::from(size.width),
-            top: (index * STRIP_ROWS) as i32,
-        };
+        let mut strip = Strip { pixels: &mut pixels, width: i32::from(size.width), top: (index * STRIP_ROWS) as i32 };
         picture::wallpaper(&mut strip, i32::from(size.height), tint, grain);
         let jpeg = encode::strip(&pixels, size.width, quality)?;
         Ok((pixels, jpeg))
@@ -136,17 +101,9 @@ mod tests {
 
     #[test]
     fn a_picture_has_the_wanted_size_and_decodes_with_its_shapes() {
-        let size = Size {
-            width: 160,
-            height: 320,
-        };
+        let size = Size { width: 160, height: 320 };
         let scene = Scene::new(size, 80, [40, 90, 200], 20_000).unwrap();
-        let disc = Shape::Disc {
-            x: 80,
-            y: 160,
-            radius: 40,
-            color: [250, 250, 250],
-        };
+        let disc = Shape::Disc { x: 80, y: 160, radius: 40, color: [250, 250, 250] };
         let jpeg = scene.with(&[disc]).unwrap();
         assert!((19_990..21_500).contains(&jpeg.len()), "{}", jpeg.len());
         let pixels = jpeg_decoder::Decoder::new(&jpeg[..]).decode().unwrap();

@@ -35,11 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(super) type UpgradeSlot = Arc<Mutex<Option<Upgrade>>>;
 
 /// Serves until `shutdown` or the stop flag, then drains.
-pub(super) async fn serve(
-    listener: TcpListener,
-    app: Arc<App>,
-    shutdown: impl Future<Output = ()>,
-) {
+pub(super) async fn serve(listener: TcpListener, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let mut tasks = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     let mut stop = app.stop.subscribe();
@@ -67,14 +63,8 @@ pub(super) async fn serve(
             report(ended);
         }
     };
-    if timeout(Duration::from_millis(app.options.drain_ms), drained)
-        .await
-        .is_err()
-    {
-        tracing::warn!(
-            connections = tasks.len(),
-            "not drained in time, dropping the rest"
-        );
+    if timeout(Duration::from_millis(app.options.drain_ms), drained).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "not drained in time, dropping the rest");
     }
     tasks.shutdown().await;
 }
@@ -117,17 +107,10 @@ async fn connection(app: &Arc<App>, link: &Arc<Link>, socket: TcpStream) {
     }
     let gate = Gate::new(socket, link.clone(), app.faults.clone());
     let slot = UpgradeSlot::default();
-    let service =
-        service_fn(|request| rest::answer(app.clone(), link.clone(), slot.clone(), request));
+    let service = service_fn(|request| rest::answer(app.clone(), link.clone(), slot.clone(), request));
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_WAIT);
-    let mut http = pin!(
-        builder
-            .serve_connection(TokioIo::new(gate), service)
-            .with_upgrades()
-    );
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT);
+    let mut http = pin!(builder.serve_connection(TokioIo::new(gate), service).with_upgrades());
     let mut orders = link.orders();
     let draining = async {
         // the sender lives in the link, which we hold
@@ -157,12 +140,5 @@ async fn websocket(app: &Arc<App>, link: &Arc<Link>, mut upgrade: Upgrade) {
         tracing::error!("the upgraded stream is not the one we gave");
         return;
     };
-    sockets::run(
-        app,
-        link,
-        upgrade,
-        parts.io.into_inner(),
-        parts.read_buf.into(),
-    )
-    .await;
+    sockets::run(app, link, upgrade, parts.io.into_inner(), parts.read_buf.into()).await;
 }

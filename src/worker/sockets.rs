@@ -71,9 +71,7 @@ impl Query {
 
     /// Whether the field is `1` or `true`; `None` without it.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
-        self.0
-            .get(name)
-            .map(|value| value == "1" || value == "true")
+        self.0.get(name).map(|value| value == "1" || value == "true")
     }
 }
 
@@ -92,10 +90,7 @@ pub(super) enum End {
 
 /// 1012: the worker restarts.
 pub(super) fn restarting() -> End {
-    End::Close {
-        code: 1012,
-        reason: "Service Restart".into(),
-    }
+    End::Close { code: 1012, reason: "Service Restart".into() }
 }
 
 pub(super) type Sink = SplitSink<WebSocketStream<Gate>, Message>;
@@ -126,43 +121,22 @@ pub(super) async fn run(app: &Arc<App>, link: &Link, upgrade: Upgrade, gate: Gat
         .read_buffer_size(READ_BYTES)
         .max_message_size(Some(MESSAGE_BYTES_MAX))
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
-    let socket =
-        WebSocketStream::from_partially_read(gate, early, Role::Server, Some(config)).await;
+    let socket = WebSocketStream::from_partially_read(gate, early, Role::Server, Some(config)).await;
     let (mut sink, mut source) = socket.split();
-    let (session, channel) = (
-        upgrade.opened.session.clone(),
-        upgrade.opened.channel.clone(),
-    );
+    let (session, channel) = (upgrade.opened.session.clone(), upgrade.opened.channel.clone());
     let page = app.journal.open(upgrade.opened);
     let end = if upgrade.reject == Some(RejectMode::NotFound) || !app.options.owns(&session) {
-        End::Close {
-            code: 4004,
-            reason: "Session not found".into(),
-        }
+        End::Close { code: 4004, reason: "Session not found".into() }
     } else if let Some(device) = app.devices.of(&session) {
-        let peer = Peer {
-            app,
-            link,
-            page: page.clone(),
-            query: upgrade.query,
-            device,
-            session,
-        };
-        let channel = if upgrade.reject.is_some() {
-            "silent"
-        } else {
-            &channel
-        };
+        let peer = Peer { app, link, page: page.clone(), query: upgrade.query, device, session };
+        let channel = if upgrade.reject.is_some() { "silent" } else { &channel };
         tokio::select! {
             biased;
             end = told(link.orders(), channel != "control") => end,
             end = peer.serve(channel, &mut sink, &mut source) => end,
         }
     } else {
-        End::Close {
-            code: 1013,
-            reason: "Too many sessions".into(),
-        }
+        End::Close { code: 1013, reason: "Too many sessions".into() }
     };
     finish(end, sink, source, &page).await;
 }
@@ -188,10 +162,7 @@ async fn finish(end: End, mut sink: Sink, mut source: Source, page: &Connection)
         End::Broken => return page.closed("broken", None, ""),
         End::Close { code, reason } => {
             page.closed("worker", Some(code), &reason);
-            let frame = CloseFrame {
-                code: code.into(),
-                reason: reason.into(),
-            };
+            let frame = CloseFrame { code: code.into(), reason: reason.into() };
             let close = sink.send(Message::Close(Some(frame)));
             if !matches!(timeout(CLOSE_WAIT, close).await, Ok(Ok(()))) {
                 return;
@@ -253,10 +224,7 @@ impl Peer<'_> {
                 }
                 Message::Close(frame) => {
                     let code = frame.as_ref().map(|frame| frame.code.into());
-                    let reason = frame
-                        .as_ref()
-                        .map(|frame| frame.reason.to_string())
-                        .unwrap_or_default();
+                    let reason = frame.as_ref().map(|frame| frame.reason.to_string()).unwrap_or_default();
                     return Err(End::Peer { code, reason });
                 }
                 Message::Pong(_) | Message::Frame(_) => continue,
@@ -268,18 +236,12 @@ impl Peer<'_> {
     /// Sends a message; journals it.
     pub(super) async fn send(&self, sink: &mut Sink, text: Utf8Bytes) -> Result<(), End> {
         let bytes = text.len();
-        sink.send(Message::Text(text))
-            .await
-            .map_err(|error| end_of(&error))?;
+        sink.send(Message::Text(text)).await.map_err(|error| end_of(&error))?;
         self.page.sent(bytes);
         Ok(())
     }
 
-    async fn beside(
-        &self,
-        source: &mut Source,
-        talk: impl Future<Output = Result<(), End>>,
-    ) -> End {
+    async fn beside(&self, source: &mut Source, talk: impl Future<Output = Result<(), End>>) -> End {
         tokio::select! {
             end = self.listen(source) => end,
             said = talk => said.err().unwrap_or(End::Close { code: 1011, reason: "No picture".into() }),
@@ -297,22 +259,10 @@ impl Peer<'_> {
     /// Ends only with an error, or when there is no picture.
     async fn video(&self, sink: &mut Sink) -> Result<(), End> {
         let fps = self.query.get("fps").unwrap_or(self.app.options.fps);
-        let fps = if fps > 0.0 {
-            f64::clamp(fps, 0.01, FPS_MAX)
-        } else {
-            1.0
-        };
+        let fps = if fps > 0.0 { f64::clamp(fps, 0.01, FPS_MAX) } else { 1.0 };
         let sha = self.query.flag("sha").unwrap_or(false);
-        let big_every = self
-            .query
-            .get("big")
-            .filter(|percent| *percent > 0)
-            .map(|percent: u64| (100 / percent).max(1));
-        let big_bytes = self
-            .query
-            .get("big_bytes")
-            .unwrap_or(1_200_000)
-            .min(PADDED_BYTES_MAX);
+        let big_every = self.query.get("big").filter(|percent| *percent > 0).map(|percent: u64| (100 / percent).max(1));
+        let big_bytes = self.query.get("big_bytes").unwrap_or(1_200_000).min(PADDED_BYTES_MAX);
         for count in 1_u64.. {
             sleep(self.app.devices.until_next(fps)).await;
             self.app.faults.thawed(Some(self.link)).await;
@@ -320,19 +270,14 @@ impl Peer<'_> {
                 break;
             };
             let big = big_every.is_some_and(|every| count.is_multiple_of(every));
-            self.send(sink, frame.message(sha, if big { big_bytes } else { 0 }))
-                .await?;
+            self.send(sink, frame.message(sha, if big { big_bytes } else { 0 })).await?;
         }
         Ok(())
     }
 
     async fn logs(&self, sink: &mut Sink) -> Result<(), End> {
         let rate = self.query.get("rate").unwrap_or(20.0);
-        let rate = if rate > 0.0 {
-            f64::clamp(rate, 0.01, LOG_RATE_MAX)
-        } else {
-            1.0
-        };
+        let rate = if rate > 0.0 { f64::clamp(rate, 0.01, LOG_RATE_MAX) } else { 1.0 };
         let bytes = self.query.get("bytes").unwrap_or(800).min(PADDED_BYTES_MAX);
         let mut ticks = interval(Duration::from_secs_f64(1.0 / rate));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -343,8 +288,7 @@ impl Peer<'_> {
                 "type": "log", "session": self.session, "worker": self.app.name, "seq": seq, "ts": now_ms(),
                 "level": "info", "process": "SpringBoard", "message": "",
             });
-            self.send(sink, padded(&line.to_string(), "detail", bytes).into())
-                .await?;
+            self.send(sink, padded(&line.to_string(), "detail", bytes).into()).await?;
         }
         Ok(())
     }
@@ -353,23 +297,14 @@ impl Peer<'_> {
         loop {
             self.app.faults.thawed(Some(self.link)).await;
             let Some(frame) = self.app.devices.frame(&self.device).await else {
-                return End::Close {
-                    code: 1011,
-                    reason: "No picture".into(),
-                };
+                return End::Close { code: 1011, reason: "No picture".into() };
             };
             let shown = async {
-                self.send(
-                    sink,
-                    frame.message(self.query.flag("sha").unwrap_or(false), 0),
-                )
-                .await?;
+                self.send(sink, frame.message(self.query.flag("sha").unwrap_or(false), 0)).await?;
                 self.next(source).await
             };
             match shown.await {
-                Ok(Message::Text(text)) if text.contains("\"tap\"") => {
-                    control::execute(self, &text).await
-                }
+                Ok(Message::Text(text)) if text.contains("\"tap\"") => control::execute(self, &text).await,
                 Ok(_) => {}
                 Err(end) => return end,
             }
@@ -383,11 +318,8 @@ impl Peer<'_> {
                 Ok(message) => message,
                 Err(end) => return end,
             };
-            let said: Value = message
-                .to_text()
-                .ok()
-                .and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_default();
+            let said: Value =
+                message.to_text().ok().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
             let answer = match said["type"].as_str() {
                 Some("offer") => {
                     offered = true;
@@ -439,16 +371,13 @@ pub(super) fn padded(object: &str, field: &str, bytes: usize) -> String {
 }
 
 fn end_of(error: &Error) -> End {
-    let close = |code, reason: &str| End::Close {
-        code,
-        reason: reason.into(),
-    };
+    let close = |code, reason: &str| End::Close { code, reason: reason.into() };
     match error {
         Error::Capacity(_) => close(1009, "Message too big"),
         Error::Utf8(_) => close(1007, "Not UTF-8"),
-        Error::Protocol(
-            tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-        ) => End::Broken,
+        Error::Protocol(tokio_tungstenite::tungstenite::error::ProtocolError::ResetWithoutClosingHandshake) => {
+            End::Broken
+        }
         Error::Protocol(_) => close(1002, "Protocol error"),
         _ => End::Broken,
     }

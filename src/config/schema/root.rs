@@ -368,9 +368,7 @@ fn bounded_rate(rate: &Rate) -> Result<(), String> {
     if rate.count <= COUNT_MAX {
         return Ok(());
     }
-    Err(format!(
-        "the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"
-    ))
+    Err(format!("the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"))
 }
 
 fn log() -> Vec<Key<Config>> {
