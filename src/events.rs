@@ -9,11 +9,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdline_core::ids::PipeId;
+use holdline_core::pool::AdminState;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
-use crate::metrics::{EjectReason, InterruptReason, LossReason, OverflowLabel};
+use crate::backends::{BackendEvent, Removal};
+use crate::metrics::EjectReason;
 
 /// Events kept; older ones are forgotten.
 pub const EVENTS_MAX: usize = 10_000;
@@ -36,15 +38,18 @@ pub struct Event {
 #[serde(tag = "type")]
 #[expect(missing_docs, reason = "the fields mean what the names of the glossary mean")]
 pub enum Fact {
-    /// A backend came into a pool, or came back under the same id.
+    /// A backend came into a pool.
     #[serde(rename = "backend.registered")]
     BackendRegistered { pool: Arc<str>, backend: Arc<str>, url: String },
+    /// A backend came back under its id with something changed.
+    #[serde(rename = "backend.replaced")]
+    BackendReplaced { pool: Arc<str>, backend: Arc<str>, url: String },
     /// A backend left its pool.
     #[serde(rename = "backend.removed")]
     BackendRemoved { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
     /// A backend that carried pipes went away under them.
     #[serde(rename = "backend.lost")]
-    BackendLost { pool: Arc<str>, backend: Arc<str>, reason: InterruptReason },
+    BackendLost { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
     /// Health checks see the backend again.
     #[serde(rename = "backend.up")]
     BackendUp { pool: Arc<str>, backend: Arc<str> },
@@ -53,7 +58,7 @@ pub enum Fact {
     BackendDown { pool: Arc<str>, backend: Arc<str>, reason: String },
     /// A backend failed its pipes so often that it gets no new ones for a while.
     #[serde(rename = "backend.ejected")]
-    BackendEjected { pool: Arc<str>, backend: Arc<str>, reason: EjectReason, for_ms: u64 },
+    BackendEjected { pool: Arc<str>, backend: Arc<str>, reason: &'static str, for_ms: u64 },
     /// An ejected backend may take pipes again.
     #[serde(rename = "backend.readmitted")]
     BackendReadmitted { pool: Arc<str>, backend: Arc<str> },
@@ -69,9 +74,12 @@ pub enum Fact {
     /// A lease was not renewed in time.
     #[serde(rename = "backend.lease_expired")]
     LeaseExpired { pool: Arc<str>, backend: Arc<str> },
+    /// A lease was renewed after it had expired.
+    #[serde(rename = "backend.lease_revived")]
+    LeaseRevived { pool: Arc<str>, backend: Arc<str> },
     /// More than half of a pool's leases would expire at once: they are kept, since the fault is probably ours.
     #[serde(rename = "pool.self_preservation")]
-    SelfPreservation { pool: Arc<str>, expired: u64, backends: u64 },
+    SelfPreservation { pool: Arc<str>, late: usize, live: usize },
     /// A pipe's backend leg detached and the pipe looks for another.
     #[serde(rename = "pipe.interrupted")]
     PipeInterrupted {
@@ -81,7 +89,7 @@ pub enum Fact {
         pool: Arc<str>,
         backend: Arc<str>,
         attachment: u64,
-        reason: InterruptReason,
+        reason: &'static str,
     },
     /// A pipe has a backend again.
     #[serde(rename = "pipe.reattached")]
@@ -118,7 +126,7 @@ pub enum Fact {
         #[serde(serialize_with = "as_text")]
         pipe: PipeId,
         route: Arc<str>,
-        policy: OverflowLabel,
+        policy: &'static str,
     },
     /// Messages were given up, and this is where it is said.
     #[serde(rename = "pipe.messages_lost")]
@@ -128,7 +136,7 @@ pub enum Fact {
         route: Arc<str>,
         lane: &'static str,
         messages: u64,
-        reason: LossReason,
+        reason: &'static str,
     },
     /// The pipe was closed to free memory.
     #[serde(rename = "pipe.evicted")]
@@ -233,12 +241,58 @@ fn as_text<T: std::fmt::Display, S: Serializer>(value: &T, serializer: S) -> Res
     serializer.collect_str(value)
 }
 
+impl From<BackendEvent> for Fact {
+    fn from(event: BackendEvent) -> Self {
+        match event {
+            BackendEvent::Registered { pool, backend, url } => Self::BackendRegistered { pool, backend, url },
+            BackendEvent::Replaced { pool, backend, url } => Self::BackendReplaced { pool, backend, url },
+            BackendEvent::Removed { pool, backend, reason } => {
+                Self::BackendRemoved { pool, backend, reason: removal_name(reason) }
+            }
+            BackendEvent::Up { pool, backend } => Self::BackendUp { pool, backend },
+            BackendEvent::Down { pool, backend, reason } => Self::BackendDown { pool, backend, reason },
+            BackendEvent::Ejected { pool, backend, reason, lasts } => {
+                let for_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                Self::BackendEjected { pool, backend, reason: EjectReason::from(reason).as_str(), for_ms }
+            }
+            BackendEvent::Readmitted { pool, backend } => Self::BackendReadmitted { pool, backend },
+            BackendEvent::StateChanged { pool, backend, state } => {
+                Self::BackendStateChanged { pool, backend, state: state_name(state) }
+            }
+            BackendEvent::Draining { pool, backend, pipes } => {
+                Self::DrainStarted { pool, backend, pipes: u64::from(pipes) }
+            }
+            BackendEvent::Drained { pool, backend } => Self::Drained { pool, backend },
+            BackendEvent::LeaseExpired { pool, backend } => Self::LeaseExpired { pool, backend },
+            BackendEvent::LeaseRevived { pool, backend } => Self::LeaseRevived { pool, backend },
+            BackendEvent::SelfPreservation { pool, late, live } => Self::SelfPreservation { pool, late, live },
+        }
+    }
+}
+
+const fn removal_name(reason: Removal) -> &'static str {
+    match reason {
+        Removal::Deleted => "deleted",
+        Removal::LeaseExpired => "lease_expired",
+        Removal::Replaced => "replaced",
+        Removal::Unconfigured => "unconfigured",
+    }
+}
+
+const fn state_name(state: AdminState) -> &'static str {
+    match state {
+        AdminState::Ready => "ready",
+        AdminState::Drain => "drain",
+        AdminState::Maint => "maint",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn fact(n: u64) -> Fact {
-        Fact::SelfPreservation { pool: "default".into(), expired: n, backends: n }
+        Fact::PipeExpired { pipe: PipeId::from_bytes([0; 16]), route: "r".into(), pool: "p".into(), waited_ms: n }
     }
 
     #[test]
@@ -278,7 +332,7 @@ mod tests {
             pool: "default".into(),
             backend: "a".into(),
             attachment: 1,
-            reason: InterruptReason::Reset,
+            reason: "reset",
         });
         let json = serde_json::to_value(&*events.read_after(0, 1).unwrap()[0]).unwrap();
         assert_eq!(json["seq"], 1);

@@ -112,6 +112,8 @@ impl Config {
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
+            handover_timeout: self.reattach.handover_timeout,
+            close_timeout: self.server.close_timeout,
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),

@@ -3,7 +3,10 @@
 //! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
 //! label, so that no peer can grow the number of series.
 
+pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
+
+use crate::backends::EjectCause;
 
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
 macro_rules! label {
@@ -54,58 +57,6 @@ label! {
 }
 
 label! {
-    /// Where a pipe is in its life.
-    PipeState {
-        /// Both legs are attached.
-        Attached = "attached",
-        /// The backend leg is detached: the pipe looks for another backend.
-        Detached = "detached",
-        /// The client leg is detached: the pipe waits for its client.
-        ClientAway = "client_away",
-        /// One side has closed and the other is being told.
-        Closing = "closing",
-    }
-}
-
-label! {
-    /// Who ended a pipe.
-    Side {
-        /// The client closed, or broke the protocol.
-        Client = "client",
-        /// The backend closed with an ending code.
-        Backend = "backend",
-        /// An operator asked for it.
-        Operator = "operator",
-        /// Holdline gave up: grace, limits, memory, shutdown.
-        Holdline = "holdline",
-    }
-}
-
-label! {
-    /// Why a backend leg detached.
-    InterruptReason {
-        /// The connection was reset.
-        Reset = "reset",
-        /// The connection ended without a close frame.
-        Eof = "eof",
-        /// The backend closed with an interrupting code.
-        CloseFrame = "close_frame",
-        /// Nothing was heard for the heartbeat's timeout.
-        Timeout = "timeout",
-        /// The backend sent no first message in time.
-        Silent = "silent",
-        /// The backend broke RFC 6455.
-        ProtocolError = "protocol_error",
-        /// The backend said that the key is not its own.
-        WrongWorker = "wrong_worker",
-        /// The backend is drained or put to maintenance.
-        Drain = "drain",
-        /// An operator moved the pipe.
-        Admin = "admin",
-    }
-}
-
-label! {
     /// How the search for another backend ended.
     ReattachResult {
         /// A backend took the pipe.
@@ -118,24 +69,6 @@ label! {
         ClientGone = "client_gone",
         /// The pipe was closed by Holdline or an operator meanwhile.
         Closed = "closed",
-    }
-}
-
-label! {
-    /// Why messages were given up without anyone having had them.
-    LossReason {
-        /// `replay = "none"`: nothing is kept over an interruption.
-        Policy = "policy",
-        /// No backend came within the grace.
-        Expired = "expired",
-        /// The replay buffer was full.
-        Overflow = "overflow",
-        /// The pipe was closed to free memory.
-        Evicted = "evicted",
-        /// The receiver closed before it had them.
-        ReceiverClosed = "receiver_closed",
-        /// An operator or the end of the process closed the pipe.
-        Shutdown = "shutdown",
     }
 }
 
@@ -182,12 +115,22 @@ label! {
 label! {
     /// Why a backend was ejected.
     EjectReason {
-        /// Dials failed one after the other.
-        ConnectFailures = "connect_failures",
-        /// It kept dying soon after an attach.
-        Flapping = "flapping",
-        /// It kept answering 5xx.
-        Errors = "errors",
+        /// Dials failed in a row.
+        FailedDials = "failed_dials",
+        /// Attaches died young.
+        YoungDeaths = "young_deaths",
+        /// It answered dials with 5xx.
+        ServerErrors = "server_errors",
+    }
+}
+
+impl From<EjectCause> for EjectReason {
+    fn from(cause: EjectCause) -> Self {
+        match cause {
+            EjectCause::FailedDials => Self::FailedDials,
+            EjectCause::YoungDeaths => Self::YoungDeaths,
+            EjectCause::ServerErrors => Self::ServerErrors,
+        }
     }
 }
 
@@ -232,9 +175,11 @@ pub fn close_code(code: u16) -> &'static str {
         4903 => "4903",
         4904 => "4904",
         4905 => "4905",
-        3000..=3999 => "3xxx",
-        4000..=4999 => "4xxx",
-        _ => "other",
+        _ => match code / 1000 {
+            3 => "3xxx",
+            4 => "4xxx",
+            _ => "other",
+        },
     }
 }
 
@@ -267,11 +212,13 @@ pub fn status_code(status: u16) -> &'static str {
         502 => "502",
         503 => "503",
         504 => "504",
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500..=599 => "5xx",
-        _ => "other",
+        _ => match status / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            5 => "5xx",
+            _ => "other",
+        },
     }
 }

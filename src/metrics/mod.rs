@@ -14,12 +14,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use crate::backends::BackendEvent;
 
 pub use families::Families;
 pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, InterruptReason, ListenerLabel,
-    LossReason, OverflowLabel, PipeState, ReattachResult, Side,
+    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, ListenerLabel,
+    Loss, OverflowLabel, PipeState, ReattachResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
@@ -31,10 +33,6 @@ pub const NO_ROUTE: &str = "none";
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Bytes in replay buffers of the lane from client to backend, in the whole process.
-    pub replay_bytes_up: IntGauge,
-    /// Bytes in replay buffers of the lane from backend to client, in the whole process.
-    pub replay_bytes_down: IntGauge,
     handles: Mutex<Handles>,
     runtimes: Mutex<Vec<(&'static str, tokio::runtime::Handle)>>,
 }
@@ -71,14 +69,7 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::new(&registry);
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
-            replay_bytes_up: families.replay_buffer_bytes.with_label_values(&["up"]),
-            replay_bytes_down: families.replay_buffer_bytes.with_label_values(&["down"]),
-            handles: Mutex::default(),
-            runtimes: Mutex::default(),
-            families,
-            registry,
-        }
+        Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
     }
 
     /// The families themselves, for what is counted once per connection or less.
@@ -118,6 +109,25 @@ impl Metrics {
         let key: (Arc<str>, Arc<str>) = (pool.into(), backend.into());
         let made = handles.backends.entry(key);
         Arc::clone(made.or_insert_with(|| Arc::new(BackendMetrics::new(&self.families, pool, backend))))
+    }
+
+    /// Counts what a backend event says.
+    pub fn backend_event(&self, event: &BackendEvent) {
+        match event {
+            BackendEvent::Ejected { pool, reason, .. } => self.pool(pool).ejected((*reason).into()).inc(),
+            BackendEvent::LeaseExpired { pool, .. } => self.pool(pool).leases_expired.inc(),
+            BackendEvent::Registered { .. }
+            | BackendEvent::Replaced { .. }
+            | BackendEvent::Removed { .. }
+            | BackendEvent::Up { .. }
+            | BackendEvent::Down { .. }
+            | BackendEvent::Readmitted { .. }
+            | BackendEvent::StateChanged { .. }
+            | BackendEvent::Draining { .. }
+            | BackendEvent::Drained { .. }
+            | BackendEvent::LeaseRevived { .. }
+            | BackendEvent::SelfPreservation { .. } => {}
+        }
     }
 
     /// Sets the gauges of these backends and forgets the series of all others that no pipe holds any more.
@@ -214,8 +224,6 @@ impl Metrics {
         let counted = families.process_cpu_seconds_total.get();
         families.process_cpu_seconds_total.inc_by((usage.cpu_seconds - counted).max(0.0));
         families.memory_bytes.with_label_values(&["rss"]).set(gauge(usage.rss_bytes));
-        let replay = self.replay_bytes_up.get() + self.replay_bytes_down.get();
-        families.memory_bytes.with_label_values(&["replay"]).set(replay);
         self.refresh_runtimes();
     }
 

@@ -4,8 +4,8 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::Families;
 use super::labels::{
-    BackendStateLabel, ConnectResult, DropReason, EjectReason, InterruptReason, LossReason, OverflowLabel, PipeState,
-    ReattachResult, Side, close_code, status_code,
+    BackendStateLabel, ConnectResult, DropReason, EjectReason, EndedBy, Interruption, Loss, OverflowLabel, PipeState,
+    ReattachResult, close_code, status_code,
 };
 
 /// What a route counts; a pipe holds it for life.
@@ -40,7 +40,7 @@ pub struct LaneMetrics {
     pub in_doubt: IntCounter,
     /// Times the sender was not read for lack of room.
     pub read_paused: IntCounter,
-    lost: [IntCounter; LossReason::ALL.len()],
+    lost: [IntCounter; Loss::ALL.len()],
     dropped: [IntCounter; DropReason::ALL.len()],
 }
 
@@ -53,7 +53,7 @@ impl LaneMetrics {
             replayed: families.replayed_messages_total.with_label_values(&labels),
             in_doubt: families.in_doubt_messages_total.with_label_values(&labels),
             read_paused: families.read_paused_total.with_label_values(&labels),
-            lost: LossReason::ALL
+            lost: Loss::ALL
                 .map(|reason| families.lost_messages_total.with_label_values(&[route, lane, reason.as_str()])),
             dropped: DropReason::ALL
                 .map(|reason| families.dropped_messages_total.with_label_values(&[route, lane, reason.as_str()])),
@@ -62,7 +62,7 @@ impl LaneMetrics {
 
     /// The counter of messages given up for `reason`.
     #[must_use]
-    pub fn lost(&self, reason: LossReason) -> &IntCounter {
+    pub fn lost(&self, reason: Loss) -> &IntCounter {
         &self.lost[reason as usize]
     }
 
@@ -116,7 +116,7 @@ impl RouteMetrics {
     }
 
     /// Counts the end of a pipe: by whom, and with what code the client was told.
-    pub fn pipe_closed(&self, side: Side, code: u16) {
+    pub fn pipe_closed(&self, side: EndedBy, code: u16) {
         self.families.pipe_closes_total.with_label_values(&[&*self.name, side.as_str(), close_code(code)]).inc();
     }
 
@@ -189,7 +189,7 @@ pub struct PoolMetrics {
     pub connect_seconds: Histogram,
     /// Leases not renewed in time.
     pub leases_expired: IntCounter,
-    interruptions: [IntCounter; InterruptReason::ALL.len()],
+    interruptions: [IntCounter; Interruption::ALL.len()],
     reattach: [IntCounter; ReattachResult::ALL.len()],
     ejections: [IntCounter; EjectReason::ALL.len()],
 }
@@ -200,7 +200,7 @@ impl PoolMetrics {
             reattach_seconds: families.reattach_duration_seconds.with_label_values(&[name]),
             connect_seconds: families.backend_connect_duration_seconds.with_label_values(&[name]),
             leases_expired: families.leases_expired_total.with_label_values(&[name]),
-            interruptions: InterruptReason::ALL
+            interruptions: Interruption::ALL
                 .map(|reason| families.interruptions_total.with_label_values(&[name, reason.as_str()])),
             reattach: ReattachResult::ALL
                 .map(|result| families.reattach_total.with_label_values(&[name, result.as_str()])),
@@ -211,7 +211,7 @@ impl PoolMetrics {
 
     /// The counter of backend legs lost for `reason`.
     #[must_use]
-    pub fn interrupted(&self, reason: InterruptReason) -> &IntCounter {
+    pub fn interrupted(&self, reason: Interruption) -> &IntCounter {
         &self.interruptions[reason as usize]
     }
 

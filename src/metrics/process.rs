@@ -66,34 +66,41 @@ pub fn start_time_seconds() -> f64 {
     })
 }
 
-/// CPU use between two looks at it, in percent of one core.
+/// CPU use over a window of time, in percent of one core.
 #[derive(Debug)]
 pub struct CpuMeter {
     at: Instant,
     spent: Duration,
-    percent: f64,
+    percent: Option<f64>,
 }
 
-/// Looks closer together than this are answered with the last figure, which would be noise otherwise.
-const CPU_WINDOW_MIN: Duration = Duration::from_millis(250);
+/// A window shorter than this says nothing: the clocks are too coarse for it.
+const CPU_WINDOW_MIN: Duration = Duration::from_millis(100);
 
 impl Default for CpuMeter {
     fn default() -> Self {
-        Self { at: Instant::now(), spent: cpu_time(), percent: 0.0 }
+        Self { at: Instant::now(), spent: cpu_time(), percent: None }
     }
 }
 
 impl CpuMeter {
-    /// The use since the last look that was at least [`CPU_WINDOW_MIN`] ago.
-    pub fn percent(&mut self) -> f64 {
-        let window = self.at.elapsed();
-        if window >= CPU_WINDOW_MIN {
-            let spent = cpu_time();
-            self.percent = (spent.saturating_sub(self.spent)).as_secs_f64() / window.as_secs_f64() * 100.0;
-            self.at = Instant::now();
-            self.spent = spent;
+    /// Ends the window and begins the next; call it every few seconds.
+    pub fn sample(&mut self) {
+        if let Some(percent) = self.since_last() {
+            *self = Self { percent: Some(percent), ..Self::default() };
         }
-        self.percent
+    }
+
+    /// The use in the last whole window; in the running one while there is no other.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        self.percent.or_else(|| self.since_last()).unwrap_or(0.0)
+    }
+
+    fn since_last(&self) -> Option<f64> {
+        let window = self.at.elapsed();
+        let spent = cpu_time().saturating_sub(self.spent);
+        (window >= CPU_WINDOW_MIN).then(|| spent.as_secs_f64() / window.as_secs_f64() * 100.0)
     }
 }
 

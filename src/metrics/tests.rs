@@ -50,7 +50,7 @@ fn the_series_of_a_backend_go_when_it_is_gone_and_no_pipe_holds_it() {
 fn the_series_of_a_route_and_a_pool_go_with_the_configuration() {
     let metrics = Metrics::new();
     let route = metrics.route("old");
-    route.pipe_closed(Side::Client, 1000);
+    route.pipe_closed(EndedBy::Client, 1000);
     metrics.pool("old").connect_seconds.observe(0.1);
     drop(metrics.route("new"));
     metrics.sync_config(&["new"], &[]);

@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::LaneName;
-use holdline_core::pipe::{EndedBy, Fact, Interruption, Loss, PipeState, PipeView};
+use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 
 use super::Shared;
 use crate::events::Fact as Event;
-use crate::metrics::labels::{
-    DropReason, InterruptReason, LossReason, OverflowLabel, PipeState as StateLabel, ReattachResult, Side,
-};
+use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
 
@@ -43,7 +41,7 @@ impl Reporter {
             shared: shared.clone(),
             entry: entry.clone(),
             pool: shared.metrics.pool(&entry.route.pool),
-            gauge: route.open_pipe(StateLabel::Attached),
+            gauge: route.open_pipe(PipeState::Attached),
             route,
             booked: None,
             opened: Instant::now(),
@@ -58,14 +56,10 @@ impl Reporter {
             return;
         }
         let before = self.booked.replace(view);
-        book_lane(&self.route.up, before.map(|view| view.up), &view.up, &self.shared.metrics.replay_bytes_up);
-        book_lane(&self.route.down, before.map(|view| view.down), &view.down, &self.shared.metrics.replay_bytes_down);
+        book_lane(&self.route.up, before.map(|view| view.up), &view.up);
+        book_lane(&self.route.down, before.map(|view| view.down), &view.down);
         if before.is_none_or(|before| before.state != view.state) {
-            self.gauge.set(match view.state {
-                PipeState::Attached | PipeState::Leaving => StateLabel::Attached,
-                PipeState::Detached => StateLabel::Detached,
-                PipeState::Closing => StateLabel::Closing,
-            });
+            self.gauge.set(view.state);
         }
         self.entry.publish(&view, fixed_bytes);
     }
@@ -74,19 +68,18 @@ impl Reporter {
     pub fn say(&mut self, fact: Fact, backend: Option<&Arc<str>>) {
         match fact {
             Fact::Interrupted { attachment, reason, in_doubt, .. } => {
-                let label = interruption(reason);
                 self.searching = true;
-                self.pool.interrupted(label).inc();
+                self.pool.interrupted(reason).inc();
                 self.route.up.in_doubt.inc_by(in_doubt);
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
-                tracing::info!(pipe = %self.entry.id, %backend, reason = label.as_str(), in_doubt, "pipe.interrupted");
+                tracing::info!(pipe = %self.entry.id, %backend, reason = reason.as_str(), in_doubt, "pipe.interrupted");
                 self.event(|entry| Event::PipeInterrupted {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
                     pool: entry.route.pool.as_str().into(),
                     backend,
                     attachment: attachment.0,
-                    reason: label,
+                    reason: reason.as_str(),
                 });
             }
             Fact::Reattached { attachment, outage, again, .. } => {
@@ -118,7 +111,7 @@ impl Reporter {
                 self.event(|entry| Event::ReplayOverflow {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
-                    policy,
+                    policy: policy.as_str(),
                 });
             }
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
@@ -142,19 +135,13 @@ impl Reporter {
     }
 
     fn lost(&mut self, lane: LaneName, reason: Loss, messages: u64) {
-        let label = match reason {
-            Loss::Policy => LossReason::Policy,
-            Loss::Closed | Loss::PeerGone => LossReason::ReceiverClosed,
-            Loss::Grace => LossReason::Expired,
-            Loss::Overflow => LossReason::Overflow,
-        };
-        self.lane(lane).lost(label).inc_by(messages);
+        self.lane(lane).lost(reason).inc_by(messages);
         self.event(|entry| Event::MessagesLost {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             lane: lane.as_str(),
             messages,
-            reason: label,
+            reason: reason.as_str(),
         });
     }
 
@@ -165,26 +152,20 @@ impl Reporter {
 
     fn close(&self) {
         let (by, code, reason) = self.ending();
-        let side = match by {
-            EndedBy::Client => Side::Client,
-            EndedBy::Backend => Side::Backend,
-            EndedBy::Operator => Side::Operator,
-            EndedBy::Holdline => Side::Holdline,
-        };
         let lived = self.opened.elapsed();
-        self.route.pipe_closed(side, code);
+        self.route.pipe_closed(by, code);
         self.route.pipe_seconds.observe(lived.as_secs_f64());
         if self.searching {
-            let result = match side {
-                Side::Client => ReattachResult::ClientGone,
-                Side::Backend | Side::Operator => ReattachResult::Closed,
-                Side::Holdline if code == 1008 => ReattachResult::Refused,
-                Side::Holdline => ReattachResult::Expired,
+            let result = match by {
+                EndedBy::Client => ReattachResult::ClientGone,
+                EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
+                EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
+                EndedBy::Holdline => ReattachResult::Expired,
             };
             self.pool.reattach(result).inc();
         }
         let view = self.booked;
-        let lane = |lane: fn(&PipeView) -> holdline_core::pipe::LaneView| view.as_ref().map(lane);
+        let lane = |lane: fn(&PipeView) -> LaneView| view.as_ref().map(lane);
         let (up, down) = (lane(|view| view.up), lane(|view| view.down));
         tracing::info!(
             pipe = %self.entry.id,
@@ -207,41 +188,14 @@ impl Reporter {
 impl Drop for Reporter {
     fn drop(&mut self) {
         self.close();
-        if let Some(view) = self.booked {
-            self.shared.metrics.replay_bytes_up.sub(view.up.buffered_bytes as i64);
-            self.shared.metrics.replay_bytes_down.sub(view.down.buffered_bytes as i64);
-        }
     }
 }
 
-fn book_lane(
-    lane: &LaneMetrics,
-    before: Option<holdline_core::pipe::LaneView>,
-    now: &holdline_core::pipe::LaneView,
-    held: &prometheus::IntGauge,
-) {
-    let (accepted, bytes, buffered) =
-        before.map_or((0, 0, 0), |view| (view.accepted.0, view.payload_bytes, view.buffered_bytes));
+fn book_lane(lane: &LaneMetrics, before: Option<LaneView>, now: &LaneView) {
+    let (accepted, bytes) = before.map_or((0, 0), |view| (view.accepted.0, view.payload_bytes));
     if now.accepted.0 > accepted {
         lane.messages.inc_by(now.accepted.0 - accepted);
         lane.bytes.inc_by(now.payload_bytes - bytes);
-    }
-    if now.buffered_bytes != buffered {
-        held.add(now.buffered_bytes as i64 - buffered as i64);
-    }
-}
-
-const fn interruption(reason: Interruption) -> InterruptReason {
-    match reason {
-        Interruption::Eof => InterruptReason::Eof,
-        Interruption::Reset => InterruptReason::Reset,
-        Interruption::Heartbeat => InterruptReason::Timeout,
-        Interruption::Close => InterruptReason::CloseFrame,
-        Interruption::WrongWorker => InterruptReason::WrongWorker,
-        Interruption::Protocol => InterruptReason::ProtocolError,
-        Interruption::Silent => InterruptReason::Silent,
-        Interruption::Drain => InterruptReason::Drain,
-        Interruption::Admin => InterruptReason::Admin,
     }
 }
 

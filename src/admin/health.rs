@@ -1,0 +1,122 @@
+//! `/health`, `/health/live`, `/health/ready`: whether the process lives, and whether it should get new clients.
+//!
+//! Live is 200 as long as it answers at all. Ready is 503 while starting, draining or stopping, when memory is short,
+//! and when no pool has an eligible backend; it is `degraded`, still 200, when only some pools have none. `/health` is
+//! the same answer under the name that people try first.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use super::Admin;
+use crate::metrics::process::Usage;
+use crate::phase::Phase;
+
+/// Resident memory, in percent of the limit, from which on no new pipes are wanted.
+pub const MEMORY_HIGH_PERCENT: f64 = 80.0;
+
+const MIB: f64 = 1024.0 * 1024.0;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Health {
+    status: Status,
+    phase: Phase,
+    version: &'static str,
+    uptime_s: f64,
+    memory: Memory,
+    /// Of one core, over the last few seconds.
+    cpu_percent: f64,
+    pipes: usize,
+    backends: BackendCounts,
+    /// Why it is not simply `ok`.
+    reasons: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Degraded,
+    Unavailable,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    rss_mb: f64,
+    limit_mb: f64,
+    percent: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct BackendCounts {
+    total: usize,
+    eligible: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Live {
+    status: &'static str,
+}
+
+pub(super) async fn live() -> Json<Live> {
+    Json(Live { status: "ok" })
+}
+
+/// The same answer at `/health` and `/health/ready`.
+pub(super) async fn health(State(admin): State<Arc<Admin>>) -> (StatusCode, Json<Health>) {
+    let health = look(&admin);
+    let status = match health.status {
+        Status::Ok | Status::Degraded => StatusCode::OK,
+        Status::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(health))
+}
+
+fn look(admin: &Admin) -> Health {
+    let pools = admin.backends.pools();
+    let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
+    let memory = memory(Usage::read().rss_bytes, admin.memory_limit_bytes());
+    let phase = admin.phase.get();
+    let mut reasons = Vec::new();
+    if phase != Phase::Serving {
+        reasons.push(phase.as_str().to_owned());
+    }
+    if memory.percent >= MEMORY_HIGH_PERCENT {
+        reasons.push("memory is short".to_owned());
+    }
+    if eligible == 0 {
+        reasons.push("no eligible backend".to_owned());
+    }
+    let mut status = if reasons.is_empty() { Status::Ok } else { Status::Unavailable };
+    for pool in pools.iter().filter(|pool| pool.eligible == 0 && eligible > 0) {
+        reasons.push(format!("no eligible backend in pool {}", pool.name));
+        if status == Status::Ok {
+            status = Status::Degraded;
+        }
+    }
+    Health {
+        status,
+        phase,
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: tenths(admin.started.elapsed().as_secs_f64()),
+        memory,
+        cpu_percent: tenths(admin.cpu_percent()),
+        pipes: admin.pipes.len(),
+        backends: BackendCounts { total, eligible },
+        reasons,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people, rounded anyway")]
+fn memory(rss_bytes: u64, limit_bytes: u64) -> Memory {
+    let (rss, limit) = (rss_bytes as f64, limit_bytes as f64);
+    let percent = if limit_bytes == 0 { 0.0 } else { rss / limit * 100.0 };
+    Memory { rss_mb: tenths(rss / MIB), limit_mb: tenths(limit / MIB), percent: tenths(percent) }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}

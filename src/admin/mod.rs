@@ -1,0 +1,163 @@
+//! The admin API: who may ask what, and what it answers. It runs on the control runtime and never on a data thread.
+//!
+//! | method and path | access | does |
+//! |---|---|---|
+//! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | [`health`] |
+//! | `GET /metrics` | open | Prometheus text |
+//! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
+//! | `POST /v1/backends` | worker | registers a URL, the id is made up |
+//! | `PUT /v1/backends/{id}` | worker | registers or replaces |
+//! | `PUT /v1/backends/{id}/lease` | worker | renews |
+//! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
+//! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
+//! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
+//! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
+//! | `GET /v1/events` | viewer | [`events`]: page, long poll, stream |
+//! | `GET /v1/stats`, `GET /stats` | viewer | [`stats`] |
+//! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | [`system`] |
+//! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | [`system`] |
+//!
+//! Every request passes [`gate`]. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
+//! that is not in the table of `endpoints` does not exist, so none can be reached that has no access rule.
+
+pub mod auth;
+mod backends;
+mod body;
+mod duration;
+mod endpoints;
+mod events;
+mod gate;
+mod health;
+pub mod list;
+pub mod listen;
+mod pipes;
+pub mod problem;
+mod stats;
+mod system;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::Router;
+use jiff::Timestamp;
+
+use crate::backends::Backends;
+use crate::config::Config;
+use crate::events::Events;
+use crate::log::LogHandle;
+use crate::metrics::Metrics;
+use crate::metrics::process::{self, CpuMeter};
+use crate::phase::PhaseCell;
+use crate::pipes::Pipes;
+
+use auth::{Tokens, TokensError};
+use endpoints::AccessRules;
+
+/// From where the listener can be reached, which decides what guards it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Locality {
+    /// TCP on a loopback address: by any process and any browser page of this machine.
+    Loopback,
+    /// A socket file: by whom its permissions allow.
+    Unix,
+    /// Any other address.
+    Network,
+}
+
+/// The parts of the process that the admin API shows and steers.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// What happened.
+    pub events: Arc<Events>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The registry of backends.
+    pub backends: Backends,
+    /// The live pipes.
+    pub pipes: Arc<Pipes>,
+    /// Where the process is in its life.
+    pub phase: Arc<PhaseCell>,
+    /// The level of the log.
+    pub log: Arc<LogHandle>,
+}
+
+/// The admin API of one process.
+#[derive(Debug)]
+pub struct Admin {
+    config: Arc<ArcSwap<Config>>,
+    events: Arc<Events>,
+    metrics: Arc<Metrics>,
+    backends: Backends,
+    pipes: Arc<Pipes>,
+    phase: Arc<PhaseCell>,
+    log: Arc<LogHandle>,
+    tokens: ArcSwapOption<Tokens>,
+    locality: Locality,
+    access: AccessRules,
+    started: Instant,
+    started_at: Timestamp,
+    cpu: Mutex<CpuMeter>,
+}
+
+impl Admin {
+    /// The API over `parts`; reads the tokens file that the configuration names.
+    ///
+    /// # Errors
+    /// [`TokensError`] if that file can't be used.
+    pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
+        let Parts { config, events, metrics, backends, pipes, phase, log } = parts;
+        let admin = Self {
+            tokens: ArcSwapOption::empty(),
+            locality,
+            access: endpoints::access_rules(),
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            cpu: Mutex::default(),
+            config,
+            events,
+            metrics,
+            backends,
+            pipes,
+            phase,
+            log,
+        };
+        admin.reload_tokens()?;
+        Ok(Arc::new(admin))
+    }
+
+    /// Reads the tokens file again; on an error the old tokens stay.
+    ///
+    /// # Errors
+    /// [`TokensError`] if the file can't be used.
+    pub fn reload_tokens(&self) -> Result<(), TokensError> {
+        let tokens = self.config.load().admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+        self.tokens.store(tokens.map(Arc::new));
+        Ok(())
+    }
+
+    /// The routes, guarded.
+    pub fn router(self: &Arc<Self>) -> Router {
+        endpoints::router(self)
+    }
+
+    fn memory_limit_bytes(&self) -> u64 {
+        match self.config.load().memory.process_max {
+            0 => process::memory_limit_bytes(),
+            limit => limit as u64,
+        }
+    }
+
+    fn cpu_percent(&self) -> f64 {
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner).percent()
+    }
+
+    fn sample_cpu(&self) {
+        self.cpu.lock().unwrap_or_else(PoisonError::into_inner).sample();
+    }
+}
+
+#[cfg(test)]
+mod tests;

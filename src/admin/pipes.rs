@@ -1,0 +1,193 @@
+//! `/v1/pipes`: the live conversations, read, moved and closed one at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
+use holdline_core::ids::PipeId;
+use holdline_core::pipe::{EndedBy, PipeState};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Admin;
+use super::body::{Body, Id, Query};
+use super::list::{self, List};
+use super::problem::{Kind, Problem};
+use super::system::Nothing;
+use crate::events::Fact;
+use crate::pipes::{Command, LaneNumbers, PipeEntry};
+
+/// A pipe as the API shows it.
+#[derive(Debug, Serialize)]
+pub(super) struct PipeBody {
+    id: String,
+    state: &'static str,
+    route: String,
+    key: Option<String>,
+    client: String,
+    backend: Option<Arc<str>>,
+    attachment: u64,
+    generation: u64,
+    opened_at: String,
+    interruptions: u64,
+    up: LaneBody,
+    down: LaneBody,
+    memory_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LaneBody {
+    accepted: u64,
+    sent: u64,
+    confirmed: u64,
+    level: &'static str,
+    buffered_bytes: u64,
+    in_doubt: u64,
+    lost: u64,
+    dropped: u64,
+}
+
+impl From<&LaneNumbers> for LaneBody {
+    fn from(lane: &LaneNumbers) -> Self {
+        Self {
+            accepted: lane.accepted.load(Relaxed),
+            sent: lane.sent.load(Relaxed),
+            confirmed: lane.confirmed.load(Relaxed),
+            level: lane.level(),
+            buffered_bytes: lane.buffered_bytes.load(Relaxed),
+            in_doubt: lane.in_doubt.load(Relaxed),
+            lost: lane.lost.load(Relaxed),
+            dropped: lane.dropped.load(Relaxed),
+        }
+    }
+}
+
+impl From<&PipeEntry> for PipeBody {
+    fn from(pipe: &PipeEntry) -> Self {
+        Self {
+            id: pipe.id.to_string(),
+            state: pipe.state().as_str(),
+            route: pipe.route.name.clone(),
+            key: pipe.key.clone(),
+            client: pipe.client.clone(),
+            backend: pipe.backend().map(|(_, id)| id),
+            attachment: pipe.attachment.load(Relaxed),
+            // Clients can't come back to a pipe yet, so the first attach is the only one.
+            generation: 1,
+            opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
+            interruptions: pipe.interruptions.load(Relaxed),
+            up: LaneBody::from(&pipe.up),
+            down: LaneBody::from(&pipe.down),
+            memory_bytes: pipe.memory_bytes.load(Relaxed),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ask {
+    route: Option<String>,
+    pool: Option<String>,
+    backend: Option<String>,
+    key: Option<String>,
+    state: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+impl Ask {
+    fn selects(&self, pipe: &PipeEntry, state: Option<PipeState>) -> bool {
+        let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let backend = |wanted: &str| pipe.backend().is_some_and(|(_, id)| *id == *wanted);
+        same(&self.route, &pipe.route.name)
+            && same(&self.pool, &pipe.route.pool)
+            && self.key.as_deref().is_none_or(|wanted| pipe.key.as_deref() == Some(wanted))
+            && state.is_none_or(|wanted| pipe.state() == wanted)
+            && self.backend.as_deref().is_none_or(backend)
+    }
+}
+
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(ask): Query<Ask>,
+) -> Result<Json<List<PipeBody>>, Problem> {
+    let limit = list::limit(ask.limit)?;
+    let state = ask.state.as_deref().map(parse_state).transpose()?;
+    let cursor = ask.cursor.as_deref().map(parse_cursor).transpose()?;
+    let rest = admin.pipes.list().into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
+    let mut found: Vec<_> = rest.filter(|pipe| ask.selects(pipe, state)).take(limit + 1).collect();
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next_cursor = found.last().filter(|_| more).map(|pipe| pipe.id.to_string());
+    Ok(Json(List { items: found.iter().map(|pipe| PipeBody::from(&**pipe)).collect(), next_cursor }))
+}
+
+fn parse_state(name: &str) -> Result<PipeState, Problem> {
+    let names = PipeState::ALL.map(PipeState::as_str).join(", ");
+    let found = PipeState::ALL.into_iter().find(|state| state.as_str() == name);
+    found.ok_or_else(|| Problem::invalid("/query/state", format!("must be one of {names}")))
+}
+
+fn parse_cursor(text: &str) -> Result<PipeId, Problem> {
+    PipeId::parse(text).ok_or_else(|| Problem::invalid("/query/cursor", "must be a next_cursor of this list"))
+}
+
+fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
+    PipeId::parse(id).and_then(|id| admin.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
+}
+
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Json<PipeBody>, Problem> {
+    Ok(Json(PipeBody::from(&*find(&admin, &id)?)))
+}
+
+pub(super) async fn reattach(
+    State(admin): State<Arc<Admin>>,
+    Id(id): Id,
+    _: Body<Nothing>,
+) -> Result<(StatusCode, Json<PipeBody>), Problem> {
+    let pipe = find(&admin, &id)?;
+    order(&pipe, Command::Reattach)?;
+    Ok((StatusCode::ACCEPTED, Json(PipeBody::from(&*pipe))))
+}
+
+/// With which words a client is closed.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Words {
+    #[serde(default = "normal")]
+    code: u16,
+    #[serde(default)]
+    reason: String,
+}
+
+const fn normal() -> u16 {
+    1000
+}
+
+pub(super) async fn close(
+    State(admin): State<Arc<Admin>>,
+    Id(id): Id,
+    Query(words): Query<Words>,
+) -> Result<StatusCode, Problem> {
+    if !is_sendable(words.code) {
+        return Err(Problem::invalid("/query/code", "must be 1000, 1001, 1003, 1007 to 1014 or 3000 to 4999"));
+    }
+    if words.reason.len() > REASON_BYTES_MAX {
+        return Err(Problem::invalid("/query/reason", format!("must not exceed {REASON_BYTES_MAX} bytes")));
+    }
+    let pipe = find(&admin, &id)?;
+    order(&pipe, Command::Close(EndedBy::Operator, CloseFrame::new(words.code, &words.reason)))?;
+    let route = pipe.route.name.as_str().into();
+    admin.events.push(Fact::PipeClosedByOperator { pipe: pipe.id, route, code: words.code });
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn order(pipe: &PipeEntry, command: Command) -> Result<(), Problem> {
+    if pipe.order(command) {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Conflict, "as many orders as may wait for this pipe wait already"))
+}

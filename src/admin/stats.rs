@@ -1,0 +1,229 @@
+//! `/metrics` and `/stats`: the same numbers, once for Prometheus and once for people and scripts.
+//!
+//! Neither counts by itself. What the registries know (pipes, backends, limits) is put into the gauges right before
+//! they are read, so that both answers agree with each other and with the lists of the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use holdline_core::health::Health;
+use holdline_core::lease::LeaseState;
+use holdline_core::pool::AdminState;
+use serde::Serialize;
+
+use super::Admin;
+use crate::backends::BackendView;
+use crate::metrics::process::Usage;
+use crate::metrics::{
+    BackendFacts, BackendStateLabel, LaneMetrics, PipeState, PoolMetrics, ReattachResult, RouteMetrics,
+};
+use crate::pipes::PipeEntry;
+
+/// Route keys listed in `connections.by_key`; those with the most pipes win.
+const KEYS_MAX: usize = 1000;
+
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    refresh(&admin, &admin.pipes.list());
+    let text = admin.metrics.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Puts what the registries know into the gauges.
+fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
+    let families = admin.metrics.families();
+    let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    let sum = |of: fn(&PipeEntry) -> u64| gauge(pipes.iter().map(|pipe| of(pipe)).sum());
+    let up = sum(|pipe| pipe.up.buffered_bytes.load(Relaxed));
+    let down = sum(|pipe| pipe.down.buffered_bytes.load(Relaxed));
+    families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
+    families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
+    families.replay_buffer_limit_bytes.set(gauge(admin.pipes.held_bytes_max()));
+    families.memory_bytes.with_label_values(&["replay"]).set(up + down);
+    families.memory_bytes.with_label_values(&["pipes"]).set(sum(memory_bytes));
+    families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
+    let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
+    admin.metrics.sync_backends(&backends);
+    let config = admin.config.load();
+    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    admin.metrics.sync_config(&routes, &pools);
+}
+
+fn memory_bytes(pipe: &PipeEntry) -> u64 {
+    pipe.memory_bytes.load(Relaxed)
+}
+
+fn facts(view: &BackendView) -> BackendFacts {
+    let mut states = vec![match view.admin {
+        AdminState::Ready => BackendStateLabel::Ready,
+        AdminState::Drain => BackendStateLabel::Drain,
+        AdminState::Maint => BackendStateLabel::Maint,
+    }];
+    if view.health == Health::Ejected {
+        states.push(BackendStateLabel::Ejected);
+    }
+    if view.lease == LeaseState::Expired {
+        states.push(BackendStateLabel::Expired);
+    }
+    BackendFacts {
+        pool: Arc::clone(&view.spec.pool),
+        backend: Arc::clone(&view.id),
+        up: view.health == Health::Up,
+        states,
+        pipes: u64::from(view.pipes),
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Stats {
+    total_sessions: usize,
+    connections: Connections,
+    pipes: BTreeMap<&'static str, i64>,
+    rate_limits: RateLimits,
+    memory: Memory,
+    services: Vec<Service>,
+    counters: Counters,
+}
+
+#[derive(Debug, Serialize)]
+struct Connections {
+    public: i64,
+    admin: i64,
+    by_route: BTreeMap<Arc<str>, i64>,
+    by_key: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct RateLimits {
+    buckets: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Memory {
+    total_bytes: u64,
+    per_pipe_average_bytes: u64,
+    replay_bytes: i64,
+    rss_bytes: u64,
+    limit_bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Service {
+    backend: Arc<str>,
+    pool: Arc<str>,
+    eligible: bool,
+    clients: u32,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Counters {
+    pipes_total: u64,
+    interruptions_total: u64,
+    reattached_total: u64,
+    connect_failures_total: u64,
+    up: Lane,
+    down: Lane,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct Lane {
+    messages_total: u64,
+    message_bytes_total: u64,
+    replayed_messages_total: u64,
+    in_doubt_messages_total: u64,
+    lost_messages_total: u64,
+    dropped_messages_total: u64,
+    read_paused_total: u64,
+}
+
+impl Lane {
+    fn add(&mut self, lane: &LaneMetrics) {
+        self.messages_total += lane.messages.get();
+        self.message_bytes_total += lane.bytes.get();
+        self.replayed_messages_total += lane.replayed.get();
+        self.in_doubt_messages_total += lane.in_doubt.get();
+        self.lost_messages_total += lane.lost_total();
+        self.dropped_messages_total += lane.dropped_total();
+        self.read_paused_total += lane.read_paused.get();
+    }
+}
+
+pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
+    let pipes = admin.pipes.list();
+    refresh(&admin, &pipes);
+    let routes = admin.metrics.routes();
+    let families = admin.metrics.families();
+    let backends = admin.backends.list();
+    let replay_bytes = families.memory_bytes.with_label_values(&["replay"]).get();
+    Json(Stats {
+        total_sessions: pipes.len(),
+        connections: Connections {
+            public: families.connections.with_label_values(&["public"]).get(),
+            admin: families.connections.with_label_values(&["admin"]).get(),
+            by_route: routes.iter().map(|(name, route)| (Arc::clone(name), live(route))).collect(),
+            by_key: by_key(&pipes),
+        },
+        pipes: PipeState::ALL
+            .map(|state| (state.as_str(), routes.iter().map(|(_, route)| route.pipes(state)).sum()))
+            .into(),
+        // Nothing limits rates yet, so there are no buckets.
+        rate_limits: RateLimits { buckets: 0 },
+        memory: memory(&admin, &pipes, replay_bytes),
+        counters: counters(&admin, &routes, &backends),
+        services: backends.into_iter().map(service).collect(),
+    })
+}
+
+fn live(route: &RouteMetrics) -> i64 {
+    PipeState::ALL.map(|state| route.pipes(state)).iter().sum()
+}
+
+fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for key in pipes.iter().filter_map(|pipe| pipe.key.as_deref()) {
+        *counts.entry(key).or_default() += 1;
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    counts.into_iter().take(KEYS_MAX).map(|(key, count)| (key.to_owned(), count)).collect()
+}
+
+fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>], replay_bytes: i64) -> Memory {
+    let total_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
+    Memory {
+        total_bytes,
+        per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
+        replay_bytes,
+        rss_bytes: Usage::read().rss_bytes,
+        limit_bytes: admin.memory_limit_bytes(),
+    }
+}
+
+fn service(view: BackendView) -> Service {
+    Service { backend: view.id, pool: view.spec.pool, eligible: view.eligible, clients: view.pipes }
+}
+
+type Named<T> = (Arc<str>, Arc<T>);
+
+fn counters(admin: &Admin, routes: &[Named<RouteMetrics>], backends: &[BackendView]) -> Counters {
+    let mut counters = Counters::default();
+    for (_, route) in routes {
+        counters.pipes_total += route.pipes_total.get();
+        counters.up.add(&route.up);
+        counters.down.add(&route.down);
+    }
+    let pools: Vec<Named<PoolMetrics>> = admin.metrics.pools();
+    for (_, pool) in &pools {
+        counters.interruptions_total += pool.interruptions_total();
+        counters.reattached_total += pool.reattach(ReattachResult::Attached).get();
+    }
+    for view in backends {
+        counters.connect_failures_total += admin.metrics.backend(&view.spec.pool, &view.id).connect_failures();
+    }
+    counters
+}

@@ -1,0 +1,165 @@
+//! The admin API as its callers see it: through the router, without a socket.
+
+mod backends;
+mod guards;
+mod reading;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use axum::response::Response;
+use holdline_core::health::HealthSettings;
+use holdline_core::ids::PipeId;
+use holdline_core::settings::{Balance, PipeSettings};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use super::{Admin, Locality, Parts};
+use crate::backends::{Backends, Networks, PoolSpec, ProbeSettings, Setup};
+use crate::config::{Config, LogLevel};
+use crate::events::{Events, Fact};
+use crate::log::LogHandle;
+use crate::metrics::Metrics;
+use crate::phase::PhaseCell;
+use crate::pipes::{PipeFacts, Pipes, Registration};
+use crate::routes::{RouteSpec, RouteTable};
+
+struct Fixture {
+    admin: Arc<Admin>,
+    _tokens: Option<tempfile::NamedTempFile>,
+}
+
+struct Answer {
+    status: StatusCode,
+    response: axum::http::response::Parts,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.response.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The slug of the problem that this must be.
+    #[track_caller]
+    fn problem(&self) -> String {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
+        let body = self.json();
+        assert_eq!(body["status"], self.status.as_u16());
+        assert_eq!(body["request_id"], self.header("x-request-id"));
+        assert!(body["title"].is_string() && body["detail"].is_string());
+        body["type"].as_str().unwrap().strip_prefix("urn:holdline:problem:").unwrap().to_owned()
+    }
+}
+
+fn digest(token: &str) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(token.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Fixture {
+    fn open() -> Self {
+        Self::new(Locality::Loopback, false)
+    }
+
+    fn with_tokens() -> Self {
+        Self::new(Locality::Network, true)
+    }
+
+    fn new(locality: Locality, tokens: bool) -> Self {
+        let mut config = Config::default();
+        let file = tokens.then(|| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            let lines = [("viewer", "see"), ("worker", "work"), ("operator", "rule")]
+                .map(|(role, token)| format!("{role} {} {role}-1\n", digest(token)));
+            std::fs::write(file.path(), lines.concat()).unwrap();
+            config.admin.tokens_file = Some(file.path().to_owned());
+            file
+        });
+        let events = Arc::new(Events::new());
+        let metrics = Arc::new(Metrics::new());
+        let phase = Arc::new(PhaseCell::default());
+        phase.started();
+        let (told, counted) = (Arc::clone(&events), Arc::clone(&metrics));
+        let on_event = move |event| {
+            counted.backend_event(&event);
+            told.push(Fact::from(event));
+        };
+        let parts = Parts {
+            config: Arc::new(ArcSwap::from_pointee(config)),
+            backends: Backends::new(&setup(), on_event, |_, _| {}),
+            pipes: Arc::new(Pipes::new(1 << 20)),
+            log: Arc::new(LogHandle::detached(LogLevel::Info)),
+            events,
+            metrics,
+            phase,
+        };
+        Self { admin: Admin::new(parts, locality).unwrap(), _tokens: file }
+    }
+
+    fn pipe(&self, n: u8, key: &str) -> Registration {
+        let spec = RouteSpec {
+            name: "screens".into(),
+            path: "/{*path}".into(),
+            hosts: Vec::new(),
+            pool: "default".into(),
+            key: None,
+            backend_path: None,
+            origins: Vec::new(),
+            websocket_only: false,
+            settings: PipeSettings::default(),
+        };
+        let table = RouteTable::compile(vec![spec]).unwrap();
+        let route = Arc::clone(table.iter().next().unwrap());
+        let facts = PipeFacts {
+            id: PipeId::from_bytes([n; 16]),
+            route,
+            key: Some(key.to_owned()),
+            client: "127.0.0.1:5000".to_owned(),
+        };
+        self.admin.pipes.open(facts)
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response: Response = self.admin.router().oneshot(request).await.unwrap();
+        let (response, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        Answer { status: response.status, response, text: String::from_utf8(bytes.into()).unwrap() }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(request(Method::GET, path, None).body(Body::empty()).unwrap()).await
+    }
+
+    async fn json(&self, method: Method, path: &str, body: Value) -> Answer {
+        let request = request(method, path, None).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(body.to_string().into()).unwrap()).await
+    }
+}
+
+fn request(method: Method, path: &str, token: Option<&str>) -> axum::http::request::Builder {
+    let request = Request::builder().method(method).uri(path).header(header::HOST, "127.0.0.1:9000");
+    match token {
+        Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
+        None => request,
+    }
+}
+
+fn setup() -> Setup {
+    let pool = PoolSpec {
+        name: "default".into(),
+        balance: Balance::LeastPipes,
+        max_pipes_per_backend: 0,
+        probes: ProbeSettings::default(),
+        health: HealthSettings::default(),
+        backends: Vec::new(),
+    };
+    Setup { pools: vec![pool], networks: Networks::new(vec!["127.0.0.0/8".parse().unwrap()]), dials_per_window: 0 }
+}

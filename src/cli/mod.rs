@@ -1,0 +1,37 @@
+//! The command line: parses arguments, runs the command, and turns its outcome into an exit code.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod worker;
+
+/// An interruptible WebSocket reverse proxy.
+#[derive(Parser)]
+#[command(name = "holdline", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the demo device-bridge worker
+    Worker(crate::worker::Options),
+}
+
+/// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Worker(options) => worker::run(options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
