@@ -1,2 +1,7 @@
 //! The `holdline` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    holdline::cli::main()
+}

@@ -9,6 +9,7 @@ use holdline_core::settings::Balance;
 
 use super::types::Listen;
 use super::{Config, Route};
+use crate::routes::{RouteSpec, RouteTable};
 
 /// What was found.
 #[derive(Default)]
@@ -23,19 +24,13 @@ impl Findings {
     }
 }
 
-/// Checks of one route that other modules own, such as the syntax of templates: each answers `(key, message)`.
-pub(super) type RouteCheck = fn(&Route) -> Vec<(&'static str, String)>;
-
-/// The modules that parse parts of a route add their check here.
-const ROUTE_CHECKS: &[RouteCheck] = &[];
-
 /// Everything that is wrong with `config` as a whole.
 pub(super) fn check(config: &Config, found: &mut Findings) {
     listeners(config, found);
     sections(config, found);
     pools(config, found);
     routes(config, found);
-    paths(config, found);
+    patterns(config, found);
 }
 
 fn listeners(config: &Config, found: &mut Findings) {
@@ -43,76 +38,39 @@ fn listeners(config: &Config, found: &mut Findings) {
     if !admin.listen.is_local() && admin.tokens_file.is_none() {
         found.error(
             "admin.listen",
-            format!(
-                "{} is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1",
-                admin.listen
-            ),
+            format!("{} is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1", admin.listen),
         );
     }
     let mut seen = HashSet::new();
     let fixed = |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);
     for listen in config.server.listen.iter().filter(fixed) {
         if !seen.insert(listen) {
-            found.error(
-                "server.listen",
-                format!("{listen} is listed twice; remove one"),
-            );
+            found.error("server.listen", format!("{listen} is listed twice; remove one"));
         }
     }
-    if Some(&admin.listen)
-        .filter(fixed)
-        .is_some_and(|listen| seen.contains(listen))
-    {
-        found.error(
-            "admin.listen",
-            format!(
-                "{} is also in server.listen; use another port",
-                admin.listen
-            ),
-        );
+    if Some(&admin.listen).filter(fixed).is_some_and(|listen| seen.contains(listen)) {
+        found.error("admin.listen", format!("{} is also in server.listen; use another port", admin.listen));
     }
 }
 
 fn sections(config: &Config, found: &mut Findings) {
     let beats = &config.heartbeat;
-    heartbeat(
-        "heartbeat.client",
-        beats.client_interval,
-        beats.client_timeout,
-        found,
-    );
-    heartbeat(
-        "heartbeat.backend",
-        beats.backend_interval,
-        beats.backend_timeout,
-        found,
-    );
+    heartbeat("heartbeat.client", beats.client_interval, beats.client_timeout, found);
+    heartbeat("heartbeat.backend", beats.backend_interval, beats.backend_timeout, found);
     if config.reattach.backoff_min > config.reattach.backoff_max {
-        found.error(
-            "reattach.backoff_min",
-            "is longer than reattach.backoff_max; make it shorter",
-        );
+        found.error("reattach.backoff_min", "is longer than reattach.backoff_max; make it shorter");
     }
     if config.replay.total_bytes_max < config.replay.pipe_bytes_max {
-        found.error(
-            "replay.total_bytes_max",
-            "is less than replay.pipe_bytes_max; make it larger",
-        );
+        found.error("replay.total_bytes_max", "is less than replay.pipe_bytes_max; make it larger");
     }
     if config.server.close_spread > config.server.shutdown_grace {
-        found.error(
-            "server.close_spread",
-            "is longer than server.shutdown_grace; make it shorter",
-        );
+        found.error("server.close_spread", "is longer than server.shutdown_grace; make it shorter");
     }
 }
 
 fn heartbeat(key: &str, interval: Duration, timeout: Duration, found: &mut Findings) {
     if timeout < interval {
-        found.error(
-            format!("{key}_timeout"),
-            format!("is shorter than {key}_interval; make it at least as long"),
-        );
+        found.error(format!("{key}_timeout"), format!("is shorter than {key}_interval; make it at least as long"));
     }
 }
 
@@ -128,20 +86,14 @@ fn pools(config: &Config, found: &mut Findings) {
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");
             if backend.url.as_written().is_empty() {
-                found.error(
-                    format!("{key}.url"),
-                    "is missing; write url = \"ws://127.0.0.1:9101\"",
-                );
+                found.error(format!("{key}.url"), "is missing; write url = \"ws://127.0.0.1:9101\"");
                 continue;
             }
             if !urls.insert(backend.url.as_written()) {
                 found.error(format!("{key}.url"), "is already in this pool; remove one");
             } else if let Some(first) = ids.insert(backend.id(), key.clone()) {
                 let id = backend.id();
-                found.error(
-                    format!("{key}.id"),
-                    format!("\"{id}\" is already {first}; give each backend its own id"),
-                );
+                found.error(format!("{key}.id"), format!("\"{id}\" is already {first}; give each backend its own id"));
             }
         }
     }
@@ -149,112 +101,62 @@ fn pools(config: &Config, found: &mut Findings) {
 
 fn routes(config: &Config, found: &mut Findings) {
     if config.routes.is_empty() {
-        found.error(
-            "routes",
-            "at least one route is needed; add [[routes]], or remove this for the default one",
-        );
+        found.error("routes", "at least one route is needed; add [[routes]], or remove this for the default one");
     }
-    unique(
-        "routes",
-        "route",
-        config.routes.iter().map(|route| route.name.as_str()),
-        found,
-    );
+    unique("routes", "route", config.routes.iter().map(|route| route.name.as_str()), found);
     for (index, route) in config.routes.iter().enumerate() {
         let key = format!("routes[{index}]");
         pool_of(config, route, &key, found);
         if route.prologue.first > 0 && route.prologue.profile.is_some() {
-            found.error(
-                format!("{key}.prologue.profile"),
-                "cannot be combined with prologue.first; remove one",
-            );
+            found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
         }
         let beats = &route.heartbeat;
         let settings = config.pipe_settings(route);
         if beats.client_interval.is_some() || beats.client_timeout.is_some() {
             let beat = settings.client_heartbeat;
-            heartbeat(
-                &format!("{key}.heartbeat.client"),
-                beat.interval,
-                beat.timeout,
-                found,
-            );
+            heartbeat(&format!("{key}.heartbeat.client"), beat.interval, beat.timeout, found);
         }
         if beats.backend_interval.is_some() || beats.backend_timeout.is_some() {
             let beat = settings.backend_heartbeat;
-            heartbeat(
-                &format!("{key}.heartbeat.backend"),
-                beat.interval,
-                beat.timeout,
-                found,
-            );
-        }
-        for (name, message) in ROUTE_CHECKS.iter().flat_map(|check| check(route)) {
-            found.error(format!("{key}.{name}"), message);
+            heartbeat(&format!("{key}.heartbeat.backend"), beat.interval, beat.timeout, found);
         }
     }
 }
 
 fn pool_of(config: &Config, route: &Route, key: &str, found: &mut Findings) {
     let Some(pool) = config.pool(&route.pool) else {
-        let names: Vec<_> = config
-            .pools
-            .iter()
-            .map(|pool| super::notice::quoted(&pool.name))
-            .collect();
+        let names: Vec<_> = config.pools.iter().map(|pool| super::notice::quoted(&pool.name)).collect();
         let missing = super::notice::quoted(&route.pool);
-        let message = format!(
-            "there is no pool {missing}; the pools are {}",
-            names.join(", ")
-        );
+        let message = format!("there is no pool {missing}; the pools are {}", names.join(", "));
         return found.error(format!("{key}.pool"), message);
     };
     if pool.balance == Balance::Hash && route.key.is_none() {
-        let message =
-            "the pool balances by hash and this route has no key: its pipes are spread by load";
-        found
-            .warnings
-            .push((format!("{key}.pool"), message.to_owned()));
+        let message = "the pool balances by hash and this route has no key: its pipes are spread by load";
+        found.warnings.push((format!("{key}.pool"), message.to_owned()));
     }
 }
 
-/// The router itself is the judge of patterns, so that nothing passes here that it refuses later.
-fn paths(config: &Config, found: &mut Findings) {
-    let mut routers: HashMap<&str, matchit::Router<usize>> = HashMap::new();
+/// The router itself judges patterns and templates, so that nothing passes here that it refuses later.
+///
+/// Each route alone first, so that each can have its error; then those together that are good alone.
+fn patterns(config: &Config, found: &mut Findings) {
+    /// Each costs one more compilation of all routes.
+    const CONFLICTS_MAX: usize = 10;
+    let mut together: Vec<RouteSpec> = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
-        let key = format!("routes[{index}].path");
-        if !route.path.starts_with('/') {
-            found.error(
-                key,
-                "a path begins with \"/\", as in \"/ws/{device}\" or \"/{*rest}\"",
-            );
-            continue;
-        }
-        let hosts = route.hosts.iter().map(String::as_str);
-        let any = route.hosts.is_empty().then_some("");
-        for host in hosts.chain(any) {
-            let Err(error) = routers
-                .entry(host)
-                .or_default()
-                .insert(route.path.as_str(), index)
-            else {
-                continue;
-            };
-            found.error(key.as_str(), refused_path(&error));
-            break;
+        // Names that are taken are reported elsewhere; here they say which route an error is about.
+        let spec = RouteSpec { name: index.to_string(), ..config.route_spec(route) };
+        match RouteTable::compile(vec![spec.clone()]) {
+            Ok(_) => together.push(spec),
+            Err(error) => found.error(format!("routes[{index}].{}", error.key), error.message),
         }
     }
-}
-
-fn refused_path(error: &matchit::InsertError) -> String {
-    match error {
-        matchit::InsertError::Conflict { with } => {
-            let with = super::notice::quoted(with);
-            format!(
-                "another route of the same host has the path {with}, which takes the same requests; change one"
-            )
-        }
-        error => format!("is not a pattern ({error}); write \"/ws/{{device}}\" or \"/{{*rest}}\""),
+    for _ in 0..CONFLICTS_MAX {
+        let Err(error) = RouteTable::compile(together.clone()) else {
+            return;
+        };
+        together.retain(|spec| spec.name != error.route);
+        found.error(format!("routes[{}].{}", error.route, error.key), error.message);
     }
 }
 
@@ -266,9 +168,7 @@ fn unique<'a>(list: &str, what: &str, names: impl Iterator<Item = &'a str>, foun
         };
         found.error(
             format!("{list}[{index}].name"),
-            format!(
-                "\"{name}\" is already the name of {list}[{first}]; give each {what} its own name"
-            ),
+            format!("\"{name}\" is already the name of {list}[{first}]; give each {what} its own name"),
         );
     }
 }

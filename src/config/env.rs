@@ -11,17 +11,12 @@ use super::schema;
 const PREFIX: &str = "HOLDLINE_";
 
 /// Names with our prefix that the command line reads, and that are no keys.
-const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN"];
+const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN", "HOLDLINE_WORKER_LOG"];
 
 /// The variables of this process that may be meant for us.
 pub(super) fn of_this_process() -> Vec<(String, String)> {
     std::env::vars_os()
-        .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .filter(|(name, _)| name.starts_with(PREFIX))
         .collect()
 }
@@ -30,17 +25,11 @@ pub(super) fn of_this_process() -> Vec<(String, String)> {
 pub(super) type Refused = (String, String, String);
 
 /// Sets in `root` what `variables` say; names without our prefix are somebody else's.
-pub(super) fn overlay(
-    root: &mut Node,
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Vec<Refused> {
+pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Vec<Refused> {
     let keys = schema::every_key();
-    let ours = variables
-        .into_iter()
-        .filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name));
-    let mut parsed: Vec<(Vec<Segment>, String, String)> = ours
-        .map(|(name, value)| (segments(&name), name, value))
-        .collect();
+    let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name));
+    let mut parsed: Vec<(Vec<Segment>, String, String)> =
+        ours.map(|(name, value)| (segments(&name), name, value)).collect();
     // Entries of a list are appended one after the other, whatever the order of the environment.
     parsed.sort();
     let mut refused = Vec::new();
@@ -54,10 +43,7 @@ pub(super) fn overlay(
             refused.push((name, String::new(), message));
         } else {
             let place = Place::Env(name.clone());
-            let leaf = Node {
-                place,
-                value: Value::Env(value),
-            };
+            let leaf = Node { place, value: Value::Env(value) };
             if let Err(message) = set(root, &segments, leaf) {
                 refused.push((name, path, message));
             }
@@ -74,9 +60,7 @@ pub(super) fn variable(path: &str) -> String {
 
 /// Kubernetes gives each container the address of every Service; ours may well be called `holdline`.
 fn is_foreign(name: &str) -> bool {
-    let link = name == "HOLDLINE_PORT"
-        || name.starts_with("HOLDLINE_PORT_")
-        || name.starts_with("HOLDLINE_SERVICE_");
+    let link = name == "HOLDLINE_PORT" || name.starts_with("HOLDLINE_PORT_") || name.starts_with("HOLDLINE_SERVICE_");
     COMMAND_LINE.contains(&name) || (link && !name.contains("__"))
 }
 
@@ -134,35 +118,23 @@ fn set(node: &mut Node, segments: &[Segment], leaf: Node) -> Result<(), String> 
         return Ok(());
     };
     let place = leaf.place.clone();
-    let empty = |value| Node {
-        place: place.clone(),
-        value,
-    };
+    let empty = |value| Node { place: place.clone(), value };
     match (first, &mut node.value) {
         (Segment::Name(name), Value::Table(entries)) => {
-            let at = entries
-                .iter()
-                .position(|entry| entry.name == *name)
-                .unwrap_or_else(|| {
-                    let value = match rest.first() {
-                        Some(Segment::Index(_)) => Value::List(Vec::new()),
-                        Some(Segment::Name(_)) | None => Value::Table(Vec::new()),
-                    };
-                    entries.push(Entry {
-                        name: name.clone(),
-                        place: place.clone(),
-                        node: empty(value),
-                    });
-                    entries.len() - 1
-                });
+            let at = entries.iter().position(|entry| entry.name == *name).unwrap_or_else(|| {
+                let value = match rest.first() {
+                    Some(Segment::Index(_)) => Value::List(Vec::new()),
+                    Some(Segment::Name(_)) | None => Value::Table(Vec::new()),
+                };
+                entries.push(Entry { name: name.clone(), place: place.clone(), node: empty(value) });
+                entries.len() - 1
+            });
             set(&mut entries[at].node, rest, leaf)
         }
         (Segment::Index(index), Value::List(items)) => {
             if *index > items.len() {
                 let next = items.len();
-                return Err(format!(
-                    "there is no entry {index}; the next free one is {next}"
-                ));
+                return Err(format!("there is no entry {index}; the next free one is {next}"));
             }
             if *index == items.len() {
                 items.push(empty(Value::Table(Vec::new())));

@@ -31,37 +31,19 @@ pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
 
 /// Keys and sections that are refused, because to ignore them would be dangerous.
 const NOT_SUPPORTED: &[(&str, &str)] = &[
-    (
-        "server.tls",
-        "TLS is not supported yet; put a TLS terminator in front and remove this",
-    ),
-    (
-        "server.proxy_protocol",
-        "the PROXY protocol is not supported yet; remove this",
-    ),
+    ("server.tls", "TLS is not supported yet; put a TLS terminator in front and remove this"),
+    ("server.proxy_protocol", "the PROXY protocol is not supported yet; remove this"),
     ("server.http2", "HTTP/2 is not supported yet; remove this"),
-    (
-        "workers",
-        "workers run by Holdline are not supported yet; start them yourself and remove this",
-    ),
+    ("workers", "workers run by Holdline are not supported yet; start them yourself and remove this"),
     ("cluster", "clusters are not supported yet; remove this"),
 ];
 
 /// Keys that a running process cannot change.
-const RESTART: &[&str] = &[
-    "server.listen",
-    "server.threads",
-    "admin.listen",
-    "admin.state_file",
-    "log.format",
-];
+const RESTART: &[&str] = &["server.listen", "server.threads", "admin.listen", "admin.state_file", "log.format"];
 
 /// Whether the key does something, or is set to what is the case anyway.
 pub(super) fn has_effect(shown: &Shown) -> bool {
-    match NOT_YET
-        .iter()
-        .find(|(pattern, _)| *pattern == shown.pattern)
-    {
+    match NOT_YET.iter().find(|(pattern, _)| *pattern == shown.pattern) {
         Some((_, holds)) => holds.is_some() && *holds == shown.value.as_deref(),
         None => true,
     }
@@ -74,14 +56,8 @@ pub(super) fn is_not_yet(pattern: &str) -> bool {
 
 /// Why `path` is refused, if it is one of those or below one.
 pub(super) fn unsupported(path: &str) -> Option<&'static str> {
-    let below = |key: &str| {
-        path.strip_prefix(key)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-    };
-    NOT_SUPPORTED
-        .iter()
-        .find(|(key, _)| below(key))
-        .map(|(_, message)| *message)
+    let below = |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    NOT_SUPPORTED.iter().find(|(key, _)| below(key)).map(|(_, message)| *message)
 }
 
 /// Whether `path` needs a restart.
@@ -105,10 +81,7 @@ mod tests {
             assert!(exists(pattern), "{pattern}");
         }
         for (path, _) in NOT_SUPPORTED {
-            assert!(
-                !keys.iter().any(|key| unsupported(&key.pattern).is_some()),
-                "{path}"
-            );
+            assert!(!keys.iter().any(|key| unsupported(&key.pattern).is_some()), "{path}");
         }
     }
 }

@@ -47,10 +47,7 @@ impl Config {
     ) -> Result<Loaded, Invalid> {
         let mut reader = Reader::new(source.map(|(file, _)| file.to_owned()));
         let mut root = match source {
-            None => Node {
-                place: Place::Nowhere,
-                value: Value::Table(Vec::new()),
-            },
+            None => Node { place: Place::Nowhere, value: Value::Table(Vec::new()) },
             Some((_, text)) => match node::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) {
                 Ok(root) => root,
                 Err(errors) => {
@@ -81,23 +78,14 @@ fn invalid(mut errors: Vec<Notice>) -> Invalid {
 
 fn single(file: &str, place: Place, message: String) -> Invalid {
     let file = Some(file.to_owned());
-    Invalid {
-        errors: vec![Notice {
-            file,
-            place,
-            key: String::new(),
-            message,
-        }],
-    }
+    Invalid { errors: vec![Notice { file, place, key: String::new(), message }] }
 }
 
 fn read_file(path: &Path) -> Result<String, String> {
     let cannot = |error| format!("cannot read the file: {error}");
     let file = std::fs::File::open(path).map_err(cannot)?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(cannot)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
     }

@@ -22,16 +22,16 @@ mod units;
 
 use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 
+use crate::routes::{RouteError, RouteSpec, RouteTable};
+
 pub use load::Loaded;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
-pub use sections::{
-    Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server,
-};
+pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed,
-    Origin, PoolResume, Rate, RouteResume, Serves, Upgrade,
+    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate,
+    RouteResume, Serves, Upgrade,
 };
 
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
@@ -118,32 +118,46 @@ impl Config {
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
+            handover_timeout: self.reattach.handover_timeout,
+            close_timeout: self.server.close_timeout,
         }
+    }
+
+    /// `route` as the router takes it.
+    #[must_use]
+    pub fn route_spec(&self, route: &Route) -> RouteSpec {
+        RouteSpec {
+            name: route.name.clone(),
+            path: route.path.clone(),
+            hosts: route.hosts.clone(),
+            pool: route.pool.clone(),
+            key: route.key.clone(),
+            backend_path: route.backend_path.clone(),
+            origins: route.origins.clone(),
+            websocket_only: route.upgrade == Upgrade::Websocket,
+            settings: self.pipe_settings(route),
+        }
+    }
+
+    /// The routes, compiled.
+    ///
+    /// # Errors
+    /// None for a configuration that was read: the same compilation checked it.
+    pub fn route_table(&self) -> Result<RouteTable, RouteError> {
+        RouteTable::compile(self.routes.iter().map(|route| self.route_spec(route)).collect())
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route
-                .heartbeat
-                .client_interval
-                .unwrap_or(self.heartbeat.client_interval),
-            timeout: route
-                .heartbeat
-                .client_timeout
-                .unwrap_or(self.heartbeat.client_timeout),
+            interval: route.heartbeat.client_interval.unwrap_or(self.heartbeat.client_interval),
+            timeout: route.heartbeat.client_timeout.unwrap_or(self.heartbeat.client_timeout),
         }
     }
 
     fn backend_heartbeat(&self, route: &Route) -> Heartbeat {
         Heartbeat {
-            interval: route
-                .heartbeat
-                .backend_interval
-                .unwrap_or(self.heartbeat.backend_interval),
-            timeout: route
-                .heartbeat
-                .backend_timeout
-                .unwrap_or(self.heartbeat.backend_timeout),
+            interval: route.heartbeat.backend_interval.unwrap_or(self.heartbeat.backend_interval),
+            timeout: route.heartbeat.backend_timeout.unwrap_or(self.heartbeat.backend_timeout),
         }
     }
 }

@@ -105,9 +105,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<(Place, String)>> {
         return Ok(Node { place, value });
     }
     let located = errors.iter().take(SYNTAX_ERRORS_MAX).map(|error| {
-        let place = error
-            .span()
-            .map_or(Place::Nowhere, |span| lines.place(span.start));
+        let place = error.span().map_or(Place::Nowhere, |span| lines.place(span.start));
         (place, error.message().to_owned())
     });
     Err(located.collect())
@@ -141,12 +139,9 @@ fn node(value: &DeValue<'_>, place: Place, locate: Locate<'_>) -> Node {
         DeValue::Float(_) => Value::Other("a decimal number"),
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(_) => Value::Other("a date or time of day"),
-        DeValue::Array(items) => Value::List(
-            items
-                .iter()
-                .map(|item| node(item.get_ref(), locate(item.span().start), locate))
-                .collect(),
-        ),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| node(item.get_ref(), locate(item.span().start), locate)).collect())
+        }
         DeValue::Table(table) => Value::Table(entries(table, locate)),
     };
     Node { place, value }

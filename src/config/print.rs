@@ -48,9 +48,7 @@ impl Config {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let table: Option<toml::Table> = self.print().parse().ok();
-        table
-            .and_then(|table| serde_json::to_value(table).ok())
-            .unwrap_or_default()
+        table.and_then(|table| serde_json::to_value(table).ok()).unwrap_or_default()
     }
 
     /// `proxy.toml.example`: every key with its default and one line of why.
@@ -61,28 +59,16 @@ impl Config {
         for shown in schema::every_key() {
             let (heading, here, name) = placed(&shown);
             // There is no backend by default, so its whole table is a comment.
-            let absent = if shown.header == "pools.backends" {
-                "# "
-            } else {
-                ""
-            };
+            let absent = if shown.header == "pools.backends" { "# " } else { "" };
             if here != table {
                 out.push_str(&format!("\n{absent}{heading}\n"));
                 table = here;
             }
             let not_yet = gaps::is_not_yet(&shown.pattern);
-            let note = if not_yet {
-                "(no effect in this version) "
-            } else {
-                ""
-            };
+            let note = if not_yet { "(no effect in this version) " } else { "" };
             out.push_str(&format!("# {note}{}\n", shown.why));
             let value = shown.value.as_deref();
-            let comment = if not_yet || value.is_none() {
-                "# "
-            } else {
-                absent
-            };
+            let comment = if not_yet || value.is_none() { "# " } else { absent };
             let value = value.or(shown.sample).unwrap_or_default();
             out.push_str(&format!("{comment}{name} = {value}\n"));
         }
@@ -92,11 +78,8 @@ impl Config {
     /// Every key that exists.
     #[must_use]
     pub fn known_keys() -> Vec<KnownKey> {
-        let known = |shown: Shown| KnownKey {
-            variable: env::variable(&shown.path),
-            default: shown.value,
-            key: shown.path,
-        };
+        let known =
+            |shown: Shown| KnownKey { variable: env::variable(&shown.path), default: shown.value, key: shown.path };
         schema::every_key().into_iter().map(known).collect()
     }
 
@@ -104,30 +87,16 @@ impl Config {
     #[must_use]
     pub fn changes(&self, new: &Self) -> Vec<Change> {
         let (old_keys, new_keys) = (schema::shown(self), schema::shown(new));
-        let value = |keys: &[Shown], path: &str| {
-            keys.iter()
-                .find(|key| key.path == path)
-                .map(|key| key.value.clone())
-        };
-        let gone = old_keys
-            .iter()
-            .filter(|old| value(&new_keys, &old.path).is_none());
-        let changed = new_keys
-            .iter()
-            .filter(|key| value(&old_keys, &key.path) != Some(key.value.clone()));
+        let value = |keys: &[Shown], path: &str| keys.iter().find(|key| key.path == path).map(|key| key.value.clone());
+        let gone = old_keys.iter().filter(|old| value(&new_keys, &old.path).is_none());
+        let changed = new_keys.iter().filter(|key| value(&old_keys, &key.path) != Some(key.value.clone()));
         let mut changes: Vec<Change> = gone
             .chain(changed)
-            .map(|key| Change {
-                key: key.path.clone(),
-                needs_restart: gaps::needs_restart(&key.path),
-            })
+            .map(|key| Change { key: key.path.clone(), needs_restart: gaps::needs_restart(&key.path) })
             .collect();
         if changes.is_empty() && self != new {
             // Only what is masked differs, and only the URLs of backends are.
-            changes.push(Change {
-                key: "pools".to_owned(),
-                needs_restart: false,
-            });
+            changes.push(Change { key: "pools".to_owned(), needs_restart: false });
         }
         changes
     }
@@ -143,11 +112,7 @@ const EXAMPLE_HEAD: &str = "\
 fn placed(shown: &Shown) -> (String, String, &'static str) {
     if !shown.header.is_empty() {
         let table = shown.path.strip_suffix(shown.name).unwrap_or(&shown.path);
-        return (
-            format!("[[{}]]", shown.header),
-            table.to_owned(),
-            shown.name,
-        );
+        return (format!("[[{}]]", shown.header), table.to_owned(), shown.name);
     }
     let (section, name) = shown.name.split_once('.').unwrap_or(("", shown.name));
     (format!("[{section}]"), section.to_owned(), name)

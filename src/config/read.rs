@@ -22,12 +22,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(file: Option<String>) -> Self {
-        Self {
-            file,
-            errors: Vec::new(),
-            warnings: Vec::new(),
-            places: HashMap::new(),
-        }
+        Self { file, errors: Vec::new(), warnings: Vec::new(), places: HashMap::new() }
     }
 
     /// The configuration that `root` means; good only if there are no errors afterwards.
@@ -36,12 +31,10 @@ impl Reader {
         self.table(&mut config, root, "");
         let mut found = checks::Findings::default();
         checks::check(&config, &mut found);
+        // A value that was refused is still the default in `config`: what follows from it is noise.
+        found.errors.retain(|(key, _)| !self.refused(key));
         for (key, message) in found.errors {
-            // A value that was refused is still the default in `config`: what follows from it is noise.
-            if !self.refused(&key) {
-                let place = self.place(&key);
-                self.error(place, &key, message);
-            }
+            self.error(self.place(&key), &key, message);
         }
         for (key, message) in found.warnings {
             let notice = self.notice(self.place(&key), &key, message);
@@ -60,14 +53,7 @@ impl Reader {
         self.entries(table, &T::schema(), entries, "", path);
     }
 
-    fn entries<T: Table>(
-        &mut self,
-        table: &mut T,
-        schema: &Schema<T>,
-        entries: &[Entry],
-        prefix: &str,
-        path: &str,
-    ) {
+    fn entries<T: Table>(&mut self, table: &mut T, schema: &Schema<T>, entries: &[Entry], prefix: &str, path: &str) {
         for entry in entries {
             let name = format!("{prefix}{}", entry.name);
             let whole = joined(path, &printable(prefix, &entry.name));
@@ -98,19 +84,11 @@ impl Reader {
     fn rows<T: Table>(&mut self, table: &mut T, rows: &Rows<T>, node: &Node, path: &str) {
         self.places.insert(path.to_owned(), node.place.clone());
         let Value::List(items) = &node.value else {
-            let message = format!(
-                "cannot use {}; begin each entry with [[{}]]",
-                node.kind(),
-                rows.name
-            );
+            let message = format!("cannot use {}; begin each entry with [[{}]]", node.kind(), rows.name);
             return self.error(node.place.clone(), path, message);
         };
         if items.len() > ROWS_MAX {
-            return self.error(
-                node.place.clone(),
-                path,
-                format!("at most {ROWS_MAX} entries"),
-            );
+            return self.error(node.place.clone(), path, format!("at most {ROWS_MAX} entries"));
         }
         (rows.read)(table, items, path, self);
     }
@@ -140,20 +118,15 @@ impl Reader {
     }
 
     fn notice(&self, place: Place, key: &str, message: String) -> Notice {
-        Notice {
-            file: self.file.clone(),
-            place,
-            key: key.to_owned(),
-            message,
-        }
+        Notice { file: self.file.clone(), place, key: key.to_owned(), message }
     }
 
     /// Whether something is already known to be wrong with `key` or with the list that it counts on.
     fn refused(&self, key: &str) -> bool {
         let names_a_pool = key.starts_with("routes[") && key.ends_with("].pool");
         self.errors.iter().any(|error| {
-            let about_pools = error.key == "pools"
-                || (error.key.starts_with("pools[") && error.key.ends_with("].name"));
+            let about_pools =
+                error.key == "pools" || (error.key.starts_with("pools[") && error.key.ends_with("].name"));
             error.key == key || (names_a_pool && about_pools)
         })
     }

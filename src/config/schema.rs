@@ -26,42 +26,27 @@ pub(super) trait Table: Clone + Default {
 
 impl Table for Config {
     fn schema() -> Schema<Self> {
-        let rows = vec![
-            rows("pools", |c: &mut Self| &mut c.pools),
-            rows("routes", |c: &mut Self| &mut c.routes),
-        ];
-        Schema {
-            keys: root::keys(),
-            rows,
-        }
+        let rows = vec![rows("pools", |c: &mut Self| &mut c.pools), rows("routes", |c: &mut Self| &mut c.routes)];
+        Schema { keys: root::keys(), rows }
     }
 }
 
 impl Table for Pool {
     fn schema() -> Schema<Self> {
         let rows = vec![rows("backends", |p: &mut Self| &mut p.backends)];
-        Schema {
-            keys: pool::keys(),
-            rows,
-        }
+        Schema { keys: pool::keys(), rows }
     }
 }
 
 impl Table for Backend {
     fn schema() -> Schema<Self> {
-        Schema {
-            keys: backend::keys(),
-            rows: Vec::new(),
-        }
+        Schema { keys: backend::keys(), rows: Vec::new() }
     }
 }
 
 impl Table for Route {
     fn schema() -> Schema<Self> {
-        Schema {
-            keys: route::keys(),
-            rows: Vec::new(),
-        }
+        Schema { keys: route::keys(), rows: Vec::new() }
     }
 }
 
@@ -136,10 +121,7 @@ pub(super) struct Rows<S> {
     show: Box<ShowRows<S>>,
 }
 
-fn rows<S: 'static, T: Table + 'static>(
-    name: &'static str,
-    field: fn(&mut S) -> &mut Vec<T>,
-) -> Rows<S> {
+fn rows<S: 'static, T: Table + 'static>(name: &'static str, field: fn(&mut S) -> &mut Vec<T>) -> Rows<S> {
     Rows {
         name,
         read: Box::new(move |table, nodes, path, reader| {
@@ -229,12 +211,7 @@ fn range<T: Setting + PartialOrd>(low: T, high: T) -> impl Fn(&T) -> Result<(), 
             return Ok(());
         }
         let text = |value: &T| value.show().unwrap_or_default();
-        Err(format!(
-            "{} is out of range; use {} to {}",
-            text(value),
-            text(&low),
-            text(&high)
-        ))
+        Err(format!("{} is out of range; use {} to {}", text(value), text(&low), text(&high)))
     }
 }
 
@@ -259,7 +236,5 @@ fn name(text: &str) -> Result<(), String> {
     if !text.is_empty() && text.len() <= BYTES_MAX && text.bytes().all(allowed) {
         return Ok(());
     }
-    Err(format!(
-        "a name is 1 to {BYTES_MAX} letters, digits, \".\", \"_\" or \"-\""
-    ))
+    Err(format!("a name is 1 to {BYTES_MAX} letters, digits, \".\", \"_\" or \"-\""))
 }

@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{BackendUrl, Listen, Origin, Rate, Serves};
+use super::types::{BackendUrl, Listen, Rate, Serves};
 use super::units;
 
 mod words;
@@ -44,10 +44,7 @@ impl<T: Choice> Setting for T {
         let written = string(node, &format!("one of {all}"))?;
         match T::WORDS.iter().find(|(word, _)| *word == written) {
             Some((_, value)) => Ok(*value),
-            None => fault(
-                node,
-                format!("unknown value {}; use one of {all}", quoted(written)),
-            ),
+            None => fault(node, format!("unknown value {}; use one of {all}", quoted(written))),
         }
     }
 
@@ -90,10 +87,7 @@ impl Setting for usize {
             None => node.integer().and_then(|bytes| u64::try_from(bytes).ok()),
         };
         let bytes = bytes.and_then(|bytes| Self::try_from(bytes).ok());
-        bytes.map_or_else(
-            || wants(node, "a size such as \"5MiB\", \"128KiB\" or plain bytes"),
-            Ok,
-        )
+        bytes.map_or_else(|| wants(node, "a size such as \"5MiB\", \"128KiB\" or plain bytes"), Ok)
     }
 
     fn show(&self) -> Option<String> {
@@ -126,15 +120,7 @@ impl Setting for Rate {
             Some(text) => units::rate(text),
             None => (node.integer() == Some(0)).then_some(Self::OFF),
         };
-        rate.map_or_else(
-            || {
-                wants(
-                    node,
-                    "a rate such as \"20/min\", \"5/s\" or \"100/h\", or 0 for no limit",
-                )
-            },
-            Ok,
-        )
+        rate.map_or_else(|| wants(node, "a rate such as \"20/min\", \"5/s\" or \"100/h\", or 0 for no limit"), Ok)
     }
 
     fn show(&self) -> Option<String> {
@@ -147,9 +133,7 @@ impl Setting for DownPolicy {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         const WANTED: &str = "\"keep\" or \"latest:N\" with N from 1 to 1000000";
         let written = string(node, WANTED)?;
-        let newest = written
-            .strip_prefix("latest:")
-            .and_then(|count| count.parse().ok());
+        let newest = written.strip_prefix("latest:").and_then(|count| count.parse().ok());
         match newest {
             Some(count) if (1..=1_000_000).contains(&u32::from(count)) => Ok(Self::Latest(count)),
             None if written == "keep" => Ok(Self::Keep),
@@ -193,9 +177,7 @@ impl Setting for IpNet {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         const WANTED: &str = "an address or network such as \"10.0.0.0/8\" or \"::1\"";
         let text = string(node, WANTED)?;
-        let net = text
-            .parse()
-            .or_else(|_| text.parse::<IpAddr>().map(Self::from));
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from));
         let Ok(net) = net else {
             return wants(node, WANTED);
         };
@@ -229,16 +211,6 @@ impl Setting for BackendUrl {
     }
 }
 
-impl Setting for Origin {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parsed(node, "an origin such as \"https://farm.example\"")
-    }
-
-    fn show(&self) -> Option<String> {
-        self.to_string().show()
-    }
-}
-
 impl Setting for CodeSet {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         each(node, code_range).map(Self::new)
@@ -258,17 +230,11 @@ fn code_range(node: &Node) -> Result<(u16, u16), Vec<Fault>> {
     let range = match node.text().map(|text| (text, text.split_once('-'))) {
         Some((_, Some((low, high)))) => number(low).zip(number(high)),
         Some((text, None)) => number(text).map(|code| (code, code)),
-        None => node
-            .integer()
-            .and_then(|code| u16::try_from(code).ok())
-            .map(|code| (code, code)),
+        None => node.integer().and_then(|code| u16::try_from(code).ok()).map(|code| (code, code)),
     };
     match range {
         Some((low, high)) if low >= 1000 && high <= 4999 && low <= high => Ok((low, high)),
-        _ => wants(
-            node,
-            "a close code from 1000 to 4999, or a range such as \"4000-4099\"",
-        ),
+        _ => wants(node, "a close code from 1000 to 4999, or a range such as \"4000-4099\""),
     }
 }
 
@@ -277,17 +243,12 @@ impl Setting for Serves {
         let node = &expanded(node)?;
         if let Value::List(_) = &node.value {
             let keys: Vec<String> = Vec::read(node)?;
-            return Ok(Self(
-                keys.into_iter().map(|key| (key.clone(), key)).collect(),
-            ));
+            return Ok(Self(keys.into_iter().map(|key| (key.clone(), key)).collect()));
         }
         if let Value::Table(_) = &node.value {
             return BTreeMap::read(node).map(Self);
         }
-        wants(
-            node,
-            "a list of keys, or a table of keys and what the backend calls them",
-        )
+        wants(node, "a list of keys, or a table of keys and what the backend calls them")
     }
 
     fn show(&self) -> Option<String> {
@@ -312,23 +273,13 @@ impl Setting for BTreeMap<String, String> {
                 Err(found) => faults.extend(found),
             }
         }
-        if faults.is_empty() {
-            Ok(map)
-        } else {
-            Err(faults)
-        }
+        if faults.is_empty() { Ok(map) } else { Err(faults) }
     }
 
     fn show(&self) -> Option<String> {
-        let pairs = self
-            .iter()
-            .map(|(key, value)| format!("{} = {}", basic(key), basic(value)));
+        let pairs = self.iter().map(|(key, value)| format!("{} = {}", basic(key), basic(value)));
         let pairs: Vec<_> = pairs.collect();
-        Some(if pairs.is_empty() {
-            "{}".to_owned()
-        } else {
-            format!("{{ {} }}", pairs.join(", "))
-        })
+        Some(if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) })
     }
 }
 
@@ -371,11 +322,7 @@ fn each<T>(node: &Node, read: fn(&Node) -> Result<T, Vec<Fault>>) -> Result<Vec<
             Err(found) => faults.extend(found),
         }
     }
-    if faults.is_empty() {
-        Ok(values)
-    } else {
-        Err(faults)
-    }
+    if faults.is_empty() { Ok(values) } else { Err(faults) }
 }
 
 /// The list or table that an environment variable stands for: TOML, or `a,b` and `key=value,…`.
@@ -387,19 +334,10 @@ fn expanded(node: &Node) -> Result<Node, Vec<Fault>> {
     let text = text.trim();
     if text.starts_with(['[', '{']) {
         let parsed = parse_env(text, place);
-        return parsed.map_or_else(
-            || fault(node, format!("{} is not a TOML value", quoted(text))),
-            Ok,
-        );
+        return parsed.map_or_else(|| fault(node, format!("{} is not a TOML value", quoted(text))), Ok);
     }
-    let parts = text
-        .split(',')
-        .map(str::trim)
-        .filter(|part| !part.is_empty());
-    let at = |part: &str| Node {
-        place: place.clone(),
-        value: Value::Env(part.to_owned()),
-    };
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let at = |part: &str| Node { place: place.clone(), value: Value::Env(part.to_owned()) };
     let pairs: Option<Vec<_>> = parts.clone().map(|part| part.split_once('=')).collect();
     let value = match pairs {
         Some(pairs) if !pairs.is_empty() => Value::Table(
@@ -414,10 +352,7 @@ fn expanded(node: &Node) -> Result<Node, Vec<Fault>> {
         ),
         _ => Value::List(parts.map(at).collect()),
     };
-    Ok(Node {
-        place: place.clone(),
-        value,
-    })
+    Ok(Node { place: place.clone(), value })
 }
 
 fn string<'a>(node: &'a Node, wanted: &str) -> Result<&'a str, Vec<Fault>> {
@@ -445,7 +380,5 @@ fn fault<T>(node: &Node, message: String) -> Result<T, Vec<Fault>> {
 
 /// A TOML basic string on one line.
 fn basic(text: &str) -> String {
-    serde_json::Value::from(text)
-        .to_string()
-        .replace('\u{7f}', "\\u007f")
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }

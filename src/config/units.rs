@@ -6,14 +6,8 @@ use std::time::Duration;
 
 use super::types::Rate;
 
-const DURATIONS: &[(&str, u64)] = &[
-    ("ms", 1),
-    ("s", 1000),
-    ("m", 60_000),
-    ("min", 60_000),
-    ("h", 3_600_000),
-    ("d", 86_400_000),
-];
+const DURATIONS: &[(&str, u64)] =
+    &[("ms", 1), ("s", 1000), ("m", 60_000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
 /// In descending order, so that the first one that divides a size is the one to show it in.
 const SIZES: &[(&str, u64)] = &[
@@ -37,9 +31,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     while !rest.is_empty() {
         let (count, after) = digits(rest)?;
-        let end = after
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(after.len());
+        let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (unit, next) = after.split_at(end);
         let (_, unit) = DURATIONS.iter().find(|(name, _)| *name == unit)?;
         millis = millis.checked_add(count.checked_mul(*unit)?)?;
@@ -68,9 +60,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     if unit.is_empty() {
         return Some(count);
     }
-    let (_, unit) = SIZES
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
+    let (_, unit) = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;
     count.checked_mul(*unit)
 }
 
@@ -116,9 +106,7 @@ pub(super) fn show_rate(rate: Rate) -> String {
 }
 
 fn digits(text: &str) -> Option<(u64, &str)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     Some((digits.parse().ok()?, rest))
 }
@@ -173,23 +161,11 @@ mod tests {
 
     #[test]
     fn what_is_shown_reads_back_as_the_same_value() {
-        for millis in [
-            0, 1, 50, 999, 1000, 1500, 59_000, 60_000, 90_000, 600_000, 3_600_000, 5_400_000,
-        ] {
+        for millis in [0, 1, 50, 999, 1000, 1500, 59_000, 60_000, 90_000, 600_000, 3_600_000, 5_400_000] {
             let value = Duration::from_millis(millis);
             assert_eq!(duration(&show_duration(value)), Some(value));
         }
-        for bytes in [
-            0,
-            1,
-            1000,
-            1023,
-            1024,
-            1 << 20,
-            (1 << 20) + 1,
-            5 << 30,
-            1 << 50,
-        ] {
+        for bytes in [0, 1, 1000, 1023, 1024, 1 << 20, (1 << 20) + 1, 5 << 30, 1 << 50] {
             assert_eq!(size(&show_size(bytes)), Some(bytes));
         }
         for text in ["0", "20/min", "5/s", "100/h", "1MiB/s", "0/s"] {

@@ -5,13 +5,8 @@ use super::{Key, any, key, name, range, some};
 
 pub(super) fn keys() -> Vec<Key<Backend>> {
     vec![
-        key(
-            "url",
-            |b: &mut Backend| &mut b.url,
-            any,
-            "where it listens; with a path, every pipe is sent to that path",
-        )
-        .or("\"ws://127.0.0.1:9101\""),
+        key("url", |b: &mut Backend| &mut b.url, any, "where it listens; with a path, every pipe is sent to that path")
+            .or("\"ws://127.0.0.1:9101\""),
         key(
             "id",
             |b: &mut Backend| &mut b.id,
@@ -19,12 +14,7 @@ pub(super) fn keys() -> Vec<Key<Backend>> {
             "its name in the API; made of host and port if absent",
         )
         .or("\"w1\""),
-        key(
-            "weight",
-            |b: &mut Backend| &mut b.weight,
-            range(1, 1000),
-            "its share beside the others",
-        ),
+        key("weight", |b: &mut Backend| &mut b.weight, range(1, 1000), "its share beside the others"),
         key(
             "max_pipes",
             |b: &mut Backend| &mut b.max_pipes,
@@ -38,12 +28,7 @@ pub(super) fn keys() -> Vec<Key<Backend>> {
             any,
             "the route keys it takes, as a list or as a table of key and alias; empty is any",
         ),
-        key(
-            "labels",
-            |b: &mut Backend| &mut b.labels,
-            any,
-            "free text for people and filters",
-        ),
+        key("labels", |b: &mut Backend| &mut b.labels, any, "free text for people and filters"),
         key(
             "state",
             |b: &mut Backend| &mut b.state,

