@@ -3,6 +3,7 @@
 //!
 //! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,10 +127,12 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
-    let connection = Arc::new(Connection { front: front.clone(), peer, over: slot.is_over(), opened: Mutex::default() });
+    let connection =
+        Arc::new(Connection { front: front.clone(), peer, over: slot.is_over(), opened: Mutex::default() });
     let service = service_fn(|request| {
         let connection = connection.clone();
-        async move { Ok::<_, std::convert::Infallible>(connection.answer(request).await) }
+        // Boxed, because hyper gives the socket back only from a connection that can be moved.
+        Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
     });
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -166,12 +169,8 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened, guards: (Slot, GaugeGuard)) {
     let Opened { plan, attach, client } = opened;
     let plan = Arc::new(plan);
-    let facts = PipeFacts {
-        id: plan.pipe,
-        route: plan.route.clone(),
-        key: plan.key.as_deref().map(str::to_owned),
-        client,
-    };
+    let facts =
+        PipeFacts { id: plan.pipe, route: plan.route.clone(), key: plan.key.as_deref().map(str::to_owned), client };
     let driver = Driver::new(stream, first, attach, plan, facts, front.shared.clone());
     tokio::spawn(async move {
         driver.await;

@@ -47,10 +47,7 @@ impl Bound {
                     socket.set_only_v6(true)?;
                 }
                 socket.set_nonblocking(true)?;
-                socket
-                    .bind(&(*address).into())
-                    .and_then(|()| socket.listen(BACKLOG))
-                    .map(|()| Self::Tcp(socket.into()))
+                socket.bind(&(*address).into()).and_then(|()| socket.listen(BACKLOG)).map(|()| Self::Tcp(socket.into()))
             }
             Listen::Unix(path) => bind_unix(path),
         };
@@ -136,7 +133,8 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
     };
     let mut phase = front.phase.watch();
     loop {
-        let stopping = phase.wait_for(|&phase| phase == Phase::Stopping);
+        // A phase that can no longer change means the process is gone.
+        let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
@@ -149,7 +147,7 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = stopping => return,
+            () = stopping => return,
         }
     }
 }

@@ -110,7 +110,8 @@ pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, Start
     let admin_address = admin_listener.to_string();
     let threads = start_threads(&config, &shared, &routes, &phase, &bound)?;
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let parts = Parts { config: config.clone(), events, metrics, backends: backends.clone(), pipes, phase: phase.clone(), log };
+    let parts =
+        Parts { config: config.clone(), events, metrics, backends: backends.clone(), pipes, phase: phase.clone(), log };
     let admin = Admin::new(parts, admin_listener.locality())?;
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
@@ -155,10 +156,8 @@ fn start_threads(
         count => count as usize,
     };
     let slots = Arc::new(Slots::new(config.server.max_connections as usize));
-    let http_timeouts = HttpTimeouts {
-        dial: shared.timeouts,
-        response_header: config.server.response_header_timeout,
-    };
+    let http_timeouts =
+        HttpTimeouts { connect: config.server.backend_connect_timeout, answer: config.server.response_header_timeout };
     (0..count)
         .map(|number| {
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;

@@ -55,7 +55,8 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 async fn serve(config: Config, log: Arc<LogHandle>) -> anyhow::Result<()> {
-    let mut signals = Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let mut signals =
+        Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     let running = serve::start(config, log).await?;
     signals.next().await;
     running.stop(signals.next()).await;
