@@ -197,7 +197,7 @@ impl Bench {
             Action::Report(fact) => return self.facts.push(fact.clone()),
             Action::Dial(order) => self.dialing = Some(order.attachment),
             Action::CancelDial(_) => self.dialing = None,
-            Action::DropBackend { attachment, last_words } => {
+            Action::DropBackend { attachment, last_words, .. } => {
                 let items = Reader::new(true).read(last_words);
                 self.last_words.push((*attachment, items));
             }

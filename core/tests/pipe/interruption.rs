@@ -155,7 +155,6 @@ fn a_dial_is_tried_again_for_as_long_as_grace_lasts() {
 fn grace_is_not_extended_by_redialling_or_by_workers_that_never_prove_themselves_iw_13() {
     let mut bench = Bench::with(|settings| settings.grace = secs(10));
     let start = bench.now;
-    bench.client_says("waits");
     bench.worker_dies(LinkLoss::Eof);
     while bench.client_got().is_empty() {
         if bench.is_dialing() {

@@ -154,7 +154,7 @@ fn a_close_for_slowness_does_not_land_inside_a_half_written_message() {
 
 #[test]
 fn a_viewer_that_takes_a_little_is_not_stalled() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(|settings| settings.backend_heartbeat.interval = secs(0));
     bench.set_room(Side::Client, 0);
     bench.worker_frame(0x82, &[1; 100]);
     for _ in 0..50 {

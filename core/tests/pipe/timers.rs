@@ -10,7 +10,7 @@ use crate::wire;
 
 #[test]
 fn a_worker_that_answers_no_heartbeat_is_replaced_and_one_that_freezes_for_ten_seconds_is_not_ib_15() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::with(|settings| settings.client_heartbeat.interval = secs(0));
     bench.wait(secs(30));
     bench.worker_says("alive after ten seconds of silence");
     assert_eq!(bench.state(), PipeState::Attached);
