@@ -112,6 +112,12 @@ impl Assembler {
         Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
     }
 
+    /// Payload bytes that have come of a message that is not whole.
+    #[must_use]
+    pub fn open_payload_bytes(&self) -> usize {
+        self.open.map_or(0, |open| (open.payload_bytes - self.frame_left) as usize)
+    }
+
     /// Whether a message has begun and not ended.
     #[must_use]
     pub const fn inside_message(&self) -> bool {

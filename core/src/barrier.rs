@@ -19,7 +19,8 @@ const PING_BYTES: usize = 32 * 1024;
 /// Time after which a ping is worth sending for a single message.
 const PING_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long a peer that sends other bytes may leave a ping unanswered before it counts as one that answers none.
+/// How long a peer may leave a ping unanswered, from the first other byte that it sends, before it counts as one that
+/// answers none.
 pub const PONG_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Bytes of a barrier ping's payload: four that name the attachment, four that count.
@@ -51,8 +52,7 @@ impl Level {
 #[derive(Clone, Copy, Debug)]
 struct Outstanding {
     covers: Seq,
-    sent_at: Time,
-    heard_since: bool,
+    heard_at: Option<Time>,
 }
 
 /// The barrier of one attachment.
@@ -125,7 +125,7 @@ impl Barrier {
     /// Notes that the ping with [`Self::next_payload`] is on its way, behind everything up to `covers`.
     pub fn pinged(&mut self, covers: Seq, now: Time) {
         self.counter = self.counter.wrapping_add(1);
-        self.outstanding = Some(Outstanding { covers, sent_at: now, heard_since: false });
+        self.outstanding = Some(Outstanding { covers, heard_at: None });
         self.last_ping_at = now;
         self.covered = covers;
         self.bytes_since = 0;
@@ -143,18 +143,17 @@ impl Barrier {
     }
 
     /// Notes that the peer sent bytes; while a ping is outstanding they show that it is alive and silent about it.
-    pub const fn heard(&mut self) {
+    pub fn heard(&mut self, now: Time) {
         if let Some(outstanding) = &mut self.outstanding {
-            outstanding.heard_since = true;
+            outstanding.heard_at.get_or_insert(now);
         }
     }
 
     /// When an unanswered ping is given up, if the peer sends other bytes.
     #[must_use]
     pub fn patience_ends(&self) -> Option<Time> {
-        self.outstanding
-            .filter(|outstanding| outstanding.heard_since && !self.nopong)
-            .map(|it| it.sent_at + PONG_PATIENCE)
+        // A peer that froze has its answer in the queue behind the first byte that it sends again.
+        self.outstanding.filter(|_| !self.nopong)?.heard_at.map(|at| at + PONG_PATIENCE)
     }
 
     /// Gives an unanswered ping up if its time has come; whether the peer now counts as one that answers none.
@@ -203,8 +202,9 @@ mod tests {
         let payload = barrier.next_payload();
         barrier.pinged(Seq(1), at(0));
         assert!(!barrier.tick(at(60_000)), "frozen, not without pongs");
-        barrier.heard();
-        assert!(barrier.tick(at(60_000)));
+        barrier.heard(at(60_000));
+        assert!(!barrier.tick(at(69_999)));
+        assert!(barrier.tick(at(70_000)));
         assert_eq!(barrier.level(), Level::Written);
         assert_eq!(barrier.ponged(&payload), Some(Seq(1)));
         assert_eq!(barrier.level(), Level::Pong);

@@ -118,6 +118,12 @@ impl Outbox {
         frame::encode(&mut self.control, opcode, payload, self.masked.then_some(key));
     }
 
+    /// Whether a barrier ping that is due could go out now; behind waiting messages it goes when the link takes them.
+    #[must_use]
+    pub fn may_ping(&self, buffer: &ReplayBuffer) -> bool {
+        matches!(self.end, End::Open) && (self.held || buffer.rest_bytes() == 0)
+    }
+
     /// Ends the link: behind all accepted messages if `flush`, else as soon as a half-written one is whole.
     ///
     /// Only the first end counts, except that one without `flush` overtakes one that still waits.

@@ -40,6 +40,11 @@ pub const fn charge(message: Message) -> usize {
     if payload < MESSAGE_CHARGE_MIN { MESSAGE_CHARGE_MIN } else { payload }
 }
 
+/// What a message that is held is charged: nothing if it was dropped.
+const fn held_charge(message: Message) -> usize {
+    if message.wire_bytes == 0 { 0 } else { charge(message) }
+}
+
 /// What an interruption did to a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rewound {
@@ -73,6 +78,8 @@ pub struct ReplayBuffer {
     held: usize,
     /// Charge of the messages after `sent`.
     unsent: usize,
+    /// Charge of the messages up to `confirmed`: the tail.
+    tail: usize,
     /// When the confirmed messages that are kept as a tail were confirmed.
     confirmed_at: VecDeque<(Time, Seq)>,
 }
@@ -98,6 +105,7 @@ impl ReplayBuffer {
             accepted_offset: 0,
             held: 0,
             unsent: 0,
+            tail: 0,
             confirmed_at: VecDeque::new(),
         }
     }
@@ -124,6 +132,12 @@ impl ReplayBuffer {
     #[must_use]
     pub const fn held_bytes(&self) -> usize {
         self.held
+    }
+
+    /// Charge of the messages that nobody has confirmed, in bytes: all that are held but the tail.
+    #[must_use]
+    pub const fn unconfirmed_bytes(&self) -> usize {
+        self.held - self.tail
     }
 
     /// Charge of the messages that wait for the link, in bytes; one that is half written counts whole.
@@ -253,9 +267,7 @@ impl ReplayBuffer {
             }
             self.sent_boundary = end;
             self.sent = self.sent.plus(1);
-            if message.wire_bytes > 0 {
-                self.unsent -= charge(message);
-            }
+            self.unsent -= held_charge(message);
         }
         self.sent_high = self.sent_high.max(self.sent);
         if self.retention == Retention::UntilSent {
@@ -269,11 +281,17 @@ impl ReplayBuffer {
         if seq <= self.confirmed {
             return;
         }
-        self.confirmed = seq;
+        let newly = std::mem::replace(&mut self.confirmed, seq).0..seq.0;
         match self.retention {
             Retention::UntilSent => {}
-            Retention::UntilConfirmed(tail) if tail == ReplayTail::default() => self.release(seq),
-            Retention::UntilConfirmed(tail) => self.trim_tail(tail, now),
+            Retention::UntilConfirmed(tail) => {
+                self.tail += newly.filter_map(|before| self.message_after(Seq(before))).map(held_charge).sum::<usize>();
+                if tail == ReplayTail::default() {
+                    self.release(seq);
+                } else {
+                    self.trim_tail(tail, now);
+                }
+            }
         }
     }
 
@@ -316,8 +334,9 @@ impl ReplayBuffer {
         while self.base < seq {
             let Some(message) = self.messages.pop_front() else { break };
             offset += u64::from(message.wire_bytes);
-            if message.wire_bytes > 0 {
-                self.held -= charge(message);
+            self.held -= held_charge(message);
+            if self.base < self.confirmed && self.retention != Retention::UntilSent {
+                self.tail -= held_charge(message);
             }
             self.base = self.base.plus(1);
         }
@@ -356,6 +375,7 @@ impl ReplayBuffer {
     fn sent_back_to_base(&mut self) {
         self.sent = self.base;
         self.confirmed = self.base;
+        self.tail = 0;
         self.confirmed_at.clear();
         self.sent_boundary = self.queue.start();
         self.sent_offset = self.sent_boundary;
@@ -406,9 +426,10 @@ impl ReplayBuffer {
         dropped as u64
     }
 
-    /// Forgets every message: the lane has ended. How many had not been sent.
+    /// Forgets every message: the lane has ended. How many had not been sent, without those dropped before.
     pub fn clear(&mut self) -> u64 {
-        let unsent = self.unsent_messages();
+        let waiting = self.messages.iter().skip((self.sent.0 - self.base.0) as usize);
+        let unsent = waiting.filter(|message| message.wire_bytes > 0).count() as u64;
         let end = self.queue.end();
         self.queue.release_to(end);
         self.messages = VecDeque::new();
@@ -416,6 +437,7 @@ impl ReplayBuffer {
         self.base = self.accepted;
         self.held = 0;
         self.unsent = 0;
+        self.tail = 0;
         (self.sent_boundary, self.sent_offset, self.accepted_offset) = (end, end, end);
         (self.sent, self.confirmed) = (self.accepted, self.accepted);
         unsent

@@ -133,10 +133,15 @@ impl Suspects {
         self.list.iter().filter(barred).map(|suspect| suspect.backend).collect()
     }
 
-    /// When the next suspension ends.
+    /// When the next suspension of a backend that may own the key ends.
     #[must_use]
     pub fn next_return(&self, now: Time) -> Option<Time> {
-        self.list.iter().filter_map(|suspect| suspect.suspended_until).filter(|&until| until > now).min()
+        self.list
+            .iter()
+            .filter(|suspect| !suspect.wrong)
+            .filter_map(|suspect| suspect.suspended_until)
+            .filter(|&until| until > now)
+            .min()
     }
 
     /// Memory that the list occupies, in bytes.

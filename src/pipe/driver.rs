@@ -260,6 +260,7 @@ impl Driver {
                 self.previous.as_ref().filter(|(key, _)| *key == backend).map(|(_, id)| id.clone())
             }
             Fact::Replayed { .. }
+            | Fact::LeftInDoubt { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)

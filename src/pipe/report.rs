@@ -99,6 +99,7 @@ impl Reporter {
                     took_ms,
                 });
             }
+            Fact::LeftInDoubt { messages } => self.route.up.in_doubt.inc_by(messages),
             Fact::Replayed { messages } => self.route.up.replayed.inc_by(messages),
             Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
             Fact::Dropped { lane, messages } => self.lane(lane).dropped(DropReason::Latest).inc_by(messages),

@@ -231,6 +231,11 @@ pub enum Fact {
         /// Messages among them that will not be sent again.
         gap: Option<(Seq, Seq)>,
     },
+    /// The pipe ended while a worker had messages that it never confirmed.
+    LeftInDoubt {
+        /// How many.
+        messages: u64,
+    },
     /// A backend is attached again.
     Reattached {
         /// The new attach.

@@ -1,5 +1,7 @@
 //! The backend leg: how it is lost, how another worker is found, and how it moves on purpose.
 
+use std::time::Duration;
+
 use super::{
     Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, Outage, Peer, Pipe, ResumeAnswer,
 };
@@ -14,6 +16,9 @@ use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
+
+/// The shortest wait before a dial is tried again, whatever the pool says: a pipe never spins.
+const RETRY_WAIT_MIN: Duration = Duration::from_millis(1);
 
 impl Pipe {
     /// A link died. News of an attach that is no longer current change nothing.
@@ -30,7 +35,7 @@ impl Pipe {
         let reason = match (&self.backend, loss) {
             (BackendLeg::Leaving { stage: Leaving::Parting, cause: Cause::Admin, .. }, _) => Interruption::Admin,
             (BackendLeg::Leaving { stage: Leaving::Parting, .. }, _) => Interruption::Drain,
-            (BackendLeg::Closing { .. }, _) => return self.backend_lost_while_closing(now),
+            (BackendLeg::Closing { .. }, _) => return self.lost_while_closing(Interruption::Eof, None, now),
             (_, LinkLoss::Eof) => Interruption::Eof,
             (_, LinkLoss::Reset) => Interruption::Reset,
         };
@@ -38,28 +43,42 @@ impl Pipe {
     }
 
     /// The worker died while the pipe was ending: a client's last messages still go to another one.
-    fn backend_lost_while_closing(&mut self, now: Time) {
-        let undelivered = self.up.buffer.unsent_messages() > 0 || self.up.buffer.is_amid_message();
-        match std::mem::replace(&mut self.client, ClientLeg::Gone) {
-            ClientLeg::SaidClose(frame) => {
-                self.client = ClientLeg::SaidClose(frame.clone());
-                self.answer_client_close(frame.clone(), now);
-                if undelivered {
-                    self.farewell = Some(frame);
-                    return self.interrupt(Interruption::Eof, None, now);
-                }
+    pub(super) fn lost_while_closing(&mut self, reason: Interruption, words: Option<&CloseFrame>, now: Time) {
+        let farewell = match &self.client {
+            ClientLeg::SaidClose(frame) => Some(frame.clone()),
+            ClientLeg::Open | ClientLeg::Closing { .. } | ClientLeg::Gone => self.farewell.clone(),
+        };
+        if let Some(frame) = farewell.filter(|_| self.owes_worker()) {
+            self.farewell = Some(frame.clone());
+            if matches!(self.client, ClientLeg::SaidClose(_)) {
+                self.answer_client_close(frame, now);
             }
-            other => self.client = other,
+            return self.interrupt(reason, words, now);
         }
-        if undelivered && self.farewell.is_some() {
-            return self.interrupt(Interruption::Eof, None, now);
-        }
+        self.settle_up(Loss::Closed);
         self.drop_backend(Vec::new(), false);
+        if let ClientLeg::SaidClose(frame) = &self.client {
+            self.answer_client_close(frame.clone(), now);
+        }
+    }
+
+    /// Whether another worker is owed messages. What was sent before a close frame that left whole is not owed: many
+    /// workers just drop the link instead of answering it.
+    fn owes_worker(&self) -> bool {
+        let buffer = &self.up.buffer;
+        let unconfirmed = match self.settings.replay {
+            ReplayPolicy::Unconfirmed => buffer.in_doubt_messages() > 0 && !self.to_backend.is_close_written(),
+            ReplayPolicy::Unsent | ReplayPolicy::None => false,
+        };
+        unconfirmed || buffer.unsent_messages() > 0
     }
 
     /// The backend leg is detached; the pipe looks for another worker unless its route or its state forbids.
     pub(super) fn interrupt(&mut self, reason: Interruption, last_words: Option<&CloseFrame>, now: Time) {
         let Some(link) = self.backend.link().cloned() else { return };
+        if !link.settled && reason != Interruption::WrongWorker && now.since(link.at) >= QUICK_DEATH {
+            self.outlived(link.backend);
+        }
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
         self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
@@ -170,12 +189,16 @@ impl Pipe {
             DialFailure::Unauthorized(_) => {
                 self.give_up(CloseFrame::new(1008, "the backend refused the credentials"), Loss::Closed, now);
             }
-            DialFailure::NoCandidate { retry_after } => self.no_candidate(retry_after.map(|wait| now + wait), now),
+            DialFailure::NoCandidate { retry_after } => {
+                let wait = retry_after.map(|wait| wait.max(self.settings.backoff_min).max(RETRY_WAIT_MIN));
+                self.no_candidate(wait.map(|wait| now + wait), now);
+            }
         }
         self.finish_if_over();
     }
 
     fn no_candidate(&mut self, retry_at: Option<Time>, now: Time) {
+        let retry_at = earliest(retry_at, self.suspects.next_return(now));
         if self.suspects.any_tried() {
             let settings = &self.settings;
             let round = self.outage.map_or(0, |outage| outage.round);
@@ -184,11 +207,12 @@ impl Pipe {
                 outage.round += 1;
             }
             self.backend = BackendLeg::Detached { retry_at: Some(now + wait) };
-        } else if let Some(frame) = self.wrong_worker.take() {
+        } else if retry_at.is_none()
+            && let Some(frame) = self.wrong_worker.take()
+        {
             self.report_ended(EndedBy::Backend, &frame);
             self.give_up(frame, Loss::Closed, now);
         } else {
-            let retry_at = earliest(retry_at, self.suspects.next_return(now));
             self.backend = BackendLeg::Detached { retry_at };
         }
     }
@@ -226,7 +250,7 @@ impl Pipe {
         }
         let buffer = &self.up.buffer;
         let again = buffer.again_messages();
-        let outage = self.outage.map_or(std::time::Duration::ZERO, |outage| now.since(outage.since));
+        let outage = self.outage.map_or(Duration::ZERO, |outage| now.since(outage.since));
         let hold_until = self.hold_until(now);
         self.barrier = Barrier::new(self.draw.key(), now);
         self.barrier.start_at(buffer.sent());
@@ -256,6 +280,12 @@ impl Pipe {
     fn hold_until(&self, now: Time) -> Option<Time> {
         let until = self.outage?.since + self.settings.replay_delay;
         (until > now).then_some(until)
+    }
+
+    /// The current worker has outlived a quick death.
+    pub(super) fn outlived(&mut self, backend: BackendKey) {
+        self.suspects.lived(backend);
+        self.worker_proven(backend);
     }
 
     /// The current worker has shown that it works: the outage is over.

@@ -37,7 +37,7 @@ impl Pipe {
         let outage = self.outage.filter(|_| self.backend.link().is_none()).map(|it| it.since + self.settings.grace);
         match &self.backend {
             BackendLeg::Gone => None,
-            BackendLeg::Closing { deadline, .. } => Some(*deadline),
+            BackendLeg::Closing { link, deadline } => earliest(Some(*deadline), link.hold_until),
             BackendLeg::Detached { retry_at } => earliest(outage, *retry_at),
             BackendLeg::Dialing { .. } => outage,
             BackendLeg::Leaving { deadline, .. } => earliest(Some(*deadline), self.link_deadline()),
@@ -54,7 +54,9 @@ impl Pipe {
         let ping = if self.settings.replay == ReplayPolicy::None {
             None
         } else {
-            earliest(self.barrier.due_at(self.up.buffer.sent()), self.barrier.patience_ends())
+            let due = self.barrier.due_at(self.up.buffer.sent());
+            let due = due.filter(|_| self.to_backend.may_ping(&self.up.buffer));
+            earliest(due, self.barrier.patience_ends())
         };
         earliest(earliest(self.backend_beat.deadline(), ping), self.message_deadline(Side::Backend))
     }
@@ -100,9 +102,9 @@ impl Pipe {
                     return self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
                 }
                 if due(self.stall_deadline()) {
-                    let messages = self.down.buffer.unsent_messages();
+                    // A half-written message stays: a close frame inside it would be read as a part of it.
+                    let messages = self.down.buffer.drop_oldest_unsent(0);
                     self.report_lost(LaneName::Down, Loss::PeerGone, messages);
-                    self.down.buffer.clear();
                     self.stalled_since = None;
                     return self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
                 }
@@ -121,8 +123,9 @@ impl Pipe {
             BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } => self.tick_detached(now),
             BackendLeg::Closing { deadline, .. } => {
                 if now >= *deadline {
-                    self.closing_took_too_long(now);
+                    return self.closing_took_too_long(now);
                 }
+                self.lift_hold(now);
             }
             BackendLeg::Leaving { deadline, stage, cause, .. } => {
                 if now >= *deadline {
@@ -134,6 +137,7 @@ impl Pipe {
                 self.tick_link(now);
             }
             BackendLeg::Attached(_) => {
+                self.lift_hold(now);
                 self.tick_attached(now);
                 self.tick_link(now);
             }
@@ -153,12 +157,18 @@ impl Pipe {
         }
     }
 
-    fn tick_attached(&mut self, now: Time) {
-        let BackendLeg::Attached(link) = &mut self.backend else { return };
-        if link.hold_until.is_some_and(|until| now >= until) {
+    /// Lets the replay go when its delay is over.
+    fn lift_hold(&mut self, now: Time) {
+        if let Some(link) = self.backend.link_mut()
+            && link.hold_until.is_some_and(|until| now >= until)
+        {
             link.hold_until = None;
             self.to_backend.set_held(false);
         }
+    }
+
+    fn tick_attached(&mut self, now: Time) {
+        let BackendLeg::Attached(link) = &mut self.backend else { return };
         let silent = self.settings.first_message_timeout.is_some_and(|wait| !link.talked && now >= link.at + wait);
         if silent {
             let frame = CloseFrame::new(1001, "nothing was said in time");
@@ -167,8 +177,7 @@ impl Pipe {
         if !link.settled && now >= link.at + QUICK_DEATH {
             link.settled = true;
             let backend = link.backend;
-            self.suspects.lived(backend);
-            self.worker_proven(backend);
+            self.outlived(backend);
         }
     }
 
@@ -202,8 +211,7 @@ impl Pipe {
 
     /// The worker did not answer our close frame, or did not take what came before it.
     fn closing_took_too_long(&mut self, now: Time) {
-        let undelivered = self.up.buffer.clear();
-        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.settle_up(Loss::Closed);
         self.farewell = None;
         self.drop_backend(Vec::new(), false);
         if let ClientLeg::SaidClose(frame) = &self.client {

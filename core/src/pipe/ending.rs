@@ -1,6 +1,6 @@
 //! How a pipe ends: by its client, by its worker, by an operator, or because nothing else is left.
 
-use super::{Action, EndedBy, Fact, Loss, Pipe};
+use super::{Action, EndedBy, Fact, Interruption, Loss, Pipe};
 use crate::close::{CloseFrame, NO_CODE};
 use crate::frame::Side;
 use crate::ids::LaneName;
@@ -39,12 +39,22 @@ impl Pipe {
     /// Ends the pipe without a worker: what waits for one is lost, and said to be.
     pub(super) fn give_up(&mut self, frame: CloseFrame, reason: Loss, now: Time) {
         self.report_ended(EndedBy::Holdline, &frame);
-        let undelivered = self.up.buffer.clear();
-        self.report_lost(LaneName::Up, reason, undelivered);
+        self.settle_up(reason);
         self.farewell = None;
         self.drop_backend(Vec::new(), false);
         self.close_client(frame, true, now);
         self.finish_if_over();
+    }
+
+    /// Forgets what waits for a worker, and says what became of it.
+    pub(super) fn settle_up(&mut self, reason: Loss) {
+        let in_doubt = self.up.buffer.in_doubt_messages();
+        if in_doubt > 0 {
+            self.in_doubt += in_doubt;
+            self.report(Fact::LeftInDoubt { messages: in_doubt });
+        }
+        let undelivered = self.up.buffer.clear();
+        self.report_lost(LaneName::Up, reason, undelivered);
     }
 
     pub(super) fn report_ended(&mut self, by: EndedBy, frame: &CloseFrame) {
@@ -57,7 +67,10 @@ impl Pipe {
     /// Sends the client a close frame, behind what waits for it if `flush`.
     fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
         let said_close = match &self.client {
-            ClientLeg::Open => false,
+            ClientLeg::Open => {
+                self.discard_half_message(Side::Client);
+                false
+            }
             ClientLeg::SaidClose(_) => true,
             ClientLeg::Closing { .. } => {
                 if !flush {
@@ -67,6 +80,7 @@ impl Pipe {
             }
             ClientLeg::Gone => return,
         };
+        self.discard_half_message(Side::Backend);
         self.to_client.close(frame, flush);
         self.client = ClientLeg::Closing { deadline: now + self.settings.close_timeout, said_close };
     }
@@ -119,8 +133,7 @@ impl Pipe {
             BackendLeg::Leaving { stage: Leaving::Parting, .. }
             | BackendLeg::Detached { .. }
             | BackendLeg::Dialing { .. } => {
-                let undelivered = self.up.buffer.clear();
-                self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+                self.settle_up(Loss::Closed);
                 self.drop_backend(Vec::new(), false);
             }
             BackendLeg::Closing { .. } | BackendLeg::Gone => {}
@@ -145,7 +158,7 @@ impl Pipe {
         match &self.backend {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
                 let link = link.clone();
-                self.to_backend.set_held(false);
+                self.to_backend.set_held(link.hold_until.is_some());
                 self.to_backend.close(frame, true);
                 self.backend = BackendLeg::Closing { link, deadline: now + self.settings.grace };
             }
@@ -174,18 +187,24 @@ impl Pipe {
         self.report_ended(EndedBy::Backend, &frame);
         let key = self.draw.key();
         let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
-        let undelivered = self.up.buffer.clear();
-        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.settle_up(Loss::Closed);
         self.drop_backend(words, false);
         self.close_client(frame, true, now);
     }
 
     /// The worker answered our close frame, or crossed it with one of its own.
     pub(super) fn backend_answered_close(&mut self, frame: CloseFrame, now: Time) {
+        if self.to_backend.is_close_written() {
+            // Its answer stands behind everything that it read before our close frame.
+            let sent = self.up.buffer.sent();
+            self.up.buffer.confirm(sent, now);
+        } else if self.settings.interrupt_codes.contains(frame.code) {
+            // It goes for a reason of its own, before it was told that the client is gone.
+            return self.lost_while_closing(Interruption::Close, Some(&frame), now);
+        }
         let key = self.draw.key();
         let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
-        let undelivered = self.up.buffer.clear();
-        self.report_lost(LaneName::Up, Loss::Closed, undelivered);
+        self.settle_up(Loss::Closed);
         self.farewell = None;
         self.drop_backend(words, false);
         if let ClientLeg::SaidClose(said) = &self.client {

@@ -22,7 +22,7 @@ impl Pipe {
             Peer::Client => self.client_beat.heard(),
             Peer::Backend(_) => {
                 self.backend_beat.heard();
-                self.barrier.heard();
+                self.barrier.heard(now);
             }
         }
         self.take_in(from, input, now);
@@ -147,17 +147,11 @@ impl Pipe {
             self.report_lost(LaneName::Up, super::Loss::Policy, messages);
             return;
         }
-        let held = self.up.buffer.held_bytes() + self.up.buffer.partial_bytes();
-        if self.settings.overflow == OverflowPolicy::Close && self.outgrown(held) {
+        let held = self.up.buffer.held_bytes() + self.up.assembler.open_payload_bytes();
+        if self.settings.overflow == OverflowPolicy::Close && held > self.settings.replay_bytes_max {
             self.report(Fact::Overflowed(OverflowPolicy::Close));
             self.overflow(now);
         }
-    }
-
-    /// Whether more is held than the replay buffer may; a half message's headers do not count.
-    fn outgrown(&self, held: usize) -> bool {
-        let headers = if self.up.assembler.inside_message() { crate::frame::HEADER_BYTES_MAX } else { 0 };
-        held > self.settings.replay_bytes_max + headers
     }
 
     /// What follows from new messages of the worker.

@@ -95,7 +95,7 @@ impl Pipe {
         }
         let buffer = &self.up.buffer;
         if self.backend.is_attached() {
-            return if buffer.held_bytes() >= self.settings.window_bytes { 0 } else { usize::MAX };
+            return if buffer.unconfirmed_bytes() >= self.settings.window_bytes { 0 } else { usize::MAX };
         }
         match (self.settings.replay, self.settings.overflow) {
             (ReplayPolicy::None, _) | (_, OverflowPolicy::Close) => usize::MAX,
@@ -129,6 +129,9 @@ impl Pipe {
         beat.set_paused(paused);
         if paused {
             self.report(Fact::ReadPaused(name));
+            if side == Side::Client && !self.backend.is_attached() && self.client_budget() == 0 {
+                self.report(Fact::Overflowed(OverflowPolicy::Pause));
+            }
         }
     }
 }

@@ -1,0 +1,147 @@
+//! A second, naive reading and writing of RFC 6455, so that the tests do not believe the parser they test.
+#![allow(dead_code)] // each test binary uses its own part of it
+
+use std::fmt;
+
+/// What came over a link.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Item {
+    Text(Vec<u8>),
+    Binary(Vec<u8>),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    /// 1005 stands for an empty close frame.
+    Close(u16, String),
+}
+
+impl fmt::Debug for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, bytes) = match self {
+            Self::Text(bytes) => ("text", bytes),
+            Self::Binary(bytes) => ("binary", bytes),
+            Self::Ping(bytes) => ("ping", bytes),
+            Self::Pong(bytes) => ("pong", bytes),
+            Self::Close(code, reason) => return write!(f, "close {code} {reason:?}"),
+        };
+        let start = &bytes[..bytes.len().min(24)];
+        write!(f, "{name}[{}] {:?}", bytes.len(), String::from_utf8_lossy(start))
+    }
+}
+
+/// The far end of a link: it collects bytes and cuts them into items.
+#[derive(Clone, Default, Debug)]
+pub struct Reader {
+    bytes: Vec<u8>,
+    /// Opcode and payload of a fragmented message so far.
+    open: Option<(u8, Vec<u8>)>,
+    masked: bool,
+    closed: bool,
+}
+
+impl Reader {
+    /// The far end of a link on which frames must be `masked`.
+    pub fn new(masked: bool) -> Self {
+        Self { masked, ..Self::default() }
+    }
+
+    /// Takes in bytes; what they made whole.
+    pub fn read(&mut self, bytes: &[u8]) -> Vec<Item> {
+        assert!(bytes.is_empty() || !self.closed, "bytes after a close frame: {bytes:02x?}");
+        self.bytes.extend_from_slice(bytes);
+        let mut items = Vec::new();
+        while let Some((first, payload, len)) = one_frame(&self.bytes, self.masked) {
+            self.bytes.drain(..len);
+            if let Some(item) = self.frame(first, payload) {
+                self.closed |= matches!(item, Item::Close(..));
+                items.push(item);
+            }
+            assert!(self.bytes.is_empty() || !self.closed, "bytes after a close frame");
+        }
+        items
+    }
+
+    /// Whether nothing is half said: no part of a frame, no part of a message.
+    pub fn is_at_boundary(&self) -> bool {
+        self.bytes.is_empty() && self.open.is_none()
+    }
+
+    fn frame(&mut self, first: u8, payload: Vec<u8>) -> Option<Item> {
+        assert_eq!(first & 0x70, 0, "reserved bits");
+        let fin = first & 0x80 != 0;
+        let opcode = first & 0x0f;
+        match opcode {
+            0..=2 => {
+                let (kind, mut whole) = match (opcode, self.open.take()) {
+                    (0, Some(open)) => open,
+                    (0, None) => panic!("a continuation of nothing"),
+                    (_, None) => (opcode, Vec::new()),
+                    (_, Some(_)) => panic!("a message spliced into another"),
+                };
+                whole.extend_from_slice(&payload);
+                if !fin {
+                    self.open = Some((kind, whole));
+                    return None;
+                }
+                Some(if kind == 1 { Item::Text(whole) } else { Item::Binary(whole) })
+            }
+            8..=10 => {
+                assert!(fin && payload.len() <= 125, "a bad control frame");
+                Some(match opcode {
+                    9 => Item::Ping(payload),
+                    10 => Item::Pong(payload),
+                    _ if payload.is_empty() => Item::Close(1005, String::new()),
+                    _ => {
+                        let code = u16::from_be_bytes([payload[0], payload[1]]);
+                        Item::Close(code, String::from_utf8(payload[2..].to_vec()).expect("a reason is text"))
+                    }
+                })
+            }
+            _ => panic!("reserved opcode {opcode}"),
+        }
+    }
+}
+
+/// First byte, unmasked payload and total length of the frame at the start of `bytes`, if it is all there.
+fn one_frame(bytes: &[u8], masked: bool) -> Option<(u8, Vec<u8>, usize)> {
+    let (&first, &second) = (bytes.first()?, bytes.get(1)?);
+    assert_eq!(second & 0x80 != 0, masked, "masking on the wrong side");
+    let (len, mut at) = match second & 0x7f {
+        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    let mut key = [0; 4];
+    if masked {
+        key.copy_from_slice(bytes.get(at..at + 4)?);
+        at += 4;
+    }
+    let payload = bytes.get(at..at + len)?;
+    Some((first, payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]).collect(), at + len))
+}
+
+/// One frame with this first byte; `mask` as a client would.
+pub fn frame(first: u8, payload: &[u8], mask: Option<[u8; 4]>) -> Vec<u8> {
+    let bit = if mask.is_some() { 0x80 } else { 0 };
+    let mut out = vec![first];
+    let len = payload.len();
+    if len < 126 {
+        out.push(bit | len as u8);
+    } else if len < 65_536 {
+        out.push(bit | 126);
+        out.extend_from_slice(&(len as u16).to_be_bytes());
+    } else {
+        out.push(bit | 127);
+        out.extend_from_slice(&(len as u64).to_be_bytes());
+    }
+    let key = mask.unwrap_or_default();
+    if mask.is_some() {
+        out.extend_from_slice(&key);
+    }
+    out.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]));
+    out
+}
+
+/// A close frame's payload; 1005 is an empty one.
+pub fn close_payload(code: u16, reason: &str) -> Vec<u8> {
+    if code == 1005 { Vec::new() } else { [&code.to_be_bytes()[..], reason.as_bytes()].concat() }
+}

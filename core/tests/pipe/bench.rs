@@ -1,0 +1,289 @@
+//! A pipe on the bench: a client and workers that a test moves by hand, and a clock that runs when it is told to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline_core::frame::Side;
+use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
+use holdline_core::settings::PipeSettings;
+use holdline_core::time::Time;
+
+use crate::wire::{self, Item, Reader};
+
+/// Ticks without anything else happening after which the pipe is said to spin.
+const IDLE_TICKS_MAX: u32 = 64;
+
+const MASK: [u8; 4] = [0xA5, 0x5A, 0x0F, 0xF1];
+
+pub const A: BackendKey = BackendKey(1);
+pub const B: BackendKey = BackendKey(2);
+pub const C: BackendKey = BackendKey(3);
+
+pub fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub fn text(payload: &str) -> Item {
+    Item::Text(payload.as_bytes().to_vec())
+}
+
+pub fn texts(payloads: &[&str]) -> Vec<Item> {
+    payloads.iter().map(|payload| text(payload)).collect()
+}
+
+pub fn closed(code: u16, reason: &str) -> Item {
+    Item::Close(code, reason.to_owned())
+}
+
+pub struct Bench {
+    pub pipe: Pipe,
+    pub now: Time,
+    pub facts: Vec<Fact>,
+    /// Orders not yet looked at, reports aside.
+    pub orders: Vec<Action>,
+    /// What each link still takes before it is full.
+    pub room: BTreeMap<bool, usize>,
+    client: Reader,
+    client_items: Vec<Item>,
+    worker: Reader,
+    worker_items: Vec<Item>,
+    /// Barrier pings that the current worker has not answered.
+    pub pings: Vec<Vec<u8>>,
+    attachment: Attachment,
+    dialing: Option<Attachment>,
+    /// The last words left on dropped links.
+    pub last_words: Vec<(Attachment, Vec<Item>)>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut PipeSettings)) -> Self {
+        let mut settings = PipeSettings::default();
+        change(&mut settings);
+        let now = Time::from_micros(1_000_000);
+        Self {
+            pipe: Pipe::open(Arc::new(settings), A, 7, now),
+            now,
+            facts: Vec::new(),
+            orders: Vec::new(),
+            room: BTreeMap::from([(true, usize::MAX), (false, usize::MAX)]),
+            client: Reader::new(false),
+            client_items: Vec::new(),
+            worker: Reader::new(true),
+            worker_items: Vec::new(),
+            pings: Vec::new(),
+            attachment: Attachment::FIRST,
+            dialing: None,
+            last_words: Vec::new(),
+        }
+    }
+
+    pub fn worker_peer(&self) -> Peer {
+        Peer::Backend(self.attachment)
+    }
+
+    /// Bytes that the link of `side` takes from now on.
+    pub fn set_room(&mut self, side: Side, bytes: usize) {
+        self.room.insert(side == Side::Client, bytes);
+    }
+
+    pub fn client_sends(&mut self, bytes: &[u8]) {
+        self.pipe.receive(Peer::Client, Input::Copy(bytes), self.now);
+        self.pump();
+    }
+
+    pub fn client_frame(&mut self, first: u8, payload: &[u8]) {
+        self.client_sends(&wire::frame(first, payload, Some(MASK)));
+    }
+
+    pub fn client_says(&mut self, payload: &str) {
+        self.client_frame(0x81, payload.as_bytes());
+    }
+
+    pub fn client_closes(&mut self, code: u16, reason: &str) {
+        self.client_frame(0x88, &wire::close_payload(code, reason));
+    }
+
+    pub fn worker_sends(&mut self, bytes: &[u8]) {
+        self.pipe.receive(self.worker_peer(), Input::Copy(bytes), self.now);
+        self.pump();
+    }
+
+    pub fn worker_frame(&mut self, first: u8, payload: &[u8]) {
+        self.worker_sends(&wire::frame(first, payload, None));
+    }
+
+    pub fn worker_says(&mut self, payload: &str) {
+        self.worker_frame(0x81, payload.as_bytes());
+    }
+
+    pub fn worker_closes(&mut self, code: u16, reason: &str) {
+        self.worker_frame(0x88, &wire::close_payload(code, reason));
+    }
+
+    /// Answers every ping that the worker has seen.
+    pub fn worker_pongs(&mut self) {
+        for payload in std::mem::take(&mut self.pings) {
+            self.worker_frame(0x8A, &payload);
+        }
+    }
+
+    /// Lets the worker read and answer everything: waits out the barrier's interval and pongs.
+    pub fn settle(&mut self) {
+        self.wait(ms(25));
+        self.worker_pongs();
+    }
+
+    pub fn worker_dies(&mut self, loss: LinkLoss) {
+        self.pipe.lost(self.worker_peer(), loss, self.now);
+        self.pump();
+    }
+
+    pub fn client_vanishes(&mut self) {
+        self.pipe.lost(Peer::Client, LinkLoss::Reset, self.now);
+        self.pump();
+    }
+
+    pub fn operator(&mut self, order: impl FnOnce(&mut Pipe, Time)) {
+        order(&mut self.pipe, self.now);
+        self.pump();
+    }
+
+    /// Gives each link what it is due and notes the orders.
+    pub fn pump(&mut self) {
+        for side in [Side::Backend, Side::Client] {
+            loop {
+                let room = self.room[&(side == Side::Client)];
+                let bytes: Vec<u8> = {
+                    let gather = self.pipe.gather(side, self.now);
+                    gather.as_slices().iter().flat_map(|slice| slice.to_vec()).take(room).collect()
+                };
+                if bytes.is_empty() {
+                    break;
+                }
+                self.room.insert(side == Side::Client, if room == usize::MAX { room } else { room - bytes.len() });
+                self.pipe.transmitted(side, bytes.len(), self.now);
+                match side {
+                    Side::Client => self.client_items.extend(self.client.read(&bytes)),
+                    Side::Backend => self.worker_reads(&bytes),
+                }
+            }
+        }
+        while let Some(action) = self.pipe.next_action() {
+            self.note(action);
+        }
+    }
+
+    fn worker_reads(&mut self, bytes: &[u8]) {
+        for item in self.worker.read(bytes) {
+            match item {
+                Item::Ping(payload) => self.pings.push(payload),
+                Item::Text(_) | Item::Binary(_) | Item::Pong(_) | Item::Close(..) => self.worker_items.push(item),
+            }
+        }
+    }
+
+    fn note(&mut self, action: Action) {
+        match &action {
+            Action::Report(fact) => return self.facts.push(fact.clone()),
+            Action::Dial(order) => self.dialing = Some(order.attachment),
+            Action::CancelDial(_) => self.dialing = None,
+            Action::DropBackend { attachment, last_words, .. } => {
+                let items = Reader::new(true).read(last_words);
+                self.last_words.push((*attachment, items));
+            }
+            Action::ShutdownClient | Action::DropClient | Action::Finish => {}
+        }
+        self.orders.push(action);
+    }
+
+    /// Lets time pass; the pipe gets each of its deadlines, a moment early and then on time.
+    pub fn wait(&mut self, wait: Duration) {
+        let until = self.now + wait;
+        let mut idle = 0;
+        while let Some(deadline) = self.pipe.deadline().filter(|&at| at <= until) {
+            idle = if deadline <= self.now { idle + 1 } else { 0 };
+            assert!(idle < IDLE_TICKS_MAX, "it spins: {:?}", self.pipe);
+            self.now = self.now.max(Time::from_micros(deadline.as_micros() - 1));
+            self.pipe.tick(self.now);
+            self.now = self.now.max(deadline);
+            self.pipe.tick(self.now);
+            self.pump();
+        }
+        self.now = until;
+    }
+
+    /// The data and control frames that the current worker got since the last question, pings aside.
+    pub fn worker_got(&mut self) -> Vec<Item> {
+        std::mem::take(&mut self.worker_items)
+    }
+
+    /// What the client got since the last question, heartbeat pings aside.
+    pub fn client_got(&mut self) -> Vec<Item> {
+        let mut items = std::mem::take(&mut self.client_items);
+        items.retain(|item| !matches!(item, Item::Ping(_)));
+        items
+    }
+
+    pub fn orders(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// The dial under way, which must be the last order.
+    pub fn dial(&mut self) -> DialOrder {
+        match self.orders.last() {
+            Some(Action::Dial(order)) => order.clone(),
+            other => panic!("no dial: {other:?}; {:?}", self.pipe),
+        }
+    }
+
+    pub fn is_dialing(&self) -> bool {
+        self.dialing.is_some()
+    }
+
+    /// A worker answers the dial under way.
+    pub fn attach(&mut self, backend: BackendKey) {
+        assert!(self.attach_with(backend, None), "nobody waits for this dial");
+    }
+
+    pub fn attach_with(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>) -> bool {
+        let attachment = self.dialing.take().expect("a dial is under way");
+        let taken = self.pipe.attached(attachment, backend, resume, self.now);
+        if taken {
+            self.attachment = attachment;
+            self.worker = Reader::new(true);
+            self.worker_items.clear();
+            self.pings.clear();
+            self.room.insert(false, usize::MAX);
+        }
+        self.pump();
+        taken
+    }
+
+    pub fn dial_fails(&mut self, failure: DialFailure) {
+        let attachment = self.dialing.take().expect("a dial is under way");
+        self.pipe.dial_failed(attachment, failure, self.now);
+        self.pump();
+    }
+
+    pub fn nobody_is_there(&mut self) {
+        self.dial_fails(DialFailure::NoCandidate { retry_after: None });
+    }
+
+    pub fn state(&self) -> PipeState {
+        self.pipe.view().state
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.pipe.is_finished()
+    }
+}

@@ -1,0 +1,285 @@
+//! How a pipe ends, and what each side is told.
+
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::Side;
+use holdline_core::ids::LaneName;
+use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Loss, PipeState};
+use holdline_core::settings::ReplayPolicy;
+
+use crate::bench::{B, Bench, C, closed, ms, secs, text, texts};
+
+#[test]
+fn a_clients_close_reaches_the_worker_behind_its_messages_and_the_answer_comes_back_iw_14() {
+    let mut bench = Bench::new();
+    bench.client_says("last words");
+    bench.client_closes(4001, "bye");
+    assert_eq!(bench.worker_got(), [text("last words"), closed(4001, "bye")]);
+    assert_eq!(bench.client_got(), [], "the worker may still have something to say");
+    bench.worker_says("wait");
+    bench.worker_closes(4001, "bye");
+    assert_eq!(bench.client_got(), [text("wait"), closed(4001, "bye")]);
+    assert!(bench.is_finished());
+    assert_eq!(bench.orders().last(), Some(&Action::Finish));
+}
+
+#[test]
+fn a_close_without_a_code_stays_without_one() {
+    let mut bench = Bench::new();
+    bench.client_closes(1005, "");
+    assert_eq!(bench.worker_got(), [closed(1005, "")]);
+    bench.worker_closes(1005, "");
+    assert_eq!(bench.client_got(), [closed(1005, "")]);
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_worker_that_never_answers_a_close_is_given_up_after_the_close_timeout() {
+    let mut bench = Bench::new();
+    bench.client_closes(1000, "bye");
+    bench.wait(ms(4_999));
+    assert_eq!(bench.client_got(), []);
+    bench.wait(ms(1));
+    assert_eq!(bench.client_got(), [closed(1000, "bye")]);
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_worker_that_drops_the_link_instead_of_answering_a_close_is_taken_at_its_word() {
+    let mut bench = Bench::new();
+    bench.client_says("last");
+    bench.client_closes(1000, "bye");
+    bench.worker_dies(LinkLoss::Eof);
+    assert!(!bench.is_dialing());
+    assert_eq!(bench.client_got(), [closed(1000, "bye")]);
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_client_that_closes_during_an_outage_is_answered_and_its_messages_still_go_to_a_worker() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_says("do this last thing");
+    bench.client_closes(1000, "done");
+    assert_eq!(bench.client_got(), [closed(1000, "done")]);
+    assert!(!bench.is_finished());
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [text("do this last thing"), closed(1000, "done")]);
+    bench.worker_closes(1000, "");
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().up.lost, 0);
+}
+
+#[test]
+fn a_farewell_waits_for_the_replay_delay_like_everything_else() {
+    let mut bench = Bench::with(|settings| settings.replay_delay = secs(2));
+    bench.client_says("1");
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_closes(1000, "done");
+    bench.attach(B);
+    bench.wait(ms(1_999));
+    assert_eq!(bench.worker_got(), []);
+    bench.wait(ms(1));
+    assert_eq!(bench.worker_got(), [text("1"), closed(1000, "done")]);
+}
+
+#[test]
+fn a_client_that_closes_during_an_outage_with_nothing_waiting_ends_the_pipe_at_once() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_closes(1000, "done");
+    assert_eq!(bench.client_got(), [closed(1000, "done")]);
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_farewell_that_finds_no_worker_within_grace_is_counted_as_lost() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_says("never");
+    bench.client_closes(1000, "done");
+    bench.nobody_is_there();
+    bench.wait(secs(30));
+    assert!(bench.is_finished());
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Grace, messages: 1 }));
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_worker_that_dies_before_the_clients_last_messages_reached_it_is_replaced() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 3);
+    bench.client_says("last");
+    bench.client_closes(1000, "done");
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.client_got(), [closed(1000, "done")]);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [text("last"), closed(1000, "done")]);
+}
+
+#[test]
+fn a_worker_that_dies_with_unconfirmed_messages_before_it_was_told_of_the_close_is_replaced() {
+    let mut bench = Bench::new();
+    bench.client_says("sent, not confirmed");
+    bench.set_room(Side::Backend, 0);
+    bench.client_closes(1000, "done");
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [text("sent, not confirmed"), closed(1000, "done")]);
+}
+
+#[test]
+fn a_client_that_vanishes_ends_the_pipe_and_its_worker_gets_what_it_is_owed_and_1001() {
+    let mut bench = Bench::new();
+    bench.client_says("1");
+    bench.client_sends(&[0x81, 0xFE]);
+    bench.client_vanishes();
+    assert_eq!(bench.worker_got(), [text("1"), closed(1001, "client gone")]);
+    assert!(bench.facts.iter().any(|fact| matches!(fact, Fact::Ended { by: EndedBy::Client, code: 1006, .. })));
+    bench.worker_says("to nobody");
+    bench.worker_closes(1001, "");
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_client_that_vanishes_during_an_outage_ends_the_pipe() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    let attachment = bench.dial().attachment;
+    bench.client_says("waits");
+    bench.client_vanishes();
+    assert!(bench.orders().contains(&Action::CancelDial(attachment)));
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().up.lost, 1);
+    assert!(!bench.pipe.attached(attachment, B, None, bench.now));
+}
+
+#[test]
+fn what_a_vanished_client_had_not_read_is_counted_as_lost() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("half of this");
+    bench.worker_says("none of this");
+    bench.client_vanishes();
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Down, reason: Loss::PeerGone, messages: 2 }));
+}
+
+#[test]
+fn an_operators_close_flushes_both_ways_and_says_1001_to_the_worker() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("still due");
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "shutting down"), now));
+    assert_eq!(bench.worker_got(), [closed(1001, "going away")]);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("still due"), closed(1001, "shutting down")]);
+    bench.worker_closes(1001, "");
+    bench.client_closes(1001, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn an_operators_close_ends_in_bounded_time_though_both_sides_are_stuck_st_09() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 3);
+    bench.set_room(Side::Backend, 3);
+    bench.worker_says("stuck on its way down");
+    bench.client_says("stuck on its way up");
+    bench.client_sends(&[0x81, 0xFE]);
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "shutting down"), now));
+    bench.wait(secs(5));
+    assert!(bench.is_finished());
+    assert_eq!((bench.pipe.view().up.lost, bench.pipe.view().down.lost), (1, 1));
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_worker_that_dies_while_an_ended_pipe_flushes_to_it_leaves_no_message_uncounted() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 3);
+    bench.client_says("never read");
+    bench.client_sends(&[0x81, 0xFE, 1]);
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "shutting down"), now));
+    bench.worker_dies(LinkLoss::Reset);
+    bench.client_vanishes();
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().up.lost, 1);
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn nothing_is_relayed_after_the_pipe_began_to_end() {
+    let mut bench = Bench::new();
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, ""), now));
+    bench.client_says("too late");
+    bench.worker_says("too late");
+    assert_eq!(bench.worker_got(), [closed(1001, "going away")]);
+    assert_eq!(bench.client_got(), [closed(1001, "")]);
+    assert_eq!(bench.state(), PipeState::Closing);
+}
+
+#[test]
+fn a_close_is_said_once_however_many_reasons_there_are() {
+    let mut bench = Bench::new();
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "first"), now));
+    bench.operator(|pipe, now| pipe.close(EndedBy::Holdline, CloseFrame::new(1011, "second"), now));
+    bench.worker_closes(1000, "crossed");
+    assert_eq!(bench.client_got(), [closed(1001, "first")]);
+    assert_eq!(bench.facts.iter().filter(|fact| matches!(fact, Fact::Ended { .. })).count(), 1);
+}
+
+#[test]
+fn closes_that_cross_end_the_pipe_with_the_workers_word() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 0);
+    bench.client_says("unread");
+    bench.client_closes(1000, "client's");
+    bench.worker_closes(4000, "worker's");
+    assert_eq!(bench.client_got(), [closed(4000, "worker's")]);
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().up.lost, 1);
+}
+
+#[test]
+fn a_worker_restarting_while_the_client_says_goodbye_does_not_swallow_its_last_messages() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 0);
+    bench.client_says("must arrive");
+    bench.client_closes(1000, "done");
+    bench.worker_closes(1012, "restarting");
+    assert_eq!(bench.client_got(), [closed(1000, "done")]);
+    bench.attach(C);
+    assert_eq!(bench.worker_got(), [text("must arrive"), closed(1000, "done")]);
+}
+
+#[test]
+fn messages_in_doubt_when_a_pipe_ends_are_counted() {
+    let mut bench = Bench::with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("sent, never confirmed");
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().up.in_doubt, 1);
+}
+
+#[test]
+fn a_worker_that_answers_our_close_has_read_everything_before_it() {
+    let mut bench = Bench::new();
+    bench.client_says("1");
+    bench.client_closes(1000, "");
+    bench.worker_closes(1000, "");
+    assert_eq!(bench.pipe.view().up.in_doubt, 0);
+    assert_eq!(bench.worker_got(), [text("1"), closed(1000, "")]);
+}
+
+#[test]
+fn a_client_that_does_not_answer_our_close_is_dropped_after_the_close_timeout() {
+    let mut bench = Bench::new();
+    bench.worker_closes(1000, "over");
+    assert_eq!(bench.client_got(), [closed(1000, "over")]);
+    bench.wait(secs(5));
+    assert!(bench.orders().contains(&Action::DropClient));
+    assert!(bench.is_finished());
+    assert_eq!(bench.client_got(), texts(&[]));
+}

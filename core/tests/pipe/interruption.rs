@@ -1,0 +1,431 @@
+//! A worker is lost: what interrupts, what ends, who is dialled next and for how long.
+
+use holdline_core::frame::Side;
+use holdline_core::ids::{Attachment, LaneName};
+use holdline_core::pipe::{
+    Action, Cause, DialFailure, EndedBy, Fact, Interruption, LinkLoss, Loss, PipeState, ResumeAnswer,
+};
+use holdline_core::settings::{BackendLoss, CodeSet};
+
+use crate::bench::{A, B, Bench, C, closed, ms, secs, text, texts};
+use crate::wire::Item;
+
+fn interruptions(bench: &Bench) -> Vec<Interruption> {
+    bench
+        .facts
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::Interrupted { reason, .. } => Some(*reason),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_dead_link_detaches_the_pipe_and_the_client_hears_nothing_of_it() {
+    for (loss, reason) in [(LinkLoss::Eof, Interruption::Eof), (LinkLoss::Reset, Interruption::Reset)] {
+        let mut bench = Bench::new();
+        bench.worker_dies(loss);
+        assert_eq!(bench.state(), PipeState::Detached);
+        assert_eq!(interruptions(&bench), [reason]);
+        let order = bench.dial();
+        assert_eq!(
+            (order.attachment, order.cause, order.previous, order.avoid),
+            (Attachment(2), Cause::Crash, A, None)
+        );
+        bench.attach(B);
+        bench.worker_says("here again");
+        assert_eq!(bench.client_got(), texts(&["here again"]));
+        assert_eq!(bench.pipe.view().interruptions, 1);
+    }
+}
+
+#[test]
+fn what_the_client_sends_during_an_outage_arrives_without_it_saying_more_ib_04_iw_02() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Reset);
+    let taps: Vec<String> = (0..100).map(|tap| format!("tap {tap}")).collect();
+    for tap in &taps {
+        bench.client_says(tap);
+    }
+    bench.attach(B);
+    let got = bench.worker_got();
+    assert_eq!(got, taps.iter().map(|tap| text(tap)).collect::<Vec<_>>());
+}
+
+#[test]
+fn late_news_of_an_old_attach_is_ignored() {
+    let mut bench = Bench::new();
+    let old = bench.worker_peer();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.pipe.lost(old, LinkLoss::Eof, bench.now);
+    bench.attach(B);
+    bench.pipe.lost(old, LinkLoss::Reset, bench.now);
+    bench.pump();
+    assert_eq!(bench.state(), PipeState::Attached);
+    assert_eq!(interruptions(&bench).len(), 1);
+}
+
+#[test]
+fn a_late_attach_is_turned_away() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    let first = bench.dial().attachment;
+    bench.dial_fails(DialFailure::Failed(B));
+    assert!(bench.dial().attachment > first, "no number is used twice");
+    assert!(!bench.pipe.attached(first, B, None, bench.now));
+    bench.pipe.dial_failed(first, DialFailure::Unauthorized(B), bench.now);
+    assert!(bench.is_dialing());
+    bench.attach(C);
+    assert!(!bench.pipe.attached(first, B, None, bench.now));
+    assert_eq!(bench.pipe.view().backend, Some(C));
+}
+
+#[test]
+fn the_close_codes_that_interrupt() {
+    for code in [1001, 1005, 1011, 1012, 1013, 1014] {
+        let mut bench = Bench::new();
+        bench.worker_closes(code, "");
+        assert_eq!(interruptions(&bench), [Interruption::Close], "{code}");
+        assert_eq!(bench.dial().cause, Cause::Close);
+        assert_eq!(bench.last_words[0].1, [closed(code, "")], "the close frame is answered");
+        bench.attach(B);
+        assert_eq!(bench.client_got(), []);
+    }
+}
+
+#[test]
+fn the_close_codes_that_end_reach_the_client_unchanged_ib_07() {
+    for code in [1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 3999, 4000, 4004, 4999] {
+        let mut bench = Bench::new();
+        bench.worker_says("last");
+        bench.worker_closes(code, "over");
+        assert_eq!(bench.client_got(), [text("last"), closed(code, "over")], "{code}");
+        assert_eq!(interruptions(&bench), []);
+        assert!(bench.facts.contains(&Fact::Ended { by: EndedBy::Backend, code, reason: "over".into() }));
+        bench.client_closes(code, "over");
+        assert!(bench.is_finished(), "{code}");
+    }
+}
+
+#[test]
+fn a_route_may_say_which_codes_interrupt() {
+    let mut bench = Bench::with(|settings| settings.interrupt_codes = CodeSet::new(vec![(1000, 1000), (4100, 4199)]));
+    bench.worker_closes(4150, "");
+    bench.attach(B);
+    bench.worker_closes(1000, "");
+    bench.attach(C);
+    bench.worker_closes(1012, "not in the set");
+    assert_eq!(bench.client_got(), [closed(1012, "not in the set")]);
+}
+
+#[test]
+fn a_refused_dial_goes_to_the_next_candidate_and_then_backs_off() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Failed(A));
+    assert_eq!(bench.pipe.excluded(bench.now), [A]);
+    bench.dial_fails(DialFailure::Failed(B));
+    assert_eq!(bench.pipe.excluded(bench.now), [A, B]);
+    bench.nobody_is_there();
+    assert!(!bench.is_dialing());
+    bench.wait(ms(50));
+    assert!(bench.is_dialing(), "the first round is at most 50 ms away");
+    assert_eq!(bench.pipe.excluded(bench.now), [], "a new round may dial everybody");
+}
+
+#[test]
+fn a_dial_is_tried_again_for_as_long_as_grace_lasts() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    let mut dials = 0;
+    while !bench.is_finished() && bench.state() == PipeState::Detached {
+        if bench.is_dialing() {
+            dials += 1;
+            bench.dial_fails(DialFailure::Failed(A));
+            bench.nobody_is_there();
+        }
+        bench.wait(ms(100));
+    }
+    assert!((16..400).contains(&dials), "{dials}");
+    assert_eq!(bench.client_got(), [closed(1013, "no backend within grace")]);
+}
+
+#[test]
+fn grace_is_not_extended_by_redialling_or_by_workers_that_never_prove_themselves_iw_13() {
+    let mut bench = Bench::with(|settings| settings.grace = secs(10));
+    let start = bench.now;
+    bench.worker_dies(LinkLoss::Eof);
+    while bench.client_got().is_empty() {
+        if bench.is_dialing() {
+            bench.attach(if bench.now.as_micros() % 2 == 0 { B } else { C });
+            bench.worker_closes(1013, "not now");
+            bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(ms(500)) });
+        }
+        bench.wait(ms(100));
+        assert!(bench.now.since(start) < secs(11));
+    }
+    assert!(bench.now.since(start) >= secs(10));
+}
+
+#[test]
+fn without_a_backend_within_grace_the_client_gets_1013_and_what_waited_is_counted_as_lost() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.nobody_is_there();
+    bench.client_says("never delivered");
+    bench.client_says("nor this");
+    bench.wait(ms(29_999));
+    assert_eq!(bench.client_got(), []);
+    bench.wait(ms(1));
+    assert_eq!(bench.client_got(), [closed(1013, "no backend within grace")]);
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Grace, messages: 2 }));
+    bench.client_closes(1013, "");
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_dial_that_is_never_answered_is_cancelled_at_the_end_of_grace() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    let attachment = bench.dial().attachment;
+    bench.wait(secs(30));
+    assert!(bench.orders().contains(&Action::CancelDial(attachment)));
+    assert_eq!(bench.client_got(), [closed(1013, "no backend within grace")]);
+    assert!(!bench.pipe.attached(attachment, B, None, bench.now));
+}
+
+#[test]
+fn a_backend_that_registers_while_the_pipe_waits_is_dialled_at_once_iw_12() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.nobody_is_there();
+    bench.wait(secs(20));
+    assert!(!bench.is_dialing(), "nothing is worth a dial");
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.attach(B);
+    assert_eq!(bench.state(), PipeState::Attached);
+}
+
+#[test]
+fn a_pool_that_says_when_is_asked_then_and_not_before() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(secs(4)) });
+    bench.wait(ms(3999));
+    assert!(!bench.is_dialing());
+    bench.wait(ms(1));
+    assert!(bench.is_dialing());
+}
+
+#[test]
+fn a_pool_that_says_now_does_not_make_the_pipe_spin() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    for _ in 0..100 {
+        bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(ms(0)) });
+        assert!(!bench.is_dialing());
+        assert!(bench.pipe.deadline().unwrap() > bench.now);
+        bench.wait(ms(50));
+    }
+}
+
+#[test]
+fn credentials_that_a_reattach_refuses_end_the_pipe_with_1008() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Unauthorized(B));
+    assert_eq!(bench.client_got(), [closed(1008, "the backend refused the credentials")]);
+}
+
+#[test]
+fn a_route_that_wants_no_reattach_gives_1012_at_once_ib_06() {
+    let mut bench = Bench::with(|settings| settings.on_backend_loss = BackendLoss::Close);
+    bench.worker_says("shown");
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.client_got(), [text("shown"), closed(1012, "backend lost")]);
+    assert!(!bench.is_dialing());
+    bench.client_closes(1012, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_wrong_worker_is_passed_over_and_its_word_is_not_passed_on_ib_09() {
+    let mut bench = Bench::new();
+    bench.client_says("first");
+    bench.settle();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_says("tap");
+    bench.attach(B);
+    bench.worker_closes(4004, "no such session");
+    assert_eq!(bench.pipe.excluded(bench.now), [B]);
+    assert_eq!(interruptions(&bench), [Interruption::Eof, Interruption::WrongWorker]);
+    bench.attach(C);
+    assert_eq!(bench.worker_got(), [text("tap")]);
+    bench.worker_says("mine");
+    assert_eq!(bench.client_got(), [text("mine")]);
+    bench.worker_dies(LinkLoss::Eof);
+    assert_eq!(bench.pipe.excluded(bench.now), [], "the next outage asks everybody again");
+}
+
+#[test]
+fn when_no_right_worker_is_left_the_wrong_ones_word_is_passed_on_ib_09() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    bench.worker_closes(4004, "no such session");
+    bench.nobody_is_there();
+    assert_eq!(bench.client_got(), [closed(4004, "no such session")]);
+}
+
+#[test]
+fn a_right_worker_that_is_only_busy_is_waited_for_before_a_wrong_ones_word_is_passed_on() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    bench.worker_closes(4004, "no such session");
+    bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(secs(3)) });
+    assert_eq!(bench.client_got(), []);
+    bench.wait(secs(3));
+    bench.attach(C);
+    bench.worker_says("mine");
+    assert_eq!(bench.client_got(), [text("mine")]);
+}
+
+#[test]
+fn a_wrong_workers_word_outlives_grace_when_the_others_cannot_be_reached() {
+    let mut bench = Bench::with(|settings| settings.grace = secs(3));
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    bench.worker_closes(4004, "no such session");
+    while bench.state() == PipeState::Detached {
+        if bench.is_dialing() {
+            bench.dial_fails(DialFailure::Failed(A));
+            bench.nobody_is_there();
+        }
+        bench.wait(ms(100));
+    }
+    assert_eq!(bench.client_got(), [closed(4004, "no such session")]);
+}
+
+#[test]
+fn a_wrong_worker_code_on_the_first_attach_or_after_a_message_ends_the_pipe() {
+    let mut bench = Bench::new();
+    bench.worker_closes(4004, "gone");
+    assert_eq!(bench.client_got(), [closed(4004, "gone")]);
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    bench.worker_says("mine");
+    bench.worker_closes(4004, "session is over");
+    assert_eq!(bench.client_got(), [text("mine"), closed(4004, "session is over")]);
+}
+
+#[test]
+fn a_backend_that_dies_at_once_three_times_is_left_alone_for_a_while_ib_11() {
+    let mut bench = Bench::new();
+    bench.wait(secs(3));
+    bench.worker_dies(LinkLoss::Eof);
+    for _ in 0..3 {
+        assert_eq!(bench.pipe.excluded(bench.now), []);
+        bench.attach(B);
+        bench.wait(ms(10));
+        bench.worker_dies(LinkLoss::Eof);
+    }
+    assert_eq!(bench.pipe.excluded(bench.now), [B]);
+    bench.nobody_is_there();
+    bench.wait(ms(999));
+    assert!(!bench.is_dialing());
+    bench.wait(ms(1));
+    assert!(bench.is_dialing(), "it is given another chance when its time is over");
+    assert_eq!(bench.pipe.excluded(bench.now), []);
+}
+
+#[test]
+fn an_attach_that_lasted_breaks_the_row_of_deaths() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        bench.worker_dies(LinkLoss::Eof);
+        bench.attach(A);
+        bench.wait(secs(3));
+        assert_eq!(bench.pipe.excluded(bench.now), []);
+    }
+}
+
+#[test]
+fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
+    let mut bench = Bench::new();
+    bench.client_says("fine");
+    bench.settle();
+    bench.client_says("poison");
+    bench.wait(secs(3));
+    bench.worker_dies(LinkLoss::Reset);
+    for backend in [A, B, C] {
+        bench.attach(backend);
+        assert_eq!(bench.worker_got(), [text("poison")]);
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got(), [closed(1011, "message 2 ended 3 workers in a row")]);
+    assert!(!bench.is_dialing());
+}
+
+#[test]
+fn workers_that_die_before_any_replay_do_not_blame_a_message() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Reset);
+    for _ in 0..5 {
+        bench.attach(B);
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got(), []);
+    assert_eq!(bench.state(), PipeState::Detached);
+}
+
+#[test]
+fn a_worker_that_refuses_the_resume_is_passed_over() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    assert!(!bench.attach_with(B, Some(ResumeAnswer::Refuse)));
+    assert_eq!(bench.pipe.excluded(bench.now), [B]);
+    bench.attach(C);
+    assert_eq!(bench.pipe.view().backend, Some(C));
+}
+
+#[test]
+fn a_half_message_of_a_dead_worker_is_not_spliced_into_the_next_ones_ib_02() {
+    let mut bench = Bench::new();
+    bench.worker_frame(0x02, &[1; 50]);
+    bench.worker_sends(&crate::wire::frame(0x80, &[1; 50], None)[..20]);
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_frame(0x82, &[2; 10]);
+    assert_eq!(bench.client_got(), [Item::Binary(vec![2; 10])]);
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_whole_message_that_is_half_written_to_the_client_is_finished_though_its_worker_died() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 20);
+    bench.worker_says("begun by a worker that is dead now");
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says("next");
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&["begun by a worker that is dead now", "next"]));
+}
+
+#[test]
+fn a_late_interruption_after_a_quiet_long_life_starts_a_fresh_grace() {
+    let mut bench = Bench::with(|settings| settings.grace = secs(10));
+    bench.worker_dies(LinkLoss::Eof);
+    bench.wait(secs(9));
+    bench.attach(B);
+    bench.now = bench.now + secs(60);
+    bench.worker_dies(LinkLoss::Eof);
+    bench.nobody_is_there();
+    bench.wait(ms(9_999));
+    assert_eq!(bench.client_got(), [], "a timer that came too late takes no grace away");
+}

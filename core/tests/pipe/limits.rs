@@ -1,0 +1,180 @@
+//! Overflow and slow readers: each bound at its edge.
+
+use holdline_core::frame::Side;
+use holdline_core::ids::LaneName;
+use holdline_core::pipe::{Fact, LinkLoss, Loss, PipeState};
+use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings};
+
+use crate::bench::{B, Bench, closed, ms, secs, text, texts};
+use crate::wire::{self, Item};
+
+const L: usize = 1000;
+
+fn limited(overflow: OverflowPolicy) -> Bench {
+    let mut bench = Bench::with(|settings: &mut PipeSettings| {
+        settings.replay_bytes_max = L;
+        settings.overflow = overflow;
+    });
+    bench.worker_dies(LinkLoss::Eof);
+    bench
+}
+
+#[test]
+fn exactly_the_limit_survives_and_one_byte_more_closes_with_1013_iw_06() {
+    let mut bench = limited(OverflowPolicy::Close);
+    bench.client_frame(0x82, &[1; 400]);
+    bench.client_frame(0x82, &[2; 600]);
+    assert_eq!(bench.client_got(), []);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [Item::Binary(vec![1; 400]), Item::Binary(vec![2; 600])]);
+
+    let mut bench = limited(OverflowPolicy::Close);
+    bench.client_frame(0x82, &[1; 400]);
+    bench.client_frame(0x82, &[2; 601]);
+    assert_eq!(bench.client_got(), [closed(1013, "replay buffer overflow")]);
+    assert!(bench.facts.contains(&Fact::Overflowed(OverflowPolicy::Close)));
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Overflow, messages: 2 }));
+    bench.client_closes(1013, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn the_limit_counts_payload_however_a_message_is_cut_into_fragments() {
+    let mut bench = limited(OverflowPolicy::Close);
+    bench.client_frame(0x02, &[1; 10]);
+    for _ in 0..98 {
+        bench.client_frame(0x00, &[1; 10]);
+        assert_eq!(bench.client_got(), []);
+    }
+    bench.client_frame(0x80, &[1; 10]);
+    assert_eq!(bench.client_got(), []);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [Item::Binary(vec![1; 1000])]);
+}
+
+#[test]
+fn a_message_that_is_not_whole_counts_too() {
+    let mut bench = limited(OverflowPolicy::Close);
+    let frame = wire::frame(0x82, &[1; 5000], Some([0; 4]));
+    bench.client_sends(&frame[..900]);
+    assert_eq!(bench.client_got(), []);
+    bench.client_sends(&frame[900..1200]);
+    assert_eq!(bench.client_got(), [closed(1013, "replay buffer overflow")]);
+}
+
+#[test]
+fn empty_messages_do_not_pile_up_for_free() {
+    let mut bench = limited(OverflowPolicy::Close);
+    for _ in 0..L / 16 {
+        bench.client_says("");
+    }
+    assert_eq!(bench.client_got(), []);
+    bench.client_says("");
+    assert_eq!(bench.client_got(), [closed(1013, "replay buffer overflow")]);
+}
+
+#[test]
+fn a_full_buffer_pauses_the_client_until_a_worker_takes_it_iw_06() {
+    let mut bench = limited(OverflowPolicy::Pause);
+    bench.client_frame(0x82, &[1; 400]);
+    assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), L - 400);
+    bench.client_frame(0x82, &[1; 592]);
+    bench.client_sends(&[0x82, 0xFE, 1, 0, 0, 0, 0, 0]);
+    assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0);
+    bench.operator(|pipe, now| pipe.set_paused(Side::Client, true, now));
+    assert!(bench.facts.contains(&Fact::ReadPaused(LaneName::Up)));
+    assert!(bench.facts.contains(&Fact::Overflowed(OverflowPolicy::Pause)));
+    bench.wait(secs(20));
+    assert_eq!(bench.client_got(), [], "a pause of ours is not the client's fault");
+    bench.attach(B);
+    assert!(bench.pipe.read_budget(Side::Client, usize::MAX) > 0);
+    bench.operator(|pipe, now| pipe.set_paused(Side::Client, false, now));
+    bench.client_sends(&[7; 256]);
+    assert_eq!(bench.worker_got().len(), 3);
+}
+
+#[test]
+fn a_slow_viewer_gets_the_newest_whole_frames_ib_16() {
+    let mut bench = Bench::with(|settings| settings.down = DownPolicy::Latest(3.try_into().unwrap()));
+    bench.set_room(Side::Client, 5);
+    for frame in 0..100 {
+        bench.worker_says(&format!("frame {frame}"));
+    }
+    assert_eq!(bench.pipe.view().down.dropped, 96);
+    assert!(bench.pipe.read_budget(Side::Backend, usize::MAX) > 0, "the worker is never paused");
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&["frame 0", "frame 97", "frame 98", "frame 99"]));
+    bench.worker_says("frame 100");
+    assert_eq!(bench.client_got(), texts(&["frame 100"]));
+}
+
+#[test]
+fn a_drop_spares_the_message_that_is_not_whole_yet() {
+    let mut bench = Bench::with(|settings| settings.down = DownPolicy::Latest(1.try_into().unwrap()));
+    bench.set_room(Side::Client, 0);
+    let last = wire::frame(0x81, b"last", None);
+    let bytes = [wire::frame(0x81, b"first", None), wire::frame(0x81, b"second", None), last[..3].to_vec()].concat();
+    bench.worker_sends(&bytes);
+    bench.worker_sends(&last[3..]);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&["last"]));
+}
+
+#[test]
+fn a_viewer_that_takes_nothing_for_too_long_is_closed_with_1013_and_costs_its_worker_nothing() {
+    let mut bench = Bench::with(|settings| settings.window_bytes = 100);
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("unread");
+    bench.wait(ms(14_999));
+    assert_eq!(bench.state(), PipeState::Attached);
+    bench.wait(ms(1));
+    assert_eq!(bench.worker_got(), [closed(1001, "client at fault")]);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [closed(1013, "client too slow")]);
+    assert_eq!(bench.pipe.view().down.lost, 1);
+}
+
+#[test]
+fn a_close_for_slowness_does_not_land_inside_a_half_written_message() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 7);
+    bench.worker_says("half of this was taken");
+    bench.worker_says("none of this");
+    bench.wait(secs(15));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("half of this was taken"), closed(1013, "client too slow")]);
+    bench.client_closes(1013, "");
+    bench.client_vanishes();
+    assert_eq!(bench.pipe.view().down.lost, 1);
+}
+
+#[test]
+fn a_viewer_that_takes_a_little_is_not_stalled() {
+    let mut bench = Bench::with(|settings| settings.backend_heartbeat.interval = secs(0));
+    bench.set_room(Side::Client, 0);
+    bench.worker_frame(0x82, &[1; 100]);
+    for _ in 0..50 {
+        bench.wait(secs(10));
+        bench.set_room(Side::Client, 2);
+        bench.pump();
+        bench.client_frame(0x8A, b"alive");
+    }
+    assert_eq!(bench.state(), PipeState::Attached);
+}
+
+#[test]
+fn a_worker_is_paused_while_its_client_is_slow_and_read_again_when_it_is_not() {
+    let mut bench = Bench::with(|settings| settings.window_bytes = 1000);
+    bench.set_room(Side::Client, 0);
+    bench.worker_frame(0x82, &[1; 999]);
+    assert!(bench.pipe.read_budget(Side::Backend, usize::MAX) > 0);
+    bench.worker_frame(0x82, &[1; 1]);
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert!(bench.pipe.read_budget(Side::Backend, usize::MAX) > 0);
+}

@@ -1,0 +1,14 @@
+//! Scripts for a pipe: what happens to it, and what it then wants done.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/wire.rs"]
+mod wire;
+
+mod bench;
+mod closing;
+mod handover;
+mod interruption;
+mod limits;
+mod relay;
+mod replay;
+mod timers;
