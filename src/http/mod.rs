@@ -16,3 +16,6 @@ pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT}
 pub use exchange::{ExchangeError, HttpTimeouts};
 pub use relay::{HttpContext, relay};
 pub use relayed::RelayedBody;
+
+#[cfg(test)]
+mod tests;
