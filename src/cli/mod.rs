@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod check;
+mod serve;
 mod worker;
 
-/// An interruptible WebSocket reverse proxy.
+/// An interruptible WebSocket reverse proxy: the client's socket outlives its worker
 #[derive(Parser)]
 #[command(name = "holdline", version, about)]
 struct Cli {
@@ -16,18 +18,26 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run the proxy
+    Serve(serve::Options),
+    /// Validate the configuration: exit 0, or 2 with every error's file, line, column and key
+    Check(check::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
 }
 
-/// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage.
+/// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage or bad config.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let done = match cli.command {
-        Command::Worker(options) => worker::run(options),
-    };
-    match done {
+    match Cli::parse().command {
+        Command::Serve(options) => serve::run(&options),
+        Command::Check(options) => check::run(&options),
+        Command::Worker(options) => outcome(worker::run(options)),
+    }
+}
+
+fn outcome(result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");

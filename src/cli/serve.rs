@@ -1,0 +1,79 @@
+//! `holdline serve`: runs the proxy until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Config;
+use crate::log::LogHandle;
+use crate::serve;
+
+/// Arguments of `holdline serve`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// The configuration; without a file, the defaults: 127.0.0.1:8000, admin on 127.0.0.1:9000, one pool, one route
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the proxy; exit 2 when the configuration is wrong, 1 when it cannot start.
+pub fn run(options: &Options) -> ExitCode {
+    let loaded = match Config::load(options.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(invalid) => {
+            eprint!("{invalid}");
+            return ExitCode::from(2);
+        }
+    };
+    let log = match crate::log::init(loaded.config.log.format, loaded.config.log.level) {
+        Ok(log) => Arc::new(log),
+        Err(error) => {
+            eprintln!("holdline: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("holdline: no runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(serve(loaded.config, log)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "could not start");
+            eprintln!("holdline: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config, log: Arc<LogHandle>) -> anyhow::Result<()> {
+    let mut signals =
+        Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let running = serve::start(config, log).await?;
+    signals.next().await;
+    running.stop(signals.next()).await;
+    Ok(())
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Waits for the next SIGTERM or SIGINT.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! One client connection, from its first byte to its pipe: heads are read, judged and routed here, and a client is
+//! answered 101 only after a worker has been.
+//!
+//! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use holdline_core::ids::PipeId;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+
+use crate::handshake::accept::switching_protocols;
+use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
+use crate::handshake::client_address::{ClientAddress, TrustedProxies};
+use crate::handshake::forward::upgrade_head_lines;
+use crate::handshake::refusal::Refusal;
+use crate::http::{Body, HttpContext, relay};
+use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::metrics::{GaugeGuard, NO_ROUTE};
+use crate::phase::PhaseCell;
+use crate::pipe::attach::{Attach, Plan, first_attach};
+use crate::pipe::{ClientStream, Driver, Shared};
+use crate::pipes::PipeFacts;
+use crate::routes::{Found, NoRoute, RouteTable};
+
+/// The least that hyper takes for `server.header_bytes_max`.
+const HEADER_BYTES_FLOOR: usize = 8192;
+
+/// When a client that was turned away should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What the connections of one data thread share.
+#[derive(Debug)]
+pub struct Front {
+    /// What pipes share.
+    pub shared: Arc<Shared>,
+    /// The routes in force.
+    pub routes: Arc<ArcSwap<RouteTable>>,
+    /// Whose forwarding headers are believed.
+    pub trusted: TrustedProxies,
+    /// Plain HTTP of this thread.
+    pub http: HttpContext,
+    /// Where the process is in its life.
+    pub phase: Arc<PhaseCell>,
+    /// The count of client connections, over all threads.
+    pub slots: Arc<Slots>,
+    /// From the start of a connection, or of the wait for its next request, to a whole head.
+    pub handshake_timeout: Duration,
+    /// Bytes of one request head.
+    pub header_bytes_max: usize,
+}
+
+/// Counts client connections against `server.max_connections`.
+#[derive(Debug)]
+pub struct Slots {
+    taken: AtomicUsize,
+    max: usize,
+}
+
+impl Slots {
+    /// Places for `max` connections.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self { taken: AtomicUsize::new(0), max }
+    }
+
+    /// Takes a place; it is given back when the slot is dropped.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Slot {
+        let before = self.taken.fetch_add(1, Relaxed);
+        Slot { slots: self.clone(), over: before >= self.max }
+    }
+}
+
+/// One connection's place.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+    over: bool,
+}
+
+impl Slot {
+    /// Whether there were `server.max_connections` already, so that this one can only be told so.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slots.taken.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A pipe that is ready to start once its client's 101 has left.
+struct Opened {
+    plan: Plan,
+    attach: Attach,
+    client: String,
+}
+
+/// One accepted connection.
+struct Connection {
+    front: Arc<Front>,
+    peer: IpAddr,
+    over: bool,
+    opened: Mutex<Option<Opened>>,
+}
+
+/// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
+pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpAddr) {
+    let slot = front.slots.take();
+    let metrics = front.shared.metrics.clone();
+    let gauge = metrics.connection(ListenerLabel::Public);
+    if slot.is_over() {
+        metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+    }
+    let connection =
+        Arc::new(Connection { front: front.clone(), peer, over: slot.is_over(), opened: Mutex::default() });
+    let service = service_fn(|request| {
+        let connection = connection.clone();
+        // Boxed, because hyper gives the socket back only from a connection that can be moved.
+        Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
+    });
+    let mut serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(front.handshake_timeout)
+        .max_buf_size(front.header_bytes_max.max(HEADER_BYTES_FLOOR))
+        .serve_connection(TokioIo::new(stream), service);
+    let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
+    let parts = serving.into_parts();
+    let mut stream = parts.io.into_inner();
+    let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (served, opened) {
+        (Ok(()), Some(opened)) => start_pipe(&front, stream, parts.read_buf, opened, (slot, gauge)),
+        (Ok(()), None) => {
+            // The peer may be gone already; there is nobody left to tell.
+            let _ = stream.shutdown().await;
+        }
+        (Err(error), _) => {
+            if let Some(result) = failure(&error) {
+                metrics.connection_result(ListenerLabel::Public, result);
+            }
+            tracing::debug!(%peer, %error, "connection failed");
+            let _ = stream.shutdown().await;
+        }
+    }
+}
+
+fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
+    if error.is_timeout() {
+        return Some(ConnectionResult::TimedOut);
+    }
+    error.is_parse().then_some(ConnectionResult::BadRequest)
+}
+
+fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened, guards: (Slot, GaugeGuard)) {
+    let Opened { plan, attach, client } = opened;
+    let plan = Arc::new(plan);
+    let facts =
+        PipeFacts { id: plan.pipe, route: plan.route.clone(), key: plan.key.as_deref().map(str::to_owned), client };
+    let driver = Driver::new(stream, first, attach, plan, facts, front.shared.clone());
+    tokio::spawn(async move {
+        driver.await;
+        drop(guards);
+    });
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let mut response = self.judge(request).await;
+        if !self.front.phase.takes_pipes() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            // On the way down, no connection is kept for a next request.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn judge(&self, request: Request<Incoming>) -> Response<Body> {
+        if self.over {
+            return self.refuse(NO_ROUTE, busy("too many connections"));
+        }
+        let (parts, body) = request.into_parts();
+        let checked = match check(&parts) {
+            Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
+            checked @ (Checked::Upgrade(_) | Checked::Plain) => checked,
+        };
+        let found = match self.front.routes.load().find(host(&parts), &parts) {
+            Ok(found) => found,
+            Err(error @ NoRoute::NotFound) => {
+                return self.refuse(NO_ROUTE, Refusal::new(StatusCode::NOT_FOUND, "no-route", error.to_string()));
+            }
+            Err(error @ NoRoute::Missing(_)) => {
+                return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "incomplete", error.to_string()));
+            }
+        };
+        let client = self.front.trusted.trace(self.peer, &parts);
+        match checked {
+            Checked::Upgrade(upgrade) => self.upgrade(&parts, upgrade, found, &client).await,
+            Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
+            Checked::Plain | Checked::Refused(_) => {
+                relay(Request::from_parts(parts, body), &self.front.http, &found, &client).await
+            }
+        }
+    }
+
+    fn refuse(&self, route: &str, refusal: Refusal) -> Response<Body> {
+        self.front.shared.metrics.route(route).handshake(refusal.status.as_u16());
+        refusal.into_response()
+    }
+
+    async fn upgrade(
+        &self,
+        parts: &Parts,
+        upgrade: UpgradeRequest,
+        found: Found,
+        client: &ClientAddress,
+    ) -> Response<Body> {
+        let began = Instant::now();
+        let metrics = self.front.shared.metrics.route(&found.route.name);
+        let response = self.attach(parts, upgrade, found, client).await;
+        metrics.handshake(response.status().as_u16());
+        metrics.handshake_seconds.observe(began.elapsed().as_secs_f64());
+        response
+    }
+
+    async fn attach(
+        &self,
+        parts: &Parts,
+        upgrade: UpgradeRequest,
+        found: Found,
+        client: &ClientAddress,
+    ) -> Response<Body> {
+        if !found.route.allows_origin(&parts.headers) {
+            let detail = "this origin may not open a WebSocket here; see routes.origins";
+            return Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into_response();
+        }
+        if !self.front.phase.takes_pipes() {
+            return busy("going away; another instance may take this").into_response();
+        }
+        let mut plan = Plan {
+            pipe: PipeId::from_bytes(rand::random()),
+            route: found.route,
+            key: found.key.map(Arc::from),
+            target: found.target,
+            host: host(parts).map(str::to_owned),
+            head_lines: upgrade_head_lines(parts, client),
+            protocols: upgrade.protocols.clone(),
+            protocol: None,
+        };
+        let first = match first_attach(&plan, &self.front.shared).await {
+            Ok(first) => first,
+            Err(response) => return response,
+        };
+        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        plan.protocol = first.protocol;
+        let opened = Opened { plan, attach: first.attach, client: client.address.to_string() };
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        response
+    }
+}
+
+fn busy(detail: &'static str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(RETRY_AFTER)
+}

@@ -1,0 +1,159 @@
+//! The public listeners: bound once, accepted from on every data thread.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::Listen;
+use crate::front::{Front, serve_connection};
+use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::phase::Phase;
+use crate::pipe::ClientStream;
+
+/// Connections that the kernel holds for us until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when the process is out of descriptors: the connections wait in the backlog meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A bound listener, before it is given to threads.
+#[derive(Debug)]
+pub enum Bound {
+    /// TCP.
+    Tcp(std::net::TcpListener),
+    /// A socket file, which goes with the last listener.
+    Unix(std::os::unix::net::UnixListener, PathBuf),
+}
+
+impl Bound {
+    /// Binds `listen`. An address that somebody else listens on is an error; a socket file that nobody listens on any
+    /// more is replaced.
+    ///
+    /// # Errors
+    /// What the system says, with the address.
+    pub fn bind(listen: &Listen) -> io::Result<Self> {
+        let bound = match listen {
+            Listen::Tcp(address) => {
+                let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
+                socket.set_reuse_address(true)?;
+                if address.is_ipv6() {
+                    socket.set_only_v6(true)?;
+                }
+                socket.set_nonblocking(true)?;
+                socket.bind(&(*address).into()).and_then(|()| socket.listen(BACKLOG)).map(|()| Self::Tcp(socket.into()))
+            }
+            Listen::Unix(path) => bind_unix(path),
+        };
+        bound.map_err(|error| io::Error::new(error.kind(), format!("server.listen {listen}: {error}")))
+    }
+
+    /// A second handle on the same socket, for another thread.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn share(&self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
+            Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
+        })
+    }
+
+    /// Removes what the listener leaves behind in the file system.
+    pub fn clean_up(&self) {
+        if let Self::Unix(_, path) = self {
+            // Somebody may have removed it already, which is what is wanted.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The bound address: `127.0.0.1:43121` or `unix:PATH`.
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str("unknown"),
+            },
+            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+fn bind_unix(path: &Path) -> io::Result<Bound> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(Bound::Unix(listener, path.to_owned()))
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn new(bound: Bound) -> io::Result<Self> {
+        Ok(match bound {
+            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(ClientStream, IpAddr)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok((ClientStream::Tcp(stream), peer.ip()))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((ClientStream::Unix(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
+            }
+        }
+    }
+}
+
+/// Accepts connections on this thread until the process is on its way down.
+pub async fn accept(bound: Bound, front: Arc<Front>) {
+    let listener = match Listener::new(bound) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a listener could not be watched"),
+    };
+    let mut phase = front.phase.watch();
+    loop {
+        // A phase that can no longer change means the process is gone.
+        let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => {
+                    tokio::spawn(serve_connection(front.clone(), stream, peer));
+                }
+                Err(error) if is_the_peers(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::AcceptFailed);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = stopping => return,
+        }
+    }
+}
+
+/// Whether the connection died before it was accepted, which is no trouble of ours.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, InvalidInput, NotConnected};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | NotConnected | InvalidInput)
+}

@@ -1,0 +1,269 @@
+//! `holdline serve`: binds everything, starts the threads, and takes them down again.
+//!
+//! Data threads each run a runtime of their own and share nothing but numbers; the calling thread runs the control
+//! runtime with the admin API, probes and signals, so that it answers however busy the data threads are.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use holdline_core::close::CloseFrame;
+use holdline_core::pipe::EndedBy;
+use tokio::sync::{oneshot, watch};
+
+use crate::admin::listen::AdminListener;
+use crate::admin::{self, Admin, Parts};
+use crate::backends::{Backends, Setup, SetupError};
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::events::Events;
+use crate::front::{Front, Slots};
+use crate::handshake::client_address::TrustedProxies;
+use crate::handshake::dial::{DialTimeouts, TlsClient};
+use crate::http::{HttpContext, HttpTimeouts, IDLE_TIMEOUT};
+use crate::listen::{self, Bound};
+use crate::log::LogHandle;
+use crate::metrics::Metrics;
+use crate::phase::{Phase, PhaseCell};
+use crate::pipe::Shared;
+use crate::pipes::{Command, Pipes};
+use crate::routes::{RouteError, RouteTable};
+
+/// How long data threads have to finish what they do once no pipe is left.
+const THREADS_GRACE: Duration = Duration::from_secs(1);
+
+/// How long an answered close has after the last one was sent, beyond `server.close_timeout`.
+const CLOSE_SLACK: Duration = Duration::from_millis(500);
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener could not be bound, or a thread not be started.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A static backend cannot be.
+    #[error(transparent)]
+    Backend(#[from] SetupError),
+    /// A route cannot be.
+    #[error("routes: {0}")]
+    Route(#[from] RouteError),
+    /// The tokens file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] admin::auth::TokensError),
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Running {
+    /// The bound public listeners, as text.
+    pub public: Vec<String>,
+    /// The bound admin listener, as text.
+    pub admin: String,
+    config: Arc<ArcSwap<Config>>,
+    shared: Arc<Shared>,
+    phase: Arc<PhaseCell>,
+    bound: Vec<Bound>,
+    threads: Vec<DataThread>,
+    stop_control: watch::Sender<bool>,
+}
+
+#[derive(Debug)]
+struct DataThread {
+    handle: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+/// Starts a proxy; its control part runs on the current runtime.
+///
+/// # Errors
+/// [`StartError`]; nothing is left running then but what ends with the runtime.
+pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, StartError> {
+    let metrics = Arc::new(Metrics::new());
+    let events = Arc::new(Events::new());
+    let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
+    let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
+    let backends = start_backends(&config, &metrics, &events, &pipes)?;
+    let names: (Vec<&str>, Vec<&str>) = (
+        config.routes.iter().map(|route| route.name.as_str()).collect(),
+        config.pools.iter().map(|pool| pool.name.as_str()).collect(),
+    );
+    metrics.sync_config(&names.0, &names.1);
+    let timeouts = DialTimeouts {
+        connect: config.server.backend_connect_timeout,
+        handshake: config.server.backend_handshake_timeout,
+    };
+    let shared = Arc::new(Shared {
+        backends: backends.clone(),
+        pipes: pipes.clone(),
+        metrics: metrics.clone(),
+        events: events.clone(),
+        clock: Clock::start(),
+        tls: TlsClient::native(),
+        timeouts,
+    });
+    let phase = Arc::new(PhaseCell::default());
+    let bound = config.server.listen.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
+    let admin_listener = AdminListener::bind(&config.admin.listen).await?;
+    let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
+    let admin_address = admin_listener.to_string();
+    let threads = start_threads(&config, &shared, &routes, &phase, &bound)?;
+    let config = Arc::new(ArcSwap::from_pointee(config));
+    let parts =
+        Parts { config: config.clone(), events, metrics, backends: backends.clone(), pipes, phase: phase.clone(), log };
+    let admin = Admin::new(parts, admin_listener.locality())?;
+    let (stop_control, stopped) = watch::channel(false);
+    tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    tokio::spawn(async move { backends.run(until(stopped)).await });
+    for address in &public {
+        tracing::info!(listener = "public", address, "listening");
+    }
+    tracing::info!(listener = "admin", address = admin_address, "listening");
+    phase.started();
+    Ok(Running { public, admin: admin_address, config, shared, phase, bound, threads, stop_control })
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same as one that says so.
+    let _ = stopped.wait_for(|&stopped| stopped).await;
+}
+
+fn start_backends(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    events: &Arc<Events>,
+    pipes: &Arc<Pipes>,
+) -> Result<Backends, SetupError> {
+    let setup = Setup::from_config(config)?;
+    let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
+    let on_event = move |event| {
+        metrics.backend_event(&event);
+        events.push(event.into());
+    };
+    Ok(Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave)))
+}
+
+fn start_threads(
+    config: &Config,
+    shared: &Arc<Shared>,
+    routes: &Arc<ArcSwap<RouteTable>>,
+    phase: &Arc<PhaseCell>,
+    bound: &[Bound],
+) -> io::Result<Vec<DataThread>> {
+    let count = match config.server.threads {
+        0 => std::thread::available_parallelism()?.get(),
+        count => count as usize,
+    };
+    let slots = Arc::new(Slots::new(config.server.max_connections as usize));
+    let http_timeouts =
+        HttpTimeouts { connect: config.server.backend_connect_timeout, answer: config.server.response_header_timeout };
+    (0..count)
+        .map(|number| {
+            let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
+            let front = Front {
+                shared: shared.clone(),
+                routes: routes.clone(),
+                trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
+                http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), http_timeouts),
+                phase: phase.clone(),
+                slots: slots.clone(),
+                handshake_timeout: config.server.handshake_timeout,
+                header_bytes_max: config.server.header_bytes_max,
+            };
+            start_thread(number, listeners, Arc::new(front))
+        })
+        .collect()
+}
+
+fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (stop, stopped) = oneshot::channel();
+    let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+        runtime.block_on(async move {
+            for listener in listeners {
+                tokio::spawn(listen::accept(listener, front.clone()));
+            }
+            tokio::spawn(sweep(front));
+            // A sender that is gone means the same as one that says so.
+            let _ = stopped.await;
+        });
+        runtime.shutdown_timeout(THREADS_GRACE);
+    })?;
+    Ok(DataThread { handle, stop })
+}
+
+/// Closes this thread's idle backend connections in time.
+async fn sweep(front: Arc<Front>) {
+    let mut ticks = tokio::time::interval(IDLE_TIMEOUT);
+    loop {
+        ticks.tick().await;
+        front.http.sweep();
+    }
+}
+
+impl Running {
+    /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, and whoever has
+    /// not gone by `server.shutdown_grace` is cut off. `hurry` resolving skips the spread and the wait.
+    pub async fn stop(self, hurry: impl Future<Output = ()>) {
+        let began = Instant::now();
+        let config = self.config.load_full();
+        self.phase.stop();
+        let pipes = self.shared.pipes.clone();
+        let total = pipes.len();
+        tracing::info!(pipes = total, "stopping");
+        let grace = config.server.shutdown_grace;
+        let orderly = async {
+            close_all(&pipes, config.server.close_spread.min(grace)).await;
+            pipes.emptied().await;
+        };
+        tokio::select! {
+            () = orderly => {}
+            () = tokio::time::sleep(grace) => {}
+            () = hurry => {
+                close_all(&pipes, Duration::ZERO).await;
+                let patience = config.server.close_timeout + CLOSE_SLACK;
+                // Whoever has not answered by then is cut off below.
+                let _ = tokio::time::timeout(patience, pipes.emptied()).await;
+            }
+        }
+        let failed = pipes.len();
+        for listener in &self.bound {
+            listener.clean_up();
+        }
+        let _ = self.stop_control.send(true);
+        for thread in self.threads {
+            // A thread that is gone already needs no word.
+            let _ = thread.stop.send(());
+            if thread.handle.join().is_err() {
+                tracing::error!("a data thread panicked");
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        tracing::info!(closed = total.saturating_sub(failed), failed, seconds, "stopped");
+    }
+
+    /// The process's phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase.get()
+    }
+
+    /// The live pipes.
+    #[must_use]
+    pub fn pipes(&self) -> &Arc<Pipes> {
+        &self.shared.pipes
+    }
+}
+
+/// Tells every client 1001, evenly spread over `spread`.
+async fn close_all(pipes: &Pipes, spread: Duration) {
+    let entries = pipes.list();
+    let pause = spread.checked_div(u32::try_from(entries.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+    let mut next = tokio::time::Instant::now();
+    for entry in entries {
+        entry.order(Command::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away")));
+        next += pause;
+        tokio::time::sleep_until(next).await;
+    }
+}
