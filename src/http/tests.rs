@@ -227,7 +227,7 @@ async fn answers_without_a_body_and_of_unknown_length_pass() {
             "200",
             "ok",
         ),
-        ("GET", "HTTP/1.0 200 OK\r\n\r\nuntil the end", "200", "d\r\nuntil the end\r\n0\r\n\r\n"),
+        ("GET", "HTTP/1.0 200 OK\r\n\r\nuntil the end", "200", "D\r\nuntil the end\r\n0\r\n\r\n"),
         (
             "GET",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
@@ -446,7 +446,8 @@ async fn ib_19_a_connect_failure_is_retried_for_get_and_head_only() {
         let pipes = [front.pipe("a"), front.pipe("b")];
         let key = if pipes[0].id().as_ref() == "w1" { "a" } else { "b" };
         drop(dead);
-        let ask = front.ask(method, &format!("/?k={key}"), "Content-Length: 0\r\n");
+        let path = format!("/?k={key}");
+        let ask = front.ask(method, &path, "Content-Length: 0\r\n");
         let answer = tokio::select! {
             answer = soon(ask) => answer,
             head = async {
@@ -479,7 +480,7 @@ async fn ib_19_requests_follow_the_pipes_of_their_key() {
                     pipes: crate::backends::PipesWish::Keep,
                     deadline: None,
                 };
-                front.backends.set_state(pipe.id(), crate::backends::Expect::default(), drain).expect("drained");
+                front.backends.set_state(pipe.id(), crate::backends::Expect::Anything, drain).expect("drained");
             }
             let path = format!("/?k={key}");
             let post = front.ask("POST", &path, "Content-Length: 0\r\n");
