@@ -1,5 +1,8 @@
 //! The demo worker as a process: its endpoints, its journal, its knobs and its stop.
 
+// the helpers here are tests too, which clippy only sees of functions marked as such
+#![allow(clippy::unwrap_used)]
+
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
