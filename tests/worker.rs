@@ -13,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
-    net::TcpStream,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
     time::timeout,
 };
@@ -40,7 +40,7 @@ impl Worker {
         let mut process = Command::new(env!("CARGO_BIN_EXE_holdline"))
             .args(["worker", "--name", "w-1", "--command-ms", "0"])
             .args(arguments)
-            .env_remove("HOLDLINE_TOKEN")
+            .env("HOLDLINE_TOKEN", "t-1")
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -284,7 +284,7 @@ async fn a_killed_workers_file_tells_what_it_executed() {
     worker.journal("commands=4&messages=9").await;
     let stream = TcpStream::connect(worker.address).await.unwrap();
     let mut stream = BufReader::new(stream);
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"POST /__kill HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    stream.write_all(b"POST /__kill HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();
     // EOF or reset, but no answer
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
@@ -446,13 +446,67 @@ async fn a_poll_that_its_client_gave_up_is_journalled_as_cancelled() {
     let worker = Worker::start(&[]).await;
     worker.ask("GET", "/api/poll?hold_ms=1", b"").await;
     let mut stream = TcpStream::connect(worker.address).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET /api/poll?hold_ms=150000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"GET /api/poll?hold_ms=150000 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
     worker.journal("requests=2").await;
     drop(stream);
     let journal = worker.journal("requests=2&ended=2").await;
     let outcomes: Vec<_> =
         journal["requests"].as_array().unwrap().iter().map(|entry| entry["outcome"].as_str().unwrap()).collect();
     assert_eq!(outcomes, ["answered", "cancelled"]);
+}
+
+/// One request to the stub of an admin API: its first line and body, answered with `status` and `answer`.
+async fn admin_call(admin: &TcpListener, status: &str, answer: &Value) -> (String, Value) {
+    let (stream, _) = timeout(PATIENCE, admin.accept()).await.unwrap().unwrap();
+    let mut stream = BufReader::new(stream);
+    let (mut line, mut bytes) = (String::new(), 0);
+    stream.read_line(&mut line).await.unwrap();
+    loop {
+        let mut header = String::new();
+        stream.read_line(&mut header).await.unwrap();
+        match header.trim().to_ascii_lowercase().split_once(": ") {
+            Some(("content-length", length)) => bytes = length.parse().unwrap(),
+            Some(("authorization", token)) => assert_eq!(token, "bearer t-1"),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    let mut body = vec![0; bytes];
+    stream.read_exact(&mut body).await.unwrap();
+    let answer = answer.to_string();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{answer}", answer.len());
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let request = line.trim().trim_end_matches(" HTTP/1.1").to_owned();
+    (request, serde_json::from_slice(&body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_worker_registers_renews_comes_back_after_404_and_says_goodbye() {
+    let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", admin.local_addr().unwrap());
+    let arguments = ["--register", &url, "--serves", "u1=s1", "--pool", "p", "--label", "zone=a", "--lease", "300ms"];
+    let mut worker = Worker::start(&arguments).await;
+    let (request, body) = admin_call(&admin, "201 Created", &json!({})).await;
+    assert_eq!(request, "PUT /v1/backends/w-1");
+    let instance = body["instance"].clone();
+    let wanted = json!({
+        "url": format!("ws://{}", worker.address), "pool": "p", "serves": { "u1": "s1" },
+        "labels": { "zone": "a" }, "lease": "300ms", "instance": instance,
+    });
+    assert_eq!(body, wanted);
+    let renewed = json!({ "expires_at": "2030-01-01T00:00:00Z", "renew_after": "60ms", "directives": [] });
+    let lease = "PUT /v1/backends/w-1/lease".to_owned();
+    assert_eq!(admin_call(&admin, "200 OK", &renewed).await, (lease.clone(), json!({})));
+    assert_eq!(admin_call(&admin, "503 Service Unavailable", &json!({})).await.0, lease);
+    assert_eq!(admin_call(&admin, "404 Not Found", &json!({})).await.0, lease);
+    assert_eq!(admin_call(&admin, "200 OK", &json!({})).await, ("PUT /v1/backends/w-1".into(), wanted));
+    worker.knob("/__term").await;
+    loop {
+        let (request, _) = admin_call(&admin, "204 No Content", &json!({})).await;
+        if request == "DELETE /v1/backends/w-1" {
+            break;
+        }
+        assert_eq!(request, lease, "at most a renewal comes in between");
+    }
+    assert_eq!(worker.exit_code().await, Some(0));
 }
