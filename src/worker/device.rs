@@ -19,9 +19,10 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     journal::hex,
     lock,
-    options::{Options, Size},
-    picture::{self, Color, Shape, WHITE},
-    scene::Scene,
+    options::Options,
+    picture::{self, Shape},
+    scene::{Backdrop, Scene},
+    screen::{Now, Screen},
     sockets::padded,
 };
 
@@ -38,9 +39,7 @@ const ENVELOPE_BYTES: usize = 200;
 
 /// All phones of a worker.
 pub(super) struct Devices {
-    worker: String,
-    tint: Color,
-    size: Size,
+    screen: Screen,
     quality: u8,
     frame_bytes: usize,
     started: Instant,
@@ -55,9 +54,7 @@ impl Devices {
             .hue
             .unwrap_or_else(|| worker.bytes().fold(7, |hue: u32, byte| hue.wrapping_mul(67).wrapping_add(byte.into())));
         Self {
-            worker: worker.into(),
-            tint: picture::color_of_hue(hue),
-            size: options.size,
+            screen: Screen { worker: worker.into(), tint: picture::color_of_hue(hue), size: options.size },
             quality: options.quality,
             frame_bytes: options.frame_bytes as usize,
             started: Instant::now(),
@@ -82,7 +79,8 @@ impl Devices {
 
     /// The sessions that have been asked for, with what their phones have seen.
     pub(super) fn list(&self) -> Vec<Value> {
-        let mut devices: Vec<_> = lock(&self.devices).values().map(|device| device.describe(&self.worker)).collect();
+        let mut devices: Vec<_> =
+            lock(&self.devices).values().map(|device| device.describe(&self.screen.worker)).collect();
         devices.sort_by(|a, b| a["session_id"].as_str().cmp(&b["session_id"].as_str()));
         devices
     }
@@ -106,7 +104,7 @@ impl Devices {
             return Some(frame.clone());
         }
         state.seq += 1;
-        let shapes = self.shapes(&device.session, &mut state);
+        let shapes = state.shapes(&self.screen, &device.session, self.started.elapsed().as_secs_f64());
         let jpeg = scene.with(&shapes).inspect_err(|error| tracing::error!(%error, "no picture")).ok()?;
         let frame = Arc::new(self.envelope(&device.session, state.seq, jpeg));
         state.last = Some((tick, frame.clone()));
@@ -114,10 +112,15 @@ impl Devices {
     }
 
     async fn draw_scene(&self) -> Option<Arc<Scene>> {
-        let (size, quality, tint) = (self.size, self.quality, self.tint);
+        let backdrop = Backdrop {
+            size: self.screen.size,
+            quality: self.quality,
+            tint: self.screen.tint,
+            fixed: self.screen.fixed(),
+        };
         let jpeg_bytes = self.frame_bytes.saturating_sub(ENVELOPE_BYTES) / 4 * 3;
-        let drawn = tokio::task::spawn_blocking(move || Scene::new(size, quality, tint, jpeg_bytes)).await;
-        match drawn {
+        let drawing = tokio::task::spawn_blocking(move || Scene::new(backdrop, jpeg_bytes));
+        match drawing.await.map_err(|error| error.to_string()) {
             Ok(Ok(scene)) => Some(Arc::new(scene)),
             Ok(Err(error)) => {
                 tracing::error!(%error, "no wallpaper");
@@ -132,9 +135,9 @@ impl Devices {
 
     fn envelope(&self, session: &str, seq: u64, jpeg: Vec<u8>) -> Frame {
         let head = json!({
-            "type": "frame", "session": session, "worker": self.worker, "seq": seq,
+            "type": "frame", "session": session, "worker": self.screen.worker, "seq": seq,
             "ts": Timestamp::now().as_millisecond(), "format": "jpeg",
-            "width": self.size.width, "height": self.size.height,
+            "width": self.screen.size.width, "height": self.screen.size.height,
         });
         let mut text = head.to_string();
         text.reserve_exact(jpeg.len() / 3 * 4 + 16);
@@ -143,44 +146,6 @@ impl Devices {
         STANDARD.encode_string(&jpeg, &mut text);
         text.push_str("\"}");
         Frame { message: text.into(), with_sha: OnceLock::new(), jpeg: jpeg.into() }
-    }
-
-    /// Status bar, worker's banner, ball, ripples and the line at the bottom.
-    fn shapes(&self, session: &str, state: &mut State) -> Vec<Shape> {
-        let (width, height) = (i32::from(self.size.width), i32::from(self.size.height));
-        let scale = (width / 130).max(1);
-        let bar = scale * 10;
-        let black = [12, 12, 16];
-        let clock = Timestamp::now().as_second().rem_euclid(86_400);
-        let clock = format!("{:02}:{:02}:{:02}", clock / 3_600, clock / 60 % 60, clock % 60);
-        let label = |x, y, scale, text: String| Shape::Text { x, y, scale, color: WHITE, text };
-        let session: String = session.chars().take(12).collect();
-        let aside = width - (session.chars().count() as i32 + 1) * 6 * scale;
-        let mut shapes = vec![
-            Shape::Rect { x: 0, y: 0, width, height: bar, color: black },
-            label(scale * 2, scale, scale, clock),
-            label(aside, scale, scale, session),
-            Shape::Rect { x: scale * 4, y: bar * 2, width: width - scale * 8, height: scale * 16, color: self.tint },
-            label(scale * 8, bar * 2 + scale * 5, scale, self.worker.chars().take(18).collect()),
-        ];
-        shapes.push(self.ball(width, height));
-        shapes.extend(state.ripples(scale));
-        let line = format!("#{:06} TAPS {} {}", state.seq, state.commands, state.last_command);
-        shapes.push(Shape::Rect { x: 0, y: height - bar, width, height: bar, color: black });
-        shapes.push(label(scale * 2, height - bar + scale, scale, line.chars().take(21).collect()));
-        shapes
-    }
-
-    fn ball(&self, width: i32, height: i32) -> Shape {
-        let seconds = self.started.elapsed().as_secs_f64();
-        let radius = width / 10;
-        let swing = |phase: f64, low: i32, high: i32| low + ((phase.sin() + 1.0) / 2.0 * f64::from(high - low)) as i32;
-        Shape::Disc {
-            x: swing(seconds * 1.7, radius, width - radius),
-            y: swing(seconds * 1.1, height / 5 + radius, height * 9 / 10 - radius),
-            radius,
-            color: self.tint,
-        }
     }
 }
 
@@ -248,19 +213,17 @@ struct State {
 }
 
 impl State {
-    fn ripples(&mut self, scale: i32) -> Vec<Shape> {
+    fn shapes(&mut self, screen: &Screen, session: &str, seconds: f64) -> Vec<Shape> {
         self.taps.retain(|(_, _, at)| at.elapsed() < RIPPLE);
-        let ring = |&(x, y, at): &(i32, i32, Instant)| {
-            let spread = at.elapsed().as_secs_f64() / RIPPLE.as_secs_f64();
-            Shape::Ring {
-                x,
-                y,
-                radius: scale * 4 + (spread * f64::from(scale * 14)) as i32,
-                width: scale + 1,
-                color: WHITE,
-            }
-        };
-        self.taps.iter().map(ring).collect()
+        let spread = |at: &Instant| at.elapsed().as_secs_f64() / RIPPLE.as_secs_f64();
+        screen.moving(&Now {
+            session,
+            seq: self.seq,
+            commands: self.commands,
+            last_command: &self.last_command,
+            seconds,
+            ripples: self.taps.iter().map(|(x, y, at)| (*x, *y, spread(at))).collect(),
+        })
     }
 }
 

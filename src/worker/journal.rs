@@ -42,7 +42,7 @@ struct Inner {
     commands_total: u64,
     connections: VecDeque<Arc<Connection>>,
     connections_total: u64,
-    requests: VecDeque<Value>,
+    requests: VecDeque<Arc<Mutex<Map<String, Value>>>>,
     requests_total: u64,
 }
 
@@ -99,8 +99,10 @@ pub(super) struct Wanted {
     pub closed: usize,
     /// Messages received over all connections.
     pub messages: u64,
-    /// Plain HTTP requests.
+    /// Plain HTTP requests, open or over.
     pub requests: usize,
+    /// Plain HTTP requests that are over.
+    pub ended: usize,
 }
 
 impl Journal {
@@ -147,14 +149,27 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes down a plain HTTP request, once it is answered or given up.
-    pub(super) fn requested(&self, mut entry: Map<String, Value>) {
+    /// Writes down that a plain HTTP request has begun; hand the entry back to [`Journal::ended`].
+    pub(super) fn began(&self, mut entry: Map<String, Value>) -> Arc<Mutex<Map<String, Value>>> {
         let mut inner = lock(&self.inner);
         inner.requests_total += 1;
         entry.insert("id".into(), inner.requests_total.into());
-        entry.insert("ended_ms".into(), now_ms().into());
-        push(&mut inner.requests, Value::Object(entry), REQUESTS_MAX);
+        entry.insert("outcome".into(), "open".into());
+        let entry = Arc::new(Mutex::new(entry));
+        push(&mut inner.requests, entry.clone(), REQUESTS_MAX);
         drop(inner);
+        bump(&self.version);
+        entry
+    }
+
+    /// Writes down that the request was answered with `status`, or given up by its client.
+    pub(super) fn ended(&self, request: &Mutex<Map<String, Value>>, status: Option<u16>) {
+        let mut entry = lock(request);
+        let outcome = if status.is_some() { "answered" } else { "cancelled" };
+        entry.insert("outcome".into(), outcome.into());
+        entry.insert("status".into(), status.into());
+        entry.insert("ended_ms".into(), now_ms().into());
+        drop(entry);
         bump(&self.version);
     }
 
@@ -174,11 +189,12 @@ impl Journal {
         let commands: Vec<_> =
             inner.commands.iter().filter(|entry| session.is_none_or(|wanted| entry["session"] == wanted)).collect();
         let connections: Vec<_> = inner.of(session).map(|connection| connection.snapshot()).collect();
+        let requests: Vec<_> = inner.requests.iter().map(|entry| lock(entry).clone()).collect();
         json!({
             "commands": commands, "commands_total": inner.commands_total,
             "commands_dropped": inner.commands.front().map_or(0, |first| first["index"].as_u64().unwrap_or(1) - 1),
             "connections": connections, "connections_total": inner.connections_total,
-            "requests": inner.requests, "requests_total": inner.requests_total,
+            "requests": requests, "requests_total": inner.requests_total,
         })
     }
 
@@ -208,6 +224,7 @@ impl Journal {
             && closed >= wanted.closed
             && messages >= wanted.messages
             && inner.requests.len() >= wanted.requests
+            && inner.requests.iter().filter(|entry| lock(entry).contains_key("ended_ms")).count() >= wanted.ended
     }
 }
 
@@ -223,6 +240,16 @@ impl Connection {
     /// The connection's number, counted from 1.
     pub(super) fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The session's id.
+    pub(super) fn session(&self) -> &str {
+        &self.opened.session
+    }
+
+    /// `control`, `video`, …
+    pub(super) fn channel(&self) -> &str {
+        &self.opened.channel
     }
 
     /// A text or binary message came. The digest runs over kind (1 text, 2 binary), length (8 bytes, big endian) and payload.

@@ -5,7 +5,7 @@
 //!
 //! | request | does |
 //! |---|---|
-//! | `GET /__journal` | what was executed and seen (`?session=`); with `?commands=`, `?connections=`, `?closed=`, `?messages=`, `?requests=` it waits until there are so many, `?wait_ms=` at most (then 408) |
+//! | `GET /__journal` | what was executed and seen (`?session=`); with `?commands=`, `?connections=`, `?closed=`, `?messages=`, `?requests=`, `?ended=` it waits until there are so many, `?wait_ms=` at most (then 408) |
 //! | `DELETE /__journal` | forgets it |
 //! | `POST /__freeze?ms=` | no reading, writing, accepting, executing and answering pings for that time |
 //! | `POST /__hold`, `/__step?n=`, `/__release` | commands wait, so many go on, all go on |
@@ -48,7 +48,7 @@ pub(super) async fn journal(app: &App, method: &Method, query: &Query) -> Respon
         return refused(StatusCode::METHOD_NOT_ALLOWED, "GET or DELETE");
     }
     if let Some(name) =
-        unknown(query, &["session", "commands", "connections", "closed", "messages", "requests", "wait_ms"])
+        unknown(query, &["session", "commands", "connections", "closed", "messages", "requests", "ended", "wait_ms"])
     {
         return refused(StatusCode::BAD_REQUEST, &format!("unknown field {name}"));
     }
@@ -59,6 +59,7 @@ pub(super) async fn journal(app: &App, method: &Method, query: &Query) -> Respon
         closed: query.get("closed").unwrap_or(0),
         messages: query.get("messages").unwrap_or(0),
         requests: query.get("requests").unwrap_or(0),
+        ended: query.get("ended").unwrap_or(0),
     };
     let wait = query.get("wait_ms").map_or(WAIT, Duration::from_millis).min(WAIT_MAX);
     let reached = timeout(wait, app.journal.reached(session.as_deref(), wanted)).await.is_ok();

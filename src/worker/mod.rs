@@ -14,7 +14,7 @@
 //! | `/`, `/static/…`, `/health`, `/stats`, `/status`, `/api/…` | see `rest` |
 //! | `/__journal`, `/__freeze`, … | see `knobs` |
 //!
-//! Read `server` (connections), `sockets` and `control` (WebSockets), `rest`, then `faults` and `gate`; `device`, `scene`,
+//! Read `server` (connections), `sockets` and `control` (WebSockets), `rest`, then `faults` and `gate`; `device`, `screen`, `scene`,
 //! `encode`, `picture` and `font` draw the screens.
 
 mod control;
@@ -30,6 +30,7 @@ mod picture;
 mod register;
 mod rest;
 mod scene;
+mod screen;
 mod server;
 mod sockets;
 

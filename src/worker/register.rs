@@ -25,7 +25,7 @@ const GOODBYE_WAIT: Duration = Duration::from_secs(2);
 /// Pause after the first failure, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Renew after this, if Holdline doesn't say when.
+/// Renew after this, if neither Holdline nor the lease that was asked for says when.
 const RENEW_AFTER: Duration = Duration::from_secs(5);
 /// Bounds on what Holdline may say.
 const RENEW_MIN: Duration = Duration::from_millis(50);
@@ -40,6 +40,7 @@ pub(super) struct Registration {
     path: String,
     token: Option<String>,
     body: Value,
+    renew_after: Duration,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +79,9 @@ impl Registration {
             "instance": hex(&rand::random::<[u8; 8]>()), "lease": options.lease,
         });
         let token = std::env::var("HOLDLINE_TOKEN").ok().filter(|token| !token.is_empty());
-        Ok(Some(Self { authority, path, token, body }))
+        // two renewals may fail before the lease ends
+        let renew_after = duration(&options.lease).map_or(RENEW_AFTER, |lease| lease / 3);
+        Ok(Some(Self { authority, path, token, body, renew_after }))
     }
 
     /// Registers and renews until the worker stops, then takes it off the list.
@@ -104,7 +107,7 @@ impl Registration {
                 Ok((status, answer)) if status.is_success() => {
                     tracing::info!(%status, admin = self.authority, "registered");
                     pause = PAUSE_MIN;
-                    self.renew(app, renew_after(&answer)).await;
+                    self.renew(app, self.renew_after(&answer)).await;
                 }
                 Ok((status, _)) => tracing::warn!(%status, "registration refused"),
                 Err(error) => tracing::warn!(%error, "registration failed"),
@@ -112,6 +115,10 @@ impl Registration {
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }
+    }
+
+    fn renew_after(&self, answer: &Value) -> Duration {
+        told_renewal(answer).unwrap_or(self.renew_after).max(RENEW_MIN)
     }
 
     /// Returns when Holdline has forgotten us.
@@ -125,7 +132,7 @@ impl Registration {
                 Ok((StatusCode::NOT_FOUND, _)) => {
                     return tracing::warn!("lease unknown, registering again");
                 }
-                Ok((status, answer)) if status.is_success() => renew_after(&answer),
+                Ok((status, answer)) if status.is_success() => self.renew_after(&answer),
                 Ok((status, _)) => {
                     tracing::warn!(%status, "lease not renewed");
                     PAUSE_MAX.min(first)
@@ -181,7 +188,7 @@ async fn exchange(authority: &str, request: Request<Full<Bytes>>) -> Result<(Sta
 }
 
 /// When to renew: `renew_after` as seconds, a duration ("5s", "500ms") or a time.
-fn renew_after(answer: &Value) -> Duration {
+fn told_renewal(answer: &Value) -> Option<Duration> {
     let told = match &answer["renew_after"] {
         Value::Number(seconds) => seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
         Value::String(text) => duration(text).or_else(|| {
@@ -190,7 +197,7 @@ fn renew_after(answer: &Value) -> Duration {
         }),
         _ => None,
     };
-    told.unwrap_or(RENEW_AFTER).clamp(RENEW_MIN, RENEW_MAX)
+    told.map(|told| told.clamp(RENEW_MIN, RENEW_MAX))
 }
 
 fn duration(text: &str) -> Option<Duration> {
@@ -211,16 +218,16 @@ mod tests {
 
     #[test]
     fn renew_after_is_read_in_every_form() {
-        let at = |value: Value| renew_after(&json!({ "renew_after": value }));
-        assert_eq!(at(json!(2.5)), Duration::from_millis(2_500));
-        assert_eq!(at(json!("500ms")), Duration::from_millis(500));
-        assert_eq!(at(json!("5s")), Duration::from_secs(5));
+        let at = |value: Value| told_renewal(&json!({ "renew_after": value }));
+        assert_eq!(at(json!(2.5)), Some(Duration::from_millis(2_500)));
+        assert_eq!(at(json!("500ms")), Some(Duration::from_millis(500)));
+        assert_eq!(at(json!("5s")), Some(Duration::from_secs(5)));
         let soon = (Timestamp::now() + SignedDuration::from_secs(9)).to_string();
-        assert!((7..=9).contains(&at(json!(soon)).as_secs()));
+        assert!((7..=9).contains(&at(json!(soon)).unwrap().as_secs()));
         for nonsense in [json!(null), json!("soon"), json!(-3), json!([])] {
-            assert_eq!(at(nonsense), RENEW_AFTER);
+            assert_eq!(at(nonsense), None);
         }
-        assert_eq!(at(json!(1e-9)), RENEW_MIN);
+        assert_eq!(at(json!(1e-9)), Some(RENEW_MIN));
     }
 
     #[test]
@@ -230,6 +237,7 @@ mod tests {
         let registration = Registration::new(&options, "w-1", ([127, 0, 0, 1], 4000).into()).unwrap().unwrap();
         assert_eq!(registration.authority, "127.0.0.1:9000");
         assert_eq!(registration.path, "/v1/backends/w-1");
+        assert_eq!(registration.renew_after(&json!({})), Duration::from_secs(5));
         assert_eq!(registration.body["url"], "ws://127.0.0.1:4000");
         assert_eq!(registration.body["serves"], json!({ "udid": "s1" }));
         options.serves = vec!["s1".parse().unwrap()];

@@ -12,7 +12,11 @@
 //! | `GET /api/forbidden`, `/api/private` | 403, and 401 unless Basic `demo:demo` |
 //! | any `/api/echo` | method, path, query and headers as they came |
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::extract::Query as FormQuery;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,7 +24,10 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::{
+    body::{Frame, Incoming},
+    upgrade::OnUpgrade,
+};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::sleep;
@@ -77,7 +84,7 @@ pub(super) async fn answer(
         let on = hyper::upgrade::on(&mut request);
         let (head, _) = request.into_parts();
         let opened = opened(&head, session, channel, &query);
-        return upgrade(&app, &link, &head, slot, |reject, mute| Upgrade { on, opened, query, reject, mute });
+        return upgrade(&app, &link, &head, opened, slot, (on, query));
     }
     if let ["__journal"] = segments[..] {
         return Ok(knobs::journal(&app, request.method(), &query).await);
@@ -96,10 +103,10 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Journals a plain request when it is over, answered or not: hyper drops the handler when the client goes away.
+/// A plain request's entry in the journal; ends with it, answered or not: hyper drops the handler when the client goes away.
 struct Noted<'a> {
     app: &'a App,
-    entry: Map<String, Value>,
+    entry: Arc<Mutex<Map<String, Value>>>,
     status: Option<StatusCode>,
 }
 
@@ -111,17 +118,14 @@ impl<'a> Noted<'a> {
         entry.insert("query".into(), request.uri().query().unwrap_or_default().into());
         entry.insert("headers".into(), headers_json(request.headers()));
         entry.insert("began_ms".into(), now_ms().into());
-        Self { app, entry, status: None }
+        Self { app, entry: app.journal.began(entry), status: None }
     }
 }
 
 impl Drop for Noted<'_> {
     fn drop(&mut self) {
-        let mut entry = std::mem::take(&mut self.entry);
-        let outcome = if self.status.is_some() { "answered" } else { "cancelled" };
-        entry.insert("outcome".into(), outcome.into());
-        entry.insert("status".into(), self.status.map(|status| status.as_u16()).into());
-        self.app.journal.requested(entry);
+        let status = self.status.map(|status| status.as_u16());
+        self.app.journal.ended(&self.entry, status);
     }
 }
 
@@ -143,15 +147,15 @@ fn upgrade(
     app: &App,
     link: &Link,
     head: &Parts,
+    opened: Opened,
     slot: UpgradeSlot,
-    make: impl FnOnce(Option<RejectMode>, bool) -> Upgrade,
+    (on, query): (OnUpgrade, Query),
 ) -> Result<Response<Body>, Dropped> {
     let accept = match accept_key(head) {
         Ok(accept) => accept,
         Err(status) => return Ok(refuse_upgrade(status)),
     };
-    let segments: Vec<_> = head.uri.path().split('/').skip(2).collect();
-    let (session, channel) = (segments[0], segments[1]);
+    let (session, channel) = (opened.session.as_str(), opened.channel.as_str());
     let reject = app.faults.rejected(session, channel);
     match reject {
         Some(RejectMode::Drop) => return Err(Dropped),
@@ -167,7 +171,9 @@ fn upgrade(
         Some(RejectMode::Silent | RejectMode::NotFound) | None => {}
     }
     link.place(session, channel);
-    *super::lock(&slot) = Some(make(reject, app.faults.is_mute(session, channel)));
+    let mute = app.faults.is_mute(session, channel);
+    let page = app.journal.open(opened);
+    *super::lock(&slot) = Some(Upgrade { on, page, query, reject, mute });
     let mut response = Response::new(empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();

@@ -17,10 +17,21 @@ const GRAIN_MAX: i32 = 110;
 /// Strips encoded while the grain is sought: every so many-th one.
 const SAMPLE_EVERY: usize = 6;
 
+/// What the wallpaper is made of.
+pub(super) struct Backdrop {
+    /// The picture's size.
+    pub size: Size,
+    /// JPEG quality.
+    pub quality: u8,
+    /// The colour that shades into black.
+    pub tint: Color,
+    /// Shapes that stand still.
+    pub fixed: Vec<Shape>,
+}
+
 /// The part of every picture that stands still.
 pub(super) struct Scene {
-    size: Size,
-    quality: u8,
+    backdrop: Backdrop,
     jpeg_bytes_min: usize,
     pixels: Vec<u8>,
     strips: Vec<StripJpeg>,
@@ -32,21 +43,12 @@ impl Scene {
     ///
     /// # Errors
     /// When the encoder refuses the dimensions.
-    pub(super) fn new(size: Size, quality: u8, tint: Color, jpeg_bytes: usize) -> Result<Self, EncodingError> {
-        let mut low = 0;
-        let mut high = GRAIN_MAX;
-        while high - low > 2 {
-            let grain = (low + high) / 2;
-            let sample = (0..strip_count(size)).step_by(SAMPLE_EVERY);
-            let bytes =
-                still(size, quality, tint, grain, sample.clone())?.iter().map(|s| s.1.scan().len()).sum::<usize>();
-            let estimate = bytes * strip_count(size) / sample.count().max(1);
-            if estimate < jpeg_bytes - jpeg_bytes / 16 { low = grain } else { high = grain }
-        }
-        let (pixels, strips): (Vec<_>, Vec<_>) =
-            still(size, quality, tint, low, 0..strip_count(size))?.into_iter().unzip();
-        let header = strips.first().map(|strip| strip.header(size.height)).unwrap_or_default();
-        Ok(Self { size, quality, jpeg_bytes_min: jpeg_bytes, pixels: pixels.concat(), strips, header })
+    pub(super) fn new(backdrop: Backdrop, jpeg_bytes: usize) -> Result<Self, EncodingError> {
+        let grain = backdrop.grain_for(jpeg_bytes)?;
+        let strips = backdrop.still(grain, 0..backdrop.strip_count())?;
+        let (pixels, strips): (Vec<_>, Vec<_>) = strips.into_iter().unzip();
+        let header = strips.first().map(|strip| strip.header(backdrop.size.height)).unwrap_or_default();
+        Ok(Self { backdrop, jpeg_bytes_min: jpeg_bytes, pixels: pixels.concat(), strips, header })
     }
 
     /// The wallpaper with `shapes` drawn over it, in their order.
@@ -62,11 +64,11 @@ impl Scene {
             if here.peek().is_none() {
                 continue;
             }
-            let bytes = STRIP_ROWS * usize::from(self.size.width) * 3;
+            let bytes = STRIP_ROWS * usize::from(self.backdrop.size.width) * 3;
             let mut pixels = self.pixels[index * bytes..(index + 1) * bytes].to_vec();
-            let mut strip = Strip { pixels: &mut pixels, width: i32::from(self.size.width), top };
+            let mut strip = Strip { pixels: &mut pixels, width: i32::from(self.backdrop.size.width), top };
             here.for_each(|shape| strip.draw(shape));
-            changed.insert(index, encode::strip(&pixels, self.size.width, self.quality)?);
+            changed.insert(index, encode::strip(&pixels, self.backdrop.size.width, self.backdrop.quality)?);
         }
         let strips = self.strips.iter().enumerate();
         let scans = strips.map(|(index, still)| changed.get(&index).unwrap_or(still).scan());
@@ -74,25 +76,45 @@ impl Scene {
     }
 }
 
-fn strip_count(size: Size) -> usize {
-    usize::from(size.height) / STRIP_ROWS
-}
+impl Backdrop {
+    fn strip_count(&self) -> usize {
+        usize::from(self.size.height) / STRIP_ROWS
+    }
 
-fn still(
-    size: Size,
-    quality: u8,
-    tint: Color,
-    grain: i32,
-    strips: impl Iterator<Item = usize>,
-) -> Result<Vec<(Vec<u8>, StripJpeg)>, EncodingError> {
-    let draw = |index: usize| {
-        let mut pixels = vec![0; STRIP_ROWS * usize::from(size.width) * 3];
-        let mut strip = Strip { pixels: &mut pixels, width: i32::from(size.width), top: (index * STRIP_ROWS) as i32 };
-        picture::wallpaper(&mut strip, i32::from(size.height), tint, grain);
-        let jpeg = encode::strip(&pixels, size.width, quality)?;
-        Ok((pixels, jpeg))
-    };
-    strips.map(draw).collect()
+    /// The most grain with which the picture stays a little below `jpeg_bytes`: what moves may cost some, too.
+    fn grain_for(&self, jpeg_bytes: usize) -> Result<i32, EncodingError> {
+        let sample: Vec<_> = (0..self.strip_count()).step_by(SAMPLE_EVERY).collect();
+        let (mut low, mut high) = (0, GRAIN_MAX);
+        while high - low > 2 {
+            let grain = (low + high) / 2;
+            let strips = self.still(grain, sample.iter().copied())?;
+            let bytes: usize = strips.iter().map(|(_, jpeg)| jpeg.scan().len()).sum();
+            let estimate = bytes * self.strip_count() / sample.len().max(1);
+            if estimate < jpeg_bytes - jpeg_bytes / 16 {
+                low = grain;
+            } else {
+                high = grain;
+            }
+        }
+        Ok(low)
+    }
+
+    fn still(
+        &self,
+        grain: i32,
+        strips: impl Iterator<Item = usize>,
+    ) -> Result<Vec<(Vec<u8>, StripJpeg)>, EncodingError> {
+        let draw = |index: usize| {
+            let mut pixels = vec![0; STRIP_ROWS * usize::from(self.size.width) * 3];
+            let mut strip =
+                Strip { pixels: &mut pixels, width: i32::from(self.size.width), top: (index * STRIP_ROWS) as i32 };
+            picture::wallpaper(&mut strip, i32::from(self.size.height), self.tint, grain);
+            self.fixed.iter().for_each(|shape| strip.draw(shape));
+            let jpeg = encode::strip(&pixels, self.size.width, self.quality)?;
+            Ok((pixels, jpeg))
+        };
+        strips.map(draw).collect()
+    }
 }
 
 #[cfg(test)]
@@ -102,13 +124,15 @@ mod tests {
     #[test]
     fn a_picture_has_the_wanted_size_and_decodes_with_its_shapes() {
         let size = Size { width: 160, height: 320 };
-        let scene = Scene::new(size, 80, [40, 90, 200], 20_000).unwrap();
+        let fixed = vec![Shape::Rect { x: 0, y: 0, width: 160, height: 40, color: [0, 0, 0] }];
+        let backdrop = Backdrop { size, quality: 80, tint: [40, 90, 200], fixed };
+        let scene = Scene::new(backdrop, 20_000).unwrap();
         let disc = Shape::Disc { x: 80, y: 160, radius: 40, color: [250, 250, 250] };
         let jpeg = scene.with(&[disc]).unwrap();
         assert!((19_990..21_500).contains(&jpeg.len()), "{}", jpeg.len());
         let pixels = jpeg_decoder::Decoder::new(&jpeg[..]).decode().unwrap();
         let at = |x: usize, y: usize| pixels[(y * 160 + x) * 3];
         assert!(at(80, 160) > 230, "the disc is there");
-        assert!(at(80, 20) < 200, "and nothing of it at the top");
+        assert!(at(80, 20) < 30, "and what stands still is at the top");
     }
 }

@@ -134,11 +134,13 @@ async fn connection(app: &Arc<App>, link: &Arc<Link>, socket: TcpStream) {
 
 async fn websocket(app: &Arc<App>, link: &Arc<Link>, mut upgrade: Upgrade) {
     let Ok(upgraded) = (&mut upgrade.on).await else {
-        return;
+        // the client left before it had read our 101
+        return upgrade.page.closed("broken", None, "");
     };
     let Ok(parts) = upgraded.downcast::<TokioIo<Gate>>() else {
         tracing::error!("the upgraded stream is not the one we gave");
         return;
     };
-    sockets::run(app, link, upgrade, parts.io.into_inner(), parts.read_buf.into()).await;
+    let early = parts.read_buf.into();
+    sockets::run(app, link, upgrade, parts.io.into_inner(), early).await;
 }

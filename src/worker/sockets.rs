@@ -28,7 +28,7 @@ use super::{
     device::Device,
     faults::{Link, Order, RejectMode},
     gate::Gate,
-    journal::{Connection, Opened, now_ms},
+    journal::{Connection, now_ms},
 };
 
 /// The last part of the paths that are WebSockets.
@@ -49,8 +49,8 @@ const PADDED_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Upgrade {
     /// Resolves to the raw stream once our 101 is out.
     pub on: OnUpgrade,
-    /// Its page in the journal.
-    pub opened: Opened,
+    /// Its page in the journal, opened before the 101 so that whoever has seen that finds it.
+    pub page: Arc<Connection>,
     /// The query's fields.
     pub query: Query,
     /// Refused after the upgrade, in this way.
@@ -123,8 +123,8 @@ pub(super) async fn run(app: &Arc<App>, link: &Link, upgrade: Upgrade, gate: Gat
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     let socket = WebSocketStream::from_partially_read(gate, early, Role::Server, Some(config)).await;
     let (mut sink, mut source) = socket.split();
-    let (session, channel) = (upgrade.opened.session.clone(), upgrade.opened.channel.clone());
-    let page = app.journal.open(upgrade.opened);
+    let page = upgrade.page;
+    let (session, channel) = (page.session().to_owned(), page.channel().to_owned());
     let end = if upgrade.reject == Some(RejectMode::NotFound) || !app.options.owns(&session) {
         End::Close { code: 4004, reason: "Session not found".into() }
     } else if let Some(device) = app.devices.of(&session) {
