@@ -86,7 +86,8 @@ impl From<Notice> for NoticeBody {
 /// Judges a configuration under the environment of this process, without taking it into force.
 pub(super) async fn validate(State(admin): State<Arc<Admin>>, Body(candidate): Body<Candidate>) -> Json<Verdict> {
     // Variables that are not UTF-8 can't be ours, and `vars` would panic on them.
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let notices = |notices: Vec<Notice>| notices.into_iter().map(Into::into).collect();
     Json(match Config::read(Some(("toml", &candidate.toml)), variables) {
         Ok(loaded) => {

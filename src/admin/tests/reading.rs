@@ -264,7 +264,8 @@ async fn info_names_the_process() {
 async fn the_configuration_is_shown_and_a_candidate_judged() {
     let fixture = Fixture::open();
     assert_eq!(fixture.get("/v1/config").await.json()["admin"]["listen"], "127.0.0.1:9000");
-    let judge = async |toml: &str| fixture.json(Method::POST, "/v1/config/validate", json!({"toml": toml})).await.json();
+    let judge =
+        async |toml: &str| fixture.json(Method::POST, "/v1/config/validate", json!({"toml": toml})).await.json();
     let fine = judge("[reattach]\ngrace = \"5s\"\n").await;
     assert_eq!((&fine["valid"], &fine["changes"][0]["key"]), (&json!(true), &json!("reattach.grace")), "{fine}");
     let bad = judge("[reattach]\ngraze = \"5s\"\n").await;
