@@ -38,7 +38,11 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let families = admin.metrics.families();
     let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
     families.replay_buffer_limit_bytes.set(gauge(admin.pipes.held_bytes_max()));
-    families.memory_bytes.with_label_values(&["replay"]).set(replay_bytes(admin));
+    let up = gauge(pipes.iter().map(|pipe| pipe.up.buffered_bytes.load(Relaxed)).sum());
+    let down = gauge(pipes.iter().map(|pipe| pipe.down.buffered_bytes.load(Relaxed)).sum());
+    families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
+    families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
+    families.memory_bytes.with_label_values(&["replay"]).set(up + down);
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
     families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
     let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
@@ -47,10 +51,6 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     admin.metrics.sync_config(&routes, &pools);
-}
-
-fn replay_bytes(admin: &Admin) -> i64 {
-    admin.metrics.replay_bytes_up.get() + admin.metrics.replay_bytes_down.get()
 }
 
 fn memory_bytes(pipe: &PipeEntry) -> u64 {
@@ -196,7 +196,7 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
     Memory {
         total_bytes,
         per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
-        replay_bytes: replay_bytes(admin),
+        replay_bytes: admin.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
         rss_bytes: Usage::read().rss_bytes,
         limit_bytes: admin.memory_limit_bytes(),
     }

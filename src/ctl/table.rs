@@ -83,12 +83,8 @@ mod tests {
     fn columns_are_aligned_and_cells_cannot_draw() {
         let items = [json!({"id": "a", "n": {"x": 1}, "ok": true}), json!({"id": "long\x1b[2J", "n": {}, "ok": false})];
         let text = render(&[("ID", "/id"), ("X", "/n/x"), ("OK", "/ok")], &items);
-        assert_eq!(
-            text,
-            "ID                X  OK\na                 1  yes\nlong\\u{1b}[2J  -  no\n"
-                .replace("a                 1", "a              1")
-                .replace("ID                X", "ID             X")
-        );
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines, ["ID             X  OK", "a              1  yes", r"long\u{1b}[2J  -  no"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::backends::BackendEvent;
 
@@ -33,10 +33,6 @@ pub const NO_ROUTE: &str = "none";
 pub struct Metrics {
     registry: Registry,
     families: Families,
-    /// Bytes that replay buffers of the lane from client to backend hold, in the whole process; pipes add and subtract.
-    pub replay_bytes_up: IntGauge,
-    /// The same of the lane from backend to client.
-    pub replay_bytes_down: IntGauge,
     handles: Mutex<Handles>,
     runtimes: Mutex<Vec<(&'static str, tokio::runtime::Handle)>>,
 }
@@ -73,14 +69,7 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::new(&registry);
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        Self {
-            replay_bytes_up: families.replay_buffer_bytes.with_label_values(&["up"]),
-            replay_bytes_down: families.replay_buffer_bytes.with_label_values(&["down"]),
-            handles: Mutex::default(),
-            runtimes: Mutex::default(),
-            families,
-            registry,
-        }
+        Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
     }
 
     /// The families themselves, for what is counted once per connection or less.
