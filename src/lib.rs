@@ -6,6 +6,7 @@ pub mod blame;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod ctl;
 pub mod events;
 pub mod front;
 pub mod handshake;

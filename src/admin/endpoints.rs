@@ -45,6 +45,8 @@ fn endpoints() -> Vec<Endpoint> {
         at(Method::DELETE, "/v1/pipes/{id}", Access::Operator, delete(pipes::close)),
         at(Method::POST, "/v1/pipes/{id}/reattach", Access::Operator, post(pipes::reattach)),
         at(Method::GET, "/v1/info", Access::Operator, get(system::info)),
+        at(Method::GET, "/v1/config", Access::Operator, get(system::config)),
+        at(Method::POST, "/v1/config/validate", Access::Operator, post(system::validate)),
         at(Method::GET, "/v1/log", Access::Operator, get(system::log)),
         at(Method::PUT, "/v1/log", Access::Operator, put(system::set_log)),
         at(Method::PUT, "/v1/drain", Access::Operator, put(system::drain)),

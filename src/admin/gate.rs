@@ -37,7 +37,10 @@ pub(super) async fn gate(
     let request_id = request_id(request.headers());
     let method = request.method().clone();
     let verdict = check(&admin, &route, &request);
-    let caller = verdict.as_ref().ok().cloned().flatten();
+    let caller = match &verdict {
+        Ok(caller) => caller.clone(),
+        Err(_) => known(&admin, request.headers()),
+    };
     let response = match verdict {
         Ok(caller) => {
             request.extensions_mut().insert(caller.unwrap_or_else(anonymous));
@@ -68,11 +71,15 @@ fn check(admin: &Admin, route: &str, request: &Request) -> Result<Option<Caller>
     if access != Access::Open {
         check_host(admin.locality, headers, request.uri())?;
     }
-    if !request.method().is_safe() {
+    let writes = !request.method().is_safe();
+    if writes {
         check_origin(headers)?;
+    }
+    let caller = authorize(admin, access, headers)?;
+    if writes {
         check_media_type(request.method(), headers)?;
     }
-    authorize(admin, access, headers)
+    Ok(caller)
 }
 
 fn check_host(locality: Locality, headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
@@ -151,6 +158,11 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
     }
     let detail = format!("this is not for the role {}", caller.role.as_str());
     Err(Problem::new(Kind::RoleForbidden, detail))
+}
+
+/// Whose token this is, whether or not it is good for anything here.
+fn known(admin: &Admin, headers: &HeaderMap) -> Option<Caller> {
+    admin.tokens.load().as_ref().and_then(|tokens| tokens.caller(headers))
 }
 
 fn anonymous() -> Caller {

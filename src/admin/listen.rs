@@ -24,7 +24,7 @@ pub const CONNECTIONS_MAX: usize = 1024;
 /// From the accept to a whole request head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// What running requests are given once the process stops.
-const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the CPU use is looked at.
 const CPU_SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// After a failed accept (out of descriptors), so that it doesn't fail a million times a second.

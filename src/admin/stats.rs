@@ -37,14 +37,13 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let families = admin.metrics.families();
     let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    let sum = |of: fn(&PipeEntry) -> u64| gauge(pipes.iter().map(|pipe| of(pipe)).sum());
-    let up = sum(|pipe| pipe.up.buffered_bytes.load(Relaxed));
-    let down = sum(|pipe| pipe.down.buffered_bytes.load(Relaxed));
+    families.replay_buffer_limit_bytes.set(gauge(admin.pipes.held_bytes_max()));
+    let up = gauge(pipes.iter().map(|pipe| pipe.up.buffered_bytes.load(Relaxed)).sum());
+    let down = gauge(pipes.iter().map(|pipe| pipe.down.buffered_bytes.load(Relaxed)).sum());
     families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
     families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
-    families.replay_buffer_limit_bytes.set(gauge(admin.pipes.held_bytes_max()));
     families.memory_bytes.with_label_values(&["replay"]).set(up + down);
-    families.memory_bytes.with_label_values(&["pipes"]).set(sum(memory_bytes));
+    families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
     families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
     let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
     admin.metrics.sync_backends(&backends);
@@ -159,7 +158,6 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
     let routes = admin.metrics.routes();
     let families = admin.metrics.families();
     let backends = admin.backends.list();
-    let replay_bytes = families.memory_bytes.with_label_values(&["replay"]).get();
     Json(Stats {
         total_sessions: pipes.len(),
         connections: Connections {
@@ -173,7 +171,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
             .into(),
         // Nothing limits rates yet, so there are no buckets.
         rate_limits: RateLimits { buckets: 0 },
-        memory: memory(&admin, &pipes, replay_bytes),
+        memory: memory(&admin, &pipes),
         counters: counters(&admin, &routes, &backends),
         services: backends.into_iter().map(service).collect(),
     })
@@ -193,12 +191,12 @@ fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
     counts.into_iter().take(KEYS_MAX).map(|(key, count)| (key.to_owned(), count)).collect()
 }
 
-fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>], replay_bytes: i64) -> Memory {
+fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
     let total_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
     Memory {
         total_bytes,
         per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
-        replay_bytes,
+        replay_bytes: admin.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
         rss_bytes: Usage::read().rss_bytes,
         limit_bytes: admin.memory_limit_bytes(),
     }

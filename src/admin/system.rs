@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use super::body::Body;
 use super::problem::{Kind, Problem};
-use crate::config::LogLevel;
+use crate::config::{Change, Config, LogLevel, Notice, Place};
 use crate::events::Fact;
 use crate::log::{LEVELS, level_name};
 use crate::phase::Phase;
@@ -35,6 +35,70 @@ pub(super) async fn info(State(admin): State<Arc<Admin>>) -> Json<Value> {
         "pools": config.pools.iter().map(|pool| &pool.name).collect::<Vec<_>>(),
         "tokens": admin.tokens.load().is_some(),
     }))
+}
+
+/// The effective configuration, secrets masked.
+pub(super) async fn config(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(admin.config.load().to_json())
+}
+
+/// A `proxy.toml` to be judged.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    toml: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Verdict {
+    valid: bool,
+    errors: Vec<NoticeBody>,
+    warnings: Vec<NoticeBody>,
+    changes: Vec<ChangeBody>,
+}
+
+#[derive(Debug, Serialize)]
+struct NoticeBody {
+    line: Option<usize>,
+    column: Option<usize>,
+    variable: Option<String>,
+    key: String,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+struct ChangeBody {
+    key: String,
+    needs_restart: bool,
+}
+
+impl From<Notice> for NoticeBody {
+    fn from(notice: Notice) -> Self {
+        let (line, column, variable) = match notice.place {
+            Place::File { line, column } => (Some(line), Some(column), None),
+            Place::Env(name) => (None, None, Some(name)),
+            Place::Nowhere => (None, None, None),
+        };
+        Self { line, column, variable, key: notice.key, message: notice.message }
+    }
+}
+
+/// Judges a configuration under the environment of this process, without taking it into force.
+pub(super) async fn validate(State(admin): State<Arc<Admin>>, Body(candidate): Body<Candidate>) -> Json<Verdict> {
+    // Variables that are not UTF-8 can't be ours, and `vars` would panic on them.
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let notices = |notices: Vec<Notice>| notices.into_iter().map(Into::into).collect();
+    Json(match Config::read(Some(("toml", &candidate.toml)), variables) {
+        Ok(loaded) => {
+            let changes = admin.config.load().changes(&loaded.config);
+            let changes = changes.into_iter().map(|Change { key, needs_restart }| ChangeBody { key, needs_restart });
+            Verdict { valid: true, errors: Vec::new(), warnings: notices(loaded.warnings), changes: changes.collect() }
+        }
+        Err(invalid) => {
+            Verdict { valid: false, errors: notices(invalid.errors), warnings: Vec::new(), changes: Vec::new() }
+        }
+    })
 }
 
 #[derive(Debug, Serialize)]

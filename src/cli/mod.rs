@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod check;
+mod healthcheck;
 mod serve;
 mod worker;
 
@@ -22,6 +23,10 @@ enum Command {
     Serve(serve::Options),
     /// Validate the configuration: exit 0, or 2 with every error's file, line, column and key
     Check(check::Options),
+    /// Ask and steer a running Holdline
+    Ctl(crate::ctl::Options),
+    /// Exit 0 if a running Holdline is ready for clients, else 1
+    Healthcheck(healthcheck::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
 }
@@ -32,6 +37,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Ctl(options) => outcome(crate::ctl::run(options)),
+        Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
     }
 }

@@ -9,7 +9,7 @@ fn a_pipe_is_in_one_gauge_until_it_is_dropped() {
     let mut pipe = route.open_pipe(PipeState::Attached);
     pipe.set(PipeState::Detached);
     let counts = || PipeState::ALL.map(|state| route.pipes(state));
-    assert_eq!(counts(), [0, 1, 0, 0]);
+    assert_eq!(counts(), [0, 0, 1, 0]);
     drop(pipe);
     assert_eq!(counts(), [0, 0, 0, 0]);
     assert_eq!(route.pipes_total.get(), 1);
@@ -91,4 +91,12 @@ fn cpu_time_is_a_counter_that_follows_the_process() {
     }
     metrics.refresh_process();
     assert!(metrics.families().process_cpu_seconds_total.get() > first);
+}
+
+#[test]
+fn labels_that_index_arrays_are_listed_in_the_order_of_their_numbers() {
+    assert!(PipeState::ALL.iter().enumerate().all(|(index, &label)| label as usize == index));
+    assert!(Interruption::ALL.iter().enumerate().all(|(index, &label)| label as usize == index));
+    assert!(Loss::ALL.iter().enumerate().all(|(index, &label)| label as usize == index));
+    assert!(ReattachResult::ALL.iter().enumerate().all(|(index, &label)| label as usize == index));
 }

@@ -176,3 +176,44 @@ async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     assert!(fixture.admin.reload_tokens().is_err());
     assert_eq!(status("fresh").await, 200);
 }
+
+#[derive(Clone, Default)]
+struct Sink(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_write_leaves_an_audit_line_without_its_body() {
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let log = tracing_subscriber::fmt().json().flatten_event(true).with_writer(move || writer.clone()).finish();
+    let logging = tracing::subscriber::set_default(log);
+    let fixture = Fixture::with_tokens();
+    for (method, token, body) in [
+        (Method::PUT, Some("work"), r#"{"url":"ws://127.0.0.1:7001/?password=hunter2"}"#),
+        (Method::PUT, Some("see"), r#"{"url":"ws://127.0.0.1:7001/?password=hunter2"}"#),
+        (Method::PUT, None, "{}"),
+        (Method::GET, Some("see"), ""),
+    ] {
+        let request = request(method, "/v1/backends/a", token).header(header::CONTENT_TYPE, "application/json");
+        fixture.send(request.header("x-request-id", "r-1").body(body.to_owned().into()).unwrap()).await;
+    }
+    drop(logging);
+    let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    assert!(!text.contains("hunter2") && !text.contains("Bearer"), "{text}");
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let audit: Vec<_> = lines.iter().filter(|line| line["target"] == "audit").collect();
+    let told: Vec<_> =
+        audit.iter().map(|line| (line["who"].as_str().unwrap(), line["status"].as_u64().unwrap())).collect();
+    assert_eq!(told, [("worker-1", 201), ("viewer-1", 403), ("-", 401)]);
+    assert_eq!((&audit[0]["route"], &audit[0]["request_id"]), (&json!("/v1/backends/{id}"), &json!("r-1")));
+}

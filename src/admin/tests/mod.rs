@@ -2,6 +2,7 @@
 
 mod backends;
 mod guards;
+mod listening;
 mod reading;
 
 use std::sync::Arc;

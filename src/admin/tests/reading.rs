@@ -259,3 +259,16 @@ async fn info_names_the_process() {
     assert_eq!((&info["name"], &info["version"]), (&json!("holdline"), &json!(env!("CARGO_PKG_VERSION"))));
     assert_eq!(info["pid"], std::process::id());
 }
+
+#[tokio::test]
+async fn the_configuration_is_shown_and_a_candidate_judged() {
+    let fixture = Fixture::open();
+    assert_eq!(fixture.get("/v1/config").await.json()["admin"]["listen"], "127.0.0.1:9000");
+    let judge =
+        async |toml: &str| fixture.json(Method::POST, "/v1/config/validate", json!({"toml": toml})).await.json();
+    let fine = judge("[reattach]\ngrace = \"5s\"\n").await;
+    assert_eq!((&fine["valid"], &fine["changes"][0]["key"]), (&json!(true), &json!("reattach.grace")), "{fine}");
+    let bad = judge("[reattach]\ngraze = \"5s\"\n").await;
+    assert_eq!((&bad["valid"], &bad["errors"][0]["line"]), (&json!(false), &json!(2)), "{bad}");
+    assert_eq!(fixture.get("/v1/config").await.json()["reattach"]["grace"], "30s");
+}

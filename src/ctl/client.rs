@@ -1,0 +1,299 @@
+//! A small HTTP client for the admin API, over TCP or a socket file: one request, one connection, a time limit.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::config::{Config, Listen};
+
+/// What one request may take, beyond what it asks the server to wait.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Where the admin API is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// `host:port`.
+    Tcp(String),
+    /// A socket file.
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Where a Holdline with this configuration serves it, seen from the same machine.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        match &config.admin.listen {
+            Listen::Unix(path) => Self::Unix(path.clone()),
+            Listen::Tcp(address) if address.ip().is_unspecified() => {
+                let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+                Self::Tcp(format!("{loopback}:{}", address.port()))
+            }
+            Listen::Tcp(address) => Self::Tcp(address.to_string()),
+        }
+    }
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        if text.starts_with("https://") {
+            return Err("the admin API speaks http; put a tunnel in front of it for https".into());
+        }
+        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let parsed: Option<http::uri::Authority> = authority.parse().ok();
+        match parsed {
+            Some(parsed) if parsed.port_u16().is_some() && !authority.contains('@') => Ok(Self::Tcp(authority.into())),
+            Some(_) | None => Err("write it like http://127.0.0.1:9000 or unix:/run/holdline/admin.sock".into()),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// Why there is no useful answer; each says what to do next.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody answers there.
+    #[error(
+        "no Holdline answers at {target}: {source}; start one with `holdline serve`, \
+         or say where it is with --admin or HOLDLINE_ADMIN"
+    )]
+    Unreachable {
+        /// Where.
+        target: Target,
+        /// Why.
+        source: io::Error,
+    },
+    /// The connection broke before the answer was complete.
+    #[error("the connection to {0} broke: {1}; is that the admin listener?")]
+    Broken(Target, String),
+    /// It took too long.
+    #[error("{0} did not answer in {seconds}s; see its log", seconds = .1.as_secs())]
+    TimedOut(Target, Duration),
+    /// A token is missing or unknown.
+    #[error("{0} wants a token: put one of admin.tokens_file into HOLDLINE_TOKEN")]
+    Unauthorized(Target),
+    /// The answer is an error.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// An answer that is not an error.
+#[derive(Debug)]
+pub struct Reply {
+    /// 2xx, or 503 of a health check.
+    pub status: StatusCode,
+    /// The JSON body; null if there is none.
+    pub body: Value,
+}
+
+/// Asks one admin API.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    token: Option<Token>,
+}
+
+/// A bearer token; its `Debug` hides it.
+struct Token(String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+impl Client {
+    /// A client of the API at `target`, with the token of `HOLDLINE_TOKEN` if there is one.
+    #[must_use]
+    pub fn new(target: Target) -> Self {
+        let token = std::env::var("HOLDLINE_TOKEN").ok().filter(|token| !token.is_empty()).map(Token);
+        Self { target, token }
+    }
+
+    /// Sends one request and wants a 2xx.
+    ///
+    /// # Errors
+    /// [`CallError`], with the server's own words if it answered.
+    pub async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CallError> {
+        self.call_within(method, path, body, PATIENCE).await
+    }
+
+    /// As [`Client::call`], with a time limit of one's own.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn call_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Value, CallError> {
+        let reply = self.ask(method, path, body, patience).await?;
+        if reply.status.is_success() {
+            return Ok(reply.body);
+        }
+        if reply.status == StatusCode::UNAUTHORIZED {
+            return Err(CallError::Unauthorized(self.target.clone()));
+        }
+        Err(CallError::Refused(explain(&reply)))
+    }
+
+    /// Sends one request and takes whatever status comes.
+    ///
+    /// # Errors
+    /// [`CallError`] if there is no answer.
+    pub async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Reply, CallError> {
+        let exchange = async {
+            let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
+            let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
+            match &self.target {
+                Target::Tcp(authority) => {
+                    self.exchange(TcpStream::connect(authority).await.map_err(unreachable)?, request).await
+                }
+                Target::Unix(path) => {
+                    self.exchange(UnixStream::connect(path).await.map_err(unreachable)?, request).await
+                }
+            }
+        };
+        let late = || CallError::TimedOut(self.target.clone(), patience);
+        tokio::time::timeout(patience, exchange).await.map_err(|_| late())?
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+        let host = match &self.target {
+            Target::Tcp(authority) => authority,
+            Target::Unix(_) => "localhost",
+        };
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
+        if let Some(Token(token)) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let Some(body) = body else {
+            return request.body(Full::default());
+        };
+        request.header(header::CONTENT_TYPE, "application/json").body(Full::from(body.to_string()))
+    }
+
+    async fn exchange(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Reply, CallError> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| self.broken(&error))?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let bytes = body.map_err(|error| self.broken(&error))?.to_bytes();
+            let body = if bytes.is_empty() {
+                Value::Null
+            } else {
+                serde_json::from_slice(&bytes).map_err(|_| self.broken(&"the answer is not JSON"))?
+            };
+            Ok(Reply { status, body })
+        };
+        tokio::pin!(answer, connection);
+        tokio::select! {
+            answer = answer.as_mut() => answer,
+            // The connection ends first when the server closes it after its answer: the answer is in the channel then.
+            _ = connection.as_mut() => answer.await,
+        }
+    }
+
+    fn broken(&self, error: &dyn fmt::Display) -> CallError {
+        CallError::Broken(self.target.clone(), error.to_string())
+    }
+}
+
+/// A problem document in one line.
+fn explain(reply: &Reply) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+    let mut line = text(&reply.body["detail"]);
+    if line.is_empty() {
+        line = format!("the answer is {}", reply.status);
+    }
+    for error in reply.body["errors"].as_array().into_iter().flatten() {
+        let (pointer, message) = (text(&error["pointer"]), text(&error["message"]));
+        if message != line {
+            line.push_str("; ");
+            line.push_str(&message);
+        }
+        line.push_str(&format!(" (at {pointer:?})"));
+    }
+    let id = text(&reply.body["request_id"]);
+    if id.is_empty() { line } else { format!("{line} [{} {id}]", reply.status.as_u16()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_a_url_an_address_or_a_socket_file() {
+        let tcp = Target::Tcp("127.0.0.1:9000".into());
+        for text in ["http://127.0.0.1:9000", "http://127.0.0.1:9000/", "127.0.0.1:9000"] {
+            assert_eq!(text.parse(), Ok(tcp.clone()), "{text}");
+        }
+        assert_eq!("unix:/run/x.sock".parse(), Ok(Target::Unix("/run/x.sock".into())));
+        for text in ["", "unix:", "https://127.0.0.1:9000", "127.0.0.1", "http://a@b:1", "http://x:1/path"] {
+            assert!(text.parse::<Target>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_configured_listener_is_reached_over_loopback() {
+        let mut config = Config::default();
+        assert_eq!(Target::of(&config).to_string(), "http://127.0.0.1:9000");
+        config.admin.listen = "0.0.0.0:1".parse().unwrap();
+        assert_eq!(Target::of(&config).to_string(), "http://127.0.0.1:1");
+        config.admin.listen = "unix:/a".parse().unwrap();
+        assert_eq!(Target::of(&config).to_string(), "unix:/a");
+    }
+
+    #[test]
+    fn a_problem_reads_as_one_line() {
+        let body = serde_json::json!({
+            "detail": "no", "request_id": "r1", "errors": [{"pointer": "/url", "message": "no"}],
+        });
+        let reply = Reply { status: StatusCode::UNPROCESSABLE_ENTITY, body };
+        assert_eq!(explain(&reply), "no (at \"/url\") [422 r1]");
+        assert!(explain(&Reply { status: StatusCode::BAD_GATEWAY, body: Value::Null }).contains("502"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Tables for people: aligned columns, nothing else.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::log::escaped;
+
+/// The widest cell; longer ones are cut.
+const CELL_CHARS_MAX: usize = 60;
+
+/// A column: its heading and the JSON pointer of its cell in each item.
+pub(super) type Column = (&'static str, &'static str);
+
+/// The items as lines under a heading; only the heading if there are none.
+pub(super) fn render(columns: &[Column], items: &[Value]) -> String {
+    let mut rows = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
+    rows.extend(items.iter().map(|item| columns.iter().map(|(_, at)| cell(item.pointer(at))).collect()));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+    let mut text = String::new();
+    for row in &rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// One object as `name  value` lines, nested names joined by dots.
+pub(super) fn describe(object: &Value) -> String {
+    let mut lines = Vec::new();
+    flatten("", object, &mut lines);
+    let width = lines.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    lines.into_iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+fn flatten(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (field, value) in fields {
+                let field = escaped(field);
+                let name = if name.is_empty() { field } else { format!("{name}.{field}") };
+                flatten(&name, value, lines);
+            }
+        }
+        Value::Array(items) if items.iter().any(Value::is_object) => {
+            for (index, item) in items.iter().enumerate() {
+                flatten(&format!("{name}[{index}]"), item, lines);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+            lines.push((name.to_owned(), cell(Some(value))));
+        }
+    }
+}
+
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => escaped(text),
+        Some(Value::Bool(yes)) => if *yes { "yes" } else { "no" }.to_owned(),
+        Some(Value::Array(items)) if items.is_empty() => "-".to_owned(),
+        Some(Value::Object(fields)) if fields.is_empty() => "-".to_owned(),
+        Some(Value::Array(items)) => items.iter().map(|item| cell(Some(item))).collect::<Vec<_>>().join(","),
+        Some(other @ (Value::Number(_) | Value::Object(_))) => escaped(&other.to_string()),
+    };
+    if text.chars().count() <= CELL_CHARS_MAX {
+        return text;
+    }
+    text.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn columns_are_aligned_and_cells_cannot_draw() {
+        let items = [json!({"id": "a", "n": {"x": 1}, "ok": true}), json!({"id": "long\x1b[2J", "n": {}, "ok": false})];
+        let text = render(&[("ID", "/id"), ("X", "/n/x"), ("OK", "/ok")], &items);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines, ["ID             X  OK", "a              1  yes", r"long\u{1b}[2J  -  no"]);
+    }
+
+    #[test]
+    fn an_object_reads_as_names_and_values() {
+        let text = describe(&json!({"id": "a", "up": {"lost": 0}, "list": [{"b": null}], "keys": ["x", "y"]}));
+        assert_eq!(text, "id         a\nkeys       x,y\nlist[0].b  -\nup.lost    0\n");
+    }
+}
