@@ -9,6 +9,7 @@ use holdline_core::settings::Balance;
 
 use super::types::Listen;
 use super::{Config, Route};
+use crate::routes::{RouteSpec, RouteTable};
 
 /// What was found.
 #[derive(Default)]
@@ -23,19 +24,13 @@ impl Findings {
     }
 }
 
-/// Checks of one route that other modules own, such as the syntax of templates: each answers `(key, message)`.
-pub(super) type RouteCheck = fn(&Route) -> Vec<(&'static str, String)>;
-
-/// The modules that parse parts of a route add their check here.
-const ROUTE_CHECKS: &[RouteCheck] = &[];
-
 /// Everything that is wrong with `config` as a whole.
 pub(super) fn check(config: &Config, found: &mut Findings) {
     listeners(config, found);
     sections(config, found);
     pools(config, found);
     routes(config, found);
-    paths(config, found);
+    patterns(config, found);
 }
 
 fn listeners(config: &Config, found: &mut Findings) {
@@ -125,9 +120,6 @@ fn routes(config: &Config, found: &mut Findings) {
             let beat = settings.backend_heartbeat;
             heartbeat(&format!("{key}.heartbeat.backend"), beat.interval, beat.timeout, found);
         }
-        for (name, message) in ROUTE_CHECKS.iter().flat_map(|check| check(route)) {
-            found.error(format!("{key}.{name}"), message);
-        }
     }
 }
 
@@ -144,34 +136,27 @@ fn pool_of(config: &Config, route: &Route, key: &str, found: &mut Findings) {
     }
 }
 
-/// The router itself is the judge of patterns, so that nothing passes here that it refuses later.
-fn paths(config: &Config, found: &mut Findings) {
-    let mut routers: HashMap<&str, matchit::Router<usize>> = HashMap::new();
+/// The router itself judges patterns and templates, so that nothing passes here that it refuses later.
+///
+/// Each route alone first, so that each can have its error; then those together that are good alone.
+fn patterns(config: &Config, found: &mut Findings) {
+    /// Each costs one more compilation of all routes.
+    const CONFLICTS_MAX: usize = 10;
+    let mut together: Vec<RouteSpec> = Vec::new();
     for (index, route) in config.routes.iter().enumerate() {
-        let key = format!("routes[{index}].path");
-        if !route.path.starts_with('/') {
-            found.error(key, "a path begins with \"/\", as in \"/ws/{device}\" or \"/{*rest}\"");
-            continue;
-        }
-        let hosts = route.hosts.iter().map(String::as_str);
-        let any = route.hosts.is_empty().then_some("");
-        for host in hosts.chain(any) {
-            let Err(error) = routers.entry(host).or_default().insert(route.path.as_str(), index) else {
-                continue;
-            };
-            found.error(key.as_str(), refused_path(&error));
-            break;
+        // Names that are taken are reported elsewhere; here they say which route an error is about.
+        let spec = RouteSpec { name: index.to_string(), ..config.route_spec(route) };
+        match RouteTable::compile(vec![spec.clone()]) {
+            Ok(_) => together.push(spec),
+            Err(error) => found.error(format!("routes[{index}].{}", error.key), error.message),
         }
     }
-}
-
-fn refused_path(error: &matchit::InsertError) -> String {
-    match error {
-        matchit::InsertError::Conflict { with } => {
-            let with = super::notice::quoted(with);
-            format!("another route of the same host has the path {with}, which takes the same requests; change one")
-        }
-        error => format!("is not a pattern ({error}); write \"/ws/{{device}}\" or \"/{{*rest}}\""),
+    for _ in 0..CONFLICTS_MAX {
+        let Err(error) = RouteTable::compile(together.clone()) else {
+            return;
+        };
+        together.retain(|spec| spec.name != error.route);
+        found.error(format!("routes[{}].{}", error.route, error.key), error.message);
     }
 }
 

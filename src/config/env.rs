@@ -11,7 +11,7 @@ use super::schema;
 const PREFIX: &str = "HOLDLINE_";
 
 /// Names with our prefix that the command line reads, and that are no keys.
-const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN"];
+const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN", "HOLDLINE_WORKER_LOG"];
 
 /// The variables of this process that may be meant for us.
 pub(super) fn of_this_process() -> Vec<(String, String)> {

@@ -22,14 +22,16 @@ mod units;
 
 use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 
+use crate::routes::{RouteError, RouteSpec, RouteTable};
+
 pub use load::Loaded;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, Origin, PoolResume,
-    Rate, RouteResume, Serves, Upgrade,
+    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate,
+    RouteResume, Serves, Upgrade,
 };
 
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
@@ -112,13 +114,37 @@ impl Config {
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
-            handover_timeout: self.reattach.handover_timeout,
-            close_timeout: self.server.close_timeout,
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
+            handover_timeout: self.reattach.handover_timeout,
+            close_timeout: self.server.close_timeout,
         }
+    }
+
+    /// `route` as the router takes it.
+    #[must_use]
+    pub fn route_spec(&self, route: &Route) -> RouteSpec {
+        RouteSpec {
+            name: route.name.clone(),
+            path: route.path.clone(),
+            hosts: route.hosts.clone(),
+            pool: route.pool.clone(),
+            key: route.key.clone(),
+            backend_path: route.backend_path.clone(),
+            origins: route.origins.clone(),
+            websocket_only: route.upgrade == Upgrade::Websocket,
+            settings: self.pipe_settings(route),
+        }
+    }
+
+    /// The routes, compiled.
+    ///
+    /// # Errors
+    /// None for a configuration that was read: the same compilation checked it.
+    pub fn route_table(&self) -> Result<RouteTable, RouteError> {
+        RouteTable::compile(self.routes.iter().map(|route| self.route_spec(route)).collect())
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

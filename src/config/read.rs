@@ -31,12 +31,10 @@ impl Reader {
         self.table(&mut config, root, "");
         let mut found = checks::Findings::default();
         checks::check(&config, &mut found);
+        // A value that was refused is still the default in `config`: what follows from it is noise.
+        found.errors.retain(|(key, _)| !self.refused(key));
         for (key, message) in found.errors {
-            // A value that was refused is still the default in `config`: what follows from it is noise.
-            if !self.refused(&key) {
-                let place = self.place(&key);
-                self.error(place, &key, message);
-            }
+            self.error(self.place(&key), &key, message);
         }
         for (key, message) in found.warnings {
             let notice = self.notice(self.place(&key), &key, message);

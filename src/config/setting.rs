@@ -15,7 +15,7 @@ use ipnet::IpNet;
 
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{BackendUrl, Listen, Origin, Rate, Serves};
+use super::types::{BackendUrl, Listen, Rate, Serves};
 use super::units;
 
 mod words;
@@ -208,16 +208,6 @@ impl Setting for BackendUrl {
 
     fn show(&self) -> Option<String> {
         (!self.as_written().is_empty()).then(|| basic(&self.masked()))
-    }
-}
-
-impl Setting for Origin {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parsed(node, "an origin such as \"https://farm.example\"")
-    }
-
-    fn show(&self) -> Option<String> {
-        self.to_string().show()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy};
 
-use super::types::{AdminState, BackendUrl, Duplicate, HealthKind, Origin, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{AdminState, BackendUrl, Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -122,7 +122,7 @@ pub struct Route {
     pub name: String,
     /// matchit pattern of the request path.
     pub path: String,
-    /// Hosts it answers to, lower case, `*.` for any label in front; empty is any.
+    /// Hosts it answers to, `*.` for any label in front; empty is any.
     pub hosts: Vec<String>,
     /// The name of an existing pool.
     pub pool: String,
@@ -151,7 +151,7 @@ pub struct Route {
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
     /// Origins a browser may come from; empty is any.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<String>,
     /// Instead of `message.max_bytes`.
     pub message_max_bytes: Option<usize>,
     /// Instead of `heartbeat.*`.

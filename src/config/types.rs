@@ -193,59 +193,6 @@ impl std::str::FromStr for BackendUrl {
     }
 }
 
-/// Scheme, host and port of a page, compared exactly.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Origin {
-    /// Lower case.
-    pub scheme: String,
-    /// Lower case; an IPv6 address with its brackets.
-    pub host: String,
-    /// The scheme's own port if none was written.
-    pub port: u16,
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", self.scheme, self.host)?;
-        if default_port(&self.scheme) == Some(self.port) {
-            return Ok(());
-        }
-        write!(f, ":{}", self.port)
-    }
-}
-
-impl std::str::FromStr for Origin {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const WRITE: &str = "write scheme, host and port if it is not the usual one, as in \"https://farm.example\"";
-        let uri: http::Uri = text.parse().map_err(|_| WRITE)?;
-        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(WRITE.into());
-        };
-        let bare = format!("{scheme}://{authority}");
-        if bare.len() != text.len() || authority.as_str().contains('@') {
-            return Err(format!("an origin has no path, query or user; {WRITE}"));
-        }
-        let port = match (authority.port(), authority.port_u16()) {
-            (None, _) => default_port(&scheme.to_ascii_lowercase()),
-            (Some(_), port) => port,
-        };
-        let Some(port) = port else {
-            return Err(WRITE.into());
-        };
-        Ok(Self { scheme: scheme.to_ascii_lowercase(), host: authority.host().to_ascii_lowercase(), port })
-    }
-}
-
-fn default_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" | "ws" => Some(80),
-        "https" | "wss" => Some(443),
-        _ => None,
-    }
-}
-
 /// The route keys a backend takes, each with what the backend calls it; empty is any key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Serves(pub BTreeMap<String, String>);

@@ -280,13 +280,13 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "reattach.dials_per_minute",
             |c: &mut Config| &mut c.reattach.dials_per_minute,
             range(1, 100_000),
-            "reattach dials of one key and backend in a minute, so that a flapping worker cannot make it spin",
+            "dials of one key and backend in a minute, so that a flapping worker cannot make them spin",
         ),
         key(
             "reattach.handover_timeout",
             |c: &mut Config| &mut c.reattach.handover_timeout,
             range(MILLISECOND, HOUR),
-            "how long a planned move waits for the old worker, for its pong and again for its last words",
+            "how long a planned move waits for the old worker's pong, and then for its close",
         ),
         key(
             "resume.grace",

@@ -1,0 +1,49 @@
+//! `holdline check`: says whether `holdline serve` would take a configuration, and what is wrong if not.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::Config;
+
+/// The exit code of bad usage or a bad configuration.
+const BAD_CONFIG: u8 = 2;
+
+/// Options of `holdline check`.
+#[derive(Args)]
+pub struct Options {
+    /// The configuration file; without one, the defaults under this environment
+    #[arg(short, long, value_name = "FILE", env = "HOLDLINE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the effective configuration as TOML, secrets masked
+    #[arg(long)]
+    print: bool,
+}
+
+/// Errors and warnings go to stderr, so that stdout is a configuration or one line.
+pub fn run(options: &Options) -> ExitCode {
+    let loaded = match Config::load(options.config.as_deref()) {
+        Ok(loaded) => loaded,
+        Err(invalid) => {
+            say(io::stderr(), &format!("{invalid}\n"));
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    for warning in &loaded.warnings {
+        say(io::stderr(), &format!("warning: {warning}\n"));
+    }
+    if options.print {
+        say(io::stdout(), &loaded.config.print());
+    } else {
+        let name = options.config.as_ref().map_or("the defaults".to_owned(), |path| path.display().to_string());
+        say(io::stdout(), &format!("{name}: ok\n"));
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whoever closed the other end does not want to know.
+fn say(mut to: impl Write, text: &str) {
+    let _ = to.write_all(text.as_bytes());
+}
