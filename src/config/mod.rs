@@ -161,3 +161,6 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

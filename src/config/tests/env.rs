@@ -1,0 +1,230 @@
+//! Tests of the environment: every key, and every name that is none.
+
+use super::*;
+
+fn under(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Invalid> {
+    let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::read(Some(("proxy.toml", text)), variables)
+}
+
+/// A value for each key that is not its default, as a variable holds it and as TOML shows it.
+const OTHER: &[(&str, &str, &str)] = &[
+    ("server.listen", "127.0.0.1:1,unix:/s", r#"["127.0.0.1:1", "unix:/s"]"#),
+    ("server.threads", "3", "3"),
+    ("server.max_connections", "7", "7"),
+    ("server.handshake_timeout", "1m30s", r#""90s""#),
+    ("server.header_bytes_max", "64KiB", r#""64KiB""#),
+    ("server.shutdown_grace", "1m", r#""60s""#),
+    ("server.close_spread", "0", r#""0s""#),
+    ("server.trusted_proxies", "10.0.0.0/8, ::1", r#"["10.0.0.0/8", "::1/128"]"#),
+    ("server.backend_connect_timeout", "1s", r#""1s""#),
+    ("server.backend_handshake_timeout", "1s", r#""1s""#),
+    ("server.response_header_timeout", "1s", r#""1s""#),
+    ("server.close_timeout", "1s", r#""1s""#),
+    ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
+    ("admin.tokens_file", "/t", r#""/t""#),
+    ("admin.backend_networks", "[\"127.0.0.1\"]", r#"["127.0.0.1/32"]"#),
+    ("admin.state_file", "/s", r#""/s""#),
+    ("heartbeat.client_interval", "1s", r#""1s""#),
+    ("heartbeat.client_timeout", "2m", r#""120s""#),
+    ("heartbeat.backend_interval", "0", r#""0s""#),
+    ("heartbeat.backend_timeout", "2m", r#""120s""#),
+    ("message.max_bytes", "1000", "1000"),
+    ("message.incomplete_timeout", "1s", r#""1s""#),
+    ("message.fragments_max", "9", "9"),
+    ("replay.policy", "none", r#""none""#),
+    ("replay.pipe_bytes_max", "1MiB", r#""1MiB""#),
+    ("replay.total_bytes_max", "1GB", "1000000000"),
+    ("replay.window", "64KiB", r#""64KiB""#),
+    ("replay.overflow", "close", r#""close""#),
+    ("replay.delay", "500ms", r#""500ms""#),
+    ("replay.tail.bytes", "1KiB", r#""1KiB""#),
+    ("replay.tail.messages", "4", "4"),
+    ("replay.tail.age", "1s", r#""1s""#),
+    ("replay.stall_max", "1s", r#""1s""#),
+    ("reattach.grace", "1s", r#""1s""#),
+    ("reattach.backoff_min", "10ms", r#""10ms""#),
+    ("reattach.backoff_max", "1h", r#""1h""#),
+    ("reattach.dials_per_minute", "9", "9"),
+    ("reattach.handover_timeout", "1s", r#""1s""#),
+    ("resume.grace", "1s", r#""1s""#),
+    ("resume.keys_file", "/k", r#""/k""#),
+    ("limits.key_connections", "0", "0"),
+    ("limits.key_rate", "0", "0"),
+    ("limits.address_connections", "3", "3"),
+    ("limits.address_rate", "5/s", r#""5/s""#),
+    ("limits.pipe_messages", "100/h", r#""100/h""#),
+    ("limits.pipe_bytes", "1KiB/s", r#""1024/s""#),
+    ("limits.on_exceed", "close", r#""close""#),
+    ("memory.process_max", "1GiB", r#""1GiB""#),
+    ("memory.evict", "largest", r#""largest""#),
+    ("log.format", "json", r#""json""#),
+    ("log.level", "trace", r#""trace""#),
+    ("pools[0].name", "farm", r#""farm""#),
+    ("pools[0].balance", "hash", r#""hash""#),
+    ("pools[0].max_pipes_per_backend", "1", "1"),
+    ("pools[0].resume", "hints", r#""hints""#),
+    ("pools[0].health.kind", "ws", r#""ws""#),
+    ("pools[0].health.interval", "1s", r#""1s""#),
+    ("pools[0].health.timeout", "1s", r#""1s""#),
+    ("pools[0].health.fall", "1", "1"),
+    ("pools[0].health.rise", "2", "2"),
+    ("pools[0].health.path", "/up", r#""/up""#),
+    ("pools[0].backends[0].url", "ws://a:1", r#""ws://a:1""#),
+    ("pools[0].backends[0].id", "w9", r#""w9""#),
+    ("pools[0].backends[0].weight", "2", "2"),
+    ("pools[0].backends[0].max_pipes", "2", "2"),
+    ("pools[0].backends[0].serves", "a=b,c=d", r#"{ "a" = "b", "c" = "d" }"#),
+    ("pools[0].backends[0].labels", "{ rack = \"1\" }", r#"{ "rack" = "1" }"#),
+    ("pools[0].backends[0].state", "drain", r#""drain""#),
+    ("routes[0].name", "r", r#""r""#),
+    ("routes[0].path", "/ws/{id}", r#""/ws/{id}""#),
+    ("routes[0].hosts", "a.example,b.example", r#"["a.example", "b.example"]"#),
+    ("routes[0].pool", "farm", r#""farm""#),
+    ("routes[0].key", "{path}", r#""{path}""#),
+    ("routes[0].backend_path", "/x", r#""/x""#),
+    ("routes[0].upgrade", "websocket", r#""websocket""#),
+    ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
+    ("routes[0].on_backend_loss", "close", r#""close""#),
+    ("routes[0].down", "latest:3", r#""latest:3""#),
+    ("routes[0].first_message_timeout", "1s", r#""1s""#),
+    ("routes[0].interrupt_codes", "1001,4000-4099", r#"[1001, "4000-4099"]"#),
+    ("routes[0].wrong_worker_codes", "", "[]"),
+    ("routes[0].replay", "unsent", r#""unsent""#),
+    ("routes[0].replay_tail.bytes", "1", "1"),
+    ("routes[0].replay_tail.messages", "1", "1"),
+    ("routes[0].replay_tail.age", "1ms", r#""1ms""#),
+    ("routes[0].replay_delay", "1ms", r#""1ms""#),
+    ("routes[0].overflow", "close", r#""close""#),
+    ("routes[0].message_max_bytes", "1", "1"),
+    ("routes[0].heartbeat.client_interval", "1s", r#""1s""#),
+    ("routes[0].heartbeat.client_timeout", "2m", r#""120s""#),
+    ("routes[0].heartbeat.backend_interval", "1s", r#""1s""#),
+    ("routes[0].heartbeat.backend_timeout", "2m", r#""120s""#),
+    ("routes[0].client_id", "{path}", r#""{path}""#),
+    ("routes[0].resume", "cookie", r#""cookie""#),
+    ("routes[0].duplicate", "reject", r#""reject""#),
+    ("routes[0].share", "true", "true"),
+    ("routes[0].share_linger", "0", r#""0s""#),
+    ("routes[0].share_catch_up", "5", "5"),
+    ("routes[0].prologue.first", "5", "5"),
+    ("routes[0].prologue.profile", "p", r#""p""#),
+];
+
+#[test]
+fn px_05_every_key_can_be_set_by_environment() {
+    for key in Config::known_keys() {
+        let Some((path, value, shown)) = OTHER.iter().find(|(path, ..)| *path == key.key) else {
+            panic!("{} needs a line in OTHER", key.key);
+        };
+        assert_ne!(key.default.as_deref(), Some(*shown), "{path}: not another value");
+        // What else must be true for the value to be allowed.
+        let around = match *path {
+            "pools[0].name" => "routes = [{ pool = \"farm\" }]",
+            "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
+            _ => "",
+        };
+        let loaded = under(around, &[(&key.variable, value)]).unwrap_or_else(|invalid| panic!("{invalid}"));
+        let keys = super::super::schema::shown(&loaded.config);
+        let got = keys.iter().find(|key| key.path == *path).and_then(|key| key.value.as_deref());
+        assert_eq!(got, Some(*shown), "{path}");
+        let wrong = under(around, &[(&key.variable, "\u{1}?[")]);
+        let Err(invalid) = wrong else {
+            // Free text is right whatever it is.
+            assert!(
+                matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
+                    || path.ends_with("serves"),
+                "{path}"
+            );
+            continue;
+        };
+        let named = |error: &Notice| error.place == Place::Env(key.variable.clone()) && error.key == *path;
+        assert!(invalid.errors.iter().any(named), "{invalid}");
+    }
+}
+
+#[test]
+fn px_05_each_field_of_a_section_has_a_key() {
+    let root = |path: &str| !path.contains('[');
+    let variables = Config::known_keys().into_iter().filter(|key| root(&key.key)).map(|key| {
+        let other = OTHER.iter().find(|(path, ..)| *path == key.key).map(|(_, value, _)| *value);
+        (key.variable, other.unwrap_or_default().to_owned())
+    });
+    let set = Config::read(None, variables).unwrap().config;
+    let old = Config::default();
+    let pairs = [
+        (format!("{:#?}", set.server), format!("{:#?}", old.server)),
+        (format!("{:#?}", set.admin), format!("{:#?}", old.admin)),
+        (format!("{:#?}", set.heartbeat), format!("{:#?}", old.heartbeat)),
+        (format!("{:#?}", set.message), format!("{:#?}", old.message)),
+        (format!("{:#?}", set.replay), format!("{:#?}", old.replay)),
+        (format!("{:#?}", set.reattach), format!("{:#?}", old.reattach)),
+        (format!("{:#?}", set.resume), format!("{:#?}", old.resume)),
+        (format!("{:#?}", set.memory), format!("{:#?}", old.memory)),
+        (format!("{:#?}", set.log), format!("{:#?}", old.log)),
+    ];
+    for (set, old) in pairs {
+        let field = |line: &&str| line.starts_with("    ") && line.ends_with(',') && line.contains(": ");
+        for line in old.lines().filter(field) {
+            assert!(!set.lines().any(|other| other == line), "no key sets{line}");
+        }
+    }
+}
+
+#[test]
+fn px_05_the_environment_wins_over_the_file_and_its_errors() {
+    let text = "[replay]\npipe_bytes_max = \"5M\"\n[[pools]]\nname = \"default\"\nbalance = \"hash\"\n";
+    let variables =
+        [("HOLDLINE_REPLAY__PIPE_BYTES_MAX", "1MiB"), ("HOLDLINE_POOLS__0__BALANCE", "random2"), ("HOME", "/")];
+    let config = under(text, &variables).unwrap().config;
+    assert_eq!(config.replay.pipe_bytes_max, 1 << 20);
+    assert_eq!(config.pools[0].balance, holdline_core::settings::Balance::Random2);
+}
+
+#[test]
+fn px_05_lists_grow_by_environment_in_the_order_of_their_numbers() {
+    let variables: Vec<(String, String)> =
+        (0..12).map(|n| (format!("HOLDLINE_POOLS__0__BACKENDS__{n}__URL"), format!("ws://w{n}:1"))).rev().collect();
+    let config = Config::read(None, variables).unwrap().config;
+    let hosts: Vec<_> = config.pools[0].backends.iter().map(|backend| backend.url.host()).collect();
+    assert_eq!(hosts.len(), 12);
+    assert_eq!((hosts[2], hosts[11]), ("w2", "w11"));
+    let gap = under("", &[("HOLDLINE_ROUTES__3__POOL", "default")]).unwrap_err();
+    assert_eq!(
+        gap.errors[0].to_string(),
+        "environment HOLDLINE_ROUTES__3__POOL: routes[3].pool: there is no entry 3; the next free one is 0"
+    );
+}
+
+#[test]
+fn px_05_a_name_that_is_no_key_is_an_error() {
+    let cases = [
+        ("HOLDLINE_REPLAY__POLICI", "no such key; did you mean HOLDLINE_REPLAY__POLICY?"),
+        ("HOLDLINE_replay__policy", "no such key; did you mean HOLDLINE_REPLAY__POLICY?"),
+        ("HOLDLINE_POOLS__0__BALANCES", "no such key; did you mean HOLDLINE_POOLS__0__BALANCE?"),
+        ("HOLDLINE_", "no such key; write HOLDLINE_, the section"),
+        ("HOLDLINE_POOLS", "no such key"),
+        ("HOLDLINE_POOLS__0", "no such key"),
+        ("HOLDLINE_POOLS__99999999999999999999__NAME", "no such key"),
+        ("HOLDLINE_SERVER__TLS__CERT", "server.tls.cert: TLS is not supported yet"),
+    ];
+    for (name, message) in cases {
+        let errors = under("", &[(name, "x")]).unwrap_err().errors;
+        assert_eq!(errors.len(), 1, "{name}");
+        let line = errors[0].to_string();
+        assert!(line.starts_with(&format!("environment {name}: {message}")), "{line}");
+    }
+}
+
+#[test]
+fn px_05_names_that_others_set_are_left_alone() {
+    let others = [
+        ("HOLDLINE_PORT", "tcp://10.0.0.1:8000"),
+        ("HOLDLINE_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("HOLDLINE_SERVICE_HOST", "10.0.0.1"),
+        ("HOLDLINE_CONFIG", "/etc/proxy.toml"),
+        ("HOLDLINES__X", "1"),
+    ];
+    assert_eq!(under("", &others).unwrap().config, Config::default());
+}
