@@ -1,4 +1,15 @@
 //! Holdline: an interruptible WebSocket reverse proxy.
+//!
+//! The client's socket outlives its worker: what a worker has not confirmed is kept in a bounded replay buffer, and the
+//! pipe reattaches to another worker of the pool. What decides is in the crate `holdline_core`; here is everything that
+//! touches the outside.
+//!
+//! The way of a message, in reading order: [`serve`] starts the threads, [`listen`] accepts, [`front`] reads the
+//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
+//! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
+//! [`ctl`] and [`cli`] for operators; [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry
+//! of what is live; [`phase`], [`clock`] and [`blame`], which everyone uses; and [`worker`], the simulated device
+//! worker that demos and tests stand behind the proxy.
 
 pub mod admin;
 pub mod backends;

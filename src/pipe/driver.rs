@@ -341,7 +341,7 @@ impl Driver {
                 }
             }
             Command::Leave(key, leave) => {
-                if !self.backend.as_ref().is_some_and(|backend| backend.reservation.key() == key) {
+                if self.backend.as_ref().is_none_or(|backend| backend.reservation.key() != key) {
                     return;
                 }
                 let cause = match leave.cause {

@@ -89,7 +89,7 @@ fn no_value_of_any_key_makes_reading_panic() {
     for key in Config::known_keys() {
         for value in values {
             if let Ok(loaded) = Config::read(None, [(key.variable.clone(), value.to_owned())]) {
-                loaded.config.print();
+                let _ = loaded.config.print();
             }
         }
     }
