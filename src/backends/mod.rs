@@ -3,7 +3,7 @@
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
 //! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
 //! operators change), `reserve` and `owners` (what pipes and requests ask), `views` (how it reads), `keeper` (probes, leases and deadlines),
-//! `probe` and `tls` (what a probe does).
+//! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
 //! across an await and never while a callback runs. Nothing here polls: pipes wait for a pool's generation, the keeper
@@ -18,7 +18,6 @@ mod probe;
 mod registry;
 mod reserve;
 mod spec;
-mod tls;
 mod url;
 mod views;
 mod writes;

@@ -2,7 +2,7 @@
 
 use super::reserve::{DialFailure, Target};
 use super::spec::{ProbeKind, ProbeSettings};
-use super::tls;
+use crate::handshake::dial::TlsClient;
 use base64::Engine;
 use sha1::{Digest, Sha1};
 use std::io;
@@ -52,7 +52,7 @@ async fn attempt(target: &Target, kind: &ProbeKind) -> Result<(), ProbeProblem> 
     let Some(name) = target.url.tls_name() else {
         return ask(stream, &authority, path, handshake).await;
     };
-    let stream = tls::connect(stream, &name).await.map_err(|error| doubt(format!("TLS: {error}")))?;
+    let stream = TlsClient::native().secure(&name, stream).await.map_err(|error| doubt(error.to_string()))?;
     ask(stream, &authority, path, handshake).await
 }
 

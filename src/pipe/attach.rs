@@ -10,10 +10,9 @@ use holdline_core::pool::Dialer;
 use http::Response;
 
 use super::Shared;
-use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation, ResolveError};
+use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation};
 use crate::handshake::dial::{
-    BackendStream, ConnectError, ConnectFailure, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer,
-    dial,
+    BackendStream, ConnectError, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
 };
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
@@ -185,7 +184,7 @@ async fn connect(
             })
             .await
         }
-        Err(error) => Err(unresolved(&error)),
+        Err(error) => Err(ConnectError::from(&error).into()),
     };
     let outcome = match &result {
         Ok(_) => Outcome::Connected,
@@ -201,25 +200,9 @@ async fn connect(
     result
 }
 
-fn unresolved(error: &ResolveError) -> DialError {
-    DialError::ConnectFailed(ConnectError::new(match error {
-        ResolveError::NotFound => ConnectFailure::Dns,
-        ResolveError::Timeout => ConnectFailure::Timeout,
-        ResolveError::NotAllowed(_) => ConnectFailure::Forbidden,
-    }))
-}
-
 fn failure(error: &DialError) -> Failure {
     match error {
-        DialError::ConnectFailed(connect) => match connect.kind {
-            ConnectFailure::Refused => Failure::Refused,
-            ConnectFailure::Timeout => Failure::Timeout,
-            ConnectFailure::Unreachable => Failure::Unreachable,
-            ConnectFailure::Dns => Failure::Resolve,
-            ConnectFailure::Forbidden => Failure::NotAllowed,
-            ConnectFailure::Tls => Failure::Tls,
-            ConnectFailure::Local => Failure::Local,
-        },
+        DialError::ConnectFailed(connect) => connect.kind.into(),
         DialError::HandshakeTimeout => Failure::Timeout,
         DialError::HandshakeLost(_) => Failure::Unreachable,
         DialError::NotUpgraded(refused) => Failure::Status(refused.status.as_u16()),

@@ -1,6 +1,7 @@
 use http::Request;
 
 use super::*;
+use crate::config::Config;
 
 fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
@@ -277,7 +278,8 @@ fn origins_are_compared_exactly() {
 
 #[test]
 fn the_default_configuration_serves_every_path_from_the_default_pool() {
-    let table = table(RouteSpec::from_config(&Config::default()));
+    let config = Config::default();
+    let table = table(config.routes.iter().map(|route| config.route_spec(route)).collect());
     for uri in ["/", "/ws/s1/video?x=1"] {
         let found = table.find(Some("any"), &parts(uri, &[])).expect("a route");
         assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));

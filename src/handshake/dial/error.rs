@@ -41,12 +41,12 @@ pub enum DialError {
 
 /// No connection to a backend.
 #[derive(Debug, thiserror::Error)]
-#[error("connecting failed: {kind}")]
+#[error("connecting failed: {kind}{}", .detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default())]
 pub struct ConnectError {
     /// Why.
     pub kind: ConnectFailure,
     /// What the system or the TLS library said, for the log.
-    pub source: Option<io::Error>,
+    pub detail: Option<io::Error>,
 }
 
 /// Why there is no connection.
@@ -122,7 +122,7 @@ impl ConnectError {
     /// The failure without more to say.
     #[must_use]
     pub const fn new(kind: ConnectFailure) -> Self {
-        Self { kind, source: None }
+        Self { kind, detail: None }
     }
 }
 
@@ -160,7 +160,7 @@ impl From<io::Error> for ConnectError {
             (_, Some(23 | 24 | 105)) => ConnectFailure::Local,
             (_, _) => ConnectFailure::Unreachable,
         };
-        Self { kind, source: Some(error) }
+        Self { kind, detail: Some(error) }
     }
 }
 

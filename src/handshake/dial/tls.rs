@@ -25,10 +25,11 @@ pub struct TlsPeer<'a> {
 }
 
 impl TlsClient {
-    /// Trusts what the system trusts.
+    /// Trusts what the system trusts (`SSL_CERT_FILE` is honoured); one for the whole process.
     #[must_use]
     pub fn native() -> Self {
-        Self::default()
+        static NATIVE: OnceLock<TlsClient> = OnceLock::new();
+        NATIVE.get_or_init(Self::default).clone()
     }
 
     /// Trusts these roots only.
@@ -39,8 +40,12 @@ impl TlsClient {
         Ok(Self(Arc::new(OnceLock::from(config(roots)?))))
     }
 
-    pub(super) async fn secure(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let failed = |error: io::Error| ConnectError { kind: ConnectFailure::Tls, source: Some(error) };
+    /// Speaks TLS on a fresh connection and verifies the peer's name, or address without brackets.
+    ///
+    /// # Errors
+    /// When the name can't be one, or the handshake fails.
+    pub async fn secure(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let failed = |error: io::Error| ConnectError { kind: ConnectFailure::Tls, detail: Some(error) };
         let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let config = match self.0.get() {
             Some(config) => Arc::clone(config),
