@@ -193,7 +193,7 @@ impl Connection {
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
         let (parts, body) = request.into_parts();
-        let checked = match check(&parts) {
+        let checked = match check(&parts, self.front.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
             checked @ (Checked::Upgrade(_) | Checked::Plain) => checked,
         };

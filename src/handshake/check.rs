@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::uri::Authority;
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::refusal::Refusal;
 
@@ -37,15 +37,20 @@ pub struct UpgradeRequest {
 }
 
 /// Judges a request's head; nothing may be dialled for one that is refused.
+///
+/// `head_bytes_max` is checked here as well, because a server that reads in large pieces lets a longer head slip through.
 #[must_use]
-pub fn check(parts: &Parts) -> Checked {
-    let outcome = check_host(parts).and_then(|()| check_method(parts)).and_then(|()| {
-        if parts.headers.contains_key(UPGRADE) {
-            check_upgrade(parts).map(Checked::Upgrade)
-        } else {
-            Ok(Checked::Plain)
-        }
-    });
+pub fn check(parts: &Parts, head_bytes_max: usize) -> Checked {
+    let outcome = check_size(parts, head_bytes_max)
+        .and_then(|()| check_host(parts))
+        .and_then(|()| check_method(parts))
+        .and_then(|()| {
+            if parts.headers.contains_key(UPGRADE) {
+                check_upgrade(parts).map(Checked::Upgrade)
+            } else {
+                Ok(Checked::Plain)
+            }
+        });
     outcome.unwrap_or_else(Checked::Refused)
 }
 
@@ -79,6 +84,17 @@ pub(super) fn elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<I
         .flat_map(|line| line.as_bytes().split(|&byte| byte == b','))
         .map(<[u8]>::trim_ascii)
         .filter(|element| !element.is_empty())
+}
+
+fn check_size(parts: &Parts, head_bytes_max: usize) -> Result<(), Refusal> {
+    let line = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + ": \r\n".len();
+    let path = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
+    let head = path + parts.headers.iter().map(line).sum::<usize>();
+    if head <= head_bytes_max {
+        return Ok(());
+    }
+    let detail = "the request's head is longer than server.header_bytes_max";
+    Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head-size", detail))
 }
 
 fn check_host(parts: &Parts) -> Result<(), Refusal> {
@@ -179,6 +195,7 @@ mod tests {
 
     use super::*;
 
+    const HEAD_BYTES_MAX: usize = 4096;
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
     /// A good handshake, as header lines.
@@ -209,7 +226,7 @@ mod tests {
     }
 
     fn judge(headers: &[(&'static str, String)]) -> Checked {
-        check(&parts("GET", Version::HTTP_11, "/ws", headers))
+        check(&parts("GET", Version::HTTP_11, "/ws", headers), HEAD_BYTES_MAX)
     }
 
     fn status(checked: Checked) -> u16 {
@@ -304,7 +321,22 @@ mod tests {
             ("CONNECT", Version::HTTP_11, &plain, 405),
         ] {
             let uri = if method == "CONNECT" { "a.example:80" } else { "/ws" };
-            assert_eq!(status(check(&parts(method, version, uri, headers))), expected, "{method} {version:?}");
+            assert_eq!(
+                status(check(&parts(method, version, uri, headers), HEAD_BYTES_MAX)),
+                expected,
+                "{method} {version:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_head_is_bounded() {
+        let mut headers = good();
+        headers.push(("x", "a".repeat(1000)));
+        let parts = parts("GET", Version::HTTP_11, "/ws", &headers);
+        let bytes = 3 + headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
+        for (max, expected) in [(bytes - 1, 431), (bytes, 101), (bytes + 1, 101)] {
+            assert_eq!(status(check(&parts, max)), expected);
         }
     }
 
@@ -313,7 +345,7 @@ mod tests {
         let Checked::Refused(version) = judge(&with("sec-websocket-version", &["8"])) else { panic!("not refused") };
         assert!(version.headers.iter().any(|(name, value)| name == SEC_WEBSOCKET_VERSION && value == "13"));
         assert!(version.headers.iter().any(|(name, value)| name == UPGRADE && value == "websocket"));
-        let Checked::Refused(method) = check(&parts("POST", Version::HTTP_11, "/", &good())) else {
+        let Checked::Refused(method) = check(&parts("POST", Version::HTTP_11, "/", &good()), HEAD_BYTES_MAX) else {
             panic!("not refused")
         };
         assert!(method.headers.iter().any(|(name, value)| name == ALLOW && value == "GET"));

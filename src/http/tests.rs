@@ -283,6 +283,27 @@ async fn a_chunked_body_arrives_whole_whatever_the_method() {
 }
 
 #[tokio::test]
+async fn a_length_beside_chunks_does_not_reach_the_backend() {
+    let worker = Worker::new().await;
+    let front = Front::plain(&[&worker]).await;
+    for order in
+        ["Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n"]
+    {
+        let serve = async {
+            let mut connection = worker.accept().await;
+            let head = connection.head().await;
+            assert_eq!(connection.read(5).await, b"0\r\n\r\n");
+            connection.write(OK).await;
+            head
+        };
+        let more = format!("{order}\r\n0\r\n");
+        let (head, answer) = soon(async { tokio::join!(serve, front.ask("POST", "/", &more)) }).await;
+        assert!(!head.to_lowercase().contains("content-length"), "{head}");
+        assert_eq!(status(&answer), "200");
+    }
+}
+
+#[tokio::test]
 async fn ib_18_large_bodies_keep_every_byte() {
     const BYTES: usize = 8 << 20;
     let worker = Worker::new().await;
