@@ -10,6 +10,7 @@
 //! | `PUT /v1/backends/{id}/lease` | worker | renews |
 //! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
+//! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
 //! | `GET /v1/events` | viewer | [`events`]: page, long poll, stream |
