@@ -187,9 +187,9 @@ fn px_05_lists_grow_by_environment_in_the_order_of_their_numbers() {
     let variables: Vec<(String, String)> =
         (0..12).map(|n| (format!("HOLDLINE_POOLS__0__BACKENDS__{n}__URL"), format!("ws://w{n}:1"))).rev().collect();
     let config = Config::read(None, variables).unwrap().config;
-    let hosts: Vec<_> = config.pools[0].backends.iter().map(|backend| backend.url.host()).collect();
+    let hosts: Vec<_> = config.pools[0].backends.iter().map(|backend| backend.url.as_written()).collect();
     assert_eq!(hosts.len(), 12);
-    assert_eq!((hosts[2], hosts[11]), ("w2", "w11"));
+    assert_eq!((hosts[2], hosts[11]), ("ws://w2:1", "ws://w11:1"));
     let gap = under("", &[("HOLDLINE_ROUTES__3__POOL", "default")]).unwrap_err();
     assert_eq!(
         gap.errors[0].to_string(),
