@@ -1,5 +1,7 @@
 //! `holdline check` as an operator meets it, and the example file.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
