@@ -18,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod ctl;
+pub mod demo;
 pub mod events;
 pub mod front;
 pub mod handshake;

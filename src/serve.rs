@@ -81,6 +81,7 @@ struct DataThread {
 /// [`StartError`]; nothing is left running then but what ends with the runtime.
 pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new());
+    metrics.watch_runtime("control", tokio::runtime::Handle::current());
     let events = Arc::new(Events::new());
     let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
     let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
@@ -178,6 +179,7 @@ fn start_threads(
 
 fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    front.shared.metrics.watch_runtime("data", runtime.handle().clone());
     let (stop, stopped) = oneshot::channel();
     let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
         runtime.block_on(async move {

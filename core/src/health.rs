@@ -22,7 +22,7 @@ use std::time::Duration;
 /// An attach that ends sooner than this after its 101 counts against the backend.
 pub const YOUNG_DEATH: Duration = Duration::from_secs(2);
 
-/// Passive failures and the length of the last ejection are forgotten after this long without a new failure.
+/// Passive failures and the length of the last ejection are forgotten after this long, in use, without a new failure.
 pub const FAILURE_MEMORY: Duration = Duration::from_secs(60);
 
 /// What the outside is told about a backend's health.
@@ -219,6 +219,8 @@ impl Monitor {
             return None;
         }
         self.ejection = None;
+        // Its rest was no good conduct: the memory starts here, else the longest rest would wipe it.
+        self.last_failure = Some(now);
         self.failed_dials = settings.eject_after.saturating_sub(1);
         self.young_deaths = settings.eject_after.saturating_sub(1);
         match self.checked {
@@ -318,5 +320,153 @@ impl Monitor {
         self.failed_dials = 0;
         self.young_deaths = 0;
         Some(HealthChange::Ejected { until })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::ZERO + Duration::from_millis(millis)
+    }
+
+    fn settings(fall: u32, rise: u32) -> HealthSettings {
+        HealthSettings { fall, rise, ..HealthSettings::default() }
+    }
+
+    fn died(monitor: &mut Monitor, lived_millis: u64, now_millis: u64) -> Option<HealthChange> {
+        let lived = Duration::from_millis(lived_millis);
+        monitor.experienced(Experience::Died { lived }, &HealthSettings::default(), true, at(now_millis))
+    }
+
+    fn dial_failed(monitor: &mut Monitor, now_millis: u64) -> Option<HealthChange> {
+        let since = at(now_millis);
+        monitor.experienced(Experience::DialFailed { since }, &HealthSettings::default(), true, at(now_millis))
+    }
+
+    #[test]
+    fn probes_turn_a_backend_by_fall_and_rise() {
+        use Health::{Down, Unknown, Up};
+        use Probed::{Failed, Ok, Refused};
+        let cases: [(u32, u32, &[Probed], &[Health]); 7] = [
+            (3, 1, &[Ok], &[Up]),
+            (3, 1, &[Failed, Failed, Failed, Ok], &[Unknown, Unknown, Down, Up]),
+            (3, 1, &[Ok, Failed, Failed, Ok, Failed, Failed, Failed], &[Up, Up, Up, Up, Up, Up, Down]),
+            (3, 1, &[Ok, Refused, Ok], &[Up, Down, Up]),
+            (3, 1, &[Refused], &[Down]),
+            (1, 3, &[Failed, Ok, Ok, Failed, Ok, Ok, Ok], &[Down, Down, Down, Down, Down, Down, Up]),
+            (3, 2, &[Refused, Ok, Refused, Ok, Ok], &[Down, Down, Down, Down, Up]),
+        ];
+        for (fall, rise, probes, expected) in cases {
+            let mut monitor = Monitor::new();
+            for (&probe, &health) in probes.iter().zip(expected) {
+                let before = monitor.health();
+                let change = monitor.probed(probe, &settings(fall, rise));
+                assert_eq!(monitor.health(), health, "{probes:?}");
+                assert_eq!(change.is_some(), before != health, "a change is told exactly once: {probes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_dial_is_as_good_as_a_refused_probe() {
+        let mut monitor = Monitor::new();
+        let refused =
+            |monitor: &mut Monitor| monitor.experienced(Experience::Refused, &HealthSettings::default(), true, at(0));
+        assert_eq!(refused(&mut monitor), Some(HealthChange::Down));
+        assert_eq!(refused(&mut monitor), None);
+        assert_eq!(monitor.probed(Probed::Ok, &HealthSettings::default()), Some(HealthChange::Up));
+    }
+
+    #[test]
+    fn a_crash_that_takes_many_young_pipes_along_is_one_incident() {
+        let mut monitor = Monitor::new();
+        for _ in 0..20 {
+            assert_eq!(died(&mut monitor, 500, 1000), None);
+        }
+        assert_eq!(died(&mut monitor, 100, 2000), None);
+        assert!(matches!(died(&mut monitor, 100, 3000), Some(HealthChange::Ejected { .. })));
+    }
+
+    #[test]
+    fn an_attach_that_lived_long_enough_is_no_failure_and_forgives() {
+        for (lived, forgives) in [(1999, false), (2000, true), (2001, true)] {
+            let mut monitor = Monitor::new();
+            died(&mut monitor, 1, 10_000);
+            died(&mut monitor, 1, 11_000);
+            let change = died(&mut monitor, lived, 14_000);
+            assert_eq!(change.is_none(), forgives, "{lived}");
+        }
+    }
+
+    #[test]
+    fn a_success_between_failed_dials_forgives_them() {
+        let mut monitor = Monitor::new();
+        for second in 0..10 {
+            assert_eq!(dial_failed(&mut monitor, second * 2000), None);
+            monitor.experienced(Experience::Connected, &HealthSettings::default(), true, at(second * 2000 + 1000));
+        }
+    }
+
+    #[test]
+    fn each_ejection_is_twice_as_long_up_to_the_limit() {
+        let mut monitor = Monitor::new();
+        let mut now = 0;
+        let mut lengths = Vec::new();
+        while lengths.len() < 8 {
+            now += 10;
+            if let Some(HealthChange::Ejected { until }) = dial_failed(&mut monitor, now) {
+                lengths.push((until - at(now)).as_secs());
+                now = until.as_micros() / 1000;
+                assert_eq!(monitor.tick(&HealthSettings::default(), until), Some(HealthChange::Readmitted));
+            }
+        }
+        assert_eq!(lengths, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn failures_far_apart_are_not_in_a_row() {
+        let mut monitor = Monitor::new();
+        for minute in 0..10 {
+            assert_eq!(dial_failed(&mut monitor, minute * 61_000), None);
+        }
+    }
+
+    #[test]
+    fn probes_that_succeed_readmit_by_rise() {
+        let mut monitor = Monitor::new();
+        monitor.probed(Probed::Ok, &settings(3, 2));
+        for now in [1, 2, 3] {
+            dial_failed(&mut monitor, now);
+        }
+        assert_eq!(monitor.health(), Health::Ejected);
+        assert_eq!(monitor.probed(Probed::Ok, &settings(3, 2)), None);
+        assert_eq!(monitor.probed(Probed::Ok, &settings(3, 2)), Some(HealthChange::Readmitted));
+        assert_eq!(monitor.health(), Health::Up);
+    }
+
+    #[test]
+    fn without_leave_to_eject_the_backend_stays() {
+        let mut monitor = Monitor::new();
+        for second in 1..20 {
+            let since = at(second * 1000);
+            let change =
+                monitor.experienced(Experience::DialFailed { since }, &HealthSettings::default(), false, since);
+            assert_eq!(change, None);
+        }
+        assert_eq!(monitor.health(), Health::Unknown);
+    }
+
+    #[test]
+    fn an_ejected_backend_that_is_refused_is_down_and_comes_up_free_of_its_ejection() {
+        let mut monitor = Monitor::new();
+        for now in [1, 2, 3] {
+            dial_failed(&mut monitor, now);
+        }
+        assert_eq!(monitor.probed(Probed::Refused, &settings(3, 1)), Some(HealthChange::Down));
+        assert_eq!(monitor.health(), Health::Down);
+        assert_eq!(monitor.probed(Probed::Ok, &settings(3, 1)), Some(HealthChange::Up));
+        assert_eq!(monitor.health(), Health::Up);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | method and path | access | does |
 //! |---|---|---|
-//! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | [`health`] |
+//! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | `health` |
 //! | `GET /metrics` | open | Prometheus text |
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
@@ -10,14 +10,15 @@
 //! | `PUT /v1/backends/{id}/lease` | worker | renews |
 //! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
+//! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
-//! | `GET /v1/events` | viewer | [`events`]: page, long poll, stream |
-//! | `GET /v1/stats`, `GET /stats` | viewer | [`stats`] |
-//! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | [`system`] |
-//! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | [`system`] |
+//! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
+//! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
+//! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
+//! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
-//! Every request passes [`gate`]. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
+//! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
 //! that is not in the table of `endpoints` does not exist, so none can be reached that has no access rule.
 
 pub mod auth;

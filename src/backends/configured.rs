@@ -31,7 +31,7 @@ impl Setup {
         Ok(Self {
             pools: config.pools.iter().map(pool).collect::<Result<_, _>>()?,
             networks: Networks::new(config.admin.backend_networks.clone()),
-            dials_per_window: holdline_core::pool::dials::DIALS_PER_WINDOW,
+            dials_per_window: config.reattach.dials_per_minute,
         })
     }
 }

@@ -192,6 +192,12 @@ impl Backends {
         self.with(|registry, _| registry.pool_views())
     }
 
+    /// How many pipes each backend of `pool` has more than its share; nothing if there is no such pool.
+    #[must_use]
+    pub fn surplus(&self, pool: &str) -> Option<Vec<(BackendKey, u32)>> {
+        self.with(|registry, _| registry.pools.get(pool).map(|pool| pool.core.surplus().collect()))
+    }
+
     /// Whether any backend of any pool may take a pipe: half of readiness.
     #[must_use]
     pub fn any_eligible(&self) -> bool {
@@ -245,3 +251,6 @@ impl fmt::Debug for Backends {
         f.write_str("Backends")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,7 +131,7 @@ async fn say_goodbye(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
 }
 
 /// RFC 6455 section 4.2.2, point 5.4.
-fn accept_of(key: &str) -> String {
+pub(super) fn accept_of(key: &str) -> String {
     let digest = Sha1::new().chain_update(key).chain_update("258EAFA5-E914-47DA-95CA-C5AB0DC85B11").finalize();
     base64::engine::general_purpose::STANDARD.encode(digest)
 }

@@ -73,6 +73,9 @@ impl Registry {
         if record.origin == Origin::Static {
             return Err(BackendError::Static(id.into()));
         }
+        if record.removing.is_some() {
+            return Err(BackendError::NotFound(id.into()));
+        }
         let mut spec = record.spec.clone();
         change(&mut spec);
         self.check(&spec)?;
@@ -106,6 +109,10 @@ impl Registry {
     ) -> Result<Progress, BackendError> {
         let key = self.find(id)?;
         self.check_expectation(key, expect)?;
+        // What is being removed comes back only by being registered again.
+        if self.records.get(&key).is_none_or(|record| record.removing.is_some()) {
+            return Err(BackendError::NotFound(id.into()));
+        }
         Ok(self.set_state(key, change, fx))
     }
 
@@ -212,46 +219,66 @@ impl Registry {
         }
         let spec = BackendSpec { state: None, ..spec };
         let same = record.spec == spec && admin == backend.admin() && !was_removing;
-        let another_instance = record.spec.instance != spec.instance;
-        self.update(key, spec, another_instance, fx);
+        if same {
+            self.said_again(key, fx);
+            return Put::Same;
+        }
+        self.update(key, spec, fx);
         if was_removing || admin != old_admin {
             self.set_state(key, StateChange { state: admin, pipes: PipesWish::Reattach, deadline: None }, fx);
-        }
-        if same {
-            return Put::Same;
         }
         fx.events.push(replaced);
         Put::Replaced
     }
 
-    fn update(&mut self, key: BackendKey, spec: BackendSpec, another_instance: bool, fx: &mut Effects) {
+    /// A worker that says the same again renews its lease; if it is not known to be up, it is looked at now.
+    fn said_again(&mut self, key: BackendKey, fx: &mut Effects) {
         let now = self.clock.now();
-        let Some(backend) = self.backend(key) else {
-            return;
-        };
+        let Some(backend) = self.backend(key) else { return };
+        let (was_eligible, up) = (backend.is_eligible(), backend.health() == Health::Up);
+        let revived = self.pool_of(key).and_then(|pool| pool.core.renew_lease(key, now));
+        if revived == Some(true) {
+            self.revived(key, was_eligible, fx);
+        }
+        if !up {
+            self.look_now(key, fx);
+        }
+    }
+
+    fn update(&mut self, key: BackendKey, spec: BackendSpec, fx: &mut Effects) {
+        let now = self.clock.now();
+        let (Some(backend), Some(record)) = (self.backend(key), self.records.get(&key)) else { return };
         let (was_eligible, admin) = (backend.is_eligible(), backend.admin());
         let had_expired = backend.lease_state() == LeaseState::Expired;
+        let another_instance = record.spec.instance != spec.instance;
         let settings = core_settings(&spec, admin);
-        let Some(pool) = self.pool_of(key) else {
-            return;
-        };
+        let Some(pool) = self.pool_of(key) else { return };
         pool.core.update(key, settings, now);
         if another_instance {
             pool.core.forget_health(key);
         }
         // A raised limit or another key may be what somebody waits for.
         pool.wake();
-        let Some(record) = self.records.get_mut(&key) else {
-            return;
-        };
-        record.spec = spec;
-        // It says that it is here: look at once, whatever was found before.
-        record.probe.next = now;
+        if let Some(record) = self.records.get_mut(&key) {
+            record.spec = spec;
+            if record.removing.take().is_some() {
+                (record.leave, record.leave_deadline) = (None, None);
+            }
+        }
+        self.look_now(key, fx);
         if had_expired {
             self.revived(key, was_eligible, fx);
         } else {
             self.touched(key, was_eligible, fx);
         }
+    }
+
+    fn look_now(&mut self, key: BackendKey, fx: &mut Effects) {
+        let now = self.clock.now();
+        if let Some(record) = self.records.get_mut(&key) {
+            record.probe.next = now;
+        }
+        fx.keeper = true;
     }
 
     fn revived(&mut self, key: BackendKey, was_eligible: bool, fx: &mut Effects) {

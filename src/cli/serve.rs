@@ -23,7 +23,7 @@ pub fn run(options: &Options) -> ExitCode {
     let loaded = match Config::load(options.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(invalid) => {
-            eprint!("{invalid}");
+            eprintln!("{invalid}");
             return ExitCode::from(2);
         }
     };

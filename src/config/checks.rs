@@ -85,10 +85,6 @@ fn pools(config: &Config, found: &mut Findings) {
         let mut urls = HashSet::new();
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");
-            if backend.url.as_written().is_empty() {
-                found.error(format!("{key}.url"), "is missing; write url = \"ws://127.0.0.1:9101\"");
-                continue;
-            }
             if !urls.insert(backend.url.as_written()) {
                 found.error(format!("{key}.url"), "is already in this pool; remove one");
             } else if let Some(first) = ids.insert(backend.id(), key.clone()) {
@@ -106,7 +102,9 @@ fn routes(config: &Config, found: &mut Findings) {
     unique("routes", "route", config.routes.iter().map(|route| route.name.as_str()), found);
     for (index, route) in config.routes.iter().enumerate() {
         let key = format!("routes[{index}]");
-        pool_of(config, route, &key, found);
+        if !config.pools.is_empty() {
+            pool_of(config, route, &key, found);
+        }
         if route.prologue.first > 0 && route.prologue.profile.is_some() {
             found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
         }
@@ -143,9 +141,9 @@ fn patterns(config: &Config, found: &mut Findings) {
     /// Each costs one more compilation of all routes.
     const CONFLICTS_MAX: usize = 10;
     let mut together: Vec<RouteSpec> = Vec::new();
-    for (index, route) in config.routes.iter().enumerate() {
+    for (index, spec) in RouteSpec::from_config(config).into_iter().enumerate() {
         // Names that are taken are reported elsewhere; here they say which route an error is about.
-        let spec = RouteSpec { name: index.to_string(), ..config.route_spec(route) };
+        let spec = RouteSpec { name: index.to_string(), ..spec };
         match RouteTable::compile(vec![spec.clone()]) {
             Ok(_) => together.push(spec),
             Err(error) => found.error(format!("routes[{index}].{}", error.key), error.message),

@@ -1,7 +1,8 @@
 //! Environment variables, laid over the tree of the file before it is read.
 //!
 //! `HOLDLINE_REPLAY__PIPE_BYTES_MAX` is `replay.pipe_bytes_max`, and `HOLDLINE_POOLS__0__BALANCE` is `pools[0].balance`.
-//! A name that matches no key is an error, so that a typing error is not a silent default.
+//! A name that matches no key is an error, so that a typing error is not a silent default. But every key has a section,
+//! so a name without two underscores is somebody else's, unless it is a key with one of them forgotten.
 
 use super::gaps;
 use super::node::{Entry, Node, Value};
@@ -27,7 +28,8 @@ pub(super) type Refused = (String, String, String);
 /// Sets in `root` what `variables` say; names without our prefix are somebody else's.
 pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Vec<Refused> {
     let keys = schema::every_key();
-    let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name));
+    let is_key = |flat: &str| keys.iter().any(|key| key.pattern.replace(['.', '['], "_").replace(']', "") == flat);
+    let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name, is_key));
     let mut parsed: Vec<(Vec<Segment>, String, String)> =
         ours.map(|(name, value)| (segments(&name), name, value)).collect();
     // Entries of a list are appended one after the other, whatever the order of the environment.
@@ -58,10 +60,11 @@ pub(super) fn variable(path: &str) -> String {
     format!("{PREFIX}{}", dotted.replace('.', "__").to_ascii_uppercase())
 }
 
-/// Kubernetes gives each container the address of every Service; ours may well be called `holdline`.
-fn is_foreign(name: &str) -> bool {
-    let link = name == "HOLDLINE_PORT" || name.starts_with("HOLDLINE_PORT_") || name.starts_with("HOLDLINE_SERVICE_");
-    COMMAND_LINE.contains(&name) || (link && !name.contains("__"))
+/// Kubernetes gives each container the address of every Service, and ours may well be called `holdline`; scripts keep
+/// variables of their own.
+fn is_foreign(name: &str, is_key: impl Fn(&str) -> bool) -> bool {
+    let flat = name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase();
+    COMMAND_LINE.contains(&name) || (!name.contains("__") && !is_key(&flat))
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]

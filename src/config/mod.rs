@@ -20,8 +20,10 @@ mod tables;
 mod types;
 mod units;
 
+pub use holdline_core::pool::AdminState;
 use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
 
+pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use load::Loaded;
@@ -30,8 +32,7 @@ pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AdminState, BackendUrl, Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate,
-    RouteResume, Serves, Upgrade,
+    Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
@@ -123,28 +124,12 @@ impl Config {
         }
     }
 
-    /// `route` as the router takes it.
-    #[must_use]
-    pub fn route_spec(&self, route: &Route) -> RouteSpec {
-        RouteSpec {
-            name: route.name.clone(),
-            path: route.path.clone(),
-            hosts: route.hosts.clone(),
-            pool: route.pool.clone(),
-            key: route.key.clone(),
-            backend_path: route.backend_path.clone(),
-            origins: route.origins.clone(),
-            websocket_only: route.upgrade == Upgrade::Websocket,
-            settings: self.pipe_settings(route),
-        }
-    }
-
     /// The routes, compiled.
     ///
     /// # Errors
     /// None for a configuration that was read: the same compilation checked it.
     pub fn route_table(&self) -> Result<RouteTable, RouteError> {
-        RouteTable::compile(self.routes.iter().map(|route| self.route_spec(route)).collect())
+        RouteTable::compile(RouteSpec::from_config(self))
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

@@ -69,7 +69,7 @@ impl Config {
             out.push_str(&format!("# {note}{}\n", shown.why));
             let value = shown.value.as_deref();
             let comment = if not_yet || value.is_none() { "# " } else { absent };
-            let value = value.or(shown.sample).unwrap_or_default();
+            let value = shown.sample.or(value).unwrap_or_default();
             out.push_str(&format!("{comment}{name} = {value}\n"));
         }
         out
@@ -78,8 +78,11 @@ impl Config {
     /// Every key that exists.
     #[must_use]
     pub fn known_keys() -> Vec<KnownKey> {
-        let known =
-            |shown: Shown| KnownKey { variable: env::variable(&shown.path), default: shown.value, key: shown.path };
+        let known = |shown: Shown| KnownKey {
+            variable: env::variable(&shown.path),
+            default: shown.value.filter(|_| shown.sample.is_none()),
+            key: shown.path,
+        };
         schema::every_key().into_iter().map(known).collect()
     }
 

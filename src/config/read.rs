@@ -50,7 +50,16 @@ impl Reader {
         let Value::Table(entries) = &node.value else {
             return self.wants_a_table(node, path);
         };
-        self.entries(table, &T::schema(), entries, "", path);
+        let schema = T::schema();
+        self.entries(table, &schema, entries, "", path);
+        for key in schema.keys.iter().filter(|key| key.required) {
+            let whole = joined(path, key.name);
+            if !self.places.contains_key(&whole) {
+                let sample = key.sample.unwrap_or_default();
+                let message = format!("is missing; write {} = {sample}", key.name);
+                self.error(node.place.clone(), &whole, message);
+            }
+        }
     }
 
     fn entries<T: Table>(&mut self, table: &mut T, schema: &Schema<T>, entries: &[Entry], prefix: &str, path: &str) {
@@ -153,10 +162,11 @@ fn joined(path: &str, name: &str) -> String {
     }
 }
 
-/// `name` after `prefix`, in quotes if it could not be typed without.
+/// `name` after `prefix`, in quotes if it could not be typed without, shortened if nobody would type it.
 fn printable(prefix: &str, name: &str) -> String {
+    const NAME_BYTES_MAX: usize = 60;
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
-    if !name.is_empty() && name.bytes().all(bare) {
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(bare) {
         return format!("{prefix}{name}");
     }
     format!("{prefix}{}", quoted(name))

@@ -61,11 +61,18 @@ pub(super) struct Key<S> {
     pub(super) why: &'static str,
     /// A value to show where the default is absence.
     pub(super) sample: Option<&'static str>,
+    /// Whether a table without it is refused.
+    pub(super) required: bool,
     pub(super) read: Box<Read<S>>,
     pub(super) show: Box<Show<S>>,
 }
 
 impl<S> Key<S> {
+    /// A table must have the key; the example shows `sample`.
+    fn required(self, sample: &'static str) -> Self {
+        Self { required: true, ..self.or(sample) }
+    }
+
     /// The key is absent by default; the example shows `sample`.
     fn or(mut self, sample: &'static str) -> Self {
         self.sample = Some(sample);
@@ -84,6 +91,7 @@ fn key<S: 'static, T: Setting + 'static>(
         name,
         why,
         sample: None,
+        required: false,
         read: Box::new(move |table, node| {
             let value = T::read(node)?;
             check(&value).map_err(|message| vec![(node.place.clone(), message)])?;

@@ -166,7 +166,7 @@ pub struct Reattach {
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
     pub backoff_max: Duration,
-    /// Dials of one key and backend in a minute.
+    /// Dials of one key and backend in a minute; 0 is no limit.
     pub dials_per_minute: u32,
     /// How long a planned move waits for the old worker, for each of its two steps.
     pub handover_timeout: Duration,

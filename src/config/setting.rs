@@ -13,10 +13,12 @@ use std::time::Duration;
 use holdline_core::settings::{CodeSet, DownPolicy};
 use ipnet::IpNet;
 
+use super::BackendUrl;
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{BackendUrl, Listen, Rate, Serves};
+use super::types::{Listen, Rate, Serves};
 use super::units;
+use crate::backends::UrlError;
 
 mod words;
 
@@ -201,13 +203,13 @@ impl Setting for Listen {
 
 impl Setting for BackendUrl {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        // The value may hold a password, so no message repeats it.
+        // The value may hold a password, so no message of ours repeats it.
         let text = string(node, "a URL such as \"ws://127.0.0.1:9001\"")?;
-        text.parse().or_else(|message| fault(node, message))
+        text.parse().or_else(|error: UrlError| fault(node, error.to_string()))
     }
 
     fn show(&self) -> Option<String> {
-        (!self.as_written().is_empty()).then(|| basic(&self.masked()))
+        Some(basic(&self.to_string()))
     }
 }
 

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy};
 
-use super::types::{AdminState, BackendUrl, Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
+use crate::backends::Host;
+
+use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
+use super::{AdminState, BackendUrl};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,7 +95,7 @@ impl Default for Backend {
     fn default() -> Self {
         Self {
             id: None,
-            url: BackendUrl::default(),
+            url: nowhere(),
             weight: 1,
             max_pipes: None,
             serves: Serves::default(),
@@ -107,10 +110,19 @@ impl Backend {
     #[must_use]
     pub fn id(&self) -> String {
         let Some(id) = &self.id else {
-            return format!("{}-{}", self.url.host(), self.url.port()).replace(':', "-");
+            let host = match self.url.host() {
+                Host::Name(name) => name.clone(),
+                Host::Address(address) => address.to_string(),
+            };
+            return format!("{host}-{}", self.url.port()).replace(':', "-");
         };
         id.clone()
     }
+}
+
+/// A name that never resolves (RFC 2606): a backend without a URL is refused before anybody could dial it.
+fn nowhere() -> BackendUrl {
+    "ws://backend.invalid".parse().expect("a constant that is a URL")
 }
 
 /// `[[routes]]`: which requests go to which pool, and how their pipes behave.

@@ -47,8 +47,8 @@ fn the_default_pipe_settings_are_the_ones_of_the_core() {
 fn what_is_printed_reads_back_as_the_same_configuration() {
     let busy = config(BUSY);
     let again = read(&busy.print()).unwrap_or_else(|invalid| panic!("{}\n{invalid}", busy.print())).config;
-    assert_eq!(again.pools[0].backends[0].url.as_written(), "ws://***@10.0.0.1:9001/ws?***");
-    let unmasked = busy.print().replace("***@", "user:secret@").replace("?***", "?token=secret");
+    assert_eq!(again.pools[0].backends[0].url.as_written(), "ws://10.0.0.1:9001/ws?***");
+    let unmasked = busy.print().replace("?***", "?token=secret");
     assert_eq!(config(&unmasked), busy);
     assert_eq!(config(&Config::default().print()), Config::default());
 }
@@ -78,7 +78,7 @@ fn every_part_of_a_busy_file_lands_where_it_belongs() {
     assert_eq!(config.server.trusted_proxies[1].to_string(), "192.0.2.7/32");
     assert_eq!(config.replay.pipe_bytes_max, 1 << 20);
     let first = &config.pools[0].backends[0];
-    assert_eq!((first.url.host(), first.url.port(), first.url.tls()), ("10.0.0.1", 9001, false));
+    assert_eq!((first.url.authority().as_str(), first.url.tls()), ("10.0.0.1:9001", false));
     assert_eq!(first.url.path_and_query(), Some("/ws?token=secret"));
     assert_eq!(first.id(), "10.0.0.1-9001");
     assert_eq!(config.pools[0].backends[1].id(), "w2");
@@ -106,7 +106,7 @@ tail = { messages = 7 }
 name = "farm"
 health = { kind = "http", path = "/health" }
 [[pools.backends]]
-url = "ws://user:secret@10.0.0.1:9001/ws?token=secret"
+url = "ws://10.0.0.1:9001/ws?token=secret"
 serves = ["b", "a"]
 labels = { rack = "a 1", "odd key" = "tab\t" }
 [[pools.backends]]
@@ -304,12 +304,11 @@ fn st_12_patterns_and_templates_are_judged_by_the_router() {
 fn st_12_a_bad_backend_url_is_refused_and_not_repeated() {
     for url in [
         "http://secret@a",
-        "ws://secret@",
-        "ws://secret@a:0",
-        "ws://secret@a:99999",
-        "secret",
-        "ws://secret@a/#x",
-        "ws://secret a",
+        "ws://secret@a",
+        "ws://u:secret@",
+        "ws://a:0?secret",
+        "ws://a/?secret#x",
+        "ws://a/?secret é",
         "",
     ] {
         let found = errors(&format!("pools = [{{ backends = [{{ url = \"{url}\" }}] }}]"));
@@ -378,7 +377,7 @@ fn a_reload_says_what_needs_a_restart() {
 
 #[test]
 fn a_change_that_only_masks_hide_is_still_a_change() {
-    let with = |secret: &str| config(&format!("[[pools]]\n[[pools.backends]]\nurl = \"ws://u:{secret}@a:1\"\n"));
+    let with = |secret: &str| config(&format!("[[pools]]\n[[pools.backends]]\nurl = \"ws://a:1/?t={secret}\"\n"));
     let changes = with("one").changes(&with("two"));
     assert_eq!(changes, [Change { key: "pools".to_owned(), needs_restart: false }]);
 }

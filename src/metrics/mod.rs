@@ -69,6 +69,12 @@ impl Metrics {
         let registry = Registry::new();
         let families = Families::new(&registry);
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        // The configuration that the process started with counts as loaded.
+        families.config_last_reload_successful.set(1);
+        for result in ConnectionResult::ALL {
+            let _at_zero = families.connections_total.with_label_values(&["public", result.as_str()]);
+        }
+        families.process_start_time_seconds.set(process::start_time_seconds());
         Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
     }
 
@@ -220,7 +226,6 @@ impl Metrics {
         families.process_open_fds.set(gauge(usage.open_fds));
         families.process_max_fds.set(gauge(usage.max_fds));
         families.process_threads.set(gauge(usage.threads));
-        families.process_start_time_seconds.set(process::start_time_seconds());
         let counted = families.process_cpu_seconds_total.get();
         families.process_cpu_seconds_total.inc_by((usage.cpu_seconds - counted).max(0.0));
         families.memory_bytes.with_label_values(&["rss"]).set(gauge(usage.rss_bytes));

@@ -92,6 +92,11 @@ impl Devices {
         Duration::from_secs_f64((next - now).max(0.0))
     }
 
+    /// Draws the wallpaper before the first frame is wanted.
+    pub(super) async fn warm(&self) {
+        self.scene.get_or_init(|| self.draw_scene()).await;
+    }
+
     /// The phone's picture now, drawn unless another viewer had it drawn in the same tick.
     /// `None` when the picture's size suits no encoder.
     pub(super) async fn frame(&self, device: &Device) -> Option<Arc<Frame>> {

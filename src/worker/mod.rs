@@ -145,7 +145,8 @@ impl Worker {
         let app = self.app;
         let serving = server::serve(self.listener, app.clone(), shutdown);
         match self.registration {
-            Some(registration) => tokio::join!(serving, registration.keep(app)).0,
+            // pipes that move here must not wait for the wallpaper
+            Some(registration) => tokio::join!(serving, registration.keep(app.clone()), app.devices.warm()).0,
             None => serving.await,
         }
     }

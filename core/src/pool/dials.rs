@@ -94,3 +94,82 @@ impl DialBudget {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKEND: BackendKey = BackendKey(1);
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    fn key(name: &str) -> Dialer {
+        Dialer::Key(name.into())
+    }
+
+    #[test]
+    fn ib_11_no_window_of_a_minute_holds_more_dials_than_allowed() {
+        let mut budget = DialBudget::new(15);
+        let allowed: Vec<u64> =
+            (0..180).filter(|&second| budget.spend(&key("s1"), BACKEND, at(second)).is_ok()).collect();
+        for start in 0..120 {
+            let within = allowed.iter().filter(|&&second| (start..start + 60).contains(&second)).count();
+            assert!(within <= 15, "{within} from {start}");
+        }
+        assert_eq!(allowed.len(), 45, "and what is allowed is used");
+    }
+
+    #[test]
+    fn a_refusal_names_the_time_of_the_next_dial_and_costs_nothing() {
+        let mut budget = DialBudget::new(2);
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(0)), Ok(()));
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(5)), Ok(()));
+        for _ in 0..3 {
+            assert_eq!(budget.spend(&key("s1"), BACKEND, at(10)), Err(at(60)));
+        }
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(60)), Ok(()));
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(60)), Err(at(65)));
+    }
+
+    #[test]
+    fn dialers_and_backends_have_allowances_of_their_own() {
+        let mut budget = DialBudget::new(1);
+        let pipe = Dialer::Pipe(PipeId::from_bytes([7; 16]));
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(0)), Ok(()));
+        assert_eq!(budget.spend(&key("s2"), BACKEND, at(0)), Ok(()));
+        assert_eq!(budget.spend(&pipe, BACKEND, at(0)), Ok(()));
+        assert_eq!(budget.spend(&key("s1"), BackendKey(2), at(0)), Ok(()));
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(0)), Err(at(60)));
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let mut budget = DialBudget::new(0);
+        assert!((0..100).all(|_| budget.spend(&key("s1"), BACKEND, at(0)).is_ok()));
+        assert!(budget.is_empty());
+    }
+
+    #[test]
+    fn a_minute_later_nothing_is_remembered() {
+        let mut budget = DialBudget::new(15);
+        for number in 0..100 {
+            budget.spend(&key(&number.to_string()), BACKEND, at(0)).unwrap();
+        }
+        budget.spend(&key("last"), BACKEND, at(60)).unwrap();
+        assert_eq!((budget.len(), budget.pairs.len()), (1, 1));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_dial_is_forgotten_first() {
+        let mut budget = DialBudget::new(1);
+        budget.spend(&key("first"), BACKEND, at(0)).unwrap();
+        for number in 1..REMEMBERED_DIALS_MAX {
+            budget.spend(&Dialer::Pipe(PipeId::from_bytes((number as u128).to_be_bytes())), BACKEND, at(1)).unwrap();
+        }
+        assert_eq!(budget.len(), REMEMBERED_DIALS_MAX);
+        assert_eq!(budget.spend(&key("first"), BACKEND, at(2)), Ok(()), "forgotten early");
+        assert_eq!(budget.len(), REMEMBERED_DIALS_MAX);
+    }
+}

@@ -204,6 +204,20 @@ impl Pool {
         Some(Released { pipes: backend.release(), was_full })
     }
 
+    /// How many pipes each backend has more than its share, among eligible ones that take any key: those that a
+    /// rebalancing moves.
+    pub fn surplus(&self) -> impl Iterator<Item = (BackendKey, u32)> {
+        let sharing =
+            || self.backends.iter().filter(|backend| backend.is_eligible() && *backend.serves() == Serves::Any);
+        let pipes: u64 = sharing().map(|backend| u64::from(backend.pipes())).sum();
+        let weights: u64 = sharing().map(|backend| u64::from(backend.settings().weight.get())).sum();
+        sharing().filter_map(move |backend| {
+            let share = (pipes * u64::from(backend.settings().weight.get())).div_ceil(weights);
+            let surplus = u64::from(backend.pipes()).saturating_sub(share);
+            Some((backend.key(), u32::try_from(surplus).ok().filter(|&surplus| surplus > 0)?))
+        })
+    }
+
     /// Takes in a probe's result.
     pub fn probed(&mut self, key: BackendKey, probed: Probed) -> Option<HealthChange> {
         let settings = self.settings.health;
@@ -238,3 +252,6 @@ impl Pool {
         self.backends.iter_mut().find(|backend| backend.key() == key)
     }
 }
+
+#[cfg(test)]
+mod tests;

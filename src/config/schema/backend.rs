@@ -6,7 +6,7 @@ use super::{Key, any, key, name, range, some};
 pub(super) fn keys() -> Vec<Key<Backend>> {
     vec![
         key("url", |b: &mut Backend| &mut b.url, any, "where it listens; with a path, every pipe is sent to that path")
-            .or("\"ws://127.0.0.1:9101\""),
+            .required("\"ws://127.0.0.1:9101\""),
         key(
             "id",
             |b: &mut Backend| &mut b.id,

@@ -279,8 +279,8 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
         key(
             "reattach.dials_per_minute",
             |c: &mut Config| &mut c.reattach.dials_per_minute,
-            range(1, 100_000),
-            "dials of one key and backend in a minute, so that a flapping worker cannot make them spin",
+            range(0, 10_000),
+            "dials of one key and backend in a minute (0 is no limit), so that a flapping worker cannot make them spin",
         ),
         key(
             "reattach.handover_timeout",

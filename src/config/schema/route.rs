@@ -31,7 +31,7 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "template over path parameters, query and headers: ownership, affinity, limits",
         )
-        .or("\"{session}\""),
+        .or("\"{query.session}\""),
         key(
             "backend_path",
             |r: &mut Route| &mut r.backend_path,
@@ -162,7 +162,7 @@ fn sharing() -> Vec<Key<Route>> {
             any,
             "template that names the client, so that it can come back to its pipe",
         )
-        .or("\"{client}\""),
+        .or("\"{query.client}\""),
         key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),
         key(
             "duplicate",

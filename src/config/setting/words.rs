@@ -2,8 +2,9 @@
 
 use holdline_core::settings::{BackendLoss, Balance, OverflowPolicy, ReplayPolicy};
 
+use super::super::AdminState;
 use super::super::types::{
-    AdminState, Duplicate, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade,
+    Duplicate, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade,
 };
 use super::Choice;
 

@@ -1,0 +1,124 @@
+//! `holdline check` as an operator meets it, and the example file.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use holdline::config::Config;
+
+/// `holdline check ARGUMENTS` in `directory`, with no other environment than `variables`.
+fn check(directory: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdline"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+fn directory_with(text: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("proxy.toml"), text).unwrap();
+    directory
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn example_file() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("proxy.toml.example")
+}
+
+#[test]
+fn st_12_check_names_file_line_column_and_key_of_each_error() {
+    let directory = directory_with("[replay]\n  policy = \"x\"\n\n[[routes]]\npool = \"gone\"\n");
+    let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        stderr(&output),
+        "proxy.toml:2:12: replay.policy: unknown value \"x\"; use one of \"unsent\", \"unconfirmed\", \"none\"\n\
+         proxy.toml:5:8: routes[0].pool: there is no pool \"gone\"; the pools are \"default\"\n\
+         2 errors\n"
+    );
+    assert_eq!(stdout(&output), "");
+}
+
+#[test]
+fn st_12_a_file_that_cannot_be_read_is_a_bad_configuration() {
+    let directory = directory_with("");
+    let output = check(directory.path(), &["-c", "missing.toml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("missing.toml: cannot read the file: "), "{}", stderr(&output));
+    std::fs::write(directory.path().join("latin1.toml"), b"a = \"\xe9\"").unwrap();
+    let output = check(directory.path(), &["-c", "latin1.toml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("latin1.toml: the file is not UTF-8"), "{}", stderr(&output));
+}
+
+#[test]
+fn check_passes_the_defaults_and_says_what_has_no_effect() {
+    let directory = directory_with("[memory]\nevict = \"lru\"\n");
+    let output = check(directory.path(), &[], &[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "the defaults: ok\n"));
+    let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "proxy.toml: ok\n"));
+    assert_eq!(stderr(&output), "warning: proxy.toml:2:9: memory.evict: accepted, has no effect in this version\n");
+}
+
+#[test]
+fn px_05_check_shows_the_environment_in_the_effective_configuration_with_secrets_masked() {
+    let directory = directory_with("[[pools]]\n[[pools.backends]]\nurl = \"ws://127.0.0.1:9001/ws?token=secret\"\n");
+    let variables = [("HOLDLINE_REPLAY__PIPE_BYTES_MAX", "1MiB"), ("HOLDLINE_POOLS__0__BALANCE", "hash")];
+    let output = check(directory.path(), &["-c", "proxy.toml", "--print"], &variables);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let printed = stdout(&output);
+    assert!(printed.contains("\npipe_bytes_max = \"1MiB\"\n"), "{printed}");
+    assert!(printed.contains("\nbalance = \"hash\"\n"), "{printed}");
+    assert!(printed.contains("\nurl = \"ws://127.0.0.1:9001/ws?***\"\n"), "{printed}");
+    assert!(!printed.contains("secret"), "{printed}");
+}
+
+#[test]
+fn px_05_an_environment_variable_that_is_no_key_is_named() {
+    let directory = directory_with("");
+    let output = check(directory.path(), &[], &[("HOLDLINE_LOG__LEVLE", "info")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        stderr(&output),
+        "environment HOLDLINE_LOG__LEVLE: no such key; did you mean HOLDLINE_LOG__LEVEL?\n1 error\n"
+    );
+}
+
+#[test]
+fn the_example_file_shows_every_key_with_its_default() {
+    let written = std::fs::read_to_string(example_file()).unwrap_or_default();
+    if written != Config::example() {
+        let fresh = Path::new(env!("CARGO_TARGET_TMPDIR")).join("proxy.toml.example");
+        std::fs::write(&fresh, Config::example()).unwrap();
+        panic!("proxy.toml.example is not what the keys say; run: cp {} .", fresh.display());
+    }
+    let loaded = Config::read(Some(("proxy.toml.example", &written)), []).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    for key in Config::known_keys() {
+        let name = key.key.rsplit("].").next().unwrap_or(&key.key);
+        let name = if key.key.contains('[') { name } else { name.split_once('.').map_or(name, |(_, rest)| rest) };
+        let shown = |line: &str| line.trim_start_matches("# ").starts_with(&format!("{name} = "));
+        assert!(written.lines().any(shown), "{}", key.key);
+    }
+}
+
+#[test]
+fn the_example_file_passes_the_check() {
+    let example = example_file().display().to_string();
+    let output = check(Path::new("/"), &["-c", &example], &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(stderr(&output), "");
+}
