@@ -36,6 +36,7 @@ pub struct Reader {
     open: Option<(u8, Vec<u8>)>,
     masked: bool,
     closed: bool,
+    lenient: bool,
 }
 
 impl Reader {
@@ -44,8 +45,16 @@ impl Reader {
         Self { masked, ..Self::default() }
     }
 
+    /// An end that takes a violation for a close with code 0, and hears nothing after a close.
+    pub fn lenient(masked: bool) -> Self {
+        Self { masked, lenient: true, ..Self::default() }
+    }
+
     /// Takes in bytes; what they made whole.
     pub fn read(&mut self, bytes: &[u8]) -> Vec<Item> {
+        if self.lenient && self.closed {
+            return Vec::new();
+        }
         assert!(bytes.is_empty() || !self.closed, "bytes after a close frame: {bytes:02x?}");
         self.bytes.extend_from_slice(bytes);
         let mut items = Vec::new();
@@ -54,6 +63,9 @@ impl Reader {
             if let Some(item) = self.frame(first, payload) {
                 self.closed |= matches!(item, Item::Close(..));
                 items.push(item);
+            }
+            if self.closed && self.lenient {
+                return items;
             }
             assert!(self.bytes.is_empty() || !self.closed, "bytes after a close frame");
         }
@@ -96,6 +108,7 @@ impl Reader {
                     }
                 })
             }
+            _ if self.lenient => Some(Item::Close(0, "a violation".into())),
             _ => panic!("reserved opcode {opcode}"),
         }
     }
