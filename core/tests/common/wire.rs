@@ -58,17 +58,19 @@ impl Reader {
         assert!(bytes.is_empty() || !self.closed, "bytes after a close frame: {bytes:02x?}");
         self.bytes.extend_from_slice(bytes);
         let mut items = Vec::new();
-        while let Some((first, payload, len)) = one_frame(&self.bytes, self.masked) {
-            self.bytes.drain(..len);
+        let mut at = 0;
+        while let Some((first, payload, len)) = one_frame(&self.bytes[at..], self.masked) {
+            at += len;
             if let Some(item) = self.frame(first, payload) {
                 self.closed |= matches!(item, Item::Close(..));
                 items.push(item);
             }
-            if self.closed && self.lenient {
-                return items;
+            if self.closed {
+                assert!(self.lenient || at == self.bytes.len(), "bytes after a close frame");
+                break;
             }
-            assert!(self.bytes.is_empty() || !self.closed, "bytes after a close frame");
         }
+        self.bytes.drain(..at);
         items
     }
 

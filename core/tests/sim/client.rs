@@ -17,7 +17,7 @@ pub struct Client {
     said_close: bool,
     got_close: bool,
     pub gone: bool,
-    half_open: bool,
+    pub half_open: bool,
     dawdles: bool,
     answers_close: bool,
     count: u64,

@@ -26,7 +26,8 @@ const TICKS_MAX: u32 = 40;
 pub enum Order {
     Dial(DialOrder),
     Cancel(Attachment),
-    Drop(Attachment),
+    /// A link was dropped; whether its worker had died.
+    Drop(Attachment, bool),
 }
 
 pub struct Driver {
@@ -101,7 +102,10 @@ impl Driver {
                 self.orders.push_back(Order::Dial(order));
             }
             Action::CancelDial(attachment) => self.orders.push_back(Order::Cancel(attachment)),
-            Action::DropBackend { attachment, last_words, .. } => self.drop_backend(attachment, &last_words, marks),
+            Action::DropBackend { attachment, last_words, died } => {
+                self.drop_backend(attachment, &last_words, marks);
+                self.orders.push_back(Order::Drop(attachment, died));
+            }
             Action::ShutdownClient => {
                 if let Some(link) = &mut self.client_link {
                     link.to_peer.end(LinkLoss::Eof, true);
@@ -111,6 +115,9 @@ impl Driver {
                 // The client may still read what it was given; nobody will write to it or read it again.
                 if let Some(mut link) = self.client_link.take() {
                     link.to_peer.end(LinkLoss::Eof, true);
+                }
+                if self.client.half_open && matches!(self.model.ended, Some((_, 1006, _))) {
+                    marks.hit(Mark::ClientHeartbeatDeath);
                 }
                 self.client.gone = true;
             }
@@ -139,7 +146,6 @@ impl Driver {
             }
             conn.link.to_peer.end(LinkLoss::Eof, true);
         }
-        self.orders.push_back(Order::Drop(attachment));
     }
 
     /// A worker answered a dial; whether the pipe took it.
@@ -278,7 +284,10 @@ impl Driver {
             return false;
         };
         let limit = room.min(rng.chunk());
-        let bytes: Vec<u8> = gather.as_slices().iter().flat_map(|slice| slice.iter().copied()).take(limit).collect();
+        let mut bytes = Vec::with_capacity(limit.min(gather.len()));
+        for slice in gather.as_slices() {
+            bytes.extend_from_slice(&slice[..slice.len().min(limit - bytes.len())]);
+        }
         if bytes.is_empty() {
             return false;
         }
@@ -297,7 +306,7 @@ impl Driver {
                 if let Some(conn) = self.current.and_then(|it| self.conns.get_mut(&it)) {
                     conn.link.to_peer.write(&bytes);
                 }
-                self.model.to_worker(&bytes);
+                self.model.to_worker(&bytes, marks);
             }
         }
         self.call(now, marks, |_| ());

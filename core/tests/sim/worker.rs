@@ -26,6 +26,7 @@ pub enum Style {
 #[derive(Debug)]
 pub struct Conn {
     pub pipe: usize,
+    pub since: Time,
     pub link: Link,
     reader: Reader,
     style: Style,
@@ -49,7 +50,15 @@ pub struct Conn {
 }
 
 impl Conn {
-    pub fn new(pipe: usize, first_seq: u64, wrong: bool, stale: Option<Vec<u8>>, plan: &Plan, rng: &mut Rng) -> Self {
+    pub fn new(
+        pipe: usize,
+        first_seq: u64,
+        wrong: bool,
+        stale: Option<Vec<u8>>,
+        now: Time,
+        plan: &Plan,
+        rng: &mut Rng,
+    ) -> Self {
         let style = match rng.below(3) {
             0 if plan.may(Fault::WorkerNoPong) => Style::NoPong,
             0 | 1 => Style::Queue,
@@ -57,6 +66,7 @@ impl Conn {
         };
         Self {
             pipe,
+            since: now,
             link: Link::new(plan.link_bytes),
             reader: Reader::new(true),
             style,

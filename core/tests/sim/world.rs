@@ -140,7 +140,7 @@ impl World {
             self.pool.choose(&ask)
         });
         let backend = chosen.expect("worker 0 is there and eligible").key;
-        let conn = Conn::new(pipe, 1, false, None, &self.plan, &mut self.rng);
+        let conn = Conn::new(pipe, 1, false, None, self.now, &self.plan, &mut self.rng);
         let client = Client::new(&self.plan, &mut self.rng);
         self.drivers.push(Driver::open(settings, backend, conn, client, seed ^ pipe as u64, self.now));
         self.at(Duration::ZERO, Event::ClientActs(pipe));
@@ -289,7 +289,7 @@ impl World {
                     self.release(pipe, attachment);
                     self.cancelled.push((pipe, attachment));
                 }
-                Order::Drop(attachment) => self.dropped(pipe, attachment),
+                Order::Drop(attachment, died) => self.dropped(pipe, attachment, died),
             }
         }
     }
@@ -301,7 +301,11 @@ impl World {
         }
     }
 
-    fn dropped(&mut self, pipe: usize, attachment: Attachment) {
+    fn dropped(&mut self, pipe: usize, attachment: Attachment, died: bool) {
+        let attached = self.drivers[pipe].conns.get(&attachment).map(|conn| conn.since);
+        if let (true, Some(&backend), Some(since)) = (died, self.drivers[pipe].reserved.get(&attachment), attached) {
+            self.experienced(backend, Experience::Died { lived: self.now.since(since) });
+        }
         let worker = self.drivers[pipe].reserved.get(&attachment).map(|key| key.0 as usize);
         if let (Some(worker), Some(conn)) = (worker, self.drivers[pipe].conns.get(&attachment)) {
             let worker = &mut self.workers[worker];
@@ -354,6 +358,9 @@ impl World {
     fn dial(&mut self, pipe: usize, order: &DialOrder) {
         let now = self.now;
         let exclude = self.drivers[pipe].pipe.excluded(now);
+        if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
+            self.marks.hit(Mark::Suspended);
+        }
         let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, random: self.rng.bits() };
         let backend = match self.pool.choose(&ask) {
             Ok(chosen) => chosen.key,
@@ -463,7 +470,7 @@ impl World {
         let first = before.max(rx) + 1;
         let wrong = self.workers[worker].disowns.contains(&pipe);
         let stale = self.workers[worker].stale_ping.clone();
-        let mut conn = Conn::new(pipe, first, wrong, stale, &self.plan, &mut self.rng);
+        let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
         if self.calm_since.is_some() {
             conn.calm();
             if self.plan.settings.first_message_timeout.is_some() && !wrong {
