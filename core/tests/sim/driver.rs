@@ -116,7 +116,7 @@ impl Driver {
                 if let Some(mut link) = self.client_link.take() {
                     link.to_peer.end(LinkLoss::Eof, true);
                 }
-                if self.client.half_open && matches!(self.model.ended, Some((_, 1006, _))) {
+                if self.client.half_open && self.model.ended.is_none() {
                     marks.hit(Mark::ClientHeartbeatDeath);
                 }
                 self.client.gone = true;
