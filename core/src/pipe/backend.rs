@@ -11,7 +11,7 @@ use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey, LaneName};
+use crate::ids::{Attachment, BackendKey};
 use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
