@@ -361,7 +361,7 @@ impl World {
         if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
             self.marks.hit(Mark::Suspended);
         }
-        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, random: self.rng.bits() };
+        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, prefer: None, random: self.rng.bits() };
         let backend = match self.pool.choose(&ask) {
             Ok(chosen) => chosen.key,
             Err(_) => {
