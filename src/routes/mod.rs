@@ -22,6 +22,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
+use crate::config::{Config, Upgrade};
 use host::HostPattern;
 use origin::Origin;
 pub use target::Target;
@@ -110,6 +111,28 @@ pub struct RouteTable {
     /// Longest suffix first; a suffix starts with its dot.
     suffixes: Vec<(String, Router<usize>)>,
     any: Router<usize>,
+}
+
+impl RouteSpec {
+    /// The routes of a configuration, in its order.
+    #[must_use]
+    pub fn from_config(config: &Config) -> Vec<Self> {
+        let routes = config.routes.iter().map(|route| Self {
+            name: route.name.clone(),
+            path: route.path.clone(),
+            hosts: route.hosts.clone(),
+            pool: route.pool.clone(),
+            key: route.key.clone(),
+            backend_path: route.backend_path.clone(),
+            origins: route.origins.iter().map(ToString::to_string).collect(),
+            websocket_only: match route.upgrade {
+                Upgrade::Any => false,
+                Upgrade::Websocket => true,
+            },
+            settings: config.pipe_settings(route),
+        });
+        routes.collect()
+    }
 }
 
 impl RouteTable {
