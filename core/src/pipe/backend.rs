@@ -11,7 +11,7 @@ use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey, LaneName};
+use crate::ids::{Attachment, BackendKey};
 use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
@@ -101,8 +101,7 @@ impl Pipe {
             round: 0,
         });
         if self.settings.replay == ReplayPolicy::None {
-            let messages = self.up.buffer.drop_oldest_unsent(0);
-            self.report_lost(LaneName::Up, Loss::Policy, messages);
+            self.drop_waiting(now);
         }
         if self.is_killer(&link, reason, now) {
             let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);

@@ -143,15 +143,22 @@ impl Pipe {
             return;
         }
         if self.settings.replay == ReplayPolicy::None {
-            let messages = self.up.buffer.drop_oldest_unsent(0);
-            self.report_lost(LaneName::Up, super::Loss::Policy, messages);
-            return;
+            return self.drop_waiting(now);
         }
         let held = self.up.buffer.held_bytes() + self.up.assembler.open_payload_bytes();
         if self.settings.overflow == OverflowPolicy::Close && held > self.settings.replay_bytes_max {
             self.report(Fact::Overflowed(OverflowPolicy::Close));
             self.overflow(now);
         }
+    }
+
+    /// Gives up what waits for a worker, where nothing is kept over an outage.
+    pub(super) fn drop_waiting(&mut self, now: Time) {
+        let messages = self.up.buffer.drop_oldest_unsent(0);
+        // What was passed over is lost, not in doubt.
+        let passed = self.up.buffer.sent();
+        self.up.buffer.confirm(passed, now);
+        self.report_lost(LaneName::Up, super::Loss::Policy, messages);
     }
 
     /// What follows from new messages of the worker.

@@ -99,7 +99,9 @@ fn none_keeps_nothing_over_an_outage_and_counts_what_it_dropped() {
     bench.attach(B);
     bench.client_says("5");
     assert_eq!(bench.worker_got(), texts(&["5"]));
-    assert_eq!(bench.pipe.view().up.lost, 3);
+    assert_eq!((bench.pipe.view().up.lost, bench.pipe.view().up.in_doubt), (3, 0));
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.pipe.view().up.in_doubt, 0, "what was dropped is lost, not in doubt");
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Policy, messages: 1 }));
 }
 

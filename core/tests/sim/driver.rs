@@ -1,0 +1,324 @@
+//! One pipe and everybody at its ends: bytes are moved as a driver would, and the model sees each of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use holdline_core::frame::Side;
+use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::pipe::{
+    Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
+};
+use holdline_core::settings::PipeSettings;
+use holdline_core::time::Time;
+
+use crate::client::Client;
+use crate::link::Link;
+use crate::marks::{Mark, Marks};
+use crate::model::{Heard, Model};
+use crate::plan::{Plan, Rng};
+use crate::worker::Conn;
+
+/// Ticks at one moment after which a pipe is said to spin.
+const TICKS_MAX: u32 = 40;
+
+/// What a pipe wants of the world around it.
+#[derive(Debug)]
+pub enum Order {
+    Dial(DialOrder),
+    Cancel(Attachment),
+    /// A link was dropped; whether its worker had died.
+    Drop(Attachment, bool),
+}
+
+pub struct Driver {
+    pub pipe: Pipe,
+    pub model: Model,
+    pub client: Client,
+    client_link: Option<Link>,
+    /// Every attach that its worker still thinks about; the current one among them.
+    pub conns: BTreeMap<Attachment, Conn>,
+    current: Option<Attachment>,
+    pub reserved: BTreeMap<Attachment, BackendKey>,
+    pub orders: VecDeque<Order>,
+    settings: Arc<PipeSettings>,
+    /// Facts of the last call.
+    facts: Vec<Fact>,
+    pub finished: bool,
+}
+
+impl Driver {
+    pub fn open(
+        settings: Arc<PipeSettings>,
+        backend: BackendKey,
+        conn: Conn,
+        client: Client,
+        seed: u64,
+        now: Time,
+    ) -> Self {
+        let link = Link::new(conn.link.to_peer.room());
+        Self {
+            pipe: Pipe::open(settings.clone(), backend, seed, now),
+            model: Model::new(settings.clone(), now),
+            client,
+            client_link: Some(link),
+            conns: BTreeMap::from([(Attachment::FIRST, conn)]),
+            current: Some(Attachment::FIRST),
+            reserved: BTreeMap::from([(Attachment::FIRST, backend)]),
+            orders: VecDeque::new(),
+            settings,
+            facts: Vec::new(),
+            finished: false,
+        }
+    }
+
+    pub fn client_acts(&mut self, plan: &Plan, rng: &mut Rng, calm: bool, marks: &mut Marks) {
+        if let Some(link) = &mut self.client_link {
+            self.client.act(link, plan, rng, calm, marks);
+        }
+    }
+
+    pub fn widen_links(&mut self) {
+        for link in self.client_link.iter_mut().chain(self.conns.values_mut().map(|conn| &mut conn.link)) {
+            link.from_peer.set_capacity(1 << 20);
+            link.to_peer.set_capacity(1 << 20);
+        }
+    }
+
+    /// Calls the pipe and hears what it has to say about it.
+    pub fn call<T>(&mut self, now: Time, marks: &mut Marks, call: impl FnOnce(&mut Pipe) -> T) -> T {
+        let result = call(&mut self.pipe);
+        self.facts.clear();
+        while let Some(action) = self.pipe.next_action() {
+            self.act(action, now, marks);
+        }
+        result
+    }
+
+    fn act(&mut self, action: Action, now: Time, marks: &mut Marks) {
+        assert!(!self.finished, "{action:?} after the end");
+        match action {
+            Action::Dial(order) => {
+                self.model.dial(&order);
+                self.orders.push_back(Order::Dial(order));
+            }
+            Action::CancelDial(attachment) => self.orders.push_back(Order::Cancel(attachment)),
+            Action::DropBackend { attachment, last_words, died } => {
+                self.drop_backend(attachment, &last_words, marks);
+                self.orders.push_back(Order::Drop(attachment, died));
+            }
+            Action::ShutdownClient => {
+                if let Some(link) = &mut self.client_link {
+                    link.to_peer.end(LinkLoss::Eof, true);
+                }
+            }
+            Action::DropClient => {
+                // The client may still read what it was given; nobody will write to it or read it again.
+                if let Some(mut link) = self.client_link.take() {
+                    link.to_peer.end(LinkLoss::Eof, true);
+                }
+                if self.client.half_open && self.model.ended.is_none() {
+                    marks.hit(Mark::ClientHeartbeatDeath);
+                }
+                self.client.gone = true;
+            }
+            Action::Report(fact) => {
+                self.model.fact(&fact, now, marks);
+                self.facts.push(fact);
+            }
+            Action::Finish => self.finished = true,
+        }
+    }
+
+    fn drop_backend(&mut self, attachment: Attachment, last_words: &[u8], marks: &mut Marks) {
+        assert_eq!(self.current, Some(attachment), "only the current link is dropped");
+        self.current = None;
+        let (to_worker, from_worker) = self.model.halves();
+        if to_worker {
+            marks.hit(Mark::HalfMessageToDeadWorker);
+        }
+        if from_worker {
+            marks.hit(Mark::HalfMessageFromDeadWorker);
+        }
+        self.model.dropped();
+        if let Some(conn) = self.conns.get_mut(&attachment) {
+            if last_words.len() <= conn.link.to_peer.room() {
+                conn.link.to_peer.write(last_words);
+            }
+            conn.link.to_peer.end(LinkLoss::Eof, true);
+        }
+    }
+
+    /// A worker answered a dial; whether the pipe took it.
+    pub fn attached(
+        &mut self,
+        attachment: Attachment,
+        backend: BackendKey,
+        resume: Option<ResumeAnswer>,
+        now: Time,
+        marks: &mut Marks,
+    ) -> bool {
+        // The model must know before the pipe's facts are heard.
+        let taken = self.pipe.attached(attachment, backend, resume, now);
+        if taken {
+            let has = match resume {
+                Some(ResumeAnswer::Ok(seq)) => Some(seq),
+                Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => None,
+            };
+            self.model.attached(attachment, has, now);
+            self.current = Some(attachment);
+        }
+        self.call(now, marks, |_| ());
+        taken
+    }
+
+    /// Moves bytes until nothing moves, then looks at everything.
+    pub fn pump(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) {
+        loop {
+            let mut moved = self.read_client(rng, now, room, marks);
+            moved |= self.write(Side::Backend, rng, now, marks);
+            moved |= self.read_worker(rng, now, room, marks);
+            moved |= self.write(Side::Client, rng, now, marks);
+            if !moved {
+                break;
+            }
+        }
+        self.tick(now, marks);
+        self.model.check(&self.pipe, now);
+    }
+
+    fn tick(&mut self, now: Time, marks: &mut Marks) {
+        let mut ticks = 0;
+        while self.pipe.deadline().is_some_and(|at| at <= now) {
+            ticks += 1;
+            assert!(ticks < TICKS_MAX, "it spins at {now:?}: {:?}", self.pipe.deadline());
+            self.call(now, marks, |pipe| pipe.tick(now));
+            // A deadline may mean that there is something to write now.
+            for side in [Side::Backend, Side::Client] {
+                self.write(side, &mut Rng::new(0), now, marks);
+            }
+        }
+    }
+
+    fn read_client(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) -> bool {
+        if self.client_link.is_none() {
+            return false;
+        }
+        let budget = self.pipe.read_budget(Side::Client, room);
+        self.call(now, marks, |pipe| pipe.set_paused(Side::Client, budget == 0, now));
+        let Some(link) = self.client_link.as_mut().filter(|_| budget > 0) else { return false };
+        let bytes = link.from_peer.read(budget.min(rng.chunk()));
+        if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
+            self.model.client_gone(marks);
+            self.call(now, marks, |pipe| pipe.lost(Peer::Client, loss, now));
+            return true;
+        }
+        if bytes.is_empty() {
+            return false;
+        }
+        self.model.client_bytes(&bytes, marks);
+        let (charged, accepted) = (self.pipe.charged_bytes(), self.pipe.view().up.accepted.0);
+        self.give(Peer::Client, &bytes, rng, now, marks);
+        self.model.check_bound(&self.pipe, charged, accepted);
+        true
+    }
+
+    fn give(&mut self, from: Peer, bytes: &[u8], rng: &mut Rng, now: Time, marks: &mut Marks) {
+        if rng.once_in(3) {
+            let shared = bytes::Bytes::copy_from_slice(bytes);
+            self.call(now, marks, |pipe| pipe.receive(from, Input::Share(&shared), now));
+        } else {
+            self.call(now, marks, |pipe| pipe.receive(from, Input::Copy(bytes), now));
+        }
+    }
+
+    fn read_worker(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) -> bool {
+        let Some(attachment) = self.current else { return false };
+        let budget = self.pipe.read_budget(Side::Backend, room);
+        self.call(now, marks, |pipe| pipe.set_paused(Side::Backend, budget == 0, now));
+        let Some(conn) = self.conns.get_mut(&attachment).filter(|_| budget > 0) else { return false };
+        let bytes = conn.link.from_peer.read(budget.min(rng.chunk()));
+        if let (Some(loss), true) = (conn.link.from_peer.ended(), bytes.is_empty()) {
+            self.call(now, marks, |pipe| pipe.lost(Peer::Backend(attachment), loss, now));
+            assert_eq!(self.current, None, "a dead link is kept");
+            return true;
+        }
+        if bytes.is_empty() {
+            return false;
+        }
+        let state = self.pipe.state();
+        let heard = self.model.worker_bytes(&bytes);
+        self.give(Peer::Backend(attachment), &bytes, rng, now, marks);
+        if state == PipeState::Attached {
+            self.check_close(attachment, &heard);
+        }
+        true
+    }
+
+    /// The table of PROTOCOL section 4, for a close frame of an attached worker.
+    fn check_close(&self, attachment: Attachment, heard: &Heard) {
+        let Some(code) = heard.closed else { return };
+        let said = |wanted: Interruption| {
+            let hit = |fact: &Fact| matches!(fact, Fact::Interrupted { reason, .. } if *reason == wanted);
+            self.facts.iter().any(hit)
+        };
+        if code == 0 {
+            assert!(said(Interruption::Protocol), "a violation was not one: {:?}", self.facts);
+        } else if code == 4004 && attachment > Attachment::FIRST && !heard.talked {
+            assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
+        } else if self.settings.interrupt_codes.contains(code) {
+            assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);
+        } else {
+            let ended = self.model.ended.as_ref().map(|(_, code, _)| *code);
+            assert_eq!(ended, Some(code), "{code} did not end the pipe");
+        }
+    }
+
+    fn write(&mut self, side: Side, rng: &mut Rng, now: Time, marks: &mut Marks) -> bool {
+        let room = match side {
+            Side::Client => self.client_link.as_ref().map(|link| link.to_peer.room()),
+            Side::Backend => self.current.and_then(|it| self.conns.get(&it)).map(|conn| conn.link.to_peer.room()),
+        };
+        let gather = self.pipe.gather(side, now);
+        let Some(room) = room else {
+            assert!(gather.is_empty(), "bytes for a link that is gone");
+            return false;
+        };
+        let limit = room.min(rng.chunk());
+        let mut bytes = Vec::with_capacity(limit.min(gather.len()));
+        for slice in gather.as_slices() {
+            bytes.extend_from_slice(&slice[..slice.len().min(limit - bytes.len())]);
+        }
+        if bytes.is_empty() {
+            return false;
+        }
+        if bytes.len() < gather.len() {
+            marks.hit(Mark::PartialWrite);
+        }
+        self.pipe.transmitted(side, bytes.len(), now);
+        match side {
+            Side::Client => {
+                if let Some(link) = &mut self.client_link {
+                    link.to_peer.write(&bytes);
+                }
+                self.model.to_client(&bytes);
+            }
+            Side::Backend => {
+                if let Some(conn) = self.current.and_then(|it| self.conns.get_mut(&it)) {
+                    conn.link.to_peer.write(&bytes);
+                }
+                self.model.to_worker(&bytes, marks);
+            }
+        }
+        self.call(now, marks, |_| ());
+        true
+    }
+
+    /// The connection of the current attach.
+    pub fn conn(&mut self) -> Option<&mut Conn> {
+        self.conns.get_mut(&self.current?)
+    }
+
+    pub const fn current(&self) -> Option<Attachment> {
+        self.current
+    }
+}

@@ -1,0 +1,579 @@
+//! What a pipe must be, told with lists of whole messages and nothing clever.
+//!
+//! The model sees the bytes that the pipe was given and those that it gave, cut into items by a reader of its own, and
+//! the facts and orders that the pipe spoke. From these it knows what must be true after each step, and says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline_core::ids::{Attachment, LaneName, Seq};
+use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss, Pipe, PipeState};
+use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::time::Time;
+
+use crate::marks::{Mark, Marks};
+use crate::wire::{Item, Reader};
+
+/// An attach that lasts this long ends the outage before it.
+const PROVEN_AFTER: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    Open,
+    Confirmed,
+    InDoubt,
+}
+
+/// The current attach, as a tap on both of its flows shows it.
+#[derive(Debug)]
+struct Tap {
+    attachment: Attachment,
+    since: Time,
+    to_worker: Reader,
+    from_worker: Reader,
+    /// Barrier pings on their way, and the message that each covers.
+    pings: BTreeMap<Vec<u8>, u64>,
+    talked: bool,
+    told_to_close: bool,
+    /// It was attached after the pipe's end, for the client's last messages.
+    farewell: bool,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    settings: Arc<PipeSettings>,
+    from_client: Reader,
+    to_client: Reader,
+    client_open: bool,
+    up: Vec<Item>,
+    fates: Vec<Fate>,
+    /// What the first `n` up messages are charged together.
+    up_charges: Vec<usize>,
+    sent: u64,
+    sent_high: u64,
+    confirmed: u64,
+    /// Written counts as confirmed: the worker answers no pings.
+    written: bool,
+    tap: Option<Tap>,
+    /// The attach that was dropped last, until it is said why.
+    dropped_tap: Option<(Attachment, Time)>,
+    outage: Option<Time>,
+    down: Vec<Item>,
+    down_charges: Vec<usize>,
+    down_next: usize,
+    delivered: u64,
+    interruptions: u64,
+    in_doubt: u64,
+    left_in_doubt: u64,
+    lost_up: u64,
+    lost_down: u64,
+    dropped: u64,
+    last_lost: Option<(Attachment, Interruption)>,
+    pub ended: Option<(EndedBy, u16, String)>,
+}
+
+/// What a worker's bytes came to.
+#[derive(Debug)]
+pub struct Heard {
+    /// The code of its close frame; 0 for a violation.
+    pub closed: Option<u16>,
+    /// Whether it had said a message on this attach before that.
+    pub talked: bool,
+}
+
+fn charge(item: &Item) -> usize {
+    match item {
+        Item::Text(bytes) | Item::Binary(bytes) => bytes.len().max(16),
+        Item::Ping(_) | Item::Pong(_) | Item::Close(..) => 0,
+    }
+}
+
+fn len(item: &Item) -> usize {
+    match item {
+        Item::Text(bytes) | Item::Binary(bytes) => bytes.len(),
+        Item::Ping(_) | Item::Pong(_) | Item::Close(..) => 0,
+    }
+}
+
+impl Model {
+    pub fn new(settings: Arc<PipeSettings>, now: Time) -> Self {
+        let mut model = Self {
+            settings,
+            from_client: Reader::lenient(true),
+            to_client: Reader::new(false),
+            client_open: true,
+            up: Vec::new(),
+            fates: Vec::new(),
+            up_charges: vec![0],
+            sent: 0,
+            sent_high: 0,
+            confirmed: 0,
+            written: false,
+            tap: None,
+            dropped_tap: None,
+            outage: None,
+            down: Vec::new(),
+            down_charges: vec![0],
+            down_next: 0,
+            delivered: 0,
+            interruptions: 0,
+            in_doubt: 0,
+            left_in_doubt: 0,
+            lost_up: 0,
+            lost_down: 0,
+            dropped: 0,
+            last_lost: None,
+            ended: None,
+        };
+        model.attached(Attachment::FIRST, None, now);
+        model
+    }
+
+    fn keeps_tail(&self) -> bool {
+        self.settings.replay == ReplayPolicy::Unconfirmed && self.settings.replay_tail != ReplayTail::default()
+    }
+
+    /// Whether the model knows exactly what was sent and confirmed.
+    fn is_exact(&self) -> bool {
+        self.settings.replay != ReplayPolicy::None
+    }
+
+    /// The pipe is about to be given these bytes of the client.
+    pub fn client_bytes(&mut self, bytes: &[u8], marks: &mut Marks) {
+        if !self.client_open {
+            return;
+        }
+        for item in self.from_client.read(bytes) {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) if len(&item) <= self.settings.message_bytes_max => {
+                    self.up_charges.push(self.up_charges.last().unwrap_or(&0) + charge(&item));
+                    self.up.push(item);
+                    self.fates.push(Fate::Open);
+                }
+                Item::Text(_) | Item::Binary(_) => self.client_open = false,
+                Item::Close(code, _) => {
+                    self.client_open = false;
+                    if code != 0 && self.tap.is_none() {
+                        marks.hit(Mark::ClientClosedDetached);
+                    }
+                }
+                Item::Ping(_) | Item::Pong(_) => {}
+            }
+            if !self.client_open {
+                return;
+            }
+        }
+    }
+
+    pub fn client_gone(&mut self, marks: &mut Marks) {
+        if self.client_open && !self.from_client.is_at_boundary() {
+            marks.hit(Mark::HalfMessageFromDeadClient);
+        }
+        self.client_open = false;
+    }
+
+    /// The pipe is about to be given these bytes of the current worker.
+    pub fn worker_bytes(&mut self, bytes: &[u8]) -> Heard {
+        let tap = self.tap.as_mut().expect("only a current worker is read");
+        let items = tap.from_worker.read(bytes);
+        let mut heard = Heard { closed: None, talked: tap.talked };
+        for item in items {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) => {
+                    if len(&item) > self.settings.message_bytes_max {
+                        heard.closed = Some(0);
+                        break;
+                    }
+                    heard.talked = true;
+                    self.outage = None;
+                    self.down_charges.push(self.down_charges.last().unwrap_or(&0) + charge(&item));
+                    self.down.push(item);
+                }
+                Item::Pong(payload) => self.ponged(&payload),
+                Item::Ping(_) => {}
+                Item::Close(code, _) => {
+                    heard.closed = Some(code);
+                    if self.tap.as_ref().is_some_and(|tap| tap.told_to_close) {
+                        self.confirm(self.sent);
+                    }
+                    break;
+                }
+            }
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.talked = heard.talked;
+        }
+        heard
+    }
+
+    fn ponged(&mut self, payload: &[u8]) {
+        let answered = self.tap.as_mut().and_then(|tap| tap.pings.remove(payload));
+        let before = self.confirmed;
+        if let Some(covers) = answered {
+            self.written = false;
+            self.confirm(covers);
+        } else if let Some(seq) = payload.strip_prefix(b"A").and_then(|digits| str::from_utf8(digits).ok()) {
+            self.confirm(seq.parse().unwrap_or(0));
+        }
+        if self.confirmed > before {
+            self.outage = None;
+        }
+    }
+
+    fn confirm(&mut self, seq: u64) {
+        if !self.is_exact() {
+            return;
+        }
+        let seq = seq.min(self.sent);
+        for fate in self.fates.iter_mut().take(seq as usize).skip(self.confirmed as usize) {
+            if *fate == Fate::Open {
+                *fate = Fate::Confirmed;
+            }
+        }
+        self.confirmed = self.confirmed.max(seq);
+    }
+
+    /// The worker's link took these bytes.
+    pub fn to_worker(&mut self, bytes: &[u8], marks: &mut Marks) {
+        let tap = self.tap.as_mut().expect("only a current worker is written to");
+        for item in tap.to_worker.read(bytes) {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) => self.sent_one(&item, marks),
+                Item::Ping(payload) if payload != b"holdline" => {
+                    assert!(self.settings.replay != ReplayPolicy::None, "a barrier ping that nobody needs");
+                    if let Some(tap) = &mut self.tap {
+                        tap.pings.insert(payload, self.sent);
+                    }
+                }
+                Item::Ping(_) | Item::Pong(_) => {}
+                Item::Close(..) => {
+                    if let Some(tap) = &mut self.tap {
+                        tap.told_to_close = true;
+                        if tap.farewell {
+                            marks.hit(Mark::FarewellDelivered);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn sent_one(&mut self, item: &Item, marks: &mut Marks) {
+        let mut seq = self.sent + 1;
+        if self.settings.replay == ReplayPolicy::None {
+            while self.up.get(seq as usize - 1).is_some_and(|other| other != item) {
+                seq += 1;
+            }
+        }
+        assert_eq!(self.up.get(seq as usize - 1), Some(item), "message {seq} to the worker is not the next one");
+        let again = seq <= self.sent_high;
+        match self.settings.replay {
+            ReplayPolicy::Unsent | ReplayPolicy::None => assert!(!again, "message {seq} was sent twice"),
+            ReplayPolicy::Unconfirmed => {
+                let confirmed = self.fates[seq as usize - 1] == Fate::Confirmed;
+                if self.keeps_tail() && confirmed {
+                    marks.hit(Mark::TailReplayed);
+                }
+                assert!(self.keeps_tail() || !confirmed, "message {seq} was sent again though it was confirmed");
+            }
+        }
+        self.sent = seq;
+        self.sent_high = self.sent_high.max(seq);
+        if self.settings.replay == ReplayPolicy::None {
+            self.fates[seq as usize - 1] = Fate::Confirmed;
+        } else if self.written {
+            self.confirm(seq);
+        }
+    }
+
+    /// The client's link took these bytes.
+    pub fn to_client(&mut self, bytes: &[u8]) {
+        for item in self.to_client.read(bytes) {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) => {
+                    if matches!(self.settings.down, DownPolicy::Latest(_)) {
+                        while self.down.get(self.down_next).is_some_and(|other| *other != item) {
+                            self.down_next += 1;
+                        }
+                    }
+                    assert_eq!(self.down.get(self.down_next), Some(&item), "not the next message for the client");
+                    self.down_next += 1;
+                    self.delivered += 1;
+                }
+                Item::Close(code, _) => {
+                    let said = self.ended.as_ref().map(|(_, code, _)| *code);
+                    // A client that breaks a rule while its end is on the way is told of that instead.
+                    let by_us = matches!(self.ended, Some((EndedBy::Client, ..))) || matches!(code, 1002 | 1008 | 1009);
+                    assert!(said == Some(code) || by_us, "the client was told {code}, the end was {said:?}");
+                }
+                Item::Ping(_) | Item::Pong(_) => {}
+            }
+        }
+    }
+
+    /// A worker was attached.
+    pub fn attached(&mut self, attachment: Attachment, has: Option<Seq>, now: Time) {
+        if let Some(Seq(seq)) = has {
+            let seq = seq.min(self.up.len() as u64);
+            self.sent = self.sent.max(seq);
+            self.sent_high = self.sent_high.max(seq);
+            self.confirm(seq);
+        }
+        self.written = false;
+        self.tap = Some(Tap {
+            attachment,
+            since: now,
+            to_worker: Reader::new(true),
+            from_worker: Reader::lenient(false),
+            pings: BTreeMap::new(),
+            talked: false,
+            told_to_close: false,
+            farewell: self.ended.is_some(),
+        });
+    }
+
+    /// Whether the worker was given a part of a message, or gave one itself, and not the rest.
+    pub fn halves(&self) -> (bool, bool) {
+        let tap = self.tap.as_ref();
+        (
+            tap.is_some_and(|tap| !tap.to_worker.is_at_boundary()),
+            tap.is_some_and(|tap| !tap.from_worker.is_at_boundary()),
+        )
+    }
+
+    /// The worker's link was dropped.
+    pub fn dropped(&mut self) {
+        self.dropped_tap = self.tap.take().map(|tap| (tap.attachment, tap.since));
+    }
+
+    /// A dial was ordered.
+    pub fn dial(&mut self, order: &DialOrder) {
+        if !self.is_exact() {
+            return;
+        }
+        let first = order.first_seq.0;
+        if self.keeps_tail() {
+            assert!(first <= self.confirmed + 1, "{first} begins behind what was confirmed");
+            (self.sent, self.confirmed) = (first - 1, first - 1);
+        }
+        assert_eq!(first, self.sent + 1, "the first message to be sent");
+        assert_eq!(order.again, self.sent_high.saturating_sub(first - 1), "messages to be sent again");
+        assert_eq!(order.confirmed.0, self.confirmed);
+    }
+
+    pub fn fact(&mut self, fact: &Fact, now: Time, marks: &mut Marks) {
+        match fact {
+            Fact::Interrupted { attachment, reason, in_doubt, gap, .. } => {
+                self.interrupted(*attachment, *reason, *in_doubt, *gap, now, marks);
+            }
+            Fact::LeftInDoubt { messages } => {
+                self.left_in_doubt += messages;
+                self.in_doubt += messages;
+                marks.hit(Mark::LeftInDoubt);
+                assert!(!self.is_exact() || *messages == self.sent - self.confirmed, "left in doubt");
+            }
+            Fact::Reattached { outage, .. } => {
+                marks.hit(Mark::Reattached);
+                // A worker that is there for a farewell only proves nothing by what it says to nobody.
+                let expected = self.outage.map(|since| now - since);
+                assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
+            }
+            Fact::Replayed { .. } => marks.hit(Mark::ReplayedAgain),
+            Fact::Lost { lane: LaneName::Up, reason, messages } => {
+                self.lost_up += messages;
+                marks.hit(match reason {
+                    Loss::Policy => Mark::LostByPolicy,
+                    Loss::Grace => Mark::LostByGrace,
+                    Loss::Overflow => Mark::LostByOverflow,
+                    Loss::Closed | Loss::PeerGone => Mark::LostClosed,
+                });
+            }
+            Fact::Lost { lane: LaneName::Down, messages, .. } => {
+                self.lost_down += messages;
+                marks.hit(Mark::LostDown);
+            }
+            Fact::Dropped { messages, .. } => {
+                self.dropped += messages;
+                marks.hit(Mark::Dropped);
+            }
+            Fact::Overflowed(OverflowPolicy::Close) => marks.hit(Mark::Overflowed),
+            Fact::Overflowed(OverflowPolicy::Pause) => marks.hit(Mark::OverflowPaused),
+            Fact::ReadPaused(LaneName::Up) => marks.hit(Mark::ClientPaused),
+            Fact::ReadPaused(LaneName::Down) => marks.hit(Mark::WorkerPaused),
+            Fact::PongsMissing(_) => {
+                self.written = true;
+                self.confirm(self.sent);
+                marks.hit(Mark::PongsMissing);
+            }
+            Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),
+        }
+    }
+
+    fn interrupted(
+        &mut self,
+        attachment: Attachment,
+        reason: Interruption,
+        in_doubt: u64,
+        gap: Option<(Seq, Seq)>,
+        now: Time,
+        marks: &mut Marks,
+    ) {
+        marks.hit(match reason {
+            Interruption::Eof => Mark::EofSeen,
+            Interruption::Reset => Mark::ResetSeen,
+            Interruption::Heartbeat => Mark::HeartbeatSeen,
+            Interruption::Close => Mark::CloseSeen,
+            Interruption::WrongWorker => Mark::WrongWorkerSeen,
+            Interruption::Protocol => Mark::ProtocolSeen,
+            Interruption::Silent => Mark::SilentSeen,
+            Interruption::Drain => Mark::DrainSeen,
+            Interruption::Admin => Mark::AdminSeen,
+        });
+        let (lost, since) = self.dropped_tap.take().expect("there was a worker to lose");
+        assert_eq!(lost, attachment);
+        self.last_lost = Some((attachment, reason));
+        self.interruptions += 1;
+        self.in_doubt += in_doubt;
+        if now >= since + PROVEN_AFTER {
+            self.outage = None;
+        }
+        self.outage.get_or_insert(now);
+        if !self.is_exact() {
+            return;
+        }
+        assert_eq!(in_doubt, self.sent - self.confirmed, "messages in doubt");
+        if in_doubt > 0 {
+            marks.hit(Mark::InDoubt);
+        }
+        if self.settings.replay == ReplayPolicy::Unsent {
+            let expected = (in_doubt > 0).then(|| (Seq(self.confirmed + 1), Seq(self.sent)));
+            assert_eq!(gap, expected);
+            for fate in &mut self.fates[self.confirmed as usize..self.sent as usize] {
+                *fate = Fate::InDoubt;
+                marks.hit(Mark::GapSaid);
+            }
+            self.confirmed = self.sent;
+        } else {
+            assert_eq!(gap, None, "what is sent again is no gap");
+            if reason == Interruption::Drain || reason == Interruption::Admin {
+                marks.hit(if in_doubt == 0 { Mark::DrainedClean } else { Mark::DrainTimedOut });
+            }
+            self.sent = self.confirmed;
+        }
+    }
+
+    fn end(&mut self, by: EndedBy, code: u16, reason: &str, now: Time, marks: &mut Marks) {
+        assert!(self.ended.is_none(), "it ended twice");
+        self.client_open = false;
+        self.ended = Some((by, code, reason.to_owned()));
+        match (by, reason) {
+            (EndedBy::Holdline, "no backend within grace") => {
+                marks.hit(Mark::GraceExpired);
+                let since = self.outage.expect("grace runs in an outage only");
+                assert!(now >= since + self.settings.grace, "grace was cut short");
+            }
+            (EndedBy::Holdline, "backend lost") => marks.hit(Mark::BackendLossCloses),
+            (EndedBy::Holdline, "the backend refused the credentials") => marks.hit(Mark::Unauthorized),
+            (EndedBy::Holdline, reason) if reason.starts_with("message ") => marks.hit(Mark::Poison),
+            (EndedBy::Holdline, _) => {}
+            (EndedBy::Client, "client too slow") => marks.hit(Mark::Stalled),
+            (EndedBy::Backend, _) if code == 4004 && self.tap.is_none() => marks.hit(Mark::WrongWordPassedOn),
+            (EndedBy::Backend, _) => marks.hit(Mark::BackendEnded),
+            (EndedBy::Operator, _) => marks.hit(Mark::OperatorClosed),
+            (EndedBy::Client, _) => {}
+        }
+    }
+
+    /// Whether `order` is the first one since a worker crashed or closed by itself.
+    pub fn is_first_after_death(&self, order: &DialOrder) -> bool {
+        self.last_lost.is_some_and(|(attachment, reason)| {
+            let own = !matches!(reason, Interruption::Silent | Interruption::WrongWorker);
+            own && order.attachment == attachment.next()
+        })
+    }
+
+    /// What must be true after each step.
+    pub fn check(&mut self, pipe: &Pipe, now: Time) {
+        let view = pipe.view();
+        if self.tap.as_ref().is_some_and(|tap| now >= tap.since + PROVEN_AFTER) {
+            self.outage = None;
+        }
+        assert_eq!((view.interruptions, view.up.in_doubt), (self.interruptions, self.in_doubt), "gauges");
+        assert_eq!((view.up.lost, view.down.lost, view.down.dropped), (self.lost_up, self.lost_down, self.dropped));
+        assert_eq!(view.backend.is_some(), self.tap.is_some(), "attached or not");
+        assert!(view.up.confirmed <= view.up.sent && view.up.sent <= view.up.accepted);
+        if self.ended.is_some() || !self.client_open {
+            assert!(view.state == PipeState::Closing, "{:?} after the end", view.state);
+            return;
+        }
+        assert_eq!(view.up.accepted.0, self.up.len() as u64, "messages accepted of the client");
+        assert_eq!(view.down.accepted.0, self.down.len() as u64, "messages accepted of workers");
+        if self.is_exact() {
+            assert_eq!((view.up.sent.0, view.up.confirmed.0), (self.sent, self.confirmed), "sent and confirmed");
+        }
+        if self.is_exact() && !self.keeps_tail() {
+            let kept_from = if self.settings.replay == ReplayPolicy::Unsent { self.sent } else { self.confirmed };
+            let held = self.up_charges[self.up.len()] - self.up_charges[kept_from as usize];
+            assert_eq!(view.up.buffered_bytes, held, "bytes held upwards");
+        }
+        if self.settings.down == DownPolicy::Keep {
+            let held = self.down_charges[self.down.len()] - self.down_charges[self.down_next];
+            assert_eq!(view.down.buffered_bytes, held, "bytes held downwards");
+        }
+        if view.state == PipeState::Detached {
+            let since = self.outage.expect("a detached pipe is in an outage");
+            assert!(now < since + self.settings.grace, "grace was extended: detached since {since:?}, now {now:?}");
+        }
+    }
+
+    /// After a read in an outage: the bound holds, or nothing had been read.
+    pub fn check_bound(&self, pipe: &Pipe, charged_before: usize, accepted_before: u64) {
+        let view = pipe.view();
+        if view.state != PipeState::Detached || self.settings.replay == ReplayPolicy::None {
+            return;
+        }
+        // Small messages are charged more than their bytes on the wire, by ten bytes at most.
+        let slack = (view.up.accepted.0 - accepted_before) as usize * 10 + 16;
+        let bound = self.settings.replay_bytes_max.max(charged_before) + slack;
+        match self.settings.overflow {
+            OverflowPolicy::Pause => {
+                assert!(pipe.charged_bytes() <= bound + view.down.buffered_bytes, "over the bound")
+            }
+            OverflowPolicy::Close => {
+                assert!(view.up.buffered_bytes <= self.settings.replay_bytes_max, "over the bound and not closed");
+            }
+        }
+    }
+
+    /// Whether everything that both sides said has arrived.
+    pub fn is_settled(&self, pipe: &Pipe) -> bool {
+        let view = pipe.view();
+        let down = self.down_next == self.down.len() || matches!(self.settings.down, DownPolicy::Latest(_));
+        view.state == PipeState::Attached
+            && view.up.sent == view.up.accepted
+            && view.up.confirmed == view.up.accepted
+            && view.down.sent == view.down.accepted
+            && down
+    }
+
+    /// What must be true in the end: each message has exactly one fate.
+    pub fn check_end(&self, pipe: &Pipe) {
+        let view = pipe.view();
+        let open = self.fates.iter().filter(|&&fate| fate == Fate::Open).count() as u64;
+        let given_up = self.lost_up + self.left_in_doubt;
+        if self.keeps_tail() {
+            assert!(given_up >= open, "{open} messages have no fate, {given_up} were given up");
+        } else {
+            assert_eq!(given_up, open, "messages given up, and messages without a fate ({:?})", self.ended);
+        }
+        assert_eq!(
+            self.delivered + self.dropped + self.lost_down,
+            view.down.accepted.0,
+            "fates of the worker's messages"
+        );
+        assert_eq!(pipe.charged_bytes(), 0, "bytes leaked");
+        assert_eq!(pipe.deadline(), None, "a finished pipe waits for something");
+        assert!(view.memory_bytes < 32 << 10, "memory leaked: {}", view.memory_bytes);
+    }
+}

@@ -1,0 +1,221 @@
+//! What a seed decides before anything happens: the settings, and which faults may strike.
+
+use std::time::Duration;
+
+use holdline_core::settings::{
+    BackendLoss, Balance, DownPolicy, Heartbeat, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail,
+};
+
+/// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
+#[derive(Debug)]
+pub struct Rng(u64);
+
+impl Rng {
+    pub const fn new(seed: u64) -> Self {
+        Self(seed ^ 0x5DEE_CE66_D1CE_4E5B)
+    }
+
+    pub const fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// A number from 0 up to, but not including, `end`.
+    pub const fn below(&mut self, end: u64) -> u64 {
+        if end == 0 { 0 } else { self.bits() % end }
+    }
+
+    pub const fn size(&mut self, low: usize, high: usize) -> usize {
+        low + self.below((high - low + 1) as u64) as usize
+    }
+
+    /// True once in `times`.
+    pub const fn once_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+
+    pub const fn millis(&mut self, low: u64, high: u64) -> Duration {
+        Duration::from_micros(low * 1000 + self.below((high - low) * 1000 + 1))
+    }
+
+    /// A length as the network cuts bytes: often a few, mostly many.
+    pub const fn chunk(&mut self) -> usize {
+        match self.below(8) {
+            0 => self.size(1, 3),
+            1 => self.size(1, 40),
+            2 | 3 => self.size(1, 600),
+            _ => 65_536,
+        }
+    }
+}
+
+/// What may go wrong in a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    DialRefused,
+    DialHangs,
+    DialUnauthorized,
+    LateAttach,
+    WorkerCrash,
+    WorkerClose,
+    WorkerEnds,
+    WorkerFreezes,
+    WorkerHalfOpen,
+    WorkerSlow,
+    WorkerNoPong,
+    WorkerSilent,
+    WorkerTooBig,
+    WrongWorker,
+    NoCloseAnswer,
+    StalePong,
+    LateNews,
+    ClientSlow,
+    ClientVanishes,
+    ClientCloses,
+    ClientHalfOpen,
+    ClientViolates,
+    BigMessages,
+    Drain,
+    OperatorMoves,
+    OperatorCloses,
+    LateRegistration,
+    EarlyTimers,
+    MemoryPressure,
+    Poison,
+    Budget,
+    SmallLimits,
+}
+
+impl Fault {
+    const ALL: [Self; 32] = [
+        Self::DialRefused,
+        Self::DialHangs,
+        Self::DialUnauthorized,
+        Self::LateAttach,
+        Self::WorkerCrash,
+        Self::WorkerClose,
+        Self::WorkerEnds,
+        Self::WorkerFreezes,
+        Self::WorkerHalfOpen,
+        Self::WorkerSlow,
+        Self::WorkerNoPong,
+        Self::WorkerSilent,
+        Self::WorkerTooBig,
+        Self::WrongWorker,
+        Self::NoCloseAnswer,
+        Self::StalePong,
+        Self::LateNews,
+        Self::ClientSlow,
+        Self::ClientVanishes,
+        Self::ClientCloses,
+        Self::ClientHalfOpen,
+        Self::ClientViolates,
+        Self::BigMessages,
+        Self::Drain,
+        Self::OperatorMoves,
+        Self::OperatorCloses,
+        Self::LateRegistration,
+        Self::EarlyTimers,
+        Self::MemoryPressure,
+        Self::Poison,
+        Self::Budget,
+        Self::SmallLimits,
+    ];
+}
+
+/// Everything that is decided at the start of a run.
+#[derive(Debug)]
+pub struct Plan {
+    pub settings: PipeSettings,
+    faults: u64,
+    pub workers: usize,
+    pub pipes: usize,
+    pub balance: Balance,
+    /// How long faults strike.
+    pub disaster: Duration,
+    /// Time from one action of a peer to its next, on average.
+    pub pace: Duration,
+    /// Chance of a fault at each action, as one in so many.
+    pub rarity: u64,
+    pub link_bytes: usize,
+    /// Down messages: one in so many actions.
+    pub talk: u64,
+}
+
+impl Plan {
+    pub fn draw(rng: &mut Rng) -> Self {
+        let faults = Fault::ALL.iter().enumerate().fold(0, |set, (bit, _)| set | (rng.below(2) << bit));
+        let disaster = Duration::from_millis(rng.pick(&[800, 4_000, 4_000, 15_000, 40_000]));
+        let mut plan = Self {
+            settings: PipeSettings::default(),
+            faults,
+            workers: rng.size(1, 4),
+            pipes: rng.size(1, 3),
+            balance: rng.pick(&[Balance::LeastPipes, Balance::RoundRobin, Balance::Random2, Balance::Hash]),
+            disaster,
+            pace: disaster / 120,
+            rarity: rng.pick(&[40, 80, 200]),
+            link_bytes: rng.pick(&[64, 600, 5_000, 65_536]),
+            talk: rng.pick(&[2, 5, 20, 1000]),
+        };
+        plan.settings = settings(rng, plan.may(Fault::SmallLimits));
+        plan
+    }
+
+    pub const fn may(&self, fault: Fault) -> bool {
+        self.faults & (1 << fault as u64) != 0
+    }
+}
+
+fn settings(rng: &mut Rng, small: bool) -> PipeSettings {
+    let tail = ReplayTail {
+        bytes: rng.pick(&[0, 0, 200, 5_000]),
+        messages: rng.pick(&[0, 0, 3, 40]),
+        age: rng.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_millis(200)]),
+    };
+    PipeSettings {
+        replay: rng.pick(&[
+            ReplayPolicy::Unconfirmed,
+            ReplayPolicy::Unconfirmed,
+            ReplayPolicy::Unsent,
+            ReplayPolicy::None,
+        ]),
+        replay_bytes_max: if small { rng.pick(&[400, 2_000, 20_000]) } else { 5 << 20 },
+        window_bytes: if small { rng.pick(&[1, 300, 4_000]) } else { rng.pick(&[1_000, 64 << 10, 256 << 10]) },
+        overflow: rng.pick(&[OverflowPolicy::Pause, OverflowPolicy::Pause, OverflowPolicy::Close]),
+        replay_tail: if rng.once_in(4) { tail } else { ReplayTail::default() },
+        replay_delay: rng.pick(&[Duration::ZERO, Duration::ZERO, Duration::from_millis(300), Duration::from_secs(2)]),
+        down: match rng.below(3) {
+            0 => DownPolicy::Latest(rng.pick(&[1, 3]).try_into().expect("not zero")),
+            _ => DownPolicy::Keep,
+        },
+        stall_max: rng.pick(&[Duration::from_secs(1), Duration::from_secs(15)]),
+        on_backend_loss: if rng.once_in(8) { BackendLoss::Close } else { BackendLoss::Reattach },
+        message_bytes_max: rng.pick(&[3_000, 100_000]),
+        message_incomplete_timeout: rng.pick(&[Duration::from_secs(2), Duration::from_secs(30)]),
+        grace: rng.pick(&[Duration::from_millis(700), Duration::from_secs(5), Duration::from_secs(30)]),
+        backoff_max: rng.pick(&[Duration::from_millis(200), Duration::from_secs(2)]),
+        first_message_timeout: rng.once_in(4).then(|| Duration::from_secs(3)),
+        handover_timeout: rng.pick(&[Duration::from_millis(500), Duration::from_secs(10)]),
+        close_timeout: rng.pick(&[Duration::from_millis(300), Duration::from_secs(5)]),
+        client_heartbeat: heartbeat(rng),
+        backend_heartbeat: heartbeat(rng),
+        ..PipeSettings::default()
+    }
+}
+
+/// Never none: half-open peers must be found.
+fn heartbeat(rng: &mut Rng) -> Heartbeat {
+    let interval = rng.pick(&[500, 5_000, 20_000]);
+    Heartbeat {
+        interval: Duration::from_millis(interval),
+        timeout: Duration::from_millis(interval * rng.pick(&[1, 2, 4])),
+    }
+}

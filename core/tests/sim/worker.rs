@@ -1,0 +1,266 @@
+//! A worker's end of one attach: it reads, answers pings in one of three manners, executes, talks, and dies in many ways.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use holdline_core::pipe::LinkLoss;
+use holdline_core::time::Time;
+
+use crate::link::Link;
+use crate::marks::{Mark, Marks};
+use crate::plan::{Fault, Plan, Rng};
+use crate::wire::{self, Item, Reader};
+
+/// When a worker's library answers a ping.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Style {
+    /// As soon as it reads it, whatever its application does.
+    Queue,
+    /// When its application has read everything before it.
+    Pull,
+    /// Never.
+    NoPong,
+}
+
+/// One attach, as its worker sees it.
+#[derive(Debug)]
+pub struct Conn {
+    pub pipe: usize,
+    pub since: Time,
+    pub link: Link,
+    reader: Reader,
+    style: Style,
+    inbox: VecDeque<Item>,
+    out: VecDeque<u8>,
+    /// Messages executed by the application.
+    pub executed: Vec<Item>,
+    first_seq: u64,
+    wrong: bool,
+    silent: bool,
+    slow: bool,
+    half_open: bool,
+    frozen_until: Time,
+    answers_close: bool,
+    said_close: bool,
+    pub dead: bool,
+    said: u64,
+    /// What it will break the rules with, at some point.
+    stale_pong: Option<Vec<u8>>,
+    last_ping: Option<Vec<u8>>,
+}
+
+impl Conn {
+    pub fn new(
+        pipe: usize,
+        first_seq: u64,
+        wrong: bool,
+        stale: Option<Vec<u8>>,
+        now: Time,
+        plan: &Plan,
+        rng: &mut Rng,
+    ) -> Self {
+        let style = match rng.below(3) {
+            0 if plan.may(Fault::WorkerNoPong) => Style::NoPong,
+            0 | 1 => Style::Queue,
+            _ => Style::Pull,
+        };
+        Self {
+            pipe,
+            since: now,
+            link: Link::new(plan.link_bytes),
+            reader: Reader::new(true),
+            style,
+            inbox: VecDeque::new(),
+            out: VecDeque::new(),
+            executed: Vec::new(),
+            first_seq,
+            wrong,
+            silent: plan.may(Fault::WorkerSilent) && rng.once_in(4),
+            slow: plan.may(Fault::WorkerSlow) && rng.once_in(2),
+            half_open: false,
+            frozen_until: Time::ZERO,
+            answers_close: !plan.may(Fault::NoCloseAnswer) || rng.once_in(2),
+            said_close: false,
+            dead: false,
+            said: 0,
+            stale_pong: stale.filter(|_| plan.may(Fault::StalePong)),
+            last_ping: None,
+        }
+    }
+
+    /// Faults are over; what is half open stays so until somebody notices.
+    pub const fn calm(&mut self) {
+        self.silent = false;
+        self.slow = false;
+        self.frozen_until = Time::ZERO;
+        if matches!(self.style, Style::NoPong) {
+            self.style = Style::Pull;
+        }
+    }
+
+    /// A ping of this attach, to be answered by mistake on a later one.
+    pub fn last_ping(&self) -> Option<Vec<u8>> {
+        self.last_ping.clone()
+    }
+
+    pub fn act(&mut self, plan: &Plan, rng: &mut Rng, now: Time, calm: bool, marks: &mut Marks) {
+        if self.half_open || self.dead {
+            return;
+        }
+        if now < self.frozen_until {
+            marks.hit(Mark::FrozenWorker);
+            return;
+        }
+        if self.wrong && !self.said_close {
+            self.push(0x88, &wire::close_payload(4004, "not mine"));
+            self.said_close = true;
+        }
+        self.read(rng, marks);
+        self.execute(rng, marks);
+        if !calm && !self.dead && !self.said_close {
+            self.talk(plan, rng, marks);
+            self.err(plan, rng, now, marks);
+        }
+        self.write();
+    }
+
+    fn read(&mut self, rng: &mut Rng, marks: &mut Marks) {
+        if self.slow && !rng.once_in(10) {
+            marks.hit(Mark::SlowWorker);
+            return;
+        }
+        let bytes = self.link.to_peer.read(rng.chunk());
+        for item in self.reader.read(&bytes) {
+            match (&item, self.style) {
+                (Item::Ping(payload), _) if payload != b"holdline" => self.last_ping = Some(payload.clone()),
+                _ => {}
+            }
+            match (item, self.style) {
+                (Item::Ping(payload), Style::Queue) => {
+                    marks.hit(Mark::QueueStyle);
+                    self.push(0x8A, &payload);
+                }
+                (Item::Ping(payload), Style::NoPong) if payload != b"holdline" => {}
+                (item, Style::Queue | Style::Pull | Style::NoPong) => self.inbox.push_back(item),
+            }
+        }
+        if self.link.to_peer.ended().is_some() {
+            self.dead = true;
+            self.link.from_peer.end(LinkLoss::Eof, true);
+        }
+    }
+
+    fn execute(&mut self, rng: &mut Rng, marks: &mut Marks) {
+        for _ in 0..rng.pick(&[1, 3, 100]) {
+            let Some(item) = self.inbox.pop_front() else { return };
+            match item {
+                Item::Ping(payload) => {
+                    marks.hit(Mark::PullStyle);
+                    self.push(0x8A, &payload);
+                }
+                Item::Close(code, _) => {
+                    if !self.said_close && self.answers_close {
+                        self.push(0x88, &wire::close_payload(code, ""));
+                    }
+                    self.said_close = true;
+                    self.write();
+                    self.die(LinkLoss::Eof, true);
+                    return;
+                }
+                Item::Text(bytes) if bytes.starts_with(b"poison") => {
+                    self.die(LinkLoss::Reset, false);
+                    return;
+                }
+                item @ (Item::Text(_) | Item::Binary(_)) => self.executed.push(item),
+                Item::Pong(_) => {}
+            }
+        }
+    }
+
+    fn talk(&mut self, plan: &Plan, rng: &mut Rng, marks: &mut Marks) {
+        if !self.silent && self.out.len() < 20_000 && rng.once_in(plan.talk) {
+            self.say(plan, rng);
+        }
+        if rng.once_in(30) {
+            self.push(0x89, b"you?");
+        }
+        if let Some(payload) = self.stale_pong.take_if(|_| rng.once_in(5)) {
+            marks.hit(Mark::StalePong);
+            self.push(0x8A, &payload);
+        }
+        if rng.once_in(25) {
+            marks.hit(Mark::CommitPong);
+            let seq = self.first_seq - 1 + self.executed.len() as u64;
+            self.push(0x8A, format!("A{seq}").as_bytes());
+        }
+    }
+
+    /// Says one message.
+    pub fn say(&mut self, plan: &Plan, rng: &mut Rng) {
+        self.said += 1;
+        let limit = plan.settings.message_bytes_max;
+        let len = match rng.below(12) {
+            0 => 0,
+            1 if plan.may(Fault::BigMessages) => rng.size(limit / 2, limit),
+            _ => rng.size(10, 500),
+        };
+        let mut payload = format!("{}:{}", self.said, rng.bits()).into_bytes();
+        payload.resize(len, b'-');
+        if rng.once_in(6) {
+            let (start, end) = payload.split_at(len / 2);
+            self.push(0x01, start);
+            self.push(0x80, end);
+        } else {
+            self.push(0x82, &payload);
+        }
+    }
+
+    fn err(&mut self, plan: &Plan, rng: &mut Rng, now: Time, marks: &mut Marks) {
+        let rarity = plan.rarity;
+        if plan.may(Fault::WorkerCrash) && rng.once_in(rarity) {
+            self.write();
+            let keep = rng.once_in(2);
+            self.die(rng.pick(&[LinkLoss::Eof, LinkLoss::Reset]), keep);
+        } else if plan.may(Fault::WorkerClose) && rng.once_in(rarity) {
+            let code = rng.pick(&[1001, 1005, 1011, 1012, 1013, 1014]);
+            self.push(0x88, &wire::close_payload(code, ""));
+            self.said_close = true;
+        } else if plan.may(Fault::WorkerEnds) && rng.once_in(rarity * 4) {
+            let code = rng.pick(&[1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4999]);
+            self.push(0x88, &wire::close_payload(code, "over"));
+            self.said_close = true;
+        } else if plan.may(Fault::WorkerFreezes) && rng.once_in(rarity) {
+            self.frozen_until = now + rng.pick(&[plan.pace * 5, Duration::from_secs(3), Duration::from_secs(12)]);
+        } else if plan.may(Fault::WorkerHalfOpen) && rng.once_in(rarity * 2) {
+            self.half_open = true;
+            marks.hit(Mark::HalfOpenWorker);
+        } else if plan.may(Fault::WorkerTooBig) && rng.once_in(rarity * 2) {
+            let payload = vec![b'x'; plan.settings.message_bytes_max + 1];
+            self.push(0x82, &payload);
+            self.said_close = true;
+            marks.hit(Mark::TooBigFromWorker);
+        }
+    }
+
+    fn push(&mut self, first: u8, payload: &[u8]) {
+        self.out.extend(wire::frame(first, payload, None));
+    }
+
+    fn write(&mut self) {
+        let bytes = self.out.make_contiguous();
+        let taken = self.link.from_peer.write(bytes);
+        self.out.drain(..taken);
+    }
+
+    /// The worker is gone; what it had written may still arrive.
+    pub fn die(&mut self, loss: LinkLoss, keep: bool) {
+        self.dead = true;
+        self.link.from_peer.end(loss, keep);
+    }
+
+    /// Messages that its library has read, for the truth in a resume.
+    pub fn received(&self) -> u64 {
+        let waiting = self.inbox.iter().filter(|item| matches!(item, Item::Text(_) | Item::Binary(_))).count();
+        self.first_seq - 1 + (self.executed.len() + waiting) as u64
+    }
+}

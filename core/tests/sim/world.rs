@@ -1,0 +1,642 @@
+//! The clock, the workers and their pool, and what strikes them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdline_core::close::CloseFrame;
+use holdline_core::health::{Experience, HealthChange, HealthSettings, Probed};
+use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::pipe::{Cause, DialFailure, DialOrder, EndedBy, Input, LinkLoss, Peer, ResumeAnswer};
+use holdline_core::pool::{AdminState, BackendSettings, Choose, DialBudget, Dialer, Pool, PoolSettings};
+use holdline_core::settings::ReplayPolicy;
+use holdline_core::time::Time;
+
+use crate::client::Client;
+use crate::driver::{Driver, Order};
+use crate::marks::{Mark, Marks};
+use crate::plan::{Fault, Plan, Rng};
+use crate::wire;
+use crate::worker::Conn;
+
+/// Steps of one run after which it is said never to end.
+const STEPS_MAX: u64 = 400_000;
+
+/// How long after the disaster everything must be in order again: every timeout of every plan fits in several times.
+const CALM_MAX: Duration = Duration::from_secs(600);
+
+/// From one probe of each worker to the next.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    ClientActs(usize),
+    WorkerActs(usize, Attachment),
+    DialDone(usize, Attachment, Answer),
+    LateNews(usize, Attachment),
+    EarlyTick(usize),
+    Probe,
+    Strike,
+    WorkerReturns(usize),
+    Calm,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Answer {
+    Refused,
+    TimedOut,
+    Unauthorized,
+    Upgraded,
+}
+
+#[derive(Debug)]
+struct Worker {
+    up: bool,
+    registered: bool,
+    /// Pipes whose key it disowns.
+    disowns: Vec<usize>,
+    /// Messages that it had received of each pipe, since it last started.
+    knows: BTreeMap<usize, u64>,
+    stale_ping: Option<Vec<u8>>,
+}
+
+struct World {
+    now: Time,
+    rng: Rng,
+    plan: Plan,
+    marks: Marks,
+    agenda: BTreeMap<(Time, u64), Event>,
+    serial: u64,
+    pool: Pool,
+    budget: DialBudget,
+    workers: Vec<Worker>,
+    drivers: Vec<Driver>,
+    cancelled: Vec<(usize, Attachment)>,
+    calm_since: Option<Time>,
+    room: usize,
+    trace: bool,
+    /// Which pipes have said their last message, and which of them were closed.
+    last_said: Vec<(bool, bool)>,
+}
+
+/// Runs the world of one seed to its end; it panics over the first thing that is not as it must be.
+pub fn run(seed: u64) -> Marks {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::draw(&mut rng);
+    let mut world = World::new(seed, rng, plan);
+    world.run();
+    world.marks
+}
+
+impl World {
+    fn new(seed: u64, mut rng: Rng, plan: Plan) -> Self {
+        let now = Time::from_micros(1_000_000);
+        let settings = Arc::new(plan.settings.clone());
+        let max_pipes_per_backend = if plan.pipes < plan.workers { rng.pick(&[0, 0, 1]) } else { 0 };
+        let mut pool =
+            Pool::new(PoolSettings { balance: plan.balance, max_pipes_per_backend, health: HealthSettings::default() });
+        let mut workers = Vec::new();
+        for index in 0..plan.workers {
+            let late = index > 0 && plan.may(Fault::LateRegistration) && rng.once_in(2);
+            let disowned = |rng: &mut Rng| index > 0 && plan.may(Fault::WrongWorker) && rng.once_in(2);
+            let disowns = (0..plan.pipes).filter(|_| disowned(&mut rng)).collect();
+            workers.push(Worker { up: true, registered: !late, disowns, knows: BTreeMap::new(), stale_ping: None });
+            if !late {
+                register(&mut pool, index, now);
+            }
+        }
+        let budget = DialBudget::new(if plan.may(Fault::Budget) { 15 } else { 0 });
+        let mut world = Self {
+            now,
+            trace: std::env::var_os("HOLDLINE_SIM_TRACE").is_some(),
+            rng,
+            marks: Marks::default(),
+            agenda: BTreeMap::new(),
+            serial: 0,
+            pool,
+            budget,
+            workers,
+            drivers: Vec::new(),
+            cancelled: Vec::new(),
+            calm_since: None,
+            room: usize::MAX,
+            last_said: vec![(false, false); plan.pipes],
+            plan,
+        };
+        for pipe in 0..world.plan.pipes {
+            world.open(pipe, seed, settings.clone());
+        }
+        world.at(world.plan.disaster, Event::Calm);
+        world.at(PROBE_INTERVAL, Event::Probe);
+        world.at(world.plan.pace, Event::Strike);
+        world
+    }
+
+    fn open(&mut self, pipe: usize, seed: u64, settings: Arc<holdline_core::settings::PipeSettings>) {
+        let ask = Choose { random: self.rng.bits(), ..Choose::default() };
+        let chosen = self.pool.choose(&ask).or_else(|_| {
+            // More pipes than the workers that are registered so far may have.
+            self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
+            self.pool.choose(&ask)
+        });
+        let backend = chosen.expect("worker 0 is there and eligible").key;
+        let conn = Conn::new(pipe, 1, false, None, self.now, &self.plan, &mut self.rng);
+        let client = Client::new(&self.plan, &mut self.rng);
+        self.drivers.push(Driver::open(settings, backend, conn, client, seed ^ pipe as u64, self.now));
+        self.at(Duration::ZERO, Event::ClientActs(pipe));
+        self.at(Duration::ZERO, Event::WorkerActs(pipe, Attachment::FIRST));
+        if self.plan.may(Fault::EarlyTimers) {
+            self.at(self.plan.pace, Event::EarlyTick(pipe));
+        }
+    }
+
+    fn at(&mut self, wait: Duration, event: Event) {
+        self.serial += 1;
+        self.agenda.insert((self.now + wait, self.serial), event);
+    }
+
+    fn run(&mut self) {
+        for steps in 0.. {
+            assert!(steps < STEPS_MAX, "it never ends: {:?}", self.stuck());
+            if self.drivers.iter().all(|driver| driver.finished) {
+                break;
+            }
+            if let Some(calm) = self.calm_since {
+                assert!(self.now < calm + CALM_MAX, "stuck {CALM_MAX:?} after the disaster: {:?}", self.stuck());
+            }
+            self.step();
+        }
+        for driver in &self.drivers {
+            driver.model.check_end(&driver.pipe);
+            assert!(driver.reserved.is_empty(), "places are still reserved: {:?}", driver.reserved);
+        }
+        assert!(self.pool.iter().all(|backend| backend.pipes() == 0), "the pool still counts pipes");
+    }
+
+    fn stuck(&self) -> Vec<String> {
+        let shown = |driver: &Driver| {
+            format!("{:?} deadline {:?} current {:?}", driver.pipe.view(), driver.pipe.deadline(), driver.current())
+        };
+        self.drivers.iter().filter(|driver| !driver.finished).map(shown).collect()
+    }
+
+    /// The next thing that happens: an event, or a deadline of a pipe.
+    fn step(&mut self) {
+        let (&(next, serial), &event) = self.agenda.first_key_value().expect("there is always another probe");
+        let deadlines = self.drivers.iter().enumerate().filter_map(|(pipe, it)| Some((it.pipe.deadline()?, pipe)));
+        if let Some((deadline, pipe)) = deadlines.min()
+            && deadline < next
+        {
+            self.now = self.now.max(deadline);
+            return self.settle(pipe);
+        }
+        self.agenda.remove(&(next, serial));
+        self.now = self.now.max(next);
+        if self.trace && !matches!(event, Event::ClientActs(_) | Event::WorkerActs(..) | Event::Probe | Event::Strike) {
+            eprintln!("{:?} {event:?}", self.now);
+        }
+        self.happens(event);
+    }
+
+    fn happens(&mut self, event: Event) {
+        match event {
+            Event::ClientActs(pipe) => self.client_acts(pipe),
+            Event::WorkerActs(pipe, attachment) => self.worker_acts(pipe, attachment),
+            Event::DialDone(pipe, attachment, answer) => self.dial_done(pipe, attachment, answer),
+            Event::LateNews(pipe, attachment) => self.late_news(pipe, attachment),
+            Event::EarlyTick(pipe) => self.early_tick(pipe),
+            Event::Probe => self.probe(),
+            Event::Strike => self.strike(),
+            Event::WorkerReturns(worker) => self.workers[worker].up = true,
+            Event::Calm => self.calm(),
+        }
+    }
+
+    /// Until a peer acts again: now and then at once, and rarely when all is quiet.
+    fn pause(&mut self) -> Duration {
+        match self.calm_since {
+            Some(since) if self.now.since(since) > Duration::from_secs(3) => Duration::from_millis(900),
+            Some(_) => Duration::from_millis(20),
+            None => Duration::from_micros(self.rng.below(self.plan.pace.as_micros() as u64 * 2) + 1),
+        }
+    }
+
+    fn client_acts(&mut self, pipe: usize) {
+        let calm = self.calm_since.is_some();
+        let driver = &mut self.drivers[pipe];
+        if driver.client.gone {
+            return self.settle(pipe);
+        }
+        driver.client_acts(&self.plan, &mut self.rng, calm, &mut self.marks);
+        if calm {
+            self.last_things(pipe);
+        }
+        self.settle(pipe);
+        let pause = self.pause();
+        self.at(pause, Event::ClientActs(pipe));
+    }
+
+    /// When all is settled after the disaster, one more message each way, and then a goodbye.
+    fn last_things(&mut self, pipe: usize) {
+        let driver = &mut self.drivers[pipe];
+        if !driver.client.may_talk() || !driver.model.is_settled(&driver.pipe) {
+            return;
+        }
+        match self.last_said[pipe] {
+            (false, _) => {
+                self.last_said[pipe].0 = true;
+                driver.client.say(&self.plan, &mut self.rng, &mut self.marks);
+                if let Some(conn) = driver.conn() {
+                    conn.say(&self.plan, &mut self.rng);
+                }
+            }
+            (true, false) => {
+                self.last_said[pipe].1 = true;
+                self.marks.hit(Mark::TalkedAfterCalm);
+                driver.client.close(&mut self.rng);
+            }
+            (true, true) => {}
+        }
+    }
+
+    fn worker_acts(&mut self, pipe: usize, attachment: Attachment) {
+        let driver = &mut self.drivers[pipe];
+        let Some(conn) = driver.conns.get_mut(&attachment) else { return };
+        conn.act(&self.plan, &mut self.rng, self.now, self.calm_since.is_some(), &mut self.marks);
+        let gone = conn.dead && driver.current() != Some(attachment);
+        if gone {
+            driver.conns.remove(&attachment);
+        }
+        self.settle(pipe);
+        if !gone {
+            let pause = self.pause();
+            self.at(pause, Event::WorkerActs(pipe, attachment));
+        }
+    }
+
+    /// Lets a pipe do all that it can do now, and carries out its orders.
+    fn settle(&mut self, pipe: usize) {
+        loop {
+            let driver = &mut self.drivers[pipe];
+            driver.pump(&mut self.rng, self.now, self.room, &mut self.marks);
+            let Some(order) = driver.orders.pop_front() else { return };
+            if self.trace {
+                eprintln!("{:?} pipe {pipe} {order:?}", self.now);
+            }
+            match order {
+                Order::Dial(order) => self.dial(pipe, &order),
+                Order::Cancel(attachment) => {
+                    self.release(pipe, attachment);
+                    self.cancelled.push((pipe, attachment));
+                }
+                Order::Drop(attachment, died) => self.dropped(pipe, attachment, died),
+            }
+        }
+    }
+
+    fn release(&mut self, pipe: usize, attachment: Attachment) {
+        let Some(backend) = self.drivers[pipe].reserved.remove(&attachment) else { return };
+        if self.pool.release(backend).is_some_and(|released| released.was_full) {
+            self.pool_changed();
+        }
+    }
+
+    fn dropped(&mut self, pipe: usize, attachment: Attachment, died: bool) {
+        let attached = self.drivers[pipe].conns.get(&attachment).map(|conn| conn.since);
+        if let (true, Some(&backend), Some(since)) = (died, self.drivers[pipe].reserved.get(&attachment), attached) {
+            self.experienced(backend, Experience::Died { lived: self.now.since(since) });
+        }
+        let worker = self.drivers[pipe].reserved.get(&attachment).map(|key| key.0 as usize);
+        if let (Some(worker), Some(conn)) = (worker, self.drivers[pipe].conns.get(&attachment)) {
+            let worker = &mut self.workers[worker];
+            worker.stale_ping = conn.last_ping();
+            if worker.up {
+                worker.knows.insert(conn.pipe, conn.received());
+            }
+        }
+        self.release(pipe, attachment);
+        if self.plan.may(Fault::LateNews) && self.rng.once_in(2) {
+            let wait = self.rng.millis(0, 500);
+            self.at(wait, Event::LateNews(pipe, attachment));
+        }
+        // A link that died is told of twice, now and then.
+        if self.plan.may(Fault::LateNews) && self.rng.once_in(2) {
+            self.marks.hit(Mark::DuplicateLoss);
+            let now = self.now;
+            self.drivers[pipe].call(now, &mut self.marks, |it| it.lost(Peer::Backend(attachment), LinkLoss::Eof, now));
+        }
+    }
+
+    fn late_news(&mut self, pipe: usize, attachment: Attachment) {
+        let now = self.now;
+        let driver = &mut self.drivers[pipe];
+        let before = driver.pipe.view();
+        if self.rng.once_in(2) {
+            self.marks.hit(Mark::LateBytes);
+            let bytes = wire::frame(0x81, b"from the grave", None);
+            let from = Peer::Backend(attachment);
+            driver.call(now, &mut self.marks, |it| it.receive(from, Input::Copy(&bytes), now));
+        } else {
+            self.marks.hit(Mark::LateLoss);
+            driver.call(now, &mut self.marks, |it| it.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
+        }
+        assert_eq!(driver.pipe.view(), before, "late news changed something");
+        self.settle(pipe);
+    }
+
+    fn early_tick(&mut self, pipe: usize) {
+        let now = self.now;
+        self.marks.hit(Mark::EarlyTick);
+        self.drivers[pipe].call(now, &mut self.marks, |it| it.tick(now));
+        self.settle(pipe);
+        if self.calm_since.is_none() {
+            let pause = self.pause();
+            self.at(pause, Event::EarlyTick(pipe));
+        }
+    }
+
+    fn dial(&mut self, pipe: usize, order: &DialOrder) {
+        let now = self.now;
+        let exclude = self.drivers[pipe].pipe.excluded(now);
+        if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
+            self.marks.hit(Mark::Suspended);
+        }
+        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, random: self.rng.bits() };
+        let backend = match self.pool.choose(&ask) {
+            Ok(chosen) => chosen.key,
+            Err(_) => {
+                self.marks.hit(Mark::NoCandidate);
+                return self.no_candidate(pipe, order.attachment, None);
+            }
+        };
+        let id = PipeId::from_bytes((pipe as u128).to_be_bytes());
+        if let Err(at) = self.budget.spend(&Dialer::Pipe(id), backend, now) {
+            self.pool.release(backend);
+            self.marks.hit(Mark::RetryAfter);
+            let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };
+            return self.no_candidate(pipe, order.attachment, Some(wait));
+        }
+        self.drivers[pipe].reserved.insert(order.attachment, backend);
+        let answer = self.draw_answer(backend.0 as usize);
+        let wait = match answer {
+            Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized) => self.rng.millis(0, 30),
+            Some(Answer::TimedOut) => self.rng.millis(500, 4_000),
+            None => return self.marks.hit(Mark::DialHung),
+        };
+        let event = Event::DialDone(pipe, order.attachment, answer.unwrap_or(Answer::Refused));
+        self.at(wait, event);
+    }
+
+    /// What a dial will come to; `None` if it is never answered.
+    fn draw_answer(&mut self, worker: usize) -> Option<Answer> {
+        if self.calm_since.is_some() {
+            return Some(if self.workers[worker].up { Answer::Upgraded } else { Answer::Refused });
+        }
+        if !self.workers[worker].up || self.plan.may(Fault::DialRefused) && self.rng.once_in(3) {
+            return Some(Answer::Refused);
+        }
+        if self.plan.may(Fault::DialHangs) && self.rng.once_in(6) {
+            return self.rng.once_in(2).then_some(Answer::TimedOut);
+        }
+        let unauthorized = self.plan.may(Fault::DialUnauthorized) && self.rng.once_in(30);
+        Some(if unauthorized { Answer::Unauthorized } else { Answer::Upgraded })
+    }
+
+    fn no_candidate(&mut self, pipe: usize, attachment: Attachment, retry_after: Option<Duration>) {
+        let now = self.now;
+        let failure = DialFailure::NoCandidate { retry_after };
+        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+    }
+
+    fn dial_done(&mut self, pipe: usize, attachment: Attachment, answer: Answer) {
+        let cancelled = self.cancelled.contains(&(pipe, attachment));
+        if cancelled && !self.plan.may(Fault::LateAttach) {
+            return;
+        }
+        let Some(backend) =
+            self.drivers[pipe].reserved.get(&attachment).copied().or(cancelled.then_some(BackendKey(0)))
+        else {
+            return;
+        };
+        let now = self.now;
+        let failure = match answer {
+            Answer::Upgraded => return self.upgraded(pipe, attachment, backend, cancelled),
+            Answer::Refused => {
+                self.marks.hit(Mark::DialRefused);
+                self.pool.experienced(backend, Experience::Refused, now);
+                DialFailure::Failed(backend)
+            }
+            Answer::TimedOut => {
+                self.marks.hit(Mark::DialTimedOut);
+                let since = Time::from_micros(now.as_micros().saturating_sub(500_000));
+                self.experienced(backend, Experience::DialFailed { since });
+                DialFailure::Failed(backend)
+            }
+            Answer::Unauthorized => DialFailure::Unauthorized(backend),
+        };
+        self.release(pipe, attachment);
+        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+        self.settle(pipe);
+    }
+
+    fn experienced(&mut self, backend: BackendKey, experience: Experience) {
+        if let Some(HealthChange::Ejected { .. }) = self.pool.experienced(backend, experience, self.now) {
+            self.marks.hit(Mark::Ejected);
+        }
+    }
+
+    fn upgraded(&mut self, pipe: usize, attachment: Attachment, backend: BackendKey, cancelled: bool) {
+        let now = self.now;
+        let worker = backend.0 as usize;
+        let known = self.workers[worker].knows.get(&pipe).copied();
+        let resume = self.draw_resume(known);
+        let driver = &mut self.drivers[pipe];
+        let before = driver.pipe.view().up.sent.0;
+        let refused = resume == Some(ResumeAnswer::Refuse);
+        if !driver.attached(attachment, backend, resume, now, &mut self.marks) {
+            assert!(cancelled || refused, "an attach that was waited for was turned away");
+            if cancelled {
+                self.marks.hit(Mark::LateAttach);
+            }
+            self.release(pipe, attachment);
+            return self.settle(pipe);
+        }
+        assert!(!cancelled && !refused, "an attach that nobody waits for was taken");
+        self.experienced(backend, Experience::Connected);
+        let rx = match resume {
+            Some(ResumeAnswer::Ok(seq)) => seq.0,
+            Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,
+        };
+        let first = before.max(rx) + 1;
+        let wrong = self.workers[worker].disowns.contains(&pipe);
+        let stale = self.workers[worker].stale_ping.clone();
+        let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
+        if self.calm_since.is_some() {
+            conn.calm();
+            if self.plan.settings.first_message_timeout.is_some() && !wrong {
+                conn.say(&self.plan, &mut self.rng);
+            }
+        }
+        if self.plan.settings.replay_delay > Duration::ZERO {
+            self.marks.hit(Mark::ReplayDelayed);
+        }
+        self.drivers[pipe].conns.insert(attachment, conn);
+        if self.calm_since.is_some() {
+            self.drivers[pipe].widen_links();
+        }
+        self.at(Duration::from_millis(1), Event::WorkerActs(pipe, attachment));
+        self.settle(pipe);
+    }
+
+    /// A worker that remembers the pipe may say so, truthfully.
+    fn draw_resume(&mut self, known: Option<u64>) -> Option<ResumeAnswer> {
+        match (self.rng.below(4), known) {
+            (0, Some(seq)) if self.plan.settings.replay != ReplayPolicy::None => {
+                self.marks.hit(Mark::ResumedOk);
+                Some(ResumeAnswer::Ok(Seq(seq)))
+            }
+            (1, _) => {
+                self.marks.hit(Mark::ResumeNew);
+                Some(ResumeAnswer::New)
+            }
+            (2, _) if self.calm_since.is_none() && self.rng.once_in(3) => {
+                self.marks.hit(Mark::ResumeRefused);
+                Some(ResumeAnswer::Refuse)
+            }
+            _ => None,
+        }
+    }
+
+    fn probe(&mut self) {
+        let mut better = false;
+        for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.registered) {
+            let probed = if worker.up { Probed::Ok } else { Probed::Refused };
+            let change = self.pool.probed(BackendKey(index as u64), probed);
+            better |= matches!(change, Some(HealthChange::Up | HealthChange::Readmitted));
+        }
+        better |= !self.pool.readmit(self.now).is_empty();
+        if better {
+            self.pool_changed();
+        }
+        self.at(PROBE_INTERVAL.max(self.plan.pace), Event::Probe);
+    }
+
+    fn pool_changed(&mut self) {
+        let now = self.now;
+        for pipe in 0..self.drivers.len() {
+            if !self.drivers[pipe].finished {
+                self.drivers[pipe].call(now, &mut self.marks, |it| it.pool_changed(now));
+            }
+        }
+    }
+
+    fn registers(&mut self, worker: usize) {
+        if !std::mem::replace(&mut self.workers[worker].registered, true) {
+            self.marks.hit(Mark::LateRegistration);
+            register(&mut self.pool, worker, self.now);
+            self.pool_changed();
+            self.settle_all();
+        }
+    }
+
+    fn settle_all(&mut self) {
+        for pipe in 0..self.drivers.len() {
+            self.settle(pipe);
+        }
+    }
+
+    /// What the operator, the machine and bad luck do.
+    fn strike(&mut self) {
+        if self.calm_since.is_some() {
+            return;
+        }
+        let pause = self.pause();
+        self.at(pause, Event::Strike);
+        let rarity = self.plan.rarity;
+        let (pipe, worker) = (self.rng.size(0, self.plan.pipes - 1), self.rng.size(0, self.plan.workers - 1));
+        let key = BackendKey(worker as u64);
+        let now = self.now;
+        if self.plan.may(Fault::LateRegistration) && self.rng.once_in(rarity) {
+            self.registers(worker);
+        }
+        if self.plan.may(Fault::WorkerCrash) && self.rng.once_in(rarity) {
+            self.restart(worker);
+        }
+        if self.plan.may(Fault::Drain) && self.rng.once_in(rarity / 2) {
+            self.drain(key);
+        }
+        if self.plan.may(Fault::OperatorMoves) && self.rng.once_in(rarity) {
+            self.drivers[pipe].call(now, &mut self.marks, |it| it.leave(Cause::Admin, now));
+        }
+        if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
+            let frame = CloseFrame::new(1001, "by order");
+            self.drivers[pipe].call(now, &mut self.marks, |it| it.close(EndedBy::Operator, frame, now));
+        }
+        if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
+            self.marks.hit(Mark::MemoryPressure);
+            self.room = self.rng.pick(&[0, 100, usize::MAX]);
+        }
+        self.settle_all();
+    }
+
+    /// A worker's process ends, with all its connections, and comes back later without its memory.
+    fn restart(&mut self, worker: usize) {
+        self.marks.hit(Mark::WorkerRestarted);
+        self.workers[worker].up = false;
+        self.workers[worker].knows.clear();
+        for driver in &mut self.drivers {
+            let here = |reserved: &BTreeMap<_, BackendKey>, it: &Attachment| {
+                reserved.get(it).is_some_and(|key| key.0 as usize == worker)
+            };
+            let attachments: Vec<_> = driver.conns.keys().filter(|it| here(&driver.reserved, it)).copied().collect();
+            for attachment in attachments {
+                let keep = self.rng.once_in(2);
+                if let Some(conn) = driver.conns.get_mut(&attachment) {
+                    conn.die(LinkLoss::Reset, keep);
+                }
+            }
+        }
+        let wait = self.rng.millis(5, 3_000).min(self.plan.pace * 40);
+        self.at(wait, Event::WorkerReturns(worker));
+    }
+
+    fn drain(&mut self, key: BackendKey) {
+        let now = self.now;
+        if self.pool.get(key).is_some_and(|backend| backend.admin() == AdminState::Drain) {
+            self.pool.set_admin(key, AdminState::Ready);
+            return self.pool_changed();
+        }
+        self.pool.set_admin(key, AdminState::Drain);
+        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend == Some(key)) {
+            driver.call(now, &mut self.marks, |it| it.leave(Cause::Drain, now));
+        }
+    }
+
+    /// The disaster is over: everything that can heal heals.
+    fn calm(&mut self) {
+        self.calm_since = Some(self.now);
+        self.room = usize::MAX;
+        self.budget = DialBudget::new(0);
+        self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
+        for index in 0..self.workers.len() {
+            self.workers[index].up = true;
+            self.registers(index);
+            self.pool.set_admin(BackendKey(index as u64), AdminState::Ready);
+        }
+        for driver in &mut self.drivers {
+            if driver.finished {
+                self.marks.hit(Mark::FinishedByCalm);
+            }
+            driver.client.calm();
+            driver.conns.values_mut().for_each(Conn::calm);
+            driver.widen_links();
+        }
+        self.pool_changed();
+        self.settle_all();
+    }
+}
+
+fn register(pool: &mut Pool, worker: usize, now: Time) {
+    let id: Arc<str> = format!("worker-{worker}").into();
+    pool.insert(BackendKey(worker as u64), id, BackendSettings::default(), now);
+}
