@@ -279,7 +279,7 @@ fn origins_are_compared_exactly() {
 #[test]
 fn the_default_configuration_serves_every_path_from_the_default_pool() {
     let config = Config::default();
-    let table = table(config.routes.iter().map(|route| config.route_spec(route)).collect());
+    let table = table(RouteSpec::from_config(&config));
     for uri in ["/", "/ws/s1/video?x=1"] {
         let found = table.find(Some("any"), &parts(uri, &[])).expect("a route");
         assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));
