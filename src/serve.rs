@@ -15,7 +15,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::admin::listen::AdminListener;
 use crate::admin::{self, Admin, Parts};
-use crate::backends::{Backends, Setup, SetupError};
+use crate::backends::{Backends, Setup};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
@@ -43,9 +43,6 @@ pub enum StartError {
     /// A listener could not be bound, or a thread not be started.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A static backend cannot be.
-    #[error(transparent)]
-    Backend(#[from] SetupError),
     /// A route cannot be.
     #[error("routes: {0}")]
     Route(#[from] RouteError),
@@ -85,7 +82,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, Start
     let events = Arc::new(Events::new());
     let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
     let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
-    let backends = start_backends(&config, &metrics, &events, &pipes)?;
+    let backends = start_backends(&config, &metrics, &events, &pipes);
     let names: (Vec<&str>, Vec<&str>) = (
         config.routes.iter().map(|route| route.name.as_str()).collect(),
         config.pools.iter().map(|pool| pool.name.as_str()).collect(),
@@ -130,19 +127,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-fn start_backends(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    events: &Arc<Events>,
-    pipes: &Arc<Pipes>,
-) -> Result<Backends, SetupError> {
-    let setup = Setup::from_config(config)?;
+fn start_backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>, pipes: &Arc<Pipes>) -> Backends {
+    let setup = Setup::from_config(config);
     let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
     let on_event = move |event| {
         metrics.backend_event(&event);
         events.push(event.into());
     };
-    Ok(Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave)))
+    Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave))
 }
 
 fn start_threads(

@@ -1,42 +1,27 @@
 //! From the configuration's pools to this module's.
 
+use super::Setup;
 use super::networks::Networks;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
-use super::url::UrlError;
-use super::{BackendUrl, Setup};
 use crate::config;
 use holdline_core::health::HealthSettings;
-use holdline_core::pool::{AdminState, Serves};
+use holdline_core::pool::Serves;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-/// A static backend whose URL this module does not take.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("backend \"{backend}\" of pool \"{pool}\": {error}")]
-pub struct SetupError {
-    /// Its pool.
-    pub pool: String,
-    /// Its id.
-    pub backend: String,
-    /// What is wrong with it.
-    pub error: UrlError,
-}
-
 impl Setup {
     /// The pools, networks and dial budget of `config`.
-    ///
-    /// # Errors
-    /// When the URL of a static backend is one that no backend may have.
-    pub fn from_config(config: &config::Config) -> Result<Self, SetupError> {
-        Ok(Self {
-            pools: config.pools.iter().map(pool).collect::<Result<_, _>>()?,
+    #[must_use]
+    pub fn from_config(config: &config::Config) -> Self {
+        Self {
+            pools: config.pools.iter().map(pool).collect(),
             networks: Networks::new(config.admin.backend_networks.clone()),
             dials_per_window: config.reattach.dials_per_minute,
-        })
+        }
     }
 }
 
-fn pool(pool: &config::Pool) -> Result<PoolSpec, SetupError> {
+fn pool(pool: &config::Pool) -> PoolSpec {
     let health = &pool.health;
     let kind = match health.kind {
         config::HealthKind::Tcp => ProbeKind::Tcp,
@@ -44,25 +29,18 @@ fn pool(pool: &config::Pool) -> Result<PoolSpec, SetupError> {
         config::HealthKind::Ws => ProbeKind::Ws(health.path.clone()),
     };
     let name: Arc<str> = pool.name.as_str().into();
-    let backends = pool.backends.iter().map(|entry| backend(&name, entry)).collect::<Result<_, _>>()?;
-    Ok(PoolSpec {
+    let backends = pool.backends.iter().map(|entry| backend(&name, entry)).collect();
+    PoolSpec {
         name,
         balance: pool.balance,
         max_pipes_per_backend: pool.max_pipes_per_backend,
         probes: ProbeSettings { kind, interval: health.interval, timeout: health.timeout },
         health: HealthSettings { fall: health.fall, rise: health.rise, ..HealthSettings::default() },
         backends,
-    })
+    }
 }
 
-fn backend(pool: &Arc<str>, entry: &config::Backend) -> Result<(Arc<str>, BackendSpec), SetupError> {
-    let refused = |error| SetupError { pool: pool.to_string(), backend: entry.id(), error };
-    let url: BackendUrl = entry.url.as_written().parse().map_err(refused)?;
-    let state = match entry.state {
-        config::AdminState::Ready => AdminState::Ready,
-        config::AdminState::Drain => AdminState::Drain,
-        config::AdminState::Maint => AdminState::Maint,
-    };
+fn backend(pool: &Arc<str>, entry: &config::Backend) -> (Arc<str>, BackendSpec) {
     // A key that the backend calls by the same name needs no alias.
     let keys = entry.serves.0.iter().map(|(key, alias)| {
         let alias = (key != alias).then(|| Arc::from(alias.as_str()));
@@ -73,8 +51,62 @@ fn backend(pool: &Arc<str>, entry: &config::Backend) -> Result<(Arc<str>, Backen
         max_pipes: entry.max_pipes,
         serves: Serves::from_keys(keys),
         labels: entry.labels.clone(),
-        state: Some(state),
-        ..BackendSpec::new(url, pool.clone())
+        state: Some(entry.state),
+        ..BackendSpec::new(entry.url.clone(), pool.clone())
     };
-    Ok((entry.id().into(), spec))
+    (entry.id().into(), spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdline_core::pool::AdminState;
+    use std::time::Duration;
+
+    const FILE: &str = r#"
+        [admin]
+        backend_networks = ["10.0.0.0/8"]
+        [reattach]
+        dials_per_minute = 7
+        [[pools]]
+        name = "farm"
+        max_pipes_per_backend = 4
+        health = { kind = "http", path = "/health", interval = "3s", timeout = "2s", fall = 5, rise = 2 }
+        [[pools.backends]]
+        id = "w1"
+        url = "ws://10.0.0.1:9001/ws"
+        weight = 3
+        max_pipes = 2
+        state = "drain"
+        serves = { udid = "session", same = "same" }
+        labels = { rack = "7" }
+        [[routes]]
+        name = "all"
+        path = "/{*path}"
+        pool = "farm"
+    "#;
+
+    #[test]
+    fn every_key_of_a_pool_arrives() {
+        let loaded = config::Config::read(Some(("proxy.toml", FILE)), []).unwrap();
+        let setup = Setup::from_config(&loaded.config);
+        assert!(
+            setup.networks.allow("10.1.2.3".parse().unwrap()) && !setup.networks.allow("127.0.0.1".parse().unwrap())
+        );
+        assert_eq!(setup.dials_per_window, 7);
+        let pool = &setup.pools[0];
+        assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
+        let probes = ProbeSettings {
+            kind: ProbeKind::Http("/health".to_owned()),
+            interval: Duration::from_secs(3),
+            timeout: Duration::from_secs(2),
+        };
+        assert_eq!((&pool.probes, pool.health.fall, pool.health.rise), (&probes, 5, 2));
+        let (id, backend) = &pool.backends[0];
+        assert_eq!((&**id, backend.url.as_written(), backend.weight.get()), ("w1", "ws://10.0.0.1:9001/ws", 3));
+        assert_eq!((backend.max_pipes, backend.state), (Some(2), Some(AdminState::Drain)));
+        assert_eq!(backend.serves.alias("udid").as_deref(), Some("session"));
+        assert!(backend.serves.takes(Some("same")) && backend.serves.alias("same").is_none());
+        assert_eq!(backend.labels["rack"], "7");
+    }
 }

@@ -22,7 +22,6 @@ mod url;
 mod views;
 mod writes;
 
-pub use configured::SetupError;
 pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
@@ -94,14 +93,14 @@ impl Backends {
             on_event: Box::new(on_event),
             on_leave: Box::new(on_leave),
         }));
-        backends.configure(&setup.pools, setup.networks.clone());
+        backends.configure(setup);
         backends
     }
 
-    /// Makes the pools and static backends what a new configuration says; pipes are moved only off backends that it
+    /// Makes the pools, static backends and limits what a new configuration says; pipes are moved only off backends that it
     /// no longer names.
-    pub fn configure(&self, pools: &[PoolSpec], networks: Networks) {
-        self.with(|registry, fx| registry.configure(pools, networks, fx));
+    pub fn configure(&self, setup: &Setup) {
+        self.with(|registry, fx| registry.configure(setup, fx));
     }
 
     /// Registers a backend under an id that is made up.

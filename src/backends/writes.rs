@@ -1,7 +1,7 @@
 //! What workers and operators may change: register, replace, patch, renew, drain, delete, and a new configuration.
 
+use super::Setup;
 use super::facts::{BackendEvent, Leave, LeaveCause, LeaveHow, Removal};
-use super::networks::Networks;
 use super::registry::{Effects, PoolEntry, Registry, core_settings, pool_settings};
 use super::spec::{
     BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE, Origin,
@@ -136,8 +136,10 @@ impl Registry {
     }
 
     /// Makes the pools and their static backends what the configuration says; what did not change is left alone.
-    pub(super) fn configure(&mut self, pools: &[PoolSpec], networks: Networks, fx: &mut Effects) {
-        self.networks = Arc::new(networks);
+    pub(super) fn configure(&mut self, setup: &Setup, fx: &mut Effects) {
+        let pools = &setup.pools;
+        self.networks = Arc::new(setup.networks.clone());
+        self.budget.limit(setup.dials_per_window);
         for entry in self.pools.values_mut() {
             entry.configured = false;
         }

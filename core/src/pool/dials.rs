@@ -46,6 +46,11 @@ impl DialBudget {
         Self { per_window, recent: VecDeque::new(), pairs: HashMap::new() }
     }
 
+    /// Changes the allowance; what was dialled still counts.
+    pub const fn limit(&mut self, per_window: u32) {
+        self.per_window = per_window;
+    }
+
     /// Counts a dial.
     ///
     /// # Errors
@@ -142,6 +147,17 @@ mod tests {
         assert_eq!(budget.spend(&pipe, BACKEND, at(0)), Ok(()));
         assert_eq!(budget.spend(&key("s1"), BackendKey(2), at(0)), Ok(()));
         assert_eq!(budget.spend(&key("s1"), BACKEND, at(0)), Err(at(60)));
+    }
+
+    #[test]
+    fn a_changed_limit_counts_what_was_dialled_before() {
+        let mut budget = DialBudget::new(2);
+        budget.spend(&key("s1"), BACKEND, at(0)).unwrap();
+        budget.spend(&key("s1"), BACKEND, at(0)).unwrap();
+        budget.limit(3);
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(1)), Ok(()));
+        budget.limit(1);
+        assert_eq!(budget.spend(&key("s1"), BACKEND, at(2)), Err(at(60)));
     }
 
     #[test]

@@ -89,6 +89,10 @@ impl World {
     }
 }
 
+fn setup(pools: Vec<PoolSpec>) -> Setup {
+    Setup { pools, networks: networks_of(&["127.0.0.0/8", "::1/128"]), dials_per_window: 2 }
+}
+
 fn networks_of(networks: &[&str]) -> Networks {
     Networks::new(networks.iter().map(|network| network.parse().unwrap()).collect())
 }

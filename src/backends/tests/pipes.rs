@@ -52,7 +52,7 @@ async fn a_waiting_pipe_is_woken_by_what_may_help_it_and_by_nothing_else() {
             },
             false,
         ),
-        ("a reload", |world, _| world.backends.configure(&[pool("default", unprobed())], networks_of(&[])), true),
+        ("a reload", |world, _| world.backends.configure(&setup(vec![pool("default", unprobed())])), true),
     ];
     for (name, change, wakes) in changes {
         let world = World::new(vec![PoolSpec { max_pipes_per_backend: 1, ..pool("default", unprobed()) }]);

@@ -257,7 +257,7 @@ fn a_new_configuration_touches_only_what_changed() {
     let kept = world.view("kept");
     let dropped = world.choose_only("dropped").unwrap();
     world.heard();
-    world.backends.configure(&fixed(&[("kept", 1), ("moved", 22), ("added", 5)]), networks_of(&["127.0.0.0/8"]));
+    world.backends.configure(&setup(fixed(&[("kept", 1), ("moved", 22), ("added", 5)])));
     assert_eq!((world.view("kept").version, world.view("kept").admin), (kept.version, AdminState::Drain));
     assert_eq!(world.view("moved").spec.url.port(), 22);
     assert!(world.view("registered").eligible && world.view("added").eligible);
@@ -273,7 +273,7 @@ fn a_pool_that_is_no_longer_configured_lives_until_its_last_pipe_is_gone() {
     let old = || BackendSpec { pool: "old".into(), ..worker(1) };
     world.put("a", old()).unwrap();
     let place = world.backends.choose("old", &Ask::default()).unwrap();
-    world.backends.configure(&[pool("default", unprobed())], networks_of(&["127.0.0.0/8"]));
+    world.backends.configure(&setup(vec![pool("default", unprobed())]));
     assert_eq!(world.backends.pools().len(), 2);
     assert_eq!(world.put("b", old()), Err(BackendError::UnknownPool("old".into())));
     drop(place);
