@@ -29,7 +29,7 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         config::HealthKind::Ws => ProbeKind::Ws(health.path.clone()),
     };
     let name: Arc<str> = pool.name.as_str().into();
-    let backends = pool.backends.iter().map(|entry| backend(&name, entry)).collect();
+    let backends = pool.backends.iter().enumerate().map(|(index, entry)| backend(&name, index, entry)).collect();
     PoolSpec {
         name,
         balance: pool.balance,
@@ -40,7 +40,7 @@ fn pool(pool: &config::Pool) -> PoolSpec {
     }
 }
 
-fn backend(pool: &Arc<str>, entry: &config::Backend) -> (Arc<str>, BackendSpec) {
+fn backend(pool: &Arc<str>, index: usize, entry: &config::Backend) -> (Arc<str>, BackendSpec) {
     // A key that the backend calls by the same name needs no alias.
     let keys = entry.serves.0.iter().map(|(key, alias)| {
         let alias = (key != alias).then(|| Arc::from(alias.as_str()));
@@ -54,7 +54,7 @@ fn backend(pool: &Arc<str>, entry: &config::Backend) -> (Arc<str>, BackendSpec) 
         state: Some(entry.state),
         ..BackendSpec::new(entry.url.clone(), pool.clone())
     };
-    (entry.id().into(), spec)
+    (entry.id(pool, index).into(), spec)
 }
 
 #[cfg(test)]

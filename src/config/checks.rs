@@ -87,8 +87,10 @@ fn pools(config: &Config, found: &mut Findings) {
             let key = format!("pools[{p}].backends[{b}]");
             if !urls.insert(backend.url.as_written()) {
                 found.error(format!("{key}.url"), "is already in this pool; remove one");
-            } else if let Some(first) = ids.insert(backend.id(), key.clone()) {
-                let id = backend.id();
+                continue;
+            }
+            let id = backend.id(&pool.name, b);
+            if let Some(first) = ids.insert(id.clone(), key.clone()) {
                 found.error(format!("{key}.id"), format!("\"{id}\" is already {first}; give each backend its own id"));
             }
         }

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy};
 
-use crate::backends::Host;
-
 use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
 use super::{AdminState, BackendUrl};
 
@@ -106,17 +104,11 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// The id it was given, else one made of its host and port, the same at every start.
+    /// The id it was given, else one made of its pool's name and its place there, counted from 1: ids stand in metrics,
+    /// where no address may.
     #[must_use]
-    pub fn id(&self) -> String {
-        let Some(id) = &self.id else {
-            let host = match self.url.host() {
-                Host::Name(name) => name.clone(),
-                Host::Address(address) => address.to_string(),
-            };
-            return format!("{host}-{}", self.url.port()).replace(':', "-");
-        };
-        id.clone()
+    pub fn id(&self, pool: &str, index: usize) -> String {
+        self.id.clone().unwrap_or_else(|| format!("{pool}-{}", index + 1))
     }
 }
 

@@ -80,8 +80,8 @@ fn every_part_of_a_busy_file_lands_where_it_belongs() {
     let first = &config.pools[0].backends[0];
     assert_eq!((first.url.authority().as_str(), first.url.tls()), ("10.0.0.1:9001", false));
     assert_eq!(first.url.path_and_query(), Some("/ws?token=secret"));
-    assert_eq!(first.id(), "10.0.0.1-9001");
-    assert_eq!(config.pools[0].backends[1].id(), "w2");
+    assert_eq!(first.id("default", 0), "default-1");
+    assert_eq!(config.pools[0].backends[1].id("default", 1), "w2");
     let settings = config.pipe_settings(&config.routes[0]);
     assert_eq!(settings.message_bytes_max, 2048);
     assert_eq!(settings.replay_tail.bytes, 1024, "from the route");

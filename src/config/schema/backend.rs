@@ -11,7 +11,7 @@ pub(super) fn keys() -> Vec<Key<Backend>> {
             "id",
             |b: &mut Backend| &mut b.id,
             some(|text: &String| name(text)),
-            "its name in the API; made of host and port if absent",
+            "its name in the API and in metrics; the pool's name and its place there if absent",
         )
         .or("\"w1\""),
         key("weight", |b: &mut Backend| &mut b.weight, range(1, 1000), "its share beside the others"),
