@@ -279,11 +279,11 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
     for (text, expected) in cases {
         refused(text, &[expected]);
     }
-    let twice = "pools = [{ backends = [{ url = \"ws://a\" }, { url = \"ws://b\", id = \"a-80\" }] }]";
+    let twice = "pools = [{ backends = [{ url = \"ws://a\" }, { url = \"ws://b\", id = \"default-1\" }] }]";
     refused(
         twice,
         &[
-            "proxy.toml:1:67: pools[0].backends[1].id: \"a-80\" is already pools[0].backends[0]; give each backend its own id",
+            "proxy.toml:1:67: pools[0].backends[1].id: \"default-1\" is already pools[0].backends[0]; give each backend its own id",
         ],
     );
 }
