@@ -553,6 +553,11 @@ impl World {
         let pause = self.pause();
         self.at(pause, Event::Strike);
         let rarity = self.plan.rarity;
+        if self.plan.may(Fault::ClockJumps) && self.rng.once_in(rarity) {
+            // The process slept: every timer is late, and what came meanwhile is found together.
+            self.marks.hit(Mark::ClockJumped);
+            self.now = self.now + self.rng.pick(&[self.plan.pace * 3, Duration::from_secs(3), Duration::from_secs(40)]);
+        }
         let (pipe, worker) = (self.rng.size(0, self.plan.pipes - 1), self.rng.size(0, self.plan.workers - 1));
         let key = BackendKey(worker as u64);
         let now = self.now;
