@@ -76,9 +76,7 @@ impl Pipe {
     /// The backend leg is detached; the pipe looks for another worker unless its route or its state forbids.
     pub(super) fn interrupt(&mut self, reason: Interruption, last_words: Option<&CloseFrame>, now: Time) {
         let Some(link) = self.backend.link().cloned() else { return };
-        if !link.settled && reason != Interruption::WrongWorker && now.since(link.at) >= QUICK_DEATH {
-            self.outlived(link.backend);
-        }
+        self.settle_if_outlived(now);
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
         self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
@@ -281,8 +279,14 @@ impl Pipe {
         (until > now).then_some(until)
     }
 
-    /// The current worker has outlived a quick death.
-    pub(super) fn outlived(&mut self, backend: BackendKey) {
+    /// Ends the outage if the current worker has outlived a quick death, however late that is noticed.
+    pub(super) fn settle_if_outlived(&mut self, now: Time) {
+        let Some(link) = self.backend.link_mut().filter(|link| !link.settled && now.since(link.at) >= QUICK_DEATH)
+        else {
+            return;
+        };
+        link.settled = true;
+        let backend = link.backend;
         self.suspects.lived(backend);
         self.worker_proven(backend);
     }
@@ -296,6 +300,8 @@ impl Pipe {
     }
 
     pub(super) fn backend_said_close(&mut self, frame: CloseFrame, now: Time) {
+        // Before anything is said about the backend, since this forgets what was said in the outage before.
+        self.settle_if_outlived(now);
         match &self.backend {
             BackendLeg::Closing { .. } => self.backend_answered_close(frame, now),
             BackendLeg::Leaving { stage: Leaving::Parting, cause, .. } => {

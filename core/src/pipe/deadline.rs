@@ -174,11 +174,7 @@ impl Pipe {
             let frame = CloseFrame::new(1001, "nothing was said in time");
             return self.interrupt(Interruption::Silent, Some(&frame), now);
         }
-        if !link.settled && now >= link.at + QUICK_DEATH {
-            link.settled = true;
-            let backend = link.backend;
-            self.outlived(backend);
-        }
+        self.settle_if_outlived(now);
     }
 
     fn tick_link(&mut self, now: Time) {

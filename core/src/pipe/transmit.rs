@@ -117,6 +117,13 @@ impl Pipe {
 
     /// Notes whether the link of `side` is being read; while it is not, its silence means nothing.
     pub fn set_paused(&mut self, side: Side, paused: bool, now: Time) {
+        let linked = match side {
+            Side::Client => self.client.is_linked(),
+            Side::Backend => self.backend.link().is_some(),
+        };
+        if !linked {
+            return;
+        }
         let (lane, beat, name) = match side {
             Side::Client => (&mut self.up, &mut self.client_beat, LaneName::Up),
             Side::Backend => (&mut self.down, &mut self.backend_beat, LaneName::Down),

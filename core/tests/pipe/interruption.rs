@@ -158,7 +158,7 @@ fn grace_is_not_extended_by_redialling_or_by_workers_that_never_prove_themselves
     bench.worker_dies(LinkLoss::Eof);
     while bench.client_got().is_empty() {
         if bench.is_dialing() {
-            bench.attach(if bench.now.as_micros() % 2 == 0 { B } else { C });
+            bench.attach(if bench.now.as_micros().is_multiple_of(2) { B } else { C });
             bench.worker_closes(1013, "not now");
             bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(ms(500)) });
         }

@@ -300,13 +300,13 @@ impl Driver {
                 if let Some(link) = &mut self.client_link {
                     link.to_peer.write(&bytes);
                 }
-                self.model.to_client(&bytes);
+                self.model.client_is_given(&bytes);
             }
             Side::Backend => {
                 if let Some(conn) = self.current.and_then(|it| self.conns.get_mut(&it)) {
                     conn.link.to_peer.write(&bytes);
                 }
-                self.model.to_worker(&bytes, marks);
+                self.model.worker_is_given(&bytes, marks);
             }
         }
         self.call(now, marks, |_| ());

@@ -33,6 +33,9 @@ const KEPT: &[(u64, &str)] = &[];
 /// Seeds of a sweep unless `HOLDLINE_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
 
+/// Failures after which a sweep has shown enough.
+const FAILURES_MAX: usize = 20;
+
 /// Threads of a sweep: the machines that run it have two cores or more.
 const THREADS: usize = 2;
 
@@ -57,7 +60,7 @@ fn sweep(first: u64, seeds: u64) -> (Marks, Vec<(u64, String)>) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds {
+                    if seed >= first + seeds || total.lock().unwrap().1.len() >= FAILURES_MAX {
                         return;
                     }
                     let result = run(seed);

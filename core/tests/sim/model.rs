@@ -235,7 +235,7 @@ impl Model {
     }
 
     /// The worker's link took these bytes.
-    pub fn to_worker(&mut self, bytes: &[u8], marks: &mut Marks) {
+    pub fn worker_is_given(&mut self, bytes: &[u8], marks: &mut Marks) {
         let tap = self.tap.as_mut().expect("only a current worker is written to");
         for item in tap.to_worker.read(bytes) {
             match item {
@@ -288,7 +288,7 @@ impl Model {
     }
 
     /// The client's link took these bytes.
-    pub fn to_client(&mut self, bytes: &[u8]) {
+    pub fn client_is_given(&mut self, bytes: &[u8]) {
         for item in self.to_client.read(bytes) {
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => {

@@ -91,10 +91,11 @@ pub enum Fault {
     Poison,
     Budget,
     SmallLimits,
+    ClockJumps,
 }
 
 impl Fault {
-    const ALL: [Self; 32] = [
+    const ALL: [Self; 33] = [
         Self::DialRefused,
         Self::DialHangs,
         Self::DialUnauthorized,
@@ -127,6 +128,7 @@ impl Fault {
         Self::Poison,
         Self::Budget,
         Self::SmallLimits,
+        Self::ClockJumps,
     ];
 }
 

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdline_core::close::CloseFrame;
 use holdline_core::health::{Experience, HealthChange, HealthSettings, Probed};
-use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
-use holdline_core::pipe::{Cause, DialFailure, DialOrder, EndedBy, Input, LinkLoss, Peer, ResumeAnswer};
-use holdline_core::pool::{AdminState, BackendSettings, Choose, DialBudget, Dialer, Pool, PoolSettings};
-use holdline_core::settings::ReplayPolicy;
+use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::pipe::{Input, LinkLoss, Peer};
+use holdline_core::pool::{BackendSettings, Choose, DialBudget, Pool, PoolSettings};
 use holdline_core::time::Time;
 
 use crate::client::Client;
@@ -27,6 +25,9 @@ const CALM_MAX: Duration = Duration::from_secs(600);
 
 /// From one probe of each worker to the next.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+
+mod dials;
+mod strikes;
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -355,158 +356,6 @@ impl World {
         }
     }
 
-    fn dial(&mut self, pipe: usize, order: &DialOrder) {
-        let now = self.now;
-        let exclude = self.drivers[pipe].pipe.excluded(now);
-        if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
-            self.marks.hit(Mark::Suspended);
-        }
-        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, prefer: None, random: self.rng.bits() };
-        let backend = match self.pool.choose(&ask) {
-            Ok(chosen) => chosen.key,
-            Err(_) => {
-                self.marks.hit(Mark::NoCandidate);
-                return self.no_candidate(pipe, order.attachment, None);
-            }
-        };
-        let id = PipeId::from_bytes((pipe as u128).to_be_bytes());
-        if let Err(at) = self.budget.spend(&Dialer::Pipe(id), backend, now) {
-            self.pool.release(backend);
-            self.marks.hit(Mark::RetryAfter);
-            let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };
-            return self.no_candidate(pipe, order.attachment, Some(wait));
-        }
-        self.drivers[pipe].reserved.insert(order.attachment, backend);
-        let answer = self.draw_answer(backend.0 as usize);
-        let wait = match answer {
-            Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized) => self.rng.millis(0, 30),
-            Some(Answer::TimedOut) => self.rng.millis(500, 4_000),
-            None => return self.marks.hit(Mark::DialHung),
-        };
-        let event = Event::DialDone(pipe, order.attachment, answer.unwrap_or(Answer::Refused));
-        self.at(wait, event);
-    }
-
-    /// What a dial will come to; `None` if it is never answered.
-    fn draw_answer(&mut self, worker: usize) -> Option<Answer> {
-        if self.calm_since.is_some() {
-            return Some(if self.workers[worker].up { Answer::Upgraded } else { Answer::Refused });
-        }
-        if !self.workers[worker].up || self.plan.may(Fault::DialRefused) && self.rng.once_in(3) {
-            return Some(Answer::Refused);
-        }
-        if self.plan.may(Fault::DialHangs) && self.rng.once_in(6) {
-            return self.rng.once_in(2).then_some(Answer::TimedOut);
-        }
-        let unauthorized = self.plan.may(Fault::DialUnauthorized) && self.rng.once_in(30);
-        Some(if unauthorized { Answer::Unauthorized } else { Answer::Upgraded })
-    }
-
-    fn no_candidate(&mut self, pipe: usize, attachment: Attachment, retry_after: Option<Duration>) {
-        let now = self.now;
-        let failure = DialFailure::NoCandidate { retry_after };
-        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
-    }
-
-    fn dial_done(&mut self, pipe: usize, attachment: Attachment, answer: Answer) {
-        let cancelled = self.cancelled.contains(&(pipe, attachment));
-        if cancelled && !self.plan.may(Fault::LateAttach) {
-            return;
-        }
-        let Some(backend) =
-            self.drivers[pipe].reserved.get(&attachment).copied().or(cancelled.then_some(BackendKey(0)))
-        else {
-            return;
-        };
-        let now = self.now;
-        let failure = match answer {
-            Answer::Upgraded => return self.upgraded(pipe, attachment, backend, cancelled),
-            Answer::Refused => {
-                self.marks.hit(Mark::DialRefused);
-                self.pool.experienced(backend, Experience::Refused, now);
-                DialFailure::Failed(backend)
-            }
-            Answer::TimedOut => {
-                self.marks.hit(Mark::DialTimedOut);
-                let since = Time::from_micros(now.as_micros().saturating_sub(500_000));
-                self.experienced(backend, Experience::DialFailed { since });
-                DialFailure::Failed(backend)
-            }
-            Answer::Unauthorized => DialFailure::Unauthorized(backend),
-        };
-        self.release(pipe, attachment);
-        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
-        self.settle(pipe);
-    }
-
-    fn experienced(&mut self, backend: BackendKey, experience: Experience) {
-        if let Some(HealthChange::Ejected { .. }) = self.pool.experienced(backend, experience, self.now) {
-            self.marks.hit(Mark::Ejected);
-        }
-    }
-
-    fn upgraded(&mut self, pipe: usize, attachment: Attachment, backend: BackendKey, cancelled: bool) {
-        let now = self.now;
-        let worker = backend.0 as usize;
-        let known = self.workers[worker].knows.get(&pipe).copied();
-        let resume = self.draw_resume(known);
-        let driver = &mut self.drivers[pipe];
-        let before = driver.pipe.view().up.sent.0;
-        let refused = resume == Some(ResumeAnswer::Refuse);
-        if !driver.attached(attachment, backend, resume, now, &mut self.marks) {
-            assert!(cancelled || refused, "an attach that was waited for was turned away");
-            if cancelled {
-                self.marks.hit(Mark::LateAttach);
-            }
-            self.release(pipe, attachment);
-            return self.settle(pipe);
-        }
-        assert!(!cancelled && !refused, "an attach that nobody waits for was taken");
-        self.experienced(backend, Experience::Connected);
-        let rx = match resume {
-            Some(ResumeAnswer::Ok(seq)) => seq.0,
-            Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,
-        };
-        let first = before.max(rx) + 1;
-        let wrong = self.workers[worker].disowns.contains(&pipe);
-        let stale = self.workers[worker].stale_ping.clone();
-        let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
-        if self.calm_since.is_some() {
-            conn.calm();
-            if self.plan.settings.first_message_timeout.is_some() && !wrong {
-                conn.say(&self.plan, &mut self.rng);
-            }
-        }
-        if self.plan.settings.replay_delay > Duration::ZERO {
-            self.marks.hit(Mark::ReplayDelayed);
-        }
-        self.drivers[pipe].conns.insert(attachment, conn);
-        if self.calm_since.is_some() {
-            self.drivers[pipe].widen_links();
-        }
-        self.at(Duration::from_millis(1), Event::WorkerActs(pipe, attachment));
-        self.settle(pipe);
-    }
-
-    /// A worker that remembers the pipe may say so, truthfully.
-    fn draw_resume(&mut self, known: Option<u64>) -> Option<ResumeAnswer> {
-        match (self.rng.below(4), known) {
-            (0, Some(seq)) if self.plan.settings.replay != ReplayPolicy::None => {
-                self.marks.hit(Mark::ResumedOk);
-                Some(ResumeAnswer::Ok(Seq(seq)))
-            }
-            (1, _) => {
-                self.marks.hit(Mark::ResumeNew);
-                Some(ResumeAnswer::New)
-            }
-            (2, _) if self.calm_since.is_none() && self.rng.once_in(3) => {
-                self.marks.hit(Mark::ResumeRefused);
-                Some(ResumeAnswer::Refuse)
-            }
-            _ => None,
-        }
-    }
-
     fn probe(&mut self) {
         let mut better = false;
         for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.registered) {
@@ -543,96 +392,6 @@ impl World {
         for pipe in 0..self.drivers.len() {
             self.settle(pipe);
         }
-    }
-
-    /// What the operator, the machine and bad luck do.
-    fn strike(&mut self) {
-        if self.calm_since.is_some() {
-            return;
-        }
-        let pause = self.pause();
-        self.at(pause, Event::Strike);
-        let rarity = self.plan.rarity;
-        let (pipe, worker) = (self.rng.size(0, self.plan.pipes - 1), self.rng.size(0, self.plan.workers - 1));
-        let key = BackendKey(worker as u64);
-        let now = self.now;
-        if self.plan.may(Fault::LateRegistration) && self.rng.once_in(rarity) {
-            self.registers(worker);
-        }
-        if self.plan.may(Fault::WorkerCrash) && self.rng.once_in(rarity) {
-            self.restart(worker);
-        }
-        if self.plan.may(Fault::Drain) && self.rng.once_in(rarity / 2) {
-            self.drain(key);
-        }
-        if self.plan.may(Fault::OperatorMoves) && self.rng.once_in(rarity) {
-            self.drivers[pipe].call(now, &mut self.marks, |it| it.leave(Cause::Admin, now));
-        }
-        if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
-            let frame = CloseFrame::new(1001, "by order");
-            self.drivers[pipe].call(now, &mut self.marks, |it| it.close(EndedBy::Operator, frame, now));
-        }
-        if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
-            self.marks.hit(Mark::MemoryPressure);
-            self.room = self.rng.pick(&[0, 100, usize::MAX]);
-        }
-        self.settle_all();
-    }
-
-    /// A worker's process ends, with all its connections, and comes back later without its memory.
-    fn restart(&mut self, worker: usize) {
-        self.marks.hit(Mark::WorkerRestarted);
-        self.workers[worker].up = false;
-        self.workers[worker].knows.clear();
-        for driver in &mut self.drivers {
-            let here = |reserved: &BTreeMap<_, BackendKey>, it: &Attachment| {
-                reserved.get(it).is_some_and(|key| key.0 as usize == worker)
-            };
-            let attachments: Vec<_> = driver.conns.keys().filter(|it| here(&driver.reserved, it)).copied().collect();
-            for attachment in attachments {
-                let keep = self.rng.once_in(2);
-                if let Some(conn) = driver.conns.get_mut(&attachment) {
-                    conn.die(LinkLoss::Reset, keep);
-                }
-            }
-        }
-        let wait = self.rng.millis(5, 3_000).min(self.plan.pace * 40);
-        self.at(wait, Event::WorkerReturns(worker));
-    }
-
-    fn drain(&mut self, key: BackendKey) {
-        let now = self.now;
-        if self.pool.get(key).is_some_and(|backend| backend.admin() == AdminState::Drain) {
-            self.pool.set_admin(key, AdminState::Ready);
-            return self.pool_changed();
-        }
-        self.pool.set_admin(key, AdminState::Drain);
-        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend == Some(key)) {
-            driver.call(now, &mut self.marks, |it| it.leave(Cause::Drain, now));
-        }
-    }
-
-    /// The disaster is over: everything that can heal heals.
-    fn calm(&mut self) {
-        self.calm_since = Some(self.now);
-        self.room = usize::MAX;
-        self.budget = DialBudget::new(0);
-        self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
-        for index in 0..self.workers.len() {
-            self.workers[index].up = true;
-            self.registers(index);
-            self.pool.set_admin(BackendKey(index as u64), AdminState::Ready);
-        }
-        for driver in &mut self.drivers {
-            if driver.finished {
-                self.marks.hit(Mark::FinishedByCalm);
-            }
-            driver.client.calm();
-            driver.conns.values_mut().for_each(Conn::calm);
-            driver.widen_links();
-        }
-        self.pool_changed();
-        self.settle_all();
     }
 }
 

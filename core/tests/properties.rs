@@ -1,0 +1,549 @@
+//! Properties that hold for any input: the assembler, the replay buffer, and a pipe under any sequence of calls.
+//!
+//! `PROPTEST_CASES=100000 cargo test -p holdline-core --test properties` explores; what it finds is kept beside this
+//! file by proptest. `corpus/frames.hex` holds inputs that are fed to everything that reads bytes, one a line.
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/wire.rs"]
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdline_core::assembler::{Assembler, Message, MessageLimits, Refused, Step};
+use holdline_core::byte_queue::Gather;
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::{Opcode, Side};
+use holdline_core::ids::{Attachment, BackendKey, Seq};
+use holdline_core::pipe::{Action, Cause, DialFailure, EndedBy, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
+use holdline_core::replay::{ReplayBuffer, Retention, charge};
+use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::time::Time;
+use proptest::prelude::*;
+
+const LIMITS: MessageLimits = MessageLimits { bytes_max: 70_000, fragments_max: 6 };
+
+/// What an assembler makes of bytes: whole messages as they came, control frames, and a verdict.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Made {
+    messages: Vec<(Vec<u8>, usize)>,
+    controls: Vec<(Opcode, Vec<u8>)>,
+    refused: Option<Refused>,
+}
+
+fn assemble<'a>(side: Side, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
+    let mut assembler = Assembler::new(side);
+    let (mut made, mut open) = (Made::default(), Vec::new());
+    for mut chunk in chunks {
+        while !chunk.is_empty() {
+            let (len, ended) = match assembler.step(chunk, LIMITS) {
+                Ok(Step::Data { len, ended }) => {
+                    open.extend_from_slice(&chunk[..len]);
+                    (len, ended)
+                }
+                Ok(Step::Header { header, header_len, len, ended }) => {
+                    open.extend_from_slice(&header[..header_len]);
+                    (len, ended)
+                }
+                Ok(Step::Control { control, len }) => {
+                    made.controls.push((control.opcode, control.payload().to_vec()));
+                    (len, None)
+                }
+                Ok(Step::Starved) => (chunk.len(), None),
+                Err(refused) => return Made { refused: Some(refused), ..made },
+            };
+            if let Some(message) = ended {
+                assert_eq!(message.wire_bytes as usize, open.len());
+                made.messages.push((std::mem::take(&mut open), message.payload_bytes as usize));
+            }
+            assert!(assembler.open_payload_bytes() <= LIMITS.bytes_max);
+            chunk = &chunk[len..];
+        }
+    }
+    made
+}
+
+fn cut<'a>(bytes: &'a [u8], sizes: &'a [usize]) -> impl Iterator<Item = &'a [u8]> {
+    let mut rest = bytes;
+    let mut sizes = sizes.iter().cycle();
+    std::iter::from_fn(move || {
+        let len = (*sizes.next()?).clamp(1, rest.len().max(1));
+        let chunk = rest.get(..len.min(rest.len())).filter(|chunk| !chunk.is_empty())?;
+        rest = &rest[len..];
+        Some(chunk)
+    })
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Client), Just(Side::Backend)]
+}
+
+/// Frames that are right, mostly, and one time in a while anything at all.
+fn stream(side: Side) -> impl Strategy<Value = Vec<u8>> {
+    let first = prop_oneof![
+        8 => Just(0x81_u8), 8 => Just(0x82), 3 => Just(0x01), 4 => Just(0x00), 4 => Just(0x80), 3 => Just(0x89),
+        3 => Just(0x8A), 1 => Just(0x88), 1 => any::<u8>(),
+    ];
+    let len = prop_oneof![6 => 0..20_usize, 2 => 100..300_usize, 1 => 65_530..65_541_usize];
+    let frame = (first, len, any::<[u8; 4]>(), any::<u8>()).prop_map(move |(first, len, mask, fill)| {
+        wire::frame(
+            first,
+            &vec![fill; if first & 8 == 0 { len } else { len % 126 }],
+            (side == Side::Client).then_some(mask),
+        )
+    });
+    proptest::collection::vec(frame, 0..12).prop_map(|frames| frames.concat())
+}
+
+fn any_bytes() -> impl Strategy<Value = (Side, Vec<u8>)> {
+    prop_oneof![
+        side().prop_flat_map(|side| (Just(side), stream(side))),
+        (side(), proptest::collection::vec(any::<u8>(), 0..300)),
+    ]
+}
+
+fn corpus() -> Vec<Vec<u8>> {
+    include_str!("corpus/frames.hex")
+        .lines()
+        .map(|line| line.split('#').next().unwrap_or("").split_whitespace().collect::<String>())
+        .filter(|line| !line.is_empty())
+        .map(|line| (0..line.len() / 2).map(|at| u8::from_str_radix(&line[2 * at..2 * at + 2], 16).unwrap()).collect())
+        .collect()
+}
+
+fn is_the_same_however_it_is_cut(side: Side, bytes: &[u8], sizes: &[usize]) {
+    let whole = assemble(side, std::iter::once(bytes));
+    assert_eq!(whole, assemble(side, cut(bytes, sizes)));
+    assert_eq!(whole, assemble(side, bytes.chunks(1)));
+}
+
+#[test]
+fn the_corpus_is_the_same_however_it_is_cut_and_breaks_no_pipe() {
+    for bytes in corpus() {
+        for side in [Side::Client, Side::Backend] {
+            is_the_same_however_it_is_cut(side, &bytes, &[1, 3, 2, 7]);
+        }
+        let ops = [Op::Client(bytes.clone()), Op::Worker(bytes), Op::Move(usize::MAX), Op::Wait(100_000)];
+        run_pipe(PipeSettings::default(), &ops);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_mean_the_same_however_they_are_cut(
+        (side, bytes) in any_bytes(),
+        sizes in proptest::collection::vec(1..80_usize, 1..20),
+    ) {
+        is_the_same_however_it_is_cut(side, &bytes, &sizes);
+    }
+
+    #[test]
+    fn a_second_reader_finds_the_same_messages(
+        payloads in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..400), 0..4_usize), 0..20),
+        sizes in proptest::collection::vec(1..200_usize, 1..20),
+    ) {
+        let mut bytes = Vec::new();
+        for (text, payload, cuts) in &payloads {
+            let mut first = if *text { 1 } else { 2 };
+            let mut rest = &payload[..];
+            for _ in 0..*cuts {
+                let (now, later) = rest.split_at(rest.len() / 2);
+                bytes.extend(wire::frame(first, now, Some([7, 7, 1, 0])));
+                (first, rest) = (0, later);
+            }
+            bytes.extend(wire::frame(0x80 | first, rest, Some([1, 2, 3, 4])));
+        }
+        let made = assemble(Side::Client, cut(&bytes, &sizes));
+        prop_assert_eq!(made.refused, None);
+        let mut reader = wire::Reader::new(true);
+        let items: Vec<_> = made.messages.iter().flat_map(|(bytes, _)| reader.read(bytes)).collect();
+        let said: Vec<_> = payloads
+            .into_iter()
+            .map(|(text, payload, _)| if text { wire::Item::Text(payload) } else { wire::Item::Binary(payload) })
+            .collect();
+        prop_assert_eq!(items, said);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum BufferOp {
+    Message(usize, bool),
+    Partial(usize),
+    Discard,
+    Transmit(usize),
+    Confirm(u64),
+    Rewind(bool),
+    FastForward(u64),
+    Drop(u32),
+    Clear,
+}
+
+fn buffer_op() -> impl Strategy<Value = BufferOp> {
+    prop_oneof![
+        8 => (2..900_usize, any::<bool>()).prop_map(|(len, share)| BufferOp::Message(len, share)),
+        2 => (1..50_usize).prop_map(BufferOp::Partial),
+        1 => Just(BufferOp::Discard),
+        8 => (0..2_000_usize).prop_map(BufferOp::Transmit),
+        4 => (0..6_u64).prop_map(BufferOp::Confirm),
+        2 => any::<bool>().prop_map(BufferOp::Rewind),
+        1 => (0..6_u64).prop_map(BufferOp::FastForward),
+        2 => (0..4_u32).prop_map(BufferOp::Drop),
+        1 => Just(BufferOp::Clear),
+    ]
+}
+
+/// The replay buffer as a list of messages.
+#[derive(Default)]
+struct Held {
+    until_sent: bool,
+    /// All messages ever; an empty one was dropped or forgotten.
+    messages: Vec<Vec<u8>>,
+    partial: Vec<u8>,
+    base: usize,
+    confirmed: usize,
+    sent: usize,
+    amid: usize,
+}
+
+impl Held {
+    fn waiting(&self) -> Vec<u8> {
+        self.messages[self.sent..].concat()[self.amid..].to_vec()
+    }
+
+    fn transmit(&mut self, bytes: usize) {
+        self.amid += bytes;
+        while let Some(next) = self.messages.get(self.sent).filter(|next| next.len() <= self.amid) {
+            self.amid -= next.len();
+            self.sent += 1;
+        }
+        if self.until_sent {
+            self.base = self.sent;
+        }
+    }
+
+    fn confirm(&mut self, seq: usize) {
+        self.confirmed = self.confirmed.max(seq.min(self.sent));
+        if !self.until_sent {
+            self.base = self.base.max(self.confirmed);
+        }
+    }
+
+    fn drop_oldest(&mut self, keep: usize) -> u64 {
+        let first = self.sent + usize::from(self.amid > 0);
+        let waiting: Vec<usize> = (first..self.messages.len()).filter(|&at| !self.messages[at].is_empty()).collect();
+        let surplus = waiting.len().saturating_sub(keep);
+        for &at in &waiting[..surplus] {
+            self.messages[at].clear();
+        }
+        self.transmit(0);
+        surplus as u64
+    }
+
+    fn charge(&self, from: usize) -> usize {
+        let held = self.messages[from..].iter().filter(|message| !message.is_empty());
+        held.map(|message| charge(sizes(message.len()))).sum()
+    }
+}
+
+fn sizes(len: usize) -> Message {
+    Message { wire_bytes: len as u32, payload_bytes: len as u32 - 2 }
+}
+
+fn run_buffer(retention: Retention, ops: &[BufferOp]) {
+    let now = Time::ZERO;
+    let mut buffer = ReplayBuffer::new(retention);
+    let mut held = Held { until_sent: retention == Retention::UntilSent, ..Held::default() };
+    let mut fill = 0_u8;
+    for op in ops {
+        fill = fill.wrapping_add(1);
+        match *op {
+            BufferOp::Message(len, share) => {
+                let bytes = vec![fill; len];
+                if share {
+                    buffer.push_shared(Bytes::from(bytes.clone()))
+                } else {
+                    buffer.push_copy(&bytes)
+                }
+                held.partial.extend(bytes);
+                let message = std::mem::take(&mut held.partial);
+                buffer.accept(sizes(message.len()));
+                held.messages.push(message);
+            }
+            BufferOp::Partial(len) => {
+                buffer.push_copy(&vec![fill; len]);
+                held.partial.extend(vec![fill; len]);
+            }
+            BufferOp::Discard => {
+                buffer.discard_partial();
+                held.partial.clear();
+            }
+            BufferOp::Transmit(bytes) => {
+                let mut gather = Gather::default();
+                let _ = buffer.gather_amid(&mut gather) && buffer.gather_rest(&mut gather);
+                let due: Vec<u8> = gather.as_slices().iter().flat_map(|slice| slice.to_vec()).collect();
+                assert_eq!(due, held.waiting()[..due.len()]);
+                let taken = bytes.min(due.len());
+                buffer.transmitted(taken);
+                held.transmit(taken);
+            }
+            BufferOp::Confirm(ahead) => {
+                let seq = buffer.confirmed().0 + ahead;
+                buffer.confirm(Seq(seq), now);
+                held.confirm(seq as usize);
+            }
+            BufferOp::Rewind(clean) => {
+                let rewound = buffer.rewind(clean);
+                assert_eq!(rewound.in_doubt, (held.sent - held.confirmed) as u64);
+                held.amid = 0;
+                if held.until_sent {
+                    held.confirmed = held.sent
+                } else {
+                    held.sent = held.confirmed
+                }
+                assert_eq!(rewound.gap.is_some(), held.until_sent && rewound.in_doubt > 0);
+            }
+            // Only a fresh link is told what its worker has.
+            BufferOp::FastForward(_) if held.amid > 0 => {}
+            BufferOp::FastForward(ahead) => {
+                let seq = held.sent + ahead as usize;
+                buffer.fast_forward(Seq(seq as u64), now);
+                let seq = seq.min(held.messages.len());
+                held.transmit(held.messages[held.sent..seq.max(held.sent)].concat().len());
+                held.confirm(seq);
+            }
+            // Only a lane that forgets what it has sent drops messages.
+            BufferOp::Drop(_) if !held.until_sent => {}
+            BufferOp::Drop(keep) => assert_eq!(buffer.drop_oldest_unsent(keep), held.drop_oldest(keep as usize)),
+            BufferOp::Clear => {
+                let unsent = held.messages[held.sent..].iter().filter(|message| !message.is_empty()).count();
+                assert_eq!(buffer.clear(), unsent as u64);
+                let all = held.messages.len();
+                (held.base, held.confirmed, held.sent, held.amid) = (all, all, all, 0);
+                held.partial.clear();
+            }
+        }
+        assert_eq!((buffer.accepted().0, buffer.sent().0), (held.messages.len() as u64, held.sent as u64), "{op:?}");
+        assert_eq!(buffer.confirmed().0, held.confirmed as u64, "{op:?}");
+        assert_eq!(buffer.held_bytes(), held.charge(held.base), "{op:?}");
+        assert_eq!(buffer.unsent_bytes(), held.charge(held.sent), "{op:?}");
+        assert_eq!(buffer.unconfirmed_bytes(), held.charge(held.base), "{op:?}");
+        assert_eq!(buffer.partial_bytes(), held.partial.len(), "{op:?}");
+        assert_eq!(buffer.is_amid_message(), held.amid > 0, "{op:?}");
+        assert_eq!(buffer.amid_bytes() + buffer.rest_bytes(), held.waiting().len(), "{op:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_replay_buffer_is_a_list_of_messages(ops in proptest::collection::vec(buffer_op(), 1..120)) {
+        run_buffer(Retention::UntilSent, &ops);
+        run_buffer(Retention::UntilConfirmed(ReplayTail::default()), &ops);
+    }
+}
+
+/// A call of the pipe, with arguments that a driver might pass, or should not.
+#[derive(Clone, Debug)]
+enum Op {
+    Client(Vec<u8>),
+    Worker(Vec<u8>),
+    OldWorker(u64, Vec<u8>),
+    Move(usize),
+    LoseClient,
+    LoseWorker,
+    LoseOld(u64),
+    Attach(u64, u8),
+    FailDial(u8),
+    PoolChanged,
+    Leave,
+    Close,
+    Pause(bool, bool),
+    Wait(u64),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        8 => stream(Side::Client).prop_map(Op::Client),
+        6 => stream(Side::Backend).prop_map(Op::Worker),
+        1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Op::Client),
+        1 => proptest::collection::vec(any::<u8>(), 0..40).prop_map(Op::Worker),
+        1 => (0..5_u64, stream(Side::Backend)).prop_map(|(which, bytes)| Op::OldWorker(which, bytes)),
+        6 => prop_oneof![Just(usize::MAX), 0..400_usize].prop_map(Op::Move),
+        1 => Just(Op::LoseClient),
+        3 => Just(Op::LoseWorker),
+        1 => (0..5_u64).prop_map(Op::LoseOld),
+        5 => (0..3_u64, 0..6_u8).prop_map(|(backend, resume)| Op::Attach(backend, resume)),
+        2 => (0..5_u8).prop_map(Op::FailDial),
+        1 => Just(Op::PoolChanged),
+        1 => Just(Op::Leave),
+        1 => Just(Op::Close),
+        1 => (any::<bool>(), any::<bool>()).prop_map(|(client, paused)| Op::Pause(client, paused)),
+        4 => prop_oneof![0..2_000_u64, 0..12_000_000_u64].prop_map(Op::Wait),
+    ]
+}
+
+fn settings() -> impl Strategy<Value = PipeSettings> {
+    let replay = prop_oneof![Just(ReplayPolicy::Unsent), Just(ReplayPolicy::Unconfirmed), Just(ReplayPolicy::None)];
+    let overflow = prop_oneof![Just(OverflowPolicy::Pause), Just(OverflowPolicy::Close)];
+    let down = prop_oneof![Just(DownPolicy::Keep), Just(DownPolicy::Latest(2.try_into().unwrap()))];
+    (replay, overflow, down, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |(replay, overflow, down, small, tail, delay)| PipeSettings {
+            replay,
+            overflow,
+            down,
+            replay_bytes_max: if small { 100 } else { 1 << 20 },
+            replay_tail: ReplayTail { messages: if tail { 2 } else { 0 }, ..ReplayTail::default() },
+            replay_delay: Duration::from_millis(if delay { 500 } else { 0 }),
+            fragments_max: 6,
+            message_bytes_max: 70_000,
+            ..PipeSettings::default()
+        },
+    )
+}
+
+struct Bare {
+    pipe: Pipe,
+    now: Time,
+    current: Option<Attachment>,
+    dialing: Option<Attachment>,
+    finished: bool,
+}
+
+impl Bare {
+    fn act(&mut self) {
+        while let Some(action) = self.pipe.next_action() {
+            assert!(!self.finished, "{action:?} behind the end");
+            match action {
+                Action::Dial(order) => self.dialing = Some(order.attachment),
+                Action::CancelDial(attachment) => {
+                    assert_eq!(self.dialing.take(), Some(attachment));
+                }
+                Action::DropBackend { attachment, .. } => assert_eq!(self.current.take(), Some(attachment)),
+                Action::Finish => self.finished = true,
+                Action::ShutdownClient | Action::DropClient | Action::Report(_) => {}
+            }
+        }
+    }
+
+    fn shift(&mut self, room: usize) {
+        for side in [Side::Backend, Side::Client] {
+            for _ in 0..100 {
+                let taken = self.pipe.gather(side, self.now).len().min(room);
+                if taken == 0 {
+                    break;
+                }
+                self.pipe.transmitted(side, taken, self.now);
+                self.act();
+            }
+        }
+    }
+
+    fn wait(&mut self, micros: u64) {
+        self.now = self.now + Duration::from_micros(micros);
+        for round in 0.. {
+            assert!(round < 50, "it spins");
+            if self.pipe.deadline().is_none_or(|at| at > self.now) {
+                return;
+            }
+            self.pipe.tick(self.now);
+            self.act();
+            self.shift(usize::MAX);
+        }
+    }
+
+    fn attach(&mut self, backend: u64, resume: u8) {
+        let resume = match resume {
+            0 => Some(ResumeAnswer::New),
+            1 => Some(ResumeAnswer::Refuse),
+            2 => Some(ResumeAnswer::Ok(Seq(2))),
+            3 => Some(ResumeAnswer::Ok(Seq(u64::MAX))),
+            _ => None,
+        };
+        let waited_for = self.dialing.take();
+        let attachment = waited_for.unwrap_or(Attachment(77));
+        let taken = self.pipe.attached(attachment, BackendKey(backend), resume, self.now);
+        assert_eq!(taken, waited_for.is_some() && resume != Some(ResumeAnswer::Refuse));
+        if taken {
+            self.current = Some(attachment);
+        }
+    }
+
+    fn fail(&mut self, how: u8) {
+        let failure = match how {
+            0 => DialFailure::NoCandidate { retry_after: None },
+            1 => DialFailure::NoCandidate { retry_after: Some(Duration::ZERO) },
+            2 => DialFailure::Unauthorized(BackendKey(1)),
+            how => DialFailure::Failed(BackendKey(u64::from(how))),
+        };
+        let attachment = self.dialing.take().unwrap_or(Attachment(77));
+        self.pipe.dial_failed(attachment, failure, self.now);
+    }
+}
+
+fn run_pipe(settings: PipeSettings, ops: &[Op]) {
+    let now = Time::from_micros(1);
+    let pipe = Pipe::open(Arc::new(settings), BackendKey(0), 5, now);
+    let mut bare = Bare { pipe, now, current: Some(Attachment::FIRST), dialing: None, finished: false };
+    for op in ops {
+        let (now, current) = (bare.now, bare.current);
+        match op {
+            Op::Client(bytes) => bare.pipe.receive(Peer::Client, Input::Copy(bytes), now),
+            Op::Worker(bytes) => {
+                let from = Peer::Backend(current.unwrap_or(Attachment(99)));
+                bare.pipe.receive(from, Input::Share(&Bytes::copy_from_slice(bytes)), now);
+            }
+            Op::OldWorker(which, bytes) if current != Some(Attachment(*which)) => {
+                bare.pipe.receive(Peer::Backend(Attachment(*which)), Input::Copy(bytes), now);
+            }
+            Op::LoseOld(which) if current != Some(Attachment(*which)) => {
+                bare.pipe.lost(Peer::Backend(Attachment(*which)), LinkLoss::Eof, now);
+            }
+            Op::OldWorker(..) | Op::LoseOld(_) => {}
+            Op::Move(room) => bare.shift(*room),
+            Op::LoseClient => bare.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Op::LoseWorker => bare.pipe.lost(Peer::Backend(current.unwrap_or(Attachment(99))), LinkLoss::Reset, now),
+            Op::Attach(backend, resume) => bare.attach(*backend, *resume),
+            Op::FailDial(how) => bare.fail(*how),
+            Op::PoolChanged => bare.pipe.pool_changed(now),
+            Op::Leave => bare.pipe.leave(Cause::Drain, now),
+            Op::Close => bare.pipe.close(EndedBy::Operator, CloseFrame::new(1001, "x"), now),
+            Op::Pause(client, paused) => {
+                bare.pipe.set_paused(if *client { Side::Client } else { Side::Backend }, *paused, now);
+            }
+            Op::Wait(micros) => bare.wait(*micros),
+        }
+        bare.act();
+        check(&bare);
+    }
+    end(bare);
+}
+
+fn check(bare: &Bare) {
+    let view = bare.pipe.view();
+    for lane in [view.up, view.down] {
+        assert!(lane.confirmed <= lane.sent && lane.sent <= lane.accepted);
+    }
+    assert_eq!(bare.pipe.is_finished(), bare.finished);
+    assert_eq!(view.backend.is_some(), bare.current.is_some());
+    assert!(bare.finished || bare.pipe.deadline().is_some(), "an open pipe that waits for nothing");
+}
+
+/// Whatever happened, an operator's close ends it within the timeouts, with nothing left behind.
+fn end(mut bare: Bare) {
+    let now = bare.now;
+    bare.pipe.close(EndedBy::Operator, CloseFrame::new(1001, "over"), now);
+    bare.act();
+    for _ in 0..200 {
+        bare.wait(1_000_000);
+    }
+    assert!(bare.finished, "{:?}", bare.pipe.view());
+    assert_eq!(bare.pipe.state(), PipeState::Closing);
+    assert_eq!((bare.pipe.charged_bytes(), bare.pipe.deadline()), (0, None));
+}
+
+proptest! {
+    #[test]
+    fn a_pipe_survives_any_sequence_of_calls(settings in settings(), ops in proptest::collection::vec(op(), 1..60)) {
+        run_pipe(settings, &ops);
+    }
+}

@@ -1,0 +1,169 @@
+//! What becomes of a pipe's dials.
+
+use std::time::Duration;
+
+use holdline_core::health::{Experience, HealthChange};
+use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
+use holdline_core::pool::{Choose, Dialer};
+use holdline_core::settings::ReplayPolicy;
+use holdline_core::time::Time;
+
+use super::{Answer, Event, World};
+use crate::marks::Mark;
+use crate::plan::Fault;
+use crate::worker::Conn;
+
+impl World {
+    pub(super) fn dial(&mut self, pipe: usize, order: &DialOrder) {
+        let now = self.now;
+        let exclude = self.drivers[pipe].pipe.excluded(now);
+        if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
+            self.marks.hit(Mark::Suspended);
+        }
+        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, prefer: None, random: self.rng.bits() };
+        let backend = match self.pool.choose(&ask) {
+            Ok(chosen) => chosen.key,
+            Err(_) => {
+                self.marks.hit(Mark::NoCandidate);
+                return self.no_candidate(pipe, order.attachment, None);
+            }
+        };
+        let id = PipeId::from_bytes((pipe as u128).to_be_bytes());
+        if let Err(at) = self.budget.spend(&Dialer::Pipe(id), backend, now) {
+            self.pool.release(backend);
+            self.marks.hit(Mark::RetryAfter);
+            let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };
+            return self.no_candidate(pipe, order.attachment, Some(wait));
+        }
+        self.drivers[pipe].reserved.insert(order.attachment, backend);
+        let answer = self.draw_answer(backend.0 as usize);
+        let wait = match answer {
+            Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized) => self.rng.millis(0, 30),
+            Some(Answer::TimedOut) => self.rng.millis(500, 4_000),
+            None => return self.marks.hit(Mark::DialHung),
+        };
+        let event = Event::DialDone(pipe, order.attachment, answer.unwrap_or(Answer::Refused));
+        self.at(wait, event);
+    }
+
+    /// What a dial will come to; `None` if it is never answered.
+    fn draw_answer(&mut self, worker: usize) -> Option<Answer> {
+        if self.calm_since.is_some() {
+            return Some(if self.workers[worker].up { Answer::Upgraded } else { Answer::Refused });
+        }
+        if !self.workers[worker].up || self.plan.may(Fault::DialRefused) && self.rng.once_in(3) {
+            return Some(Answer::Refused);
+        }
+        if self.plan.may(Fault::DialHangs) && self.rng.once_in(6) {
+            return self.rng.once_in(2).then_some(Answer::TimedOut);
+        }
+        let unauthorized = self.plan.may(Fault::DialUnauthorized) && self.rng.once_in(30);
+        Some(if unauthorized { Answer::Unauthorized } else { Answer::Upgraded })
+    }
+
+    fn no_candidate(&mut self, pipe: usize, attachment: Attachment, retry_after: Option<Duration>) {
+        let now = self.now;
+        let failure = DialFailure::NoCandidate { retry_after };
+        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+    }
+
+    pub(super) fn dial_done(&mut self, pipe: usize, attachment: Attachment, answer: Answer) {
+        let cancelled = self.cancelled.contains(&(pipe, attachment));
+        if cancelled && !self.plan.may(Fault::LateAttach) {
+            return;
+        }
+        let Some(backend) =
+            self.drivers[pipe].reserved.get(&attachment).copied().or(cancelled.then_some(BackendKey(0)))
+        else {
+            return;
+        };
+        let now = self.now;
+        let failure = match answer {
+            Answer::Upgraded => return self.upgraded(pipe, attachment, backend, cancelled),
+            Answer::Refused => {
+                self.marks.hit(Mark::DialRefused);
+                self.pool.experienced(backend, Experience::Refused, now);
+                DialFailure::Failed(backend)
+            }
+            Answer::TimedOut => {
+                self.marks.hit(Mark::DialTimedOut);
+                let since = Time::from_micros(now.as_micros().saturating_sub(500_000));
+                self.experienced(backend, Experience::DialFailed { since });
+                DialFailure::Failed(backend)
+            }
+            Answer::Unauthorized => DialFailure::Unauthorized(backend),
+        };
+        self.release(pipe, attachment);
+        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+        self.settle(pipe);
+    }
+
+    pub(super) fn experienced(&mut self, backend: BackendKey, experience: Experience) {
+        if let Some(HealthChange::Ejected { .. }) = self.pool.experienced(backend, experience, self.now) {
+            self.marks.hit(Mark::Ejected);
+        }
+    }
+
+    fn upgraded(&mut self, pipe: usize, attachment: Attachment, backend: BackendKey, cancelled: bool) {
+        let now = self.now;
+        let worker = backend.0 as usize;
+        let known = self.workers[worker].knows.get(&pipe).copied();
+        let resume = self.draw_resume(known);
+        let driver = &mut self.drivers[pipe];
+        let before = driver.pipe.view().up.sent.0;
+        let refused = resume == Some(ResumeAnswer::Refuse);
+        if !driver.attached(attachment, backend, resume, now, &mut self.marks) {
+            assert!(cancelled || refused, "an attach that was waited for was turned away");
+            if cancelled {
+                self.marks.hit(Mark::LateAttach);
+            }
+            self.release(pipe, attachment);
+            return self.settle(pipe);
+        }
+        assert!(!cancelled && !refused, "an attach that nobody waits for was taken");
+        self.experienced(backend, Experience::Connected);
+        let rx = match resume {
+            Some(ResumeAnswer::Ok(seq)) => seq.0,
+            Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,
+        };
+        let first = before.max(rx) + 1;
+        let wrong = self.workers[worker].disowns.contains(&pipe);
+        let stale = self.workers[worker].stale_ping.clone();
+        let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
+        if self.calm_since.is_some() {
+            conn.calm();
+            if self.plan.settings.first_message_timeout.is_some() && !wrong {
+                conn.say(&self.plan, &mut self.rng);
+            }
+        }
+        if self.plan.settings.replay_delay > Duration::ZERO {
+            self.marks.hit(Mark::ReplayDelayed);
+        }
+        self.drivers[pipe].conns.insert(attachment, conn);
+        if self.calm_since.is_some() {
+            self.drivers[pipe].widen_links();
+        }
+        self.at(Duration::from_millis(1), Event::WorkerActs(pipe, attachment));
+        self.settle(pipe);
+    }
+
+    /// A worker that remembers the pipe may say so, truthfully.
+    fn draw_resume(&mut self, known: Option<u64>) -> Option<ResumeAnswer> {
+        match (self.rng.below(4), known) {
+            (0, Some(seq)) if self.plan.settings.replay != ReplayPolicy::None => {
+                self.marks.hit(Mark::ResumedOk);
+                Some(ResumeAnswer::Ok(Seq(seq)))
+            }
+            (1, _) => {
+                self.marks.hit(Mark::ResumeNew);
+                Some(ResumeAnswer::New)
+            }
+            (2, _) if self.calm_since.is_none() && self.rng.once_in(3) => {
+                self.marks.hit(Mark::ResumeRefused);
+                Some(ResumeAnswer::Refuse)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What strikes from outside, and how it ends.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdline_core::close::CloseFrame;
+use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::pipe::{Cause, EndedBy, LinkLoss};
+use holdline_core::pool::{AdminState, DialBudget, PoolSettings};
+
+use super::{Event, World};
+use crate::marks::Mark;
+use crate::plan::Fault;
+use crate::worker::Conn;
+
+impl World {
+    /// What the operator, the machine and bad luck do.
+    pub(super) fn strike(&mut self) {
+        if self.calm_since.is_some() {
+            return;
+        }
+        let pause = self.pause();
+        self.at(pause, Event::Strike);
+        let rarity = self.plan.rarity;
+        if self.plan.may(Fault::ClockJumps) && self.rng.once_in(rarity) {
+            // The process slept: every timer is late, and what came meanwhile is found together.
+            self.marks.hit(Mark::ClockJumped);
+            self.now = self.now + self.rng.pick(&[self.plan.pace * 3, Duration::from_secs(3), Duration::from_secs(40)]);
+        }
+        let (pipe, worker) = (self.rng.size(0, self.plan.pipes - 1), self.rng.size(0, self.plan.workers - 1));
+        let key = BackendKey(worker as u64);
+        let now = self.now;
+        if self.plan.may(Fault::LateRegistration) && self.rng.once_in(rarity) {
+            self.registers(worker);
+        }
+        if self.plan.may(Fault::WorkerCrash) && self.rng.once_in(rarity) {
+            self.restart(worker);
+        }
+        if self.plan.may(Fault::Drain) && self.rng.once_in(rarity / 2) {
+            self.drain(key);
+        }
+        if self.plan.may(Fault::OperatorMoves) && self.rng.once_in(rarity) {
+            self.drivers[pipe].call(now, &mut self.marks, |it| it.leave(Cause::Admin, now));
+        }
+        if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
+            let frame = CloseFrame::new(1001, "by order");
+            self.drivers[pipe].call(now, &mut self.marks, |it| it.close(EndedBy::Operator, frame, now));
+        }
+        if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
+            self.marks.hit(Mark::MemoryPressure);
+            self.room = self.rng.pick(&[0, 100, usize::MAX]);
+        }
+        self.settle_all();
+    }
+
+    /// A worker's process ends, with all its connections, and comes back later without its memory.
+    fn restart(&mut self, worker: usize) {
+        self.marks.hit(Mark::WorkerRestarted);
+        self.workers[worker].up = false;
+        self.workers[worker].knows.clear();
+        for driver in &mut self.drivers {
+            let here = |reserved: &BTreeMap<_, BackendKey>, it: &Attachment| {
+                reserved.get(it).is_some_and(|key| key.0 as usize == worker)
+            };
+            let attachments: Vec<_> = driver.conns.keys().filter(|it| here(&driver.reserved, it)).copied().collect();
+            for attachment in attachments {
+                let keep = self.rng.once_in(2);
+                if let Some(conn) = driver.conns.get_mut(&attachment) {
+                    conn.die(LinkLoss::Reset, keep);
+                }
+            }
+        }
+        let wait = self.rng.millis(5, 3_000).min(self.plan.pace * 40);
+        self.at(wait, Event::WorkerReturns(worker));
+    }
+
+    fn drain(&mut self, key: BackendKey) {
+        let now = self.now;
+        if self.pool.get(key).is_some_and(|backend| backend.admin() == AdminState::Drain) {
+            self.pool.set_admin(key, AdminState::Ready);
+            return self.pool_changed();
+        }
+        self.pool.set_admin(key, AdminState::Drain);
+        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend == Some(key)) {
+            driver.call(now, &mut self.marks, |it| it.leave(Cause::Drain, now));
+        }
+    }
+
+    /// The disaster is over: everything that can heal heals.
+    pub(super) fn calm(&mut self) {
+        self.calm_since = Some(self.now);
+        self.room = usize::MAX;
+        self.budget = DialBudget::new(0);
+        self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
+        for index in 0..self.workers.len() {
+            self.workers[index].up = true;
+            self.registers(index);
+            self.pool.set_admin(BackendKey(index as u64), AdminState::Ready);
+        }
+        for driver in &mut self.drivers {
+            if driver.finished {
+                self.marks.hit(Mark::FinishedByCalm);
+            }
+            driver.client.calm();
+            driver.conns.values_mut().for_each(Conn::calm);
+            driver.widen_links();
+        }
+        self.pool_changed();
+        self.settle_all();
+    }
+}
