@@ -265,6 +265,7 @@ impl Driver {
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)
             | Fact::ReadPaused(_)
+            | Fact::Expired { .. }
             | Fact::Ended { .. } => None,
         };
         self.reporter.say(fact, backend.as_ref());

@@ -26,6 +26,8 @@ pub struct Reporter {
     opened: Instant,
     ended: Option<(EndedBy, u16, String)>,
     searching: bool,
+    /// The search was given up because grace was over.
+    expired: bool,
 }
 
 impl Reporter {
@@ -47,6 +49,7 @@ impl Reporter {
             opened: Instant::now(),
             ended: None,
             searching: false,
+            expired: false,
         }
     }
 
@@ -116,6 +119,15 @@ impl Reporter {
                 });
             }
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
+            Fact::Expired { outage } => {
+                self.expired = true;
+                self.event(|entry| Event::PipeExpired {
+                    pipe: entry.id,
+                    route: entry.route.name.as_str().into(),
+                    pool: entry.route.pool.as_str().into(),
+                    waited_ms: millis(outage),
+                });
+            }
             Fact::PongsMissing(_) => {
                 let backend = backend.map_or("", |id| id);
                 tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
@@ -161,7 +173,8 @@ impl Reporter {
                 EndedBy::Client => ReattachResult::ClientGone,
                 EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
                 EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
-                EndedBy::Holdline => ReattachResult::Expired,
+                EndedBy::Holdline if self.expired => ReattachResult::Expired,
+                EndedBy::Holdline => ReattachResult::Closed,
             };
             self.pool.reattach(result).inc();
         }

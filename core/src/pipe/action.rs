@@ -272,6 +272,11 @@ pub enum Fact {
     Overflowed(OverflowPolicy),
     /// Reading of a lane's sender was paused.
     ReadPaused(LaneName),
+    /// No backend was attached within grace, and the pipe ends for it.
+    Expired {
+        /// Time since the interruption.
+        outage: Duration,
+    },
     /// The worker answers no pings; confirmed now means written.
     PongsMissing(BackendKey),
     /// The pipe began to end.

@@ -145,7 +145,8 @@ impl Pipe {
     }
 
     fn tick_detached(&mut self, now: Time) {
-        if self.outage.is_some_and(|outage| now >= outage.since + self.settings.grace) {
+        if let Some(outage) = self.outage.filter(|outage| now >= outage.since + self.settings.grace) {
+            self.report(Fact::Expired { outage: now.since(outage.since) });
             if let Some(frame) = self.wrong_worker.take() {
                 self.report_ended(EndedBy::Backend, &frame);
                 return self.give_up(frame, Loss::Grace, now);

@@ -1,0 +1,110 @@
+//! What ends a pipe, and with which words.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::wire::CLOSE;
+use crate::harness::{KEYED, Proxy, Said, StepWorker, Wire};
+
+#[tokio::test]
+async fn ib_06_a_route_that_closes_on_loss_says_1012_within_a_second_and_never_reattaches() {
+    let proxy = Proxy::start(&format!("{KEYED}on_backend_loss = \"close\"\n"));
+    let [first, second] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("first", first.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/webrtc", &[]), first.accept());
+    proxy.register("second", second.address).await;
+    let lost = Instant::now();
+    wire.reset();
+    assert!(matches!(client.hear().await, Said::Close(1012, _)));
+    assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
+    client.close(1012, "").await;
+    proxy.emptied().await;
+    assert_eq!(proxy.metrics().await.sum("backend_connects_total", &[("result", "attached")]), 1.0, "no reattach");
+    drop(first);
+    let (mut fresh, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/webrtc", &[]), second.accept());
+    assert_eq!(wire.head.header("holdline-attach"), "1");
+    fresh.text("offer").await;
+    assert_eq!(wire.hear().await.text(), "offer");
+}
+
+#[tokio::test]
+async fn ib_07_codes_that_end_reach_the_client_with_their_reason_and_are_nobodys_failure() {
+    const CODES: [u16; 12] = [4004, 4000, 4999, 3000, 1000, 1002, 1003, 1007, 1008, 1009, 1010, 4404];
+    let proxy = Proxy::start("");
+    let [worker, spare] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("w", worker.address).await;
+    for code in CODES {
+        let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+        if code == CODES[0] {
+            proxy.api("PUT", "/v1/backends/w/state", Some(serde_json::json!({ "state": "ready" }))).await.expect(200);
+        }
+        let reason = format!("because of {code} — ünïcode");
+        wire.text("last words").await;
+        wire.close(code, &reason).await;
+        assert_eq!(client.hear().await.text(), "last words", "{code}");
+        assert_eq!(client.hear().await, Said::Close(code, reason.clone()));
+        client.close(code, &reason).await;
+        assert!(matches!(wire.hear().await, Said::Close(answered, _) if answered == code));
+    }
+    proxy.emptied().await;
+    proxy.register("spare", spare.address).await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("interruptions_total", &[]), 0.0);
+    assert_eq!(metrics.sum("backend_ejections_total", &[]), 0.0);
+    assert_eq!(metrics.sum("backend_connects_total", &[]), CODES.len() as f64);
+    assert_eq!(metrics.sum("pipe_closes_total", &[("side", "backend")]), CODES.len() as f64);
+    assert_eq!(proxy.get("/v1/backends/w").await["eligible"], true);
+}
+
+#[tokio::test]
+async fn iw_13_without_a_backend_a_pipe_is_closed_1013_when_its_grace_is_over() {
+    let proxy = Proxy::start("[reattach]\ngrace = \"600ms\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    drop(worker);
+    let lost = Instant::now();
+    wire.reset();
+    client.text("never delivered").await;
+    assert_eq!(client.hear().await, Said::Close(1013, "no backend within grace".into()));
+    assert!(lost.elapsed() >= Duration::from_millis(600), "{:?}", lost.elapsed());
+    assert!(lost.elapsed() < Duration::from_secs(3), "{:?}", lost.elapsed());
+    let lost = proxy.event_of(0, "pipe.messages_lost").await;
+    assert_eq!((&lost["messages"], &lost["reason"]), (&1.into(), &"grace".into()), "what is given up is said");
+    assert!(proxy.event_of(0, "pipe.expired").await["waited_ms"].as_u64().unwrap() >= 600);
+}
+
+#[tokio::test]
+async fn iw_14_the_clients_close_code_and_reason_reach_the_worker() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    for code in [1000, 1001, 1003, 1007, 1008, 1011, 3000, 4321] {
+        let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+        client.text("last words").await;
+        client.close(code, "tschüß").await;
+        assert_eq!(wire.hear().await.text(), "last words", "{code}");
+        assert_eq!(wire.hear().await, Said::Close(code, "tschüß".into()));
+        wire.close(code, "tschüß").await;
+        assert!(matches!(client.hear().await, Said::Close(answered, _) if answered == code));
+        assert_eq!(client.hear().await, Said::Gone);
+    }
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.frame_out(true, CLOSE, b"").await;
+    assert_eq!(wire.hear().await, Said::Close(1005, String::new()), "no code stays no code");
+    wire.frame_out(true, CLOSE, b"").await;
+    assert_eq!(client.hear().await, Said::Close(1005, String::new()));
+    proxy.emptied().await;
+}
+
+#[tokio::test]
+async fn iw_14_a_client_that_vanishes_is_1001_to_the_worker() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.text("said before").await;
+    assert_eq!(wire.hear().await.text(), "said before");
+    client.reset();
+    assert!(matches!(wire.hear().await, Said::Close(1001, _)));
+    proxy.emptied().await;
+}

@@ -1,0 +1,71 @@
+//! What the tests stand on: the proxy and demo workers as processes, clients, and a worker stepped by hand.
+
+pub mod ask;
+pub mod client;
+pub mod demo;
+pub mod metrics;
+pub mod proxy;
+pub mod step;
+pub mod wire;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use ask::{Reply, ask};
+pub use client::Client;
+pub use demo::DemoWorker;
+pub use proxy::Proxy;
+pub use step::StepWorker;
+pub use wire::{Said, Wire};
+
+/// Nothing here takes this long; a hang fails instead of waiting for ever.
+pub const PATIENCE: Duration = Duration::from_secs(45);
+
+/// What `future` resolves to; a panic that names `what` if it takes longer than [`PATIENCE`].
+#[track_caller]
+pub fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Output> {
+    let at = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(PATIENCE, future).await {
+            Ok(done) => done,
+            Err(_) => panic!("nothing within {PATIENCE:?}: {what} ({at})"),
+        }
+    }
+}
+
+/// The value that a state which can only be looked at has to reach, looked at over and over.
+#[track_caller]
+pub fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> impl Future<Output = T> {
+    within(what, async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        loop {
+            ticks.tick().await;
+            if let Some(found) = look().await {
+                return found;
+            }
+        }
+    })
+}
+
+/// Sorts `times` and answers the given percentiles.
+pub fn percentiles<const N: usize>(times: &mut [Duration], wanted: [usize; N]) -> [Duration; N] {
+    times.sort_unstable();
+    wanted.map(|percent| times[(times.len() * percent / 100).min(times.len() - 1)])
+}
+
+/// One pool, and one route whose key is the session in the path. Keys of the route may follow, then other tables.
+pub const KEYED: &str = r#"
+[limits]
+key_connections = 0
+key_rate = 0
+[[pools]]
+name = "default"
+[[routes]]
+name = "ws"
+path = "/ws/{session}/{channel}"
+key = "{session}"
+pool = "default"
+"#;

@@ -1,0 +1,242 @@
+//! `holdline serve` as a process. A record of level ERROR in its log, or a panic, fails the test that did not expect it.
+
+use std::fmt::Display;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::metrics::Metrics;
+use super::{Reply, ask, eventually, within};
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where clients connect.
+    pub public: SocketAddr,
+    /// Where the admin API is.
+    pub admin: SocketAddr,
+    process: Child,
+    log: watch::Receiver<Vec<String>>,
+    reader: Option<JoinHandle<()>>,
+    _files: TempDir,
+}
+
+impl Proxy {
+    /// A proxy with this configuration, listening on free ports.
+    pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same with more environment.
+    pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let file = files.path().join("proxy.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_holdline"))
+            .args(["serve", "-c"])
+            .arg(&file)
+            .env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#)
+            .env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")
+            .env("HOLDLINE_LOG__FORMAT", "json")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, log) = watch::channel(Vec::new());
+        let stderr = process.stderr.take().unwrap();
+        let (said, heard) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || read_log(stderr, &lines, &said));
+        let mut proxy = Self {
+            public: SocketAddr::from(([0; 4], 0)),
+            admin: SocketAddr::from(([0; 4], 0)),
+            process,
+            log,
+            reader: Some(reader),
+            _files: files,
+        };
+        while proxy.public.port() == 0 || proxy.admin.port() == 0 {
+            let line = heard.recv_timeout(super::PATIENCE).unwrap_or_else(|_| panic!("no start: {:?}", proxy.log()));
+            let line: Value = serde_json::from_str(&line).unwrap_or_default();
+            if line["message"] == "listening" {
+                let address = line["address"].as_str().unwrap().parse().unwrap();
+                if line["listener"] == "public" {
+                    proxy.public = address;
+                } else {
+                    proxy.admin = address;
+                }
+            }
+        }
+        proxy
+    }
+
+    /// Asks the admin API; a body goes as JSON.
+    pub async fn api(&self, method: &str, path: &str, body: Option<Value>) -> Reply {
+        let headers: &[_] = if body.is_some() { &[("content-type", "application/json")] } else { &[] };
+        ask(self.admin, method, path, headers, body.map(|body| body.to_string()).unwrap_or_default()).await
+    }
+
+    /// The JSON of an admin path.
+    pub async fn get(&self, path: &str) -> Value {
+        self.api("GET", path, None).await.expect(200).json()
+    }
+
+    /// Registers a worker in the default pool.
+    pub async fn register(&self, id: &str, address: impl Display) {
+        self.register_as(id, json!({ "url": format!("ws://{address}") })).await;
+    }
+
+    /// Registers a worker with these words.
+    pub async fn register_as(&self, id: &str, body: Value) {
+        let reply = self.api("PUT", &format!("/v1/backends/{id}"), Some(body)).await;
+        assert!(matches!(reply.status, 200 | 201), "{}", reply.text());
+    }
+
+    /// The live pipes.
+    pub async fn pipes(&self) -> Vec<Value> {
+        self.get("/v1/pipes?limit=1000").await["items"].as_array().unwrap().clone()
+    }
+
+    /// The only live pipe, once it fits.
+    pub async fn pipe_that(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        eventually(what, async || self.pipes().await.into_iter().find(&fits)).await
+    }
+
+    /// Waits until no pipe lives.
+    pub async fn emptied(&self) {
+        eventually("no live pipe", async || self.pipes().await.is_empty().then_some(())).await;
+    }
+
+    /// A reading of `/metrics`.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(&ask(self.admin, "GET", "/metrics", &[], "").await.expect(200).text())
+    }
+
+    /// The first event after number `after` that fits; its `seq` is where to go on.
+    pub async fn event(&self, after: u64, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        within(what, async {
+            let mut after = after;
+            loop {
+                let page = self.get(&format!("/v1/events?after={after}&wait=25s")).await;
+                if let Some(found) = page["items"].as_array().unwrap().iter().find(|event| fits(event)) {
+                    return found.clone();
+                }
+                after = page["last"].as_u64().unwrap();
+            }
+        })
+        .await
+    }
+
+    /// The first event of this type after number `after`.
+    pub async fn event_of(&self, after: u64, kind: &str) -> Value {
+        self.event(after, kind, |event| event["type"] == kind).await
+    }
+
+    /// The log so far, one record a line.
+    pub fn log(&self) -> Vec<String> {
+        self.log.borrow().clone()
+    }
+
+    /// The records of the log with this message.
+    pub fn records(&self, message: &str) -> Vec<Value> {
+        let parsed = self.log().into_iter().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+        parsed.filter(|record| record["message"] == message).collect()
+    }
+
+    /// Waits until there are so many records with this message.
+    pub async fn logged(&self, message: &str, count: usize) -> Vec<Value> {
+        let mut log = self.log.clone();
+        within(message, async {
+            loop {
+                log.borrow_and_update();
+                let found = self.records(message);
+                if found.len() >= count {
+                    return found;
+                }
+                log.changed().await.unwrap();
+            }
+        })
+        .await
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends the process a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits for the process to exit.
+    pub async fn exited(&mut self) -> ExitStatus {
+        within("the exit of the proxy", async {
+            let mut ticks = tokio::time::interval(Duration::from_millis(5));
+            loop {
+                ticks.tick().await;
+                if let Some(status) = self.process.try_wait().unwrap() {
+                    return status;
+                }
+            }
+        })
+        .await
+    }
+
+    /// CPU time that the process has used so far.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // utime and stime, in hundredths of a second on every Linux that matters
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// A field of the process's status in KiB: `VmRSS`, `VmHWM`.
+    pub fn memory_kib(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// File descriptors that the process holds.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+}
+
+fn read_log(stderr: ChildStderr, lines: &watch::Sender<Vec<String>>, said: &std::sync::mpsc::Sender<String>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        // nobody listens any more once the proxy has started
+        let _ = said.send(line.clone());
+        lines.send_modify(|lines| lines.push(line));
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // a process that has gone already is as good as killed
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let log = self.log();
+        if std::thread::panicking() {
+            let tail = log.len().saturating_sub(40);
+            eprintln!("the proxy's last words:\n{}", log[tail..].join("\n"));
+            return;
+        }
+        let wrong: Vec<_> =
+            log.iter().filter(|line| line.contains("\"level\":\"ERROR\"") || line.contains("panicked at")).collect();
+        assert!(wrong.is_empty(), "the proxy's log has errors: {wrong:#?}");
+    }
+}
+

@@ -1,0 +1,214 @@
+//! Plain HTTP on the same routes.
+
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::wire::read_head;
+use crate::harness::{Client, DemoWorker, KEYED, Proxy, StepWorker, ask, percentiles, within};
+
+/// The keyed route, and another for plain requests of the same key.
+fn keyed() -> String {
+    format!(
+        "{KEYED}[[routes]]\nname = \"api\"\npath = \"/api/sessions/{{session}}/{{*rest}}\"\nkey = \"{{session}}\"\n\
+         pool = \"default\"\n[[routes]]\nname = \"rest\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
+    )
+}
+
+#[tokio::test]
+async fn ib_18_a_download_of_2_7_mb_comes_through_byte_for_byte() {
+    let proxy = Proxy::start("");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    for query in ["", "?chunked=1"] {
+        let reply = ask(proxy.public, "GET", &format!("/api/sessions/s1/download{query}"), &[], "").await.expect(200);
+        assert_eq!(reply.body.len(), 2_700_000);
+        let digest: String = Sha256::digest(&reply.body).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(reply.header("x-checksum-sha256"), digest);
+    }
+}
+
+/// Sends `bytes` as the body of a POST while the worker counts them.
+async fn upload(proxy: &Proxy, worker: &StepWorker, bytes: u64) {
+    let sending = async {
+        let mut stream = TcpStream::connect(proxy.public).await.unwrap();
+        let head = format!("POST /up HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let chunk = vec![7; 256 << 10];
+        let mut left = bytes;
+        while left > 0 {
+            let part = left.min(chunk.len() as u64);
+            stream.write_all(&chunk[..part as usize]).await.unwrap();
+            left -= part;
+        }
+        let mut buffer = BytesMut::new();
+        let head = read_head(&mut stream, &mut buffer).await.unwrap();
+        assert_eq!(head.line, "HTTP/1.1 200 OK");
+    };
+    let counting = async {
+        let mut knock = worker.knock().await;
+        assert_eq!(knock.head.header("content-length"), bytes.to_string());
+        let mut came = knock.buffer.len() as u64;
+        let mut chunk = vec![0; 256 << 10];
+        while came < bytes {
+            let read = knock.stream.read(&mut chunk).await.unwrap();
+            assert!(read > 0, "the body broke off after {came} bytes");
+            came += read as u64;
+        }
+        knock.answer("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await;
+    };
+    within("an upload", async { tokio::join!(sending, counting) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ib_18_an_upload_of_300_mb_is_streamed_in_less_than_2_mib_of_memory() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    upload(&proxy, &worker, 30_000_000).await;
+    let before = proxy.memory_kib("VmHWM");
+    upload(&proxy, &worker, 300_000_000).await;
+    let grown = proxy.memory_kib("VmHWM") - before;
+    println!("IB-18: an upload of 300 MB made the peak of resident memory {grown} KiB higher");
+    assert!(grown < 2 << 10, "{grown} KiB");
+}
+
+#[tokio::test]
+async fn ib_19_a_post_is_never_tried_twice() {
+    let proxy = Proxy::start("");
+    let [first, second] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("first", first.address).await;
+    let posting = ask(proxy.public, "POST", "/commands", &[], "tap");
+    let dying = async {
+        let knock = first.knock().await;
+        proxy.register("second", second.address).await;
+        drop(knock);
+    };
+    let (reply, ()) = tokio::join!(posting, dying);
+    assert_eq!(reply.status, 502, "{}", reply.text());
+    assert!(second.is_left_alone_for(Duration::from_millis(300)).await);
+}
+
+#[tokio::test]
+async fn ib_19_requests_and_sockets_of_one_key_are_on_the_same_worker() {
+    let proxy = Proxy::start(&keyed());
+    let workers = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[]), DemoWorker::start("c", &[])];
+    for (id, worker) in ["a", "b", "c"].iter().zip(&workers) {
+        proxy.register(id, worker.address).await;
+    }
+    let mut clients = Vec::new();
+    for n in 0..9 {
+        clients.push(Client::connect(proxy.public, &format!("/ws/s{n}/echo")).await);
+    }
+    for pipe in proxy.pipes().await {
+        let path = format!("/api/sessions/{}/screenshot", pipe["key"].as_str().unwrap());
+        for _ in 0..2 {
+            let reply = ask(proxy.public, "GET", &path, &[], "").await.expect(200);
+            assert_eq!(reply.header("x-worker"), pipe["backend"].as_str().unwrap(), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn ib_20_what_a_worker_refuses_stays_what_it_said() {
+    let proxy = Proxy::start("");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    let reply = ask(proxy.public, "GET", "/api/forbidden", &[], "").await.expect(403);
+    assert_eq!(reply.json(), json!({ "detail": "Forbidden" }));
+    let reply = ask(proxy.public, "GET", "/api/private", &[], "").await.expect(401);
+    assert_eq!(reply.header("www-authenticate"), "Basic realm=\"worker\"");
+    ask(proxy.public, "DELETE", "/api/sessions/s1/upload", &[], "").await.expect(405);
+    ask(proxy.public, "GET", "/nowhere", &[], "").await.expect(404);
+    worker.knob("reject?mode=403").await;
+    assert_eq!(Client::open(proxy.public, "/ws/s1/control").await.unwrap_err(), 403, "on a first attach too");
+}
+
+#[tokio::test]
+async fn ib_21_a_whole_worker_works_through_the_proxy() {
+    let proxy = Proxy::start("");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    for path in ["/", "/static/worker.js", "/static/worker.css", "/status", "/api/sessions/s1/screenshot"] {
+        let through = ask(proxy.public, "GET", path, &[], "").await.expect(200);
+        let straight = ask(worker.address, "GET", path, &[], "").await.expect(200);
+        assert_eq!(through.header("content-type"), straight.header("content-type"), "{path}");
+        assert!(path.ends_with("screenshot") || path == "/status" || through.body == straight.body, "{path}");
+    }
+    assert_eq!(ask(proxy.public, "GET", "/health", &[], "").await.json()["worker"], "w", "the worker's, not ours");
+    let sent = ask(proxy.public, "POST", "/api/sessions/s1/upload", &[], vec![1; 100_000]).await.expect(200);
+    assert_eq!(sent.json()["bytes"], 100_000);
+    let mut video = Client::connect(proxy.public, "/ws/s1/video?fps=20").await;
+    assert!(video.hear().await.text().contains("\"type\":\"frame\""));
+    let mut webrtc = Client::connect(proxy.public, "/ws/s1/webrtc").await;
+    assert!(webrtc.exchange(r#"{"type":"offer","sdp":""}"#).await.contains("\"answer\""));
+    let mut screenshot = Client::connect(proxy.public, "/ws/s1/screenshot").await;
+    screenshot.hear().await.text();
+    let mut echo = Client::connect(proxy.public, "/ws/s1/echo").await;
+    echo.binary(vec![0, 1, 2]).await;
+    assert_eq!(echo.hear().await, crate::harness::Said::Binary(vec![0, 1, 2]));
+}
+
+#[tokio::test]
+async fn lp_01_a_get_held_60_s_by_its_worker_passes_untouched_with_basic_auth() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut client = TcpStream::connect(proxy.public).await.unwrap();
+    let request = "GET /poll?timeout=60 HTTP/1.1\r\nHost: cam\r\nAuthorization: Basic ZGVtbzpkZW1v\r\n\r\n";
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut knock = worker.knock().await;
+    assert_eq!(knock.head.line, "GET /poll?timeout=60 HTTP/1.1");
+    assert_eq!(knock.head.header("authorization"), "Basic ZGVtbzpkZW1v");
+    // this is the worker's time, not ours
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    knock.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nX-Event: yes\r\n\r\nwake").await;
+    let mut buffer = BytesMut::new();
+    let head = within("the answer", read_head(&mut client, &mut buffer)).await.unwrap();
+    assert_eq!((head.line.as_str(), head.header("x-event")), ("HTTP/1.1 200 OK", "yes"));
+    while buffer.len() < 4 {
+        assert!(within("the body", client.read_buf(&mut buffer)).await.unwrap() > 0);
+    }
+    assert_eq!(&buffer[..], b"wake");
+}
+
+#[tokio::test]
+async fn lp_03_a_client_that_gives_up_cancels_the_workers_request_within_100_ms() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut times = Vec::new();
+    for _ in 0..15 {
+        let mut client = TcpStream::connect(proxy.public).await.unwrap();
+        client.write_all(b"GET /poll HTTP/1.1\r\nHost: cam\r\n\r\n").await.unwrap();
+        let mut knock = worker.knock().await;
+        let gone = Instant::now();
+        drop(client);
+        let read = within("the end of the request", knock.stream.read(&mut [0])).await;
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        times.push(gone.elapsed());
+    }
+    let [half, last] = percentiles(&mut times, [50, 99]);
+    println!("LP-03: the worker's request ends {half:?} (p50), {last:?} (p99) after its client");
+    assert!(half < Duration::from_millis(100), "{times:?}");
+}
+
+#[tokio::test]
+async fn lp_04_a_worker_that_dies_while_it_holds_a_poll_is_502_at_once() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let dying = async {
+        let knock = worker.knock().await;
+        drop(knock);
+        Instant::now()
+    };
+    let (reply, died) = tokio::join!(ask(proxy.public, "GET", "/poll", &[], ""), dying);
+    assert_eq!(reply.status, 502, "{}", reply.text());
+    assert_eq!(reply.header("content-type"), "application/problem+json");
+    assert!(died.elapsed() < Duration::from_secs(1), "{:?}", died.elapsed());
+}

@@ -1,0 +1,16 @@
+//! The proxy seen from outside: real processes on loopback, workers stepped by hand, exact bytes.
+//!
+//! A test's name begins with the row of the acceptance list that it shows. Nothing sleeps to wait for something: tests
+//! wait for events, messages, the journal or a log record, each with [`harness::PATIENCE`] as its end.
+
+// the helpers here are tests too, which clippy only sees of functions marked as such
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod backends;
+mod delivery;
+mod endings;
+mod fidelity;
+mod heartbeat;
+mod owners;

@@ -1,0 +1,211 @@
+//! Which worker a pipe may go to, how often, and how many at once.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, DemoWorker, KEYED, Proxy, Said, StepWorker, Wire, eventually};
+
+async fn register_owner(proxy: &Proxy, id: &str, worker: &StepWorker, serves: Value) {
+    proxy.register_as(id, json!({ "url": format!("ws://{}", worker.address), "serves": serves })).await;
+}
+
+#[tokio::test]
+async fn ib_08_the_pipes_of_a_lost_worker_go_to_an_owner_of_their_key_and_to_nobody_else() {
+    let proxy = Proxy::start(&format!("{KEYED}[reattach]\ngrace = \"1s\"\n"));
+    let [a, b, c] = [StepWorker::start().await, StepWorker::start().await, StepWorker::start().await];
+    register_owner(&proxy, "a", &a, json!(["s1"])).await;
+    register_owner(&proxy, "b", &b, json!(["s2"])).await;
+    let mut clients = Vec::new();
+    let mut on_a = Vec::new();
+    for _ in 0..3 {
+        let (client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/control", &[]), a.accept());
+        clients.push(client);
+        on_a.push(wire);
+    }
+    register_owner(&proxy, "c", &c, json!(["s1"])).await;
+    drop(a);
+    on_a.into_iter().for_each(Wire::reset);
+    let mut on_c = Vec::new();
+    for _ in 0..3 {
+        on_c.push(c.accept().await);
+    }
+    drop(c);
+    let lost = Instant::now();
+    on_c.into_iter().for_each(Wire::reset);
+    for mut client in clients {
+        assert_eq!(client.hear().await, Said::Close(1013, "no backend within grace".into()));
+        assert!(lost.elapsed() >= Duration::from_secs(1), "they wait for an owner");
+    }
+    assert_eq!(proxy.metrics().await.sum("backend_connects_total", &[("backend", "b")]), 0.0, "B is never asked");
+    assert_eq!(Wire::open(proxy.public, "/ws/s1/control", &[]).await.unwrap_err().status / 100, 5);
+    let (_client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s2/control", &[]), b.accept());
+    assert_eq!(wire.head.path(), "/ws/s2/control");
+}
+
+#[tokio::test]
+async fn ib_08_an_alias_is_the_new_workers_own_name_for_the_key() {
+    let config = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/ws/{udid}/{channel}\"\n\
+                  key = \"{udid}\"\npool = \"default\"\nbackend_path = \"/ws/{alias}/{channel}\"\n";
+    let proxy = Proxy::start(config);
+    let [a, c] = [StepWorker::start().await, StepWorker::start().await];
+    register_owner(&proxy, "a", &a, json!({ "udid-1": "session-of-a" })).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/udid-1/control?x=1", &[]), a.accept());
+    assert_eq!(wire.head.path().split('?').next(), Some("/ws/session-of-a/control"));
+    register_owner(&proxy, "c", &c, json!({ "udid-1": "session-of-c" })).await;
+    wire.reset();
+    let mut wire = c.accept().await;
+    assert_eq!(wire.head.path().split('?').next(), Some("/ws/session-of-c/control"));
+    client.text("tap").await;
+    assert_eq!(wire.hear().await.text(), "tap");
+}
+
+#[tokio::test]
+async fn ib_09_a_4004_right_after_a_reattach_tries_the_next_candidate() {
+    let proxy = Proxy::start(KEYED);
+    let first = StepWorker::start().await;
+    proxy.register("first", first.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/control", &[]), first.accept());
+    let [wrong, right] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("wrong", wrong.address).await;
+    drop(first);
+    wire.reset();
+    let mut wire = wrong.accept().await;
+    proxy.register("right", right.address).await;
+    client.text("tap").await;
+    wire.close(4004, "Session not found").await;
+    let mut wire = right.accept().await;
+    assert_eq!(wire.hear().await.text(), "tap", "what the wrong worker may have read comes again");
+    wire.text("here").await;
+    assert_eq!(client.hear().await.text(), "here");
+}
+
+#[tokio::test]
+async fn ib_09_a_4004_is_passed_on_when_no_candidate_is_left() {
+    let proxy = Proxy::start(KEYED);
+    let first = StepWorker::start().await;
+    proxy.register("first", first.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/control", &[]), first.accept());
+    let [wrong, wrong_too] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("wrong", wrong.address).await;
+    proxy.register("wrong-too", wrong_too.address).await;
+    proxy.api("PUT", "/v1/backends/first/state", Some(json!({ "state": "maint", "pipes": "keep" }))).await;
+    drop(first);
+    wire.reset();
+    for _ in 0..2 {
+        let knock = tokio::select! { knock = wrong.knock() => knock, knock = wrong_too.knock() => knock };
+        knock.upgrade().await.close(4004, "Session not found").await;
+    }
+    assert_eq!(client.hear().await, Said::Close(4004, "Session not found".into()));
+}
+
+#[tokio::test]
+async fn ib_11_a_worker_that_dies_right_after_each_attach_is_put_on_back_off() {
+    const GRACE: Duration = Duration::from_secs(5);
+    let proxy = Proxy::start("[reattach]\ngrace = \"5s\"\ndials_per_minute = 100000\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    let lost = Instant::now();
+    wire.reset();
+    let mut attaches = Vec::new();
+    let heard = loop {
+        tokio::select! {
+            said = client.hear() => break said,
+            wire = async { worker.knock_unbounded().await.upgrade().await } => {
+                attaches.push(lost.elapsed());
+                wire.reset();
+            }
+        }
+    };
+    assert_eq!(heard, Said::Close(1013, "no backend within grace".into()));
+    assert!(lost.elapsed() >= GRACE);
+    // three at once, a second's rest, three more, two seconds' rest, three more
+    assert!((3..=12).contains(&attaches.len()), "{attaches:?}");
+}
+
+#[tokio::test]
+async fn ib_11_the_pipes_of_one_key_dial_one_backend_fifteen_times_a_minute_at_most() {
+    let proxy = Proxy::start(&format!("{KEYED}[reattach]\ngrace = \"4s\"\n"));
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut clients = Vec::new();
+    let mut wires = Vec::new();
+    for _ in 0..12 {
+        let (client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/logs", &[]), worker.accept());
+        clients.push(client);
+        wires.push(wire);
+    }
+    wires.into_iter().for_each(Wire::reset);
+    let dying = async {
+        let mut attaches = 0;
+        loop {
+            let knock = tokio::time::timeout(Duration::from_secs(5), worker.knock_unbounded()).await;
+            let Ok(knock) = knock else { return attaches };
+            attaches += 1;
+            knock.upgrade().await.reset();
+        }
+    };
+    let told = async {
+        for client in &mut clients {
+            assert!(matches!(client.hear().await, Said::Close(1013, _)));
+        }
+    };
+    let (attaches, ()) = tokio::join!(dying, told);
+    assert!((3..=15).contains(&attaches), "{attaches} dials");
+}
+
+#[tokio::test]
+async fn ib_17_each_pipe_has_exactly_one_worker_socket_whatever_happens() {
+    const PIPES: usize = 20;
+    let proxy = Proxy::start("[reattach]\ndials_per_minute = 100000\n");
+    let workers = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[]), DemoWorker::start("c", &[])];
+    for (id, worker) in ["a", "b", "c"].iter().zip(&workers) {
+        proxy.register(id, worker.address).await;
+    }
+    let mut clients = Vec::new();
+    for _ in 0..PIPES {
+        clients.push(Client::connect(proxy.public, "/ws/s1/echo").await);
+    }
+    for worker in [&workers[0], &workers[1], &workers[2], &workers[0]] {
+        worker.knob("fin").await;
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.exchange(&number.to_string()).await, number.to_string());
+        }
+    }
+    eventually("one socket for each pipe", async || {
+        let mut open: HashMap<String, usize> = HashMap::new();
+        let mut attaches = HashSet::new();
+        for worker in &workers {
+            for page in worker.journal("").await["connections"].as_array().unwrap() {
+                let pipe = page["pipe"].as_str().unwrap().to_owned();
+                assert!(attaches.insert((pipe.clone(), page["attach"].as_u64())), "attached twice: {page}");
+                *open.entry(pipe).or_default() += usize::from(page["closed"].is_null());
+            }
+        }
+        assert_eq!(open.len(), PIPES);
+        open.values().all(|&count| count == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn iw_09_one_pipe_for_each_backend_is_the_originals_rule() {
+    let proxy = Proxy::start("[[pools]]\nname = \"default\"\nmax_pipes_per_backend = 1\n");
+    let [a, b] = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[])];
+    proxy.register("a", a.address).await;
+    proxy.register("b", b.address).await;
+    let mut first = Client::connect(proxy.public, "/ws/s1/echo").await;
+    let mut second = Client::connect(proxy.public, "/ws/s1/echo").await;
+    let backends: HashSet<_> = proxy.pipes().await.iter().map(|pipe| pipe["backend"].to_string()).collect();
+    assert_eq!(backends.len(), 2);
+    assert_eq!(Client::open(proxy.public, "/ws/s1/echo").await.unwrap_err(), 503);
+    first.close(1000, "").await;
+    let mut third = eventually("the place that is free again", async || {
+        Client::open(proxy.public, "/ws/s1/echo").await.ok()
+    })
+    .await;
+    assert_eq!(third.exchange("third").await, "third");
+    assert_eq!(second.exchange("second").await, "second");
+}

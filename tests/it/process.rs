@@ -1,0 +1,139 @@
+//! The process: what it says about itself, what it logs, and how it goes.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, ask, eventually};
+
+#[tokio::test]
+async fn st_09_a_shutdown_says_1001_to_all_is_bounded_despite_stuck_peers_and_reports() {
+    const WILLING: usize = 10;
+    let mut proxy = Proxy::start("[server]\nshutdown_grace = \"3s\"\nclose_spread = \"200ms\"\n");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    let mut clients = Vec::new();
+    for _ in 0..WILLING {
+        clients.push(Client::connect(proxy.public, "/ws/s1/echo").await);
+    }
+    // two that never answer anything, not even a close frame
+    let stuck = [(); 2].map(|()| Wire::connect(proxy.public, "/ws/s1/echo", &[]));
+    let [one, two] = stuck;
+    let stuck = tokio::join!(one, two);
+    assert_eq!(ask(proxy.admin, "GET", "/health/ready", &[], "").await.status, 200);
+    proxy.signal(Signal::TERM);
+    let told = Instant::now();
+    eventually("not ready any more", async || {
+        (ask(proxy.admin, "GET", "/health/ready", &[], "").await.status == 503).then_some(())
+    })
+    .await;
+    for mut client in clients {
+        assert!(matches!(client.hear().await, Said::Close(1001, _)));
+        // the answer leaves with the next read
+        assert_eq!(client.hear().await, Said::Gone);
+    }
+    assert_eq!(proxy.exited().await.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(8), "{:?}", told.elapsed());
+    let report = proxy.logged("stopped", 1).await.remove(0);
+    assert_eq!((&report["closed"], &report["failed"]), (&json!(WILLING), &json!(2)), "{report}");
+    assert!(report["seconds"].as_f64().unwrap() >= 2.9, "{report}");
+    drop(stuck);
+}
+
+#[tokio::test]
+async fn st_09_a_shutdown_with_willing_peers_is_over_as_soon_as_they_have_gone() {
+    let mut proxy = Proxy::start("[server]\nclose_spread = \"0s\"\n");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
+    assert_eq!(client.exchange("hello").await, "hello");
+    proxy.signal(Signal::TERM);
+    let told = Instant::now();
+    assert!(matches!(client.hear().await, Said::Close(1001, _)));
+    assert_eq!(client.hear().await, Said::Gone);
+    assert_eq!(proxy.exited().await.code(), Some(0));
+    assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+    let report = proxy.logged("stopped", 1).await.remove(0);
+    assert_eq!((&report["closed"], &report["failed"]), (&json!(1), &json!(0)), "{report}");
+}
+
+#[tokio::test]
+async fn st_14_the_log_has_one_record_for_each_step_of_a_pipes_life_and_no_payload_or_secret() {
+    let proxy = Proxy::start_with("", &[("HOLDLINE_LOG__LEVEL", "debug")]);
+    let first = StepWorker::start().await;
+    proxy.register("first", first.address).await;
+    let secrets = [("Authorization", "Bearer t0p-s3cret"), ("Cookie", "session=c00kie-s3cret")];
+    let path = "/ws?token=qu3ry-s3cret";
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, path, &secrets), first.accept());
+    let pipe = wire.head.header("holdline-pipe").to_owned();
+    let second = StepWorker::start().await;
+    proxy.register("second", second.address).await;
+    client.text("payl0ad-s3cret").await;
+    drop(first);
+    wire.reset();
+    let mut wire = second.accept().await;
+    assert_eq!(wire.hear().await.text(), "payl0ad-s3cret");
+    client.close(1000, "bye").await;
+    assert_eq!(wire.hear().await, Said::Close(1000, "bye".into()));
+    wire.close(1000, "bye").await;
+    proxy.logged("pipe.close", 1).await;
+    for message in ["pipe.open", "pipe.interrupted", "pipe.reattached", "pipe.close"] {
+        let records = proxy.records(message);
+        assert_eq!(records.len(), 1, "{message}");
+        assert_eq!(records[0]["pipe"], pipe, "{message}");
+        assert_eq!(records[0]["level"], "INFO", "{message}");
+    }
+    let close = proxy.records("pipe.close").remove(0);
+    assert_eq!((&close["by"], &close["code"], &close["interruptions"]), (&json!("client"), &json!(1000), &json!(1)));
+    assert_eq!((&close["up"], &close["up_lost"]), (&json!(1), &json!(0)), "{close}");
+    let leaked: Vec<_> = proxy.log().into_iter().filter(|line| line.contains("s3cret")).collect();
+    assert!(leaked.is_empty(), "{leaked:#?}");
+}
+
+#[tokio::test]
+async fn px_01_live_ready_and_health_tell_the_truth() {
+    let proxy = Proxy::start("[[pools]]\nname = \"default\"\nhealth = { interval = \"50ms\", timeout = \"1s\" }\n");
+    let status = async |path: &str| ask(proxy.admin, "GET", path, &[], "").await.status;
+    for (live, ready) in [("/health/live", "/health/ready"), ("/livez", "/readyz")] {
+        assert_eq!((status(live).await, status(ready).await), (200, 503), "no backend yet");
+    }
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    eventually("ready", async || (status("/readyz").await == 200).then_some(())).await;
+    let health = proxy.get("/health").await;
+    assert_eq!((&health["status"], &health["backends"]["eligible"]), (&json!("ok"), &json!(1)), "{health}");
+    assert!(health["memory"]["rss_mb"].as_f64().unwrap() > 1.0, "{health}");
+    assert!(health["uptime_s"].as_f64().is_some() && health["version"].is_string(), "{health}");
+    drop(worker);
+    let dead = Instant::now();
+    eventually("not ready", async || (status("/readyz").await == 503).then_some(())).await;
+    assert!(dead.elapsed() < Duration::from_secs(1), "{:?}", dead.elapsed());
+    assert_eq!(status("/livez").await, 200);
+}
+
+#[tokio::test]
+async fn px_01_the_cpu_percent_is_real() {
+    let proxy = Proxy::start("");
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    let cpu = async || proxy.get("/health").await["cpu_percent"].as_f64().unwrap();
+    eventually("idle", async || {
+        // the meter looks back over a few seconds
+        tokio::task::yield_now().await;
+        (cpu().await < 60.0).then_some(())
+    })
+    .await;
+    let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
+    let began = proxy.cpu_time();
+    let busy = eventually("busy", async || {
+        for n in 0..50 {
+            client.exchange(&n.to_string()).await;
+        }
+        let percent = cpu().await;
+        (percent > 5.0).then_some(percent)
+    })
+    .await;
+    assert!(proxy.cpu_time() > began);
+    assert!(busy <= 100.0 * 16.0, "{busy}");
+}

@@ -1,0 +1,168 @@
+//! How long things take, and what waiting costs. The figures are printed; the bounds are those of the contract.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Proxy, StepWorker, Wire, eventually, percentiles};
+
+#[tokio::test]
+async fn iw_12_with_a_spare_backend_a_reattach_takes_less_than_20_ms_p50_and_100_ms_p99() {
+    const REATTACHES: usize = 60;
+    let proxy = Proxy::start("");
+    let mut worker = StepWorker::start().await;
+    proxy.register("w0", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
+    let mut times = Vec::new();
+    for turn in 1..=REATTACHES {
+        let spare = StepWorker::start().await;
+        proxy.register(&format!("w{turn}"), spare.address).await;
+        drop(std::mem::replace(&mut worker, spare));
+        let lost = Instant::now();
+        wire.reset();
+        client.text(turn.to_string()).await;
+        wire = worker.accept().await;
+        assert_eq!(wire.hear().await.text(), turn.to_string());
+        times.push(lost.elapsed());
+        wire.pong_once().await;
+        proxy.pipe_that("confirmed", |pipe| pipe["up"]["confirmed"] == turn).await;
+    }
+    let [half, last] = percentiles(&mut times, [50, 99]);
+    println!("IW-12: from the loss of a worker to the next message at another: p50 {half:?}, p99 {last:?}");
+    assert!(half < Duration::from_millis(20), "{times:?}");
+    assert!(last < Duration::from_millis(100), "{times:?}");
+    assert_eq!(proxy.metrics().await.sum("reattach_duration_seconds_count", &[]), REATTACHES as f64);
+}
+
+#[tokio::test]
+async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
+    const ROUNDS: usize = 15;
+    let proxy = Proxy::start("");
+    let mut worker = StepWorker::start().await;
+    proxy.register("w0", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
+    let mut times = Vec::new();
+    let mut seen = 0;
+    for turn in 1..=ROUNDS {
+        drop(worker);
+        wire.reset();
+        seen = proxy.event_of(seen, "pipe.interrupted").await["seq"].as_u64().unwrap();
+        eventually("no worker is left", async || {
+            (proxy.get("/v1/pools/default").await["eligible"] == 0).then_some(())
+        })
+        .await;
+        worker = StepWorker::start().await;
+        let registered = Instant::now();
+        let (knock, ()) = tokio::join!(
+            async {
+                let knock = worker.knock().await;
+                times.push(registered.elapsed());
+                knock
+            },
+            proxy.register(&format!("w{turn}"), worker.address)
+        );
+        wire = knock.upgrade().await;
+        client.text(turn.to_string()).await;
+        assert_eq!(wire.hear().await.text(), turn.to_string());
+        wire.pong_once().await;
+    }
+    let [half, last] = percentiles(&mut times, [50, 99]);
+    println!("IW-12: from a registration to its first handshake: p50 {half:?}, p99 {last:?}");
+    assert!(half < Duration::from_millis(50), "{times:?}");
+}
+
+#[tokio::test]
+async fn lp_06_a_long_poll_of_events_wakes_within_10_ms() {
+    const ROUNDS: u32 = 30;
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut after = proxy.event_of(0, "backend.registered").await["seq"].as_u64().unwrap();
+    let mut times = Vec::new();
+    for weight in 2..2 + ROUNDS {
+        let body = json!({ "url": format!("ws://{}", worker.address), "weight": weight });
+        let path = format!("/v1/events?after={after}&wait=25s");
+        let (woken, told) = tokio::join!(
+            async {
+                let page = proxy.get(&path).await;
+                (page, Instant::now())
+            },
+            async {
+                proxy.register_as("w", body).await;
+                Instant::now()
+            }
+        );
+        assert_eq!(woken.0["items"][0]["type"], "backend.replaced", "{}", woken.0);
+        after = woken.0["last"].as_u64().unwrap();
+        times.push(woken.1.saturating_duration_since(told));
+    }
+    let [half, last] = percentiles(&mut times, [50, 99]);
+    println!("LP-06: a poll is answered {half:?} (p50), {last:?} (p99) after the write that it waits for");
+    assert!(half < Duration::from_millis(10), "{times:?}");
+}
+
+#[tokio::test]
+async fn lp_06_a_reader_of_events_misses_nothing() {
+    const WRITES: usize = 300;
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    let write = async {
+        for n in 0..WRITES {
+            let body = json!({ "url": format!("ws://{}", worker.address), "weight": n % 900 + 1 });
+            proxy.register_as("w", body).await;
+        }
+    };
+    let read = async {
+        let (mut after, mut weights) = (0, 0);
+        while weights < WRITES {
+            let page = proxy.get(&format!("/v1/events?after={after}&wait=25s&limit=7")).await;
+            for event in page["items"].as_array().unwrap() {
+                assert_eq!(event["seq"], after + 1, "{event}");
+                after += 1;
+                let kind = event["type"].as_str().unwrap();
+                weights += usize::from(matches!(kind, "backend.registered" | "backend.replaced"));
+            }
+        }
+    };
+    tokio::join!(write, read);
+    let gone = proxy.api("GET", "/v1/events?after=999999", None).await;
+    assert_eq!(gone.status, 410, "a number of another life is not answered with silence");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of() {
+    const PIPES: usize = 500;
+    const WINDOW: Duration = Duration::from_secs(5);
+    let proxy = Proxy::start("[reattach]\ngrace = \"5m\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut clients = Vec::new();
+    let mut wires = Vec::new();
+    for _ in 0..PIPES {
+        let (client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+        clients.push(client);
+        wires.push(wire);
+    }
+    drop(worker);
+    wires.into_iter().for_each(Wire::reset);
+    eventually("all wait", async || {
+        let detached = proxy.metrics().await.sum("pipes", &[("state", "detached")]);
+        (detached == PIPES as f64).then_some(())
+    })
+    .await;
+    // what the losses themselves cost is over once the log stands still
+    eventually("the failed dials are over", async || {
+        let before = proxy.cpu_time();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (proxy.cpu_time() - before < Duration::from_millis(20)).then_some(())
+    })
+    .await;
+    let before = proxy.cpu_time();
+    // not a wait for something: the window of the measurement
+    tokio::time::sleep(WINDOW).await;
+    let used = (proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0;
+    println!("LP-07: {PIPES} waiting pipes use {used:.2} % of a core");
+    assert!(used < 3.0, "{used}");
+    let still: Vec<Value> = proxy.pipes().await;
+    assert_eq!(still.len(), PIPES);
+}
