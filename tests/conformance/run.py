@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""The Autobahn cases against Holdline: what a peer of ours would notice, beside what it would notice without us.
+
+Four runs of every case but 12.* and 13.* (compression, which we never negotiate):
+  direct   the suite's client against the demo worker's echo endpoint (tokio-tungstenite), nothing in between
+  proxied  the same through Holdline: no case may be worse than direct
+  killed   the same through Holdline while a worker is killed every 200 ms: every case passes or closes cleanly
+  backend  the suite's server behind Holdline, a tokio-tungstenite client before it, compared with the client alone
+The last line is `N passed, N failed`; the exit is 1 when a case got worse.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import pathlib
+import random
+import re
+import sys
+import tempfile
+import urllib.request
+
+from kosoku import FailureError, run_fuzzingclient, run_fuzzingserver
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+EXCLUDED = ["12.*", "13.*"]
+WORKERS = 3
+KILL_EVERY_SECONDS = 0.2
+CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+[admin]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+[message]
+max_bytes = "32MiB"
+[[routes]]
+name = "echo"
+path = "/ws/{*path}"
+pool = "default"
+[[routes]]
+name = "cases"
+path = "/{*path}"
+pool = "cases"
+on_backend_loss = "close"
+[[pools]]
+name = "default"
+[[pools]]
+name = "cases"
+"""
+
+
+class Holdline:
+    """A real `holdline serve`."""
+
+    async def start(self, binary, directory):
+        config = pathlib.Path(directory) / "proxy.toml"
+        config.write_text(CONFIG)
+        self.process = await asyncio.create_subprocess_exec(
+            binary, "serve", "-c", config, stderr=asyncio.subprocess.PIPE
+        )
+        self.address = {}
+        while len(self.address) < 2:
+            line = await self.process.stderr.readline()
+            if not line:
+                raise SystemExit("holdline did not start")
+            entry = json.loads(line)
+            if entry.get("message") == "listening":
+                self.address[entry["listener"]] = entry["address"]
+        self.errors = []
+        self.reading = asyncio.create_task(self.read())
+        return self
+
+    async def read(self):
+        async for line in self.process.stderr:
+            if b'"ERROR"' in line:
+                self.errors.append(line.decode())
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://{self.address['admin']}{path}"
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=30) as answer:
+            return answer.read().decode()
+
+    async def register(self, address, pool="default"):
+        body = {"url": f"ws://{address}", "pool": pool}
+        answer = await asyncio.to_thread(self.call, "POST", "/v1/backends", body)
+        return json.loads(answer)["id"]
+
+    async def stop(self):
+        self.process.kill()
+        await self.process.wait()
+        await self.reading
+
+
+async def start_worker(binary):
+    process = await asyncio.create_subprocess_exec(
+        binary, "worker", "--until-stdin-closes",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )
+    return process, json.loads(await process.stdout.readline())["listening"]
+
+
+async def suite_as_client(url, cases, concurrency):
+    """The verdict of each case, by its id."""
+    try:
+        results = await run_fuzzingclient(url, cases, EXCLUDED, concurrency=concurrency)
+    except FailureError as failure:
+        # The error carries the failed cases alone; what it leaves out has passed.
+        results = failure.results
+    return {result.case_id: result for result in results}
+
+
+async def suite_as_server(client, cases, before=None):
+    async with run_fuzzingserver(cases, EXCLUDED, port=0) as server:
+        address = f"{server.address}:{server.port}"
+        if before is not None:
+            await before.register(address, "cases")
+            address = before.address["public"]
+        run = await asyncio.create_subprocess_exec(client, f"ws://{address}", "tungstenite")
+        await run.wait()
+        try:
+            results = await asyncio.wait_for(server.get_result(), 30)
+        except FailureError as failure:
+            results = failure.results
+    return {result.case_id: result for result in results}
+
+
+class Killer:
+    """Kills a worker every 200 ms and brings up another one."""
+
+    def __init__(self, binary, holdline):
+        self.binary, self.holdline = binary, holdline
+        self.workers, self.kills = [], 0
+
+    async def add(self):
+        process, address = await start_worker(self.binary)
+        self.workers.append((process, await self.holdline.register(address)))
+
+    async def run(self):
+        while True:
+            await asyncio.sleep(KILL_EVERY_SECONDS)  # the rhythm is the test
+            await self.add()
+            process, identity = self.workers.pop(random.randrange(len(self.workers) - 1))
+            process.kill()
+            await process.wait()
+            await asyncio.to_thread(self.holdline.call, "DELETE", f"/v1/backends/{identity}")
+            self.kills += 1
+
+
+def describe(result):
+    said = f"{result.behavior.value}/{result.behavior_close.value}"
+    why = result.result.strip() if not result.passed else ""
+    return f"{said} {why} {result.result_close.strip()} {result.was_not_clean_reason or ''}".strip()
+
+
+def closes_cleanly(result):
+    """Passed, or its socket ended by a closing handshake and not by our breaking it."""
+    return result is None or result.passed or result.was_clean or result.remote_close_code is not None
+
+
+class Verdict:
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def case(self, good, text):
+        self.passed, self.failed = self.passed + bool(good), self.failed + (not good)
+        if not good:
+            print(f"FAIL {text}", flush=True)
+
+    def compare(self, name, direct, proxied, total):
+        """Every case counts once; one that fails without us as well is not ours."""
+        bad = {case: result for case, result in proxied.items() if not result.passed}
+        for case, result in sorted(bad.items()):
+            own = direct.get(case)
+            if own is not None and not own.passed:
+                print(f"     {name} {case}: fails without Holdline too ({describe(own)})")
+            else:
+                self.case(False, f"{name} {case}: {describe(result)}")
+        self.passed += total - sum(not (direct.get(case) and not direct[case].passed) for case in bad)
+        print(f"{name}: {total} cases, {len(bad)} not passed; without Holdline {sum(not r.passed for r in direct.values())}")
+
+
+def case_count(cases):
+    """How many cases a run has: the suite tells only of the failed ones when one fails."""
+    from kosoku import _caseindex
+
+    names = [name for name in dir(_caseindex) if not name.startswith("_")]
+    raise NotImplementedError(names)
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
+    parser.add_argument("--client", default=str(ROOT / "target/debug/examples/autobahn_client"))
+    parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; all without it")
+    parser.add_argument("--runs", default="direct,proxied,killed,backend")
+    parser.add_argument("--parallel", type=int, default=4)
+    options = parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
