@@ -11,11 +11,10 @@ The last line is `N passed, N failed`; the exit is 1 when a case got worse.
 
 import argparse
 import asyncio
+import collections
 import json
-import os
 import pathlib
 import random
-import re
 import sys
 import tempfile
 import urllib.request
@@ -89,10 +88,15 @@ class Holdline:
         answer = await asyncio.to_thread(self.call, "POST", "/v1/backends", body)
         return json.loads(answer)["id"]
 
-    async def stop(self):
+    def metric(self, name):
+        lines = self.call("GET", "/metrics").splitlines()
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"holdline_{name}{{")))
+
+    async def stop(self, verdict):
         self.process.kill()
         await self.process.wait()
         await self.reading
+        verdict.case(not self.errors, f"no error in Holdline's log: {self.errors[:3]}")
 
 
 async def start_worker(binary):
@@ -103,12 +107,11 @@ async def start_worker(binary):
     return process, json.loads(await process.stdout.readline())["listening"]
 
 
-async def suite_as_client(url, cases, concurrency):
+async def suite_as_client(address, cases, concurrency):
     """The verdict of each case, by its id."""
     try:
-        results = await run_fuzzingclient(url, cases, EXCLUDED, concurrency=concurrency)
+        results = await run_fuzzingclient(f"ws://{address}/ws/x/echo", cases, EXCLUDED, concurrency=concurrency)
     except FailureError as failure:
-        # The error carries the failed cases alone; what it leaves out has passed.
         results = failure.results
     return {result.case_id: result for result in results}
 
@@ -153,7 +156,14 @@ class Killer:
 def describe(result):
     said = f"{result.behavior.value}/{result.behavior_close.value}"
     why = result.result.strip() if not result.passed else ""
+    if result.behavior.value == "FAILED":
+        why += f" received {short(result.received)}, expected one of {short(result.expected)}"
     return f"{said} {why} {result.result_close.strip()} {result.was_not_clean_reason or ''}".strip()
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else text[:300] + "…"
 
 
 def closes_cleanly(result):
@@ -170,25 +180,66 @@ class Verdict:
         if not good:
             print(f"FAIL {text}", flush=True)
 
-    def compare(self, name, direct, proxied, total):
-        """Every case counts once; one that fails without us as well is not ours."""
-        bad = {case: result for case, result in proxied.items() if not result.passed}
-        for case, result in sorted(bad.items()):
-            own = direct.get(case)
-            if own is not None and not own.passed:
-                print(f"     {name} {case}: fails without Holdline too ({describe(own)})")
+    def compare(self, name, direct, proxied):
+        """One verdict per case; a case that fails without us as well is not ours to judge."""
+        own = {case for case, result in direct.items() if not result.passed}
+        for case, result in proxied.items():
+            if case in own and not result.passed:
+                print(f"     {name} {case}: fails without Holdline too ({describe(direct[case])})")
             else:
-                self.case(False, f"{name} {case}: {describe(result)}")
-        self.passed += total - sum(not (direct.get(case) and not direct[case].passed) for case in bad)
-        print(f"{name}: {total} cases, {len(bad)} not passed; without Holdline {sum(not r.passed for r in direct.values())}")
+                self.case(result.passed, f"{name} {case}: {describe(result)}")
+        missing = direct.keys() - proxied.keys()
+        self.case(not missing and len(direct) > 0, f"{name}: every case has its verdict; missing {sorted(missing)}")
+        self.show(name, proxied)
+
+    def clean(self, name, results):
+        for case, result in results.items():
+            self.case(closes_cleanly(result), f"{name} {case}: {describe(result)}")
+        self.show(name, results)
+
+    def show(self, name, results):
+        counts = collections.Counter(f"{r.behavior.value}/{r.behavior_close.value}" for r in results.values())
+        print(f"{name}: {len(results)} cases: " + ", ".join(f"{n} {what}" for what, n in counts.most_common()), flush=True)
 
 
-def case_count(cases):
-    """How many cases a run has: the suite tells only of the failed ones when one fails."""
-    from kosoku import _caseindex
+async def outside_in(options, runs, verdict, directory):
+    """The suite is the client; the demo worker's echo answers it."""
+    worker, address = await start_worker(options.holdline)
+    direct = await suite_as_client(address, options.case, options.parallel)
+    verdict.show("direct", direct)
+    holdline = await Holdline().start(options.holdline, directory)
+    if "proxied" in runs:
+        await holdline.register(address)
+        verdict.compare("proxied", direct, await suite_as_client(holdline.address["public"], options.case, options.parallel))
+    worker.kill()
+    await worker.wait()
+    await holdline.stop(verdict)
+    if "killed" in runs:
+        await under_fire(options, verdict, directory)
 
-    names = [name for name in dir(_caseindex) if not name.startswith("_")]
-    raise NotImplementedError(names)
+
+async def under_fire(options, verdict, directory):
+    holdline = await Holdline().start(options.holdline, directory)
+    killer = Killer(options.holdline, holdline)
+    for _ in range(WORKERS):
+        await killer.add()
+    killing = asyncio.create_task(killer.run())
+    results = await suite_as_client(holdline.address["public"], options.case, options.parallel)
+    killing.cancel()
+    verdict.clean("killed", results)
+    print(f"killed: {killer.kills} workers killed, {holdline.metric('interruptions_total')} pipes interrupted")
+    for process, _ in killer.workers:
+        process.kill()
+    await holdline.stop(verdict)
+
+
+async def inside_out(options, verdict, directory):
+    """The suite is the worker; a tokio-tungstenite client comes to it."""
+    direct = await suite_as_server(options.client, options.case)
+    verdict.show("client alone", direct)
+    holdline = await Holdline().start(options.holdline, directory)
+    verdict.compare("backend", direct, await suite_as_server(options.client, options.case, holdline))
+    await holdline.stop(verdict)
 
 
 async def main():
@@ -196,9 +247,17 @@ async def main():
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     parser.add_argument("--client", default=str(ROOT / "target/debug/examples/autobahn_client"))
     parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; all without it")
-    parser.add_argument("--runs", default="direct,proxied,killed,backend")
+    parser.add_argument("--runs", default="proxied,killed,backend")
     parser.add_argument("--parallel", type=int, default=4)
     options = parser.parse_args()
+    runs, verdict = options.runs.split(","), Verdict()
+    with tempfile.TemporaryDirectory(prefix="holdline-conformance-") as directory:
+        if "proxied" in runs or "killed" in runs:
+            await outside_in(options, runs, verdict, directory)
+        if "backend" in runs:
+            await inside_out(options, verdict, directory)
+    print(f"{verdict.passed} passed, {verdict.failed} failed")
+    return 1 if verdict.failed else 0
 
 
 if __name__ == "__main__":
