@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message, client::IntoClientRequest, handshake::client::Request};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
@@ -47,10 +48,26 @@ async fn open(url: &str) -> Result<WebSocketStream<tokio::net::TcpStream>, Error
 async fn echo(url: &str) -> Result<(), Error> {
     let mut socket = open(url).await?;
     while let Some(message) = socket.next().await {
-        let message = message?;
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => return say_why(&mut socket, error).await,
+        };
         if message.is_text() || message.is_binary() {
             socket.send(message).await?;
         }
     }
+    Ok(())
+}
+
+/// A peer that broke a rule is told which; tungstenite leaves that to its user.
+async fn say_why(socket: &mut WebSocketStream<tokio::net::TcpStream>, error: Error) -> Result<(), Error> {
+    let code = match &error {
+        Error::Utf8(_) => CloseCode::Invalid,
+        Error::Protocol(_) => CloseCode::Protocol,
+        _ => return Err(error),
+    };
+    socket.close(Some(CloseFrame { code, reason: Default::default() })).await?;
+    // the peer's answer, so that leaving does not turn our close frame into a reset
+    while let Some(Ok(_)) = socket.next().await {}
     Ok(())
 }
