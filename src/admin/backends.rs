@@ -388,7 +388,11 @@ pub(super) async fn set_state(
 pub(super) async fn remove(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Response, Problem> {
     match admin.backends.delete(&id, Expect::Anything)? {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
-        Progress::Pipes(_) => Ok((StatusCode::ACCEPTED, Json(view(&admin, &id)?)).into_response()),
+        Progress::Pipes(_) => Ok(match view(&admin, &id) {
+            Ok(body) => (StatusCode::ACCEPTED, Json(body)).into_response(),
+            // Its last pipe has left since.
+            Err(_) => StatusCode::NO_CONTENT.into_response(),
+        }),
     }
 }
 

@@ -188,10 +188,14 @@ impl Pipe {
 
     fn control(&mut self, side: Side, control: &Control, now: Time) {
         match (side, control.opcode) {
-            (Side::Client, Opcode::Ping) => {
-                let key = self.draw.key();
-                self.to_client.pong(control.payload(), key);
-            }
+            // Nothing counts behind a client's close frame (RFC 6455 section 5.5.1), a ping neither.
+            (Side::Client, Opcode::Ping) => match self.client {
+                ClientLeg::Open | ClientLeg::Closing { said_close: false, .. } => {
+                    let key = self.draw.key();
+                    self.to_client.pong(control.payload(), key);
+                }
+                ClientLeg::SaidClose(_) | ClientLeg::Closing { said_close: true, .. } | ClientLeg::Gone => {}
+            },
             (Side::Backend, Opcode::Ping) => {
                 let key = self.draw.key();
                 self.to_backend.pong(control.payload(), key);

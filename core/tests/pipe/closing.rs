@@ -33,6 +33,16 @@ fn a_close_without_a_code_stays_without_one() {
 }
 
 #[test]
+fn a_ping_behind_a_clients_close_is_not_answered() {
+    let mut bench = Bench::new();
+    bench.client_closes(1000, "bye");
+    bench.client_frame(0x89, b"still there?");
+    assert_eq!(bench.client_got(), []);
+    bench.worker_closes(1000, "bye");
+    assert_eq!(bench.client_got(), [closed(1000, "bye")]);
+}
+
+#[test]
 fn a_worker_that_never_answers_a_close_is_given_up_after_the_close_timeout() {
     let mut bench = Bench::new();
     bench.client_closes(1000, "bye");

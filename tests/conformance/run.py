@@ -1,0 +1,274 @@
+#!/usr/bin/env python3
+"""The Autobahn cases against Holdline: what a peer of ours would notice, beside what it would notice without us.
+
+Four runs of every case but 12.* and 13.* (compression, which we never negotiate):
+  direct   the suite's client against the demo worker's echo endpoint (tokio-tungstenite), nothing in between
+  proxied  the same through Holdline: no case may be worse than direct
+  killed   the same through Holdline while a worker is killed every 200 ms: every case passes or closes cleanly
+  backend  the suite's server behind Holdline, a tokio-tungstenite client before it, compared with the client alone
+The last line is `N passed, N failed`; the exit is 1 when a case got worse.
+"""
+
+import argparse
+import asyncio
+import collections
+import json
+import pathlib
+import random
+import sys
+import tempfile
+import urllib.request
+
+from kosoku import FailureError, _caseindex, run_fuzzingclient, run_fuzzingserver
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+EXCLUDED = ["12.*", "13.*"]
+WORKERS = 3
+KILL_EVERY_SECONDS = 0.2
+CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+[admin]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+[message]
+max_bytes = "32MiB"
+[[routes]]
+name = "echo"
+path = "/ws/{*path}"
+pool = "default"
+[[routes]]
+name = "cases"
+path = "/{*path}"
+pool = "cases"
+on_backend_loss = "close"
+[[pools]]
+name = "default"
+[[pools]]
+name = "cases"
+"""
+
+
+class Holdline:
+    """A real `holdline serve`."""
+
+    async def start(self, binary, directory):
+        config = pathlib.Path(directory) / "proxy.toml"
+        config.write_text(CONFIG)
+        self.process = await asyncio.create_subprocess_exec(
+            binary, "serve", "-c", config, stderr=asyncio.subprocess.PIPE
+        )
+        self.address = {}
+        while len(self.address) < 2:
+            line = await self.process.stderr.readline()
+            if not line:
+                raise SystemExit("holdline did not start")
+            entry = json.loads(line)
+            if entry.get("message") == "listening":
+                self.address[entry["listener"]] = entry["address"]
+        self.errors = []
+        self.reading = asyncio.create_task(self.read())
+        return self
+
+    async def read(self):
+        async for line in self.process.stderr:
+            if b'"ERROR"' in line:
+                self.errors.append(line.decode())
+
+    def call(self, method, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        url = f"http://{self.address['admin']}{path}"
+        headers = {"Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=30) as answer:
+            return answer.read().decode()
+
+    async def register(self, address, pool="default"):
+        body = {"url": f"ws://{address}", "pool": pool}
+        answer = await asyncio.to_thread(self.call, "POST", "/v1/backends", body)
+        return json.loads(answer)["id"]
+
+    def metric(self, name):
+        lines = self.call("GET", "/metrics").splitlines()
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"holdline_{name}{{")))
+
+    async def stop(self, verdict):
+        self.process.kill()
+        await self.process.wait()
+        await self.reading
+        verdict.case(not self.errors, f"no error in Holdline's log: {self.errors[:3]}")
+
+
+async def start_worker(binary):
+    process = await asyncio.create_subprocess_exec(
+        binary, "worker", "--until-stdin-closes",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )
+    return process, json.loads(await process.stdout.readline())["listening"]
+
+
+async def suite_as_client(address, cases, concurrency):
+    """The verdict of each case, by its id."""
+    try:
+        results = await run_fuzzingclient(f"ws://{address}/ws/x/echo", cases, EXCLUDED, concurrency=concurrency)
+    except FailureError as failure:
+        results = failure.results
+    return {result.case_id: result for result in results}
+
+
+def let_the_client_ping():
+    """The cases expect no pings from a client and take any for the end of the case; ours legally ask after each worker."""
+    _caseindex.initialize_shims()
+    import case
+
+    case.Case.onPing = lambda self, payload: None
+
+
+async def suite_as_server(client, cases, before=None):
+    async with run_fuzzingserver(cases, EXCLUDED, port=0) as server:
+        address = f"{server.address}:{server.port}"
+        if before is not None:
+            await before.register(address, "cases")
+            address = before.address["public"]
+        run = await asyncio.create_subprocess_exec(client, f"ws://{address}", "tungstenite")
+        await run.wait()
+        try:
+            results = await asyncio.wait_for(server.get_result(), 30)
+        except FailureError as failure:
+            results = failure.results
+    return {result.case_id: result for result in results}
+
+
+class Killer:
+    """Kills a worker every 200 ms and brings up another one."""
+
+    def __init__(self, binary, holdline):
+        self.binary, self.holdline = binary, holdline
+        self.workers, self.kills = [], 0
+
+    async def add(self):
+        process, address = await start_worker(self.binary)
+        self.workers.append((process, await self.holdline.register(address)))
+
+    async def run(self):
+        while True:
+            await asyncio.sleep(KILL_EVERY_SECONDS)  # the rhythm is the test
+            await self.add()
+            process, identity = self.workers.pop(random.randrange(len(self.workers) - 1))
+            process.kill()
+            await process.wait()
+            await asyncio.to_thread(self.holdline.call, "DELETE", f"/v1/backends/{identity}")
+            self.kills += 1
+
+
+def describe(result):
+    said = f"{result.behavior.value}/{result.behavior_close.value}"
+    why = result.result.strip() if not result.passed else ""
+    if result.behavior.value == "FAILED":
+        why += f" received {short(result.received)}, expected one of {short(result.expected)}"
+    return f"{said} {why} {result.result_close.strip()} {result.was_not_clean_reason or ''}".strip()
+
+
+def short(value):
+    text = repr(value)
+    return text if len(text) <= 300 else text[:300] + "…"
+
+
+def closes_cleanly(result):
+    """Passed, or its socket ended by a closing handshake and not by our breaking it."""
+    return result is None or result.passed or result.was_clean or result.remote_close_code is not None
+
+
+class Verdict:
+    def __init__(self):
+        self.passed = self.failed = 0
+
+    def case(self, good, text):
+        self.passed, self.failed = self.passed + bool(good), self.failed + (not good)
+        if not good:
+            print(f"FAIL {text}", flush=True)
+
+    def compare(self, name, direct, proxied):
+        """One verdict per case; a case that fails without us as well is not ours to judge."""
+        own = {case for case, result in direct.items() if not result.passed}
+        for case, result in proxied.items():
+            if case in own and not result.passed:
+                print(f"     {name} {case}: fails without Holdline too ({describe(direct[case])})")
+            else:
+                self.case(result.passed, f"{name} {case}: {describe(result)}")
+        missing = direct.keys() - proxied.keys()
+        self.case(not missing and len(direct) > 0, f"{name}: every case has its verdict; missing {sorted(missing)}")
+        self.show(name, proxied)
+
+    def clean(self, name, results):
+        for case, result in results.items():
+            self.case(closes_cleanly(result), f"{name} {case}: {describe(result)}")
+        self.show(name, results)
+
+    def show(self, name, results):
+        counts = collections.Counter(f"{r.behavior.value}/{r.behavior_close.value}" for r in results.values())
+        print(f"{name}: {len(results)} cases: " + ", ".join(f"{n} {what}" for what, n in counts.most_common()), flush=True)
+
+
+async def outside_in(options, runs, verdict, directory):
+    """The suite is the client; the demo worker's echo answers it."""
+    worker, address = await start_worker(options.holdline)
+    direct = await suite_as_client(address, options.case, options.parallel)
+    verdict.show("direct", direct)
+    holdline = await Holdline().start(options.holdline, directory)
+    if "proxied" in runs:
+        await holdline.register(address)
+        verdict.compare("proxied", direct, await suite_as_client(holdline.address["public"], options.case, options.parallel))
+    worker.kill()
+    await worker.wait()
+    await holdline.stop(verdict)
+    if "killed" in runs:
+        await under_fire(options, verdict, directory)
+
+
+async def under_fire(options, verdict, directory):
+    holdline = await Holdline().start(options.holdline, directory)
+    killer = Killer(options.holdline, holdline)
+    for _ in range(WORKERS):
+        await killer.add()
+    killing = asyncio.create_task(killer.run())
+    results = await suite_as_client(holdline.address["public"], options.case, options.parallel)
+    verdict.case(not killing.done(), "killed: the killer was at work until the end")
+    killing.cancel()
+    verdict.clean("killed", results)
+    print(f"killed: {killer.kills} workers killed, {holdline.metric('interruptions_total')} pipes interrupted")
+    for process, _ in killer.workers:
+        process.kill()
+    await holdline.stop(verdict)
+
+
+async def inside_out(options, verdict, directory):
+    """The suite is the worker; a tokio-tungstenite client comes to it."""
+    let_the_client_ping()
+    direct = await suite_as_server(options.client, options.case)
+    verdict.show("client alone", direct)
+    holdline = await Holdline().start(options.holdline, directory)
+    verdict.compare("backend", direct, await suite_as_server(options.client, options.case, holdline))
+    await holdline.stop(verdict)
+
+
+async def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
+    parser.add_argument("--client", default=str(ROOT / "target/debug/examples/autobahn_client"))
+    parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; all without it")
+    parser.add_argument("--runs", default="proxied,killed,backend")
+    parser.add_argument("--parallel", type=int, default=4)
+    options = parser.parse_args()
+    runs, verdict = options.runs.split(","), Verdict()
+    with tempfile.TemporaryDirectory(prefix="holdline-conformance-") as directory:
+        if "proxied" in runs or "killed" in runs:
+            await outside_in(options, runs, verdict, directory)
+        if "backend" in runs:
+            await inside_out(options, verdict, directory)
+    print(f"{verdict.passed} passed, {verdict.failed} failed")
+    return 1 if verdict.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
