@@ -101,7 +101,7 @@ pub enum Fact {
         backend: Arc<str>,
         attachment: u64,
         replayed: u64,
-        took_ms: u64,
+        took_ms: f64,
     },
     /// No backend took the pipe within its grace.
     #[serde(rename = "pipe.expired")]

@@ -1,5 +1,6 @@
 //! The command line: parses arguments, runs the command, and turns its outcome into an exit code.
 
+use std::io::{self, Read};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +24,8 @@ enum Command {
     Serve(serve::Options),
     /// Validate the configuration: exit 0, or 2 with every error's file, line, column and key
     Check(check::Options),
+    /// Watch clients keep their sockets while worker processes are killed under them
+    Demo(crate::demo::Options),
     /// Ask and steer a running Holdline
     Ctl(crate::ctl::Options),
     /// Exit 0 if a running Holdline is ready for clients, else 1
@@ -37,6 +40,7 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Demo(options) => crate::demo::run(options),
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
@@ -51,4 +55,13 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process when stdin does, for a child that must not outlive its parent.
+///
+/// For a thread of its own, because a blocked read of stdin would keep a runtime from ending.
+fn exit_with_stdin() {
+    let mut ignored = [0; 256];
+    while matches!(io::stdin().read(&mut ignored), Ok(read) if read > 0) {}
+    std::process::exit(0);
 }

@@ -16,10 +16,16 @@ pub struct Options {
     /// The configuration; without a file, the defaults: 127.0.0.1:8000, admin on 127.0.0.1:9000, one pool, one route
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Exit at once when stdin ends: a parent that dies takes its proxy along
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 /// Runs the proxy; exit 2 when the configuration is wrong, 1 when it cannot start.
 pub fn run(options: &Options) -> ExitCode {
+    if options.until_stdin_closes {
+        std::thread::spawn(super::exit_with_stdin);
+    }
     let loaded = match Config::load(options.config.as_deref()) {
         Ok(loaded) => loaded,
         Err(invalid) => {

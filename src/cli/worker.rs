@@ -1,6 +1,6 @@
 //! `holdline worker`: logs on stderr, stops in order at SIGTERM and Ctrl-C.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 
 use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     log.try_init().map_err(|error| anyhow::anyhow!(error)).context("cannot log")?;
     if options.until_stdin_closes {
-        std::thread::spawn(exit_with_stdin);
+        std::thread::spawn(super::exit_with_stdin);
     }
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;
@@ -34,11 +34,4 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         worker::run(options, told).await?;
         Ok(())
     })
-}
-
-/// A thread of its own, because a blocked read of stdin would keep the runtime from ending.
-fn exit_with_stdin() {
-    let mut ignored = [0; 256];
-    while matches!(io::stdin().read(&mut ignored), Ok(read) if read > 0) {}
-    std::process::exit(0);
 }

@@ -35,6 +35,14 @@ pub use types::{
     Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
+/// A duration as the file takes it, for command lines that take it too.
+///
+/// # Errors
+/// What to write instead.
+pub fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    units::duration(text).ok_or_else(|| "expected a duration such as 500ms, 3s or 1m30s".to_owned())
+}
+
 /// Everything an operator can decide; `Default` is what `holdline serve` does without a file.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {

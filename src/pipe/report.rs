@@ -90,7 +90,8 @@ impl Reporter {
                 self.pool.reattach(ReattachResult::Attached).inc();
                 self.pool.reattach_seconds.observe(outage.as_secs_f64());
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
-                let took_ms = millis(outage);
+                // a reattach is often over within a millisecond, so the fraction counts
+                let took_ms = outage.as_micros() as f64 / 1000.0;
                 tracing::info!(pipe = %self.entry.id, %backend, took_ms, replayed = again, "pipe.reattached");
                 self.event(|entry| Event::PipeReattached {
                     pipe: entry.id,
