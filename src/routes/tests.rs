@@ -1,3 +1,5 @@
+//! Which route takes a request, and what the backend is asked for.
+
 use http::Request;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The pool from outside, decision by decision.
+
 use super::*;
 use crate::lease::EXPIRED_GRACE;
 use std::num::NonZeroU32;

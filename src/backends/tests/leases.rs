@@ -1,3 +1,5 @@
+//! Leases over virtual time: what renews, expires, revives and protects itself.
+
 use super::*;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::AdminState;

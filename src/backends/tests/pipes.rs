@@ -1,3 +1,5 @@
+//! How pipes choose, hold and let go of backends.
+
 use super::*;
 use futures_util::FutureExt;
 use holdline_core::health::Health;

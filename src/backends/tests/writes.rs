@@ -1,3 +1,5 @@
+//! What the admin API may write, and what it is told when it may not.
+
 use super::*;
 use holdline_core::health::Health;
 use holdline_core::pool::{AdminState, Serves};
