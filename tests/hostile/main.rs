@@ -1,0 +1,13 @@
+//! Hostile peers: raw sockets against a real `holdline serve`, one row of the handshake's contract after the other.
+//!
+//! Nothing here uses a WebSocket library: what a library would never send is the point.
+#![allow(clippy::unwrap_used)]
+
+mod admin;
+mod descriptors;
+mod frames;
+mod handshake;
+mod headers;
+mod rig;
+mod series;
+mod slow;
