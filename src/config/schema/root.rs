@@ -279,7 +279,7 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
         key(
             "reattach.dials_per_minute",
             |c: &mut Config| &mut c.reattach.dials_per_minute,
-            range(0, 10_000),
+            range(0, 1_000_000),
             "dials of one key and backend in a minute (0 is no limit), so that a flapping worker cannot make them spin",
         ),
         key(
