@@ -132,10 +132,11 @@ impl Driver {
             self.obey(command, now);
         }
         self.take_first_bytes(now);
-        self.poll_waiting(cx, now);
         self.poll_timer(cx, now);
         let mut left = TURN_BYTES_MAX;
         loop {
+            // In the loop, because a dial that finds no candidate begins to wait within this turn.
+            self.poll_waiting(cx, now);
             self.poll_dialing(cx, now);
             let mut moved = self.read_client(cx, now) + self.write(Side::Backend, cx, now);
             moved += self.read_backend(cx, now) + self.write(Side::Client, cx, now);

@@ -21,8 +21,12 @@ async fn control_video_screenshot_logs(proxy: &Proxy) -> [Client; 4] {
 }
 
 /// Waits until all four sockets have heard, or been heard by, the worker called `name`.
-async fn served_by(clients: &mut [Client; 4], worker: &DemoWorker, name: &str, tap: u64) {
+async fn served_by(proxy: &Proxy, clients: &mut [Client; 4], worker: &DemoWorker, name: &str, tap: u64) {
     let [control, video, screenshot, logs] = clients;
+    eventually("all four are there", async || {
+        proxy.pipes().await.iter().all(|pipe| pipe["backend"] == name).then_some(())
+    })
+    .await;
     control.text(json!({ "t": "tap", "n": tap }).to_string()).await;
     worker.journal("session=s1&commands=1").await;
     for (what, client) in [("video", video), ("screenshot", screenshot), ("logs", logs)] {
@@ -41,19 +45,19 @@ async fn served_by(clients: &mut [Client; 4], worker: &DemoWorker, name: &str, t
 
 #[tokio::test]
 async fn ib_03_control_video_screenshot_and_logs_outlive_sigkill_and_sigterm_of_their_worker() {
-    let proxy = Proxy::start("[replay]\npolicy = \"unsent\"\n");
+    let proxy = Proxy::start("");
     let mut a = DemoWorker::start("a", &[]);
     proxy.register("a", a.address).await;
     let mut clients = control_video_screenshot_logs(&proxy).await;
-    served_by(&mut clients, &a, "a", 1).await;
+    served_by(&proxy, &mut clients, &a, "a", 1).await;
     let b = DemoWorker::start("b", &[]);
     proxy.register("b", b.address).await;
     a.kill();
-    served_by(&mut clients, &b, "b", 2).await;
+    served_by(&proxy, &mut clients, &b, "b", 2).await;
     let c = DemoWorker::start("c", &[]);
     proxy.register("c", c.address).await;
     b.signal(rustix::process::Signal::TERM);
-    served_by(&mut clients, &c, "c", 3).await;
+    served_by(&proxy, &mut clients, &c, "c", 3).await;
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("reattach_total", &[("result", "attached")]), 8.0, "four sockets, two losses");
     assert_eq!(metrics.sum("reattach_duration_seconds_count", &[]), 8.0, "each with its time");
@@ -116,6 +120,7 @@ async fn ib_15_past_the_heartbeat_limit_a_stopped_worker_is_left_for_another() {
     proxy.register("a", a.address).await;
     let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
     assert_eq!(client.exchange("before").await, "before");
+    proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await;
     proxy.register("b", b.address).await;
     a.signal(rustix::process::Signal::STOP);
     let stopped = Instant::now();

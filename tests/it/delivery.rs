@@ -7,9 +7,9 @@ use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::harness::wire::BINARY;
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles, within};
 
-const EAGER: &str = "[reattach]\ndials_per_minute = 100000\n";
+const EAGER: &str = "[reattach]\ndials_per_minute = 0\n";
 
 fn tap(n: u64) -> String {
     json!({ "t": "tap", "x": 1, "y": 2, "n": n }).to_string()
@@ -250,6 +250,8 @@ async fn twenty_outages(talk: bool) {
     let sent: Vec<Said> = (0..MESSAGES).map(|n| random_message(&mut rng, n)).collect();
     let mut journal: Vec<Said> = Vec::new();
     let (mut said_by_last, mut last_attach) = (0, 0);
+    // the client goes on as the outages do, so that each of them finds something under way
+    let (release, mut released) = tokio::sync::watch::channel(0);
     let work = async {
         for turn in 0..=OUTAGES {
             let first: usize = wire.head.header("holdline-first-seq").parse().unwrap_or(1);
@@ -261,13 +263,16 @@ async fn twenty_outages(talk: bool) {
             // what the last worker had read and not confirmed comes again
             journal.truncate(first - 1);
             let mut said = 0;
-            let enough = if turn == OUTAGES { MESSAGES } else { journal.len() + rng.random_range(1..50) };
+            let allowed = MESSAGES * (turn + 1) / (OUTAGES + 1);
+            release.send_replace(allowed);
+            let enough = if turn == OUTAGES { MESSAGES } else { allowed.min(journal.len() + rng.random_range(1..100)) };
             if talk {
                 wire.text(&format!("{turn} {said}")).await;
                 said += 1;
             }
             while journal.len() < enough || (wire.pings.is_empty() && turn < OUTAGES) {
-                journal.push(wire.hear().await);
+                let Some(came) = within("a message or a ping", wire.hear_or_ping()).await else { continue };
+                journal.push(came);
                 if talk {
                     wire.text(&format!("{turn} {said}")).await;
                     said += 1;
@@ -291,7 +296,8 @@ async fn twenty_outages(talk: bool) {
     };
     let mut heard = Vec::new();
     let speak = async {
-        for message in &sent {
+        for (n, message) in sent.iter().enumerate() {
+            released.wait_for(|&allowed| n < allowed).await.unwrap();
             match message {
                 Said::Text(text) => client.text(text.clone()).await,
                 Said::Binary(bytes) => client.binary(bytes.clone()).await,

@@ -140,6 +140,9 @@ async fn path_through(proxy: &Proxy, url: String, worker: &StepWorker) -> String
     assert_eq!(end.hear().await.text(), "up", "{url}");
     end.text("down").await;
     assert_eq!(client.hear().await.text(), "down", "{url}");
+    // gone before the next URL is registered, or this pipe would move there
+    drop(client);
+    proxy.emptied().await;
     end.head.path().to_owned()
 }
 

@@ -87,7 +87,7 @@ async fn cycles(proxy: &Arc<Proxy>, count: u64) {
 async fn iw_08_after_ten_thousand_connects_and_closes_gauges_are_at_zero_and_descriptors_and_memory_flat() {
     const WARM: u64 = 2_000;
     const REST: u64 = 8_000;
-    let proxy = Arc::new(Proxy::start_with("", &[("HOLDLINE_LOG__LEVEL", "warn")]));
+    let proxy = Arc::new(Proxy::start(""));
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let serving = tokio::spawn(echo_for_ever(worker));

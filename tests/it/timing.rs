@@ -52,6 +52,7 @@ async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
         })
         .await;
         worker = StepWorker::start().await;
+        let id = format!("w{turn}");
         let registered = Instant::now();
         let (knock, ()) = tokio::join!(
             async {
@@ -59,7 +60,7 @@ async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
                 times.push(registered.elapsed());
                 knock
             },
-            proxy.register(&format!("w{turn}"), worker.address)
+            proxy.register(&id, worker.address)
         );
         wire = knock.upgrade().await;
         client.text(turn.to_string()).await;
@@ -77,7 +78,7 @@ async fn lp_06_a_long_poll_of_events_wakes_within_10_ms() {
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
-    let mut after = proxy.event_of(0, "backend.registered").await["seq"].as_u64().unwrap();
+    let mut after = proxy.event_of(0, "backend.up").await["seq"].as_u64().unwrap();
     let mut times = Vec::new();
     for weight in 2..2 + ROUNDS {
         let body = json!({ "url": format!("ws://{}", worker.address), "weight": weight });

@@ -406,6 +406,11 @@ impl Model {
                 self.confirm(self.sent);
                 marks.hit(Mark::PongsMissing);
             }
+            Fact::Expired { outage } => {
+                assert!(*outage >= self.settings.grace, "grace was cut short");
+                let expected = self.outage.map(|since| now - since);
+                assert_eq!(Some(*outage), expected, "the outage that ran out of grace");
+            }
             Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),
         }
     }

@@ -35,10 +35,7 @@ pub fn within<F: Future>(what: &str, future: F) -> impl Future<Output = F::Outpu
 
 /// The value that a state which can only be looked at has to reach, looked at over and over.
 #[track_caller]
-pub fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut look: impl FnMut() -> F,
-) -> impl Future<Output = T> {
+pub fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> impl Future<Output = T> {
     within(what, async move {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
         loop {

@@ -86,6 +86,8 @@ pub struct Wire {
     pub pongs: bool,
     /// Pings that were heard.
     pub pings: Vec<Vec<u8>>,
+    /// Opcode and payload of a message that is not whole yet.
+    partial: Option<(u8, Vec<u8>)>,
     buffer: BytesMut,
     masks: bool,
 }
@@ -113,7 +115,7 @@ pub async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<
 impl Wire {
     /// The worker's end of a connection that has been upgraded.
     pub fn of_worker(stream: TcpStream, head: Head, buffer: BytesMut) -> Self {
-        Self { stream, head, pongs: true, pings: Vec::new(), buffer, masks: false }
+        Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: false }
     }
 
     /// A client that has been answered 101.
@@ -147,7 +149,7 @@ impl Wire {
             return Err(refused(head, stream, buffer).await);
         }
         assert_eq!(head.header("sec-websocket-accept"), derive_accept_key(key.as_bytes()));
-        Ok(Self { stream, head, pongs: true, pings: Vec::new(), buffer, masks: true })
+        Ok(Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: true })
     }
 
     /// The bytes of a frame, masked if this end is a client's.
@@ -244,9 +246,17 @@ impl Wire {
 
     /// The same without an end: for tasks that serve until they are dropped.
     pub async fn hear_unbounded(&mut self) -> Said {
-        let mut message: Option<(u8, Vec<u8>)> = None;
         loop {
-            let Some(frame) = self.frame_unbounded().await else { return Said::Gone };
+            if let Some(said) = self.hear_or_ping().await {
+                return said;
+            }
+        }
+    }
+
+    /// The next message or close, or nothing if a ping came before it.
+    pub async fn hear_or_ping(&mut self) -> Option<Said> {
+        loop {
+            let Some(frame) = self.frame_unbounded().await else { return Some(Said::Gone) };
             assert_eq!(frame.masked, !self.masks, "masked exactly from client to server");
             assert_eq!(frame.rsv, 0, "nothing was negotiated that needs a reserved bit");
             match frame.opcode {
@@ -257,20 +267,16 @@ impl Wire {
                         let _ = self.stream.write_all(&pong).await;
                     }
                     self.pings.push(frame.payload);
+                    return None;
                 }
                 PONG => {}
-                CLOSE => return close_of(&frame.payload),
+                CLOSE => return Some(close_of(&frame.payload)),
                 opcode => {
-                    let (kind, payload) = message.get_or_insert_with(|| (opcode, Vec::new()));
-                    assert_eq!(opcode == CONTINUATION, !payload.is_empty() || *kind != opcode, "a frame out of place");
+                    assert_eq!(opcode == CONTINUATION, self.partial.is_some(), "a frame out of place");
+                    let (_, payload) = self.partial.get_or_insert_with(|| (opcode, Vec::new()));
                     payload.extend_from_slice(&frame.payload);
                     if frame.fin {
-                        let (kind, payload) = message.take().unwrap();
-                        return match kind {
-                            TEXT => Said::Text(String::from_utf8(payload).unwrap()),
-                            BINARY => Said::Binary(payload),
-                            other => panic!("opcode {other}"),
-                        };
+                        return self.partial.take().map(whole);
                     }
                 }
             }
@@ -304,6 +310,14 @@ impl Wire {
         // unread bytes would turn the FIN into an RST
         let mut rest = [0; 4096];
         while matches!(within("the other FIN", self.stream.read(&mut rest)).await, Ok(read) if read > 0) {}
+    }
+}
+
+fn whole((opcode, payload): (u8, Vec<u8>)) -> Said {
+    match opcode {
+        TEXT => Said::Text(String::from_utf8(payload).unwrap()),
+        BINARY => Said::Binary(payload),
+        other => panic!("opcode {other}"),
     }
 }
 
