@@ -67,7 +67,8 @@ impl Cause {
 pub(crate) struct Attached {
     pub attachment: Attachment,
     pub backend: BackendKey,
-    pub at: Time,
+    /// Since when it gets messages: its attach, or the end of the replay's delay.
+    pub fed_from: Time,
     /// First message that was sent again to this worker.
     pub first_again: Option<Seq>,
     /// Whether it has sent a data message.

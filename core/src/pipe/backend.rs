@@ -122,7 +122,9 @@ impl Pipe {
     /// Whether the same replayed message has been the first one for three workers that died at once.
     fn is_killer(&mut self, link: &Attached, reason: Interruption, now: Time) -> bool {
         let own_death = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
-        own_death && now.since(link.at) < QUICK_DEATH && self.suspects.died_quickly(link.backend, link.first_again, now)
+        own_death
+            && now.since(link.fed_from) < QUICK_DEATH
+            && self.suspects.died_quickly(link.backend, link.first_again, now)
     }
 
     /// Whether there is still something to do for a worker.
@@ -255,7 +257,7 @@ impl Pipe {
         let link = Attached {
             attachment,
             backend,
-            at: now,
+            fed_from: hold_until.unwrap_or(now),
             first_again: (again > 0).then(|| buffer.sent().plus(1)),
             talked: false,
             settled: false,
@@ -281,7 +283,8 @@ impl Pipe {
 
     /// Ends the outage if the current worker has outlived a quick death, however late that is noticed.
     pub(super) fn settle_if_outlived(&mut self, now: Time) {
-        let Some(link) = self.backend.link_mut().filter(|link| !link.settled && now.since(link.at) >= QUICK_DEATH)
+        let Some(link) =
+            self.backend.link_mut().filter(|link| !link.settled && now.since(link.fed_from) >= QUICK_DEATH)
         else {
             return;
         };

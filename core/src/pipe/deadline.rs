@@ -42,8 +42,9 @@ impl Pipe {
             BackendLeg::Dialing { .. } => outage,
             BackendLeg::Leaving { deadline, .. } => earliest(Some(*deadline), self.link_deadline()),
             BackendLeg::Attached(link) => {
-                let settle = (!link.settled).then(|| link.at + QUICK_DEATH);
-                let silent = self.settings.first_message_timeout.filter(|_| !link.talked).map(|wait| link.at + wait);
+                let settle = (!link.settled).then(|| link.fed_from + QUICK_DEATH);
+                let silent =
+                    self.settings.first_message_timeout.filter(|_| !link.talked).map(|wait| link.fed_from + wait);
                 earliest(earliest(settle, silent), earliest(link.hold_until, self.link_deadline()))
             }
         }
@@ -170,7 +171,8 @@ impl Pipe {
 
     fn tick_attached(&mut self, now: Time) {
         let BackendLeg::Attached(link) = &mut self.backend else { return };
-        let silent = self.settings.first_message_timeout.is_some_and(|wait| !link.talked && now >= link.at + wait);
+        let silent =
+            self.settings.first_message_timeout.is_some_and(|wait| !link.talked && now >= link.fed_from + wait);
         if silent {
             let frame = CloseFrame::new(1001, "nothing was said in time");
             return self.interrupt(Interruption::Silent, Some(&frame), now);

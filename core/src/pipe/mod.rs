@@ -186,7 +186,7 @@ impl Pipe {
         let link = Attached {
             attachment: Attachment::FIRST,
             backend,
-            at: now,
+            fed_from: now,
             first_again: None,
             talked: false,
             settled: false,

@@ -29,6 +29,7 @@ enum Fate {
 #[derive(Debug)]
 struct Tap {
     attachment: Attachment,
+    /// Since when it gets messages.
     since: Time,
     to_worker: Reader,
     from_worker: Reader,
@@ -321,9 +322,10 @@ impl Model {
             self.confirm(seq);
         }
         self.written = false;
+        let delayed = self.outage.map_or(now, |outage| outage + self.settings.replay_delay);
         self.tap = Some(Tap {
             attachment,
-            since: now,
+            since: now.max(delayed),
             to_worker: Reader::new(true),
             from_worker: Reader::lenient(false),
             pings: BTreeMap::new(),
