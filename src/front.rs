@@ -61,18 +61,32 @@ pub struct Front {
     pub header_bytes_max: usize,
 }
 
-/// Counts client connections against `server.max_connections`.
+/// Counts client connections against `server.max_connections`, and against the descriptors that there are.
 #[derive(Debug)]
 pub struct Slots {
     taken: AtomicUsize,
     max: usize,
+    descriptors_max: usize,
 }
 
+/// Descriptors that clients leave alone: listeners, logs and runtimes, and above all the operator's connections.
+const DESCRIPTORS_RESERVED: usize = 40;
+
+/// What one client may need: its own connection and the one to its worker.
+const DESCRIPTORS_PER_CLIENT: usize = 2;
+
 impl Slots {
-    /// Places for `max` connections.
+    /// Places for `max` connections in a process with so many `descriptors`; one at least.
     #[must_use]
-    pub const fn new(max: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), max }
+    pub fn new(max: usize, descriptors: usize) -> Self {
+        let descriptors_max = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CLIENT).max(1);
+        Self { taken: AtomicUsize::new(0), max, descriptors_max }
+    }
+
+    /// Whether one more connection might take a descriptor that something else will need.
+    #[must_use]
+    pub fn are_out_of_descriptors(&self) -> bool {
+        self.taken.load(Relaxed) >= self.descriptors_max
     }
 
     /// Takes a place; it is given back when the slot is dropped.
@@ -180,10 +194,13 @@ fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened,
 
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        let wants_upgrade = request.headers().contains_key(header::UPGRADE);
         let mut response = self.judge(request).await;
-        if !self.front.phase.takes_pipes() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            // On the way down, no connection is kept for a next request.
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request; and
+        // on the way down, no connection is kept for a next one.
+        let is_last = wants_upgrade || !self.front.phase.takes_pipes();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }

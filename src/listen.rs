@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
-use crate::front::{Front, serve_connection};
+use crate::front::{Front, Slots, serve_connection};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::phase::Phase;
 use crate::pipe::ClientStream;
@@ -20,7 +20,7 @@ use crate::pipe::ClientStream;
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// How long accepting rests when the process is out of descriptors: the connections wait in the backlog meanwhile.
+/// How long accepting rests when the process is, or may soon be, out of descriptors: the connections wait in the backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound listener, before it is given to threads.
@@ -136,7 +136,7 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
         // A phase that can no longer change means the process is gone.
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
-            accepted = listener.accept() => match accepted {
+            accepted = accept_one(&listener, &front.slots) => match accepted {
                 Ok((stream, peer)) => {
                     tokio::spawn(serve_connection(front.clone(), stream, peer));
                 }
@@ -150,6 +150,14 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
             () = stopping => return,
         }
     }
+}
+
+/// The next connection, once there is a descriptor for it and for its worker's; until then it waits in the backlog.
+async fn accept_one(listener: &Listener, slots: &Slots) -> io::Result<(ClientStream, IpAddr)> {
+    while slots.are_out_of_descriptors() {
+        tokio::time::sleep(ACCEPT_PAUSE).await;
+    }
+    listener.accept().await
 }
 
 /// Whether the connection died before it was accepted, which is no trouble of ours.

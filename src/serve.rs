@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use holdline_core::close::CloseFrame;
 use holdline_core::pipe::EndedBy;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{oneshot, watch};
 
 use crate::admin::listen::AdminListener;
@@ -148,7 +149,7 @@ fn start_threads(
         0 => std::thread::available_parallelism()?.get(),
         count => count as usize,
     };
-    let slots = Arc::new(Slots::new(config.server.max_connections as usize));
+    let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors()));
     let http_timeouts =
         HttpTimeouts { connect: config.server.backend_connect_timeout, answer: config.server.response_header_timeout };
     (0..count)
@@ -167,6 +168,16 @@ fn start_threads(
             start_thread(number, listeners, Arc::new(front))
         })
         .collect()
+}
+
+/// The most descriptors that the process may have, after taking what the system offers: shells hand out 1024 by habit.
+fn descriptors() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_ok() {
+        limit = raised;
+    }
+    limit.current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
 }
 
 fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {

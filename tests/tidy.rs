@@ -227,7 +227,8 @@ fn forbidden(text: &str, words: &[&str]) -> Vec<String> {
     for (index, line) in text.lines().enumerate() {
         let is_comment = line.trim_start().starts_with("//");
         let begins = |word: &str| {
-            let whole = |at: usize| !word.starts_with(char::is_alphabetic) || !line[..at].ends_with(char::is_alphanumeric);
+            let whole =
+                |at: usize| !word.starts_with(char::is_alphabetic) || !line[..at].ends_with(char::is_alphanumeric);
             line.match_indices(word).any(|(at, _)| whole(at))
         };
         for word in words.iter().filter(|word| (!is_comment || is_note(word)) && begins(word)) {
@@ -277,7 +278,8 @@ fn function_name(line: &str) -> Option<String> {
 fn dependencies<'a>(manifest: &'a str, section: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
     let lines = manifest.lines().skip_while(move |line| *line != section).skip(1);
     let lines = lines.take_while(|line| !line.starts_with('['));
-    lines.filter_map(|line| Some((line.split(['=', '.', ' ']).next().filter(|name| !name.is_empty())?, line)))
+    lines
+        .filter_map(|line| Some((line.split(['=', '.', ' ']).next().filter(|name| !name.is_empty())?, line)))
         .filter(|(name, _)| !name.starts_with('#'))
 }
 
@@ -285,9 +287,8 @@ fn dependencies<'a>(manifest: &'a str, section: &'a str) -> impl Iterator<Item =
 fn unexplained(manifest: &str) -> Vec<String> {
     let sections = ["[dependencies]", "[dev-dependencies]", "[build-dependencies]", "[workspace.dependencies]"];
     let lines = sections.into_iter().flat_map(|section| dependencies(manifest, section));
-    let silent = lines.filter(|(_, line)| {
-        !line.contains(" # ") && !line.contains("workspace = true") && !line.contains("path = ")
-    });
+    let silent = lines
+        .filter(|(_, line)| !line.contains(" # ") && !line.contains("workspace = true") && !line.contains("path = "));
     silent.map(|(name, _)| format!("{name} has no comment that says why")).collect()
 }
 
@@ -400,7 +401,9 @@ mod each_rule_can_fail {
 
     #[test]
     fn a_function_of_71_lines() {
-        let function = |lines: usize| format!("    pub(super) async fn f<T>(x: T) {{\n{}    }}\n", "        g();\n".repeat(lines - 2));
+        let function = |lines: usize| {
+            format!("    pub(super) async fn f<T>(x: T) {{\n{}    }}\n", "        g();\n".repeat(lines - 2))
+        };
         assert!(long_functions(&function(70)).is_empty());
         assert_eq!(long_functions(&function(71)), [("f".to_owned(), 71)]);
         assert!(long_functions("trait T {\n    fn f(&self);\n}\n").is_empty());
@@ -408,7 +411,8 @@ mod each_rule_can_fail {
 
     #[test]
     fn a_dependency_without_a_reason() {
-        let manifest = "[dependencies]\na = \"1\" # needed\nb = { path = \"b\" }\nc = \"2\"\n# d = \"3\"\n\n[lints]\ne = 1\n";
+        let manifest =
+            "[dependencies]\na = \"1\" # needed\nb = { path = \"b\" }\nc = \"2\"\n# d = \"3\"\n\n[lints]\ne = 1\n";
         assert_eq!(unexplained(manifest), ["c has no comment that says why"]);
         let names: Vec<&str> = dependencies(manifest, "[dependencies]").map(|(name, _)| name).collect();
         assert_eq!(names, ["a", "b", "c"]);

@@ -152,7 +152,8 @@ impl Client {
         leaves: Option<Duration>,
         phases: &mut watch::Receiver<Phase>,
     ) -> End {
-        let mut ticks = interval(if self.kind == Kind::Control { self.dice.millis(300, 600) } else { self.dice.millis(150, 300) });
+        let mut ticks =
+            interval(if self.kind == Kind::Control { self.dice.millis(300, 600) } else { self.dice.millis(150, 300) });
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let leaves_at = Instant::now() + leaves.unwrap_or_default();
         loop {
@@ -270,7 +271,13 @@ impl Client {
     async fn leave(&mut self, session: &str, socket: Socket) -> End {
         self.leaves(session);
         match self.dice.below(3) {
-            0 => return if let End::Over = say_goodbye(socket).await { End::Left } else { End::Broken("no answer to our close frame".into()) },
+            0 => {
+                return if let End::Over = say_goodbye(socket).await {
+                    End::Left
+                } else {
+                    End::Broken("no answer to our close frame".into())
+                };
+            }
             1 => drop(socket),
             _ => {
                 // a reset instead of a FIN; a socket that refuses the option ends with a FIN
@@ -297,7 +304,9 @@ impl Client {
                 pages.excuse("a worker was told to close with a code that ends");
             }
             End::Closed { code: 4004, .. } if pages.take_refusal(4004) => pages.excuse("a worker said 4004"),
-            End::Closed { code: 1008, .. } if pages.take_refusal(403) => pages.excuse("a worker refused a reattach with 403"),
+            End::Closed { code: 1008, .. } if pages.take_refusal(403) => {
+                pages.excuse("a worker refused a reattach with 403")
+            }
             End::Closed { code: 1011, reason } if reason.ends_with("ended 3 workers in a row") => {
                 pages.excuse("a message was there when three workers died (1011)");
             }

@@ -21,9 +21,28 @@ const ENDING: [u16; 5] = [1000, 1003, 1008, 4000, 4321];
 
 /// What can go wrong, each as often as it is listed.
 const FAULTS: [&str; 22] = [
-    "kill", "kill", "kill", "term", "term", "stop", "freeze", "fin", "fin session", "half-open session", "mute",
-    "reject drop", "reject 4004", "reject 403", "reject 429", "close", "close session", "end session", "slow", "drain",
-    "drain", "deregister",
+    "kill",
+    "kill",
+    "kill",
+    "term",
+    "term",
+    "stop",
+    "freeze",
+    "fin",
+    "fin session",
+    "half-open session",
+    "mute",
+    "reject drop",
+    "reject 4004",
+    "reject 403",
+    "reject 429",
+    "close",
+    "close session",
+    "end session",
+    "slow",
+    "drain",
+    "drain",
+    "deregister",
 ];
 const GENTLE: [&str; 6] = ["kill", "term", "fin session", "close session", "drain", "deregister"];
 

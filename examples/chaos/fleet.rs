@@ -97,8 +97,7 @@ impl Fleet {
             .with_context(|| format!("cannot start {}", program.display()))?;
         let (public, admin) = timeout(START_WAIT, listening(&log)).await.context("the proxy does not listen")??;
         let places = (0..workers).map(|_| Place { worker: None, births: 0 }).collect();
-        let mut fleet =
-            Self { public, admin, places, program: program.into(), directory: directory.into(), proxy };
+        let mut fleet = Self { public, admin, places, program: program.into(), directory: directory.into(), proxy };
         for place in 0..workers {
             fleet.bear(place, true).await?;
         }

@@ -68,7 +68,8 @@ impl Judge {
         self.check_that("no client saw anything that no rule allows", pages.problems_total == 0, how);
         self.check_that("everything that was sent was answered", settled, || {
             let waiting = pages.talks.iter().filter(|(_, talk)| talk.unanswered() > 0);
-            let names: Vec<String> = waiting.take(10).map(|(name, talk)| format!("{name} ({})", missing(talk))).collect();
+            let names: Vec<String> =
+                waiting.take(10).map(|(name, talk)| format!("{name} ({})", missing(talk))).collect();
             format!("{unanswered} were not: {}", names.join("; "))
         });
         self.check_that("the clients were busy", pages.sent > 100 && pages.received > 100, || "they were not".into());
@@ -96,7 +97,9 @@ impl Judge {
             lost.truncate(10);
             lost.join("; ")
         });
-        self.check_that("commands were executed in order within each attachment", disorder.is_empty(), || disorder.join("; "));
+        self.check_that("commands were executed in order within each attachment", disorder.is_empty(), || {
+            disorder.join("; ")
+        });
         let in_doubt = after.sum("holdline_in_doubt_messages_total", &[("lane", "up")]);
         let echoed_again = echoed_again(&pages);
         println!("      {again} commands executed again, {echoed_again} echoes again, {in_doubt} messages in doubt");

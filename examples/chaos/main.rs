@@ -108,12 +108,7 @@ async fn run(options: &Options, seed: u64) -> anyhow::Result<Judge> {
 }
 
 /// Injects faults for the time that was asked for, then heals everything.
-async fn disaster(
-    options: &Options,
-    fleet: &mut Fleet,
-    books: &Arc<Books>,
-    dice: Dice,
-) -> anyhow::Result<Samples> {
+async fn disaster(options: &Options, fleet: &mut Fleet, books: &Arc<Books>, dice: Dice) -> anyhow::Result<Samples> {
     let mut faults = Faults::new(dice, options.soak);
     let mut samples = Samples::default();
     let began = Instant::now();

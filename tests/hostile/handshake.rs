@@ -47,7 +47,7 @@ fn a_malformed_handshake_is_refused_before_any_backend_is_dialled() {
         (handshake("/ws/x", "X-Odd: a\0b\r\n"), 400),
         (handshake("/ws/x", "X Odd: a\r\n"), 400),
         (handshake("/ws/x\x01", ""), 400),
-        (with("GET ", "CONNECT "), 400),
+        (with("GET ", "CONNECT "), 405),
         (with("GET ", "TRACE "), 405),
         ("\x16\x03\x01\x02\0\x01\0\x01\u{fc}\x03\x03".to_owned() + &"\0".repeat(64) + "\r\n\r\n", 400),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), 400),
@@ -168,7 +168,7 @@ fn a_backends_101_that_proves_nothing_is_502() {
         (|head| switching(head, &format!("X-Filler: {}\r\n", "x".repeat(10 << 20))), 502),
         (|_| "SSH-2.0-OpenSSH_9.6\r\n\r\n".into(), 502),
         (|_| String::new(), 502),
-        (|head| switching(head, "Holdline-Resume: nonsense\r\n"), 101),
+        (|head| switching(head, "Holdline-Resume: nonsense\r\n"), 502),
     ];
     for (number, (answer, expected)) in answers.into_iter().enumerate() {
         let mut proxy = Proxy::start();

@@ -22,7 +22,7 @@ fn what_connection_names_goes_and_our_own_headers_stay() {
         assert!(!head.contains(forged), "{forged} in {head}");
     }
     for line in
-        ["x-forwarded-for: 127.0.0.1\r\n", "holdline-attach: 1\r\n", "x-stays: yes\r\n", "host: app.example\r\n"]
+        ["x-forwarded-for: 127.0.0.1\r\n", "holdline-attach: 1\r\n", "x-stays: yes\r\n", "\r\nhost: app.example\r\n"]
     {
         assert_eq!(head.matches(line).count(), 1, "{line} in {head}");
     }

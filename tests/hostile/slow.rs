@@ -98,7 +98,7 @@ fn a_peer_that_never_answers_a_close_is_let_go() {
     let mut client = connected(&proxy);
     client.send(frame(0x88, &1000_u16.to_be_bytes(), true));
     assert_eq!(client.close_code(true), Some(1000), "the worker stays silent, so the client is answered for it");
-    assert_eq!(client.rest(), []);
+    assert_eq!(client.rest(), b"");
     crate::rig::until("the pipe's end", || proxy.admin("GET", "/v1/pipes", &[], "").1.contains("\"items\":[]"));
     proxy.assert_sound();
 }

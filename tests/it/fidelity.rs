@@ -164,7 +164,8 @@ async fn iw_10_ipv4_ipv6_a_hostname_a_prefix_and_a_trailing_slash_all_reach_the_
 #[tokio::test]
 async fn iw_10_a_bad_url_is_refused_when_it_is_registered() {
     let proxy = Proxy::start("");
-    for url in ["", "127.0.0.1:9000", "http://127.0.0.1", "ws://", "ws://127.0.0.1:0", "ws://127.0.0.1:70000", "ws://a b/"]
+    for url in
+        ["", "127.0.0.1:9000", "http://127.0.0.1", "ws://", "ws://127.0.0.1:0", "ws://127.0.0.1:70000", "ws://a b/"]
     {
         let reply = proxy.api("POST", "/v1/backends", Some(json!({ "url": url }))).await;
         assert!(matches!(reply.status, 400 | 422), "{url}: {}", reply.text());
@@ -217,7 +218,8 @@ async fn iw_10_a_worker_behind_tls_is_reached_and_its_certificate_is_checked() {
 
 #[tokio::test]
 async fn iw_18_a_plain_get_on_a_route_for_websockets_only_is_answered_426() {
-    let proxy = Proxy::start("[[routes]]\nname = \"ws\"\npath = \"/ws\"\npool = \"default\"\nupgrade = \"websocket\"\n");
+    let proxy =
+        Proxy::start("[[routes]]\nname = \"ws\"\npath = \"/ws\"\npool = \"default\"\nupgrade = \"websocket\"\n");
     let reply = ask(proxy.public, "GET", "/ws", &[], "").await.expect(426);
     assert_eq!(reply.header("upgrade").to_ascii_lowercase(), "websocket");
     assert_eq!(ask(proxy.public, "GET", "/elsewhere", &[], "").await.status, 404);

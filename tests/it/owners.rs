@@ -208,10 +208,8 @@ async fn iw_09_one_pipe_for_each_backend_is_the_originals_rule() {
     assert_eq!(backends.len(), 2);
     assert_eq!(Client::open(proxy.public, "/ws/s1/echo").await.unwrap_err(), 503);
     first.close(1000, "").await;
-    let mut third = eventually("the place that is free again", async || {
-        Client::open(proxy.public, "/ws/s1/echo").await.ok()
-    })
-    .await;
+    let mut third =
+        eventually("the place that is free again", async || Client::open(proxy.public, "/ws/s1/echo").await.ok()).await;
     assert_eq!(third.exchange("third").await, "third");
     assert_eq!(second.exchange("second").await, "second");
 }

@@ -239,4 +239,3 @@ impl Drop for Proxy {
         assert!(wrong.is_empty(), "the proxy's log has errors: {wrong:#?}");
     }
 }
-
