@@ -68,7 +68,7 @@ pub(super) async fn connect(
         let session = session_of(index);
         let control = open(board, &format!("/ws/{session}/control?echo=1")).await?;
         clients.spawn(command(board.clone(), index, control, orders.clone()));
-        if index as u64 % CLIENTS_PER_SCREEN == 0 {
+        if (index as u64).is_multiple_of(CLIENTS_PER_SCREEN) {
             let screen = index / CLIENTS_PER_SCREEN as usize;
             let video = open(board, &format!("/ws/{session}/video?fps={FPS}&sha=1")).await?;
             clients.spawn(watch_screen(board.clone(), screen, session, video, orders.clone()));

@@ -159,7 +159,9 @@ impl Stage<'_> {
         let mut kills = interval_at(Instant::now() + kill_every, kill_every);
         kills.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looks = ticks(LOOK_EVERY);
-        let mut deeds = DEEDS.into_iter().cycle();
+        // pipes of a drained worker move to another one; where there is none, they rightly stay
+        let possible = if self.options.workers == 1 { &DEEDS[..2] } else { &DEEDS[..] };
+        let mut deeds = possible.iter().copied().cycle();
         loop {
             tokio::select! {
                 () = sleep_until(end) => return Ok(()),
@@ -186,10 +188,11 @@ impl Stage<'_> {
             looks.tick().await;
             self.look().await?;
             let now = self.board.books().progress();
-            if now != progress {
+            let all_up = Workers::all_up(self.board);
+            if now != progress || !all_up {
                 (progress, moved_at) = (now, Instant::now());
             }
-            let all_there = self.board.books().is_settled() && Workers::all_up(self.board);
+            let all_there = self.board.books().is_settled() && all_up;
             if all_there || moved_at.elapsed() > SETTLE_QUIET || began.elapsed() > SETTLE_MAX {
                 return Ok(());
             }

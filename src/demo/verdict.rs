@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn each_broken_promise_is_named_alone() {
-        let ways: [(fn(&mut Evidence), &str); 11] = [
+        type Way = (fn(&mut Evidence), &'static str);
+        let ways: [Way; 11] = [
             (|e| e.sent = 0, "could send"),
             (|e| e.lost_up = 2, "2 of 100 commands were executed by no worker"),
             (|e| e.lost_down = 1, "messages to clients"),
