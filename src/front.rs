@@ -134,8 +134,7 @@ struct Connection {
 }
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
-pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpAddr) {
-    let slot = front.slots.take();
+pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpAddr, slot: Slot) {
     let metrics = front.shared.metrics.clone();
     let gauge = metrics.connection(ListenerLabel::Public);
     if slot.is_over() {

@@ -138,7 +138,9 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
         tokio::select! {
             accepted = accept_one(&listener, &front.slots) => match accepted {
                 Ok((stream, peer)) => {
-                    tokio::spawn(serve_connection(front.clone(), stream, peer));
+                    // Counted before the next one is accepted, which is before this one's task runs.
+                    let slot = front.slots.take();
+                    tokio::spawn(serve_connection(front.clone(), stream, peer, slot));
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {

@@ -40,7 +40,8 @@ fn a_crowd_of_pipes_is_served_as_far_as_descriptors_go_and_the_rest_waits() {
         .collect();
     // Each one's turn comes when the ones before it have left; none is turned away.
     while let Some(mut client) = (!waiting.is_empty()).then(|| waiting.remove(0)) {
-        assert_eq!(client.head().0, 101);
+        let (status, head) = client.head();
+        assert_eq!(status, 101, "{head}");
     }
     proxy.assert_sound();
 }

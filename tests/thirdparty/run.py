@@ -344,6 +344,7 @@ async def one(kind, sig, tail, options):
             row, verdicts = judge(run, clients)
         finally:
             code = run.close()
+            await asyncio.gather(*(tap.drop() for tap in run.taps))
         verdicts.append(("Holdline stops in good order", code == 0, code))
         for note in sorted(set(run.notes)):
             print(f"     note: {note}")

@@ -80,6 +80,8 @@ class Tap:
         self.live = 0
         self.tapped = []
         self.server = None
+        # The loop itself holds tasks weakly.
+        self.tasks = set()
 
     async def start(self):
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -88,7 +90,14 @@ class Tap:
     def stop(self):
         self.server.close()
 
+    async def drop(self):
+        """Lets go of what is left, once nobody counts any more."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
     async def _serve(self, reader, writer):
+        self.tasks.add(asyncio.current_task())
         try:
             worker_reader, worker_writer = await asyncio.open_connection(*self.target)
         except OSError:
@@ -103,10 +112,13 @@ class Tap:
             up = asyncio.create_task(pump(reader, worker_writer, tapped.to_worker))
             down = asyncio.create_task(pump(worker_reader, writer, tapped.from_worker))
             # The worker's end is the end; Holdline's is passed on, and the worker may still have something to say.
+            self.tasks |= {up, down}
             await down
             up.cancel()
             self.live -= 1
             self.changed.set()
+        except asyncio.CancelledError:
+            pass  # `drop`, at the very end
         finally:
             worker_writer.close()
             writer.close()
