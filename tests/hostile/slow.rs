@@ -1,20 +1,29 @@
 //! Peers that take their time: each phase has an end.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::rig::{Backend, PATIENCE, Proxy, Raw, connected, frame, handshake};
 
-/// Writes a byte every 40 ms until the peer has had enough; how long it took.
+/// The rhythm of a slow writer.
+const BETWEEN_BYTES: Duration = Duration::from_millis(40);
+
+/// Writes a byte at a time, and listens in between, until the peer has had enough; how long it took.
 fn drip(peer: &Raw, bytes: &[u8]) -> Duration {
     let began = Instant::now();
     let mut stream = peer.stream();
+    stream.set_read_timeout(Some(BETWEEN_BYTES)).unwrap();
     for byte in bytes.iter().cycle() {
+        assert!(began.elapsed() < PATIENCE, "it is still listened to");
         if stream.write_all(&[*byte]).is_err() {
             break;
         }
-        assert!(began.elapsed() < PATIENCE, "it is still listened to");
-        std::thread::sleep(Duration::from_millis(40)); // the rhythm is the attack
+        match stream.read(&mut [0; 1024]) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
     }
     began.elapsed()
 }
