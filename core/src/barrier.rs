@@ -14,7 +14,7 @@ use crate::time::Time;
 const PING_MESSAGES: u64 = 16;
 
 /// Bytes after which a ping is worth sending.
-const PING_BYTES: usize = 32 * 1024;
+pub const PING_BYTES: usize = 32 * 1024;
 
 /// Time after which a ping is worth sending for a single message.
 const PING_INTERVAL: Duration = Duration::from_millis(20);

@@ -3,7 +3,7 @@
 //!
 //! Control frames go in only between messages, so nothing is ever written into the middle of one.
 
-use crate::barrier::Barrier;
+use crate::barrier::{Barrier, PING_BYTES};
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
 use crate::frame::{self, Opcode};
@@ -175,8 +175,9 @@ impl Outbox {
     fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
         let boundary = Seq(buffer.sent().0 + u64::from(buffer.is_amid_message()));
         let rest = if self.held { 0 } else { buffer.rest_bytes() };
-        if barrier.is_due(boundary, 0, now) {
-            // Ahead of what waits, which may be more than the link takes for a long time.
+        let far_behind = rest > PING_BYTES;
+        if (rest == 0 || far_behind) && barrier.is_due(boundary, 0, now) {
+            // Ahead of a backlog, which may be more than the link takes for a long time.
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
         } else if rest > 0 && barrier.is_due(buffer.accepted(), rest, now) {

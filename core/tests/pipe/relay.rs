@@ -311,6 +311,23 @@ fn a_slow_worker_does_not_make_the_pipe_spin() {
 }
 
 #[test]
+fn a_backlog_that_the_worker_takes_slowly_is_confirmed_on_the_way() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 0);
+    for _ in 0..40 {
+        bench.client_frame(0x82, &[1; 5_000]);
+    }
+    bench.set_room(Side::Backend, 50_000);
+    bench.pump();
+    bench.set_room(Side::Backend, 50_000);
+    bench.pump();
+    bench.settle();
+    let up = bench.pipe.view().up;
+    assert!(up.sent.0 < 40, "most of it still waits: {up:?}");
+    assert!(up.confirmed.0 >= 9, "and what the worker has read is confirmed: {up:?}");
+}
+
+#[test]
 fn bytes_for_an_attach_that_is_no_longer_current_change_nothing() {
     let mut bench = Bench::new();
     let old = bench.worker_peer();
