@@ -1,7 +1,7 @@
 //! The demo's viewer page: live simulated screens, and what the page wants to know.
 //!
 //! The page is served by the demo, at any path; it asks `GET /demo/state` twice a second for a [`State`] until the phase
-//! is [`Phase::Finished`], and its buttons send `POST /demo/workers/{index}/kill` and `…/drain` (JSON body `{}`, any 2xx
+//! is [`Phase::Finished`], says that it knows by asking for `GET /demo/state?seen=finished`, and its buttons send `POST /demo/workers/{index}/kill` and `…/drain` (JSON body `{}`, any 2xx
 //! is fine). Its screens are plain browser WebSockets to `{proxy}/ws/{session}/video`, and taps go to `…/control`.
 
 use serde::Serialize;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::{Path, Request, State};
-use axum::http::uri::Authority;
+use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Response};
@@ -22,13 +22,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::board::Board;
-use super::page::{Phase, VIEWER_HTML};
+use super::page::VIEWER_HTML;
 use super::workers::{Deed, Workers};
 
 /// A page that asked within this time is still open and is told how it ended.
-const OPEN_PAGE: Duration = Duration::from_secs(2);
+const OPEN_PAGE: Duration = Duration::from_secs(3);
 /// How long such a page may take to ask once more.
-const FAREWELL_WAIT: Duration = Duration::from_secs(2);
+const FAREWELL_WAIT: Duration = Duration::from_secs(3);
 
 /// The running viewer.
 pub(super) struct Viewer {
@@ -38,7 +38,7 @@ pub(super) struct Viewer {
     task: JoinHandle<()>,
 }
 
-/// When a page last asked for the state, and what it was told.
+/// When a page last asked for the state, and whether it has seen the verdict.
 #[derive(Clone, Copy, Default)]
 struct Asked {
     at: Option<Instant>,
@@ -85,10 +85,11 @@ impl Viewer {
     }
 }
 
-async fn state(State(app): State<Arc<App>>) -> Response {
-    let state = app.board.state();
-    app.asked.send_replace(Asked { at: Some(Instant::now()), knows_the_end: state.phase == Phase::Finished });
-    ([(header::CACHE_CONTROL, "no-store")], Json(state)).into_response()
+/// With `?seen=finished` the page says that it was told how it ended.
+async fn state(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    let knows_the_end = uri.query() == Some("seen=finished");
+    app.asked.send_replace(Asked { at: Some(Instant::now()), knows_the_end });
+    ([(header::CACHE_CONTROL, "no-store")], Json(app.board.state())).into_response()
 }
 
 async fn order(State(app): State<Arc<App>>, Path((index, deed)): Path<(usize, String)>) -> StatusCode {

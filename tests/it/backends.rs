@@ -239,3 +239,28 @@ async fn st_01_a_worker_is_pinged_and_dead_only_after_the_timeout_since_the_ping
     assert_eq!(wire.hear().await, Said::Gone, "and then silence is death");
     assert!(alive.elapsed() >= Duration::from_millis(890), "{:?}", alive.elapsed());
 }
+
+#[tokio::test]
+async fn iw_12_an_idle_pipe_that_found_nobody_at_once_hears_of_a_registration() {
+    const ROUNDS: usize = 5;
+    let proxy = Proxy::start("");
+    let mut worker = StepWorker::start().await;
+    proxy.register("w0", worker.address).await;
+    let (client, mut wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
+    for turn in 1..=ROUNDS {
+        let path = format!("/v1/backends/w{}/state", turn - 1);
+        proxy.api("PUT", &path, Some(json!({ "state": "drain", "pipes": "keep" }))).await.expect(202);
+        wire.reset();
+        eventually("the pipe waits", async || {
+            (proxy.get("/v1/pipes").await["items"][0]["state"] == "detached").then_some(())
+        })
+        .await;
+        worker = StepWorker::start().await;
+        proxy.register(&format!("w{turn}"), worker.address).await;
+        let knock = tokio::time::timeout(Duration::from_secs(1), worker.knock());
+        let knock = knock.await.expect("a pipe that waits is told at once");
+        wire = knock.upgrade().await;
+        proxy.pipe_that("attached", |pipe| pipe["state"] == "attached").await;
+    }
+    drop(client);
+}
