@@ -47,10 +47,8 @@ async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
         drop(worker);
         wire.reset();
         seen = proxy.event_of(seen, "pipe.interrupted").await["seq"].as_u64().unwrap();
-        eventually("no worker is left", async || {
-            (proxy.get("/v1/pools/default").await["eligible"] == 0).then_some(())
-        })
-        .await;
+        eventually("no worker is left", async || (proxy.get("/v1/pools/default").await["eligible"] == 0).then_some(()))
+            .await;
         worker = StepWorker::start().await;
         let id = format!("w{turn}");
         let registered = Instant::now();
