@@ -31,6 +31,8 @@ pub struct Pages {
     pub told_to_refuse: HashMap<u16, u64>,
     /// Messages that came down.
     pub received: u64,
+    /// Those of them that were answers.
+    pub answers: u64,
     /// Messages that came a second time.
     pub again: u64,
 }
@@ -64,9 +66,9 @@ impl Books {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that moves with everything that arrives.
+    /// A number that moves with every answer.
     pub fn progress(&self) -> u64 {
-        self.open().received
+        self.open().answers
     }
 
     /// Messages without an answer.

@@ -245,10 +245,11 @@ impl Client {
             self.last_echo = highest.max(number);
         }
         let mut pages = self.books.open();
-        let Pages { talks, again, .. } = &mut *pages;
+        let Pages { talks, answers, again, .. } = &mut *pages;
         let talk = talks.get_mut(session)?;
         let times = talk.answers.entry(number).or_default();
         *times += 1;
+        *answers += 1;
         *again += u64::from(*times > 1);
         (number == 0 || number > talk.sent).then(|| format!("an answer to {number}, which was never sent"))
     }

@@ -110,7 +110,8 @@ impl Faults {
             (0..fleet.places.len()).filter(|place| !self.ill.iter().any(|ill| ill.place == *place)).collect();
         let spare = if self.dice.is_one_in(20) { 1 } else { 2 };
         let place = self.dice.pick(&healthy).copied();
-        let Some(place) = place.filter(|_| healthy.len() >= spare) else { return Ok(()) };
+        let is_of_a_session = fault.ends_with(" session");
+        let Some(place) = place.filter(|_| is_of_a_session || healthy.len() >= spare) else { return Ok(()) };
         *self.counts.entry(fault).or_default() += 1;
         self.turn(fault, place, fleet, books).await
     }

@@ -69,7 +69,7 @@ impl Judge {
         self.check_that("everything that was sent was answered", settled, || {
             let waiting = pages.talks.iter().filter(|(_, talk)| talk.unanswered() > 0);
             let names: Vec<String> =
-                waiting.take(10).map(|(name, talk)| format!("{name} ({})", missing(talk))).collect();
+                waiting.take(20).map(|(name, talk)| format!("{name} ({})", missing(talk))).collect();
             format!("{unanswered} were not: {}", names.join("; "))
         });
         self.check_that("the clients were busy", pages.sent > 100 && pages.received > 100, || "they were not".into());

@@ -31,7 +31,7 @@ use judge::Judge;
 use metrics::Samples;
 
 /// How long everything may stand still, once the faults are over, before what is missing counts as lost.
-const STILL_MAX: Duration = Duration::from_secs(45);
+const STILL_MAX: Duration = Duration::from_secs(20);
 /// How long gauges may take to come back to where they were.
 const REST_WAIT: Duration = Duration::from_secs(20);
 
@@ -48,7 +48,7 @@ pub struct Options {
     #[arg(long, default_value_t = 200)]
     pipes: u64,
     /// Worker processes
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 5)]
     workers: usize,
     /// Rare and gentle faults only, and a judgement of growth
     #[arg(long)]
@@ -115,10 +115,13 @@ async fn disaster(options: &Options, fleet: &mut Fleet, books: &Arc<Books>, dice
     let end = began + Duration::from_secs_f64(options.minutes * 60.0);
     let mut sampling = tokio::time::interval(Duration::from_secs(1));
     let mut said = began;
+    let mut next = began + faults.pause();
     while Instant::now() < end {
-        let pause = faults.pause();
         tokio::select! {
-            () = tokio::time::sleep(pause) => faults.inject(fleet, books).await?,
+            () = tokio::time::sleep_until(next.into()) => {
+                faults.inject(fleet, books).await?;
+                next += faults.pause();
+            }
             _ = sampling.tick() => samples.take(&fleet.admin, began.elapsed()).await,
         }
         fleet.check_proxy()?;

@@ -78,7 +78,8 @@ impl AsyncRead for Gate {
             return Pin::new(&mut gate.socket).poll_read(cx, buf);
         }
         let portion = (rate / PORTIONS_PER_SECOND).max(1) as usize;
-        let mut part = buf.take(portion);
+        let room = portion.min(buf.remaining());
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(Pin::new(&mut gate.socket).poll_read(cx, &mut part))?;
         let read = part.filled().len();
         buf.advance(read);
