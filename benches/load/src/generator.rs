@@ -1,0 +1,266 @@
+//! The load generator: opens connections, warms up, measures a window, then settles every account.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::connection::{Connection, Heard, OUTPUT_BYTES_MAX, now_ns, numbers};
+use crate::load::{Load, parse};
+use crate::wire::{self, TEXT};
+use crate::{idle, measure};
+
+/// How long a connection has for its last messages and the backend's count.
+const SETTLE_MAX: Duration = Duration::from_secs(30);
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long)]
+    pub target: SocketAddr,
+    /// KIND:SIZE:NUMBERxCONNECTIONS, `idle:CONNECTIONS`, or `cycles:CONCURRENCY`
+    #[arg(long)]
+    pub load: String,
+    #[arg(long)]
+    pub beside: Option<String>,
+    #[arg(long, default_value_t = 2.0)]
+    pub seconds: f64,
+    #[arg(long, default_value_t = 0.5)]
+    pub warmup: f64,
+    /// Roots of the process trees whose CPU and memory count
+    #[arg(long, value_delimiter = ',')]
+    pub pids: Vec<u32>,
+}
+
+/// What one run measured.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Messages relayed in the window: a round trip is two; cycles, where those were asked for.
+    pub messages: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub cpu_ns: u64,
+    /// CPU that this generator took, as a share of the window: near 1 it set the rate.
+    pub generator_load: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    /// Of an idle pipe.
+    pub resident_bytes: f64,
+    /// Above the start, ten seconds after the idle pipes have closed.
+    pub left_bytes: f64,
+}
+
+#[derive(Debug)]
+pub struct Tally {
+    pub measuring: bool,
+    pub messages: u64,
+    pub bytes: u64,
+    pub latency: Histogram<u32>,
+}
+
+pub type Shared = Rc<RefCell<Tally>>;
+
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let outcome = if let Some(count) = options.load.strip_prefix("idle:") {
+        idle::run(&options, count.parse()?).await?
+    } else if let Some(count) = options.load.strip_prefix("cycles:") {
+        idle::cycles(&options, count.parse()?).await?
+    } else {
+        run_loads(&options).await?
+    };
+    println!("{}", serde_json::to_string(&outcome)?);
+    Ok(())
+}
+
+pub fn tally() -> anyhow::Result<Shared> {
+    let latency = Histogram::new_with_bounds(1, 60_000_000_000, 3)?;
+    Ok(Rc::new(RefCell::new(Tally { measuring: false, messages: 0, bytes: 0, latency })))
+}
+
+async fn run_loads(options: &Options) -> anyhow::Result<Outcome> {
+    let measured = tally()?;
+    let aside = tally()?;
+    let (stop, stopping) = watch::channel(false);
+    let mut tasks = Vec::new();
+    for (text, tally) in [(Some(&options.load), &measured), (options.beside.as_ref(), &aside)] {
+        let Some(text) = text else { continue };
+        let (load, connections) = parse(text)?;
+        for index in 0..connections {
+            let connection = open(options.target, &load.path()).await?;
+            let offset = index as f64 / connections as f64;
+            tasks.push(tokio::task::spawn_local(drive(connection, load, offset, tally.clone(), stopping.clone())));
+        }
+    }
+    let outcome = window(options, &measured).await;
+    stop.send(true)?;
+    for task in tasks {
+        task.await??;
+    }
+    Ok(outcome)
+}
+
+/// Measures one window; the CPU is taken at its very edges.
+pub async fn window(options: &Options, tally: &Shared) -> Outcome {
+    tokio::time::sleep(Duration::from_secs_f64(options.warmup)).await;
+    let (began, cpu, own) = (Instant::now(), measure::cpu_ns(&options.pids), measure::cpu_ns(&[std::process::id()]));
+    tally.borrow_mut().measuring = true;
+    tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
+    tally.borrow_mut().measuring = false;
+    let cpu_ns = measure::cpu_ns(&options.pids) - cpu;
+    let own_ns = measure::cpu_ns(&[std::process::id()]) - own;
+    let elapsed = began.elapsed();
+    let tally = tally.borrow();
+    let micros = |quantile| tally.latency.value_at_quantile(quantile) as f64 / 1000.0;
+    Outcome {
+        messages: tally.messages,
+        bytes: tally.bytes,
+        seconds: elapsed.as_secs_f64(),
+        cpu_ns,
+        generator_load: own_ns as f64 / elapsed.as_nanos() as f64,
+        p50_us: micros(0.5),
+        p99_us: micros(0.99),
+        p999_us: micros(0.999),
+        ..Outcome::default()
+    }
+}
+
+pub async fn open(target: SocketAddr, path: &str) -> anyhow::Result<Connection> {
+    let mut stream = TcpStream::connect(target).await.context("connect")?;
+    stream.set_nodelay(true)?;
+    let rest = wire::ask(&mut stream, path).await?;
+    Ok(Connection::new(stream, rest, true))
+}
+
+/// One connection's books.
+struct Books {
+    sent: u64,
+    received: u64,
+    /// What the backend says went through its hands.
+    told: Option<u64>,
+}
+
+async fn drive(
+    mut connection: Connection,
+    load: Load,
+    offset: f64,
+    tally: Shared,
+    mut stopping: watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let mut books = Books { sent: 0, received: 0, told: None };
+    let mut due = Instant::now();
+    if let Load::Paced { per_second, .. } = load {
+        due += Duration::from_secs_f64(offset / f64::from(per_second));
+    }
+    while !*stopping.borrow() {
+        let until = make(&mut connection, load, &mut books, &mut due, &tally);
+        connection.flush()?;
+        tokio::select! {
+            biased;
+            stopped = stopping.changed() => stopped?,
+            stepped = step(&mut connection, until, load, &mut books, &tally) => stepped?,
+        }
+        ensure!(!connection.closed, "closed amid the load");
+    }
+    tokio::time::timeout(SETTLE_MAX, settle(&mut connection, load, &mut books, &tally)).await.with_context(|| {
+        format!("{load:?}: not settled, {} sent, {} received, {:?} told", books.sent, books.received, books.told)
+    })?
+}
+
+/// Queues what is due; when the next message is.
+fn make(c: &mut Connection, load: Load, books: &mut Books, due: &mut Instant, tally: &Shared) -> Option<Instant> {
+    match load {
+        Load::Push { .. } => None,
+        Load::Echo { size, in_flight } => {
+            while books.sent - books.received < in_flight {
+                c.put_data(books.sent, now_ns(), size);
+                books.sent += 1;
+            }
+            None
+        }
+        Load::Upload { size } => {
+            while c.pending() < OUTPUT_BYTES_MAX / 2 {
+                c.put_data(books.sent, now_ns(), size);
+                books.sent += 1;
+                count(tally, 1, size, None);
+            }
+            None
+        }
+        Load::Paced { size, per_second } => {
+            while *due <= Instant::now() {
+                let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(0);
+                c.put_data(books.sent, now_ns() - late, size);
+                books.sent += 1;
+                *due += Duration::from_secs(1) / per_second;
+            }
+            Some(*due)
+        }
+    }
+}
+
+fn count(tally: &Shared, messages: u64, bytes: usize, latency_ns: Option<u64>) {
+    let mut tally = tally.borrow_mut();
+    if tally.measuring {
+        tally.messages += messages;
+        tally.bytes += bytes as u64;
+        if let Some(ns) = latency_ns {
+            tally.latency.saturating_record(ns);
+        }
+    }
+}
+
+async fn step(
+    connection: &mut Connection,
+    until: Option<Instant>,
+    load: Load,
+    books: &mut Books,
+    tally: &Shared,
+) -> anyhow::Result<()> {
+    let (size, weight) = match load {
+        Load::Echo { size, .. } | Load::Paced { size, .. } => (size, 2),
+        Load::Push { size, .. } => (size, 1),
+        Load::Upload { size } => (size, 0),
+    };
+    connection
+        .step(until, |_, heard| {
+            match heard {
+                Heard::Data(payload) => {
+                    let (seq, at) = numbers(payload)?;
+                    ensure!(seq == books.received, "message {seq} came instead of {}", books.received);
+                    ensure!(payload.len() == size, "{} bytes came instead of {size}", payload.len());
+                    books.received += 1;
+                    count(tally, weight, size * weight as usize, Some(now_ns().saturating_sub(at)));
+                }
+                Heard::Command(said) => books.told = Some(std::str::from_utf8(said)?.parse()?),
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Waits for the backend's count and compares it.
+async fn settle(c: &mut Connection, load: Load, books: &mut Books, tally: &Shared) -> anyhow::Result<()> {
+    c.put(TEXT, b"end");
+    c.flush()?;
+    while books.told.is_none() {
+        step(c, None, load, books, tally).await?;
+        if c.closed {
+            bail!("closed before the count");
+        }
+    }
+    let told = books.told.unwrap_or_default();
+    match load {
+        Load::Echo { .. } | Load::Paced { .. } => {
+            ensure!(told == books.sent && told == books.received, "{told} of {} came back as {}", books.sent, books.received);
+        }
+        Load::Push { .. } => ensure!(told == books.received, "{} of {told} came", books.received),
+        Load::Upload { .. } => ensure!(told == books.sent, "{told} of {} came", books.sent),
+    }
+    Ok(())
+}
