@@ -83,6 +83,12 @@ impl Slots {
         Self { taken: AtomicUsize::new(0), max, descriptors_max }
     }
 
+    /// How many connections there can really be, if the descriptor limit allows fewer than the configuration.
+    #[must_use]
+    pub fn fewer_than_configured(&self) -> Option<usize> {
+        (self.descriptors_max < self.max).then_some(self.descriptors_max)
+    }
+
     /// Whether one more connection might take a descriptor that something else will need.
     #[must_use]
     pub fn are_out_of_descriptors(&self) -> bool {

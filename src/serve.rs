@@ -150,6 +150,14 @@ fn start_threads(
         count => count as usize,
     };
     let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors()));
+    if let Some(possible) = slots.fewer_than_configured() {
+        let configured = config.server.max_connections;
+        tracing::warn!(
+            configured,
+            possible,
+            "server.max_connections is more than the descriptor limit allows; raise it (LimitNOFILE, ulimit -Hn)"
+        );
+    }
     let http_timeouts =
         HttpTimeouts { connect: config.server.backend_connect_timeout, answer: config.server.response_header_timeout };
     (0..count)

@@ -3,6 +3,8 @@
 //! Replays `fuzz/corpus` with mutations that are the same each time; `scripts/fuzz` explores with others, and adds what
 //! fails to the corpus. The mutations are blind: they cut, repeat, swap and splice inputs, words and numbers of interest.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;

@@ -34,6 +34,9 @@ struct Executed {
     attach: Option<u64>,
 }
 
+/// Reads one figure of a sample.
+type Figure = fn(&Sample) -> f64;
+
 impl Judge {
     pub fn new(soak: bool) -> Self {
         Self { soak, ..Self::default() }
@@ -140,7 +143,7 @@ impl Judge {
         if !self.soak {
             return;
         }
-        let watched: [(&str, fn(&Sample) -> f64, f64); 3] = [
+        let watched: [(&str, Figure, f64); 3] = [
             ("memory", |sample| sample.rss_mib, GROWTH_RSS_MIB_MAX),
             ("descriptors", |sample| sample.fds, GROWTH_COUNT_MAX),
             ("tasks", |sample| sample.tasks, GROWTH_COUNT_MAX),
