@@ -90,7 +90,7 @@ async fn answer(bytes: &[u8]) {
             assert!(socket.read_buf(&mut request).await.unwrap() > 0, "half a request");
         }
         let request = String::from_utf8(request).unwrap();
-        let key = request.split_once("sec-websocket-key: ").unwrap().1.split_once('\r').unwrap().0;
+        let key = request.split_once("Sec-WebSocket-Key: ").unwrap().1.split_once('\r').unwrap().0;
         let accept = accept_key(key);
         // the dialler may have left at the first wrong byte
         let _ = socket.write_all(&with_accept(bytes, &accept)).await;
