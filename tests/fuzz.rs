@@ -3,6 +3,9 @@
 //! Replays `fuzz/corpus` with mutations that are the same each time; `scripts/fuzz` explores with others, and adds what
 //! fails to the corpus. The mutations are blind: they cut, repeat, swap and splice inputs, words and numbers of interest.
 
+// the helpers here are tests too, which clippy only sees of functions marked as such
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
