@@ -102,7 +102,7 @@ impl Client {
                 sleep(self.dice.millis(50, 500)).await;
                 continue;
             };
-            let leaves_at = (self.index.is_multiple_of(CLIENTS_PER_LEAVER)).then(|| self.dice.millis(3_000, 40_000));
+            let leaves_at = self.index.is_multiple_of(CLIENTS_PER_LEAVER).then(|| self.dice.millis(3_000, 40_000));
             let end = self.talk(&session, socket, leaves_at, &mut phases).await;
             self.ended(&session, end);
             sleep(self.dice.millis(0, 1_000)).await;

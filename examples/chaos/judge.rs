@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::Options;
 use crate::books::{Books, Pages};
-use crate::metrics::{Metrics, Sample, Samples};
+use crate::metrics::{Metrics, Samples};
 
 /// The most memory that the proxy may hold under this load, debug build included.
 const RSS_MIB_MAX: f64 = 300.0;
@@ -33,9 +33,6 @@ struct Executed {
     pipe: Option<String>,
     attach: Option<u64>,
 }
-
-/// Reads one figure of a sample.
-type Figure = fn(&Sample) -> f64;
 
 impl Judge {
     pub fn new(soak: bool) -> Self {
@@ -143,13 +140,12 @@ impl Judge {
         if !self.soak {
             return;
         }
-        let watched: [(&str, Figure, f64); 3] = [
-            ("memory", |sample| sample.rss_mib, GROWTH_RSS_MIB_MAX),
-            ("descriptors", |sample| sample.fds, GROWTH_COUNT_MAX),
-            ("tasks", |sample| sample.tasks, GROWTH_COUNT_MAX),
+        let growths = [
+            ("memory", samples.growth(|sample| sample.rss_mib), GROWTH_RSS_MIB_MAX),
+            ("descriptors", samples.growth(|sample| sample.fds), GROWTH_COUNT_MAX),
+            ("tasks", samples.growth(|sample| sample.tasks), GROWTH_COUNT_MAX),
         ];
-        for (what, of, noise) in watched {
-            let (growth, mean) = samples.growth(of);
+        for (what, (growth, mean), noise) in growths {
             println!("      {what}: {growth:+.1} over the second half, {mean:.1} in the mean");
             let bound = mean * GROWTH_SHARE_MAX + noise;
             self.check_that(&format!("{what} do not grow"), growth < bound, || format!("by {growth:.1} of {bound:.1}"));
