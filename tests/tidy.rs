@@ -26,9 +26,11 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// Tests that may call `sleep`, with the reason.
-const SLEEPS: [(&str, &str); 2] = [
+const SLEEPS: [(&str, &str); 4] = [
     ("src/backends/tests/leases.rs", "paused time: the sleep is how virtual time moves"),
     ("src/backends/tests/writes.rs", "paused time: the sleep is how virtual time moves"),
+    ("tests/it/http.rs", "a worker holds a poll for so long: the time is what is tested"),
+    ("tests/it/timing.rs", "the window in which CPU time is measured"),
 ];
 
 /// What only the edges may touch; core decides, and is told the time.
