@@ -237,109 +237,127 @@ fn random_message(rng: &mut impl RngExt, n: usize) -> Said {
     }
 }
 
-/// Twenty workers die one after the other while a client sends 1,500 messages. `talk` makes the workers speak first
-/// and after every message, and answers what the client heard of each.
-async fn twenty_outages(talk: bool) {
-    const MESSAGES: usize = 1_500;
-    const OUTAGES: usize = 20;
-    let proxy = Proxy::start("");
-    let mut worker = StepWorker::start().await;
-    proxy.register("w0", worker.address).await;
-    let (mut client, mut wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
-    let mut rng = rand::rng();
-    let sent: Vec<Said> = (0..MESSAGES).map(|n| random_message(&mut rng, n)).collect();
-    let mut journal: Vec<Said> = Vec::new();
-    let (mut said_by_last, mut last_attach) = (0, 0);
-    // the client goes on as the outages do, so that each of them finds something under way
-    let (release, mut released) = tokio::sync::watch::channel(0);
-    let work = async {
-        for turn in 0..=OUTAGES {
-            let first: usize = wire.head.header("holdline-first-seq").parse().unwrap_or(1);
-            assert!(first <= journal.len() + 1, "a hole before message {first}");
-            let attach: u64 = wire.head.header("holdline-attach").parse().unwrap();
-            assert!(attach > last_attach, "an attach number came again: {:?}", wire.head);
-            last_attach = attach;
-            assert!(turn == 0 || wire.head.header("holdline-gap") == "none", "{:?}", wire.head);
-            // what the last worker had read and not confirmed comes again
-            journal.truncate(first - 1);
-            let mut said = 0;
-            let allowed = MESSAGES * (turn + 1) / (OUTAGES + 1);
-            release.send_replace(allowed);
-            let enough = if turn == OUTAGES { MESSAGES } else { allowed.min(journal.len() + rng.random_range(1..100)) };
-            if talk {
-                wire.text(&format!("{turn} {said}")).await;
+const MESSAGES: usize = 1_500;
+const OUTAGES: usize = 20;
+
+/// The workers, one after the other: what they have read together, and how they die.
+struct Workers<'a> {
+    proxy: &'a Proxy,
+    worker: StepWorker,
+    wire: Wire,
+    journal: Vec<Said>,
+    last_attach: u64,
+    /// Whether they speak first and after every message.
+    talk: bool,
+}
+
+impl Workers<'_> {
+    /// What the last worker had read and not confirmed comes again, and nothing is left out.
+    fn begin(&mut self, turn: usize) {
+        let head = &self.wire.head;
+        let first: usize = head.header("holdline-first-seq").parse().unwrap_or(1);
+        assert!(first <= self.journal.len() + 1, "a hole before message {first}");
+        assert!(turn == 0 || head.header("holdline-gap") == "none", "{head:?}");
+        let attach: u64 = head.header("holdline-attach").parse().unwrap();
+        assert!(attach > self.last_attach, "an attach number came again: {head:?}");
+        self.last_attach = attach;
+        self.journal.truncate(first - 1);
+    }
+
+    /// Reads until the joint journal has `enough` messages, and something new is confirmed: three workers that die
+    /// with the same message first would have it blamed for that.
+    async fn read(&mut self, turn: usize, enough: usize) {
+        let before = self.journal.len() as u64;
+        let mut said = 0;
+        if self.talk {
+            self.wire.text(&format!("{turn} {said}")).await;
+            said += 1;
+        }
+        while self.journal.len() < enough || (self.wire.pings.is_empty() && turn < OUTAGES) {
+            let Some(came) = within("a message or a ping", self.wire.hear_or_ping()).await else { continue };
+            self.journal.push(came);
+            if self.talk {
+                self.wire.text(&format!("{turn} {said}")).await;
                 said += 1;
             }
-            while journal.len() < enough || (wire.pings.is_empty() && turn < OUTAGES) {
-                let Some(came) = within("a message or a ping", wire.hear_or_ping()).await else { continue };
-                journal.push(came);
-                if talk {
-                    wire.text(&format!("{turn} {said}")).await;
-                    said += 1;
-                }
-            }
-            said_by_last = said;
-            if turn == OUTAGES {
-                break;
-            }
-            let next = StepWorker::start().await;
-            drop(std::mem::replace(&mut worker, next));
-            if rng.random() {
-                wire.reset();
-            } else {
-                wire.fin().await;
-            }
-            proxy.register(&format!("w{}", turn + 1), worker.address).await;
-            wire = worker.accept().await;
         }
-        wire
-    };
+        let moved = |pipe: &Value| pipe["up"]["confirmed"].as_u64().is_some_and(|confirmed| confirmed > before);
+        self.proxy.pipe_that("something is confirmed", moved).await;
+    }
+
+    /// The worker dies, and then there is another.
+    async fn replace(mut self, turn: usize, reset: bool) -> Self {
+        self.worker = StepWorker::start().await;
+        if reset {
+            self.wire.reset();
+        } else {
+            self.wire.fin().await;
+        }
+        self.proxy.register(&format!("w{}", turn + 1), self.worker.address).await;
+        self.wire = self.worker.accept().await;
+        self
+    }
+}
+
+/// Says everything as fast as `released` allows; what was heard meanwhile.
+async fn speak(client: &mut Client, sent: &[Said], mut released: tokio::sync::watch::Receiver<usize>) -> Vec<String> {
     let mut heard = Vec::new();
-    let speak = async {
-        for (n, message) in sent.iter().enumerate() {
-            released.wait_for(|&allowed| n < allowed).await.unwrap();
-            match message {
-                Said::Text(text) => client.text(text.clone()).await,
-                Said::Binary(bytes) => client.binary(bytes.clone()).await,
-                Said::Close(..) | Said::Gone => unreachable!("not among the messages"),
-            }
-            while let Some(said) = client.hear_unbounded().now_or_never() {
-                heard.push(said.text());
-            }
+    for (n, message) in sent.iter().enumerate() {
+        released.wait_for(|&allowed| n < allowed).await.unwrap();
+        match message {
+            Said::Text(text) => client.text(text.clone()).await,
+            Said::Binary(bytes) => client.binary(bytes.clone()).await,
+            Said::Close(..) | Said::Gone => unreachable!("not among the messages"),
         }
-        let last = OUTAGES.to_string();
-        if talk {
-            // the last worker answers every message it reads, so it has the last word
-            loop {
-                let said = client.hear().await.text();
-                heard.push(said.clone());
-                if said.starts_with(&format!("{last} ")) && journal_is_full(&proxy).await {
-                    break;
-                }
-            }
-        }
-    };
-    let (_wire, ()) = tokio::join!(work, speak);
-    if talk {
         while let Some(said) = client.hear_unbounded().now_or_never() {
             heard.push(said.text());
         }
-        check_talk(&heard, OUTAGES);
-        assert!(said_by_last > 0);
     }
-    assert_eq!(journal.len(), sent.len());
-    let wrong = journal.iter().zip(&sent).position(|(got, wanted)| got != wanted);
+    heard
+}
+
+/// Twenty workers die one after the other while a client sends its messages; what it said, what they read, and what it
+/// heard of them.
+async fn twenty_outages(talk: bool) {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w0", worker.address).await;
+    let (mut client, wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
+    let mut workers = Workers { proxy: &proxy, worker, wire, journal: Vec::new(), last_attach: 0, talk };
+    let mut rng = rand::rng();
+    let sent: Vec<Said> = (0..MESSAGES).map(|n| random_message(&mut rng, n)).collect();
+    // the client goes on as the outages do, so that each of them finds something under way
+    let (release, released) = tokio::sync::watch::channel(0);
+    let work = async {
+        for turn in 0..OUTAGES {
+            workers.begin(turn);
+            let allowed = MESSAGES * (turn + 1) / (OUTAGES + 1);
+            release.send_replace(allowed);
+            workers.read(turn, allowed.min(workers.journal.len() + rng.random_range(1..100))).await;
+            workers = workers.replace(turn, rng.random()).await;
+        }
+        workers.begin(OUTAGES);
+        release.send_replace(MESSAGES);
+        workers.read(OUTAGES, MESSAGES).await;
+        if talk {
+            workers.wire.text("over").await;
+        }
+        workers
+    };
+    let (workers, mut heard) = tokio::join!(work, speak(&mut client, &sent, released));
+    if talk {
+        while heard.last().is_none_or(|said| said != "over") {
+            heard.push(client.hear().await.text());
+        }
+        check_talk(&heard[..heard.len() - 1]);
+    }
+    assert_eq!(workers.journal.len(), sent.len());
+    let wrong = workers.journal.iter().zip(&sent).position(|(got, wanted)| got != wanted);
     assert_eq!(wrong, None, "the first message that differs");
 }
 
-/// Whether everything that the client sent has been handed on.
-async fn journal_is_full(proxy: &Proxy) -> bool {
-    let pipe = proxy.pipes().await.remove(0);
-    pipe["up"]["sent"] == 1_500
-}
-
 /// Each worker's words came in order and without a hole; the first thing from each was its first word.
-fn check_talk(heard: &[String], outages: usize) {
+fn check_talk(heard: &[String]) {
     let mut last: Option<(usize, usize)> = None;
     for said in heard {
         let (turn, n) = said.split_once(' ').unwrap();
@@ -351,7 +369,7 @@ fn check_talk(heard: &[String], outages: usize) {
         }
         last = Some((turn, n));
     }
-    assert_eq!(last.unwrap().0, outages);
+    assert_eq!(last.unwrap().0, OUTAGES);
 }
 
 #[tokio::test]
