@@ -115,8 +115,8 @@ impl Conn {
             self.push(0x88, &wire::close_payload(4004, "not mine"));
             self.said_close = true;
         }
-        self.read(rng, marks);
-        self.execute(rng, marks);
+        self.read(if calm { usize::MAX } else { rng.chunk() }, rng, marks);
+        self.execute(if calm { usize::MAX } else { rng.pick(&[1, 3, 100]) }, marks);
         if !calm && !self.dead && !self.said_close {
             self.talk(plan, rng, marks);
             self.err(plan, rng, now, marks);
@@ -124,12 +124,12 @@ impl Conn {
         self.write();
     }
 
-    fn read(&mut self, rng: &mut Rng, marks: &mut Marks) {
+    fn read(&mut self, bytes_max: usize, rng: &mut Rng, marks: &mut Marks) {
         if self.slow && !rng.once_in(10) {
             marks.hit(Mark::SlowWorker);
             return;
         }
-        let bytes = self.link.to_peer.read(rng.chunk());
+        let bytes = self.link.to_peer.read(bytes_max);
         for item in self.reader.read(&bytes) {
             match (&item, self.style) {
                 (Item::Ping(payload), _) if payload != b"holdline" => self.last_ping = Some(payload.clone()),
@@ -150,8 +150,8 @@ impl Conn {
         }
     }
 
-    fn execute(&mut self, rng: &mut Rng, marks: &mut Marks) {
-        for _ in 0..rng.pick(&[1, 3, 100]) {
+    fn execute(&mut self, messages_max: usize, marks: &mut Marks) {
+        for _ in 0..messages_max {
             let Some(item) = self.inbox.pop_front() else { return };
             match item {
                 Item::Ping(payload) => {
