@@ -175,11 +175,11 @@ impl Outbox {
     fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
         let boundary = Seq(buffer.sent().0 + u64::from(buffer.is_amid_message()));
         let rest = if self.held { 0 } else { buffer.rest_bytes() };
-        if rest > 0 && barrier.is_due(buffer.accepted(), rest, now) {
+        if rest > 0 && barrier.may_ride(buffer.accepted(), rest, now) {
             let mut bytes = Vec::new();
             frame::encode(&mut bytes, Opcode::Ping, &barrier.next_payload(), self.masked.then_some(key));
             self.tail = Tail::Ping(bytes);
-        } else if rest == 0 && barrier.is_due(boundary, 0, now) {
+        } else if rest == 0 && barrier.is_due(boundary, now) {
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
         }
