@@ -5,8 +5,10 @@
 
 use std::convert::Infallible;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -191,10 +193,22 @@ fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened,
     let facts =
         PipeFacts { id: plan.pipe, route: plan.route.clone(), key: plan.key.as_deref().map(str::to_owned), client };
     let driver = Driver::new(stream, first, attach, plan, facts, front.shared.clone());
-    tokio::spawn(async move {
-        driver.await;
-        drop(guards);
-    });
+    tokio::spawn(Guarded { driver, _guards: guards });
+}
+
+/// A pipe with what it holds of the connection's books. By hand, because an `async` block would have room for the
+/// driver twice: where it was captured, and where it is awaited.
+struct Guarded {
+    driver: Driver,
+    _guards: (Slot, GaugeGuard),
+}
+
+impl Future for Guarded {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.driver).poll(cx)
+    }
 }
 
 impl Connection {

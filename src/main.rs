@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Gives the memory of closed pipes back to the system; how soon is set in `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     holdline::cli::main()
 }

@@ -19,6 +19,10 @@ pub const PING_BYTES: usize = 32 * 1024;
 /// Time after which a ping is worth sending for a single message.
 const PING_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Time after which a ping goes along with messages, so that its own time seldom comes: alone it costs each side a
+/// wake-up and a system call or two.
+const RIDE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How long a peer may leave a ping unanswered, from the first other byte that it sends, before it counts as one that
 /// answers none.
 pub const PONG_PATIENCE: Duration = Duration::from_secs(10);
@@ -90,15 +94,25 @@ impl Barrier {
         self.bytes_since = self.bytes_since.saturating_add(bytes);
     }
 
-    /// Whether a ping behind the message `sent` is worth its bytes at `now`.
+    /// Whether a ping behind the message `sent` is worth a write of its own at `now`.
     #[must_use]
-    pub fn is_due(&self, sent: Seq, pending_bytes: usize, now: Time) -> bool {
+    pub fn is_due(&self, sent: Seq, now: Time) -> bool {
+        self.is_worth(sent, 0, PING_INTERVAL, now)
+    }
+
+    /// Whether a ping is worth its bytes in a write that takes `pending_bytes` of messages up to `sent` anyway.
+    #[must_use]
+    pub fn may_ride(&self, sent: Seq, pending_bytes: usize, now: Time) -> bool {
+        self.is_worth(sent, pending_bytes, RIDE_INTERVAL, now)
+    }
+
+    fn is_worth(&self, sent: Seq, pending_bytes: usize, interval: Duration, now: Time) -> bool {
         let messages = sent.0.saturating_sub(self.covered.0);
         self.outstanding.is_none()
             && messages > 0
             && (messages >= PING_MESSAGES
                 || self.bytes_since + pending_bytes >= PING_BYTES
-                || now.since(self.last_ping_at) >= PING_INTERVAL)
+                || now.since(self.last_ping_at) >= interval)
     }
 
     /// When a ping for the messages up to `sent` becomes worth its bytes, if none is outstanding.
@@ -174,13 +188,22 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_waits_for_sixteen_messages_32_kib_or_20_ms() {
+    fn a_ping_of_its_own_waits_for_sixteen_messages_32_kib_or_20_ms() {
         let barrier = Barrier::new([1; 4], at(0));
-        assert!(!barrier.is_due(Seq(0), 0, at(1000)), "nothing to confirm");
-        assert!(!barrier.is_due(Seq(15), 0, at(19)));
-        assert!(barrier.is_due(Seq(16), 0, at(19)));
-        assert!(barrier.is_due(Seq(1), PING_BYTES, at(19)));
-        assert!(barrier.is_due(Seq(1), 0, at(20)));
+        assert!(!barrier.is_due(Seq(0), at(1000)), "nothing to confirm");
+        assert!(!barrier.is_due(Seq(15), at(19)));
+        assert!(barrier.is_due(Seq(16), at(19)));
+        assert!(barrier.is_due(Seq(1), at(20)));
+    }
+
+    #[test]
+    fn a_ping_rides_along_after_sixteen_messages_32_kib_or_10_ms() {
+        let barrier = Barrier::new([1; 4], at(0));
+        assert!(!barrier.may_ride(Seq(0), PING_BYTES, at(1000)), "nothing to confirm");
+        assert!(!barrier.may_ride(Seq(15), PING_BYTES - 1, at(9)));
+        assert!(barrier.may_ride(Seq(16), 1, at(9)));
+        assert!(barrier.may_ride(Seq(1), PING_BYTES, at(9)));
+        assert!(barrier.may_ride(Seq(1), 1, at(10)));
     }
 
     #[test]
@@ -189,7 +212,7 @@ mod tests {
         assert_eq!(barrier.ponged(&[1, 1, 1, 1, 0, 0, 0, 0]), None);
         let payload = barrier.next_payload();
         barrier.pinged(Seq(7), at(5));
-        assert!(!barrier.is_due(Seq(100), 0, at(500)), "one outstanding at most");
+        assert!(!barrier.is_due(Seq(100), at(500)), "one outstanding at most");
         assert_eq!(barrier.ponged(b""), None);
         assert_eq!(barrier.ponged(&[2, 2, 2, 2, 0, 0, 0, 1]), None);
         assert_eq!(barrier.ponged(&payload), Some(Seq(7)));

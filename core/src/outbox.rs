@@ -176,11 +176,11 @@ impl Outbox {
         let boundary = Seq(buffer.sent().0 + u64::from(buffer.is_amid_message()));
         let rest = if self.held { 0 } else { buffer.rest_bytes() };
         let far_behind = rest > PING_BYTES;
-        if (rest == 0 || far_behind) && barrier.is_due(boundary, 0, now) {
+        if (rest == 0 || far_behind) && barrier.is_due(boundary, now) {
             // Ahead of a backlog, which may be more than the link takes for a long time.
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
-        } else if rest > 0 && barrier.is_due(buffer.accepted(), rest, now) {
+        } else if rest > 0 && barrier.may_ride(buffer.accepted(), rest, now) {
             let mut bytes = Vec::new();
             frame::encode(&mut bytes, Opcode::Ping, &barrier.next_payload(), self.masked.then_some(key));
             self.tail = Tail::Ping(bytes);

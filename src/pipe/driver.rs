@@ -6,18 +6,18 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe};
 use holdline_core::time::Time;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
 use super::attach::{Attach, Plan, next_attach};
@@ -33,8 +33,16 @@ pub const READ_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one turn of a pipe moves at most before other pipes of the thread have theirs.
 const TURN_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of one read from which on the pipe keeps its part of the thread's buffer instead of a copy. Below, a copy is
+/// cheap, and a buffer that a small message holds on to would be a waste.
+const SHARE_BYTES_MIN: usize = 32 * 1024;
+
+/// Room that is left in the thread's buffer at least before a read; with less, the next buffer is taken.
+const READ_ROOM_MIN: usize = 128 * 1024;
+
 thread_local! {
-    static READ_BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES_MAX]);
+    /// Used over and over while nobody holds a part of it; one that is held goes when its last part does.
+    static READ_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Attach, DialFailure>> + Send>>;
@@ -98,7 +106,7 @@ impl Driver {
             wants_to_leave: None,
             timer: None,
             timer_at: None,
-            client_first,
+            client_first: released_if_empty(client_first),
             backend_first: Bytes::new(),
             plan,
             shared,
@@ -114,7 +122,7 @@ impl Driver {
         let name = (reservation.key(), reservation.id().clone());
         self.previous = Some(name.clone());
         self.entry().set_backend(Some(name));
-        self.backend_first = attach.leftover;
+        self.backend_first = released_if_empty(attach.leftover);
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
         }
@@ -176,14 +184,16 @@ impl Driver {
         let Some(stream) = &mut self.client else { return 0 };
         let budget = self.pipe.read_budget(Side::Client, self.registration.room());
         self.pipe.set_paused(Side::Client, budget == 0, now);
-        read(stream, Peer::Client, budget, &mut self.pipe, cx, now)
+        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
+        let share = self.backend.is_some();
+        read(stream, Peer::Client, budget, share, &mut self.pipe, cx, now)
     }
 
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
         let Some(backend) = &mut self.backend else { return 0 };
         let budget = self.pipe.read_budget(Side::Backend, self.registration.room());
         self.pipe.set_paused(Side::Backend, budget == 0, now);
-        read(&mut backend.stream, Peer::Backend(backend.attachment), budget, &mut self.pipe, cx, now)
+        read(&mut backend.stream, Peer::Backend(backend.attachment), budget, true, &mut self.pipe, cx, now)
     }
 
     /// Writes what is due to one leg until its link would block; the bytes it took.
@@ -427,6 +437,11 @@ impl Driver {
 /// A timer is set this much late, so that it finds its deadline passed.
 const TIMER_SLACK: Duration = Duration::from_micros(50);
 
+/// An empty rest of a handshake still holds the buffer that the head was read into.
+fn released_if_empty(bytes: Bytes) -> Bytes {
+    if bytes.is_empty() { Bytes::new() } else { bytes }
+}
+
 fn wait(mut watch: PoolWatch) -> Waiting {
     Box::pin(async move {
         watch.changed().await;
@@ -434,11 +449,12 @@ fn wait(mut watch: PoolWatch) -> Waiting {
     })
 }
 
-/// Reads one leg once, as far as its budget allows; the bytes that came.
+/// Reads one leg once, as far as its budget allows; the bytes that came. With `share`, what is long is not copied.
 fn read(
     stream: &mut (impl AsyncRead + Unpin),
     peer: Peer,
     budget: usize,
+    share: bool,
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
@@ -447,17 +463,26 @@ fn read(
         return 0;
     }
     READ_BUFFER.with_borrow_mut(|buffer| {
-        let size = buffer.len().min(budget);
-        let mut space = ReadBuf::new(&mut buffer[..size]);
-        match Pin::new(stream).poll_read(cx, &mut space) {
+        if buffer.capacity() < READ_ROOM_MIN {
+            buffer.reserve(READ_BYTES_MAX);
+        }
+        let room = buffer.capacity().min(budget);
+        let mut space = (&mut *buffer).limit(room);
+        let result = pin!(stream.read_buf(&mut space)).poll(cx);
+        match result {
             Poll::Pending => 0,
-            Poll::Ready(Ok(())) if space.filled().is_empty() => {
+            Poll::Ready(Ok(0)) => {
                 pipe.lost(peer, LinkLoss::Eof, now);
                 0
             }
-            Poll::Ready(Ok(())) => {
-                pipe.receive(peer, Input::Copy(space.filled()), now);
-                space.filled().len()
+            Poll::Ready(Ok(count)) => {
+                if share && count >= SHARE_BYTES_MIN {
+                    pipe.receive(peer, Input::Share(&buffer.split().freeze()), now);
+                } else {
+                    pipe.receive(peer, Input::Copy(buffer), now);
+                    buffer.clear();
+                }
+                count
             }
             Poll::Ready(Err(_)) => {
                 pipe.lost(peer, LinkLoss::Reset, now);

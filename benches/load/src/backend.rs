@@ -67,7 +67,8 @@ async fn serve_one(mut stream: TcpStream) -> anyhow::Result<()> {
         {
             match every {
                 None => {
-                    while connection.pending() < OUTPUT_BYTES_MAX / 2 {
+                    connection.eager = true;
+                    while connection.pending() < OUTPUT_BYTES_MAX {
                         connection.put_data(count, now_ns(), size);
                         count += 1;
                     }

@@ -30,13 +30,15 @@ pub struct Connection {
     input: Vec<u8>,
     output: Vec<u8>,
     written: usize,
+    /// There is always more to say: `step` returns as soon as the socket has room.
+    pub eager: bool,
     pub closed: bool,
     said_close: bool,
 }
 
 impl Connection {
     pub fn new(stream: TcpStream, input: Vec<u8>, masked: bool) -> Self {
-        Self { stream, masked, input, output: Vec::new(), written: 0, closed: false, said_close: false }
+        Self { stream, masked, input, output: Vec::new(), written: 0, eager: false, closed: false, said_close: false }
     }
 
     pub const fn pending(&self) -> usize {
@@ -68,7 +70,8 @@ impl Connection {
         until: Option<Instant>,
         mut hear: impl FnMut(&mut Outgoing<'_>, Heard<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let interest = match (self.pending() > 0, self.pending() < OUTPUT_BYTES_MAX) {
+        let eager = std::mem::take(&mut self.eager);
+        let interest = match (eager || self.pending() > 0, self.pending() < OUTPUT_BYTES_MAX) {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
             (true, false) => Interest::WRITABLE,
             (false, _) => Interest::READABLE,

@@ -185,7 +185,8 @@ fn make(c: &mut Connection, load: Load, books: &mut Books, due: &mut Instant, ta
             None
         }
         Load::Upload { size } => {
-            while c.pending() < OUTPUT_BYTES_MAX / 2 {
+            c.eager = true;
+            while c.pending() < OUTPUT_BYTES_MAX {
                 c.put_data(books.sent, now_ns(), size);
                 books.sent += 1;
                 count(tally, 1, size, None);
