@@ -239,10 +239,10 @@ impl Client {
             }
             // after a reattach the worker may be told again what it was told before; it must never skip
             let highest = self.last_echo;
+            self.last_echo = highest.max(number);
             if number > highest + 1 {
                 return Some(format!("echo {number} came after {highest}"));
             }
-            self.last_echo = highest.max(number);
         }
         let mut pages = self.books.open();
         let Pages { talks, answers, again, .. } = &mut *pages;

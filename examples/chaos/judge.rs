@@ -148,7 +148,9 @@ impl Judge {
         for (what, (growth, mean), noise) in growths {
             println!("      {what}: {growth:+.1} over the second half, {mean:.1} in the mean");
             let bound = mean * GROWTH_SHARE_MAX + noise;
-            self.check_that(&format!("{what} do not grow"), growth < bound, || format!("by {growth:.1} of {bound:.1}"));
+            self.check_that(&format!("no growth of {what}"), growth < bound, || {
+                format!("by {growth:.1} of {bound:.1}")
+            });
         }
     }
 

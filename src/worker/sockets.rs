@@ -2,7 +2,7 @@
 //!
 //! Orders from the knobs end any endpoint at once; `control` alone finishes its queue when the worker drains.
 
-use std::{collections::HashMap, str::FromStr, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::poll_fn, str::FromStr, sync::Arc, time::Duration};
 
 use futures_util::{
     FutureExt, SinkExt, StreamExt,
@@ -347,7 +347,8 @@ impl Peer<'_> {
                     Err(end) => return end,
                 };
                 let bytes = message.len();
-                if sink.feed(message).await.is_err() {
+                // the second step takes it out of the sink's own slot: a pong to the peer's next ping must go out behind it
+                if sink.feed(message).await.is_err() || poll_fn(|cx| sink.poll_ready_unpin(cx)).await.is_err() {
                     return End::Broken;
                 }
                 self.page.sent(bytes);
