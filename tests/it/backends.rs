@@ -122,10 +122,11 @@ async fn ib_15_past_the_heartbeat_limit_a_stopped_worker_is_left_for_another() {
     assert_eq!(client.exchange("before").await, "before");
     proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await;
     proxy.register("b", b.address).await;
-    a.signal(rustix::process::Signal::STOP);
+    a.stop().await;
     let stopped = Instant::now();
     assert_eq!(client.exchange("after").await, "after");
     assert!(stopped.elapsed() >= Duration::from_secs(1) - Duration::from_millis(200), "{:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(5), "a silent worker is not tried first: {:?}", stopped.elapsed());
     let event = proxy.event_of(0, "pipe.interrupted").await;
     assert_eq!((&event["reason"], &event["backend"]), (&json!("heartbeat"), &json!("a")));
     assert_eq!(proxy.pipes().await[0]["backend"], "b");

@@ -112,7 +112,8 @@ impl Pipe {
             return self.give_up(CloseFrame::new(1012, "backend lost"), Loss::Closed, now);
         }
         self.suspects.new_round();
-        if matches!(reason, Interruption::Silent) {
+        if matches!(reason, Interruption::Silent | Interruption::Heartbeat) {
+            // It would take the dial and be silent again; the others come first.
             self.suspects.tried(link.backend);
         }
         self.backend = BackendLeg::Detached { retry_at: None };

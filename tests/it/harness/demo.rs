@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::{Reply, ask};
+use super::{Reply, ask, eventually};
 
 /// A running demo worker.
 #[derive(Debug)]
@@ -39,6 +39,20 @@ impl DemoWorker {
     /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// SIGSTOP, and waits until all of the process stands still.
+    pub async fn stop(&self) {
+        self.signal(Signal::STOP);
+        let threads = format!("/proc/{}/task", self.process.id());
+        eventually("the worker stands still", async || {
+            let mut stats = std::fs::read_dir(&threads).unwrap().map(|thread| {
+                // a thread that has just ended stands still too
+                std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_else(|_| ") T".into())
+            });
+            stats.all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))).then_some(())
+        })
+        .await;
     }
 
     /// SIGKILL, and waits until the process is gone.
