@@ -307,7 +307,6 @@ fn a_slow_worker_does_not_make_the_pipe_spin() {
     bench.set_room(Side::Backend, usize::MAX);
     bench.pump();
     bench.settle();
-    assert_eq!(bench.pipe.view().up.confirmed.0, 1, "the ping went ahead of what waited");
     bench.settle();
     assert_eq!(bench.pipe.view().up.confirmed.0, 41);
 }
