@@ -307,6 +307,7 @@ fn a_slow_worker_does_not_make_the_pipe_spin() {
     bench.set_room(Side::Backend, usize::MAX);
     bench.pump();
     bench.settle();
+    bench.settle();
     assert_eq!(bench.pipe.view().up.confirmed.0, 41);
 }
 

@@ -106,7 +106,7 @@ impl World {
                 register(&mut pool, index, now);
             }
         }
-        let budget = DialBudget::new(if plan.may(Fault::Budget) { 15 } else { 0 });
+        let budget = DialBudget::new(if plan.may(Fault::Budget) { 4 } else { 0 });
         let mut world = Self {
             now,
             trace: std::env::var_os("HOLDLINE_SIM_TRACE").is_some(),
