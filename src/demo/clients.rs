@@ -25,6 +25,8 @@ pub(super) const CLIENTS_PER_SCREEN: u64 = 4;
 /// Commands come in bursts, as from a finger that drags.
 const BURST_EVERY: Duration = Duration::from_millis(250);
 const BURST_MAX: u64 = 5;
+/// Commands of one client that may be unanswered: on a machine that can't keep up, the finger waits for the screen.
+const UNANSWERED_MAX: u64 = 25;
 /// Frames a second of a watched screen.
 const FPS: u32 = 4;
 /// From the dial to the 101, and from our close frame to the answer.
@@ -120,8 +122,12 @@ async fn burst(board: &Board, index: usize, length: u64, socket: &mut Socket) ->
     for _ in 0..length {
         let number = {
             let mut books = board.books();
-            books.clients[index].sent += 1;
-            books.clients[index].sent
+            let commands = &mut books.clients[index];
+            if commands.answered.missing(commands.sent) >= UNANSWERED_MAX {
+                break;
+            }
+            commands.sent += 1;
+            commands.sent
         };
         let (x, y) = (40 + number * 37 % 440, 120 + number * 53 % 900);
         let text = json!({ "t": "tap", "x": x, "y": y, "n": number }).to_string();

@@ -30,9 +30,9 @@ const JOURNALS_MAX: usize = 256;
 /// From one look at the proxy and the journals to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long it may take until everything has arrived.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
+const SETTLE_MAX: Duration = Duration::from_secs(120);
 /// When nothing arrived for this long, nothing will.
-const SETTLE_QUIET: Duration = Duration::from_secs(5);
+const SETTLE_QUIET: Duration = Duration::from_secs(10);
 /// How long clients have to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
 /// Without a time limit, kills come this far apart at most.
@@ -76,12 +76,13 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
     let viewer = Viewer::start(options.listen, &board, &workers).await?;
     table.say(&format!("watch the screens: {}", viewer.url));
 
-    let (orders, heard) = watch::channel(Order::Send);
+    let (orders, heard) = watch::channel(Order::Listen);
     let mut stage =
         Stage { options: &options, board: &board, workers: &workers, witness: &mut witness, table: &mut table };
     let story = async {
         stage.come_up().await?;
         let clients = clients::connect(&board, options.clients, &heard).await?;
+        orders.send_replace(Order::Send);
         stage.perform(&mut told).await?;
         orders.send_replace(Order::Listen);
         stage.settle().await?;
