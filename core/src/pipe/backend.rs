@@ -11,7 +11,7 @@ use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey};
+use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
@@ -81,6 +81,7 @@ impl Pipe {
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
         self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
         let clean = reason.cause().is_planned() && self.up.buffer.in_doubt_messages() == 0;
+        let confirmed = self.up.buffer.confirmed();
         let rewound = self.up.buffer.rewind(clean);
         self.interruptions += 1;
         self.in_doubt += rewound.in_doubt;
@@ -101,7 +102,9 @@ impl Pipe {
         if self.settings.replay == ReplayPolicy::None {
             self.drop_waiting(now);
         }
-        if self.is_killer(&link, reason, now) {
+        // A message that it confirmed before it died is not what killed it.
+        let suspect = link.first_again.filter(|&first| first > confirmed);
+        if self.is_killer(&link, suspect, reason, now) {
             let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);
             return self.give_up(CloseFrame::new(1011, &text), Loss::Closed, now);
         }
@@ -121,11 +124,11 @@ impl Pipe {
     }
 
     /// Whether the same replayed message has been the first one for three workers that died at once.
-    fn is_killer(&mut self, link: &Attached, reason: Interruption, now: Time) -> bool {
+    fn is_killer(&mut self, link: &Attached, suspect: Option<Seq>, reason: Interruption, now: Time) -> bool {
         let own_death = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
         own_death
             && now.since(link.fed_from) < QUICK_DEATH
-            && self.suspects.died_quickly(link.backend, link.first_again, now)
+            && self.suspects.died_quickly(link.backend, suspect, now)
     }
 
     /// Whether there is still something to do for a worker.
