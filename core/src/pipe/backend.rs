@@ -126,9 +126,7 @@ impl Pipe {
     /// Whether the same replayed message has been the first one for three workers that died at once.
     fn is_killer(&mut self, link: &Attached, suspect: Option<Seq>, reason: Interruption, now: Time) -> bool {
         let own_death = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
-        own_death
-            && now.since(link.fed_from) < QUICK_DEATH
-            && self.suspects.died_quickly(link.backend, suspect, now)
+        own_death && now.since(link.fed_from) < QUICK_DEATH && self.suspects.died_quickly(link.backend, suspect, now)
     }
 
     /// Whether there is still something to do for a worker.

@@ -371,6 +371,20 @@ fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
 }
 
 #[test]
+fn a_message_that_the_dead_worker_had_confirmed_is_not_blamed() {
+    let mut bench = Bench::new();
+    bench.client_says("first");
+    for backend in [B, C, A, B, C] {
+        bench.worker_dies(LinkLoss::Reset);
+        bench.attach(backend);
+        bench.settle();
+        bench.client_says("next");
+    }
+    assert_eq!(bench.state(), PipeState::Attached);
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
 fn workers_that_die_before_any_replay_do_not_blame_a_message() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Reset);
