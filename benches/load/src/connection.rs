@@ -90,7 +90,10 @@ impl Connection {
         self.flush()
     }
 
-    fn read(&mut self, hear: &mut impl FnMut(&mut Outgoing<'_>, Heard<'_>) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    fn read(
+        &mut self,
+        hear: &mut impl FnMut(&mut Outgoing<'_>, Heard<'_>) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             let count = match self.stream.try_read(scratch) {
                 Ok(0) => {

@@ -258,7 +258,12 @@ async fn settle(c: &mut Connection, load: Load, books: &mut Books, tally: &Share
     let told = books.told.unwrap_or_default();
     match load {
         Load::Echo { .. } | Load::Paced { .. } => {
-            ensure!(told == books.sent && told == books.received, "{told} of {} came back as {}", books.sent, books.received);
+            ensure!(
+                told == books.sent && told == books.received,
+                "{told} of {} came back as {}",
+                books.sent,
+                books.received
+            );
         }
         Load::Push { .. } => ensure!(told == books.received, "{} of {told} came", books.received),
         Load::Upload { .. } => ensure!(told == books.sent, "{told} of {} came", books.sent),

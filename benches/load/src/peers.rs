@@ -94,7 +94,7 @@ pub fn start(
             nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, core, dir)
         }
         Peer::HaProxy => haproxy(backend, core, dir),
-        Peer::Holdline => serve(holdline, backend, core, dir),
+        Peer::Holdline => serve(holdline, &[backend], core, dir),
     }
 }
 
@@ -114,12 +114,7 @@ fn wait_for(process: Process, address: SocketAddr) -> anyhow::Result<(Option<Pro
     Ok((Some(process), address))
 }
 
-fn nginx(
-    buffers: &str,
-    backend: SocketAddr,
-    core: usize,
-    dir: &Path,
-) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Option<Process>, SocketAddr)> {
     let address = free_address()?;
     let config = dir.join("nginx.conf");
     let text = format!(
@@ -145,22 +140,28 @@ fn haproxy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Opti
          timeout server 1h\n  timeout tunnel 1h\nfrontend f\n  bind {address}\n  default_backend b\nbackend b\n  server s {backend}\n"
     );
     fs::write(&config, text)?;
-    let child =
-        pinned(core, "haproxy").args(["-q", "-db", "-f"]).arg(&config).stderr(Stdio::null()).spawn().context("haproxy")?;
+    let child = pinned(core, "haproxy")
+        .args(["-q", "-db", "-f"])
+        .arg(&config)
+        .stderr(Stdio::null())
+        .spawn()
+        .context("haproxy")?;
     wait_for(Process(child), address)
 }
 
 /// Holdline with its default settings, one data thread.
-fn serve(
+pub fn serve(
     binary: &Path,
-    backend: SocketAddr,
+    backends: &[SocketAddr],
     core: usize,
     dir: &Path,
 ) -> anyhow::Result<(Option<Process>, SocketAddr)> {
     let config = dir.join("proxy.toml");
+    let backends: String =
+        backends.iter().map(|backend| format!("[[pools.backends]]\nurl = \"ws://{backend}\"\n")).collect();
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
-         [[pools]]\nname = \"default\"\n[[pools.backends]]\nurl = \"ws://{backend}\"\n\
+         [[pools]]\nname = \"default\"\n{backends}\
          [[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
     );
     fs::write(&config, text)?;

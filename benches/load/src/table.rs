@@ -23,7 +23,8 @@ fn median(cell: &Cell, of: impl Fn(&Outcome) -> f64) -> f64 {
 
 /// The medians of one row, and what Holdline is to the better peer.
 pub fn ratio(row: &Row) -> Option<f64> {
-    let of = |name: &str| row.cells.iter().find(|cell| cell.peer == name).map(|cell| median(cell, |run| cost(row, run)));
+    let of =
+        |name: &str| row.cells.iter().find(|cell| cell.peer == name).map(|cell| median(cell, |run| cost(row, run)));
     // Of memory, HAProxy alone is the measure.
     let nginx = if row.load.starts_with("idle") { None } else { of("nginx 64k") };
     let best = [nginx, of("haproxy")].into_iter().flatten().filter(|&it| it > 0.0).reduce(f64::min)?;
@@ -31,11 +32,15 @@ pub fn ratio(row: &Row) -> Option<f64> {
 }
 
 pub fn print(rows: &[Row]) {
-    println!("| load | proxy | CPU µs/message (bytes/pipe) | messages/s | MB/s | p50 µs | p99 µs | p99.9 µs | generator |");
+    println!(
+        "| load | proxy | CPU µs/message (bytes/pipe) | messages/s | MB/s | p50 µs | p99 µs | p99.9 µs | generator |"
+    );
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
     for row in rows {
         for cell in &row.cells {
-            let per_second = |of: fn(&Outcome) -> u64| median(cell, |run| of(run) as f64 / run.seconds.max(1e-9));
+            let per_second = |of: fn(&Outcome) -> u64| {
+                median(cell, |run| if run.seconds > 0.0 { of(run) as f64 / run.seconds } else { 0.0 })
+            };
             println!(
                 "| {} | {} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |",
                 row.name,
