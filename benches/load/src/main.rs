@@ -10,6 +10,7 @@ mod idle;
 mod load;
 mod measure;
 mod peers;
+mod reattach;
 mod table;
 mod wire;
 
@@ -28,6 +29,8 @@ enum Role {
     Backend,
     /// Puts one load on one address and prints what it measured as JSON.
     Run(generator::Options),
+    /// Kills a worker under many pipes.
+    Reattach(reattach::Options),
     /// Compares proxies.
     Bench(bench::Options),
 }
@@ -38,6 +41,7 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().role {
         Role::Backend => local.block_on(&runtime, backend::serve()),
         Role::Run(options) => local.block_on(&runtime, generator::run(options)),
+        Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
         Role::Bench(options) => bench::run(&options),
     }
 }

@@ -94,7 +94,7 @@ pub fn start(
             nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, core, dir)
         }
         Peer::HaProxy => haproxy(backend, core, dir),
-        Peer::Holdline => serve(holdline, backend, core, dir),
+        Peer::Holdline => serve(holdline, &[backend], core, dir),
     }
 }
 
@@ -150,11 +150,18 @@ fn haproxy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Opti
 }
 
 /// Holdline with its default settings, one data thread.
-fn serve(binary: &Path, backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+pub fn serve(
+    binary: &Path,
+    backends: &[SocketAddr],
+    core: usize,
+    dir: &Path,
+) -> anyhow::Result<(Option<Process>, SocketAddr)> {
     let config = dir.join("proxy.toml");
+    let backends: String =
+        backends.iter().map(|backend| format!("[[pools.backends]]\nurl = \"ws://{backend}\"\n")).collect();
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
-         [[pools]]\nname = \"default\"\n[[pools.backends]]\nurl = \"ws://{backend}\"\n\
+         [[pools]]\nname = \"default\"\n{backends}\
          [[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
     );
     fs::write(&config, text)?;

@@ -38,7 +38,9 @@ pub fn print(rows: &[Row]) {
     println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
     for row in rows {
         for cell in &row.cells {
-            let per_second = |of: fn(&Outcome) -> u64| median(cell, |run| of(run) as f64 / run.seconds.max(1e-9));
+            let per_second = |of: fn(&Outcome) -> u64| {
+                median(cell, |run| if run.seconds > 0.0 { of(run) as f64 / run.seconds } else { 0.0 })
+            };
             println!(
                 "| {} | {} | {:.2} | {:.0} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} |",
                 row.name,
