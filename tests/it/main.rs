@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod admin;
 mod backends;
 mod delivery;
 mod endings;
