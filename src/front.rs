@@ -12,7 +12,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
 use holdline_core::ids::PipeId;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -31,7 +30,7 @@ use crate::http::{Body, HttpContext, relay};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::phase::PhaseCell;
-use crate::pipe::attach::{Attach, Plan, first_attach};
+use crate::pipe::attach::{Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
 use crate::pipes::PipeFacts;
 use crate::routes::{Found, NoRoute, RouteTable};
@@ -126,19 +125,13 @@ impl Drop for Slot {
     }
 }
 
-/// A pipe that is ready to start once its client's 101 has left.
-struct Opened {
-    plan: Plan,
-    attach: Attach,
-    client: String,
-}
-
 /// One accepted connection.
 struct Connection {
     front: Arc<Front>,
     peer: IpAddr,
     over: bool,
-    opened: Mutex<Option<Opened>>,
+    /// The pipe that starts once its client's 101 has left.
+    opened: Mutex<Option<Driver>>,
 }
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
@@ -165,12 +158,16 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let mut stream = parts.io.into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (served, opened) {
-        (Ok(()), Some(opened)) => start_pipe(&front, stream, parts.read_buf, opened, (slot, gauge)),
+        // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
+        (_, Some(mut driver)) => {
+            driver.start(stream, parts.read_buf);
+            tokio::spawn(Guarded { driver, _guards: (slot, gauge) });
+        }
         (Ok(()), None) => {
             // The peer may be gone already; there is nobody left to tell.
             let _ = stream.shutdown().await;
         }
-        (Err(error), _) => {
+        (Err(error), None) => {
             if let Some(result) = failure(&error) {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
@@ -185,15 +182,6 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
-}
-
-fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened, guards: (Slot, GaugeGuard)) {
-    let Opened { plan, attach, client } = opened;
-    let plan = Arc::new(plan);
-    let facts =
-        PipeFacts { id: plan.pipe, route: plan.route.clone(), key: plan.key.as_deref().map(str::to_owned), client };
-    let driver = Driver::new(stream, first, attach, plan, facts, front.shared.clone());
-    tokio::spawn(Guarded { driver, _guards: guards });
 }
 
 /// A pipe with what it holds of the connection's books. By hand, because an `async` block would have room for the
@@ -302,8 +290,15 @@ impl Connection {
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
         plan.protocol = first.protocol;
-        let opened = Opened { plan, attach: first.attach, client: client.address.to_string() };
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
+        let facts = PipeFacts {
+            id: plan.pipe,
+            route: plan.route.clone(),
+            key: plan.key.as_deref().map(str::to_owned),
+            client: client.address.to_string(),
+        };
+        // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
+        let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
         response
     }
 }

@@ -81,16 +81,9 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Starts a pipe: the client has our 101 and `attach` is its first worker.
+    /// A pipe whose client is about to be answered, because `attach`, its first worker, has been. It begins with [`Driver::start`].
     #[must_use]
-    pub fn new(
-        client: ClientStream,
-        client_first: Bytes,
-        attach: Attach,
-        plan: Arc<Plan>,
-        facts: PipeFacts,
-        shared: Arc<Shared>,
-    ) -> Self {
+    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Self {
         let now = shared.clock.now();
         let registration = shared.pipes.open(facts);
         let backend_id = attach.reservation.id().clone();
@@ -98,7 +91,7 @@ impl Driver {
         let pipe = Pipe::open(plan.route.settings.clone(), attach.reservation.key(), rand::random(), now);
         let mut driver = Self {
             pipe,
-            client: Some(client),
+            client: None,
             backend: None,
             previous: None,
             dialing: None,
@@ -106,7 +99,7 @@ impl Driver {
             wants_to_leave: None,
             timer: None,
             timer_at: None,
-            client_first: released_if_empty(client_first),
+            client_first: Bytes::new(),
             backend_first: Bytes::new(),
             plan,
             shared,
@@ -115,6 +108,12 @@ impl Driver {
         };
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
+    }
+
+    /// Gives the pipe its client, whose `first` bytes came before the socket did.
+    pub fn start(&mut self, client: ClientStream, first: Bytes) {
+        self.client = Some(client);
+        self.client_first = released_if_empty(first);
     }
 
     fn set_backend(&mut self, attachment: Attachment, attach: Attach, now: Time) {
