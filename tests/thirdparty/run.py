@@ -44,7 +44,7 @@ BURST = 12
 # A worker that is further behind than this is not sent more: past 10 s without a pong, Holdline counts on `written`.
 UNACKNOWLEDGED_MAX = 60
 PATIENCE_SECONDS = 30
-TAIL = 'tail.messages = 256\ntail.bytes = "1MiB"\ntail.age = "10s"\n'
+TAIL = 'tail.messages = 256\ntail.bytes = "1MiB"\ntail.age = "30s"\n'
 CONFIG = """
 [server]
 listen = ["127.0.0.1:0"]

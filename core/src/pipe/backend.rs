@@ -80,7 +80,9 @@ impl Pipe {
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
         self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
-        let clean = reason.cause().is_planned() && self.up.buffer.in_doubt_messages() == 0;
+        // Only a worker that said goodbye has emptied its queue; one that died on the way out may have had a full one.
+        let said_goodbye = reason.cause().is_planned() && last_words.is_some();
+        let clean = said_goodbye && self.up.buffer.in_doubt_messages() == 0;
         let confirmed = self.up.buffer.confirmed();
         let rewound = self.up.buffer.rewind(clean);
         self.interruptions += 1;

@@ -259,6 +259,16 @@ fn a_tail_is_not_sent_again_after_a_move_in_good_order() {
 }
 
 #[test]
+fn a_tail_is_sent_again_when_the_worker_died_on_its_way_out() {
+    let mut bench = tail(0, 2, secs(0));
+    confirm_five(&mut bench);
+    bench.operator(|pipe, now| pipe.leave(holdline_core::pipe::Cause::Drain, now));
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), texts(&["4", "5"]));
+}
+
+#[test]
 fn a_tail_larger_than_the_window_does_not_pause_the_client_for_ever() {
     let mut bench = Bench::with(|settings| {
         settings.replay_tail = ReplayTail { bytes: 1 << 20, messages: 0, age: secs(0) };
