@@ -263,6 +263,15 @@ impl Raw {
         self.stream.write_all(bytes.as_ref()).is_ok()
     }
 
+    /// Nothing has come that was not read, and nothing waits in the socket.
+    pub fn assert_silent(&mut self) {
+        self.stream.set_nonblocking(true).unwrap();
+        let read = self.stream.read(&mut [0; 1]);
+        self.stream.set_nonblocking(false).unwrap();
+        assert!(self.buffer.is_empty(), "{:?}", self.buffer);
+        assert!(read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{read:?}");
+    }
+
     fn fill(&mut self) -> bool {
         let mut chunk = [0; 65536];
         match self.stream.read(&mut chunk) {

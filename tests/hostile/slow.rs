@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::rig::{Backend, PATIENCE, Proxy, Raw, connected, drip, frame, handshake};
+use crate::rig::{Backend, PATIENCE, Proxy, Raw, connected, drip, frame, handshake, until};
 
 #[test]
 fn a_client_that_says_nothing_or_says_it_slowly_is_let_go() {
@@ -63,7 +63,7 @@ fn a_client_that_drips_its_first_frame_is_let_go_in_the_header_and_in_the_payloa
         for start in [dripping_frame(true), [vec![0x89, 0xfd, 1, 2, 3, 4], vec![0; 125]].concat()] {
             assert!(drip(&connected(&proxy), &start) < Duration::from_secs(8));
         }
-        assert_eq!(close_counts(&proxy, "1008"), 2, "{}", proxy.metrics());
+        until("both closes in the metrics", || close_counts(&proxy, "1008") == 2);
         proxy.assert_sound();
     }
 }
@@ -113,7 +113,7 @@ fn a_client_that_reads_nothing_pauses_its_worker_and_is_let_go() {
     assert!(proxy.rss_bytes() < before + (8 << 20));
     assert!(proxy.metrics().contains("holdline_read_paused_total{lane=\"down\",route=\"default\"} "));
     assert!(!proxy.metrics().contains("holdline_read_paused_total{lane=\"down\",route=\"default\"} 0\n"));
-    assert_eq!(close_counts(&proxy, "1013"), 1, "{}", proxy.metrics());
+    until("the close in the metrics", || close_counts(&proxy, "1013") == 1);
     drop(client);
     proxy.assert_sound();
 }
@@ -177,6 +177,6 @@ fn a_peer_that_never_answers_a_close_is_let_go() {
     client.send(frame(0x88, &1000_u16.to_be_bytes(), true));
     assert_eq!(client.close_code(true), Some(1000), "the worker stays silent, so the client is answered for it");
     assert_eq!(client.rest(), b"");
-    crate::rig::until("the pipe's end", || proxy.admin("GET", "/v1/pipes", &[], "").1.contains("\"items\":[]"));
+    until("the pipe's end", || proxy.admin("GET", "/v1/pipes", &[], "").1.contains("\"items\":[]"));
     proxy.assert_sound();
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use crate::rig::{Backend, PATIENCE, Proxy, Raw, drip};
+use crate::rig::{Backend, PATIENCE, Proxy, Raw, drip, until};
 
 const MIB: u64 = 1 << 20;
 /// More than the kernel holds for two sockets.
@@ -34,7 +34,8 @@ fn a_client_that_reads_nothing_of_an_answer_is_let_go_and_so_is_its_worker() {
     client.send("GET /large HTTP/1.1\r\nHost: app.example\r\n\r\n");
     assert!(!told.recv_timeout(PATIENCE).unwrap(), "the worker's connection is closed, not kept waiting");
     assert!(proxy.rss_bytes() < before + 4 * MIB);
-    assert!(proxy.metrics().contains("holdline_connections_total{listener=\"public\",result=\"timed_out\"} 1"));
+    let timed_out = "holdline_connections_total{listener=\"public\",result=\"timed_out\"} 1";
+    until("its place in the metrics", || proxy.metrics().contains(timed_out));
     assert!((client.rest().len() as u64) < LARGE);
     proxy.assert_sound();
 }
