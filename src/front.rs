@@ -4,6 +4,8 @@
 //! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
 
 use std::convert::Infallible;
+use std::error::Error as _;
+use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -34,6 +36,7 @@ use crate::pipe::attach::{Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
 use crate::pipes::PipeFacts;
 use crate::routes::{Found, NoRoute, RouteTable};
+use crate::send_timeout::SendTimeout;
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
@@ -58,6 +61,8 @@ pub struct Front {
     pub slots: Arc<Slots>,
     /// From the start of a connection, or of the wait for its next request, to a whole head.
     pub handshake_timeout: Duration,
+    /// How long a client may take no byte of an answer.
+    pub send_timeout: Duration,
     /// Bytes of one request head.
     pub header_bytes_max: usize,
 }
@@ -152,10 +157,10 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         .timer(TokioTimer::new())
         .header_read_timeout(front.handshake_timeout)
         .max_buf_size(front.header_bytes_max.max(HEADER_BYTES_FLOOR))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(SendTimeout::new(stream, front.send_timeout)), service);
     let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
     let parts = serving.into_parts();
-    let mut stream = parts.io.into_inner();
+    let mut stream = parts.io.into_inner().into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (served, opened) {
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
@@ -178,7 +183,8 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
 }
 
 fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
-    if error.is_timeout() {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_timeout() || io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)

@@ -171,6 +171,7 @@ fn start_threads(
                 phase: phase.clone(),
                 slots: slots.clone(),
                 handshake_timeout: config.server.handshake_timeout,
+                send_timeout: config.server.send_timeout,
                 header_bytes_max: config.server.header_bytes_max,
             };
             start_thread(number, listeners, Arc::new(front))

@@ -26,9 +26,10 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// Tests that may call `sleep`, with the reason.
-const SLEEPS: [(&str, &str); 4] = [
+const SLEEPS: [(&str, &str); 5] = [
     ("src/backends/tests/leases.rs", "paused time: the sleep is how virtual time moves"),
     ("src/backends/tests/writes.rs", "paused time: the sleep is how virtual time moves"),
+    ("tests/hostile/slow_http.rs", "the rhythm of a slow peer"),
     ("tests/it/http.rs", "the worker's answer takes its minute"),
     ("tests/it/timing.rs", "the window of a measurement"),
 ];

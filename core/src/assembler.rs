@@ -124,6 +124,12 @@ impl Assembler {
         self.open.is_some()
     }
 
+    /// Whether something has begun and is not whole: a message, or only a header or a control frame.
+    #[must_use]
+    pub const fn is_unfinished(&self) -> bool {
+        self.open.is_some() || !self.carry.is_empty()
+    }
+
     /// Looks at the start of `input` and says what it is; the caller skips the bytes and calls again.
     ///
     /// `input` must not be empty. After an error the stream is beyond repair.

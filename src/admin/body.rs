@@ -1,5 +1,7 @@
 //! What comes in: JSON bodies, query strings and path parameters, each refused with a problem that says where.
 
+use std::time::Duration;
+
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -11,6 +13,9 @@ use super::problem::{Kind, Problem};
 
 /// Bytes of a request body.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// From the head of a request to the end of its body.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A JSON body of the shape `T`; an absent body is an empty object.
 #[derive(Debug)]
@@ -33,10 +38,13 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     }
 }
 
-/// Reads a body of at most [`BODY_BYTES_MAX`].
+/// Reads a body of at most [`BODY_BYTES_MAX`], within [`BODY_TIMEOUT`].
 pub(super) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     let body = Limited::new(request.into_body(), BODY_BYTES_MAX);
-    match body.collect().await {
+    let Ok(collected) = tokio::time::timeout(BODY_TIMEOUT, body.collect()).await else {
+        return Err(Problem::new(Kind::IncompleteBody, "the body did not come in time"));
+    };
+    match collected {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => {
             Err(Problem::new(Kind::BodyTooLarge, format!("a body may have {BODY_BYTES_MAX} bytes")))

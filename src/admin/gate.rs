@@ -17,6 +17,7 @@ use super::auth::{Access, Caller, Role};
 use super::body::is_json;
 use super::problem::{Kind, Problem};
 use super::{Admin, Locality};
+use crate::handshake::check::host_name;
 use crate::log::AUDIT;
 use crate::metrics::labels::status_code;
 
@@ -102,10 +103,9 @@ fn check_host(locality: Locality, headers: &HeaderMap, uri: &Uri) -> Result<(), 
 
 /// Whether `host`, with or without a port, can only mean this machine.
 fn is_loopback_name(host: &str) -> bool {
-    let Ok(authority) = host.parse::<axum::http::uri::Authority>() else {
+    let Some(name) = host_name(host) else {
         return false;
     };
-    let name = authority.host();
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
@@ -225,8 +225,18 @@ mod tests {
         for name in ["localhost", "LOCALHOST:9000", "127.0.0.1:1", "127.9.9.9", "[::1]:9000", "[::ffff:127.0.0.1]"] {
             assert!(is_loopback_name(name), "{name}");
         }
-        for name in ["", "evil.example", "localhost.evil.example", "10.0.0.1:9000", "127.0.0.1.evil.example", "0.0.0.0"]
-        {
+        for name in [
+            "",
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1:9000",
+            "127.0.0.1.evil.example",
+            "0.0.0.0",
+            "[::1].evil.example",
+            "[::1]evil.example",
+            "localhost@evil.example",
+            "localhost:9000.evil.example",
+        ] {
             assert!(!is_loopback_name(name), "{name}");
         }
     }

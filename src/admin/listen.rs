@@ -18,11 +18,14 @@ use tokio::task::JoinSet;
 use super::{Admin, Locality};
 use crate::config::Listen;
 use crate::metrics::{ConnectionResult, ListenerLabel};
+use crate::send_timeout::SendTimeout;
 
 /// Connections at once; each may hold one long poll. Beyond, callers wait in the listen queue.
 pub const CONNECTIONS_MAX: usize = 1024;
 /// From the accept to a whole request head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a caller may take no byte of an answer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 /// What running requests are given once the process stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the CPU use is looked at.
@@ -162,7 +165,8 @@ async fn connection(
     let _counted = admin.metrics.connection(ListenerLabel::Admin);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(64);
-    let connection = http.serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    let connection =
+        http.serve_connection(TokioIo::new(SendTimeout::new(io, SEND_TIMEOUT)), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -38,6 +38,8 @@ pub struct Server {
     pub backend_handshake_timeout: Duration,
     /// From a plain HTTP request to the head of its answer.
     pub response_header_timeout: Duration,
+    /// How long a client may take no byte of an HTTP answer.
+    pub send_timeout: Duration,
     /// From our close frame to the moment at which the socket is cut off.
     pub close_timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Default for Server {
             backend_connect_timeout: Duration::from_secs(5),
             backend_handshake_timeout: Duration::from_secs(10),
             response_header_timeout: Duration::from_secs(120),
+            send_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),
         }
     }

@@ -3,6 +3,8 @@
 //! A pure function of the request's head. Invariant: what comes out as [`Checked::Upgrade`] is a valid RFC 6455
 //! section 4.2.1 handshake and carries no body; what comes out as [`Checked::Plain`] names one host at most.
 
+use std::net::Ipv6Addr;
+
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -11,7 +13,6 @@ use http::header::{
     TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::refusal::Refusal;
@@ -74,7 +75,25 @@ pub fn host(parts: &Parts) -> Option<&str> {
 
 /// Whether `text` is a host with an optional port, and nothing that could be read as two hosts.
 pub(super) fn is_host(text: &str) -> bool {
-    !text.contains(['@', ',']) && text.parse::<Authority>().is_ok_and(|host| !host.host().is_empty())
+    host_name(text).is_some()
+}
+
+/// The host of a `Host` header's value, without its port; an IPv6 address keeps its brackets.
+///
+/// By hand, because what parses as an authority may still be `[::1].elsewhere.example` or `user@host`.
+pub(crate) fn host_name(text: &str) -> Option<&str> {
+    let end = if text.starts_with('[') { text.find(']')? + 1 } else { text.find(':').unwrap_or(text.len()) };
+    let (name, port) = text.split_at(end);
+    let known = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    // An empty port is one (RFC 3986 section 3.2.3).
+    let digits = port.strip_prefix(':').unwrap_or_default();
+    let port_is_good =
+        digits.is_empty() || digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse::<u16>().is_ok();
+    let nothing_else = port.is_empty() || port.starts_with(':');
+    (known && port_is_good && nothing_else).then_some(name)
 }
 
 /// The comma-separated elements of all lines of a header.
@@ -294,6 +313,20 @@ mod tests {
             ("host", &["user@a.example"], 400),
             ("host", &["a.example/x"], 400),
             ("host", &["[::1]:80"], 101),
+            ("host", &["a_b-c.example.:"], 101),
+            ("host", &["[::1].b.example"], 400),
+            ("host", &["[::1]b.example"], 400),
+            ("host", &["[b.example]"], 400),
+            ("host", &["[::1"], 400),
+            ("host", &["[]"], 400),
+            ("host", &[":80"], 400),
+            ("host", &["a.example:x"], 400),
+            ("host", &["a.example:+8"], 400),
+            ("host", &["a.example:65536"], 400),
+            ("host", &["a.example:80:80"], 400),
+            ("host", &["a%2eexample"], 400),
+            ("host", &["a\\b.example"], 400),
+            ("host", &["a.example;b"], 400),
             ("sec-websocket-protocol", &["a b"], 400),
             ("sec-websocket-protocol", &["a, a"], 400),
             ("sec-websocket-protocol", &["a", "a"], 400),

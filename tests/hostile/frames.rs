@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
-use crate::rig::{Backend, PATIENCE, Proxy, connected, frame};
+use crate::rig::{Backend, PATIENCE, Proxy, Raw, connected, frame};
 
 /// A header by hand: first byte, second byte, extended length, mask key if the second byte says so.
 fn header(first: u8, second: u8, extended: &[u8]) -> Vec<u8> {
@@ -37,6 +37,9 @@ fn violations(mask: u8) -> Vec<(&'static str, Vec<u8>, u16)> {
         ("just over the limit", header(0x82, mask | 127, &len((16 << 20) + 1)), 1009),
         ("5 bytes said in 16 bits", header(0x82, mask | 126, &[0, 5]), 1002),
         ("200 bytes said in 64 bits", header(0x82, mask | 127, &len(200)), 1002),
+        ("65,535 bytes said in 64 bits", header(0x82, mask | 127, &len(65_535)), 1002),
+        ("125 bytes said in 16 bits", header(0x81, mask | 126, &[0, 125]), 1002),
+        ("nothing said in 64 bits", header(0x82, mask | 127, &len(0)), 1002),
         ("a continuation of nothing", frame(0x80, b"x", masked), 1002),
         ("a message inside of a message", [frame(0x01, b"a", masked), frame(0x81, b"b", masked)].concat(), 1002),
         ("a close of one byte", frame(0x88, &[3], masked), 1002),
@@ -108,6 +111,27 @@ fn a_worker_that_breaks_the_protocol_is_told_and_its_client_goes_on_with_another
         assert_eq!(echo, Some((0x81, b"second".to_vec())), "{what}");
         proxy.assert_sound();
     }
+}
+
+#[test]
+fn a_million_tiny_continuations_end_at_the_default_bound() {
+    let mut proxy = Proxy::start();
+    let backend = Backend::echo();
+    proxy.register(backend.address);
+    for payload in [&b""[..], b"x"] {
+        let before = proxy.rss_bytes();
+        let mut client = connected(&proxy);
+        let mut writer = Raw::new(client.stream().try_clone().unwrap());
+        client.send(frame(0x01, payload, true));
+        let tiny = frame(0x00, payload, true).repeat(1_000_000);
+        let writing = std::thread::spawn(move || writer.send(&tiny));
+        assert_eq!(client.close_code(true), Some(1008));
+        assert!(proxy.rss_bytes() < before + (8 << 20));
+        drop(client);
+        // Whether all was taken into sockets is no matter; that the peer is not waited for is.
+        writing.join().unwrap();
+    }
+    proxy.assert_sound();
 }
 
 #[test]

@@ -75,15 +75,19 @@ fn twenty_megabytes_of_headers_are_431_and_cost_no_memory() {
     proxy.register(backend.address);
     drop(connected(&proxy));
     let before = proxy.rss_bytes();
-    let mut client = Raw::to(proxy.public);
-    client.send("GET /ws/x HTTP/1.1\r\nHost: app.example\r\n");
-    let line = format!("X-Filler: {}\r\n", "x".repeat(1000));
-    let mut sent = 0;
-    while sent < 20 * MIB && client.send(&line) {
-        sent += line.len() as u64;
+    let many = format!("X-Filler: {}\r\n", "x".repeat(1000));
+    let filler = "x".repeat(1000);
+    let starts = ["GET /ws/x HTTP/1.1\r\nHost: app.example\r\n", "GET /ws/x HTTP/1.1\r\nX-Filler: ", "GET /ws/", ""];
+    for (start, more) in starts.into_iter().zip([&many, &filler, &filler, &filler]) {
+        let mut client = Raw::to(proxy.public);
+        client.send(start);
+        let mut sent = 0;
+        while sent < 20 * MIB && client.send(more) {
+            sent += more.len() as u64;
+        }
+        assert!(sent < 20 * MIB, "all of it was taken behind {start:?}");
+        assert!(proxy.rss_bytes() < before + 4 * MIB);
     }
-    assert!(sent < 20 * MIB, "all of it was taken");
-    assert!(proxy.rss_bytes() < before + 4 * MIB);
 
     let mut client = Raw::to(proxy.public);
     client.send("GET /ws/x HTTP/1.1\r\nHost: app.example\r\n");
@@ -119,6 +123,33 @@ fn nothing_is_pipelined_behind_an_upgrade_that_was_refused() {
 }
 
 #[test]
+fn what_came_with_a_handshake_that_was_refused_goes_nowhere() {
+    for refusal in ["HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n"] {
+        let mut proxy = Proxy::start();
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let backend = Backend::start(move |mut peer, _, _| {
+            peer.send(refusal);
+            tell.lock().unwrap().send(peer.rest().len()).unwrap();
+        });
+        proxy.register(backend.address);
+        let mut client = Raw::to(proxy.public);
+        let mut writer = Raw::new(client.stream().try_clone().unwrap());
+        let writing = std::thread::spawn(move || {
+            let behind = [frame(0x82, &vec![7; MIB as usize], true), b"GET /secret HTTP/1.1\r\n\r\n".to_vec()].concat();
+            // until it is no longer taken
+            writer.send(handshake("/ws/x", "")) && (0..10).all(|_| writer.send(&behind))
+        });
+        assert!(matches!(client.head().0, 403 | 502));
+        assert_eq!(told.recv().unwrap(), 0, "bytes that came behind the handshake");
+        client.rest();
+        writing.join().unwrap();
+        assert_eq!(backend.heads().len(), 1);
+        proxy.assert_sound();
+    }
+}
+
+#[test]
 fn ten_megabytes_before_the_101_wait_outside() {
     let mut proxy = Proxy::start();
     let (dialled, is_dialled) = channel();
@@ -128,6 +159,7 @@ fn ten_megabytes_before_the_101_wait_outside() {
         let gates = gates.lock().unwrap();
         gates.0.send(()).unwrap();
         gates.1.recv().unwrap();
+        peer.assert_silent();
         peer.upgrade(head);
         let mut bytes = 0;
         while bytes < 10 * MIB as usize {

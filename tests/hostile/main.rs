@@ -11,3 +11,4 @@ mod headers;
 mod rig;
 mod series;
 mod slow;
+mod slow_http;

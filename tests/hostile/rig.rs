@@ -1,6 +1,6 @@
 //! A proxy process, raw backends and raw clients. Every wait ends with the awaited thing or, much later, in a panic.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -138,6 +138,29 @@ impl Drop for Proxy {
     }
 }
 
+/// The rhythm of a slow writer.
+const BETWEEN_BYTES: Duration = Duration::from_millis(40);
+
+/// Writes a byte at a time, and listens in between, until the peer has had enough; how long it took.
+pub fn drip(peer: &Raw, bytes: &[u8]) -> Duration {
+    let began = Instant::now();
+    let mut stream = peer.stream();
+    stream.set_read_timeout(Some(BETWEEN_BYTES)).unwrap();
+    for byte in bytes.iter().cycle() {
+        assert!(began.elapsed() < PATIENCE, "it is still listened to");
+        if stream.write_all(&[*byte]).is_err() {
+            break;
+        }
+        match stream.read(&mut [0; 1024]) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+    }
+    began.elapsed()
+}
+
 /// Waits for what nothing announces, such as a count in another process.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
@@ -230,9 +253,23 @@ impl Raw {
         &self.stream
     }
 
+    /// How much came that nobody has asked for yet.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Sends; a peer that has gone meanwhile is what some tests wait for.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    /// Nothing has come that was not read, and nothing waits in the socket.
+    pub fn assert_silent(&mut self) {
+        self.stream.set_nonblocking(true).unwrap();
+        let read = self.stream.read(&mut [0; 1]);
+        self.stream.set_nonblocking(false).unwrap();
+        assert!(self.buffer.is_empty(), "{:?}", self.buffer);
+        assert!(read.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{read:?}");
     }
 
     fn fill(&mut self) -> bool {
@@ -243,7 +280,7 @@ impl Raw {
                 self.buffer.extend_from_slice(&chunk[..count]);
                 true
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
             Err(error) => panic!("waited for the peer in vain: {error}"),
         }
     }

@@ -106,7 +106,7 @@ impl Input<'_> {
 struct Lane {
     assembler: Assembler,
     buffer: ReplayBuffer,
-    /// When the message that is not whole yet began.
+    /// When the message, header or control frame that is not whole yet began.
     began: Option<Time>,
     /// Reading of its sender is paused.
     paused: bool,

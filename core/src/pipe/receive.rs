@@ -76,6 +76,10 @@ impl Pipe {
                     self.push(side, input, run..at, keep);
                     at += len;
                     run = at;
+                    let lane = self.lane(side);
+                    if !lane.assembler.inside_message() {
+                        lane.began = None;
+                    }
                     self.control(side, &control, now);
                     if !self.hears(from) {
                         return;
@@ -91,7 +95,7 @@ impl Pipe {
         }
         self.push(side, input, run..at, keep);
         let lane = self.lane(side);
-        lane.began = if lane.assembler.inside_message() { lane.began.or(Some(now)) } else { None };
+        lane.began = if lane.assembler.is_unfinished() { lane.began.or(Some(now)) } else { None };
     }
 
     /// The lane that `side` sends into.

@@ -178,3 +178,52 @@ fn a_worker_is_paused_while_its_client_is_slow_and_read_again_when_it_is_not() {
     bench.pump();
     assert!(bench.pipe.read_budget(Side::Backend, usize::MAX) > 0);
 }
+
+/// What a client may begin and never finish.
+fn unfinished() -> [(&'static str, Vec<u8>); 5] {
+    let mask = Some([1, 2, 3, 4]);
+    [
+        ("a first byte", vec![0x81]),
+        ("a header without its mask", vec![0x81, 0xfe, 0, 200, 1]),
+        ("half a payload", wire::frame(0x81, b"never whole", mask)[..9].to_vec()),
+        ("a fragment", wire::frame(0x01, b"and then", mask)),
+        ("half a ping", wire::frame(0x89, b"are you", mask)[..8].to_vec()),
+    ]
+}
+
+#[test]
+fn whatever_begins_and_is_not_finished_in_time_ends_its_leg() {
+    for (what, start) in unfinished() {
+        let mut bench = Bench::with(|settings| settings.message_incomplete_timeout = secs(3));
+        bench.wait(secs(20));
+        bench.client_sends(&start);
+        bench.wait(ms(2_999));
+        assert_eq!(bench.state(), PipeState::Attached, "{what}");
+        bench.wait(ms(1));
+        assert_eq!(bench.client_got(), [closed(1008, "message not finished in time")], "{what}");
+    }
+}
+
+#[test]
+fn a_client_whose_reads_always_end_inside_of_a_frame_is_not_late() {
+    let mut bench = Bench::with(|settings| settings.message_incomplete_timeout = secs(3));
+    let pong = wire::frame(0x8A, b"", Some([1, 2, 3, 4]));
+    bench.client_sends(&pong[..2]);
+    for _ in 0..10 {
+        bench.wait(secs(2));
+        bench.client_sends(&[&pong[2..], &pong[..2]].concat());
+    }
+    assert_eq!(bench.state(), PipeState::Attached);
+}
+
+#[test]
+fn control_frames_between_the_fragments_of_a_message_buy_it_no_time() {
+    let mut bench = Bench::with(|settings| settings.message_incomplete_timeout = secs(3));
+    bench.client_frame(0x01, b"begun");
+    for _ in 0..2 {
+        bench.wait(secs(1));
+        bench.client_frame(0x8A, b"");
+    }
+    bench.wait(secs(1));
+    assert_eq!(bench.client_got(), [closed(1008, "message not finished in time")]);
+}

@@ -176,3 +176,14 @@ async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     assert!(fixture.admin.reload_tokens().is_err());
     assert_eq!(status("fresh").await, 200);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
+    let fixture = Fixture::open();
+    let request = request(Method::POST, "/v1/backends", None).header(header::CONTENT_TYPE, "application/json");
+    let never = Body::from_stream(futures_util::stream::pending::<std::io::Result<bytes::Bytes>>());
+    let began = tokio::time::Instant::now();
+    let answer = fixture.send(request.body(never).unwrap()).await;
+    assert_eq!((answer.status, answer.problem().as_str()), (StatusCode::BAD_REQUEST, "incomplete-body"));
+    assert_eq!(began.elapsed(), crate::admin::body::BODY_TIMEOUT);
+}

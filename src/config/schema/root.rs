@@ -96,6 +96,12 @@ fn server() -> Vec<Key<Config>> {
             "from a plain HTTP request to the head of the backend's answer; then 504",
         ),
         key(
+            "server.send_timeout",
+            |c: &mut Config| &mut c.server.send_timeout,
+            range(MILLISECOND, HOUR),
+            "a client that takes no byte of an HTTP answer for so long is cut off",
+        ),
+        key(
             "server.close_timeout",
             |c: &mut Config| &mut c.server.close_timeout,
             range(MILLISECOND, HOUR),

@@ -20,6 +20,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.backend_connect_timeout", "1s", r#""1s""#),
     ("server.backend_handshake_timeout", "1s", r#""1s""#),
     ("server.response_header_timeout", "1s", r#""1s""#),
+    ("server.send_timeout", "1s", r#""1s""#),
     ("server.close_timeout", "1s", r#""1s""#),
     ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
     ("admin.tokens_file", "/t", r#""/t""#),
