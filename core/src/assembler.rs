@@ -5,6 +5,7 @@
 //! frame that arrive split are all it ever holds.
 
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Side, Violation};
+use crate::snapshot::{Read, Reader, Writer, demand};
 
 /// A whole data message, by its sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,7 +99,7 @@ pub struct Assembler {
     carry: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Open {
     wire_bytes: u64,
     payload_bytes: u64,
@@ -110,6 +111,11 @@ impl Assembler {
     #[must_use]
     pub const fn new(sender: Side) -> Self {
         Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
+    }
+
+    /// Whose bytes these are.
+    pub(crate) const fn sender(&self) -> Side {
+        self.sender
     }
 
     /// Payload bytes that have come of a message that is not whole.
@@ -235,6 +241,84 @@ impl Assembler {
         self.open
             .take()
             .map(|open| Message { wire_bytes: open.wire_bytes as u32, payload_bytes: open.payload_bytes as u32 })
+    }
+}
+
+impl Assembler {
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        let Self { sender: _, frame_left, frame_fin, open, carry } = self;
+        out.option(*open, |out, Open { wire_bytes, payload_bytes, frames }| {
+            out.count(wire_bytes);
+            out.count(payload_bytes);
+            out.u32(frames);
+            out.count(*frame_left);
+            out.flag(*frame_fin);
+        });
+        out.bytes(carry);
+    }
+
+    pub(crate) fn thaw(input: &mut Reader<'_>, sender: Side) -> Read<Self> {
+        const PART: &str = "half messages";
+        let mut assembler = Self::new(sender);
+        assembler.open = input.option(|input| {
+            let open = Open { wire_bytes: input.count()?, payload_bytes: input.count()?, frames: input.u32()? };
+            assembler.frame_left = input.count()?;
+            assembler.frame_fin = input.flag()?;
+            let headers = open.wire_bytes.checked_sub(open.payload_bytes);
+            let frames = u64::from(open.frames);
+            demand(headers.is_some_and(|it| (frames * 2..=frames * HEADER_BYTES_MAX as u64).contains(&it)), PART)?;
+            demand((1..=FRAGMENTS_CEILING).contains(&open.frames), PART)?;
+            demand(open.payload_bytes <= MESSAGE_BYTES_CEILING as u64, PART)?;
+            demand(assembler.frame_left <= open.payload_bytes, PART)?;
+            demand(assembler.frame_left > 0 || !assembler.frame_fin, PART)?;
+            Ok(open)
+        })?;
+        assembler.carry = input.bytes(HEADER_BYTES_MAX + CONTROL_PAYLOAD_MAX)?.to_vec();
+        demand(assembler.carry.is_empty() || assembler.frame_left == 0, PART)?;
+        let unfinished = match frame::parse(&assembler.carry, sender) {
+            Ok(None) => true,
+            Ok(Some(header)) => {
+                header.opcode.is_control() && assembler.carry.len() < header.header_len + header.payload_len as usize
+            }
+            Err(_) => false,
+        };
+        demand(unfinished, PART)?;
+        Ok(assembler)
+    }
+
+    /// The message that `bytes` are, if they are exactly one.
+    pub(crate) fn one_message(sender: Side, bytes: &[u8]) -> Option<Message> {
+        match Self::new(sender).run(bytes)? {
+            (len, Some(message)) if len == bytes.len() => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Whether `bytes` are all the data frames of the message under way that have come.
+    pub(crate) fn has_taken(&self, bytes: &[u8]) -> bool {
+        let mut again = Self::new(self.sender);
+        let whole = again.run(bytes).is_some_and(|(_, ended)| ended.is_none());
+        whole && (again.open, again.frame_left) == (self.open, self.frame_left) && {
+            self.open.is_none() || again.frame_fin == self.frame_fin
+        }
+    }
+
+    /// Takes data frames up to the end of a message or of `bytes`; nothing if they are something else.
+    fn run(&mut self, bytes: &[u8]) -> Option<(usize, Option<Message>)> {
+        let limits = MessageLimits { bytes_max: MESSAGE_BYTES_CEILING, fragments_max: FRAGMENTS_CEILING };
+        let mut at = 0;
+        while at < bytes.len() {
+            match self.step(&bytes[at..], limits) {
+                Ok(Step::Data { len, ended }) => {
+                    at += len;
+                    if ended.is_some() {
+                        return Some((at, ended));
+                    }
+                }
+                Ok(Step::Header { .. } | Step::Control { .. } | Step::Starved) | Err(_) => return None,
+            }
+        }
+        Some((at, None))
     }
 }
 

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use crate::ids::Seq;
+use crate::snapshot::{Read, Reader, Writer, demand};
 use crate::time::Time;
 
 /// Messages after which a ping is worth sending.
@@ -176,6 +177,43 @@ impl Barrier {
             self.nopong = true;
         }
         self.nopong
+    }
+
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        let Self { nonce, counter, outstanding, last_ping_at, covered, bytes_since, nopong } = self;
+        out.raw(nonce);
+        out.u32(*counter);
+        out.option(*outstanding, |out, Outstanding { covers, heard_at }| {
+            out.seq(covers);
+            out.option(heard_at, Writer::time);
+        });
+        out.time(*last_ping_at);
+        out.seq(*covered);
+        out.size(*bytes_since);
+        out.flag(*nopong);
+    }
+
+    /// Reads the barrier of a lane that has accepted the messages up to `accepted`.
+    pub(crate) fn thaw(input: &mut Reader<'_>, accepted: Seq) -> Read<Self> {
+        const PART: &str = "barrier";
+        let mut nonce = [0; 4];
+        nonce.copy_from_slice(input.raw(4)?);
+        let counter = input.u32()?;
+        let outstanding =
+            input.option(|input| Ok(Outstanding { covers: input.seq()?, heard_at: input.option(Reader::past)? }))?;
+        let last_ping_at = input.past()?;
+        let barrier = Self {
+            nonce,
+            counter,
+            outstanding,
+            last_ping_at,
+            covered: input.seq()?,
+            bytes_since: input.size()?,
+            nopong: input.flag()?,
+        };
+        demand(barrier.covered <= accepted, PART)?;
+        demand(outstanding.is_none_or(|outstanding| outstanding.covers <= accepted), PART)?;
+        Ok(barrier)
     }
 }
 

@@ -200,6 +200,14 @@ impl ByteQueue {
         }
     }
 
+    /// Visits all bytes held, in their order.
+    pub fn for_each(&self, mut visit: impl FnMut(&[u8])) {
+        self.walk(self.start, self.end, |block, range| {
+            visit(&block.as_slice()[range]);
+            true
+        });
+    }
+
     fn copy_out(&self, from: u64, to: u64) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         self.walk(from, to, |block, range| {

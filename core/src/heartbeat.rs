@@ -4,6 +4,7 @@
 //! not read, its silence is our own doing and no verdict is spoken.
 
 use crate::settings::Heartbeat as Settings;
+use crate::snapshot::{Read, Reader, Writer};
 use crate::time::{Time, earliest};
 
 /// What the heartbeat wants done.
@@ -72,6 +73,18 @@ impl Heartbeat {
             self.unanswered = Some(now);
         }
         Beat::Ping
+    }
+
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        let Self { settings: _, next_ping, unanswered, paused } = self;
+        out.time(*next_ping);
+        out.option(*unanswered, Writer::time);
+        out.flag(*paused);
+    }
+
+    pub(crate) fn thaw(input: &mut Reader<'_>, settings: Settings) -> Read<Self> {
+        let next_ping = input.time()?;
+        Ok(Self { settings, next_ping, unanswered: input.option(Reader::past)?, paused: input.flag()? })
     }
 }
 

@@ -25,6 +25,7 @@
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::pipe::PipeState;
+use crate::snapshot::{Read, Reader, SnapshotError, Writer};
 use crate::time::Time;
 
 /// Why a backend leg was detached, as the next worker is told (`Holdline-Cause`).
@@ -165,5 +166,129 @@ impl ClientLeg {
             Self::Open | Self::SaidClose(_) | Self::Closing { .. } => true,
             Self::Gone => false,
         }
+    }
+}
+
+const PART: &str = "legs";
+
+impl Cause {
+    pub(crate) fn freeze(self, out: &mut Writer) {
+        out.u8(match self {
+            Self::Crash => 0,
+            Self::Close => 1,
+            Self::Drain => 2,
+            Self::Admin => 3,
+        });
+    }
+
+    pub(crate) fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        match input.u8()? {
+            0 => Ok(Self::Crash),
+            1 => Ok(Self::Close),
+            2 => Ok(Self::Drain),
+            3 => Ok(Self::Admin),
+            _ => Err(SnapshotError::Malformed(PART)),
+        }
+    }
+}
+
+impl Attached {
+    fn freeze(&self, out: &mut Writer) {
+        let Self { attachment, backend, fed_from, first_again, talked, settled, hold_until } = self;
+        out.count(attachment.0);
+        out.backend(*backend);
+        out.time(*fed_from);
+        out.option(*first_again, Writer::seq);
+        out.flag(*talked);
+        out.flag(*settled);
+        out.option(*hold_until, Writer::time);
+    }
+
+    fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            attachment: Attachment(input.count()?),
+            backend: input.backend()?,
+            fed_from: input.time()?,
+            first_again: input.option(Reader::seq)?,
+            talked: input.flag()?,
+            settled: input.flag()?,
+            hold_until: input.option(Reader::time)?,
+        })
+    }
+}
+
+impl BackendLeg {
+    /// Writes the leg; a dial stays behind, only that there was one goes along.
+    pub fn freeze(&self, out: &mut Writer) {
+        match self {
+            Self::Attached(link) => {
+                out.u8(0);
+                link.freeze(out);
+            }
+            Self::Leaving { link, stage, cause, deadline } => {
+                out.u8(1);
+                link.freeze(out);
+                out.flag(*stage == Leaving::Parting);
+                cause.freeze(out);
+                out.time(*deadline);
+            }
+            Self::Detached { retry_at } => {
+                out.u8(2);
+                out.option(*retry_at, Writer::time);
+            }
+            Self::Dialing { attachment: _ } => out.u8(3),
+            Self::Closing { link, deadline } => {
+                out.u8(4);
+                link.freeze(out);
+                out.time(*deadline);
+            }
+            Self::Gone => out.u8(5),
+        }
+    }
+
+    /// Reads the leg of a pipe whose last attach had the number `last`.
+    pub fn thaw(input: &mut Reader<'_>, last: Attachment) -> Read<Self> {
+        Ok(match input.u8()? {
+            0 => Self::Attached(Attached::thaw(input)?),
+            1 => Self::Leaving {
+                link: Attached::thaw(input)?,
+                stage: if input.flag()? { Leaving::Parting } else { Leaving::Settling },
+                cause: Cause::thaw(input)?,
+                deadline: input.time()?,
+            },
+            2 => Self::Detached { retry_at: input.option(Reader::time)? },
+            3 => Self::Dialing { attachment: last },
+            4 => Self::Closing { link: Attached::thaw(input)?, deadline: input.time()? },
+            5 => Self::Gone,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        })
+    }
+}
+
+impl ClientLeg {
+    pub fn freeze(&self, out: &mut Writer) {
+        match self {
+            Self::Open => out.u8(0),
+            Self::SaidClose(frame) => {
+                out.u8(1);
+                out.close_frame(frame);
+            }
+            Self::Closing { deadline, said_close } => {
+                out.u8(2);
+                out.time(*deadline);
+                out.flag(*said_close);
+            }
+            Self::Gone => out.u8(3),
+        }
+    }
+
+    pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        Ok(match input.u8()? {
+            0 => Self::Open,
+            1 => Self::SaidClose(input.close_frame()?),
+            2 => Self::Closing { deadline: input.time()?, said_close: input.flag()? },
+            3 => Self::Gone,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        })
     }
 }

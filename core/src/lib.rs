@@ -6,7 +6,7 @@
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
 //! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
 //! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; and beside it the [`pool`] that backends
-//! are chosen from, with their [`health`] and their [`lease`].
+//! are chosen from, with their [`health`] and their [`lease`]. A pipe can be frozen into a [`snapshot`].
 
 pub mod assembler;
 pub mod backoff;
@@ -24,5 +24,6 @@ pub mod pipe;
 pub mod pool;
 pub mod replay;
 pub mod settings;
+pub mod snapshot;
 pub mod suspects;
 pub mod time;

@@ -6,9 +6,10 @@
 use crate::barrier::{Barrier, PING_BYTES};
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
-use crate::frame::{self, Opcode};
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
 use crate::ids::Seq;
 use crate::replay::ReplayBuffer;
+use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
 
 /// Bytes of control frames that wait at most; a peer that pings on without reading gets one pong for its last ping.
@@ -163,7 +164,7 @@ impl Outbox {
                 self.tail = Tail::Close(bytes);
             } else {
                 self.push_control(Opcode::Close, &payload, key);
-                self.end = End::Said;
+                self.end_is_said();
             }
             return;
         }
@@ -256,10 +257,16 @@ impl Outbox {
             Tail::Ping(frame) => self.control = frame,
             Tail::Close(frame) => {
                 self.control = frame;
-                self.end = End::Said;
+                self.end_is_said();
             }
         }
         self.control_written(bytes, written);
+    }
+
+    /// The close frame is on its way: a pong that still waited would come behind it.
+    fn end_is_said(&mut self) {
+        self.end = End::Said;
+        self.late_pong = None;
     }
 
     /// The bytes to leave on a link that is dropped now: a close frame, or nothing amid a message.
@@ -278,3 +285,75 @@ impl Outbox {
         self.control.capacity() + self.late_pong.as_ref().map_or(0, Vec::capacity) + self.tail.as_slice().len()
     }
 }
+
+/// Bytes of control frames in a snapshot at most: those that may wait, those that go in regardless, and one under way.
+const CONTROL_FROZEN_MAX: usize = 2 * CONTROL_BYTES_MAX;
+
+impl Outbox {
+    /// Writes what the link is still due; a control frame that has left in part goes along whole.
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        let Self { masked: _, control, control_done, late_pong, tail: _, end, held } = self;
+        let mut begun = 0;
+        while let Some((_, len)) = self.control_frame(&control[begun..])
+            && begun + len <= *control_done
+        {
+            begun += len;
+        }
+        out.bytes(&control[begun..]);
+        out.size(control_done - begun);
+        out.option(late_pong.as_ref(), |out, payload| out.bytes(payload));
+        match end {
+            End::Open => out.u8(0),
+            End::Wanted { frame, flush } => {
+                out.u8(1);
+                out.close_frame(frame);
+                out.flag(*flush);
+            }
+            End::Said => out.u8(2),
+        }
+        out.flag(*held);
+    }
+
+    pub(crate) fn thaw(input: &mut Reader<'_>, masked: bool) -> Read<Self> {
+        let mut outbox = Self::new(masked);
+        outbox.control = input.bytes(CONTROL_FROZEN_MAX)?.to_vec();
+        outbox.control_done = input.size()?;
+        outbox.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.to_vec()))?;
+        outbox.end = match input.u8()? {
+            0 => End::Open,
+            1 => End::Wanted { frame: input.close_frame()?, flush: input.flag()? },
+            2 => End::Said,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        };
+        outbox.held = input.flag()?;
+        outbox.demand_frames()?;
+        Ok(outbox)
+    }
+
+    /// Whole control frames, the first of them not gone yet, and a close frame at the end of those of an end only.
+    fn demand_frames(&self) -> Read<()> {
+        let said = matches!(self.end, End::Said);
+        let mut at = 0;
+        let mut last = None;
+        while at < self.control.len() {
+            demand(last != Some(Opcode::Close), PART)?;
+            let (opcode, len) = self.control_frame(&self.control[at..]).ok_or(SnapshotError::Malformed(PART))?;
+            demand(at > 0 || self.control_done < len, PART)?;
+            last = Some(opcode);
+            at += len;
+        }
+        demand(last.is_some() || self.control_done == 0, PART)?;
+        demand(last.is_none_or(|opcode| (opcode == Opcode::Close) == said), PART)?;
+        demand(!said || self.late_pong.is_none(), PART)
+    }
+
+    /// The control frame of ours that `bytes` begin with, and its length.
+    fn control_frame(&self, bytes: &[u8]) -> Option<(Opcode, usize)> {
+        let sender = if self.masked { Side::Client } else { Side::Backend };
+        let header = frame::parse(bytes, sender).ok()??;
+        let len = header.header_len + header.payload_len as usize;
+        (header.opcode.is_control() && len <= bytes.len()).then_some((header.opcode, len))
+    }
+}
+
+const PART: &str = "control frames";

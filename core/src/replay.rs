@@ -10,6 +10,8 @@
 //! [`ReplayBuffer::rewind`]: `sent` then falls back to `confirmed`, and both to `base` where a tail is sent again. Bytes leave only when their whole message is released, so a message that was
 //! half written to a link that died can be sent again from its first byte.
 
+mod snapshot;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 

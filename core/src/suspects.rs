@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::ids::{BackendKey, Seq};
+use crate::snapshot::{Read, Reader, Writer, demand};
 use crate::time::Time;
 
 /// An attach that ends sooner than this counts as a quick death.
@@ -149,7 +150,56 @@ impl Suspects {
     pub const fn memory_bytes(&self) -> usize {
         self.list.capacity() * size_of::<Suspect>()
     }
+
+    /// Calls each backend by the name that `rename` gives it.
+    pub fn rename(&mut self, mut rename: impl FnMut(BackendKey) -> BackendKey) {
+        for suspect in &mut self.list {
+            suspect.backend = rename(suspect.backend);
+        }
+    }
+
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        let Self { list, killer } = self;
+        out.size(list.len());
+        for Suspect { backend, quick_deaths, suspensions, suspended_until, wrong, tried } in list {
+            out.backend(*backend);
+            out.u32(*quick_deaths);
+            out.u32(*suspensions);
+            out.option(*suspended_until, Writer::time);
+            out.flag(*wrong);
+            out.flag(*tried);
+        }
+        out.option(*killer, |out, (first, deaths)| {
+            out.seq(first);
+            out.u32(deaths);
+        });
+    }
+
+    pub(crate) fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        const PART: &str = "suspects";
+        let mut suspects = Self::default();
+        for _ in 0..input.entries(SUSPECTS_MAX, SUSPECT_BYTES_MIN)? {
+            let backend = input.backend()?;
+            demand(suspects.list.iter().all(|known| known.backend != backend), PART)?;
+            let suspect = Suspect {
+                backend,
+                quick_deaths: input.u32()?,
+                suspensions: input.u32()?,
+                suspended_until: input.option(Reader::time)?,
+                wrong: input.flag()?,
+                tried: input.flag()?,
+            };
+            demand(suspect.quick_deaths < QUICK_DEATHS_MAX && suspect.suspensions < u32::MAX / 2, PART)?;
+            suspects.list.push(suspect);
+        }
+        suspects.killer = input.option(|input| Ok((input.seq()?, input.u32()?)))?;
+        demand(suspects.killer.is_none_or(|(_, deaths)| deaths < u32::MAX / 2), PART)?;
+        Ok(suspects)
+    }
 }
+
+/// Bytes of the smallest entry in a snapshot.
+const SUSPECT_BYTES_MIN: usize = 19;
 
 #[cfg(test)]
 mod tests {

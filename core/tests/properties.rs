@@ -19,6 +19,7 @@ use holdline_core::ids::{Attachment, BackendKey, Seq};
 use holdline_core::pipe::{Action, Cause, DialFailure, EndedBy, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::replay::{ReplayBuffer, Retention, charge};
 use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 use proptest::prelude::*;
 
@@ -359,6 +360,7 @@ enum Op {
     Close,
     Pause(bool, bool),
     Wait(u64),
+    Freeze(u64, u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -379,6 +381,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Close),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(client, paused)| Op::Pause(client, paused)),
         4 => prop_oneof![0..2_000_u64, 0..12_000_000_u64].prop_map(Op::Wait),
+        2 => (0..30_000_000_u64, 0..3_000_000_u64).prop_map(|(clock, took)| Op::Freeze(clock, took)),
     ]
 }
 
@@ -403,6 +406,7 @@ fn settings() -> impl Strategy<Value = PipeSettings> {
 
 struct Bare {
     pipe: Pipe,
+    pipe_settings: Arc<PipeSettings>,
     now: Time,
     current: Option<Attachment>,
     dialing: Option<Attachment>,
@@ -451,6 +455,31 @@ impl Bare {
         }
     }
 
+    /// Hands the pipe to a process whose clock shows another time, which takes a while.
+    fn freeze(&mut self, clock: u64, took: u64) {
+        if self.finished {
+            return;
+        }
+        let (before, dials) = (self.pipe.view(), self.dialing.is_some());
+        let bytes = self.pipe.snapshot(self.now).into_bytes();
+        let frozen_at = Time::from_micros(clock);
+        let snapshot = Snapshot::from_bytes(bytes.clone()).unwrap();
+        self.pipe = Pipe::restore(&snapshot, self.pipe_settings.clone(), clock, frozen_at).unwrap();
+        let after = self.pipe.view();
+        assert_eq!((before.up, before.down, before.backend), (after.up, after.down, after.backend));
+        assert_eq!((before.state, before.interruptions), (after.state, after.interruptions));
+        assert_eq!(after.attachment.0, before.attachment.0 + u64::from(dials), "a dial gets a number of its own");
+        if dials {
+            self.dialing = None;
+        } else {
+            assert!(self.pipe.next_action().is_none(), "nothing to do but to go on");
+            assert!(self.pipe.snapshot(frozen_at).as_bytes() == bytes, "frozen again, it is the same");
+        }
+        self.act();
+        assert_eq!(self.dialing.is_some(), dials);
+        self.now = frozen_at + Duration::from_micros(took);
+    }
+
     fn attach(&mut self, backend: u64, resume: u8) {
         let resume = match resume {
             0 => Some(ResumeAnswer::New),
@@ -482,8 +511,9 @@ impl Bare {
 
 fn run_pipe(settings: PipeSettings, ops: &[Op]) {
     let now = Time::from_micros(1);
-    let pipe = Pipe::open(Arc::new(settings), BackendKey(0), 5, now);
-    let mut bare = Bare { pipe, now, current: Some(Attachment::FIRST), dialing: None, finished: false };
+    let pipe_settings = Arc::new(settings);
+    let pipe = Pipe::open(pipe_settings.clone(), BackendKey(0), 5, now);
+    let mut bare = Bare { pipe, pipe_settings, now, current: Some(Attachment::FIRST), dialing: None, finished: false };
     for op in ops {
         let (now, current) = (bare.now, bare.current);
         match op {
@@ -511,6 +541,7 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
                 bare.pipe.set_paused(if *client { Side::Client } else { Side::Backend }, *paused, now);
             }
             Op::Wait(micros) => bare.wait(*micros),
+            Op::Freeze(clock, took) => bare.freeze(*clock, *took),
         }
         bare.act();
         check(&bare);

@@ -153,7 +153,7 @@ impl Pipe {
     }
 
     /// Orders a dial, if the leg is detached.
-    fn dial(&mut self) {
+    pub(super) fn dial(&mut self) {
         let (BackendLeg::Detached { .. }, Some(outage)) = (&self.backend, self.outage) else { return };
         self.last_attachment = self.last_attachment.next();
         self.backend = BackendLeg::Dialing { attachment: self.last_attachment };

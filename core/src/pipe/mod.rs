@@ -32,13 +32,14 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `ending` how it all ends, `deadline` what time does.
+//! and found, `ending` how it all ends, `deadline` what time does, `snapshot` how it goes to another process.
 
 mod action;
 mod backend;
 mod deadline;
 mod ending;
 mod receive;
+mod snapshot;
 mod transmit;
 mod view;
 
@@ -142,6 +143,14 @@ struct Outage {
     round: u32,
 }
 
+/// When a message of the client may be forgotten.
+const fn retention_up(settings: &PipeSettings) -> Retention {
+    match settings.replay {
+        ReplayPolicy::Unconfirmed => Retention::UntilConfirmed(settings.replay_tail),
+        ReplayPolicy::Unsent | ReplayPolicy::None => Retention::UntilSent,
+    }
+}
+
 /// One client's conversation. See the module's text for how to drive it.
 #[derive(Debug)]
 pub struct Pipe {
@@ -178,10 +187,7 @@ impl Pipe {
     /// `seed` decides every draw that the pipe ever makes.
     #[must_use]
     pub fn open(settings: Arc<PipeSettings>, backend: BackendKey, seed: u64, now: Time) -> Self {
-        let retention = match settings.replay {
-            ReplayPolicy::Unconfirmed => Retention::UntilConfirmed(settings.replay_tail),
-            ReplayPolicy::Unsent | ReplayPolicy::None => Retention::UntilSent,
-        };
+        let retention = retention_up(&settings);
         let mut draw = Draw::new(seed);
         let link = Attached {
             attachment: Attachment::FIRST,

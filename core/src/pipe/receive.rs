@@ -107,7 +107,7 @@ impl Pipe {
     }
 
     /// Whether messages from `side` are passed on.
-    const fn keeps(&self, side: Side) -> bool {
+    pub(super) const fn keeps(&self, side: Side) -> bool {
         match side {
             Side::Client => self.client.is_open(),
             Side::Backend => match self.client {

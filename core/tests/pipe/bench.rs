@@ -8,6 +8,7 @@ use holdline_core::frame::Side;
 use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
+use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 
 use crate::wire::{self, Item, Reader};
@@ -43,6 +44,7 @@ pub fn closed(code: u16, reason: &str) -> Item {
 
 pub struct Bench {
     pub pipe: Pipe,
+    settings: Arc<PipeSettings>,
     pub now: Time,
     pub facts: Vec<Fact>,
     /// Orders not yet looked at, reports aside.
@@ -70,8 +72,10 @@ impl Bench {
         let mut settings = PipeSettings::default();
         change(&mut settings);
         let now = Time::from_micros(1_000_000);
+        let settings = Arc::new(settings);
         Self {
-            pipe: Pipe::open(Arc::new(settings), A, 7, now),
+            pipe: Pipe::open(settings.clone(), A, 7, now),
+            settings,
             now,
             facts: Vec::new(),
             orders: Vec::new(),
@@ -183,6 +187,17 @@ impl Bench {
         }
     }
 
+    /// Hands the pipe to another process, whose clock shows `clock` when the pipe is frozen, `took` earlier. Its links
+    /// come along; a dial under way does not.
+    pub fn hand_over(&mut self, clock: Time, took: Duration) {
+        let bytes = self.pipe.snapshot(self.now).into_bytes();
+        self.dialing = None;
+        let snapshot = Snapshot::from_bytes(bytes).unwrap();
+        self.pipe = Pipe::restore(&snapshot, self.settings.clone(), 99, clock).unwrap();
+        self.now = clock + took;
+        self.pump();
+    }
+
     fn worker_reads(&mut self, bytes: &[u8]) {
         for item in self.worker.read(bytes) {
             match item {
@@ -213,7 +228,7 @@ impl Bench {
         while let Some(deadline) = self.pipe.deadline().filter(|&at| at <= until) {
             idle = if deadline <= self.now { idle + 1 } else { 0 };
             assert!(idle < IDLE_TICKS_MAX, "it spins: {:?}", self.pipe);
-            self.now = self.now.max(Time::from_micros(deadline.as_micros() - 1));
+            self.now = self.now.max(Time::from_micros(deadline.as_micros().saturating_sub(1)));
             self.pipe.tick(self.now);
             self.now = self.now.max(deadline);
             self.pipe.tick(self.now);

@@ -293,3 +293,18 @@ fn a_client_that_does_not_answer_our_close_is_dropped_after_the_close_timeout() 
     assert!(bench.is_finished());
     assert_eq!(bench.client_got(), texts(&[]));
 }
+
+#[test]
+fn a_pong_that_waited_for_room_does_not_stand_behind_the_close_frame() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 0);
+    for _ in 0..10 {
+        bench.client_frame(0x89, &[b'p'; 125]);
+    }
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "by order"), now));
+    bench.set_room(Side::Client, 600);
+    bench.pump();
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got().last(), Some(&closed(1001, "by order")));
+}
