@@ -187,6 +187,8 @@ const SHARDS: usize = 16;
 pub struct Pipes {
     shards: [Mutex<HashMap<PipeId, Arc<PipeEntry>>>; SHARDS],
     count: watch::Sender<usize>,
+    /// Grows with every pipe that comes, goes, or changes its state or its worker.
+    index: watch::Sender<u64>,
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
@@ -199,6 +201,7 @@ impl Pipes {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
+            index: watch::Sender::new(1),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
         }
@@ -214,6 +217,7 @@ impl Pipes {
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
         self.count.send_modify(|count| *count += 1);
+        self.changed();
         Registration { pipes: self.clone(), entry, held_bytes: 0 }
     }
 
@@ -242,6 +246,17 @@ impl Pipes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait
+    /// for it.
+    #[must_use]
+    pub fn index(&self) -> watch::Receiver<u64> {
+        self.index.subscribe()
+    }
+
+    pub(crate) fn changed(&self) {
+        self.index.send_modify(|index| *index += 1);
     }
 
     /// Waits until no pipe lives.
@@ -321,6 +336,7 @@ impl Drop for Registration {
         self.hold(0);
         self.pipes.shard(self.entry.id).remove(&self.entry.id);
         self.pipes.count.send_modify(|count| *count -= 1);
+        self.pipes.changed();
     }
 }
 

@@ -7,6 +7,7 @@
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
 //! | `PUT /v1/backends/{id}` | worker | registers or replaces |
+//! | `PATCH /v1/backends/{id}` | worker | merge-patch |
 //! | `PUT /v1/backends/{id}/lease` | worker | renews |
 //! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
@@ -24,6 +25,7 @@
 pub mod auth;
 mod backends;
 mod body;
+mod condition;
 mod duration;
 mod endpoints;
 mod events;
@@ -32,7 +34,9 @@ mod health;
 pub mod list;
 pub mod listen;
 mod pipes;
+mod pools;
 pub mod problem;
+mod registration;
 mod stats;
 mod system;
 
@@ -42,6 +46,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use jiff::Timestamp;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::backends::Backends;
 use crate::config::Config;
@@ -53,7 +58,13 @@ use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 
 use auth::{Tokens, TokensError};
+use condition::Tags;
 use endpoints::AccessRules;
+use problem::{Kind, Problem};
+
+/// Requests that wait for a change at once (long polls, blocking lists); more are answered 503, so that those that ask
+/// and go always find a connection.
+pub const WAITERS_MAX: usize = 768;
 
 /// From where the listener can be reached, which decides what guards it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +112,8 @@ pub struct Admin {
     started: Instant,
     started_at: Timestamp,
     cpu: Mutex<CpuMeter>,
+    tags: Tags,
+    waiting: Semaphore,
 }
 
 impl Admin {
@@ -117,6 +130,8 @@ impl Admin {
             started: Instant::now(),
             started_at: Timestamp::now(),
             cpu: Mutex::default(),
+            tags: Tags::new(),
+            waiting: Semaphore::new(WAITERS_MAX),
             config,
             events,
             metrics,
@@ -142,6 +157,11 @@ impl Admin {
     /// The routes, guarded.
     pub fn router(self: &Arc<Self>) -> Router {
         endpoints::router(self)
+    }
+
+    /// A place among those that wait.
+    fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
     }
 
     fn memory_limit_bytes(&self) -> u64 {
