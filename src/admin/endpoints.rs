@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::auth::Access;
 use super::problem::{Kind, Problem};
-use super::{Admin, backends, events, gate, health, pipes, pools, stats, system};
+use super::{Admin, backends, events, gate, health, messages, pipes, pools, stats, system};
 
 struct Endpoint {
     method: Method,
@@ -41,10 +41,14 @@ fn endpoints() -> Vec<Endpoint> {
         at(Method::PUT, "/v1/backends/{id}/state", Access::Operator, put(backends::set_state)),
         at(Method::GET, "/v1/pools", Access::Viewer, get(pools::list)),
         at(Method::GET, "/v1/pools/{name}", Access::Viewer, get(pools::show)),
+        at(Method::POST, "/v1/pools/{name}/rebalance", Access::Operator, post(pools::rebalance)),
         at(Method::GET, "/v1/pipes", Access::Viewer, get(pipes::list)),
         at(Method::GET, "/v1/pipes/{id}", Access::Viewer, get(pipes::show)),
         at(Method::DELETE, "/v1/pipes/{id}", Access::Operator, delete(pipes::close)),
         at(Method::POST, "/v1/pipes/{id}/reattach", Access::Operator, post(pipes::reattach)),
+        at(Method::POST, "/v1/pipes/{id}/messages", Access::Operator, post(messages::send)),
+        at(Method::POST, "/v1/pipes/{id}/commit", Access::Worker, post(messages::commit)),
+        at(Method::POST, "/v1/broadcast", Access::Operator, post(messages::broadcast)),
         at(Method::GET, "/v1/info", Access::Operator, get(system::info)),
         at(Method::GET, "/v1/config", Access::Operator, get(system::config)),
         at(Method::POST, "/v1/config/validate", Access::Operator, post(system::validate)),

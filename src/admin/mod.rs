@@ -12,8 +12,11 @@
 //! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
 //! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
+//! | `POST /v1/pools/{name}/rebalance` | operator | moves pipes off backends that have more than their share |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
+//! | `POST /v1/pipes/{id}/messages`, `POST /v1/broadcast` | operator | says something to clients |
+//! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
@@ -33,6 +36,7 @@ mod gate;
 mod health;
 pub mod list;
 pub mod listen;
+mod messages;
 mod pipes;
 mod pools;
 pub mod problem;
@@ -56,6 +60,7 @@ use crate::metrics::Metrics;
 use crate::metrics::process::{self, CpuMeter};
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
+use crate::rebalance::Rebalances;
 
 use auth::{Tokens, TokensError};
 use condition::Tags;
@@ -114,6 +119,8 @@ pub struct Admin {
     cpu: Mutex<CpuMeter>,
     tags: Tags,
     waiting: Semaphore,
+    rebalances: Rebalances,
+    broadcasting: Semaphore,
 }
 
 impl Admin {
@@ -132,6 +139,8 @@ impl Admin {
             cpu: Mutex::default(),
             tags: Tags::new(),
             waiting: Semaphore::new(WAITERS_MAX),
+            rebalances: Rebalances::default(),
+            broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
             config,
             events,
             metrics,

@@ -142,7 +142,7 @@ fn parse_cursor(text: &str) -> Result<PipeId, Problem> {
     PipeId::parse(text).ok_or_else(|| Problem::invalid("/query/cursor", "must be a next_cursor of this list"))
 }
 
-fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
+pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
     PipeId::parse(id).and_then(|id| admin.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
 }
 
@@ -192,7 +192,7 @@ pub(super) async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn order(pipe: &PipeEntry, command: Command) -> Result<(), Problem> {
+pub(super) fn order(pipe: &PipeEntry, command: Command) -> Result<(), Problem> {
     if pipe.order(command) {
         return Ok(());
     }

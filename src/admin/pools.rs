@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -10,12 +11,14 @@ use holdline_core::settings::Balance;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::body::{Id, Query};
+use super::body::{Body, Id, Query};
 use super::list::{self, List};
-use super::problem::Problem;
+use super::problem::{Kind, Problem};
+use super::system::Nothing;
 use super::{Admin, condition, duration};
 use crate::backends::{PoolView, ProbeKind, StateCounts};
 use crate::pipes::PipeEntry;
+use crate::rebalance::{MOVES_PER_SECOND, UnderWay};
 
 /// A pool as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -156,6 +159,32 @@ pub(super) async fn show(
     let index = *admin.backends.index().borrow();
     let view = find(&admin, &name)?;
     Ok(admin.tags.answer(&headers, index, StatusCode::OK, PoolBody::new(view, &admin.pipes.list())))
+}
+
+/// How many pipes were found to be too many where they are, and how fast they are told.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Moves {
+    /// Pipes that will be told to move; each goes as soon as another backend takes it.
+    moves: usize,
+    per_second: u32,
+}
+
+pub(super) async fn rebalance(
+    State(admin): State<Arc<Admin>>,
+    Id(name): Id,
+    _: Body<Nothing>,
+) -> Result<(StatusCode, Json<Moves>), Problem> {
+    let pool = find(&admin, &name)?;
+    if pool.balance == Balance::Hash {
+        return Err(Problem::new(Kind::Conflict, "in this pool the key decides where a pipe is, not the load"));
+    }
+    let surplus = admin.backends.surplus(&name).unwrap_or_default();
+    let moves = admin
+        .rebalances
+        .start(&pool.name, &surplus, &admin.pipes.list())
+        .map_err(|UnderWay| Problem::new(Kind::Conflict, "a rebalancing of this pool is under way already"))?;
+    let status = if moves == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
+    Ok((status, Json(Moves { moves, per_second: MOVES_PER_SECOND })))
 }
 
 fn find(admin: &Admin, name: &str) -> Result<PoolView, Problem> {

@@ -32,13 +32,14 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `ending` how it all ends, `deadline` what time does.
+//! and found, `ending` how it all ends, `deadline` what time does, `say` what others bring in.
 
 mod action;
 mod backend;
 mod deadline;
 mod ending;
 mod receive;
+mod say;
 mod transmit;
 mod view;
 
@@ -49,6 +50,7 @@ use bytes::Bytes;
 
 pub use crate::leg::Cause;
 pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, ResumeAnswer};
+pub use say::{Speech, Unsaid};
 pub use view::{LaneView, PipeState, PipeView};
 
 use crate::assembler::Assembler;

@@ -11,4 +11,5 @@ mod interruption;
 mod limits;
 mod relay;
 mod replay;
+mod say;
 mod timers;
