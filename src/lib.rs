@@ -8,7 +8,8 @@
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry
-//! of what is live; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device
+//! of what is live, and [`rebalance`], which spreads it evenly; [`phase`], [`clock`], [`blame`] and [`send_timeout`],
+//! which everyone uses; and [`worker`], the simulated device
 //! worker that demos and tests stand behind the proxy.
 
 pub mod admin;
@@ -29,6 +30,7 @@ pub mod metrics;
 pub mod phase;
 pub mod pipe;
 pub mod pipes;
+pub mod rebalance;
 pub mod routes;
 pub mod send_timeout;
 pub mod serve;

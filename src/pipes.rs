@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use holdline_core::close::CloseFrame;
-use holdline_core::ids::{BackendKey, PipeId};
-use holdline_core::pipe::{EndedBy, LaneView, PipeState, PipeView};
-use tokio::sync::watch;
+use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::pipe::{EndedBy, LaneView, PipeState, PipeView, Speech, Unsaid};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
 use crate::routes::Route;
@@ -21,7 +22,7 @@ use crate::routes::Route;
 pub const COMMANDS_MAX: usize = 16;
 
 /// An order to one pipe.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Command {
     /// Move to another worker in good order.
     Reattach,
@@ -29,6 +30,53 @@ pub enum Command {
     Leave(BackendKey, Leave),
     /// Close the client.
     Close(EndedBy, CloseFrame),
+    /// Say this to the client.
+    Say(Speech, Bytes, Ticket),
+    /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
+    Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
+}
+
+/// What became of a message for one client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hearing {
+    /// It is in the lane down to the client.
+    Taken,
+    /// The pipe would not take it.
+    Refused(Unsaid),
+    /// The pipe's mailbox was full.
+    Busy,
+    /// The pipe was gone before it could answer.
+    Gone,
+}
+
+/// Where the answer about one message goes. It is given exactly once, even when the pipe ends first.
+#[derive(Debug)]
+pub struct Ticket(Option<mpsc::Sender<Hearing>>);
+
+impl Ticket {
+    /// A ticket whose answer goes to `answers`, which must have room for it.
+    #[must_use]
+    pub const fn new(answers: mpsc::Sender<Hearing>) -> Self {
+        Self(Some(answers))
+    }
+
+    /// Gives the answer.
+    pub fn answer(mut self, hearing: Hearing) {
+        self.send(hearing);
+    }
+
+    fn send(&mut self, hearing: Hearing) {
+        if let Some(answers) = self.0.take() {
+            // Whoever asked may have given up.
+            let _ = answers.try_send(hearing);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.send(Hearing::Gone);
+    }
 }
 
 /// One lane's numbers, in messages and bytes.
@@ -149,6 +197,10 @@ impl PipeEntry {
     pub fn order(&self, command: Command) -> bool {
         let mut commands = lock(&self.commands);
         if commands.len() == COMMANDS_MAX {
+            drop(commands);
+            if let Command::Say(_, _, ticket) = command {
+                ticket.answer(Hearing::Busy);
+            }
             return false;
         }
         commands.push(command);
@@ -187,6 +239,8 @@ const SHARDS: usize = 16;
 pub struct Pipes {
     shards: [Mutex<HashMap<PipeId, Arc<PipeEntry>>>; SHARDS],
     count: watch::Sender<usize>,
+    /// Grows with every pipe that comes, goes, or changes its state or its worker.
+    index: watch::Sender<u64>,
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
@@ -199,6 +253,7 @@ impl Pipes {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
+            index: watch::Sender::new(1),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
         }
@@ -214,6 +269,7 @@ impl Pipes {
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
         self.count.send_modify(|count| *count += 1);
+        self.changed();
         Registration { pipes: self.clone(), entry, held_bytes: 0 }
     }
 
@@ -242,6 +298,17 @@ impl Pipes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait
+    /// for it.
+    #[must_use]
+    pub fn index(&self) -> watch::Receiver<u64> {
+        self.index.subscribe()
+    }
+
+    pub(crate) fn changed(&self) {
+        self.index.send_modify(|index| *index += 1);
     }
 
     /// Waits until no pipe lives.
@@ -321,6 +388,7 @@ impl Drop for Registration {
         self.hold(0);
         self.pipes.shard(self.entry.id).remove(&self.entry.id);
         self.pipes.count.send_modify(|count| *count -= 1);
+        self.pipes.changed();
     }
 }
 

@@ -208,6 +208,16 @@ impl ByteQueue {
         });
     }
 
+    /// Puts a copy of `bytes` at offset `at`; what follows moves back.
+    pub fn insert(&mut self, at: u64, bytes: &[u8]) {
+        let tail = self.copy_out(at, self.end);
+        self.truncate(at);
+        self.push_copy(bytes);
+        for bytes in tail {
+            self.push_shared(bytes);
+        }
+    }
+
     fn copy_out(&self, from: u64, to: u64) -> Vec<Bytes> {
         let mut pieces = Vec::new();
         self.walk(from, to, |block, range| {
@@ -277,6 +287,7 @@ mod tests {
         Release(usize),
         Truncate(usize),
         Cut(usize, usize),
+        Insert(usize, usize),
     }
 
     fn op() -> impl Strategy<Value = Op> {
@@ -286,6 +297,7 @@ mod tests {
             (0..5000usize).prop_map(Op::Release),
             (0..5000usize).prop_map(Op::Truncate),
             (0..5000usize, 0..5000usize).prop_map(|(a, b)| Op::Cut(a, b)),
+            (0..5000usize, 0..2000usize).prop_map(|(at, len)| Op::Insert(at, len)),
         ]
     }
 
@@ -317,6 +329,11 @@ mod tests {
                         let to = (from + b).min(model.len());
                         queue.cut(queue.start() + from as u64, queue.start() + to as u64);
                         model.drain(from..to);
+                    }
+                    Op::Insert(at, len) => {
+                        let (at, bytes) = (at.min(model.len()), fresh(len));
+                        queue.insert(queue.start() + at as u64, &bytes);
+                        model.splice(at..at, bytes);
                     }
                 }
                 prop_assert_eq!(content(&queue), model.clone());

@@ -212,6 +212,12 @@ impl ReplayBuffer {
         self.accepted
     }
 
+    /// Accepts a whole message of somebody else's, before the one that is not whole yet; its number.
+    pub fn insert(&mut self, bytes: &[u8], message: Message) -> Seq {
+        self.queue.insert(self.accepted_offset, bytes);
+        self.accept(message)
+    }
+
     /// Forgets the message that is not whole yet: its sender is gone.
     pub fn discard_partial(&mut self) {
         self.queue.truncate(self.accepted_offset);

@@ -1,165 +1,31 @@
-//! `/v1/backends` and `/v1/pools`: what is registered, and what becomes of it.
+//! `/v1/backends`: what is registered, and what becomes of it.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use holdline_core::health::Health;
 use holdline_core::lease::LeaseState;
-use holdline_core::pool::{AdminState, Serves};
+use holdline_core::pool::Serves;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::Admin;
 use super::body::{Body, Id, Query};
-use super::duration;
 use super::list::{self, List};
 use super::problem::Problem;
+use super::registration::{Registration, StateName, patched};
 use super::system::Nothing;
-use crate::backends::{
-    BackendError, BackendSpec, BackendUrl, BackendView, Directive, Expect, Origin, PipesWish, PoolView, ProbeKind,
-    ProbeSettings, Progress, Put, StateChange,
-};
+use super::{Admin, condition, duration};
+use crate::backends::{BackendError, BackendView, Directive, Expect, Origin, PipesWish, Progress, Put, StateChange};
 
-/// What a worker says about itself; the same fields by POST and PUT.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Registration {
-    url: String,
-    #[serde(default = "default_pool")]
-    pool: String,
-    #[serde(default = "one")]
-    weight: NonZeroU32,
-    max_pipes: Option<u32>,
-    #[serde(default)]
-    serves: ServesBody,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    instance: Option<String>,
-    lease: Option<String>,
-    health: Option<HealthBody>,
-    state: Option<StateName>,
-}
-
-fn default_pool() -> String {
-    "default".to_owned()
-}
-
-const fn one() -> NonZeroU32 {
-    NonZeroU32::MIN
-}
-
-/// A list of keys, or a map of keys to what the backend calls them.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "serves must be a list of keys, or an object of keys and aliases")]
-enum ServesBody {
-    List(Vec<String>),
-    Map(BTreeMap<String, String>),
-}
-
-impl Default for ServesBody {
-    fn default() -> Self {
-        Self::List(Vec::new())
-    }
-}
-
-impl ServesBody {
-    fn parse(self) -> Serves {
-        match self {
-            Self::List(keys) => Serves::from_keys(keys.into_iter().map(|key| (key.into(), None))),
-            Self::Map(keys) => Serves::from_keys(keys.into_iter().map(|(key, alias)| (key.into(), Some(alias.into())))),
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HealthBody {
-    #[serde(rename = "type")]
-    kind: Option<ProbeName>,
-    path: Option<String>,
-    interval: Option<String>,
-    timeout: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ProbeName {
-    Tcp,
-    Http,
-    Ws,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum StateName {
-    Ready,
-    Drain,
-    Maint,
-}
-
-impl From<StateName> for AdminState {
-    fn from(name: StateName) -> Self {
-        match name {
-            StateName::Ready => Self::Ready,
-            StateName::Drain => Self::Drain,
-            StateName::Maint => Self::Maint,
-        }
-    }
-}
-
-impl From<AdminState> for StateName {
-    fn from(state: AdminState) -> Self {
-        match state {
-            AdminState::Ready => Self::Ready,
-            AdminState::Drain => Self::Drain,
-            AdminState::Maint => Self::Maint,
-        }
-    }
-}
-
-impl Registration {
-    fn parse(self) -> Result<BackendSpec, Problem> {
-        let url: BackendUrl = self.url.parse().map_err(BackendError::Url)?;
-        Ok(BackendSpec {
-            url: Arc::new(url),
-            pool: self.pool.into(),
-            weight: self.weight,
-            max_pipes: self.max_pipes,
-            serves: self.serves.parse(),
-            labels: self.labels,
-            instance: self.instance.map(Into::into),
-            lease: self.lease.as_deref().map(|text| duration::parse("/lease", text)).transpose()?,
-            probes: self.health.map(HealthBody::parse).transpose()?,
-            state: self.state.map(Into::into),
-        })
-    }
-}
-
-impl HealthBody {
-    fn parse(self) -> Result<ProbeSettings, Problem> {
-        let path = self.path.unwrap_or_else(|| "/".to_owned());
-        if !path.starts_with('/') || path.contains(|c: char| c.is_ascii_control() || c == ' ') {
-            return Err(Problem::invalid("/health/path", "must begin with / and hold no spaces"));
-        }
-        let usual = ProbeSettings::default();
-        let time = |at, text: Option<String>, usual| text.map_or(Ok(usual), |text| duration::parse(at, &text));
-        Ok(ProbeSettings {
-            kind: match self.kind.unwrap_or(ProbeName::Tcp) {
-                ProbeName::Tcp => ProbeKind::Tcp,
-                ProbeName::Http => ProbeKind::Http(path),
-                ProbeName::Ws => ProbeKind::Ws(path),
-            },
-            interval: time("/health/interval", self.interval, usual.interval)?,
-            timeout: time("/health/timeout", self.timeout, usual.timeout)?,
-        })
-    }
-}
+/// How often a patch is laid anew over a backend that changes under it.
+const PATCH_TRIES_MAX: u32 = 8;
 
 impl From<BackendError> for Problem {
     fn from(error: BackendError) -> Self {
@@ -173,7 +39,7 @@ impl From<BackendError> for Problem {
 }
 
 /// A backend as the API shows it; what was said about it has the names of the registration.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct BackendBody {
     id: Arc<str>,
     url: String,
@@ -199,10 +65,10 @@ pub(super) struct BackendBody {
     last_probe: Option<ProbeBody>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ProbeBody {
     at: String,
-    took_ms: u128,
+    took_ms: u64,
     problem: Option<String>,
 }
 
@@ -235,7 +101,7 @@ impl From<BackendView> for BackendBody {
             version: view.version,
             last_probe: view.last_probe.map(|probe| ProbeBody {
                 at: time(probe.at),
-                took_ms: probe.took.as_millis(),
+                took_ms: u64::try_from(probe.took.as_millis()).unwrap_or(u64::MAX),
                 problem: probe.problem,
             }),
         }
@@ -264,35 +130,54 @@ fn time(at: SystemTime) -> String {
     Timestamp::try_from(at).unwrap_or_default().to_string()
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
     pool: Option<String>,
     state: Option<StateName>,
     limit: Option<usize>,
     cursor: Option<String>,
+    index: Option<u64>,
+    wait: Option<String>,
 }
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
     Query(ask): Query<Ask>,
-) -> Result<Json<List<BackendBody>>, Problem> {
+) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
+    let index = condition::index(&admin, admin.backends.index(), ask.index, ask.wait.as_deref()).await?;
     let mut found: Vec<BackendBody> = admin.backends.list().into_iter().map(Into::into).collect();
     found.retain(|backend| {
         ask.pool.as_deref().is_none_or(|pool| *backend.pool == *pool)
             && ask.state.is_none_or(|state| backend.state == state)
     });
-    Ok(Json(List::page(found, |backend| backend.id.to_string(), ask.cursor.as_deref(), limit)))
+    let page = List::page(found, |backend| backend.id.to_string(), ask.cursor.as_deref(), limit);
+    Ok(admin.tags.list(&headers, index, page))
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Json<BackendBody>, Problem> {
-    view(&admin, &id).map(Json)
+pub(super) async fn show(State(admin): State<Arc<Admin>>, headers: HeaderMap, Id(id): Id) -> Result<Response, Problem> {
+    Ok(answer(&admin, &headers, StatusCode::OK, view(&admin, &id)?))
 }
 
-fn view(admin: &Admin, id: &str) -> Result<BackendBody, Problem> {
-    let view = admin.backends.get(id).ok_or_else(|| BackendError::NotFound(id.into()))?;
-    Ok(view.into())
+fn view(admin: &Admin, id: &str) -> Result<BackendView, BackendError> {
+    admin.backends.get(id).ok_or_else(|| BackendError::NotFound(id.into()))
+}
+
+/// A backend with its tag.
+fn answer(admin: &Admin, asked: &HeaderMap, status: StatusCode, view: BackendView) -> Response {
+    admin.tags.answer(asked, view.version, status, BackendBody::from(view))
+}
+
+/// The answer to a write, whose conditions have been met already.
+fn written(admin: &Admin, status: StatusCode, view: BackendView) -> Response {
+    answer(admin, &HeaderMap::new(), status, view)
+}
+
+/// What the headers of a write demand of the backend `id`.
+fn expectation(admin: &Admin, headers: &HeaderMap, id: &str) -> Expect {
+    admin.tags.expect(headers, admin.backends.get(id).map(|view| view.version))
 }
 
 pub(super) async fn register(
@@ -301,7 +186,7 @@ pub(super) async fn register(
 ) -> Result<Response, Problem> {
     let view = admin.backends.register(said.parse()?)?;
     let location = HeaderValue::from_str(&format!("/v1/backends/{}", view.id));
-    let mut response = (StatusCode::CREATED, Json(BackendBody::from(view))).into_response();
+    let mut response = written(&admin, StatusCode::CREATED, view);
     if let Ok(location) = location {
         response.headers_mut().insert(header::LOCATION, location);
     }
@@ -310,19 +195,50 @@ pub(super) async fn register(
 
 pub(super) async fn put(
     State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
     Id(id): Id,
     Body(said): Body<Registration>,
-) -> Result<(StatusCode, Json<BackendBody>), Problem> {
-    let (put, view) = admin.backends.put(&id, said.parse()?, Expect::Anything)?;
+) -> Result<Response, Problem> {
+    let (put, view) = admin.backends.put(&id, said.parse()?, expectation(&admin, &headers, &id))?;
     let status = match put {
         Put::Created => StatusCode::CREATED,
         Put::Replaced | Put::Same => StatusCode::OK,
     };
-    Ok((status, Json(view.into())))
+    Ok(written(&admin, status, view))
+}
+
+/// Lays a merge-patch over what is said about a backend, however often it changes meanwhile.
+pub(super) async fn patch(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Id(id): Id,
+    Body(patch): Body<Value>,
+) -> Result<Response, Problem> {
+    let mut tries = PATCH_TRIES_MAX;
+    loop {
+        let before = view(&admin, &id)?;
+        let expect = admin.tags.expect(&headers, Some(before.version));
+        let is_met = match expect {
+            Expect::Anything | Expect::Present => true,
+            Expect::Version(version) => version == before.version,
+            Expect::Absent | Expect::AnotherThan(_) => false,
+        };
+        if !is_met {
+            return Err(BackendError::PreconditionFailed(before.id).into());
+        }
+        let spec = patched(&before.spec, &patch)?;
+        tries -= 1;
+        match admin.backends.patch(&id, Expect::Version(before.version), |said| *said = spec) {
+            Ok(view) => return Ok(written(&admin, StatusCode::OK, view)),
+            // Somebody else was faster; the patch goes over what they said.
+            Err(BackendError::PreconditionFailed(_)) if tries > 0 => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// When the lease ends, when to renew it, and what the worker should know.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct LeaseBody {
     expires_at: String,
     renew_after: String,
@@ -347,7 +263,7 @@ pub(super) async fn renew(
 }
 
 /// What becomes of a backend and its pipes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetState {
     state: StateName,
@@ -355,7 +271,7 @@ pub(super) struct SetState {
     deadline: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum WishName {
     Reattach,
@@ -365,9 +281,10 @@ enum WishName {
 
 pub(super) async fn set_state(
     State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
     Id(id): Id,
     Body(wish): Body<SetState>,
-) -> Result<(StatusCode, Json<BackendBody>), Problem> {
+) -> Result<Response, Problem> {
     let change = StateChange {
         state: wish.state.into(),
         pipes: match wish.pipes.unwrap_or(WishName::Reattach) {
@@ -377,65 +294,25 @@ pub(super) async fn set_state(
         },
         deadline: wish.deadline.as_deref().map(|text| duration::parse("/deadline", text)).transpose()?,
     };
-    let (progress, view) = admin.backends.set_state(&id, Expect::Anything, change)?;
+    let (progress, view) = admin.backends.set_state(&id, expectation(&admin, &headers, &id), change)?;
     let status = match progress {
         Progress::Done => StatusCode::OK,
         Progress::Pipes(_) => StatusCode::ACCEPTED,
     };
-    Ok((status, Json(view.into())))
+    Ok(written(&admin, status, view))
 }
 
-pub(super) async fn remove(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Response, Problem> {
-    match admin.backends.delete(&id, Expect::Anything)? {
+pub(super) async fn remove(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    Id(id): Id,
+) -> Result<Response, Problem> {
+    match admin.backends.delete(&id, expectation(&admin, &headers, &id))? {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Progress::Pipes(_) => Ok(match view(&admin, &id) {
-            Ok(body) => (StatusCode::ACCEPTED, Json(body)).into_response(),
+            Ok(view) => written(&admin, StatusCode::ACCEPTED, view),
             // Its last pipe has left since.
             Err(_) => StatusCode::NO_CONTENT.into_response(),
         }),
     }
-}
-
-/// A pool as the API shows it.
-#[derive(Debug, Serialize)]
-pub(super) struct PoolBody {
-    name: Arc<str>,
-    max_pipes_per_backend: u32,
-    backends: usize,
-    eligible: usize,
-    pipes: u64,
-}
-
-impl From<PoolView> for PoolBody {
-    fn from(view: PoolView) -> Self {
-        Self {
-            name: view.name,
-            max_pipes_per_backend: view.max_pipes_per_backend,
-            backends: view.backends,
-            eligible: view.eligible,
-            pipes: view.pipes,
-        }
-    }
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Page {
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-pub(super) async fn pools(
-    State(admin): State<Arc<Admin>>,
-    Query(page): Query<Page>,
-) -> Result<Json<List<PoolBody>>, Problem> {
-    let limit = list::limit(page.limit)?;
-    let pools: Vec<PoolBody> = admin.backends.pools().into_iter().map(Into::into).collect();
-    Ok(Json(List::page(pools, |pool| pool.name.to_string(), page.cursor.as_deref(), limit)))
-}
-
-pub(super) async fn pool(State(admin): State<Arc<Admin>>, Id(name): Id) -> Result<Json<PoolBody>, Problem> {
-    let pools = admin.backends.pools();
-    let pool = pools.into_iter().find(|pool| *pool.name == *name).ok_or_else(|| Problem::no_such("pool", &name))?;
-    Ok(Json(pool.into()))
 }

@@ -53,7 +53,7 @@ pub(super) async fn read(request: Request) -> Result<Vec<u8>, Problem> {
     }
 }
 
-fn shape<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
+pub(super) fn shape<T: DeserializeOwned>(value: &Value) -> Result<T, Problem> {
     // serde would take an array for a struct, field by field.
     if !value.is_object() {
         return Err(Problem::invalid("", "the body must be a JSON object"));
@@ -133,8 +133,18 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
 /// Whether the headers declare `application/json`, with or without parameters.
 #[must_use]
 pub fn is_json(headers: &HeaderMap) -> bool {
+    declares(headers, "application/json")
+}
+
+/// Whether the headers declare `application/merge-patch+json` (RFC 7396).
+#[must_use]
+pub fn is_merge_patch(headers: &HeaderMap) -> bool {
+    declares(headers, "application/merge-patch+json")
+}
+
+fn declares(headers: &HeaderMap, media_type: &str) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    value.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json")
+    value.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(media_type)
 }
 
 #[cfg(test)]

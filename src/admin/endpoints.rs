@@ -6,11 +6,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::auth::Access;
 use super::problem::{Kind, Problem};
-use super::{Admin, backends, events, gate, health, pipes, stats, system};
+use super::{Admin, backends, events, gate, health, messages, pipes, pools, stats, system};
 
 struct Endpoint {
     method: Method,
@@ -35,15 +35,20 @@ fn endpoints() -> Vec<Endpoint> {
         at(Method::POST, "/v1/backends", Access::Worker, post(backends::register)),
         at(Method::GET, "/v1/backends/{id}", Access::Viewer, get(backends::show)),
         at(Method::PUT, "/v1/backends/{id}", Access::Worker, put(backends::put)),
+        at(Method::PATCH, "/v1/backends/{id}", Access::Worker, patch(backends::patch)),
         at(Method::DELETE, "/v1/backends/{id}", Access::Worker, delete(backends::remove)),
         at(Method::PUT, "/v1/backends/{id}/lease", Access::Worker, put(backends::renew)),
         at(Method::PUT, "/v1/backends/{id}/state", Access::Operator, put(backends::set_state)),
-        at(Method::GET, "/v1/pools", Access::Viewer, get(backends::pools)),
-        at(Method::GET, "/v1/pools/{name}", Access::Viewer, get(backends::pool)),
+        at(Method::GET, "/v1/pools", Access::Viewer, get(pools::list)),
+        at(Method::GET, "/v1/pools/{name}", Access::Viewer, get(pools::show)),
+        at(Method::POST, "/v1/pools/{name}/rebalance", Access::Operator, post(pools::rebalance)),
         at(Method::GET, "/v1/pipes", Access::Viewer, get(pipes::list)),
         at(Method::GET, "/v1/pipes/{id}", Access::Viewer, get(pipes::show)),
         at(Method::DELETE, "/v1/pipes/{id}", Access::Operator, delete(pipes::close)),
         at(Method::POST, "/v1/pipes/{id}/reattach", Access::Operator, post(pipes::reattach)),
+        at(Method::POST, "/v1/pipes/{id}/messages", Access::Operator, post(messages::send)),
+        at(Method::POST, "/v1/pipes/{id}/commit", Access::Worker, post(messages::commit)),
+        at(Method::POST, "/v1/broadcast", Access::Operator, post(messages::broadcast)),
         at(Method::GET, "/v1/info", Access::Operator, get(system::info)),
         at(Method::GET, "/v1/config", Access::Operator, get(system::config)),
         at(Method::POST, "/v1/config/validate", Access::Operator, post(system::validate)),

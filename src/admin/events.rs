@@ -53,8 +53,11 @@ pub(super) async fn read(
     }
     let after = ask.after.unwrap_or(0);
     admin.events.read_after(after, 0).map_err(gone)?;
-    // Running out of patience is an answer like any other: an empty page.
-    let _ = tokio::time::timeout(patience, admin.events.wait_after(after)).await;
+    if patience > Duration::ZERO {
+        let _place = admin.place_to_wait()?;
+        // Running out of patience is an answer like any other: an empty page.
+        let _ = tokio::time::timeout(patience, admin.events.wait_after(after)).await;
+    }
     let items = admin.events.read_after(after, limit).map_err(gone)?;
     let last = items.last().map_or(after, |event| event.seq);
     Ok(Json(Page { items, next_cursor: None, last }).into_response())

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::auth::{Access, Caller, Role};
-use super::body::is_json;
+use super::body::{is_json, is_merge_patch};
 use super::problem::{Kind, Problem};
 use super::{Admin, Locality};
 use crate::handshake::check::host_name;
@@ -126,12 +126,13 @@ fn check_origin(headers: &HeaderMap) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A POST must declare JSON even when it is empty: without that, any page may send one.
+/// A POST must declare JSON (a PATCH: a merge-patch or JSON) even when it is empty: without that, any page may send one.
 fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     let has_body = headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0")
         || headers.contains_key(header::CONTENT_TYPE);
-    if is_json(headers) || !(has_body || method == Method::POST) {
+    let declared = is_json(headers) || (method == Method::PATCH && is_merge_patch(headers));
+    if declared || !(has_body || method == Method::POST) {
         return Ok(());
     }
     Err(Problem::new(Kind::MediaType, "send Content-Type: application/json"))

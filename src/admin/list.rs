@@ -3,6 +3,7 @@
 //! A cursor is the key of the last item given out, so that a list that changes between two pages neither repeats an
 //! item that stayed nor skips one.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::problem::Problem;
@@ -13,7 +14,7 @@ pub const PAGE_DEFAULT: usize = 100;
 pub const PAGE_MAX: usize = 1000;
 
 /// One page.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub struct List<T> {
     /// The items of this page.
     pub items: Vec<T>,

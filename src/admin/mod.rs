@@ -7,12 +7,16 @@
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
 //! | `PUT /v1/backends/{id}` | worker | registers or replaces |
+//! | `PATCH /v1/backends/{id}` | worker | merge-patch |
 //! | `PUT /v1/backends/{id}/lease` | worker | renews |
 //! | `DELETE /v1/backends/{id}` | worker | drains, then removes |
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
 //! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
+//! | `POST /v1/pools/{name}/rebalance` | operator | moves pipes off backends that have more than their share |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
+//! | `POST /v1/pipes/{id}/messages`, `POST /v1/broadcast` | operator | says something to clients |
+//! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
@@ -24,6 +28,7 @@
 pub mod auth;
 mod backends;
 mod body;
+mod condition;
 mod duration;
 mod endpoints;
 mod events;
@@ -31,8 +36,11 @@ mod gate;
 mod health;
 pub mod list;
 pub mod listen;
+mod messages;
 mod pipes;
+mod pools;
 pub mod problem;
+mod registration;
 mod stats;
 mod system;
 
@@ -42,6 +50,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use jiff::Timestamp;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::backends::Backends;
 use crate::config::Config;
@@ -51,9 +60,16 @@ use crate::metrics::Metrics;
 use crate::metrics::process::{self, CpuMeter};
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
+use crate::rebalance::Rebalances;
 
 use auth::{Tokens, TokensError};
+use condition::Tags;
 use endpoints::AccessRules;
+use problem::{Kind, Problem};
+
+/// Requests that wait for a change at once (long polls, blocking lists); more are answered 503, so that those that ask
+/// and go always find a connection.
+pub const WAITERS_MAX: usize = 768;
 
 /// From where the listener can be reached, which decides what guards it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,6 +117,10 @@ pub struct Admin {
     started: Instant,
     started_at: Timestamp,
     cpu: Mutex<CpuMeter>,
+    tags: Tags,
+    waiting: Semaphore,
+    rebalances: Rebalances,
+    broadcasting: Semaphore,
 }
 
 impl Admin {
@@ -117,6 +137,10 @@ impl Admin {
             started: Instant::now(),
             started_at: Timestamp::now(),
             cpu: Mutex::default(),
+            tags: Tags::new(),
+            waiting: Semaphore::new(WAITERS_MAX),
+            rebalances: Rebalances::default(),
+            broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
             config,
             events,
             metrics,
@@ -142,6 +166,11 @@ impl Admin {
     /// The routes, guarded.
     pub fn router(self: &Arc<Self>) -> Router {
         endpoints::router(self)
+    }
+
+    /// A place among those that wait.
+    fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
+        self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
     }
 
     fn memory_limit_bytes(&self) -> u64 {

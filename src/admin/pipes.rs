@@ -5,23 +5,25 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
 use holdline_core::ids::PipeId;
 use holdline_core::pipe::{EndedBy, PipeState};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Admin;
 use super::body::{Body, Id, Query};
 use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
+use super::{Admin, condition};
 use crate::events::Fact;
 use crate::pipes::{Command, LaneNumbers, PipeEntry};
 
 /// A pipe as the API shows it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct PipeBody {
     id: String,
     state: &'static str,
@@ -38,7 +40,7 @@ pub(super) struct PipeBody {
     memory_bytes: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct LaneBody {
     accepted: u64,
     sent: u64,
@@ -86,7 +88,7 @@ impl From<&PipeEntry> for PipeBody {
     }
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
     route: Option<String>,
@@ -96,6 +98,8 @@ pub(super) struct Ask {
     state: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+    index: Option<u64>,
+    wait: Option<String>,
 }
 
 impl Ask {
@@ -112,17 +116,20 @@ impl Ask {
 
 pub(super) async fn list(
     State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
     Query(ask): Query<Ask>,
-) -> Result<Json<List<PipeBody>>, Problem> {
+) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
     let state = ask.state.as_deref().map(parse_state).transpose()?;
     let cursor = ask.cursor.as_deref().map(parse_cursor).transpose()?;
+    let index = condition::index(&admin, admin.pipes.index(), ask.index, ask.wait.as_deref()).await?;
     let rest = admin.pipes.list().into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
     let mut found: Vec<_> = rest.filter(|pipe| ask.selects(pipe, state)).take(limit + 1).collect();
     let more = found.len() > limit;
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|pipe| pipe.id.to_string());
-    Ok(Json(List { items: found.iter().map(|pipe| PipeBody::from(&**pipe)).collect(), next_cursor }))
+    let items: Vec<PipeBody> = found.iter().map(|pipe| PipeBody::from(&**pipe)).collect();
+    Ok(admin.tags.list(&headers, index, List { items, next_cursor }))
 }
 
 fn parse_state(name: &str) -> Result<PipeState, Problem> {
@@ -135,7 +142,7 @@ fn parse_cursor(text: &str) -> Result<PipeId, Problem> {
     PipeId::parse(text).ok_or_else(|| Problem::invalid("/query/cursor", "must be a next_cursor of this list"))
 }
 
-fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
+pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
     PipeId::parse(id).and_then(|id| admin.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
 }
 
@@ -154,7 +161,7 @@ pub(super) async fn reattach(
 }
 
 /// With which words a client is closed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Words {
     #[serde(default = "normal")]
@@ -185,7 +192,7 @@ pub(super) async fn close(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn order(pipe: &PipeEntry, command: Command) -> Result<(), Problem> {
+pub(super) fn order(pipe: &PipeEntry, command: Command) -> Result<(), Problem> {
     if pipe.order(command) {
         return Ok(());
     }

@@ -36,6 +36,8 @@ pub enum Kind {
     MediaType,
     /// Valid JSON, but not what this endpoint takes.
     Invalid,
+    /// As many wait for a change as may.
+    Busy,
     /// A fault of ours.
     Internal,
 }
@@ -58,6 +60,7 @@ impl Kind {
             Self::BodyTooLarge => ("body-too-large", "The body is too large", StatusCode::PAYLOAD_TOO_LARGE),
             Self::MediaType => ("media-type", "The body must be JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::Invalid => ("invalid", "The request is not valid", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::Busy => ("busy", "Too many are waiting", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("internal", "Holdline failed", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }

@@ -92,4 +92,6 @@ pub enum LeaveCause {
     Removed,
     /// Its lease expired.
     LeaseExpired,
+    /// Others have fewer pipes for their weight.
+    Rebalance,
 }

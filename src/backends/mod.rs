@@ -29,7 +29,7 @@ pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, 
 pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
     LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
-    SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
+    SERVES_KEYS_MAX, StateChange, StateCounts, WEIGHT_MAX,
 };
 pub use url::{BackendUrl, Host, URL_BYTES_MAX, UrlError};
 pub use writes::REMOVAL_DEADLINE;

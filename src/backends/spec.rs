@@ -121,8 +121,12 @@ pub enum Expect {
     Anything,
     /// That there is no such backend.
     Absent,
+    /// That there is such a backend.
+    Present,
     /// That the backend still has this version.
     Version(u64),
+    /// That the backend no longer has this version.
+    AnotherThan(u64),
 }
 
 /// What `put` did.
@@ -256,8 +260,30 @@ pub struct PoolView {
     pub backends: usize,
     /// Those that may get a pipe.
     pub eligible: usize,
+    /// Its backends, counted by each of their three states.
+    pub states: StateCounts,
+    /// How its backends are probed.
+    pub probes: ProbeSettings,
+    /// How results are judged.
+    pub health: HealthSettings,
     /// Pipes attached or being attached.
     pub pipes: u64,
+}
+
+/// Backends by admin state, by health and by lease; each of the three adds up to all of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "the fields are the names of the states")]
+pub struct StateCounts {
+    pub ready: usize,
+    pub drain: usize,
+    pub maint: usize,
+    pub up: usize,
+    pub down: usize,
+    pub ejected: usize,
+    pub unknown: usize,
+    pub no_lease: usize,
+    pub lease_live: usize,
+    pub lease_expired: usize,
 }
 
 /// Why a write on backends was refused.

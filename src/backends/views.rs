@@ -1,10 +1,11 @@
 //! How pools and backends read from outside.
 
 use super::registry::Registry;
-use super::spec::{BackendView, PoolView};
+use super::spec::{BackendView, PoolView, StateCounts};
+use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::{Lease, LeaseState};
-use holdline_core::pool::Backend;
+use holdline_core::pool::{AdminState, Backend};
 
 impl Registry {
     pub(super) fn view(&self, key: BackendKey) -> Option<BackendView> {
@@ -47,8 +48,34 @@ impl Registry {
                 max_pipes_per_backend: pool.core.settings().max_pipes_per_backend,
                 backends: pool.core.iter().count(),
                 eligible: pool.core.iter().filter(|backend| backend.is_eligible()).count(),
+                states: counts(pool.core.iter()),
+                probes: pool.probes.clone(),
+                health: pool.core.settings().health,
                 pipes: pool.core.iter().map(Backend::pipes).map(u64::from).sum(),
             })
             .collect()
     }
+}
+
+fn counts<'a>(backends: impl Iterator<Item = &'a Backend>) -> StateCounts {
+    let mut counts = StateCounts::default();
+    for backend in backends {
+        *match backend.admin() {
+            AdminState::Ready => &mut counts.ready,
+            AdminState::Drain => &mut counts.drain,
+            AdminState::Maint => &mut counts.maint,
+        } += 1;
+        *match backend.health() {
+            Health::Up => &mut counts.up,
+            Health::Down => &mut counts.down,
+            Health::Ejected => &mut counts.ejected,
+            Health::Unknown => &mut counts.unknown,
+        } += 1;
+        *match backend.lease_state() {
+            LeaseState::None => &mut counts.no_lease,
+            LeaseState::Live => &mut counts.lease_live,
+            LeaseState::Expired => &mut counts.lease_expired,
+        } += 1;
+    }
+    counts
 }

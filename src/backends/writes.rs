@@ -46,9 +46,7 @@ impl Registry {
         self.check(&spec)?;
         let id: Arc<str> = id.into();
         let Some(&key) = self.ids.get(&id) else {
-            if matches!(expect, Expect::Version(_)) {
-                return Err(BackendError::PreconditionFailed(id));
-            }
+            check_absence(&id, expect)?;
             self.check_room()?;
             self.add(id, spec, Origin::Registered, fx);
             return Ok(Put::Created);
@@ -118,6 +116,7 @@ impl Registry {
 
     pub(super) fn delete(&mut self, id: &str, expect: Expect, fx: &mut Effects) -> Result<Progress, BackendError> {
         let Some(&key) = self.ids.get(id) else {
+            check_absence(&id.into(), expect)?;
             return Ok(Progress::Done);
         };
         self.check_expectation(key, expect)?;
@@ -324,9 +323,10 @@ impl Registry {
             return Ok(());
         };
         let met = match expect {
-            Expect::Anything => true,
+            Expect::Anything | Expect::Present => true,
             Expect::Absent => false,
             Expect::Version(version) => record.version == version,
+            Expect::AnotherThan(version) => record.version != version,
         };
         if met { Ok(()) } else { Err(BackendError::PreconditionFailed(record.id.clone())) }
     }
@@ -362,6 +362,14 @@ impl Registry {
             return Err(BackendError::AddressNotAllowed(*address));
         }
         check_bounds(spec)
+    }
+}
+
+/// Whether there may be no such backend.
+fn check_absence(id: &Arc<str>, expect: Expect) -> Result<(), BackendError> {
+    match expect {
+        Expect::Anything | Expect::Absent | Expect::AnotherThan(_) => Ok(()),
+        Expect::Present | Expect::Version(_) => Err(BackendError::PreconditionFailed(id.clone())),
     }
 }
 

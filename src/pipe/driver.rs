@@ -15,7 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe};
+use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe, Unsaid};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
@@ -25,7 +25,7 @@ use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch, Reservation};
 use crate::handshake::dial::BackendStream;
-use crate::pipes::{Command, PipeEntry, PipeFacts, Registration};
+use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration};
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -359,6 +359,7 @@ impl Driver {
                     LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
                         Cause::Drain
                     }
+                    LeaveCause::Rebalance => Cause::Admin,
                 };
                 match leave.how {
                     LeaveHow::Reattach => {
@@ -373,6 +374,15 @@ impl Driver {
                 }
             }
             Command::Close(by, frame) => self.pipe.close(by, frame, now),
+            Command::Say(speech, payload, ticket) => {
+                let has_room = payload.len() <= self.registration.room();
+                let said = if has_room { self.pipe.say(speech, &payload, now).map(drop) } else { Err(Unsaid::Full) };
+                ticket.answer(said.map_or_else(Hearing::Refused, |()| Hearing::Taken));
+            }
+            Command::Commit(attachment, seq, answer) => {
+                // Whoever asked may have given up.
+                let _ = answer.send(self.pipe.commit(attachment, seq, now));
+            }
         }
     }
 

@@ -65,6 +65,9 @@ impl Reporter {
             self.gauge.set(view.state);
         }
         self.entry.publish(&view, fixed_bytes);
+        if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
+            self.shared.pipes.changed();
+        }
     }
 
     /// Says one fact.

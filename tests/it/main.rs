@@ -16,6 +16,7 @@ mod fidelity;
 mod heartbeat;
 mod http;
 mod limits;
+mod messages;
 mod owners;
 mod process;
 mod storm;

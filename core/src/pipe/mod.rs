@@ -32,13 +32,15 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `ending` how it all ends, `deadline` what time does, `snapshot` how it goes to another process.
+//! and found, `ending` how it all ends, `deadline` what time does, `say` what others bring in, `snapshot` how it goes
+//! to another process.
 
 mod action;
 mod backend;
 mod deadline;
 mod ending;
 mod receive;
+mod say;
 mod snapshot;
 mod transmit;
 mod view;
@@ -50,6 +52,7 @@ use bytes::Bytes;
 
 pub use crate::leg::Cause;
 pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, ResumeAnswer};
+pub use say::{Speech, Unsaid};
 pub use view::{LaneView, PipeState, PipeView};
 
 use crate::assembler::Assembler;

@@ -166,7 +166,7 @@ impl Pipe {
     }
 
     /// What follows from new messages of the worker.
-    fn after_down(&mut self, now: Time) {
+    pub(super) fn after_down(&mut self, now: Time) {
         if let DownPolicy::Latest(keep) = self.settings.down {
             let messages = self.down.buffer.drop_oldest_unsent(keep.get());
             if messages > 0 {
@@ -232,16 +232,21 @@ impl Pipe {
     fn worker_ponged(&mut self, payload: &[u8], now: Time) {
         let confirmed = self.barrier.ponged(payload).or_else(|| commit(payload));
         if let Some(seq) = confirmed {
-            let before = self.up.buffer.confirmed();
-            self.up.buffer.confirm(seq, now);
-            if self.up.buffer.confirmed() > before
-                && let Some(link) = self.backend.link()
-            {
-                let backend = link.backend;
-                self.worker_proven(backend);
-            }
-            self.part_if_settled(now);
+            self.confirm_up(seq, now);
         }
+    }
+
+    /// The current worker has everything up to `seq`.
+    pub(super) fn confirm_up(&mut self, seq: Seq, now: Time) {
+        let before = self.up.buffer.confirmed();
+        self.up.buffer.confirm(seq, now);
+        if self.up.buffer.confirmed() > before
+            && let Some(link) = self.backend.link()
+        {
+            let backend = link.backend;
+            self.worker_proven(backend);
+        }
+        self.part_if_settled(now);
     }
 
     /// A peer broke a rule: it is told so on its own leg only.

@@ -11,5 +11,6 @@ mod interruption;
 mod limits;
 mod relay;
 mod replay;
+mod say;
 mod snapshot;
 mod timers;

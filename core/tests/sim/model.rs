@@ -208,6 +208,18 @@ impl Model {
         heard
     }
 
+    /// Whether the worker has begun a message that it has not ended.
+    pub fn worker_is_amid_message(&self) -> bool {
+        self.tap.as_ref().is_some_and(|tap| !tap.from_worker.is_at_boundary())
+    }
+
+    /// The pipe took this message of the operator's.
+    pub fn operator_said(&mut self, payload: Vec<u8>) {
+        let item = Item::Binary(payload);
+        self.down_charges.push(self.down_charges.last().unwrap_or(&0) + charge(&item));
+        self.down.push(item);
+    }
+
     fn ponged(&mut self, payload: &[u8]) {
         let answered = self.tap.as_mut().and_then(|tap| tap.pings.remove(payload));
         let before = self.confirmed;

@@ -85,6 +85,7 @@ pub enum Fault {
     Drain,
     OperatorMoves,
     OperatorCloses,
+    OperatorSays,
     LateRegistration,
     EarlyTimers,
     MemoryPressure,
@@ -95,7 +96,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 33] = [
+    const ALL: [Self; 34] = [
         Self::DialRefused,
         Self::DialHangs,
         Self::DialUnauthorized,
@@ -122,6 +123,7 @@ impl Fault {
         Self::Drain,
         Self::OperatorMoves,
         Self::OperatorCloses,
+        Self::OperatorSays,
         Self::LateRegistration,
         Self::EarlyTimers,
         Self::MemoryPressure,

@@ -133,3 +133,106 @@ async fn backends_are_listed_by_page_and_filter() {
     assert_eq!((&pool["backends"], &pool["eligible"]), (&json!(3), &json!(2)));
     assert_eq!(fixture.get("/v1/pools/other").await.problem(), "not-found");
 }
+
+#[tokio::test]
+async fn a_patch_changes_what_it_names_and_can_only_make_what_could_be_registered() {
+    let fixture = Fixture::open();
+    let said = json!({"url": "ws://127.0.0.1:7001", "weight": 3, "serves": {"a": "x"}, "labels": {"rack": "7"}});
+    put(&fixture, "a", said).await;
+    let patch = async |body| fixture.json(Method::PATCH, "/v1/backends/a", body).await;
+    let answer = patch(json!({"weight": 5, "serves": {"b": "y"}, "labels": {"rack": null}, "max_pipes": 2})).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+    let body = answer.json();
+    assert_eq!((&body["weight"], &body["max_pipes"], &body["labels"]), (&json!(5), &json!(2), &json!({})));
+    assert_eq!((&body["serves"], &body["url"]), (&json!({"a": "x", "b": "y"}), &json!("ws://127.0.0.1:7001")));
+    assert_eq!(patch(json!({"max_pipes": null})).await.json()["max_pipes"], Value::Null);
+    for (body, pointer) in [
+        (json!({"weight": 0}), "/weight"),
+        (json!({"odd": 1}), "/odd"),
+        (json!({"url": null}), "/url"),
+        (json!({"serves": {"a": 1}}), "/serves"),
+        (json!({"lease": "1ms"}), "/lease"),
+    ] {
+        let answer = patch(body.clone()).await;
+        assert_eq!((answer.status.as_u16(), &answer.json()["errors"][0]["pointer"]), (422, &json!(pointer)), "{body}");
+    }
+    let list =
+        super::request(Method::PATCH, "/v1/backends/a", None).header("content-type", "application/merge-patch+json");
+    assert_eq!(fixture.send(list.body("[]".into()).unwrap()).await.status.as_u16(), 422);
+    let absent = fixture.json(Method::PATCH, "/v1/backends/b", json!({})).await;
+    assert_eq!(absent.problem(), "backend-not-found");
+}
+
+#[tokio::test]
+async fn writes_and_reads_obey_their_conditions() {
+    let fixture = Fixture::open();
+    let send = async |method: Method, name: &str, value: &str, body: Value| {
+        let request = super::request(method, "/v1/backends/a", None).header("content-type", "application/json");
+        fixture.send(request.header(name, value).body(body.to_string().into()).unwrap()).await
+    };
+    let said = json!({"url": "ws://127.0.0.1:7001"});
+    for (name, value, status) in [
+        ("if-match", "*", 412),
+        ("if-match", "\"x-1\"", 412),
+        ("if-none-match", "*", 201),
+        ("if-none-match", "*", 412),
+        ("if-match", "*", 200),
+    ] {
+        let answer = send(Method::PUT, name, value, said.clone()).await;
+        assert_eq!(answer.status.as_u16(), status, "{name}: {value}");
+    }
+    let read = fixture.get("/v1/backends/a").await;
+    let first = read.header("etag").to_owned();
+    let known = send(Method::GET, "if-none-match", &first, json!({})).await;
+    assert_eq!((known.status.as_u16(), known.header("etag"), &*known.text), (304, &*first, ""));
+    let answer = send(Method::PATCH, "if-match", &first, json!({"weight": 2})).await;
+    assert_eq!(answer.status.as_u16(), 200);
+    let second = answer.header("etag").to_owned();
+    assert_ne!(first, second);
+    for method in [Method::PATCH, Method::PUT, Method::DELETE] {
+        let body = if method == Method::PUT { said.clone() } else { json!({}) };
+        let late = send(method.clone(), "if-match", &first, body).await;
+        assert_eq!((late.status.as_u16(), &*late.problem()), (412, "precondition-failed"), "{method}");
+    }
+    assert_eq!(send(Method::GET, "if-none-match", &first, json!({})).await.status.as_u16(), 200);
+    assert_eq!(send(Method::DELETE, "if-match", &second, json!({})).await.status.as_u16(), 204);
+    assert_eq!(send(Method::DELETE, "if-match", &second, json!({})).await.status.as_u16(), 412);
+}
+
+#[tokio::test]
+async fn a_list_waits_for_a_change_that_was_not_seen_yet() {
+    let fixture = Fixture::open();
+    for path in ["/v1/backends", "/v1/pools", "/v1/pipes"] {
+        let list = fixture.get(path).await;
+        let seen = list.header("x-holdline-index").to_owned();
+        assert!(!list.header("etag").is_empty(), "{path}");
+        let unchanged = fixture.get(&format!("{path}?index={seen}&wait=1ms")).await;
+        assert_eq!(unchanged.header("x-holdline-index"), seen, "{path}");
+        let blocked = format!("{path}?index={seen}&wait=60s");
+        let (changed, _) = tokio::join!(fixture.get(&blocked), async {
+            // Polled after the list, which waits by then.
+            match path {
+                "/v1/pipes" => drop(fixture.pipe(1, "k")),
+                path => _ = put(&fixture, &path[4..], json!({"url": "ws://127.0.0.1:7001"})).await,
+            }
+        });
+        assert_ne!(changed.header("x-holdline-index"), seen, "{path}");
+        let late = fixture.get(&blocked).await;
+        assert_eq!(late.status.as_u16(), 200, "a change that is over is answered at once");
+    }
+    let many = format!("/v1/backends?index={}&wait=1ms", u64::MAX);
+    assert_eq!(fixture.get(&many).await.status.as_u16(), 200);
+    assert_eq!(fixture.get("/v1/backends?index=1&wait=soon").await.problem(), "invalid");
+}
+
+#[tokio::test]
+async fn only_so_many_wait_at_once() {
+    let fixture = Fixture::open();
+    let places: Vec<_> = (0..crate::admin::WAITERS_MAX).map(|_| fixture.admin.place_to_wait().unwrap()).collect();
+    let seen = fixture.get("/v1/backends").await.header("x-holdline-index").to_owned();
+    let path = format!("/v1/backends?index={seen}&wait=60s");
+    assert_eq!(fixture.get(&path).await.problem(), "busy");
+    assert_eq!(fixture.get("/v1/events?wait=60s").await.problem(), "busy");
+    drop(places);
+    assert_eq!(fixture.get(&format!("/v1/backends?index={seen}&wait=1ms")).await.status.as_u16(), 200);
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdline_core::close::CloseFrame;
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, EndedBy, LinkLoss};
+use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Speech, Unsaid};
 use holdline_core::pool::{AdminState, DialBudget, PoolSettings};
 
 use super::{Event, World};
@@ -46,6 +46,9 @@ impl World {
             let frame = CloseFrame::new(1001, "by order");
             self.drivers[pipe].call(now, &mut self.marks, |it| it.close(EndedBy::Operator, frame, now));
         }
+        if self.plan.may(Fault::OperatorSays) && self.rng.once_in(rarity.min(20)) {
+            self.operator_says(pipe);
+        }
         if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
@@ -72,6 +75,19 @@ impl World {
         }
         let wait = self.rng.millis(5, 3_000).min(self.plan.pace * 40);
         self.at(wait, Event::WorkerReturns(worker));
+    }
+
+    fn operator_says(&mut self, pipe: usize) {
+        let (now, driver) = (self.now, &mut self.drivers[pipe]);
+        let payload = format!("by order {}", self.rng.bits()).into_bytes();
+        let amid = driver.model.worker_is_amid_message();
+        match driver.call(now, &mut self.marks, |it| it.say(Speech::Binary, &payload, now)) {
+            Ok(_) => {
+                self.marks.hit(if amid { Mark::OperatorSpokeAmid } else { Mark::OperatorSpoke });
+                driver.model.operator_said(payload);
+            }
+            Err(Unsaid::Closing | Unsaid::TooBig | Unsaid::Full) => self.marks.hit(Mark::OperatorUnheard),
+        }
     }
 
     fn drain(&mut self, key: BackendKey) {

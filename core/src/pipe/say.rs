@@ -1,0 +1,71 @@
+//! What others than the two peers bring into a pipe: a message of the operator's, and a worker's word by another way.
+
+use super::Pipe;
+use crate::assembler::Message;
+use crate::frame::{self, Opcode};
+use crate::ids::{Attachment, Seq};
+use crate::time::Time;
+
+/// What an operator may say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Speech {
+    /// A text message; the payload must be UTF-8.
+    Text,
+    /// A binary message.
+    Binary,
+}
+
+/// Why an operator's message was not taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unsaid {
+    /// The client is gone, or its pipe is ending.
+    Closing,
+    /// It is larger than a message of this route may be.
+    TooBig,
+    /// As much as may wait for this client waits already.
+    Full,
+}
+
+impl Pipe {
+    /// Puts a message of the operator's into the lane down to the client, behind the worker's whole messages and before
+    /// the one that is not whole yet; its number in that lane.
+    ///
+    /// It is bounded like what a worker says: nothing is taken while the worker would not be read.
+    ///
+    /// # Errors
+    /// Why it was not taken; nothing has changed then.
+    pub fn say(&mut self, speech: Speech, payload: &[u8], now: Time) -> Result<Seq, Unsaid> {
+        if !self.client.is_open() {
+            return Err(Unsaid::Closing);
+        }
+        if payload.len() > self.settings.message_bytes_max {
+            return Err(Unsaid::TooBig);
+        }
+        if self.down.buffer.unsent_bytes() >= self.settings.window_bytes {
+            return Err(Unsaid::Full);
+        }
+        let opcode = match speech {
+            Speech::Text => Opcode::Text,
+            Speech::Binary => Opcode::Binary,
+        };
+        let mut bytes = Vec::with_capacity(frame::HEADER_BYTES_MAX + payload.len());
+        frame::encode(&mut bytes, opcode, payload, None);
+        // Both are bounded by `message_bytes_max`, which the configuration keeps below 4 GiB.
+        let size = |bytes: usize| u32::try_from(bytes).map_err(|_| Unsaid::TooBig);
+        let message = Message { wire_bytes: size(bytes.len())?, payload_bytes: size(payload.len())? };
+        self.down.payload_bytes += u64::from(message.payload_bytes);
+        let seq = self.down.buffer.insert(&bytes, message);
+        self.after_down(now);
+        Ok(seq)
+    }
+
+    /// Takes a worker's word that its application has committed everything up to `seq`; what is confirmed now, or
+    /// nothing if `attachment` is no longer the current one.
+    pub fn commit(&mut self, attachment: Attachment, seq: Seq, now: Time) -> Option<Seq> {
+        if !self.backend.is_current(attachment) {
+            return None;
+        }
+        self.confirm_up(seq, now);
+        Some(self.up.buffer.confirmed())
+    }
+}
