@@ -30,10 +30,10 @@ use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
-use crate::phase::PhaseCell;
+use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{Attach, Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
-use crate::pipes::PipeFacts;
+use crate::pipes::{Command, Expected, PipeFacts};
 use crate::routes::{Found, NoRoute, RouteTable};
 
 /// The least that hyper takes for `server.header_bytes_max`.
@@ -131,6 +131,7 @@ struct Opened {
     plan: Plan,
     attach: Attach,
     client: String,
+    expected: Expected,
 }
 
 /// One accepted connection.
@@ -188,11 +189,17 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 }
 
 fn start_pipe(front: &Front, stream: ClientStream, first: Bytes, opened: Opened, guards: (Slot, GaugeGuard)) {
-    let Opened { plan, attach, client } = opened;
+    let Opened { plan, attach, client, expected } = opened;
     let plan = Arc::new(plan);
     let facts =
         PipeFacts { id: plan.pipe, route: plan.route.clone(), key: plan.key.as_deref().map(str::to_owned), client };
+    let id = facts.id;
     let driver = Driver::new(stream, first, attach, plan, facts, front.shared.clone());
+    drop(expected);
+    if let Some(late) = front.shared.pipes.get(id).filter(|_| front.phase.get() == Phase::Stopping) {
+        // Whoever tells the clients may have passed before this one was there.
+        late.order(Command::going_away());
+    }
     tokio::spawn(Guarded { driver, _guards: guards });
 }
 
@@ -283,6 +290,8 @@ impl Connection {
             let detail = "this origin may not open a WebSocket here; see routes.origins";
             return Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into_response();
         }
+        // Before the phase is looked at, so that a stop either is seen here or waits for this.
+        let expected = self.front.shared.pipes.expect();
         if !self.front.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
         }
@@ -302,7 +311,7 @@ impl Connection {
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
         plan.protocol = first.protocol;
-        let opened = Opened { plan, attach: first.attach, client: client.address.to_string() };
+        let opened = Opened { plan, attach: first.attach, client: client.address.to_string(), expected };
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
         response
     }

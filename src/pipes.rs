@@ -31,6 +31,14 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
 }
 
+impl Command {
+    /// The close of a process on its way down.
+    #[must_use]
+    pub fn going_away() -> Self {
+        Self::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away"))
+    }
+}
+
 /// One lane's numbers, in messages and bytes.
 #[derive(Debug, Default)]
 pub struct LaneNumbers {
@@ -187,6 +195,10 @@ const SHARDS: usize = 16;
 pub struct Pipes {
     shards: [Mutex<HashMap<PipeId, Arc<PipeEntry>>>; SHARDS],
     count: watch::Sender<usize>,
+    /// Clients that may be answered 101 and become pipes.
+    expected: watch::Sender<usize>,
+    /// Pipes that there ever were.
+    opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
@@ -199,6 +211,8 @@ impl Pipes {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
+            expected: watch::Sender::new(0),
+            opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
         }
@@ -208,12 +222,20 @@ impl Pipes {
         lock(&self.shards[id.shard(SHARDS)])
     }
 
+    /// Announces a pipe before anything is promised to its client: a process that stops waits for what is announced.
+    #[must_use]
+    pub fn expect(self: &Arc<Self>) -> Expected {
+        self.expected.send_modify(|expected| *expected += 1);
+        Expected(self.clone())
+    }
+
     /// Adds a pipe; it stays until the guard is dropped.
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
         self.count.send_modify(|count| *count += 1);
+        self.opened.fetch_add(1, Relaxed);
         Registration { pipes: self.clone(), entry, held_bytes: 0 }
     }
 
@@ -244,9 +266,16 @@ impl Pipes {
         self.len() == 0
     }
 
-    /// Waits until no pipe lives.
+    /// How many pipes there ever were.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Waits until no pipe is expected any more, and none lives.
     pub async fn emptied(&self) {
-        // The sender lives as long as `self`, so this cannot fail.
+        // The senders live as long as `self`, so these cannot fail.
+        let _ = self.expected.subscribe().wait_for(|&expected| expected == 0).await;
         let _ = self.count.subscribe().wait_for(|&count| count == 0).await;
     }
 
@@ -280,6 +309,16 @@ impl Pipes {
     #[must_use]
     pub fn room(&self) -> usize {
         self.held_bytes_max().saturating_sub(self.held_bytes()) as usize
+    }
+}
+
+/// A pipe that was announced; dropped once it is open, or will not be.
+#[derive(Debug)]
+pub struct Expected(Arc<Pipes>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.expected.send_modify(|expected| *expected -= 1);
     }
 }
 
