@@ -31,10 +31,10 @@ use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
-use crate::phase::PhaseCell;
+use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
-use crate::pipes::PipeFacts;
+use crate::pipes::{Command, PipeFacts};
 use crate::routes::{Found, NoRoute, RouteTable};
 use crate::send_timeout::SendTimeout;
 
@@ -277,6 +277,8 @@ impl Connection {
             let detail = "this origin may not open a WebSocket here; see routes.origins";
             return Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into_response();
         }
+        // Before the phase is looked at, so that a stop either is seen here or waits for this.
+        let expected = self.front.shared.pipes.expect();
         if !self.front.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
         }
@@ -304,6 +306,11 @@ impl Connection {
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
         let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());
+        drop(expected);
+        if self.front.phase.get() == Phase::Stopping {
+            // Whoever tells the clients may have passed before this one was there.
+            driver.order(Command::going_away());
+        }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
         response
     }

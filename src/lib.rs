@@ -8,10 +8,11 @@
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry
-//! of what is live, and [`rebalance`], which spreads it evenly; [`phase`], [`clock`], [`blame`] and [`send_timeout`],
-//! which everyone uses; and [`worker`], the simulated device
+//! of what is live, and [`rebalance`], which spreads it evenly; [`activation`] and [`notify`], the two ends of a service
+//! manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device
 //! worker that demos and tests stand behind the proxy.
 
+pub mod activation;
 pub mod admin;
 pub mod backends;
 pub mod blame;
@@ -27,6 +28,7 @@ pub mod http;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod notify;
 pub mod phase;
 pub mod pipe;
 pub mod pipes;

@@ -30,6 +30,8 @@ pub enum Bound {
     Tcp(std::net::TcpListener),
     /// A socket file, which goes with the last listener.
     Unix(std::os::unix::net::UnixListener, PathBuf),
+    /// A socket file that belongs to the service manager which opened it.
+    Activated(std::os::unix::net::UnixListener, PathBuf),
 }
 
 impl Bound {
@@ -62,14 +64,16 @@ impl Bound {
         Ok(match self {
             Self::Tcp(listener) => Self::Tcp(listener.try_clone()?),
             Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
+            Self::Activated(listener, path) => Self::Activated(listener.try_clone()?, path.clone()),
         })
     }
 
     /// Removes what the listener leaves behind in the file system.
     pub fn clean_up(&self) {
-        if let Self::Unix(_, path) = self {
+        match self {
+            Self::Tcp(_) | Self::Activated(..) => {}
             // Somebody may have removed it already, which is what is wanted.
-            let _ = std::fs::remove_file(path);
+            Self::Unix(_, path) => drop(std::fs::remove_file(path)),
         }
     }
 }
@@ -82,7 +86,7 @@ impl fmt::Display for Bound {
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("unknown"),
             },
-            Self::Unix(_, path) => write!(f, "unix:{}", path.display()),
+            Self::Unix(_, path) | Self::Activated(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -106,7 +110,7 @@ impl Listener {
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
             Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            Bound::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
+            Bound::Unix(listener, _) | Bound::Activated(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
 
@@ -125,15 +129,17 @@ impl Listener {
     }
 }
 
-/// Accepts connections on this thread until the process is on its way down.
+/// Accepts connections on this thread from when the process serves until it is on its way down.
 pub async fn accept(bound: Bound, front: Arc<Front>) {
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener could not be watched"),
     };
     let mut phase = front.phase.watch();
+    // Who comes early waits in the backlog, which is better than to be turned away. A phase that can no longer change
+    // means the process is gone.
+    drop(phase.wait_for(|&phase| phase != Phase::Starting).await);
     loop {
-        // A phase that can no longer change means the process is gone.
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
             accepted = accept_one(&listener, &front.slots) => match accepted {

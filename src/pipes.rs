@@ -79,6 +79,14 @@ impl Drop for Ticket {
     }
 }
 
+impl Command {
+    /// The close of a process on its way down.
+    #[must_use]
+    pub fn going_away() -> Self {
+        Self::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away"))
+    }
+}
+
 /// One lane's numbers, in messages and bytes.
 #[derive(Debug, Default)]
 pub struct LaneNumbers {
@@ -241,6 +249,10 @@ pub struct Pipes {
     count: watch::Sender<usize>,
     /// Grows with every pipe that comes, goes, or changes its state or its worker.
     index: watch::Sender<u64>,
+    /// Clients that may be answered 101 and become pipes.
+    expected: watch::Sender<usize>,
+    /// Pipes that there ever were.
+    opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
@@ -254,6 +266,8 @@ impl Pipes {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
+            expected: watch::Sender::new(0),
+            opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
         }
@@ -263,6 +277,13 @@ impl Pipes {
         lock(&self.shards[id.shard(SHARDS)])
     }
 
+    /// Announces a pipe before anything is promised to its client: a process that stops waits for what is announced.
+    #[must_use]
+    pub fn expect(self: &Arc<Self>) -> Expected {
+        self.expected.send_modify(|expected| *expected += 1);
+        Expected(self.clone())
+    }
+
     /// Adds a pipe; it stays until the guard is dropped.
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
@@ -270,6 +291,7 @@ impl Pipes {
         self.shard(entry.id).insert(entry.id, entry.clone());
         self.count.send_modify(|count| *count += 1);
         self.changed();
+        self.opened.fetch_add(1, Relaxed);
         Registration { pipes: self.clone(), entry, held_bytes: 0 }
     }
 
@@ -311,9 +333,16 @@ impl Pipes {
         self.index.send_modify(|index| *index += 1);
     }
 
-    /// Waits until no pipe lives.
+    /// How many pipes there ever were.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Waits until no pipe is expected any more, and none lives.
     pub async fn emptied(&self) {
-        // The sender lives as long as `self`, so this cannot fail.
+        // The senders live as long as `self`, so these cannot fail.
+        let _ = self.expected.subscribe().wait_for(|&expected| expected == 0).await;
         let _ = self.count.subscribe().wait_for(|&count| count == 0).await;
     }
 
@@ -347,6 +376,16 @@ impl Pipes {
     #[must_use]
     pub fn room(&self) -> usize {
         self.held_bytes_max().saturating_sub(self.held_bytes()) as usize
+    }
+}
+
+/// A pipe that was announced; dropped once it is open, or will not be.
+#[derive(Debug)]
+pub struct Expected(Arc<Pipes>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.expected.send_modify(|expected| *expected -= 1);
     }
 }
 

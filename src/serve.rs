@@ -9,13 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use holdline_core::close::CloseFrame;
-use holdline_core::pipe::EndedBy;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
+use crate::activation::Inherited;
 use crate::admin::listen::AdminListener;
-use crate::admin::{self, Admin, Parts};
+use crate::admin::{self, Admin, Locality, Parts};
 use crate::backends::{Backends, Setup};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -27,6 +27,7 @@ use crate::http::{HttpContext, HttpTimeouts, IDLE_TIMEOUT};
 use crate::listen::{self, Bound};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
+use crate::notify::{Notifier, Runtimes};
 use crate::phase::{Phase, PhaseCell};
 use crate::pipe::Shared;
 use crate::pipes::{Command, Pipes};
@@ -35,8 +36,8 @@ use crate::routes::{RouteError, RouteTable};
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
 
-/// How long an answered close has after the last one was sent, beyond `server.close_timeout`.
-const CLOSE_SLACK: Duration = Duration::from_millis(500);
+/// What close frames have to leave in once an operator is in a hurry.
+const HURRY: Duration = Duration::from_millis(500);
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +51,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] admin::auth::TokensError),
+    /// A socket that was handed over would open the admin API to the network.
+    #[error("admin.listen {0}: not a loopback address, and admin.tokens_file is not set")]
+    Exposed(String),
 }
 
 /// A running proxy.
@@ -64,22 +68,25 @@ pub struct Running {
     phase: Arc<PhaseCell>,
     bound: Vec<Bound>,
     threads: Vec<DataThread>,
+    notifier: Notifier,
     stop_control: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct DataThread {
+    runtime: runtime::Handle,
     handle: JoinHandle<()>,
     stop: oneshot::Sender<()>,
 }
 
-/// Starts a proxy; its control part runs on the current runtime.
+/// Starts a proxy; its control part runs on the current runtime. Listeners that were `inherited` take the place of the
+/// configured ones.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running then but what ends with the runtime.
-pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, StartError> {
+pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
     let metrics = Arc::new(Metrics::new());
-    metrics.watch_runtime("control", tokio::runtime::Handle::current());
+    metrics.watch_runtime("control", runtime::Handle::current());
     let events = Arc::new(Events::new());
     let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
     let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
@@ -103,8 +110,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, Start
         timeouts,
     });
     let phase = Arc::new(PhaseCell::default());
-    let bound = config.server.listen.iter().map(Bound::bind).collect::<Result<Vec<_>, _>>()?;
-    let admin_listener = AdminListener::bind(&config.admin.listen).await?;
+    let (bound, admin_listener) = listeners(&config, inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
     let threads = start_threads(&config, &shared, &routes, &phase, &bound)?;
@@ -120,7 +126,24 @@ pub async fn start(config: Config, log: Arc<LogHandle>) -> Result<Running, Start
     }
     tracing::info!(listener = "admin", address = admin_address, "listening");
     phase.started();
-    Ok(Running { public, admin: admin_address, config, shared, phase, bound, threads, stop_control })
+    let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
+    Ok(Running { public, admin: admin_address, config, shared, phase, bound, threads, notifier, stop_control })
+}
+
+async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
+    let bound = match inherited.public {
+        none if none.is_empty() => config.server.listen.iter().map(Bound::bind).collect::<Result<_, _>>()?,
+        inherited => inherited,
+    };
+    let Some(admin) = inherited.admin else {
+        return Ok((bound, AdminListener::bind(&config.admin.listen).await?));
+    };
+    let admin = AdminListener::adopt(admin)?;
+    match admin.locality() {
+        // What is configured is checked where the configuration is.
+        Locality::Network if config.admin.tokens_file.is_none() => Err(StartError::Exposed(admin.to_string())),
+        Locality::Network | Locality::Loopback | Locality::Unix => Ok((bound, admin)),
+    }
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {
@@ -190,8 +213,9 @@ fn descriptors() -> usize {
 }
 
 fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    front.shared.metrics.watch_runtime("data", runtime.handle().clone());
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let watched = runtime.handle().clone();
+    front.shared.metrics.watch_runtime("data", watched.clone());
     let (stop, stopped) = oneshot::channel();
     let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
         runtime.block_on(async move {
@@ -204,7 +228,23 @@ fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::
         });
         runtime.shutdown_timeout(THREADS_GRACE);
     })?;
-    Ok(DataThread { handle, stop })
+    Ok(DataThread { runtime: watched, handle, stop })
+}
+
+fn runtimes(threads: &[DataThread]) -> Runtimes {
+    let data = threads.iter().enumerate().map(|(number, thread)| (format!("data-{number}"), thread.runtime.clone()));
+    data.chain([("control".to_owned(), runtime::Handle::current())]).collect()
+}
+
+/// One line for `systemctl status`.
+fn status(shared: &Arc<Shared>, phase: &Arc<PhaseCell>) -> impl Fn() -> String + Send + use<> {
+    let (pipes, backends, phase) = (shared.pipes.clone(), shared.backends.clone(), phase.clone());
+    move || {
+        let pools = backends.pools();
+        let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
+        let (phase, live, held) = (phase.get().as_str(), pipes.len(), pipes.held_bytes());
+        format!("{phase}: {live} pipes holding {held} bytes, {eligible} of {total} backends eligible")
+    }
 }
 
 /// Closes this thread's idle backend connections in time.
@@ -218,14 +258,18 @@ async fn sweep(front: Arc<Front>) {
 
 impl Running {
     /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, and whoever has
-    /// not gone by `server.shutdown_grace` is cut off. `hurry` resolving skips the spread and the wait.
+    /// not gone by `server.shutdown_grace` is cut off. Once `hurry` resolves, it is over within a second or two.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let began = Instant::now();
         let config = self.config.load_full();
         self.phase.stop();
+        self.notifier.stopping();
+        // Who connects from now on is refused, instead of waiting in a backlog that nobody accepts from.
+        self.bound.iter().for_each(Bound::clean_up);
+        drop(self.bound);
         let pipes = self.shared.pipes.clone();
-        let total = pipes.len();
-        tracing::info!(pipes = total, "stopping");
+        let (live, opened) = (pipes.len(), pipes.opened());
+        tracing::info!(pipes = live, "stopping");
         let grace = config.server.shutdown_grace;
         let orderly = async {
             close_all(&pipes, config.server.close_spread.min(grace)).await;
@@ -236,15 +280,14 @@ impl Running {
             () = tokio::time::sleep(grace) => {}
             () = hurry => {
                 close_all(&pipes, Duration::ZERO).await;
-                let patience = config.server.close_timeout + CLOSE_SLACK;
                 // Whoever has not answered by then is cut off below.
-                let _ = tokio::time::timeout(patience, pipes.emptied()).await;
+                let _ = tokio::time::timeout(HURRY, pipes.emptied()).await;
             }
         }
         let failed = pipes.len();
-        for listener in &self.bound {
-            listener.clean_up();
-        }
+        // Those that were on their way to be opened are told as well.
+        let closed = (live as u64 + pipes.opened() - opened).saturating_sub(failed as u64);
+        self.notifier.end();
         let _ = self.stop_control.send(true);
         for thread in self.threads {
             // A thread that is gone already needs no word.
@@ -254,7 +297,13 @@ impl Running {
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        tracing::info!(closed = total.saturating_sub(failed), failed, seconds, "stopped");
+        tracing::info!(closed, failed, seconds, "stopped");
+    }
+
+    /// Where a service manager is told what happens, such as a reload.
+    #[must_use]
+    pub const fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// The process's phase.
@@ -276,7 +325,7 @@ async fn close_all(pipes: &Pipes, spread: Duration) {
     let pause = spread.checked_div(u32::try_from(entries.len()).unwrap_or(u32::MAX)).unwrap_or_default();
     let mut next = tokio::time::Instant::now();
     for entry in entries {
-        entry.order(Command::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away")));
+        entry.order(Command::going_away());
         next += pause;
         tokio::time::sleep_until(next).await;
     }

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{Admin, Locality};
 use crate::config::Listen;
+use crate::listen::Bound;
 use crate::metrics::{ConnectionResult, ListenerLabel};
 use crate::send_timeout::SendTimeout;
 
@@ -44,12 +45,18 @@ pub enum AdminListener {
 
 /// The path of a bound socket file.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct SocketFile {
+    path: PathBuf,
+    /// Whether it is somebody else's, and stays.
+    is_borrowed: bool,
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it already; there is nobody left to tell.
-        let _ = std::fs::remove_file(&self.0);
+        if !self.is_borrowed {
+            // Somebody may have removed it already; there is nobody left to tell.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -64,6 +71,21 @@ impl AdminListener {
             Listen::Unix(path) => bind_unix(path),
         };
         bound.map_err(|error| io::Error::new(error.kind(), format!("admin.listen {listen}: {error}")))
+    }
+
+    /// Takes a listener that is bound already.
+    ///
+    /// # Errors
+    /// When it cannot be watched.
+    pub fn adopt(bound: Bound) -> io::Result<Self> {
+        let unix = |listener, path, is_borrowed| {
+            Ok(Self::Unix(UnixListener::from_std(listener)?, SocketFile { path, is_borrowed }))
+        };
+        match bound {
+            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            Bound::Unix(listener, path) => unix(listener, path, false),
+            Bound::Activated(listener, path) => unix(listener, path, true),
+        }
     }
 
     /// From where it can be reached.
@@ -87,7 +109,7 @@ impl fmt::Display for AdminListener {
                 Ok(address) => address.fmt(f),
                 Err(_) => f.write_str("unknown"),
             },
-            Self::Unix(_, path) => write!(f, "unix:{}", path.0.display()),
+            Self::Unix(_, path) => write!(f, "unix:{}", path.path.display()),
         }
     }
 }
@@ -99,7 +121,7 @@ fn bind_unix(path: &Path) -> io::Result<AdminListener> {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path)?;
-    let file = SocketFile(path.to_owned());
+    let file = SocketFile { path: path.to_owned(), is_borrowed: false };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(AdminListener::Unix(listener, file))
 }

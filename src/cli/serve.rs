@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::activation::Inherited;
 use crate::config::Config;
 use crate::log::LogHandle;
 use crate::serve;
@@ -23,6 +24,13 @@ pub struct Options {
 
 /// Runs the proxy; exit 2 when the configuration is wrong, 1 when it cannot start.
 pub fn run(options: &Options) -> ExitCode {
+    let inherited = match Inherited::take() {
+        Ok(inherited) => inherited,
+        Err(error) => {
+            eprintln!("holdline: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     if options.until_stdin_closes {
         std::thread::spawn(super::exit_with_stdin);
     }
@@ -50,7 +58,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(loaded.config, log)) {
+    match runtime.block_on(serve(loaded.config, log, inherited)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "could not start");
@@ -60,10 +68,10 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, log: Arc<LogHandle>) -> anyhow::Result<()> {
+async fn serve(config: Config, log: Arc<LogHandle>, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    let running = serve::start(config, log).await?;
+    let running = serve::start(config, log, inherited).await?;
     signals.next().await;
     running.stop(signals.next()).await;
     Ok(())

@@ -116,6 +116,11 @@ impl Driver {
         self.client_first = released_if_empty(first);
     }
 
+    /// Puts an order into the pipe's mailbox.
+    pub fn order(&self, command: Command) {
+        self.entry().order(command);
+    }
+
     fn set_backend(&mut self, attachment: Attachment, attach: Attach, now: Time) {
         let reservation = attach.reservation;
         let name = (reservation.key(), reservation.id().clone());

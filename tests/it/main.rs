@@ -19,5 +19,6 @@ mod limits;
 mod messages;
 mod owners;
 mod process;
+mod service;
 mod storm;
 mod timing;

@@ -9,6 +9,7 @@ pub mod step;
 pub mod wire;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 pub use ask::{Reply, ask};
@@ -17,6 +18,9 @@ pub use demo::DemoWorker;
 pub use proxy::Proxy;
 pub use step::StepWorker;
 pub use wire::{Said, Wire};
+
+/// The address of a listener that has none because it is a socket file.
+pub const SOCKET_FILE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::BROADCAST, 1));
 
 /// Nothing here takes this long; a hang fails instead of waiting for ever.
 pub const PATIENCE: Duration = Duration::from_secs(45);

@@ -36,20 +36,22 @@ impl Proxy {
 
     /// The same with more environment.
     pub fn start_with(config: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+        command
+            .env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#)
+            .env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null());
+        Self::start_by(command, config)
+    }
+
+    /// The same, started by a command that ends in `holdline` when it is given its arguments.
+    pub fn start_by(mut command: Command, config: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let file = files.path().join("proxy.toml");
         std::fs::write(&file, config).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_holdline"))
-            .args(["serve", "-c"])
-            .arg(&file)
-            .env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#)
-            .env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")
-            .env("HOLDLINE_LOG__FORMAT", "json")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        command.args(["serve", "-c"]).arg(&file).env("HOLDLINE_LOG__FORMAT", "json").stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
         let (lines, log) = watch::channel(Vec::new());
         let stderr = process.stderr.take().unwrap();
         let (said, heard) = std::sync::mpsc::channel();
@@ -66,7 +68,8 @@ impl Proxy {
             let line = heard.recv_timeout(super::PATIENCE).unwrap_or_else(|_| panic!("no start: {:?}", proxy.log()));
             let line: Value = serde_json::from_str(&line).unwrap_or_default();
             if line["message"] == "listening" {
-                let address = line["address"].as_str().unwrap().parse().unwrap();
+                // a socket file has no address to be told
+                let address = line["address"].as_str().unwrap().parse().unwrap_or(super::SOCKET_FILE);
                 if line["listener"] == "public" {
                     proxy.public = address;
                 } else {
