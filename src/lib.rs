@@ -7,7 +7,7 @@
 //! The way of a message, in reading order: [`serve`] starts the threads, [`listen`] accepts, [`front`] reads the
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
-//! [`ctl`] and [`cli`] for operators; [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry
+//! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often; [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry
 //! of what is live; [`phase`], [`clock`] and [`blame`], which everyone uses; and [`worker`], the simulated device
 //! worker that demos and tests stand behind the proxy.
 
@@ -23,6 +23,7 @@ pub mod events;
 pub mod front;
 pub mod handshake;
 pub mod http;
+pub mod limits;
 pub mod listen;
 pub mod log;
 pub mod metrics;

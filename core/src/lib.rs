@@ -6,7 +6,7 @@
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
 //! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
 //! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; and beside it the [`pool`] that backends
-//! are chosen from, with their [`health`] and their [`lease`].
+//! are chosen from, with their [`health`] and their [`lease`], and the [`limits`] on who may connect how often.
 
 pub mod assembler;
 pub mod backoff;
@@ -19,6 +19,7 @@ pub mod heartbeat;
 pub mod ids;
 pub mod lease;
 mod leg;
+pub mod limits;
 pub mod outbox;
 pub mod pipe;
 pub mod pool;

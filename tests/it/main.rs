@@ -18,5 +18,6 @@ mod http;
 mod limits;
 mod owners;
 mod process;
+mod rates;
 mod storm;
 mod timing;
