@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use holdline_core::ids::PipeId;
+use holdline_core::limits::table::Arrival;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -29,6 +30,7 @@ use crate::handshake::client_address::{ClientAddress, TrustedProxies};
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
+use crate::limits::{Admission, Exceeded, Limiter};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::phase::{Phase, PhaseCell};
@@ -57,6 +59,8 @@ pub struct Front {
     pub http: HttpContext,
     /// Where the process is in its life.
     pub phase: Arc<PhaseCell>,
+    /// Who may connect how often.
+    pub limits: Arc<Limiter>,
     /// The count of client connections, over all threads.
     pub slots: Arc<Slots>,
     /// From the start of a connection, or of the wait for its next request, to a whole head.
@@ -136,7 +140,13 @@ struct Connection {
     peer: IpAddr,
     over: bool,
     /// The pipe that starts once its client's 101 has left.
-    opened: Mutex<Option<Driver>>,
+    opened: Mutex<Option<Opened>>,
+}
+
+/// A pipe, and its places in the limits that count it.
+struct Opened {
+    driver: Driver,
+    admission: Admission,
 }
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
@@ -164,9 +174,9 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (served, opened) {
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
-        (_, Some(mut driver)) => {
+        (_, Some(Opened { mut driver, admission })) => {
             driver.start(stream, parts.read_buf);
-            tokio::spawn(Guarded { driver, _guards: (slot, gauge) });
+            tokio::spawn(Guarded { driver, _guards: (slot, admission, gauge) });
         }
         (Ok(()), None) => {
             // The peer may be gone already; there is nobody left to tell.
@@ -194,7 +204,8 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 /// driver twice: where it was captured, and where it is awaited.
 struct Guarded {
     driver: Driver,
-    _guards: (Slot, GaugeGuard),
+    /// The gauge goes last: whoever sees it at zero finds every place free.
+    _guards: (Slot, Admission, GaugeGuard),
 }
 
 impl Future for Guarded {
@@ -219,8 +230,8 @@ impl Connection {
     }
 
     async fn judge(&self, request: Request<Incoming>) -> Response<Body> {
-        if self.over {
-            return self.refuse(NO_ROUTE, busy("too many connections"));
+        if let Some(refusal) = self.turned_away(Arrival::New) {
+            return self.refuse(NO_ROUTE, refusal);
         }
         let (parts, body) = request.into_parts();
         let checked = match check(&parts, self.front.header_bytes_max) {
@@ -241,9 +252,25 @@ impl Connection {
             Checked::Upgrade(upgrade) => self.upgrade(&parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
+                if let Err(exceeded) = self.front.limits.request(client.address) {
+                    return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
+                }
                 relay(Request::from_parts(parts, body), &self.front.http, &found, &client).await
             }
         }
+    }
+
+    /// Why nobody is let in now; somebody who comes back to a live pipe is let in all the same.
+    fn turned_away(&self, arrival: Arrival) -> Option<Refusal> {
+        match arrival {
+            Arrival::Back => None,
+            Arrival::New => self.over.then(|| busy("too many connections")),
+        }
+    }
+
+    fn exceeds(&self, route: &str, exceeded: Exceeded) -> Refusal {
+        self.front.shared.metrics.route(route).limited(exceeded.limit).inc();
+        exceeded.refusal()
     }
 
     fn refuse(&self, route: &str, refusal: Refusal) -> Response<Body> {
@@ -282,6 +309,11 @@ impl Connection {
         if !self.front.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
         }
+        let admitted = self.front.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admission = match admitted {
+            Ok(admission) => admission,
+            Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
+        };
         let mut plan = Plan {
             pipe: PipeId::from_bytes(rand::random()),
             route: found.route,
@@ -311,7 +343,7 @@ impl Connection {
             // Whoever tells the clients may have passed before this one was there.
             driver.order(Command::going_away());
         }
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(driver);
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Opened { driver, admission });
         response
     }
 }

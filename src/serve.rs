@@ -24,6 +24,7 @@ use crate::front::{Front, Slots};
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::{DialTimeouts, TlsClient};
 use crate::http::{HttpContext, HttpTimeouts, IDLE_TIMEOUT};
+use crate::limits::Limiter;
 use crate::listen::{self, Bound};
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
@@ -113,10 +114,19 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
     let (bound, admin_listener) = listeners(&config, inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
-    let threads = start_threads(&config, &shared, &routes, &phase, &bound)?;
+    let limits = Arc::new(Limiter::new(config.limits, shared.clock));
+    let threads = start_threads(&config, &shared, &routes, &phase, &limits, &bound)?;
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let parts =
-        Parts { config: config.clone(), events, metrics, backends: backends.clone(), pipes, phase: phase.clone(), log };
+    let parts = Parts {
+        config: config.clone(),
+        events,
+        metrics,
+        backends: backends.clone(),
+        pipes,
+        phase: phase.clone(),
+        limits,
+        log,
+    };
     let admin = Admin::new(parts, admin_listener.locality())?;
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
@@ -166,6 +176,7 @@ fn start_threads(
     shared: &Arc<Shared>,
     routes: &Arc<ArcSwap<RouteTable>>,
     phase: &Arc<PhaseCell>,
+    limits: &Arc<Limiter>,
     bound: &[Bound],
 ) -> io::Result<Vec<DataThread>> {
     let count = match config.server.threads {
@@ -192,6 +203,7 @@ fn start_threads(
                 trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
                 http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), http_timeouts),
                 phase: phase.clone(),
+                limits: limits.clone(),
                 slots: slots.clone(),
                 handshake_timeout: config.server.handshake_timeout,
                 send_timeout: config.server.send_timeout,

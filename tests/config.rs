@@ -65,12 +65,15 @@ fn st_12_a_file_that_cannot_be_read_is_a_bad_configuration() {
 
 #[test]
 fn check_passes_the_defaults_and_says_what_has_no_effect() {
-    let directory = directory_with("[memory]\nevict = \"lru\"\n");
+    let directory = directory_with("[resume]\nkeys_file = \"k\"\n");
     let output = check(directory.path(), &[], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "the defaults: ok\n"));
     let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "proxy.toml: ok\n"));
-    assert_eq!(stderr(&output), "warning: proxy.toml:2:9: memory.evict: accepted, has no effect in this version\n");
+    assert_eq!(
+        stderr(&output),
+        "warning: proxy.toml:2:13: resume.keys_file: accepted, has no effect in this version\n"
+    );
 }
 
 #[test]

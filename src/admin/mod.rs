@@ -55,6 +55,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::backends::Backends;
 use crate::config::Config;
 use crate::events::Events;
+use crate::limits::Limiter;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::metrics::process::{self, CpuMeter};
@@ -97,6 +98,8 @@ pub struct Parts {
     pub pipes: Arc<Pipes>,
     /// Where the process is in its life.
     pub phase: Arc<PhaseCell>,
+    /// Who may connect how often.
+    pub limits: Arc<Limiter>,
     /// The level of the log.
     pub log: Arc<LogHandle>,
 }
@@ -110,6 +113,7 @@ pub struct Admin {
     backends: Backends,
     pipes: Arc<Pipes>,
     phase: Arc<PhaseCell>,
+    limits: Arc<Limiter>,
     log: Arc<LogHandle>,
     tokens: ArcSwapOption<Tokens>,
     locality: Locality,
@@ -129,7 +133,7 @@ impl Admin {
     /// # Errors
     /// [`TokensError`] if that file can't be used.
     pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
-        let Parts { config, events, metrics, backends, pipes, phase, log } = parts;
+        let Parts { config, events, metrics, backends, pipes, phase, limits, log } = parts;
         let admin = Self {
             tokens: ArcSwapOption::empty(),
             locality,
@@ -147,6 +151,7 @@ impl Admin {
             backends,
             pipes,
             phase,
+            limits,
             log,
         };
         admin.reload_tokens()?;

@@ -44,6 +44,9 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
     families.memory_bytes.with_label_values(&["replay"]).set(up + down);
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
+    let (entries, bytes) = admin.limits.size();
+    families.rate_limit_entries.set(gauge(entries as u64));
+    families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
     families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
     let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
     admin.metrics.sync_backends(&backends);
@@ -99,7 +102,10 @@ struct Connections {
 
 #[derive(Debug, Serialize)]
 struct RateLimits {
-    buckets: usize,
+    /// Keys and addresses that something is known of.
+    buckets: i64,
+    /// Connections, requests and pipes that met a limit.
+    limited_total: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -169,8 +175,10 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
         pipes: PipeState::ALL
             .map(|state| (state.as_str(), routes.iter().map(|(_, route)| route.pipes(state)).sum()))
             .into(),
-        // Nothing limits rates yet, so there are no buckets.
-        rate_limits: RateLimits { buckets: 0 },
+        rate_limits: RateLimits {
+            buckets: families.rate_limit_entries.get(),
+            limited_total: routes.iter().map(|(_, route)| route.limited_total()).sum(),
+        },
         memory: memory(&admin, &pipes),
         counters: counters(&admin, &routes, &backends),
         services: backends.into_iter().map(service).collect(),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+
+pub use holdline_core::limits::Rate;
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -48,32 +49,6 @@ impl std::str::FromStr for Listen {
         text.parse().map(Self::Tcp).map_err(|_| {
             "use an address and a port such as \"127.0.0.1:8000\" or \"[::1]:8000\", or \"unix:PATH\"".into()
         })
-    }
-}
-
-/// So many things in so much time; a count of zero is no limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rate {
-    /// Things (connections, messages or bytes); 0 is no limit.
-    pub count: u64,
-    /// The time they may take; one second, minute or hour.
-    pub per: Duration,
-}
-
-impl Rate {
-    /// No limit.
-    pub const OFF: Self = Self::new(0, Duration::from_secs(60));
-
-    /// `count` things `per` so much time.
-    #[must_use]
-    pub const fn new(count: u64, per: Duration) -> Self {
-        Self { count, per }
-    }
-
-    /// Whether there is no limit.
-    #[must_use]
-    pub const fn is_off(self) -> bool {
-        self.count == 0
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Families {
     pub backend_connect_duration_seconds: HistogramVec,
     pub backend_ejections_total: IntCounterVec,
     pub leases_expired_total: IntCounterVec,
+    pub rate_limited_total: IntCounterVec,
+    pub rate_limit_entries: IntGauge,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -160,6 +162,12 @@ impl Families {
                 &["pool", "reason"],
             ),
             leases_expired_total: at.counters("leases_expired_total", "Leases not renewed in time.", &["pool"]),
+            rate_limited_total: at.counters(
+                "rate_limited_total",
+                "Connections, requests and pipes that met a limit.",
+                &["route", "limit"],
+            ),
+            rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(
@@ -193,7 +201,7 @@ impl Families {
         forget(&self.pipes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 15] {
+    fn counters(&self) -> [&IntCounterVec; 16] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -208,6 +216,7 @@ impl Families {
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,
+            &self.rate_limited_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
         ]

@@ -95,6 +95,20 @@ label! {
 }
 
 label! {
+    /// Which limit somebody met.
+    LimitLabel {
+        /// `limits.key_connections`.
+        KeyConnections = "key_connections",
+        /// `limits.key_rate`.
+        KeyRate = "key_rate",
+        /// `limits.address_connections`.
+        AddressConnections = "address_connections",
+        /// `limits.address_rate`.
+        AddressRate = "address_rate",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

@@ -20,8 +20,8 @@ use crate::backends::BackendEvent;
 
 pub use families::Families;
 pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, ListenerLabel,
-    Loss, OverflowLabel, PipeState, ReattachResult,
+    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel,
+    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 

@@ -4,8 +4,8 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::Families;
 use super::labels::{
-    BackendStateLabel, ConnectResult, DropReason, EjectReason, EndedBy, Interruption, Loss, OverflowLabel, PipeState,
-    ReattachResult, close_code, status_code,
+    BackendStateLabel, ConnectResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss, OverflowLabel,
+    PipeState, ReattachResult, close_code, status_code,
 };
 
 /// What a route counts; a pipe holds it for life.
@@ -25,6 +25,7 @@ pub struct RouteMetrics {
     pub pipe_seconds: Histogram,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
+    limited: [IntCounter; LimitLabel::ALL.len()],
 }
 
 /// What one lane of a route counts.
@@ -96,6 +97,8 @@ impl RouteMetrics {
             pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
             overflows: OverflowLabel::ALL
                 .map(|policy| families.replay_overflows_total.with_label_values(&[name, policy.as_str()])),
+            limited: LimitLabel::ALL
+                .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
             families: families.clone(),
             name: name.into(),
         }
@@ -124,6 +127,18 @@ impl RouteMetrics {
     #[must_use]
     pub fn overflow(&self, policy: OverflowLabel) -> &IntCounter {
         &self.overflows[policy as usize]
+    }
+
+    /// The counter of those that met this limit.
+    #[must_use]
+    pub fn limited(&self, limit: LimitLabel) -> &IntCounter {
+        &self.limited[limit as usize]
+    }
+
+    /// Those that met a limit, whichever.
+    #[must_use]
+    pub fn limited_total(&self) -> u64 {
+        self.limited.iter().map(IntCounter::get).sum()
     }
 
     /// Live pipes in this state.

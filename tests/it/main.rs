@@ -19,6 +19,7 @@ mod limits;
 mod messages;
 mod owners;
 mod process;
+mod rates;
 mod service;
 mod storm;
 mod timing;

@@ -20,8 +20,10 @@ use tower::ServiceExt;
 
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Networks, PoolSpec, ProbeSettings, Setup};
+use crate::clock::Clock;
 use crate::config::{Config, LogLevel};
 use crate::events::{Events, Fact};
+use crate::limits::Limiter;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::phase::PhaseCell;
@@ -93,6 +95,7 @@ impl Fixture {
             counted.backend_event(&event);
             told.push(Fact::from(event));
         };
+        let limits = Arc::new(Limiter::new(config.limits, Clock::start()));
         let parts = Parts {
             config: Arc::new(ArcSwap::from_pointee(config)),
             backends: Backends::new(&setup(), on_event, |_, _| {}),
@@ -101,6 +104,7 @@ impl Fixture {
             events,
             metrics,
             phase,
+            limits,
         };
         Self { admin: Admin::new(parts, locality).unwrap(), _tokens: file }
     }

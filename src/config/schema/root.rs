@@ -322,7 +322,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "limits.key_rate",
             |c: &mut Config| &mut c.limits.key_rate,
             bounded_rate,
-            "new connections per route key and client address; beyond, 429",
+            "new connections per route key and client address in any minute (second, hour); beyond, 429",
         ),
         key(
             "limits.address_connections",
@@ -334,7 +334,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "limits.address_rate",
             |c: &mut Config| &mut c.limits.address_rate,
             bounded_rate,
-            "new connections per client address; 0 is no limit",
+            "new connections and plain HTTP requests per client address; beyond, 429; 0 is no limit",
         ),
         key(
             "limits.pipe_messages",

@@ -117,6 +117,15 @@ impl Proxy {
         eventually("no live pipe", async || self.pipes().await.is_empty().then_some(())).await;
     }
 
+    /// Waits until no client is connected: what counted it has forgotten it by then.
+    pub async fn idle(&self) {
+        eventually("no connection", async || {
+            let open = self.metrics().await.sum("connections", &[("listener", "public")]);
+            (open == 0.0).then_some(())
+        })
+        .await;
+    }
+
     /// A reading of `/metrics`.
     pub async fn metrics(&self) -> Metrics {
         Metrics::parse(&ask(self.admin, "GET", "/metrics", &[], "").await.expect(200).text())

@@ -1,0 +1,36 @@
+//! How much a client may do, as pure decisions: a sliding window ([`window`]) and a table of who did how much lately
+//! ([`table`]).
+//!
+//! Nothing here knows an address or a clock: whoever asks says who it is about, as a number, and when. No entry has a
+//! timer; what is over is noticed when something else happens.
+
+pub mod table;
+pub mod window;
+
+use std::time::Duration;
+
+/// So many things in so much time; a count of zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rate {
+    /// Things (connections, messages or bytes); 0 is no limit.
+    pub count: u64,
+    /// The time they may take; one second, minute or hour.
+    pub per: Duration,
+}
+
+impl Rate {
+    /// No limit.
+    pub const OFF: Self = Self::new(0, Duration::from_secs(60));
+
+    /// `count` things `per` so much time.
+    #[must_use]
+    pub const fn new(count: u64, per: Duration) -> Self {
+        Self { count, per }
+    }
+
+    /// Whether there is no limit.
+    #[must_use]
+    pub const fn is_off(self) -> bool {
+        self.count == 0
+    }
+}
