@@ -11,15 +11,14 @@ import json
 import os
 import re
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 
 from browser import Browser
+from processes import WAIT_S, Process
 
-WAIT_S = 60
 CLIENTS = 8
 HOLDLINE = os.environ["HOLDLINE_BIN"]
 PROBE = """JSON.stringify({
@@ -33,30 +32,6 @@ PROBE = """JSON.stringify({
     state: r.children[4].textContent })),
   events: [...document.querySelectorAll('#events strong')].map((e) => e.textContent),
 })"""
-
-
-class Process:
-    """A child whose lines can be waited for."""
-
-    def __init__(self, log, *arguments, env=None):
-        self.log = log
-        with open(log, "wb") as file:
-            self.child = subprocess.Popen([HOLDLINE, *arguments], stdout=file, stderr=file, env=env)
-
-    def wait_for(self, pattern):
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline:
-            with open(self.log, encoding="utf-8") as file:
-                found = re.search(pattern, file.read())
-            if found:
-                return found.group(1)
-            assert self.child.poll() is None, f"{self.log}: ended early"
-            time.sleep(0.05)
-        raise AssertionError(f"{self.log}: no {pattern}")
-
-    def end(self):
-        self.child.terminate()
-        self.child.wait(timeout=WAIT_S)
 
 
 class Client:
@@ -167,12 +142,12 @@ def start(work, processes):
         file.write(f"viewer {digest('see')} wall\noperator {digest('steer')} desk\nworker {digest('work')} farm\n")
     env = {**os.environ, "HOLDLINE_SERVER__LISTEN": '["127.0.0.1:0"]', "HOLDLINE_ADMIN__LISTEN": "127.0.0.1:0",
            "HOLDLINE_LOG__FORMAT": "json", "HOLDLINE_ADMIN__TOKENS_FILE": tokens}
-    proxy = Process(os.path.join(work, "proxy.log"), "serve", env=env)
+    proxy = Process(os.path.join(work, "proxy.log"), HOLDLINE, "serve", env=env)
     processes.append(proxy)
     public, admin = (proxy.wait_for(rf'"listener":"{name}","address":"([^"]+)"') for name in ("public", "admin"))
     for name in ("w1", "w2"):
         log = os.path.join(work, f"{name}.log")
-        processes.append(Process(log, "worker", "--register", f"http://{admin}", "--id", name, env={**os.environ, "HOLDLINE_TOKEN": "work"}))
+        processes.append(Process(log, HOLDLINE, "worker", "--register", f"http://{admin}", "--id", name, env={**os.environ, "HOLDLINE_TOKEN": "work"}))
         processes[-1].wait_for("(registered)")
     return public, admin
 
