@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::auth::Access;
 use super::problem::{Kind, Problem};
-use super::{Admin, backends, events, gate, health, messages, pipes, pools, stats, system};
+use super::{Admin, backends, dashboard, events, gate, health, messages, pipes, pools, stats, system};
 
 struct Endpoint {
     method: Method,
@@ -22,6 +22,7 @@ struct Endpoint {
 fn endpoints() -> Vec<Endpoint> {
     let at = |method, path, access, handler| Endpoint { method, path, access, handler };
     vec![
+        at(Method::GET, "/", Access::Open, get(dashboard::page)),
         at(Method::GET, "/health", Access::Open, get(health::health)),
         at(Method::GET, "/health/live", Access::Open, get(health::live)),
         at(Method::GET, "/livez", Access::Open, get(health::live)),

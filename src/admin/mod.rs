@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | `health` |
 //! | `GET /metrics` | open | Prometheus text |
+//! | `GET /` | open | the dashboard, a page without data of its own |
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
 //! | `PUT /v1/backends/{id}` | worker | registers or replaces |
@@ -29,6 +30,7 @@ pub mod auth;
 mod backends;
 mod body;
 mod condition;
+mod dashboard;
 mod duration;
 mod endpoints;
 mod events;
