@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
@@ -109,7 +109,11 @@ enum Listener {
 impl Listener {
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
-            Bound::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            Bound::Tcp(listener) => {
+                // Accepted sockets inherit it: a system call less for each.
+                SockRef::from(&listener).set_tcp_nodelay(true)?;
+                Self::Tcp(TcpListener::from_std(listener)?)
+            }
             Bound::Unix(listener, _) | Bound::Activated(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
@@ -118,7 +122,6 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                stream.set_nodelay(true)?;
                 Ok((ClientStream::Tcp(stream), peer.ip()))
             }
             Self::Unix(listener) => {

@@ -4,6 +4,9 @@
 //! into a field can't start a new line or reach the terminal: JSON escapes it, and so does the text format.
 //! Our own records obey `log.level`; those of libraries are shown from `warn` up at most.
 
+mod json;
+mod output;
+
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,7 +21,11 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
+pub use output::{flush, start_batching};
+
 use crate::config::{LogFormat, LogLevel};
+use json::JsonLines;
+use output::Lines;
 
 /// The target of audit records, which are written whatever the level is, unless it is `off`.
 pub const AUDIT: &str = "audit";
@@ -44,13 +51,9 @@ pub fn init(format: LogFormat, level: LogLevel) -> Result<LogHandle, AlreadySet>
     let output = match resolve(format, std::io::stderr().is_terminal()) {
         LogFormat::Text | LogFormat::Auto => {
             let colour = std::io::stderr().is_terminal() && colour_allowed();
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-            layer.event_format(TextLines { colour }).boxed()
+            tracing_subscriber::fmt::layer().with_writer(Lines).event_format(TextLines { colour }).boxed()
         }
-        LogFormat::Json => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json();
-            layer.flatten_event(true).with_current_span(false).with_span_list(false).boxed()
-        }
+        LogFormat::Json => tracing_subscriber::fmt::layer().with_writer(Lines).event_format(JsonLines).boxed(),
     };
     tracing_subscriber::registry().with(filter).with(output).try_init().map_err(|_| AlreadySet)?;
     Ok(LogHandle { filter: Some(handle), level: AtomicU8::new(number(level)) })
@@ -257,6 +260,31 @@ mod tests {
         });
         assert!(!text.contains("chatter") && !text.contains("detail"));
         assert!(text.contains("trouble") && text.contains("written"));
+    }
+
+    #[test]
+    fn a_json_line_is_flat_and_keeps_each_kind_of_value() {
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let layer = tracing_subscriber::fmt::layer().with_writer(move || writer.clone()).event_format(JsonLines);
+        let layer = layer.with_filter(targets(LogLevel::Info));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let (some, none) = (Some("k"), None::<&str>);
+            tracing::info!(a = "x\"y", b = 5u64, c = -1, d = 5.0, e = true, f = ?"z\n", some, none, r#type = 1, "said");
+        });
+        let bytes = sink.0.lock().unwrap().clone();
+        let line: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let keys: Vec<&String> = line.as_object().unwrap().keys().collect();
+        assert_eq!(keys.len(), 12, "{line}");
+        assert_eq!(line["message"], "said");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["target"], "holdline::log::tests");
+        assert_eq!((&line["a"], &line["b"], &line["c"]), (&"x\"y".into(), &5.into(), &(-1).into()));
+        assert_eq!((&line["d"], &line["e"], &line["f"]), (&5.0.into(), &true.into(), &"\"z\\n\"".into()));
+        assert_eq!((&line["some"], &line["type"]), (&"k".into(), &1.into()));
+        let time = line["timestamp"].as_str().unwrap();
+        assert!(time.len() == 27 && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
+        assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 1);
     }
 
     #[test]

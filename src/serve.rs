@@ -225,11 +225,12 @@ fn descriptors() -> usize {
 }
 
 fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
-    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::log::flush).build()?;
     let watched = runtime.handle().clone();
     front.shared.metrics.watch_runtime("data", watched.clone());
     let (stop, stopped) = oneshot::channel();
     let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+        crate::log::start_batching();
         runtime.block_on(async move {
             for listener in listeners {
                 tokio::spawn(listen::accept(listener, front.clone()));
@@ -239,6 +240,7 @@ fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::
             let _ = stopped.await;
         });
         runtime.shutdown_timeout(THREADS_GRACE);
+        crate::log::flush();
     })?;
     Ok(DataThread { runtime: watched, handle, stop })
 }

@@ -38,8 +38,15 @@ impl Block {
     }
 }
 
+/// A block and where it ends in the stream, so that an offset deep in a large queue is found without a walk.
+#[derive(Debug)]
+struct Placed {
+    end: u64,
+    block: Block,
+}
+
 /// Slices that one vectored write takes at most.
-pub const GATHER_SLICES_MAX: usize = 32;
+pub const GATHER_SLICES_MAX: usize = 16;
 
 /// The slices of one vectored write, gathered without an allocation.
 #[derive(Debug)]
@@ -90,9 +97,7 @@ impl<'a> Gather<'a> {
 /// A queue of bytes with absolute offsets: `start` is the first byte held, `end` the first that has not come yet.
 #[derive(Debug, Default)]
 pub struct ByteQueue {
-    blocks: VecDeque<Block>,
-    /// Bytes of the first block that lie before `start`.
-    skipped: usize,
+    blocks: VecDeque<Placed>,
     start: u64,
     end: u64,
     cost: usize,
@@ -120,12 +125,13 @@ impl ByteQueue {
     /// Appends a copy of `bytes`.
     pub fn push_copy(&mut self, bytes: &[u8]) {
         let mut bytes = bytes;
-        self.end += bytes.len() as u64;
         let mut capacity = BLOCK_BYTES_MIN;
-        if let Some(Block::Packed(last)) = self.blocks.back_mut() {
+        if let Some(Placed { end, block: Block::Packed(last) }) = self.blocks.back_mut() {
             let room = last.capacity() - last.len();
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             last.extend_from_slice(now);
+            *end += now.len() as u64;
+            self.end = *end;
             bytes = later;
             capacity = (last.capacity() * 2).clamp(BLOCK_BYTES_MIN, BLOCK_BYTES_MAX);
         }
@@ -139,28 +145,25 @@ impl ByteQueue {
     /// Appends `bytes` without copying them.
     pub fn push_shared(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.end += bytes.len() as u64;
             self.push_block(Block::Shared(bytes));
         }
     }
 
     fn push_block(&mut self, block: Block) {
         self.cost += block.cost();
-        self.blocks.push_back(block);
+        self.end += block.as_slice().len() as u64;
+        self.blocks.push_back(Placed { end: self.end, block });
     }
 
     /// Forgets everything before `offset`, which lies between [`Self::start`] and [`Self::end`].
     pub fn release_to(&mut self, offset: u64) {
         debug_assert!((self.start..=self.end).contains(&offset));
-        self.skipped += (offset - self.start) as usize;
         self.start = offset;
         while let Some(first) = self.blocks.front() {
-            let len = first.as_slice().len();
-            if self.skipped < len {
+            if first.end > offset {
                 return;
             }
-            self.skipped -= len;
-            self.cost -= first.cost();
+            self.cost -= first.block.cost();
             self.blocks.pop_front();
         }
         if self.blocks.capacity() > BLOCKS_KEPT {
@@ -170,24 +173,25 @@ impl ByteQueue {
 
     /// Forgets everything from `offset` on, which lies between [`Self::start`] and [`Self::end`].
     pub fn truncate(&mut self, offset: u64) {
-        let mut surplus = (self.end - offset) as usize;
         self.end = offset;
-        while surplus > 0 {
-            let Some(mut last) = self.blocks.pop_back() else { return };
-            self.cost -= last.cost();
-            let len = last.as_slice().len();
-            let skipped = if self.blocks.is_empty() { self.skipped } else { 0 };
-            if surplus >= len - skipped {
-                surplus -= len - skipped;
-                self.skipped -= skipped;
+        while let Some(last) = self.blocks.back_mut() {
+            if last.end <= offset {
+                return;
+            }
+            let cost = last.block.cost();
+            let len = last.block.as_slice().len();
+            let left = len.saturating_sub((last.end - offset) as usize);
+            if left == 0 || offset == self.start {
+                self.blocks.pop_back();
+                self.cost -= cost;
                 continue;
             }
-            match &mut last {
-                Block::Packed(bytes) => bytes.truncate(len - surplus),
-                Block::Shared(bytes) => bytes.truncate(len - surplus),
+            match &mut last.block {
+                Block::Packed(bytes) => bytes.truncate(left),
+                Block::Shared(bytes) => bytes.truncate(left),
             }
-            self.push_block(last);
-            return;
+            last.end = offset;
+            self.cost = self.cost - cost + last.block.cost();
         }
     }
 
@@ -242,23 +246,25 @@ impl ByteQueue {
 
     /// Visits the parts of blocks between two offsets until `visit` has had enough.
     fn walk<'a>(&'a self, from: u64, to: u64, mut visit: impl FnMut(&'a Block, std::ops::Range<usize>) -> bool) {
-        let mut skip = (from - self.start) as usize + self.skipped;
-        let mut left = (to - from) as usize;
-        for block in &self.blocks {
-            let len = block.as_slice().len();
-            if left == 0 {
+        if from == to {
+            return;
+        }
+        // Nearly always it is the first block that matters.
+        let first = match self.blocks.front() {
+            Some(front) if front.end <= from => self.blocks.partition_point(|placed| placed.end <= from),
+            Some(_) | None => 0,
+        };
+        let mut at = from;
+        for placed in self.blocks.range(first..) {
+            if at >= to {
                 return;
             }
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            let take = (len - skip).min(left);
-            if !visit(block, skip..skip + take) {
+            let start = placed.end - placed.block.as_slice().len() as u64;
+            let end = placed.end.min(to);
+            if !visit(&placed.block, (at - start) as usize..(end - start) as usize) {
                 return;
             }
-            left -= take;
-            skip = 0;
+            at = end;
         }
     }
 }

@@ -188,6 +188,14 @@ impl Outbox {
         }
     }
 
+    /// Whether [`Self::gather`] has anything to give.
+    #[must_use]
+    pub fn has_output(&self, buffer: &ReplayBuffer) -> bool {
+        buffer.amid_bytes() > 0
+            || self.control.len() > self.control_done
+            || (self.sends_messages() && (buffer.rest_bytes() > 0 || !self.tail.as_slice().is_empty()))
+    }
+
     /// Everything that the link should be given next; empty if nothing.
     #[must_use]
     pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {

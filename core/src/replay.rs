@@ -80,6 +80,10 @@ pub struct ReplayBuffer {
     held: usize,
     /// Charge of the messages after `sent`.
     unsent: usize,
+    /// How many of the messages after `sent` were dropped.
+    dropped: u64,
+    /// So many of them follow the half-written message in a row: they need not be looked at to find the next one.
+    dropped_run: usize,
     /// Charge of the messages up to `confirmed`: the tail.
     tail: usize,
     /// When the confirmed messages that are kept as a tail were confirmed.
@@ -107,6 +111,8 @@ impl ReplayBuffer {
             accepted_offset: 0,
             held: 0,
             unsent: 0,
+            dropped: 0,
+            dropped_run: 0,
             tail: 0,
             confirmed_at: VecDeque::new(),
         }
@@ -276,6 +282,10 @@ impl ReplayBuffer {
             self.sent_boundary = end;
             self.sent = self.sent.plus(1);
             self.unsent -= held_charge(message);
+            if message.wire_bytes == 0 {
+                self.dropped -= 1;
+                self.dropped_run = self.dropped_run.saturating_sub(1);
+            }
         }
         self.sent_high = self.sent_high.max(self.sent);
         if self.retention == Retention::UntilSent {
@@ -323,13 +333,13 @@ impl ReplayBuffer {
             floor = floor.max(Seq(self.confirmed.0.saturating_sub(u64::from(tail.messages))));
         }
         if tail.bytes > 0 {
-            let kept = self.messages.iter().take((self.confirmed.0 - self.base.0) as usize);
-            let mut bytes: usize = kept.clone().map(|&message| charge(message)).sum();
-            for (index, &message) in kept.enumerate() {
+            // Only what goes is walked over, so that a message costs the same however much is kept.
+            let mut bytes = self.tail;
+            for (index, &message) in self.messages.iter().enumerate() {
                 if bytes <= tail.bytes {
                     break;
                 }
-                bytes -= charge(message);
+                bytes -= held_charge(message);
                 floor = floor.max(self.base.plus(index as u64 + 1));
             }
         }
@@ -367,6 +377,7 @@ impl ReplayBuffer {
                 let gap = (in_doubt > 0).then(|| (self.confirmed.plus(1), self.sent));
                 self.confirmed = self.sent;
                 self.sent_offset = self.sent_boundary;
+                self.dropped_run = 0;
                 Rewound { in_doubt, again: 0, gap }
             }
             Retention::UntilConfirmed(_) => {
@@ -388,6 +399,8 @@ impl ReplayBuffer {
         self.sent_boundary = self.queue.start();
         self.sent_offset = self.sent_boundary;
         self.unsent = self.held;
+        self.dropped = self.messages.iter().filter(|message| message.wire_bytes == 0).count() as u64;
+        self.dropped_run = 0;
     }
 
     /// Skips what the new peer says it has: everything up to `seq` counts as sent and confirmed.
@@ -409,20 +422,22 @@ impl ReplayBuffer {
     /// A half-written message is never dropped.
     pub fn drop_oldest_unsent(&mut self, keep: u32) -> u64 {
         let first = self.sent.plus(u64::from(self.is_amid_message()));
-        let waiting = (first.0..self.accepted.0)
-            .filter(|&seq| self.message_after(Seq(seq)).is_some_and(|message| message.wire_bytes > 0))
-            .count();
-        let surplus = waiting.saturating_sub(keep as usize);
+        let waiting = self.accepted.0 - first.0 - self.dropped;
+        let mut surplus = waiting.saturating_sub(u64::from(keep));
+        if surplus == 0 {
+            return 0;
+        }
+        let dropped = surplus;
         let from = self.amid_end();
         let mut to = from;
-        let mut dropped = 0;
-        for index in (first.0 - self.base.0) as usize..self.messages.len() {
-            if dropped == surplus {
-                break;
-            }
-            let message = std::mem::replace(&mut self.messages[index], Message { wire_bytes: 0, payload_bytes: 0 });
+        let run = (first.0 - self.base.0) as usize;
+        while surplus > 0 {
+            let slot = &mut self.messages[run + self.dropped_run];
+            let message = std::mem::replace(slot, Message { wire_bytes: 0, payload_bytes: 0 });
+            self.dropped_run += 1;
             if message.wire_bytes > 0 {
-                dropped += 1;
+                surplus -= 1;
+                self.dropped += 1;
                 to += u64::from(message.wire_bytes);
                 self.held -= charge(message);
                 self.unsent -= charge(message);
@@ -431,13 +446,12 @@ impl ReplayBuffer {
         self.queue.cut(from, to);
         self.accepted_offset -= to - from;
         self.pass_sent();
-        dropped as u64
+        dropped
     }
 
     /// Forgets every message: the lane has ended. How many had not been sent, without those dropped before.
     pub fn clear(&mut self) -> u64 {
-        let waiting = self.messages.iter().skip((self.sent.0 - self.base.0) as usize);
-        let unsent = waiting.filter(|message| message.wire_bytes > 0).count() as u64;
+        let unsent = self.accepted.0 - self.sent.0 - self.dropped;
         let end = self.queue.end();
         self.queue.release_to(end);
         self.messages = VecDeque::new();
@@ -445,6 +459,8 @@ impl ReplayBuffer {
         self.base = self.accepted;
         self.held = 0;
         self.unsent = 0;
+        self.dropped = 0;
+        self.dropped_run = 0;
         self.tail = 0;
         (self.sent_boundary, self.sent_offset, self.accepted_offset) = (end, end, end);
         (self.sent, self.confirmed) = (self.accepted, self.accepted);

@@ -405,6 +405,10 @@ impl Driver {
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>, now: Time) {
+        if self.timer_at.is_some_and(|at| now < at) {
+            // It is never set later than the core's deadline, and still knows whom to wake.
+            return;
+        }
         if let Some(timer) = &mut self.timer
             && self.timer_at.is_some()
             && timer.as_mut().poll(cx).is_ready()

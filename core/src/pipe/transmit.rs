@@ -14,22 +14,33 @@ const STARVED_READ_BYTES: usize = 4096;
 impl Pipe {
     /// What the link of `side` should be given next; empty if nothing, or if there is no link.
     pub fn gather(&mut self, side: Side, now: Time) -> Gather<'_> {
+        if !self.prepare(side, now) {
+            return Gather::default();
+        }
+        match side {
+            Side::Client => self.to_client.gather(&self.down.buffer),
+            Side::Backend => self.to_backend.gather(&self.up.buffer),
+        }
+    }
+
+    /// Decides what the next write to the link of `side` holds; whether there is anything.
+    fn prepare(&mut self, side: Side, now: Time) -> bool {
         match side {
             Side::Client => {
                 if !self.client.is_linked() {
-                    return Gather::default();
+                    return false;
                 }
                 self.to_client.prepare(&self.down.buffer, None, [0; 4], now);
-                self.to_client.gather(&self.down.buffer)
+                self.to_client.has_output(&self.down.buffer)
             }
             Side::Backend => {
                 if self.backend.link().is_none() {
-                    return Gather::default();
+                    return false;
                 }
                 let asks = self.settings.replay != ReplayPolicy::None;
                 let key = self.draw.key();
                 self.to_backend.prepare(&self.up.buffer, asks.then_some(&mut self.barrier), key, now);
-                self.to_backend.gather(&self.up.buffer)
+                self.to_backend.has_output(&self.up.buffer)
             }
         }
     }

@@ -33,6 +33,8 @@ impl ReplayBuffer {
             accepted_offset: _,
             held: _,
             unsent: _,
+            dropped: _,
+            dropped_run: _,
             tail: _,
             confirmed_at,
         } = self;
@@ -129,6 +131,7 @@ impl ReplayBuffer {
         self.accepted_offset += u64::from(message.wire_bytes);
         if before >= self.sent {
             self.unsent += bytes;
+            self.dropped += u64::from(message.wire_bytes == 0);
             return;
         }
         self.sent_boundary += u64::from(message.wire_bytes);

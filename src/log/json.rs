@@ -1,0 +1,139 @@
+//! Records as JSON: one flat object a line, written field by field without a value in between.
+
+use std::fmt::{self, Write as _};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// `{"timestamp":"…","level":"INFO","message":"…","target":"…"}` with the record's fields.
+pub(super) struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut line = String::with_capacity(LINE_BYTES);
+        let now = jiff::Timestamp::now();
+        write!(line, "{{\"timestamp\":\"{now:.6}\",\"level\":\"{}\"", event.metadata().level())?;
+        event.record(&mut Fields { line: &mut line });
+        line.push_str(",\"target\":");
+        quote(&mut line, event.metadata().target());
+        line.push_str("}\n");
+        writer.write_str(&line)
+    }
+}
+
+/// Room that most lines find enough.
+const LINE_BYTES: usize = 384;
+
+struct Fields<'a> {
+    line: &'a mut String,
+}
+
+impl Fields<'_> {
+    fn name(&mut self, field: &Field) {
+        self.line.push(',');
+        // A field that is a keyword of Rust is written r#type there.
+        quote(self.line, field.name().strip_prefix("r#").unwrap_or(field.name()));
+        self.line.push(':');
+    }
+
+    fn plain(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        self.name(field);
+        // Writing into a string cannot fail.
+        let _ = self.line.write_fmt(value);
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.name(field);
+        quote(self.line, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, format_args!("{value}"));
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, format_args!("{value}"));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        if value.is_finite() {
+            self.plain(field, format_args!("{value:?}"));
+        } else {
+            self.plain(field, format_args!("null"));
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.name(field);
+        self.line.push('"');
+        let _ = write!(Escaping(self.line), "{value:?}");
+        self.line.push('"');
+    }
+}
+
+/// Appends `text` as a JSON string.
+fn quote(line: &mut String, text: &str) {
+    line.push('"');
+    escape(line, text);
+    line.push('"');
+}
+
+/// RFC 8259 section 7.
+fn escape(line: &mut String, text: &str) {
+    let mut from = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let short = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0..0x20 => "",
+            0x20.. => continue,
+        };
+        line.push_str(&text[from..at]);
+        line.push_str(short);
+        if short.is_empty() {
+            let _ = write!(line, "\\u{byte:04x}");
+        }
+        from = at + 1;
+    }
+    line.push_str(&text[from..]);
+}
+
+struct Escaping<'a>(&'a mut String);
+
+impl fmt::Write for Escaping<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        escape(self.0, text);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_what_a_json_parser_reads_back() {
+        for text in ["", "plain", "\"quoted\\", "a\nb\r\t\u{1}\u{1f}\u{7f}\u{9b}é\u{2028}😀", "\0"] {
+            let mut line = String::new();
+            quote(&mut line, text);
+            assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+            assert!(!line.contains('\n'));
+        }
+    }
+}
