@@ -219,10 +219,12 @@ impl Future for Guarded {
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+        let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = self.judge(request).await;
-        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request; and
-        // on the way down, no connection is kept for a next one.
-        let is_last = wants_upgrade || !self.front.phase.takes_pipes();
+        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
+        // chunks there may have been a length, by which whoever stands before us takes the next request for a part of
+        // this one (RFC 9112 section 6.1). And on the way down, no connection is kept for a next request.
+        let is_last = wants_upgrade || is_in_chunks || !self.front.phase.takes_pipes();
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }

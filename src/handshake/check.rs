@@ -45,6 +45,8 @@ pub fn check(parts: &Parts, head_bytes_max: usize) -> Checked {
     let outcome = check_size(parts, head_bytes_max)
         .and_then(|()| check_host(parts))
         .and_then(|()| check_method(parts))
+        .and_then(|()| check_target(parts))
+        .and_then(|()| check_framing(parts))
         .and_then(|()| {
             if parts.headers.contains_key(UPGRADE) {
                 check_upgrade(parts).map(Checked::Upgrade)
@@ -140,6 +142,28 @@ fn check_method(parts: &Parts) -> Result<(), Refusal> {
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method", "CONNECT and TRACE are not served here")
             .allow("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+    }
+    Ok(())
+}
+
+fn check_target(parts: &Parts) -> Result<(), Refusal> {
+    let is_asterisk = parts.method == Method::OPTIONS && parts.uri.path() == "*";
+    if parts.uri.path().starts_with('/') || is_asterisk {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::BAD_REQUEST, "target", "the request's target must be a path that starts with /"))
+}
+
+/// One coding that everybody reads alike (RFC 9112 section 6.1). A length beside it never comes here: hyper drops it.
+fn check_framing(parts: &Parts) -> Result<(), Refusal> {
+    let mut codings = elements(&parts.headers, TRANSFER_ENCODING);
+    let Some(first) = codings.next() else { return Ok(()) };
+    let bad = |status, detail: &'static str| Err(Refusal::new(status, "body", detail));
+    if !first.eq_ignore_ascii_case(b"chunked") {
+        return bad(StatusCode::NOT_IMPLEMENTED, "no Transfer-Encoding but chunked is known here");
+    }
+    if codings.next().is_some() {
+        return bad(StatusCode::BAD_REQUEST, "chunked is the one Transfer-Encoding that may be sent, and once");
     }
     Ok(())
 }
@@ -359,6 +383,42 @@ mod tests {
                 expected,
                 "{method} {version:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_target_is_a_path() {
+        let plain = with("upgrade", &[]);
+        for (method, target, expected) in [
+            ("GET", "/", 200),
+            ("GET", "http://b.example", 200),
+            ("GET", "ws", 400),
+            ("GET", "*", 400),
+            ("OPTIONS", "*", 200),
+        ] {
+            let parts = parts(method, Version::HTTP_11, target, &plain);
+            assert_eq!(status(check(&parts, HEAD_BYTES_MAX)), expected, "{method} {target}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_one_framing() {
+        let plain = with("upgrade", &[]);
+        for (codings, expected) in [
+            (&["chunked"] as &[&str], 200),
+            (&["Chunked"], 200),
+            (&[], 200),
+            (&["chunked", "chunked"], 400),
+            (&["chunked, chunked"], 400),
+            (&["chunked, gzip"], 400),
+            (&["gzip, chunked"], 501),
+            (&["gzip", "chunked"], 501),
+            (&["identity"], 501),
+        ] {
+            let mut headers = plain.clone();
+            headers.extend(codings.iter().map(|coding| ("transfer-encoding", (*coding).to_owned())));
+            let parts = parts("POST", Version::HTTP_11, "/", &headers);
+            assert_eq!(status(check(&parts, HEAD_BYTES_MAX)), expected, "{codings:?}");
         }
     }
 

@@ -59,8 +59,12 @@ pub fn backend_host<'a>(client: Option<&'a str>, backend: &'a str, tls_named: bo
     client.filter(|_| !tls_named).unwrap_or(backend)
 }
 
-/// Takes out of a backend's answer what must not reach the client: hop-by-hop headers and `Holdline-*`.
+/// Takes out of a backend's answer what must not reach the client: hop-by-hop headers, `Holdline-*`, and a length beside
+/// a coding, which counts for nothing (RFC 9112 section 6.3).
 pub fn clean_response(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     strip_hop_by_hop(headers);
     remove_where(headers, |name| name.as_str().starts_with("holdline-"));
 }

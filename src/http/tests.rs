@@ -377,6 +377,20 @@ async fn a_body_that_breaks_off_is_not_passed_as_whole() {
 }
 
 #[tokio::test]
+async fn a_length_beside_chunks_does_not_reach_the_client() {
+    let worker = Worker::new().await;
+    let front = Front::plain(&[&worker]).await;
+    for lengths in
+        ["Content-Length: 2\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 2"]
+    {
+        let sent = format!("HTTP/1.1 200 OK\r\n{lengths}\r\n\r\n5\r\nwhole\r\n0\r\n\r\n");
+        let (_, answer) = soon(async { tokio::join!(worker.answer(&sent), front.get("/")) }).await;
+        assert_eq!((status(&answer), body(&answer)), ("200", "5\r\nwhole\r\n0\r\n\r\n"), "{lengths}");
+        assert!(!answer.to_lowercase().contains("content-length"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_no_answer_is_502() {
     let worker = Worker::new().await;
     let front = Front::plain(&[&worker]).await;

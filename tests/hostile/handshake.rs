@@ -123,6 +123,28 @@ fn nothing_is_pipelined_behind_an_upgrade_that_was_refused() {
 }
 
 #[test]
+fn nothing_is_smuggled_behind_a_body_of_two_lengths() {
+    let mut proxy = Proxy::start();
+    let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    proxy.register(backend.address);
+    let smuggled = "0\r\n\r\nGET /secret HTTP/1.1\r\nHost: app.example\r\n\r\n";
+    let length = format!("Content-Length: {}\r\n", smuggled.len());
+    let coding = "Transfer-Encoding: chunked\r\n";
+    for framing in [format!("{length}{coding}"), format!("{coding}{length}")] {
+        let mut client = Raw::to(proxy.public);
+        client.send(format!("POST /up HTTP/1.1\r\nHost: app.example\r\n{framing}\r\n{smuggled}"));
+        let answer = String::from_utf8(client.rest()).unwrap();
+        assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer}");
+    }
+    for head in backend.heads() {
+        assert!(head.starts_with("POST /up ") && !head.to_ascii_lowercase().contains("content-length"), "{head}");
+    }
+    assert_eq!(backend.heads().len(), 2);
+    proxy.assert_sound();
+}
+
+#[test]
 fn what_came_with_a_handshake_that_was_refused_goes_nowhere() {
     for refusal in ["HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 101 Switching Protocols\r\n\r\n"] {
         let mut proxy = Proxy::start();
