@@ -15,7 +15,7 @@ use crate::serve;
 #[derive(clap::Args)]
 pub struct Options {
     /// The configuration; without a file, the defaults: 127.0.0.1:8000, admin on 127.0.0.1:9000, one pool, one route
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", env = "HOLDLINE_CONFIG")]
     config: Option<PathBuf>,
     /// Exit at once when stdin ends: a parent that dies takes its proxy along
     #[arg(long, hide = true)]
