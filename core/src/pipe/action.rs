@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::barrier::Level;
 use crate::ids::{Attachment, BackendKey, LaneName, Seq};
 use crate::leg::Cause;
+use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
 
 /// An order to whoever drives the pipe, or a fact for its log and metrics.
@@ -270,6 +271,13 @@ pub enum Fact {
     },
     /// The replay buffer was full while no worker was attached.
     Overflowed(OverflowPolicy),
+    /// A lane used up its limit; said once a second at most while its reader is slowed down.
+    Limited {
+        /// Which lane.
+        lane: LaneName,
+        /// Which limit.
+        limit: PipeLimit,
+    },
     /// Reading of a lane's sender was paused.
     ReadPaused(LaneName),
     /// No backend was attached within grace, and the pipe ends for it.

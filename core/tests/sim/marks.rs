@@ -26,7 +26,7 @@ marks! {
     ClientClosed, ClientClosedDetached, FarewellDelivered, OperatorClosed, BackendEnded, BackendLossCloses, GraceExpired,
     Poison, Stalled, ClientHeartbeatDeath, MemoryPressure, ReplayDelayed, TailReplayed, LateRegistration, WorkerRestarted,
     Ejected, Suspended, WrongWordPassedOn, QueueStyle, PullStyle, FinishedByCalm, TalkedAfterCalm, PartialWrite,
-    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard,
+    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard, Throttled, OverLimitClosed,
 }
 
 /// How often each mark was reached.

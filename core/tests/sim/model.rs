@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holdline_core::ids::{Attachment, LaneName, Seq};
 use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss, Pipe, PipeState};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{DownPolicy, OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
@@ -413,6 +413,10 @@ impl Model {
             }
             Fact::Overflowed(OverflowPolicy::Close) => marks.hit(Mark::Overflowed),
             Fact::Overflowed(OverflowPolicy::Pause) => marks.hit(Mark::OverflowPaused),
+            Fact::Limited { .. } => marks.hit(match self.settings.limits.on_exceed {
+                OnExceed::Throttle => Mark::Throttled,
+                OnExceed::Close => Mark::OverLimitClosed,
+            }),
             Fact::ReadPaused(LaneName::Up) => marks.hit(Mark::ClientPaused),
             Fact::ReadPaused(LaneName::Down) => marks.hit(Mark::WorkerPaused),
             Fact::PongsMissing(_) => {
