@@ -171,11 +171,13 @@ pub enum Loss {
     Grace,
     /// The replay buffer was full.
     Overflow,
+    /// The process was out of memory.
+    Evicted,
 }
 
 impl Loss {
     /// Every reason, for metrics that list them.
-    pub const ALL: [Self; 5] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow];
+    pub const ALL: [Self; 6] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow, Self::Evicted];
 
     /// The name in metrics and events.
     #[must_use]
@@ -186,6 +188,7 @@ impl Loss {
             Self::PeerGone => "peer_gone",
             Self::Grace => "grace",
             Self::Overflow => "overflow",
+            Self::Evicted => "evicted",
         }
     }
 }

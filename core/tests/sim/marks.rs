@@ -26,7 +26,8 @@ marks! {
     ClientClosed, ClientClosedDetached, FarewellDelivered, OperatorClosed, BackendEnded, BackendLossCloses, GraceExpired,
     Poison, Stalled, ClientHeartbeatDeath, MemoryPressure, ReplayDelayed, TailReplayed, LateRegistration, WorkerRestarted,
     Ejected, Suspended, WrongWordPassedOn, QueueStyle, PullStyle, FinishedByCalm, TalkedAfterCalm, PartialWrite,
-    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard, Throttled, OverLimitClosed,
+    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard, Throttled, OverLimitClosed, Evicted,
+    LostByEviction,
 }
 
 /// How often each mark was reached.

@@ -400,6 +400,7 @@ impl Model {
                     Loss::Policy => Mark::LostByPolicy,
                     Loss::Grace => Mark::LostByGrace,
                     Loss::Overflow => Mark::LostByOverflow,
+                    Loss::Evicted => Mark::LostByEviction,
                     Loss::Closed | Loss::PeerGone => Mark::LostClosed,
                 });
             }
@@ -500,6 +501,7 @@ impl Model {
             (EndedBy::Holdline, "backend lost") => marks.hit(Mark::BackendLossCloses),
             (EndedBy::Holdline, "the backend refused the credentials") => marks.hit(Mark::Unauthorized),
             (EndedBy::Holdline, reason) if reason.starts_with("message ") => marks.hit(Mark::Poison),
+            (EndedBy::Holdline, "out of memory") => marks.hit(Mark::Evicted),
             (EndedBy::Holdline, _) => {}
             (EndedBy::Client, "client too slow") => marks.hit(Mark::Stalled),
             (EndedBy::Backend, _) if code == 4004 && self.tap.is_none() => marks.hit(Mark::WrongWordPassedOn),
