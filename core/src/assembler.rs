@@ -124,6 +124,12 @@ impl Assembler {
         self.open.map_or(0, |open| (open.payload_bytes - self.frame_left) as usize)
     }
 
+    /// Payload bytes of the current data frame that are still to come.
+    #[must_use]
+    pub const fn frame_left_bytes(&self) -> usize {
+        self.frame_left as usize
+    }
+
     /// Whether a message has begun and not ended.
     #[must_use]
     pub const fn inside_message(&self) -> bool {

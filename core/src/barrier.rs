@@ -164,6 +164,13 @@ impl Barrier {
         }
     }
 
+    /// Notes that the peer is not read from now on: its pong may wait unread, which is no silence of its own.
+    pub const fn unread(&mut self) {
+        if let Some(outstanding) = &mut self.outstanding {
+            outstanding.heard_at = None;
+        }
+    }
+
     /// When an unanswered ping is given up, if the peer sends other bytes.
     #[must_use]
     pub fn patience_ends(&self) -> Option<Time> {

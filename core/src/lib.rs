@@ -6,8 +6,8 @@
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
 //! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
 //! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; and beside it the [`pool`] that backends
-//! are chosen from, with their [`health`] and their [`lease`], and the [`limits`] on who may connect how often. A pipe
-//! can be frozen into a [`snapshot`].
+//! are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often, and who goes
+//! when [`memory`] is short. A pipe can be frozen into a [`snapshot`].
 
 pub mod assembler;
 pub mod backoff;
@@ -21,6 +21,7 @@ pub mod ids;
 pub mod lease;
 mod leg;
 pub mod limits;
+pub mod memory;
 pub mod outbox;
 pub mod pipe;
 pub mod pool;

@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::close;
+use crate::limits::Rate;
 
 /// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +26,37 @@ pub enum OverflowPolicy {
     Pause,
     /// Close the client with 1013 `replay buffer overflow`.
     Close,
+}
+
+/// What happens to a pipe that is over its limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnExceed {
+    /// Its reader is slowed down.
+    Throttle,
+    /// It is closed with 1008.
+    Close,
+}
+
+/// How much each lane of a pipe may carry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PipeLimits {
+    /// Data messages.
+    pub messages: Rate,
+    /// Bytes on the wire.
+    pub bytes: Rate,
+    /// What happens to more.
+    pub on_exceed: OnExceed,
+}
+
+impl PipeLimits {
+    /// No limits.
+    pub const OFF: Self = Self { messages: Rate::OFF, bytes: Rate::OFF, on_exceed: OnExceed::Throttle };
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_off(&self) -> bool {
+        self.messages.is_off() && self.bytes.is_off()
+    }
 }
 
 /// What happens to messages that a slow client has not taken yet.
@@ -105,6 +137,8 @@ pub struct PipeSettings {
     pub message_incomplete_timeout: Duration,
     /// Frames of one message.
     pub fragments_max: u32,
+    /// How much each lane may carry.
+    pub limits: PipeLimits,
     /// How long a pipe waits for a worker.
     pub grace: Duration,
     /// First wait between two rounds of dials.
@@ -143,6 +177,7 @@ impl Default for PipeSettings {
             message_bytes_max: 16 << 20,
             message_incomplete_timeout: Duration::from_secs(30),
             fragments_max: 65_536,
+            limits: PipeLimits::OFF,
             grace: Duration::from_secs(30),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

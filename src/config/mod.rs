@@ -21,7 +21,7 @@ mod types;
 mod units;
 
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{Heartbeat, PipeSettings, ReplayTail};
+use holdline_core::settings::{Heartbeat, PipeLimits, PipeSettings, ReplayTail};
 
 pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -119,6 +119,11 @@ impl Config {
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
             fragments_max: self.message.fragments_max,
+            limits: PipeLimits {
+                messages: self.limits.pipe_messages,
+                bytes: self.limits.pipe_bytes,
+                on_exceed: self.limits.on_exceed,
+            },
             grace: self.reattach.grace,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use holdline_core::limits::Rate;
+pub use holdline_core::settings::OnExceed;
 
 /// Where to listen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -103,15 +104,6 @@ pub enum HealthKind {
     Http,
     /// Completes a WebSocket handshake.
     Ws,
-}
-
-/// What happens to a pipe over its limits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum OnExceed {
-    /// Its reader is slowed down.
-    Throttle,
-    /// It is closed with 1008.
-    Close,
 }
 
 /// Which pipe is evicted first when memory is out.

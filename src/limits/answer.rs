@@ -62,14 +62,13 @@ impl Exceeded {
         let whose = match self.limit {
             LimitLabel::KeyConnections | LimitLabel::KeyRate => "this key and client address",
             LimitLabel::AddressConnections | LimitLabel::AddressRate => "this client address",
+            // These close or slow down a pipe; nobody is answered for them.
+            LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
         };
         match self.refused {
             Refused::Connections(max) => format!("{max} connections of {whose} are open already (limits.{name})"),
             Refused::Rate(rate, _) => {
-                let what = match self.limit {
-                    LimitLabel::AddressRate => "requests",
-                    LimitLabel::KeyConnections | LimitLabel::KeyRate | LimitLabel::AddressConnections => "connections",
-                };
+                let what = if self.limit == LimitLabel::AddressRate { "requests" } else { "connections" };
                 format!("more than {} new {what} of {whose} (limits.{name})", words(rate))
             }
         }

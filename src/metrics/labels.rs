@@ -3,6 +3,7 @@
 //! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
 //! label, so that no peer can grow the number of series.
 
+use holdline_core::limits::PipeLimit;
 pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
 
@@ -105,6 +106,19 @@ label! {
         AddressConnections = "address_connections",
         /// `limits.address_rate`.
         AddressRate = "address_rate",
+        /// `limits.pipe_messages`.
+        PipeMessages = "pipe_messages",
+        /// `limits.pipe_bytes`.
+        PipeBytes = "pipe_bytes",
+    }
+}
+
+impl From<PipeLimit> for LimitLabel {
+    fn from(limit: PipeLimit) -> Self {
+        match limit {
+            PipeLimit::Messages => Self::PipeMessages,
+            PipeLimit::Bytes => Self::PipeBytes,
+        }
     }
 }
 

@@ -279,6 +279,7 @@ impl Driver {
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)
+            | Fact::Limited { .. }
             | Fact::ReadPaused(_)
             | Fact::Expired { .. }
             | Fact::Ended { .. } => None,

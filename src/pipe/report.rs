@@ -122,6 +122,7 @@ impl Reporter {
                     policy: policy.as_str(),
                 });
             }
+            Fact::Limited { limit, .. } => self.route.limited(limit.into()).inc(),
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
             Fact::Expired { outage } => {
                 self.expired = true;

@@ -1,8 +1,10 @@
 //! Who may connect how often: refused before any worker hears of it, with an answer that says when to come back.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
-use crate::harness::{KEYED, Proxy, Reply, StepWorker, Wire, ask, eventually};
+use crate::harness::{KEYED, Proxy, Reply, Said, StepWorker, Wire, ask, eventually};
 
 /// The keyed route under the limits that hold by default.
 fn limited() -> String {
@@ -191,4 +193,83 @@ async fn st_05_beyond_max_connections_a_client_is_told_503_and_when_to_come_back
     .await;
     let metrics = proxy.metrics().await;
     assert!(metrics.sum("connections_total", &[("listener", "public"), ("result", "refused")]) >= 3.0);
+}
+
+#[tokio::test]
+async fn a_client_over_pipe_messages_is_slowed_down_to_its_rate_and_loses_nothing() {
+    const RATE: usize = 20;
+    const SENT: usize = 70;
+    let proxy = Proxy::start("[limits]\npipe_messages = \"20/s\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = let_in(&proxy, &worker, "/ws", "").await;
+    let began = Instant::now();
+    for n in 0..SENT {
+        client.text(&n.to_string()).await;
+    }
+    for n in 0..SENT {
+        assert_eq!(wire.hear().await.text(), n.to_string());
+        let most = RATE as f64 * (1.0 + began.elapsed().as_secs_f64());
+        assert!(n as f64 <= most, "{n} messages of at most {most}");
+    }
+    // The other lane has a rate of its own, with all its tokens.
+    for n in 0..RATE {
+        wire.text(&n.to_string()).await;
+    }
+    for n in 0..RATE {
+        assert_eq!(client.hear().await.text(), n.to_string());
+    }
+    let limited = proxy.metrics().await.sum("rate_limited_total", &[("limit", "pipe_messages")]);
+    assert!((1.0..=4.0).contains(&limited), "once a second: {limited}");
+}
+
+#[tokio::test]
+async fn a_pipe_over_pipe_bytes_is_closed_1008_and_its_neighbour_is_not() {
+    let proxy = Proxy::start("[limits]\npipe_bytes = \"64KiB/s\"\non_exceed = \"close\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = let_in(&proxy, &worker, "/ws/1", "").await;
+    let (mut other, mut others_wire) = let_in(&proxy, &worker, "/ws/2", "").await;
+    client.frame_out(true, 2, &[7; 60 << 10]).await;
+    assert!(matches!(wire.hear().await, Said::Binary(_)));
+    // More than it may say before this machine could have waited a second.
+    let frame = client.encode(0x82, &[7; 200 << 10]);
+    client.send_raw(&frame).await.unwrap();
+    assert_eq!(client.hear().await, Said::Close(1008, "too many bytes".into()));
+    assert_eq!(wire.hear().await, Said::Close(1001, "client at fault".into()));
+    other.text("undisturbed").await;
+    assert_eq!(others_wire.hear().await.text(), "undisturbed");
+    assert_eq!(proxy.metrics().await.sum("rate_limited_total", &[("limit", "pipe_bytes")]), 1.0);
+}
+
+#[tokio::test]
+async fn a_pipe_that_waits_for_tokens_uses_no_cpu_to_speak_of() {
+    let proxy = Proxy::start("[limits]\npipe_bytes = \"32KiB/s\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut flooding = Vec::new();
+    for n in 0..20 {
+        let (mut client, mut wire) = let_in(&proxy, &worker, &format!("/ws/{n}"), "").await;
+        flooding.push(tokio::spawn(async move {
+            let frame = client.encode(0x82, &[7; 8 << 10]);
+            for _ in 0..12 {
+                client.send_raw(&frame).await.unwrap();
+            }
+            client
+        }));
+        flooding.push(tokio::spawn(async move {
+            for _ in 0..12 {
+                assert!(matches!(wire.hear().await, Said::Binary(_)));
+            }
+            wire
+        }));
+    }
+    let (began, cpu) = (Instant::now(), proxy.cpu_time());
+    for task in flooding {
+        task.await.unwrap();
+    }
+    let (took, used) = (began.elapsed(), proxy.cpu_time() - cpu);
+    println!("20 pipes at 32 KiB/s used {used:?} in {took:?}");
+    assert!(took > Duration::from_secs(1), "{took:?}");
+    assert!(used < took / 4, "{used:?} of {took:?}");
 }

@@ -1,9 +1,10 @@
 //! How much a client may do, as pure decisions: a sliding window ([`window`]) and a table of who did how much lately
-//! ([`table`]).
+//! ([`table`]) for connections, a token bucket ([`bucket`]) for what goes through a pipe.
 //!
 //! Nothing here knows an address or a clock: whoever asks says who it is about, as a number, and when. No entry has a
 //! timer; what is over is noticed when something else happens.
 
+pub mod bucket;
 pub mod table;
 pub mod window;
 
@@ -32,5 +33,25 @@ impl Rate {
     #[must_use]
     pub const fn is_off(self) -> bool {
         self.count == 0
+    }
+}
+
+/// Which limit a lane of a pipe met.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PipeLimit {
+    /// `limits.pipe_messages`.
+    Messages,
+    /// `limits.pipe_bytes`.
+    Bytes,
+}
+
+impl PipeLimit {
+    /// What whoever sent too much is told.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Messages => "too many messages",
+            Self::Bytes => "too many bytes",
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::barrier::Level;
 use crate::ids::{Attachment, BackendKey, LaneName, Seq};
 use crate::leg::Cause;
+use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
 
 /// An order to whoever drives the pipe, or a fact for its log and metrics.
@@ -170,11 +171,13 @@ pub enum Loss {
     Grace,
     /// The replay buffer was full.
     Overflow,
+    /// The process was out of memory.
+    Evicted,
 }
 
 impl Loss {
     /// Every reason, for metrics that list them.
-    pub const ALL: [Self; 5] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow];
+    pub const ALL: [Self; 6] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow, Self::Evicted];
 
     /// The name in metrics and events.
     #[must_use]
@@ -185,6 +188,7 @@ impl Loss {
             Self::PeerGone => "peer_gone",
             Self::Grace => "grace",
             Self::Overflow => "overflow",
+            Self::Evicted => "evicted",
         }
     }
 }
@@ -270,6 +274,13 @@ pub enum Fact {
     },
     /// The replay buffer was full while no worker was attached.
     Overflowed(OverflowPolicy),
+    /// A lane used up its limit; said once a second at most while its reader is slowed down.
+    Limited {
+        /// Which lane.
+        lane: LaneName,
+        /// Which limit.
+        limit: PipeLimit,
+    },
     /// Reading of a lane's sender was paused.
     ReadPaused(LaneName),
     /// No backend was attached within grace, and the pipe ends for it.

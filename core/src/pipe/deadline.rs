@@ -27,7 +27,7 @@ impl Pipe {
             ClientLeg::Gone => None,
             ClientLeg::Closing { deadline, .. } => Some(*deadline),
             ClientLeg::Open | ClientLeg::SaidClose(_) => earliest(
-                self.client_beat.deadline(),
+                self.or_throttle(Side::Client, self.client_beat.deadline()),
                 earliest(self.message_deadline(Side::Client), self.stall_deadline()),
             ),
         }
@@ -59,7 +59,8 @@ impl Pipe {
             let due = due.filter(|_| self.to_backend.may_ping(&self.up.buffer));
             earliest(due, self.barrier.patience_ends())
         };
-        earliest(earliest(self.backend_beat.deadline(), ping), self.message_deadline(Side::Backend))
+        let beat = self.or_throttle(Side::Backend, self.backend_beat.deadline());
+        earliest(earliest(beat, ping), self.message_deadline(Side::Backend))
     }
 
     fn message_deadline(&self, side: Side) -> Option<Time> {
@@ -98,6 +99,7 @@ impl Pipe {
                 }
             }
             ClientLeg::Open | ClientLeg::SaidClose(_) => {
+                self.tick_throttle(Side::Client, now);
                 if due(self.message_deadline(Side::Client)) {
                     self.discard_half_message(Side::Client);
                     return self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
@@ -184,6 +186,7 @@ impl Pipe {
         if self.backend.link().is_none() {
             return;
         }
+        self.tick_throttle(Side::Backend, now);
         if self.settings.replay != ReplayPolicy::None && self.barrier.patience_ends().is_some_and(|end| now >= end) {
             self.barrier.tick(now);
             if let Some(link) = self.backend.link() {

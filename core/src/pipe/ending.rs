@@ -46,6 +46,36 @@ impl Pipe {
         self.finish_if_over();
     }
 
+    /// Ends the pipe to free what it holds: what waits either way is given up, and the client is told 1013 at once.
+    ///
+    /// False if it is ending anyway; what waits is given up all the same.
+    pub fn evict(&mut self, now: Time) -> bool {
+        let messages = self.down.buffer.drop_oldest_unsent(0);
+        self.report_lost(LaneName::Down, Loss::Evicted, messages);
+        self.stalled_since = None;
+        if !self.client.is_open() {
+            if matches!(self.backend, BackendLeg::Detached { .. } | BackendLeg::Dialing { .. }) {
+                self.settle_up(Loss::Evicted);
+                self.farewell = None;
+                self.drop_backend(Vec::new(), false);
+                self.finish_if_over();
+            }
+            return false;
+        }
+        let frame = CloseFrame::new(1013, "out of memory");
+        self.report_ended(EndedBy::Holdline, &frame);
+        self.settle_up(Loss::Evicted);
+        let key = self.draw.key();
+        let words = match self.backend.link() {
+            Some(_) => self.to_backend.last_words(&CloseFrame::new(1001, "evicted"), &self.up.buffer, key),
+            None => Vec::new(),
+        };
+        self.drop_backend(words, false);
+        self.close_client(frame, false, now);
+        self.finish_if_over();
+        true
+    }
+
     /// Forgets what waits for a worker, and says what became of it.
     pub(super) fn settle_up(&mut self, reason: Loss) {
         let in_doubt = self.up.buffer.in_doubt_messages();

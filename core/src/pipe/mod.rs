@@ -32,8 +32,8 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `ending` how it all ends, `deadline` what time does, `say` what others bring in, `snapshot` how it goes
-//! to another process.
+//! and found, `ending` how it all ends, `deadline` what time does, `throttle` how a lane is slowed down, `say` what
+//! others bring in, `snapshot` how it goes to another process.
 
 mod action;
 mod backend;
@@ -42,6 +42,7 @@ mod ending;
 mod receive;
 mod say;
 mod snapshot;
+mod throttle;
 mod transmit;
 mod view;
 
@@ -68,6 +69,7 @@ use crate::replay::{ReplayBuffer, Retention};
 use crate::settings::{PipeSettings, ReplayPolicy};
 use crate::suspects::Suspects;
 use crate::time::Time;
+use throttle::Throttle;
 
 /// Whom bytes came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,6 +121,8 @@ struct Lane {
     lost: u64,
     dropped: u64,
     payload_bytes: u64,
+    /// Only with limits, and only once something came.
+    throttle: Option<Box<Throttle>>,
 }
 
 impl Lane {
@@ -132,6 +136,7 @@ impl Lane {
             lost: 0,
             dropped: 0,
             payload_bytes: 0,
+            throttle: None,
         }
     }
 }

@@ -25,11 +25,15 @@ impl Pipe {
                 self.barrier.heard(now);
             }
         }
+        let side = from.side();
+        let before = self.lane(side).buffer.accepted();
         self.take_in(from, input, now);
         match from {
             Peer::Client => self.after_up(now),
             Peer::Backend(_) => self.after_down(now),
         }
+        let messages = self.lane(side).buffer.accepted().0 - before.0;
+        self.book(side, messages, input.as_slice().len(), now);
     }
 
     /// Whether what `from` says still counts.
@@ -99,7 +103,7 @@ impl Pipe {
     }
 
     /// The lane that `side` sends into.
-    const fn lane(&mut self, side: Side) -> &mut Lane {
+    pub(super) const fn lane(&mut self, side: Side) -> &mut Lane {
         match side {
             Side::Client => &mut self.up,
             Side::Backend => &mut self.down,

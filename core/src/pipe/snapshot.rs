@@ -185,7 +185,8 @@ impl Pipe {
 
 impl Lane {
     fn freeze(&self, out: &mut Writer) {
-        let Self { assembler, buffer, began, paused, deaf, lost, dropped, payload_bytes } = self;
+        // Its tokens stay behind: elsewhere, a lane begins with all of them.
+        let Self { assembler, buffer, began, paused, deaf, lost, dropped, payload_bytes, throttle: _ } = self;
         assembler.freeze(out);
         buffer.freeze(out);
         out.option(*began, Writer::time);
@@ -208,6 +209,7 @@ impl Lane {
             lost: input.count()?,
             dropped: input.count()?,
             payload_bytes: input.count()?,
+            throttle: None,
         })
     }
 }

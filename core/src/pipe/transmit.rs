@@ -95,7 +95,7 @@ impl Pipe {
             Side::Backend => (self.backend_budget(), self.down.buffer.held_bytes()),
         };
         let room = if held == 0 { process_room.max(STARVED_READ_BYTES) } else { process_room };
-        budget.min(room)
+        budget.min(room).min(self.throttled_budget(side))
     }
 
     fn client_budget(&self) -> usize {
@@ -135,6 +135,7 @@ impl Pipe {
         if !linked {
             return;
         }
+        let throttled = self.is_throttled(side);
         let (lane, beat, name) = match side {
             Side::Client => (&mut self.up, &mut self.client_beat, LaneName::Up),
             Side::Backend => (&mut self.down, &mut self.backend_beat, LaneName::Down),
@@ -145,7 +146,10 @@ impl Pipe {
         lane.paused = paused;
         lane.began = lane.began.map(|_| now);
         beat.set_paused(paused);
-        if paused {
+        if paused && side == Side::Backend {
+            self.barrier.unread();
+        }
+        if paused && !throttled {
             self.report(Fact::ReadPaused(name));
             if side == Side::Client && !self.backend.is_attached() && self.client_budget() == 0 {
                 self.report(Fact::Overflowed(OverflowPolicy::Pause));

@@ -126,6 +126,7 @@ impl Pipe {
             + self.to_client.memory_bytes()
             + self.to_backend.memory_bytes()
             + self.suspects.memory_bytes()
+            + [&self.up, &self.down].map(|lane| lane.throttle.as_deref().map_or(0, size_of_val)).iter().sum::<usize>()
             + self.actions.capacity() * size_of::<super::Action>()
     }
 

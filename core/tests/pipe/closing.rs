@@ -2,7 +2,7 @@
 
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
-use holdline_core::ids::LaneName;
+use holdline_core::ids::{Attachment, LaneName};
 use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Loss, PipeState};
 use holdline_core::settings::ReplayPolicy;
 
@@ -307,4 +307,64 @@ fn a_pong_that_waited_for_room_does_not_stand_behind_the_close_frame() {
     bench.set_room(Side::Client, usize::MAX);
     bench.pump();
     assert_eq!(bench.client_got().last(), Some(&closed(1001, "by order")));
+}
+
+#[test]
+fn an_eviction_frees_what_waits_either_way_at_once_and_says_what_was_lost() {
+    let mut bench = Bench::with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_frame(0x82, &[1; 100_000]);
+    bench.client_frame(0x82, &[1; 100_000]);
+    bench.operator(|pipe, now| {
+        pipe.evict(now);
+    });
+    assert_eq!(bench.client_got(), [closed(1013, "out of memory")]);
+    assert!(bench.pipe.view().memory_bytes < 1000, "{}", bench.pipe.view().memory_bytes);
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Evicted, messages: 2 }));
+    let ended = Fact::Ended { by: EndedBy::Holdline, code: 1013, reason: "out of memory".into() };
+    assert!(bench.facts.contains(&ended));
+    bench.client_closes(1013, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn an_eviction_leaves_a_worker_that_did_nothing_wrong_with_a_word() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("half of this was taken");
+    bench.worker_frame(0x82, &[1; 100_000]);
+    bench.operator(|pipe, now| {
+        pipe.evict(now);
+    });
+    assert_eq!(bench.last_words, [(Attachment::FIRST, vec![closed(1001, "evicted")])]);
+    let drop = |order: &Action| matches!(order, Action::DropBackend { died, .. } if !died);
+    assert!(bench.orders().iter().any(drop), "it is nobody's death");
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Down, reason: Loss::Evicted, messages: 1 }));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("half of this was taken"), closed(1013, "out of memory")]);
+}
+
+#[test]
+fn a_pipe_that_is_ending_anyway_keeps_its_end_and_gives_up_what_waits() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 0);
+    bench.worker_frame(0x82, &[1; 100_000]);
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "by order"), now));
+    bench.operator(|pipe, now| assert!(!pipe.evict(now)));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [closed(1001, "by order")]);
+}
+
+#[test]
+fn an_eviction_ends_the_wait_for_a_worker_that_a_clients_last_messages_are_for() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_frame(0x82, &[1; 100_000]);
+    bench.client_closes(1000, "");
+    assert!(!bench.is_finished());
+    bench.operator(|pipe, now| assert!(!pipe.evict(now)));
+    assert!(bench.is_finished());
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Evicted, messages: 1 }));
 }

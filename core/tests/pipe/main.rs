@@ -9,6 +9,7 @@ mod closing;
 mod handover;
 mod interruption;
 mod limits;
+mod rates;
 mod relay;
 mod replay;
 mod say;

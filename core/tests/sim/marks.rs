@@ -30,7 +30,7 @@ marks! {
     FrozenAttached, FrozenDetached, FrozenDialing, FrozenLeaving, FrozenClosing,
     FrozenHalfWritten, FrozenHalfRead, FrozenPinged, FrozenUnconfirmed, FrozenOlderThanClock, LinkLostWithFreeze,
     HandedOver, HandedBack, HandOverTookTime, HandedOverFull, LateNewsOfTheOld, Keyed, AliasChanged, Reregistered,
-    OldAliasRefused,
+    OldAliasRefused, Throttled, OverLimitClosed, Evicted, LostByEviction,
 }
 
 /// How often each mark was reached.

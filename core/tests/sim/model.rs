@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use holdline_core::ids::{Attachment, LaneName, Seq};
 use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss, Pipe, PipeState};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{DownPolicy, OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
@@ -413,6 +413,7 @@ impl Model {
                     Loss::Policy => Mark::LostByPolicy,
                     Loss::Grace => Mark::LostByGrace,
                     Loss::Overflow => Mark::LostByOverflow,
+                    Loss::Evicted => Mark::LostByEviction,
                     Loss::Closed | Loss::PeerGone => Mark::LostClosed,
                 });
             }
@@ -426,6 +427,10 @@ impl Model {
             }
             Fact::Overflowed(OverflowPolicy::Close) => marks.hit(Mark::Overflowed),
             Fact::Overflowed(OverflowPolicy::Pause) => marks.hit(Mark::OverflowPaused),
+            Fact::Limited { .. } => marks.hit(match self.settings.limits.on_exceed {
+                OnExceed::Throttle => Mark::Throttled,
+                OnExceed::Close => Mark::OverLimitClosed,
+            }),
             Fact::ReadPaused(LaneName::Up) => marks.hit(Mark::ClientPaused),
             Fact::ReadPaused(LaneName::Down) => marks.hit(Mark::WorkerPaused),
             Fact::PongsMissing(_) => {
@@ -509,6 +514,7 @@ impl Model {
             (EndedBy::Holdline, "backend lost") => marks.hit(Mark::BackendLossCloses),
             (EndedBy::Holdline, "the backend refused the credentials") => marks.hit(Mark::Unauthorized),
             (EndedBy::Holdline, reason) if reason.starts_with("message ") => marks.hit(Mark::Poison),
+            (EndedBy::Holdline, "out of memory") => marks.hit(Mark::Evicted),
             (EndedBy::Holdline, _) => {}
             (EndedBy::Client, "client too slow") => marks.hit(Mark::Stalled),
             (EndedBy::Backend, _) if code == 4004 && self.tap.is_none() => marks.hit(Mark::WrongWordPassedOn),

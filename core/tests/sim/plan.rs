@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use holdline_core::limits::Rate;
 use holdline_core::settings::{
-    BackendLoss, Balance, DownPolicy, Heartbeat, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail,
+    BackendLoss, Balance, DownPolicy, Heartbeat, OnExceed, OverflowPolicy, PipeLimits, PipeSettings, ReplayPolicy,
+    ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -182,6 +184,7 @@ impl Plan {
             talk: rng.pick(&[2, 5, 20, 1000]),
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
+        plan.settings.limits = limits(&mut Rng::new(rng.bits()));
         plan
     }
 
@@ -224,6 +227,19 @@ fn settings(rng: &mut Rng, small: bool) -> PipeSettings {
         client_heartbeat: heartbeat(rng),
         backend_heartbeat: heartbeat(rng),
         ..PipeSettings::default()
+    }
+}
+
+/// Mostly none; else rates that a run meets now and then, and that are done with what it leaves before the calm ends.
+fn limits(rng: &mut Rng) -> PipeLimits {
+    const SECOND: Duration = Duration::from_secs(1);
+    if !rng.once_in(4) {
+        return PipeLimits::OFF;
+    }
+    PipeLimits {
+        messages: rng.pick(&[Rate::OFF, Rate::new(5, SECOND), Rate::new(40, SECOND)]),
+        bytes: rng.pick(&[Rate::OFF, Rate::new(20_000, SECOND), Rate::new(200_000, SECOND)]),
+        on_exceed: rng.pick(&[OnExceed::Throttle, OnExceed::Throttle, OnExceed::Throttle, OnExceed::Close]),
     }
 }
 

@@ -340,13 +340,13 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "limits.pipe_messages",
             |c: &mut Config| &mut c.limits.pipe_messages,
             bounded_rate,
-            "messages of one lane of a pipe; 0 is no limit",
+            "messages of each lane of a pipe, such as \"100/s\"; so many may come at once; 0 is no limit",
         ),
         key(
             "limits.pipe_bytes",
             |c: &mut Config| &mut c.limits.pipe_bytes,
             bounded_rate,
-            "bytes of one lane of a pipe, such as \"1MiB/s\"; 0 is no limit",
+            "bytes of each lane of a pipe, such as \"1MiB/s\"; 0 is no limit",
         ),
         key(
             "limits.on_exceed",

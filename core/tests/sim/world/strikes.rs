@@ -51,6 +51,9 @@ impl World {
         if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
+            if self.rng.once_in(rarity) {
+                self.drivers[pipe].call(now, &mut self.marks, |it| it.evict(now));
+            }
         }
         if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
             self.hand_over(pipe);

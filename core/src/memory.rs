@@ -1,0 +1,266 @@
+//! How short memory is, and which pipes have to go: decided from a few numbers now and then.
+//!
+//! ```text
+//!          80 %              100 % (less a margin)
+//!   Low ─────────▶ High ────────────▶ Full
+//!    ◀── below 75 % ──┘ ◀── below 95 % ──┘
+//! ```
+//!
+//! What counts is resident memory, less what the allocator keeps of memory that pipes have given back: an allocator may
+//! hold on to it for good, and it will be used again before any more is taken. It is known by comparison with the peak:
+//! what pipes are charged has fallen since, and resident memory has not. Whenever resident memory grows beyond its peak
+//! nothing can have been left over, and the peak is the present.
+
+use crate::time::Time;
+
+/// Percent of the limit from which on memory is short, and below which it is no longer.
+const HIGH_PERCENT: (u64, u64) = (80, 75);
+
+/// Percent of the limit below which it is no longer exhausted.
+const FULL_UNTIL_PERCENT: u64 = 95;
+
+/// Percent of the limit that evictions are to come down to.
+const EVICT_TO_PERCENT: u64 = 90;
+
+/// The limit counts as reached when only so small a part of it is left, as one in so many: reading stops short of it.
+const MARGIN: u64 = 64;
+
+/// How short memory is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Pressure {
+    /// There is enough.
+    #[default]
+    Low,
+    /// No new pipes, and nothing is kept for convenience.
+    High,
+    /// Pipes are evicted.
+    Full,
+}
+
+/// Which pipe is evicted first; detached ones go before all others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Evict {
+    /// The one that was idle longest.
+    Lru,
+    /// The one that was opened first.
+    Oldest,
+    /// The one that holds the most.
+    Largest,
+}
+
+impl Evict {
+    /// Every policy, for metrics that list them.
+    pub const ALL: [Self; 3] = [Self::Lru, Self::Oldest, Self::Largest];
+
+    /// The name in the configuration and in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lru => "lru",
+            Self::Oldest => "oldest",
+            Self::Largest => "largest",
+        }
+    }
+}
+
+/// What was measured, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sample {
+    /// Resident memory of the process.
+    pub resident: u64,
+    /// What all pipes are charged.
+    pub charged: u64,
+    /// What the process may use.
+    pub limit: u64,
+}
+
+/// What follows from a sample, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// How short memory is.
+    pub pressure: Pressure,
+    /// Resident memory, less what will be used again first.
+    pub used: u64,
+    /// What pipes may be charged together before the limit is reached.
+    pub charged_max: u64,
+    /// What evictions have to free now.
+    pub surplus: u64,
+}
+
+/// The memory of a process over time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Watch {
+    pressure: Pressure,
+    peak: Option<Sample>,
+}
+
+impl Watch {
+    /// Judges a sample.
+    pub fn look(&mut self, sample: Sample) -> Verdict {
+        let limit = sample.limit.max(1);
+        let used = sample.resident.saturating_sub(self.reusable(sample));
+        let margin = limit / MARGIN;
+        let percent = |percent: u64| u128::from(used) * 100 >= u128::from(limit) * u128::from(percent);
+        let is_full = used.saturating_add(margin) >= limit;
+        self.pressure = match self.pressure {
+            Pressure::Low | Pressure::High | Pressure::Full if is_full => Pressure::Full,
+            Pressure::Full if percent(FULL_UNTIL_PERCENT) => Pressure::Full,
+            Pressure::Low if percent(HIGH_PERCENT.0) => Pressure::High,
+            Pressure::Full | Pressure::High if percent(HIGH_PERCENT.1) => Pressure::High,
+            Pressure::Full | Pressure::High | Pressure::Low => Pressure::Low,
+        };
+        let target = limit / 100 * EVICT_TO_PERCENT;
+        Verdict {
+            pressure: self.pressure,
+            used,
+            charged_max: sample.charged + limit.saturating_sub(used),
+            surplus: if is_full { used.saturating_sub(target) } else { 0 },
+        }
+    }
+
+    /// Bytes that the allocator has kept of what pipes gave back.
+    fn reusable(&mut self, sample: Sample) -> u64 {
+        let peak = self.peak.get_or_insert(sample);
+        // A little growth says nothing: a page here and there is touched again.
+        let noise = sample.limit / MARGIN;
+        if sample.charged >= peak.charged || sample.resident > peak.resident.saturating_add(noise) {
+            *peak = sample;
+        }
+        let given_back = peak.charged - sample.charged;
+        given_back.saturating_sub(peak.resident.saturating_sub(sample.resident))
+    }
+}
+
+/// A pipe that could be evicted.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<T> {
+    /// Whose it is.
+    pub pipe: T,
+    /// Whether it waits for a worker.
+    pub detached: bool,
+    /// When it was opened.
+    pub opened: Time,
+    /// When something last went through it.
+    pub active: Time,
+    /// What it would free, in bytes.
+    pub bytes: u64,
+}
+
+/// What a pipe must hold at least to be worth its eviction: without it, a crowd of innocents would go for nothing.
+pub const EVICT_BYTES_MIN: u64 = 16 * 1024;
+
+/// The pipes that have to go so that `surplus` bytes are free, in the order of `policy`.
+#[must_use]
+pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplus: u64) -> Vec<Candidate<T>> {
+    candidates.retain(|candidate| candidate.bytes >= EVICT_BYTES_MIN);
+    candidates.sort_by_key(|candidate| {
+        let rank = match policy {
+            Evict::Lru => candidate.active.as_micros(),
+            Evict::Oldest => candidate.opened.as_micros(),
+            Evict::Largest => u64::MAX - candidate.bytes,
+        };
+        (!candidate.detached, rank)
+    });
+    let mut freed = 0;
+    candidates.retain(|candidate| {
+        let needed = freed < surplus;
+        freed += if needed { candidate.bytes } else { 0 };
+        needed
+    });
+    candidates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const LIMIT: u64 = 1000 * MIB;
+
+    fn look(watch: &mut Watch, resident: u64, charged: u64) -> Verdict {
+        watch.look(Sample { resident: resident * MIB, charged: charged * MIB, limit: LIMIT })
+    }
+
+    #[test]
+    fn px_09_the_marks_are_at_80_and_100_percent_and_do_not_flap() {
+        use Pressure::{Full, High, Low};
+        let mut watch = Watch::default();
+        for (resident, expected) in [
+            (799, Low),
+            (800, High),
+            (760, High),
+            (799, High),
+            (749, Low),
+            (799, Low),
+            (984, High),
+            (985, Full),
+            (960, Full),
+            (949, High),
+            (1100, Full),
+            (500, Low),
+        ] {
+            let verdict = look(&mut watch, resident, resident);
+            assert_eq!((verdict.pressure, verdict.used), (expected, resident * MIB), "at {resident}");
+        }
+    }
+
+    #[test]
+    fn at_the_limit_there_is_no_room_and_a_tenth_is_to_be_freed() {
+        let mut watch = Watch::default();
+        let verdict = look(&mut watch, 700, 300);
+        assert_eq!((verdict.charged_max, verdict.surplus), (600 * MIB, 0));
+        let verdict = look(&mut watch, 1000, 600);
+        assert_eq!((verdict.charged_max, verdict.surplus), (600 * MIB, 100 * MIB));
+        let verdict = look(&mut watch, 1200, 800);
+        assert_eq!((verdict.charged_max, verdict.surplus), (800 * MIB, 300 * MIB));
+    }
+
+    #[test]
+    fn memory_that_the_allocator_keeps_is_not_evicted_for_twice() {
+        let mut watch = Watch::default();
+        look(&mut watch, 400, 0);
+        assert_eq!(look(&mut watch, 1000, 600).pressure, Pressure::Full);
+        // 200 were freed, and resident memory stays where it is, or goes down by a part.
+        let verdict = look(&mut watch, 1000, 400);
+        assert_eq!((verdict.pressure, verdict.used, verdict.charged_max), (Pressure::High, 800 * MIB, 600 * MIB));
+        let verdict = look(&mut watch, 950, 400);
+        assert_eq!(verdict.used, 800 * MIB);
+        let verdict = look(&mut watch, 500, 100);
+        assert_eq!(verdict.used, 500 * MIB, "nothing is kept any more");
+        assert_eq!(look(&mut watch, 1000, 600).used, 1000 * MIB);
+    }
+
+    #[test]
+    fn what_something_else_took_of_it_is_used() {
+        let mut watch = Watch::default();
+        look(&mut watch, 900, 500);
+        assert_eq!(look(&mut watch, 900, 100).used, 500 * MIB);
+        // More than ever is resident, so nothing was left to use again.
+        assert_eq!(look(&mut watch, 930, 100).used, 930 * MIB);
+    }
+
+    fn candidate(pipe: u32, detached: bool, opened: u64, active: u64, bytes: u64) -> Candidate<u32> {
+        let at = Time::from_micros;
+        Candidate { pipe, detached, opened: at(opened), active: at(active), bytes }
+    }
+
+    #[test]
+    fn st_07_detached_pipes_go_first_then_by_policy_and_no_more_than_have_to() {
+        let pipes = vec![
+            candidate(1, false, 10, 99, 3 * MIB),
+            candidate(2, true, 40, 98, MIB),
+            candidate(3, false, 20, 97, 2 * MIB),
+            candidate(4, true, 50, 96, 4 * MIB),
+            candidate(5, false, 30, 50, 100),
+        ];
+        let names = |policy, surplus| -> Vec<u32> {
+            victims(pipes.clone(), policy, surplus).iter().map(|victim| victim.pipe).collect()
+        };
+        assert_eq!(names(Evict::Lru, u64::MAX), [4, 2, 3, 1], "the one that holds nothing stays");
+        assert_eq!(names(Evict::Oldest, u64::MAX), [2, 4, 1, 3]);
+        assert_eq!(names(Evict::Largest, u64::MAX), [4, 2, 1, 3]);
+        assert_eq!(names(Evict::Lru, 4 * MIB), [4]);
+        assert_eq!(names(Evict::Lru, 4 * MIB + 1), [4, 2]);
+        assert_eq!(names(Evict::Lru, 0), [0; 0]);
+    }
+}
