@@ -52,7 +52,7 @@ impl World {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
             if self.rng.once_in(rarity) {
-                self.drivers[pipe].call(now, &mut self.marks, |it| it.evict(now));
+                self.drivers[pipe].call(now, &mut self.marks, |it, now| it.evict(now));
             }
         }
         if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
