@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::close::CloseFrame;
+use crate::settings::{BackendLoss, CodeSet, DownPolicy, Heartbeat, PipeSettings, ReplayPolicy, ReplayTail};
 use crate::time::Time;
 use merge::Merge;
 use ring::{Cursor, Next, Ring};
@@ -39,6 +40,36 @@ pub struct StreamSettings {
     pub catch_up: u32,
     /// How long the stream lives without a viewer.
     pub linger: Duration,
+}
+
+/// No pings: the peer is in the same process.
+const NO_HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::ZERO, timeout: Duration::ZERO };
+
+/// What a stream's own pipe lives by on a route whose pipes live by `route`.
+///
+/// Its client is the stream, which takes everything at once and never dies.
+#[must_use]
+pub fn stream_pipe(route: &PipeSettings) -> PipeSettings {
+    PipeSettings { down: DownPolicy::Keep, client_heartbeat: NO_HEARTBEAT, ..route.clone() }
+}
+
+/// What a viewer's pipe lives by on a route whose pipes live by `route`.
+///
+/// Its worker is the stream, which never has to be replaced: what the stream ends with is the end, and what it took, it
+/// has.
+#[must_use]
+pub fn viewer_pipe(route: &PipeSettings) -> PipeSettings {
+    PipeSettings {
+        replay: ReplayPolicy::None,
+        replay_tail: ReplayTail::default(),
+        replay_delay: Duration::ZERO,
+        on_backend_loss: BackendLoss::Close,
+        first_message_timeout: None,
+        backend_heartbeat: NO_HEARTBEAT,
+        interrupt_codes: CodeSet::default(),
+        wrong_worker_codes: CodeSet::default(),
+        ..route.clone()
+    }
 }
 
 /// A viewer's place in a stream; it goes back with [`Stream::leave`].
