@@ -198,7 +198,7 @@ impl Viewer {
         let takes = match self.pace {
             Pace::Quick => bytes.len(),
             // Once in a while a little.
-            Pace::Slow if draw.bits() % 4 == 0 => bytes.len().min((draw.bits() % 700) as usize),
+            Pace::Slow if draw.bits().is_multiple_of(4) => bytes.len().min((draw.bits() % 700) as usize),
             Pace::Slow | Pace::Stuck => 0,
         };
         if takes == 0 {
@@ -273,7 +273,7 @@ impl Viewer {
                     *marks.entry("stalled").or_default() += 1;
                 }
             }
-            Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) => {}
+            Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) | Fact::Limited { .. } => {}
             Fact::Interrupted { .. }
             | Fact::Reattached { .. }
             | Fact::Replayed { .. }
