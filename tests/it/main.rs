@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod backends;
+mod ctl;
 mod delivery;
 mod endings;
 mod fidelity;
@@ -24,3 +25,4 @@ mod service;
 mod share;
 mod storm;
 mod timing;
+mod top;
