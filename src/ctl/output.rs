@@ -94,10 +94,13 @@ impl Output {
         self,
         mut left: impl AsyncFnMut() -> Result<Option<u64>, CallError>,
     ) -> anyhow::Result<()> {
+        if !self.watch {
+            return Ok(());
+        }
         let mut told = None;
         let mut pace = interval(LOOK_MIN);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.watch {
+        loop {
             pace.tick().await;
             let pipes = left().await?.unwrap_or(0);
             if told != Some(pipes) {
@@ -105,10 +108,9 @@ impl Output {
                 told = Some(pipes);
             }
             if pipes == 0 {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     pub(super) fn print(self, text: &str) -> anyhow::Result<()> {
