@@ -1,11 +1,14 @@
 //! What happened to a pipe, said where it belongs: metrics, events, the log.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::LaneName;
+use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
+use holdline_core::time::Time;
 
 use super::Shared;
 use crate::events::Fact as Event;
@@ -55,7 +58,7 @@ impl Reporter {
     }
 
     /// Books what the lanes have moved since the last time.
-    pub fn publish(&mut self, view: PipeView, fixed_bytes: usize) {
+    pub fn publish(&mut self, view: PipeView, fixed_bytes: usize, now: Time) {
         if self.booked == Some(view) {
             return;
         }
@@ -67,7 +70,7 @@ impl Reporter {
                 gauge.set(view.state);
             }
         }
-        self.entry.publish(&view, fixed_bytes);
+        self.entry.publish(&view, fixed_bytes, now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
             self.shared.pipes.changed();
         }
@@ -142,6 +145,19 @@ impl Reporter {
             }
             Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason)),
         }
+    }
+
+    /// Says that the pipe was ended to free memory.
+    pub fn evicted(&self, policy: Evict) {
+        let bytes = self.entry.memory_bytes.load(Relaxed);
+        self.shared.metrics.evicted(policy);
+        tracing::info!(pipe = %self.entry.id, policy = policy.as_str(), bytes, "pipe.evicted");
+        self.event(|entry| Event::Evicted {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            policy: policy.as_str(),
+            bytes,
+        });
     }
 
     fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {

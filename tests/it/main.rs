@@ -17,6 +17,7 @@ mod fidelity;
 mod heartbeat;
 mod http;
 mod limits;
+mod memory;
 mod messages;
 mod owners;
 mod process;
