@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use crate::activation::Inherited;
 use crate::admin::auth::Tokens;
 use crate::admin::listen::AdminListener;
+use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
 use crate::backends::{Backends, Setup};
 use crate::clock::Clock;
@@ -58,6 +59,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] admin::auth::TokensError),
+    /// What an earlier process knew can be neither read nor written.
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
     /// A socket that was handed over would open the admin API to the network.
     #[error("admin.listen {0}: not a loopback address, and admin.tokens_file is not set")]
     Exposed(String),
@@ -110,6 +114,8 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     let tokens = Arc::new(ArcSwapOption::new(tokens.map(Arc::new)));
     let backends = start_backends(&config, &metrics, &events, &pipes);
+    let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
+    let state_file = state_file.map(Arc::new);
     let names: (Vec<&str>, Vec<&str>) = (
         config.routes.iter().map(|route| route.name.as_str()).collect(),
         config.pools.iter().map(|pool| pool.name.as_str()).collect(),
@@ -131,11 +137,15 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let config = Arc::new(ArcSwap::from_pointee(config));
     let doors = doors(&config, &shared);
     let threads = start_threads(&config.load(), &shared, &doors, &bound)?;
-    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens);
+    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
     let (phase, memory, reload) = (doors.phase, doors.memory, parts.reload.clone());
     let admin = Admin::new(parts, admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    if let Some(file) = state_file {
+        let backends = backends.clone();
+        tokio::spawn(async move { file.keep(&backends).await });
+    }
     let until_stopped = until(stopped.clone());
     tokio::spawn(async move { memory.run(until_stopped).await });
     tokio::spawn(async move { backends.run(until(stopped)).await });
@@ -183,6 +193,7 @@ fn admin_parts(
     doors: &Doors,
     log: Arc<LogHandle>,
     tokens: Arc<ArcSwapOption<Tokens>>,
+    state_file: Option<Arc<StateFile>>,
 ) -> Parts {
     let level = Level::new(log);
     let changed = reload::Parts {
@@ -209,6 +220,7 @@ fn admin_parts(
         memory: doors.memory.clone(),
         level,
         tokens,
+        state_file,
     }
 }
 

@@ -25,6 +25,7 @@ mod rates;
 mod reload;
 mod service;
 mod share;
+mod state_file;
 mod storm;
 mod timing;
 mod top;

@@ -138,6 +138,7 @@ impl Fixture {
             events,
             metrics,
             phase,
+            state_file: None,
         };
         Self { admin: Admin::new(parts, locality), files }
     }
