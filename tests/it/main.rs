@@ -19,6 +19,7 @@ mod http;
 mod limits;
 mod memory;
 mod messages;
+mod openapi;
 mod owners;
 mod process;
 mod rates;
