@@ -12,7 +12,7 @@
 //! that have one worker connection between them, and [`rebalance`], which spreads pipes evenly; [`rules`] and [`level`],
 //! what holds now, and [`reload`], which changes it; [`activation`] and [`notify`], the two ends of a service manager;
 //! [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device worker
-//! that demos and tests stand behind the proxy.
+//! that demos and tests stand behind the proxy. What tracing systems are told goes out through [`trace`].
 
 pub mod activation;
 pub mod admin;
@@ -44,4 +44,5 @@ pub mod rules;
 pub mod send_timeout;
 pub mod serve;
 pub mod share;
+pub mod trace;
 pub mod worker;

@@ -58,6 +58,7 @@ pub struct Families {
     pub admin_requests_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
     pub runtime_tasks: IntGaugeVec,
+    pub trace_spans_total: IntCounterVec,
     pub process_cpu_seconds_total: Counter,
     pub process_resident_memory_bytes: IntGauge,
     pub process_virtual_memory_bytes: IntGauge,
@@ -188,6 +189,7 @@ impl Families {
             config_last_reload_successful: at
                 .gauge("config_last_reload_successful", "Whether the last reload took effect."),
             runtime_tasks: at.gauges("runtime_tasks", "Live tasks of the async runtimes.", &["runtime"]),
+            trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
             process_cpu_seconds_total: register(
                 registry,
                 Counter::new("process_cpu_seconds_total", "User and system CPU time in seconds."),

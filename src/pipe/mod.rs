@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::pipes::Pipes;
 use crate::rules::InForce;
 use crate::share::Streams;
+use crate::trace::Tracer;
 
 /// What all pipes of the process share.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Trust in `wss://` backends.
     pub tls: TlsClient,
+    /// Where spans begin.
+    pub tracer: Tracer,
     /// What a reload changes; a pipe keeps its route, but dials by what holds.
     pub rules: InForce,
 }
