@@ -6,6 +6,9 @@
 // the helpers here are tests too, which clippy only sees of functions marked as such
 #![allow(clippy::unwrap_used)]
 
+#[path = "fuzz/snapshot.rs"]
+mod snapshot;
+
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -43,6 +46,25 @@ fn no_answer_of_a_backend_panics_or_passes_without_its_key() {
 #[test]
 fn no_configuration_panics_and_each_good_one_reads_back_as_printed() {
     fuzz("config", REPLAYED, config);
+}
+
+#[test]
+fn no_snapshot_panics_the_reader_and_each_that_is_taken_is_a_pipe_that_lives_and_ends() {
+    fuzz("snapshot", REPLAYED, snapshot::read);
+}
+
+/// A failure means that the form of a snapshot has changed: if that was meant, its version goes up, and
+/// `HOLDLINE_FUZZ_CORPUS=write cargo test --test fuzz version` writes the corpus again.
+#[test]
+fn the_snapshots_of_the_corpus_are_of_this_version() {
+    for (name, bytes) in snapshot::seeds() {
+        let path = folder("snapshot").join(name);
+        if std::env::var_os("HOLDLINE_FUZZ_CORPUS").is_some() {
+            fs::write(&path, &bytes).expect("the corpus can be written");
+        }
+        assert!(snapshot::is_taken(&bytes), "{name}");
+        assert!(fs::read(&path).is_ok_and(|kept| kept == bytes), "{} is in another form", path.display());
+    }
 }
 
 fn request(bytes: &[u8]) {
