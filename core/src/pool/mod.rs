@@ -7,7 +7,8 @@
 //! `Pool` is the only one that changes a backend. It never reads a clock and draws no random number. Whatever changed
 //! comes back as a value from the call that changed it.
 //!
-//! Invariant: `pipes` of a backend counts its reservations; each success of `choose` adds one and its `release` takes it back.
+//! Invariant: `pipes` of a backend counts its reservations; each success of `choose` or `occupy` adds one
+//! and its `release` takes it back.
 
 pub mod backend;
 pub mod balance;
@@ -194,6 +195,11 @@ impl Pool {
         };
         let serves = self.get(key).map(Backend::serves);
         Ok(Chosen { key, alias: serves.zip(ask.key).and_then(|(serves, key)| serves.alias(key)) })
+    }
+
+    /// Counts a pipe that has its place already: it came with its link from another process. False if the backend is gone.
+    pub fn occupy(&mut self, key: BackendKey) -> bool {
+        self.get_mut(key).map(Backend::reserve).is_some()
     }
 
     /// Gives a reserved place back; `None` if the backend is gone, which is no error.

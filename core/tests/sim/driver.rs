@@ -9,17 +9,21 @@ use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
 use holdline_core::settings::PipeSettings;
+use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 
 use crate::client::Client;
 use crate::link::Link;
 use crate::marks::{Mark, Marks};
 use crate::model::{Heard, Model};
-use crate::plan::{Plan, Rng};
+use crate::plan::{Fault, Plan, Rng};
 use crate::worker::Conn;
 
 /// Ticks at one moment after which a pipe is said to spin.
 const TICKS_MAX: u32 = 40;
+
+/// A pipe that may be frozen is frozen at one step in so many quarters of a round.
+const FREEZE_RARITY: u64 = 800;
 
 /// What a pipe wants of the world around it.
 #[derive(Debug)]
@@ -30,8 +34,27 @@ pub enum Order {
     Drop(Attachment, bool),
 }
 
+/// The clock of one process: the world's time since it began.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(pub Time);
+
+impl Clock {
+    fn shows(self, now: Time) -> Time {
+        Time::ZERO + now.since(self.0)
+    }
+
+    fn world(self, shown: Time) -> Time {
+        self.0 + shown.since(Time::ZERO)
+    }
+}
+
 pub struct Driver {
     pub pipe: Pipe,
+    /// The Holdline that has the pipe.
+    pub home: usize,
+    clock: Clock,
+    /// Attaches up to this one were ordered by another process.
+    foreign: Option<Attachment>,
     pub model: Model,
     pub client: Client,
     client_link: Option<Link>,
@@ -44,20 +67,20 @@ pub struct Driver {
     /// Facts of the last call.
     facts: Vec<Fact>,
     pub finished: bool,
+    /// Whether the pipe may be frozen at any step, and may lose its backend link with it.
+    freezes: (bool, bool),
 }
 
 impl Driver {
-    pub fn open(
-        settings: Arc<PipeSettings>,
-        backend: BackendKey,
-        conn: Conn,
-        client: Client,
-        seed: u64,
-        now: Time,
-    ) -> Self {
+    pub fn open(plan: &Plan, backend: BackendKey, conn: Conn, client: Client, seed: u64, now: Time) -> Self {
+        let settings = Arc::new(plan.settings.clone());
         let link = Link::new(conn.link.to_peer.room());
         Self {
             pipe: Pipe::open(settings.clone(), backend, seed, now),
+            home: 0,
+            clock: Clock(Time::ZERO),
+            foreign: None,
+            freezes: (plan.may(Fault::Freezes), plan.may(Fault::FreezeLosesLink)),
             model: Model::new(settings.clone(), now),
             client,
             client_link: Some(link),
@@ -85,8 +108,8 @@ impl Driver {
     }
 
     /// Calls the pipe and hears what it has to say about it.
-    pub fn call<T>(&mut self, now: Time, marks: &mut Marks, call: impl FnOnce(&mut Pipe) -> T) -> T {
-        let result = call(&mut self.pipe);
+    pub fn call<T>(&mut self, now: Time, marks: &mut Marks, call: impl FnOnce(&mut Pipe, Time) -> T) -> T {
+        let result = call(&mut self.pipe, self.clock.shows(now));
         self.facts.clear();
         while let Some(action) = self.pipe.next_action() {
             self.act(action, now, marks);
@@ -158,7 +181,7 @@ impl Driver {
         marks: &mut Marks,
     ) -> bool {
         // The model must know before the pipe's facts are heard.
-        let taken = self.pipe.attached(attachment, backend, resume, now);
+        let taken = self.pipe.attached(attachment, backend, resume, self.clock.shows(now));
         if taken {
             let has = match resume {
                 Some(ResumeAnswer::Ok(seq)) => Some(seq),
@@ -167,17 +190,27 @@ impl Driver {
             self.model.attached(attachment, has, now);
             self.current = Some(attachment);
         }
-        self.call(now, marks, |_| ());
+        self.call(now, marks, |_, _| ());
         taken
     }
 
     /// Moves bytes until nothing moves, then looks at everything.
     pub fn pump(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) {
         loop {
-            let mut moved = self.read_client(rng, now, room, marks);
-            moved |= self.write(Side::Backend, rng, now, marks);
-            moved |= self.read_worker(rng, now, room, marks);
-            moved |= self.write(Side::Client, rng, now, marks);
+            // Most often at none of the four.
+            let freeze_at = if self.freezes.0 { rng.below(FREEZE_RARITY) } else { FREEZE_RARITY };
+            let mut moved = false;
+            for step in 0..4 {
+                if freeze_at == step {
+                    self.freeze(rng, now, marks);
+                }
+                moved |= match step {
+                    0 => self.read_client(rng, now, room, marks),
+                    1 => self.write(Side::Backend, rng, now, marks),
+                    2 => self.read_worker(rng, now, room, marks),
+                    _ => self.write(Side::Client, rng, now, marks),
+                };
+            }
             if !moved {
                 break;
             }
@@ -186,12 +219,95 @@ impl Driver {
         self.model.check(&self.pipe, now);
     }
 
+    /// When the pipe wants to be looked at.
+    pub fn deadline(&self) -> Option<Time> {
+        self.pipe.deadline().map(|at| self.clock.world(at))
+    }
+
+    /// The backends that the dial under way must not choose.
+    pub fn excluded(&self, now: Time) -> Vec<BackendKey> {
+        self.pipe.excluded(self.clock.shows(now))
+    }
+
+    /// Whether another process ordered this attach.
+    pub fn is_foreign(&self, attachment: Attachment) -> bool {
+        self.foreign.is_some_and(|last| attachment <= last)
+    }
+
+    /// Another process with another clock goes on where this one stops.
+    fn freeze(&mut self, rng: &mut Rng, now: Time, marks: &mut Marks) {
+        if self.finished {
+            return;
+        }
+        let clock = Clock(if rng.once_in(2) { self.clock.0 } else { now });
+        let bytes = self.frozen(now, clock, marks);
+        self.thaw(bytes, clock, now, rng.bits(), |key| key);
+        self.call(now, marks, |_, _| ());
+        if self.freezes.1 && rng.once_in(4) {
+            self.lose_link(now, marks);
+        }
+    }
+
+    /// The pipe as bytes, for a process with this clock.
+    pub fn frozen(&self, now: Time, clock: Clock, marks: &mut Marks) -> Vec<u8> {
+        let view = self.pipe.view();
+        let dials = view.state == PipeState::Detached && self.dials();
+        marks.hit(match view.state {
+            PipeState::Attached => Mark::FrozenAttached,
+            PipeState::Leaving => Mark::FrozenLeaving,
+            PipeState::Detached if dials => Mark::FrozenDialing,
+            PipeState::Detached => Mark::FrozenDetached,
+            PipeState::Closing => Mark::FrozenClosing,
+        });
+        self.model.frozen(clock.0, marks);
+        self.pipe.snapshot(self.clock.shows(now)).into_bytes()
+    }
+
+    /// Whether a dial is under way, or ordered.
+    fn dials(&self) -> bool {
+        let last = self.pipe.view().attachment;
+        let ordered = |order: &Order| matches!(order, Order::Dial(order) if order.attachment == last);
+        self.current != Some(last) && (self.reserved.contains_key(&last) || self.orders.iter().any(ordered))
+    }
+
+    /// Goes on with the pipe of these bytes, which was frozen at `frozen_at`.
+    pub fn thaw(
+        &mut self,
+        bytes: Vec<u8>,
+        clock: Clock,
+        frozen_at: Time,
+        seed: u64,
+        rename: impl FnMut(BackendKey) -> BackendKey,
+    ) {
+        let before = self.pipe.view();
+        let snapshot = Snapshot::from_bytes(bytes).expect("these bytes were a snapshot");
+        let restored = Pipe::restore(&snapshot, self.settings.clone(), seed, clock.shows(frozen_at));
+        self.pipe = restored.unwrap_or_else(|error| panic!("{error} of {:?}", self.pipe));
+        self.clock = clock;
+        let after = self.pipe.view();
+        assert_eq!((before.state, before.up, before.down), (after.state, after.up, after.down), "thawed");
+        assert_eq!((before.backend, before.interruptions), (after.backend, after.interruptions), "thawed");
+        if after.attachment > before.attachment {
+            self.orders.push_back(Order::Cancel(before.attachment));
+        }
+        self.foreign = Some(before.attachment);
+        self.pipe.rename_backends(rename);
+    }
+
+    /// The backend link did not come along.
+    pub fn lose_link(&mut self, now: Time, marks: &mut Marks) {
+        let Some(attachment) = self.current else { return };
+        marks.hit(Mark::LinkLostWithFreeze);
+        self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
+        assert_eq!(self.current, None, "a dead link is kept");
+    }
+
     fn tick(&mut self, now: Time, marks: &mut Marks) {
         let mut ticks = 0;
-        while self.pipe.deadline().is_some_and(|at| at <= now) {
+        while self.deadline().is_some_and(|at| at <= now) {
             ticks += 1;
             assert!(ticks < TICKS_MAX, "it spins at {now:?}: {:?}", self.pipe.deadline());
-            self.call(now, marks, |pipe| pipe.tick(now));
+            self.call(now, marks, |pipe, now| pipe.tick(now));
             // A deadline may mean that there is something to write now.
             for side in [Side::Backend, Side::Client] {
                 self.write(side, &mut Rng::new(0), now, marks);
@@ -204,12 +320,12 @@ impl Driver {
             return false;
         }
         let budget = self.pipe.read_budget(Side::Client, room);
-        self.call(now, marks, |pipe| pipe.set_paused(Side::Client, budget == 0, now));
+        self.call(now, marks, |pipe, now| pipe.set_paused(Side::Client, budget == 0, now));
         let Some(link) = self.client_link.as_mut().filter(|_| budget > 0) else { return false };
         let bytes = link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
             self.model.client_gone(marks);
-            self.call(now, marks, |pipe| pipe.lost(Peer::Client, loss, now));
+            self.call(now, marks, |pipe, now| pipe.lost(Peer::Client, loss, now));
             return true;
         }
         if bytes.is_empty() {
@@ -225,20 +341,20 @@ impl Driver {
     fn give(&mut self, from: Peer, bytes: &[u8], rng: &mut Rng, now: Time, marks: &mut Marks) {
         if rng.once_in(3) {
             let shared = bytes::Bytes::copy_from_slice(bytes);
-            self.call(now, marks, |pipe| pipe.receive(from, Input::Share(&shared), now));
+            self.call(now, marks, |pipe, now| pipe.receive(from, Input::Share(&shared), now));
         } else {
-            self.call(now, marks, |pipe| pipe.receive(from, Input::Copy(bytes), now));
+            self.call(now, marks, |pipe, now| pipe.receive(from, Input::Copy(bytes), now));
         }
     }
 
     fn read_worker(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) -> bool {
         let Some(attachment) = self.current else { return false };
         let budget = self.pipe.read_budget(Side::Backend, room);
-        self.call(now, marks, |pipe| pipe.set_paused(Side::Backend, budget == 0, now));
+        self.call(now, marks, |pipe, now| pipe.set_paused(Side::Backend, budget == 0, now));
         let Some(conn) = self.conns.get_mut(&attachment).filter(|_| budget > 0) else { return false };
         let bytes = conn.link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (conn.link.from_peer.ended(), bytes.is_empty()) {
-            self.call(now, marks, |pipe| pipe.lost(Peer::Backend(attachment), loss, now));
+            self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), loss, now));
             assert_eq!(self.current, None, "a dead link is kept");
             return true;
         }
@@ -278,7 +394,7 @@ impl Driver {
             Side::Client => self.client_link.as_ref().map(|link| link.to_peer.room()),
             Side::Backend => self.current.and_then(|it| self.conns.get(&it)).map(|conn| conn.link.to_peer.room()),
         };
-        let gather = self.pipe.gather(side, now);
+        let gather = self.pipe.gather(side, self.clock.shows(now));
         let Some(room) = room else {
             assert!(gather.is_empty(), "bytes for a link that is gone");
             return false;
@@ -294,7 +410,7 @@ impl Driver {
         if bytes.len() < gather.len() {
             marks.hit(Mark::PartialWrite);
         }
-        self.pipe.transmitted(side, bytes.len(), now);
+        self.pipe.transmitted(side, bytes.len(), self.clock.shows(now));
         match side {
             Side::Client => {
                 if let Some(link) = &mut self.client_link {
@@ -309,7 +425,7 @@ impl Driver {
                 self.model.worker_is_given(&bytes, marks);
             }
         }
-        self.call(now, marks, |_| ());
+        self.call(now, marks, |_, _| ());
         true
     }
 

@@ -26,7 +26,10 @@ marks! {
     ClientClosed, ClientClosedDetached, FarewellDelivered, OperatorClosed, BackendEnded, BackendLossCloses, GraceExpired,
     Poison, Stalled, ClientHeartbeatDeath, MemoryPressure, ReplayDelayed, TailReplayed, LateRegistration, WorkerRestarted,
     Ejected, Suspended, WrongWordPassedOn, QueueStyle, PullStyle, FinishedByCalm, TalkedAfterCalm, PartialWrite,
-    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard,
+    EmptyMessage, ClockJumped, OperatorSpoke, OperatorSpokeAmid, OperatorUnheard, FrozenAttached, FrozenDetached, FrozenDialing, FrozenLeaving, FrozenClosing,
+    FrozenHalfWritten, FrozenHalfRead, FrozenPinged, FrozenUnconfirmed, FrozenOlderThanClock, LinkLostWithFreeze,
+    HandedOver, HandedBack, HandOverTookTime, HandedOverFull, LateNewsOfTheOld, Keyed, AliasChanged, Reregistered,
+    OldAliasRefused,
 }
 
 /// How often each mark was reached.

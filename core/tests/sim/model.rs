@@ -356,6 +356,19 @@ impl Model {
         )
     }
 
+    /// The pipe is frozen, for a process whose clock began at `start`.
+    pub fn frozen(&self, start: Time, marks: &mut Marks) {
+        let (to_worker, from_worker) = self.halves();
+        let states = [
+            (to_worker || !self.to_client.is_at_boundary(), Mark::FrozenHalfWritten),
+            (from_worker || !self.from_client.is_at_boundary(), Mark::FrozenHalfRead),
+            (self.tap.as_ref().is_some_and(|tap| !tap.pings.is_empty()), Mark::FrozenPinged),
+            (self.is_exact() && self.sent > self.confirmed, Mark::FrozenUnconfirmed),
+            (self.tap.is_none() && self.outage.is_some_and(|since| since < start), Mark::FrozenOlderThanClock),
+        ];
+        states.iter().filter(|(is, _)| *is).for_each(|(_, mark)| marks.hit(*mark));
+    }
+
     /// The worker's link was dropped.
     pub fn dropped(&mut self) {
         self.dropped_tap = self.tap.take().map(|tap| (tap.attachment, tap.since));

@@ -93,10 +93,18 @@ pub enum Fault {
     Budget,
     SmallLimits,
     ClockJumps,
+    /// The pipe goes through a snapshot, at any step.
+    Freezes,
+    /// Its backend link does not come along.
+    FreezeLosesLink,
+    /// A second Holdline takes pipes over, and gives them back.
+    HandOver,
+    /// Pipes have keys, workers say which they serve and what they call them.
+    Keys,
 }
 
 impl Fault {
-    const ALL: [Self; 34] = [
+    const ALL: [Self; 38] = [
         Self::DialRefused,
         Self::DialHangs,
         Self::DialUnauthorized,
@@ -131,6 +139,10 @@ impl Fault {
         Self::Budget,
         Self::SmallLimits,
         Self::ClockJumps,
+        Self::Freezes,
+        Self::FreezeLosesLink,
+        Self::HandOver,
+        Self::Keys,
     ];
 }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use holdline_core::health::{Experience, HealthChange};
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
-use holdline_core::pool::{Choose, Dialer};
+use holdline_core::pool::{Choose, Chosen, Dialer};
 use holdline_core::settings::ReplayPolicy;
 use holdline_core::time::Time;
 
-use super::{Answer, Event, World};
+use super::{Answer, Event, World, route_key, worker_of};
 use crate::marks::Mark;
 use crate::plan::Fault;
 use crate::worker::Conn;
@@ -17,27 +17,33 @@ use crate::worker::Conn;
 impl World {
     pub(super) fn dial(&mut self, pipe: usize, order: &DialOrder) {
         let now = self.now;
-        let exclude = self.drivers[pipe].pipe.excluded(now);
+        let exclude = self.drivers[pipe].excluded(now);
         if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
             self.marks.hit(Mark::Suspended);
         }
-        let ask = Choose { key: None, exclude: &exclude, avoid: order.avoid, prefer: None, random: self.rng.bits() };
-        let backend = match self.pool.choose(&ask) {
-            Ok(chosen) => chosen.key,
+        let key = self.plan.may(Fault::Keys).then(|| route_key(pipe));
+        let random = self.rng.bits();
+        let ask = Choose { key: key.as_deref(), exclude: &exclude, avoid: order.avoid, prefer: None, random };
+        let home = self.drivers[pipe].home;
+        let chosen = match self.homes[home].pool.choose(&ask) {
+            Ok(chosen) => chosen,
             Err(_) => {
                 self.marks.hit(Mark::NoCandidate);
                 return self.no_candidate(pipe, order.attachment, None);
             }
         };
+        self.check_chosen(pipe, &chosen);
+        let backend = chosen.key;
         let id = PipeId::from_bytes((pipe as u128).to_be_bytes());
-        if let Err(at) = self.budget.spend(&Dialer::Pipe(id), backend, now) {
-            self.pool.release(backend);
+        if let Err(at) = self.homes[home].budget.spend(&Dialer::Pipe(id), backend, now) {
+            self.homes[home].pool.release(backend);
             self.marks.hit(Mark::RetryAfter);
             let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };
             return self.no_candidate(pipe, order.attachment, Some(wait));
         }
         self.drivers[pipe].reserved.insert(order.attachment, backend);
-        let answer = self.draw_answer(backend.0 as usize);
+        self.asked.insert((pipe, order.attachment), chosen.alias.as_deref().map(str::to_owned));
+        let answer = self.draw_answer(worker_of(backend));
         let wait = match answer {
             Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized) => self.rng.millis(0, 30),
             Some(Answer::TimedOut) => self.rng.millis(500, 4_000),
@@ -45,6 +51,21 @@ impl World {
         };
         let event = Event::DialDone(pipe, order.attachment, answer.unwrap_or(Answer::Refused));
         self.at(wait, event);
+    }
+
+    /// The pool knows what the chosen worker serves, and what it calls it today.
+    fn check_chosen(&mut self, pipe: usize, chosen: &Chosen) {
+        let worker = worker_of(chosen.key);
+        assert!(self.serves(worker, pipe), "worker {worker} does not serve the key of pipe {pipe}");
+        let alias = self.alias(worker, pipe);
+        assert_eq!(chosen.alias.as_deref(), alias.as_deref(), "what worker {worker} calls the key of pipe {pipe}");
+        let before = self.asked.range((pipe, Attachment(0))..(pipe + 1, Attachment(0))).next_back();
+        if self.plan.may(Fault::Keys) {
+            self.marks.hit(Mark::Keyed);
+            if before.is_some_and(|(_, asked)| *asked != alias) {
+                self.marks.hit(Mark::AliasChanged);
+            }
+        }
     }
 
     /// What a dial will come to; `None` if it is never answered.
@@ -65,7 +86,7 @@ impl World {
     fn no_candidate(&mut self, pipe: usize, attachment: Attachment, retry_after: Option<Duration>) {
         let now = self.now;
         let failure = DialFailure::NoCandidate { retry_after };
-        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+        self.drivers[pipe].call(now, &mut self.marks, |it, now| it.dial_failed(attachment, failure, now));
     }
 
     pub(super) fn dial_done(&mut self, pipe: usize, attachment: Attachment, answer: Answer) {
@@ -78,36 +99,43 @@ impl World {
         else {
             return;
         };
-        let now = self.now;
+        let (now, home) = (self.now, self.drivers[pipe].home);
+        let asked = self.asked.get(&(pipe, attachment));
+        let stale = asked.is_some_and(|asked| *asked != self.alias(worker_of(backend), pipe));
         let failure = match answer {
+            Answer::Upgraded if stale => {
+                // It has started again since it was chosen, and knows the key by another name.
+                self.marks.hit(Mark::OldAliasRefused);
+                DialFailure::Failed(backend)
+            }
             Answer::Upgraded => return self.upgraded(pipe, attachment, backend, cancelled),
             Answer::Refused => {
                 self.marks.hit(Mark::DialRefused);
-                self.pool.experienced(backend, Experience::Refused, now);
+                self.homes[home].pool.experienced(backend, Experience::Refused, now);
                 DialFailure::Failed(backend)
             }
             Answer::TimedOut => {
                 self.marks.hit(Mark::DialTimedOut);
                 let since = Time::from_micros(now.as_micros().saturating_sub(500_000));
-                self.experienced(backend, Experience::DialFailed { since });
+                self.experienced(home, backend, Experience::DialFailed { since });
                 DialFailure::Failed(backend)
             }
             Answer::Unauthorized => DialFailure::Unauthorized(backend),
         };
         self.release(pipe, attachment);
-        self.drivers[pipe].call(now, &mut self.marks, |it| it.dial_failed(attachment, failure, now));
+        self.drivers[pipe].call(now, &mut self.marks, |it, now| it.dial_failed(attachment, failure, now));
         self.settle(pipe);
     }
 
-    pub(super) fn experienced(&mut self, backend: BackendKey, experience: Experience) {
-        if let Some(HealthChange::Ejected { .. }) = self.pool.experienced(backend, experience, self.now) {
+    pub(super) fn experienced(&mut self, home: usize, backend: BackendKey, experience: Experience) {
+        if let Some(HealthChange::Ejected { .. }) = self.homes[home].pool.experienced(backend, experience, self.now) {
             self.marks.hit(Mark::Ejected);
         }
     }
 
     fn upgraded(&mut self, pipe: usize, attachment: Attachment, backend: BackendKey, cancelled: bool) {
         let now = self.now;
-        let worker = backend.0 as usize;
+        let worker = worker_of(backend);
         let known = self.workers[worker].knows.get(&pipe).copied();
         let resume = self.draw_resume(known);
         let driver = &mut self.drivers[pipe];
@@ -118,11 +146,14 @@ impl World {
             if cancelled {
                 self.marks.hit(Mark::LateAttach);
             }
+            if self.drivers[pipe].is_foreign(attachment) {
+                self.marks.hit(Mark::LateNewsOfTheOld);
+            }
             self.release(pipe, attachment);
             return self.settle(pipe);
         }
         assert!(!cancelled && !refused, "an attach that nobody waits for was taken");
-        self.experienced(backend, Experience::Connected);
+        self.experienced(self.drivers[pipe].home, backend, Experience::Connected);
         let rx = match resume {
             Some(ResumeAnswer::Ok(seq)) => seq.0,
             Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,

@@ -1,13 +1,12 @@
 //! The clock, the workers and their pool, and what strikes them.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use holdline_core::health::{Experience, HealthChange, HealthSettings, Probed};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::health::{Experience, HealthChange, Probed};
+use holdline_core::ids::Attachment;
 use holdline_core::pipe::{Input, LinkLoss, Peer};
-use holdline_core::pool::{BackendSettings, Choose, DialBudget, Pool, PoolSettings};
+use holdline_core::pool::{Choose, PoolSettings};
 use holdline_core::time::Time;
 
 use crate::client::Client;
@@ -27,7 +26,10 @@ const CALM_MAX: Duration = Duration::from_secs(600);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 mod dials;
+mod homes;
 mod strikes;
+
+use homes::{Home, key_of, route_key, worker_of};
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -59,6 +61,8 @@ struct Worker {
     /// Messages that it had received of each pipe, since it last started.
     knows: BTreeMap<usize, u64>,
     stale_ping: Option<Vec<u8>>,
+    /// How often it has started; what it calls a key changes with it.
+    generation: u32,
 }
 
 struct World {
@@ -68,11 +72,12 @@ struct World {
     marks: Marks,
     agenda: BTreeMap<(Time, u64), Event>,
     serial: u64,
-    pool: Pool,
-    budget: DialBudget,
+    homes: Vec<Home>,
     workers: Vec<Worker>,
     drivers: Vec<Driver>,
     cancelled: Vec<(usize, Attachment)>,
+    /// What the worker of an attach was asked for: its name for the pipe's key.
+    asked: BTreeMap<(usize, Attachment), Option<String>>,
     calm_since: Option<Time>,
     room: usize,
     trace: bool,
@@ -92,21 +97,15 @@ pub fn run(seed: u64) -> Marks {
 impl World {
     fn new(seed: u64, mut rng: Rng, plan: Plan) -> Self {
         let now = Time::from_micros(1_000_000);
-        let settings = Arc::new(plan.settings.clone());
         let max_pipes_per_backend = if plan.pipes < plan.workers { rng.pick(&[0, 0, 1]) } else { 0 };
-        let mut pool =
-            Pool::new(PoolSettings { balance: plan.balance, max_pipes_per_backend, health: HealthSettings::default() });
         let mut workers = Vec::new();
         for index in 0..plan.workers {
             let late = index > 0 && plan.may(Fault::LateRegistration) && rng.once_in(2);
             let disowned = |rng: &mut Rng| index > 0 && plan.may(Fault::WrongWorker) && rng.once_in(2);
             let disowns = (0..plan.pipes).filter(|_| disowned(&mut rng)).collect();
-            workers.push(Worker { up: true, registered: !late, disowns, knows: BTreeMap::new(), stale_ping: None });
-            if !late {
-                register(&mut pool, index, now);
-            }
+            let knows = BTreeMap::new();
+            workers.push(Worker { up: true, registered: !late, disowns, knows, stale_ping: None, generation: 0 });
         }
-        let budget = DialBudget::new(if plan.may(Fault::Budget) { 4 } else { 0 });
         let mut world = Self {
             now,
             trace: std::env::var_os("HOLDLINE_SIM_TRACE").is_some(),
@@ -114,18 +113,19 @@ impl World {
             marks: Marks::default(),
             agenda: BTreeMap::new(),
             serial: 0,
-            pool,
-            budget,
+            homes: Vec::new(),
             workers,
             drivers: Vec::new(),
             cancelled: Vec::new(),
+            asked: BTreeMap::new(),
             calm_since: None,
             room: usize::MAX,
             last_said: vec![(false, false); plan.pipes],
             plan,
         };
+        world.begin_home(max_pipes_per_backend);
         for pipe in 0..world.plan.pipes {
-            world.open(pipe, seed, settings.clone());
+            world.open(pipe, seed);
         }
         world.at(world.plan.disaster, Event::Calm);
         world.at(PROBE_INTERVAL, Event::Probe);
@@ -133,17 +133,19 @@ impl World {
         world
     }
 
-    fn open(&mut self, pipe: usize, seed: u64, settings: Arc<holdline_core::settings::PipeSettings>) {
-        let ask = Choose { random: self.rng.bits(), ..Choose::default() };
-        let chosen = self.pool.choose(&ask).or_else(|_| {
+    fn open(&mut self, pipe: usize, seed: u64) {
+        let key = self.plan.may(Fault::Keys).then(|| route_key(pipe));
+        let ask = Choose { key: key.as_deref(), random: self.rng.bits(), ..Choose::default() };
+        let pool = &mut self.homes[0].pool;
+        let chosen = pool.choose(&ask).or_else(|_| {
             // More pipes than the workers that are registered so far may have.
-            self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
-            self.pool.choose(&ask)
+            pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*pool.settings() });
+            pool.choose(&ask)
         });
         let backend = chosen.expect("worker 0 is there and eligible").key;
         let conn = Conn::new(pipe, 1, false, None, self.now, &self.plan, &mut self.rng);
         let client = Client::new(&self.plan, &mut self.rng);
-        self.drivers.push(Driver::open(settings, backend, conn, client, seed ^ pipe as u64, self.now));
+        self.drivers.push(Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now));
         self.at(Duration::ZERO, Event::ClientActs(pipe));
         self.at(Duration::ZERO, Event::WorkerActs(pipe, Attachment::FIRST));
         if self.plan.may(Fault::EarlyTimers) {
@@ -171,12 +173,13 @@ impl World {
             driver.model.check_end(&driver.pipe);
             assert!(driver.reserved.is_empty(), "places are still reserved: {:?}", driver.reserved);
         }
-        assert!(self.pool.iter().all(|backend| backend.pipes() == 0), "the pool still counts pipes");
+        let mut backends = self.homes.iter().flat_map(|home| home.pool.iter());
+        assert!(backends.all(|backend| backend.pipes() == 0), "a pool still counts pipes");
     }
 
     fn stuck(&self) -> Vec<String> {
         let shown = |driver: &Driver| {
-            format!("{:?} deadline {:?} current {:?}", driver.pipe.view(), driver.pipe.deadline(), driver.current())
+            format!("{:?} deadline {:?} current {:?}", driver.pipe.view(), driver.deadline(), driver.current())
         };
         self.drivers.iter().filter(|driver| !driver.finished).map(shown).collect()
     }
@@ -184,7 +187,7 @@ impl World {
     /// The next thing that happens: an event, or a deadline of a pipe.
     fn step(&mut self) {
         let (&(next, serial), &event) = self.agenda.first_key_value().expect("there is always another probe");
-        let deadlines = self.drivers.iter().enumerate().filter_map(|(pipe, it)| Some((it.pipe.deadline()?, pipe)));
+        let deadlines = self.drivers.iter().enumerate().filter_map(|(pipe, it)| Some((it.deadline()?, pipe)));
         if let Some((deadline, pipe)) = deadlines.min()
             && deadline < next
         {
@@ -208,7 +211,10 @@ impl World {
             Event::EarlyTick(pipe) => self.early_tick(pipe),
             Event::Probe => self.probe(),
             Event::Strike => self.strike(),
-            Event::WorkerReturns(worker) => self.workers[worker].up = true,
+            Event::WorkerReturns(worker) => {
+                self.workers[worker].up = true;
+                self.registers_anew(worker);
+            }
             Event::Calm => self.calm(),
         }
     }
@@ -297,17 +303,15 @@ impl World {
 
     fn release(&mut self, pipe: usize, attachment: Attachment) {
         let Some(backend) = self.drivers[pipe].reserved.remove(&attachment) else { return };
-        if self.pool.release(backend).is_some_and(|released| released.was_full) {
-            self.pool_changed();
-        }
+        self.release_place(self.drivers[pipe].home, backend);
     }
 
     fn dropped(&mut self, pipe: usize, attachment: Attachment, died: bool) {
         let attached = self.drivers[pipe].conns.get(&attachment).map(|conn| conn.since);
         if let (true, Some(&backend), Some(since)) = (died, self.drivers[pipe].reserved.get(&attachment), attached) {
-            self.experienced(backend, Experience::Died { lived: self.now.since(since) });
+            self.experienced(self.drivers[pipe].home, backend, Experience::Died { lived: self.now.since(since) });
         }
-        let worker = self.drivers[pipe].reserved.get(&attachment).map(|key| key.0 as usize);
+        let worker = self.drivers[pipe].reserved.get(&attachment).map(|&key| worker_of(key));
         if let (Some(worker), Some(conn)) = (worker, self.drivers[pipe].conns.get(&attachment)) {
             let worker = &mut self.workers[worker];
             worker.stale_ping = conn.last_ping();
@@ -324,7 +328,8 @@ impl World {
         if self.plan.may(Fault::LateNews) && self.rng.once_in(2) {
             self.marks.hit(Mark::DuplicateLoss);
             let now = self.now;
-            self.drivers[pipe].call(now, &mut self.marks, |it| it.lost(Peer::Backend(attachment), LinkLoss::Eof, now));
+            self.drivers[pipe]
+                .call(now, &mut self.marks, |it, now| it.lost(Peer::Backend(attachment), LinkLoss::Eof, now));
         }
     }
 
@@ -332,14 +337,17 @@ impl World {
         let now = self.now;
         let driver = &mut self.drivers[pipe];
         let before = driver.pipe.view();
+        if driver.is_foreign(attachment) {
+            self.marks.hit(Mark::LateNewsOfTheOld);
+        }
         if self.rng.once_in(2) {
             self.marks.hit(Mark::LateBytes);
             let bytes = wire::frame(0x81, b"from the grave", None);
             let from = Peer::Backend(attachment);
-            driver.call(now, &mut self.marks, |it| it.receive(from, Input::Copy(&bytes), now));
+            driver.call(now, &mut self.marks, |it, now| it.receive(from, Input::Copy(&bytes), now));
         } else {
             self.marks.hit(Mark::LateLoss);
-            driver.call(now, &mut self.marks, |it| it.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
+            driver.call(now, &mut self.marks, |it, now| it.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
         }
         assert_eq!(driver.pipe.view(), before, "late news changed something");
         self.settle(pipe);
@@ -348,7 +356,7 @@ impl World {
     fn early_tick(&mut self, pipe: usize) {
         let now = self.now;
         self.marks.hit(Mark::EarlyTick);
-        self.drivers[pipe].call(now, &mut self.marks, |it| it.tick(now));
+        self.drivers[pipe].call(now, &mut self.marks, |it, now| it.tick(now));
         self.settle(pipe);
         if self.calm_since.is_none() {
             let pause = self.pause();
@@ -357,24 +365,26 @@ impl World {
     }
 
     fn probe(&mut self) {
-        let mut better = false;
-        for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.registered) {
-            let probed = if worker.up { Probed::Ok } else { Probed::Refused };
-            let change = self.pool.probed(BackendKey(index as u64), probed);
-            better |= matches!(change, Some(HealthChange::Up | HealthChange::Readmitted));
-        }
-        better |= !self.pool.readmit(self.now).is_empty();
-        if better {
-            self.pool_changed();
+        for home in 0..self.homes.len() {
+            let mut better = false;
+            for (index, worker) in self.workers.iter().enumerate().filter(|(_, worker)| worker.registered) {
+                let probed = if worker.up { Probed::Ok } else { Probed::Refused };
+                let change = self.homes[home].pool.probed(key_of(home, index), probed);
+                better |= matches!(change, Some(HealthChange::Up | HealthChange::Readmitted));
+            }
+            better |= !self.homes[home].pool.readmit(self.now).is_empty();
+            if better {
+                self.pool_changed(home);
+            }
         }
         self.at(PROBE_INTERVAL.max(self.plan.pace), Event::Probe);
     }
 
-    fn pool_changed(&mut self) {
+    fn pool_changed(&mut self, home: usize) {
         let now = self.now;
         for pipe in 0..self.drivers.len() {
-            if !self.drivers[pipe].finished {
-                self.drivers[pipe].call(now, &mut self.marks, |it| it.pool_changed(now));
+            if !self.drivers[pipe].finished && self.drivers[pipe].home == home {
+                self.drivers[pipe].call(now, &mut self.marks, |it, now| it.pool_changed(now));
             }
         }
     }
@@ -382,8 +392,10 @@ impl World {
     fn registers(&mut self, worker: usize) {
         if !std::mem::replace(&mut self.workers[worker].registered, true) {
             self.marks.hit(Mark::LateRegistration);
-            register(&mut self.pool, worker, self.now);
-            self.pool_changed();
+            for home in 0..self.homes.len() {
+                self.introduce(home, worker);
+                self.pool_changed(home);
+            }
             self.settle_all();
         }
     }
@@ -393,9 +405,4 @@ impl World {
             self.settle(pipe);
         }
     }
-}
-
-fn register(pool: &mut Pool, worker: usize, now: Time) {
-    let id: Arc<str> = format!("worker-{worker}").into();
-    pool.insert(BackendKey(worker as u64), id, BackendSettings::default(), now);
 }

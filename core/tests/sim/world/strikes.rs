@@ -8,7 +8,7 @@ use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Speech, Unsaid};
 use holdline_core::pool::{AdminState, DialBudget, PoolSettings};
 
-use super::{Event, World};
+use super::{Event, World, key_of, worker_of};
 use crate::marks::Mark;
 use crate::plan::Fault;
 use crate::worker::Conn;
@@ -28,7 +28,6 @@ impl World {
             self.now = self.now + self.rng.pick(&[self.plan.pace * 3, Duration::from_secs(3), Duration::from_secs(40)]);
         }
         let (pipe, worker) = (self.rng.size(0, self.plan.pipes - 1), self.rng.size(0, self.plan.workers - 1));
-        let key = BackendKey(worker as u64);
         let now = self.now;
         if self.plan.may(Fault::LateRegistration) && self.rng.once_in(rarity) {
             self.registers(worker);
@@ -37,14 +36,14 @@ impl World {
             self.restart(worker);
         }
         if self.plan.may(Fault::Drain) && self.rng.once_in(rarity / 2) {
-            self.drain(key);
+            self.drain(worker);
         }
         if self.plan.may(Fault::OperatorMoves) && self.rng.once_in(rarity) {
-            self.drivers[pipe].call(now, &mut self.marks, |it| it.leave(Cause::Admin, now));
+            self.drivers[pipe].call(now, &mut self.marks, |it, now| it.leave(Cause::Admin, now));
         }
         if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
             let frame = CloseFrame::new(1001, "by order");
-            self.drivers[pipe].call(now, &mut self.marks, |it| it.close(EndedBy::Operator, frame, now));
+            self.drivers[pipe].call(now, &mut self.marks, |it, now| it.close(EndedBy::Operator, frame, now));
         }
         if self.plan.may(Fault::OperatorSays) && self.rng.once_in(rarity.min(20)) {
             self.operator_says(pipe);
@@ -52,6 +51,9 @@ impl World {
         if self.plan.may(Fault::MemoryPressure) && self.rng.once_in(10) {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
+        }
+        if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
+            self.hand_over(pipe);
         }
         self.settle_all();
     }
@@ -63,7 +65,7 @@ impl World {
         self.workers[worker].knows.clear();
         for driver in &mut self.drivers {
             let here = |reserved: &BTreeMap<_, BackendKey>, it: &Attachment| {
-                reserved.get(it).is_some_and(|key| key.0 as usize == worker)
+                reserved.get(it).is_some_and(|&key| worker_of(key) == worker)
             };
             let attachments: Vec<_> = driver.conns.keys().filter(|it| here(&driver.reserved, it)).copied().collect();
             for attachment in attachments {
@@ -81,7 +83,7 @@ impl World {
         let (now, driver) = (self.now, &mut self.drivers[pipe]);
         let payload = format!("by order {}", self.rng.bits()).into_bytes();
         let amid = driver.model.worker_is_amid_message();
-        match driver.call(now, &mut self.marks, |it| it.say(Speech::Binary, &payload, now)) {
+        match driver.call(now, &mut self.marks, |it, now| it.say(Speech::Binary, &payload, now)) {
             Ok(_) => {
                 self.marks.hit(if amid { Mark::OperatorSpokeAmid } else { Mark::OperatorSpoke });
                 driver.model.operator_said(payload);
@@ -90,15 +92,19 @@ impl World {
         }
     }
 
-    fn drain(&mut self, key: BackendKey) {
+    fn drain(&mut self, worker: usize) {
         let now = self.now;
-        if self.pool.get(key).is_some_and(|backend| backend.admin() == AdminState::Drain) {
-            self.pool.set_admin(key, AdminState::Ready);
-            return self.pool_changed();
+        let drains = self.homes[0].pool.get(key_of(0, worker)).is_some_and(|it| it.admin() == AdminState::Drain);
+        let admin = if drains { AdminState::Ready } else { AdminState::Drain };
+        for home in 0..self.homes.len() {
+            self.homes[home].pool.set_admin(key_of(home, worker), admin);
+            if drains {
+                self.pool_changed(home);
+            }
         }
-        self.pool.set_admin(key, AdminState::Drain);
-        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend == Some(key)) {
-            driver.call(now, &mut self.marks, |it| it.leave(Cause::Drain, now));
+        let here = |key: BackendKey| !drains && worker_of(key) == worker;
+        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend.is_some_and(here)) {
+            driver.call(now, &mut self.marks, |it, now| it.leave(Cause::Drain, now));
         }
     }
 
@@ -106,12 +112,16 @@ impl World {
     pub(super) fn calm(&mut self) {
         self.calm_since = Some(self.now);
         self.room = usize::MAX;
-        self.budget = DialBudget::new(0);
-        self.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*self.pool.settings() });
+        for home in &mut self.homes {
+            home.budget = DialBudget::new(0);
+            home.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*home.pool.settings() });
+        }
         for index in 0..self.workers.len() {
             self.workers[index].up = true;
             self.registers(index);
-            self.pool.set_admin(BackendKey(index as u64), AdminState::Ready);
+            for home in 0..self.homes.len() {
+                self.homes[home].pool.set_admin(key_of(home, index), AdminState::Ready);
+            }
         }
         for driver in &mut self.drivers {
             if driver.finished {
@@ -121,7 +131,7 @@ impl World {
             driver.conns.values_mut().for_each(Conn::calm);
             driver.widen_links();
         }
-        self.pool_changed();
+        (0..self.homes.len()).for_each(|home| self.pool_changed(home));
         self.settle_all();
     }
 }
