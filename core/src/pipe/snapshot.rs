@@ -20,7 +20,7 @@ use crate::barrier::Barrier;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
 use crate::ids::{Attachment, BackendKey, Seq};
-use crate::leg::{BackendLeg, Cause, ClientLeg};
+use crate::leg::{BackendLeg, Cause, ClientLeg, Leaving};
 use crate::outbox::Outbox;
 use crate::replay::{ReplayBuffer, Retention};
 use crate::settings::{PipeSettings, ReplayPolicy};
@@ -169,13 +169,13 @@ impl Pipe {
         let last = self.last_attachment;
         let known = |attachment| (Attachment::FIRST..=last).contains(&attachment);
         let told = matches!(self.client, ClientLeg::Closing { .. } | ClientLeg::Gone);
+        let owed = self.client.is_open() || told && self.farewell.is_some();
         let fit = match &self.backend {
-            BackendLeg::Attached(link) | BackendLeg::Leaving { link, .. } => {
+            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
                 self.client.is_open() && known(link.attachment)
             }
-            BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } => {
-                self.outage.is_some() && (self.client.is_open() || told && self.farewell.is_some())
-            }
+            BackendLeg::Leaving { link, stage: Leaving::Parting, .. } => owed && known(link.attachment),
+            BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } => owed && self.outage.is_some(),
             BackendLeg::Closing { link, .. } => !self.client.is_open() && known(link.attachment),
             BackendLeg::Gone => told,
         };

@@ -199,6 +199,20 @@ fn a_farewell_without_a_worker_is_still_delivered() {
 }
 
 #[test]
+fn a_farewell_of_a_pipe_that_is_parting_from_its_worker_is_still_delivered() {
+    let mut bench = Bench::new();
+    bench.operator(|pipe, now| pipe.leave(Cause::Drain, now));
+    assert_eq!(bench.worker_got(), [closed(1001, "moving to another worker")]);
+    bench.client_says("last");
+    bench.client_closes(1000, "bye");
+    assert_eq!(bench.client_got(), [closed(1000, "bye")]);
+    hand_over(&mut bench);
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [texts(&["last"]), vec![closed(1000, "bye")]].concat());
+}
+
+#[test]
 fn a_replay_that_is_held_is_let_go_when_it_would_have_been() {
     let mut bench = Bench::with(|settings| settings.replay_delay = secs(2));
     bench.client_says("1");

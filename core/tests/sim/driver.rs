@@ -282,7 +282,7 @@ impl Driver {
         let before = self.pipe.view();
         let snapshot = Snapshot::from_bytes(bytes).expect("these bytes were a snapshot");
         let restored = Pipe::restore(&snapshot, self.settings.clone(), seed, clock.shows(frozen_at));
-        self.pipe = restored.unwrap_or_else(|error| panic!("{error} of {:?}", self.pipe));
+        self.pipe = restored.unwrap_or_else(|error| panic!("{error}: {before:?}"));
         self.clock = clock;
         let after = self.pipe.view();
         assert_eq!((before.state, before.up, before.down), (after.state, after.up, after.down), "thawed");
