@@ -58,6 +58,9 @@ impl World {
         if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
             self.hand_over(pipe);
         }
+        if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
+            self.hand_over(pipe);
+        }
         self.settle_all();
     }
 
