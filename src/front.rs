@@ -321,9 +321,9 @@ impl Connection {
             route: found.route,
             key: found.key.map(Arc::from),
             target: found.target,
-            host: host(parts).map(str::to_owned),
+            host: host(parts).map(Box::from),
             head_lines: upgrade_head_lines(parts, client),
-            protocols: upgrade.protocols.clone(),
+            protocols: upgrade.protocols.as_slice().into(),
             protocol: None,
         };
         let first = match first_attach(&plan, &self.front.shared).await {
@@ -331,11 +331,11 @@ impl Connection {
             Err(response) => return response,
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
-        plan.protocol = first.protocol;
+        plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
-            key: plan.key.as_deref().map(str::to_owned),
+            key: plan.key.clone(),
             client: client.address.to_string(),
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.

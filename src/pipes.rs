@@ -135,9 +135,9 @@ pub struct PipeEntry {
     /// The route it was opened on.
     pub route: Arc<Route>,
     /// Its route key.
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// Its client's address, as the trusted chain tells it.
-    pub client: String,
+    pub client: Box<str>,
     /// When its client was answered.
     pub opened_at: SystemTime,
     /// Client to backend.
@@ -164,7 +164,7 @@ pub struct PipeFacts {
     /// The route it is opened on.
     pub route: Arc<Route>,
     /// Its route key.
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// Its client's address.
     pub client: String,
 }
@@ -175,7 +175,7 @@ impl PipeEntry {
             id: facts.id,
             route: facts.route,
             key: facts.key,
-            client: facts.client,
+            client: facts.client.into(),
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),

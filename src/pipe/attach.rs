@@ -38,13 +38,13 @@ pub struct Plan {
     /// What to ask a backend for.
     pub target: Target,
     /// The client's `Host`.
-    pub host: Option<String>,
+    pub host: Option<Box<str>>,
     /// The client's headers, ready for each dial.
-    pub head_lines: Bytes,
+    pub head_lines: Box<[u8]>,
     /// The subprotocols it offered.
-    pub protocols: Vec<String>,
+    pub protocols: Box<[String]>,
     /// The one that the first backend picked.
-    pub protocol: Option<String>,
+    pub protocol: Option<Box<str>>,
 }
 
 /// A worker that answered 101.

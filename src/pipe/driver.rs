@@ -57,6 +57,13 @@ struct Backend {
     broken: bool,
 }
 
+/// What peers sent behind the end of their heads.
+#[derive(Default)]
+struct FirstBytes {
+    client: Bytes,
+    backend: Bytes,
+}
+
 /// One pipe's task.
 pub struct Driver {
     pipe: Pipe,
@@ -71,9 +78,8 @@ pub struct Driver {
     wants_to_leave: Option<(BackendKey, Cause)>,
     timer: Option<Pin<Box<Sleep>>>,
     timer_at: Option<Time>,
-    /// The client's first bytes, which came with its handshake.
-    client_first: Bytes,
-    backend_first: Bytes,
+    /// Bytes that came with a handshake, the client's and the backend's; rare, and gone after the first turn.
+    first: Option<Box<FirstBytes>>,
     plan: Arc<Plan>,
     shared: Arc<Shared>,
     reporter: Reporter,
@@ -99,8 +105,7 @@ impl Driver {
             wants_to_leave: None,
             timer: None,
             timer_at: None,
-            client_first: Bytes::new(),
-            backend_first: Bytes::new(),
+            first: None,
             plan,
             shared,
             reporter,
@@ -113,7 +118,9 @@ impl Driver {
     /// Gives the pipe its client, whose `first` bytes came before the socket did.
     pub fn start(&mut self, client: ClientStream, first: Bytes) {
         self.client = Some(client);
-        self.client_first = released_if_empty(first);
+        if !first.is_empty() {
+            self.first.get_or_insert_default().client = first;
+        }
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -126,7 +133,13 @@ impl Driver {
         let name = (reservation.key(), reservation.id().clone());
         self.previous = Some(name.clone());
         self.entry().set_backend(Some(name));
-        self.backend_first = released_if_empty(attach.leftover);
+        if let Some(first) = &mut self.first {
+            // What an earlier worker said is late now.
+            first.backend = Bytes::new();
+        }
+        if !attach.leftover.is_empty() {
+            self.first.get_or_insert_default().backend = attach.leftover;
+        }
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
         }
@@ -172,15 +185,17 @@ impl Driver {
     }
 
     fn take_first_bytes(&mut self, now: Time) {
-        if !self.client_first.is_empty() {
-            let bytes = std::mem::take(&mut self.client_first);
-            self.pipe.receive(Peer::Client, Input::Copy(&bytes), now);
+        let Some(mut first) = self.first.take() else { return };
+        if !first.client.is_empty() {
+            self.pipe.receive(Peer::Client, Input::Copy(&first.client), now);
+            first.client = Bytes::new();
         }
-        if !self.backend_first.is_empty()
-            && let Some(backend) = &self.backend
-        {
-            let bytes = std::mem::take(&mut self.backend_first);
-            self.pipe.receive(Peer::Backend(backend.attachment), Input::Copy(&bytes), now);
+        match &self.backend {
+            Some(backend) if !first.backend.is_empty() => {
+                self.pipe.receive(Peer::Backend(backend.attachment), Input::Copy(&first.backend), now);
+            }
+            None if !first.backend.is_empty() => self.first = Some(first),
+            Some(_) | None => {}
         }
     }
 
@@ -455,11 +470,6 @@ impl Driver {
 
 /// A timer is set this much late, so that it finds its deadline passed.
 const TIMER_SLACK: Duration = Duration::from_micros(50);
-
-/// An empty rest of a handshake still holds the buffer that the head was read into.
-fn released_if_empty(bytes: Bytes) -> Bytes {
-    if bytes.is_empty() { Bytes::new() } else { bytes }
-}
 
 fn wait(mut watch: PoolWatch) -> Waiting {
     Box::pin(async move {

@@ -38,3 +38,23 @@ pub struct Shared {
     /// Bounds of one dial.
     pub timeouts: DialTimeouts,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipes::PipeEntry;
+
+    /// What an idle pipe costs besides two sockets; whoever lets it grow says so here.
+    #[test]
+    fn an_idle_pipe_stays_small() {
+        let sizes = [
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1472),
+            ("Driver", size_of::<Driver>(), 2000),
+            ("PipeEntry", size_of::<PipeEntry>(), 320),
+            ("Plan", size_of::<attach::Plan>(), 176),
+        ];
+        for (name, bytes, bytes_max) in sizes {
+            assert!(bytes <= bytes_max, "{name} has {bytes} bytes: {sizes:?}");
+        }
+    }
+}

@@ -1,9 +1,10 @@
 //! What happened to a pipe, said where it belongs: metrics, events, the log.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use holdline_core::ids::LaneName;
+use holdline_core::ids::{BackendKey, LaneName};
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 
@@ -13,6 +14,34 @@ use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
 
+/// What the books need of a [`PipeView`] to see what is new; the rest is in the pipe's entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Booked {
+    state: PipeState,
+    backend: Option<BackendKey>,
+    up: Moved,
+    down: Moved,
+}
+
+/// Messages of one lane, and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Moved {
+    accepted: u64,
+    payload_bytes: u64,
+}
+
+impl Booked {
+    const fn new(view: &PipeView) -> Self {
+        Self { state: view.state, backend: view.backend, up: Moved::new(&view.up), down: Moved::new(&view.down) }
+    }
+}
+
+impl Moved {
+    const fn new(lane: &LaneView) -> Self {
+        Self { accepted: lane.accepted.0, payload_bytes: lane.payload_bytes }
+    }
+}
+
 /// The books of one pipe.
 #[derive(Debug)]
 pub struct Reporter {
@@ -21,10 +50,10 @@ pub struct Reporter {
     route: Arc<RouteMetrics>,
     pool: Arc<PoolMetrics>,
     gauge: PipeGauge,
-    /// What was booked of the lanes so far.
-    booked: Option<PipeView>,
+    /// What was booked so far.
+    booked: Option<Booked>,
     opened: Instant,
-    ended: Option<(EndedBy, u16, String)>,
+    ended: Option<(EndedBy, u16, Box<str>)>,
     searching: bool,
     /// The search was given up because grace was over.
     expired: bool,
@@ -55,16 +84,17 @@ impl Reporter {
 
     /// Books what the lanes have moved since the last time.
     pub fn publish(&mut self, view: PipeView, fixed_bytes: usize) {
+        self.entry.publish(&view, fixed_bytes);
+        let view = Booked::new(&view);
         if self.booked == Some(view) {
             return;
         }
         let before = self.booked.replace(view);
-        book_lane(&self.route.up, before.map(|view| view.up), &view.up);
-        book_lane(&self.route.down, before.map(|view| view.down), &view.down);
+        book_lane(&self.route.up, before.map(|view| view.up), view.up);
+        book_lane(&self.route.down, before.map(|view| view.down), view.down);
         if before.is_none_or(|before| before.state != view.state) {
             self.gauge.set(view.state);
         }
-        self.entry.publish(&view, fixed_bytes);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
             self.shared.pipes.changed();
         }
@@ -137,7 +167,7 @@ impl Reporter {
                 let backend = backend.map_or("", |id| id);
                 tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
             }
-            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason)),
+            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
         }
     }
 
@@ -183,9 +213,8 @@ impl Reporter {
             };
             self.pool.reattach(result).inc();
         }
-        let view = self.booked;
-        let lane = |lane: fn(&PipeView) -> LaneView| view.as_ref().map(lane);
-        let (up, down) = (lane(|view| view.up), lane(|view| view.down));
+        let said = |number: &AtomicU64| number.load(Relaxed);
+        let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(
             pipe = %self.entry.id,
             route = %self.entry.route.name,
@@ -193,12 +222,12 @@ impl Reporter {
             code,
             reason,
             duration_ms = millis(lived),
-            interruptions = view.map_or(0, |view| view.interruptions),
-            up = up.map_or(0, |lane| lane.accepted.0),
-            up_lost = up.map_or(0, |lane| lane.lost),
-            up_in_doubt = up.map_or(0, |lane| lane.in_doubt),
-            down = down.map_or(0, |lane| lane.accepted.0),
-            down_lost = down.map_or(0, |lane| lane.lost),
+            interruptions = said(&self.entry.interruptions),
+            up = said(&up.accepted),
+            up_lost = said(&up.lost),
+            up_in_doubt = said(&up.in_doubt),
+            down = said(&down.accepted),
+            down_lost = said(&down.lost),
             "pipe.close"
         );
     }
@@ -210,10 +239,10 @@ impl Drop for Reporter {
     }
 }
 
-fn book_lane(lane: &LaneMetrics, before: Option<LaneView>, now: &LaneView) {
-    let (accepted, bytes) = before.map_or((0, 0), |view| (view.accepted.0, view.payload_bytes));
-    if now.accepted.0 > accepted {
-        lane.messages.inc_by(now.accepted.0 - accepted);
+fn book_lane(lane: &LaneMetrics, before: Option<Moved>, now: Moved) {
+    let (accepted, bytes) = before.map_or((0, 0), |before| (before.accepted, before.payload_bytes));
+    if now.accepted > accepted {
+        lane.messages.inc_by(now.accepted - accepted);
         lane.bytes.inc_by(now.payload_bytes - bytes);
     }
 }

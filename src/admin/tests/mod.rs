@@ -126,7 +126,7 @@ impl Fixture {
         let facts = PipeFacts {
             id: PipeId::from_bytes([n; 16]),
             route,
-            key: Some(key.to_owned()),
+            key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
         };
         self.admin.pipes.open(facts)
