@@ -112,6 +112,25 @@ pub enum Fact {
         pool: Arc<str>,
         waited_ms: u64,
     },
+    /// The first viewer of a key opened a shared stream.
+    #[serde(rename = "shared.opened")]
+    SharedOpened {
+        #[serde(serialize_with = "as_text")]
+        pipe: PipeId,
+        route: Arc<str>,
+        key: Option<Arc<str>>,
+    },
+    /// A shared stream ended: `viewers` were told so, and `reused` had come while it was there.
+    #[serde(rename = "shared.closed")]
+    SharedClosed {
+        #[serde(serialize_with = "as_text")]
+        pipe: PipeId,
+        route: Arc<str>,
+        key: Option<Arc<str>>,
+        code: u16,
+        viewers: usize,
+        reused: u64,
+    },
     /// An operator closed the pipe.
     #[serde(rename = "pipe.closed_by_operator")]
     PipeClosedByOperator {

@@ -34,11 +34,12 @@ use crate::limits::{Admission, Exceeded, Limiter};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::phase::{Phase, PhaseCell};
-use crate::pipe::attach::{Plan, first_attach};
+use crate::pipe::attach::{FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
-use crate::pipes::{Command, PipeFacts};
+use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::routes::{Found, NoRoute, RouteTable};
 use crate::send_timeout::SendTimeout;
+use crate::share::{StreamKey, join_or_open};
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
@@ -318,6 +319,7 @@ impl Connection {
         };
         let mut plan = Plan {
             pipe: PipeId::from_bytes(rand::random()),
+            settings: found.route.share.as_ref().map_or(&found.route.settings, |share| &share.viewer).clone(),
             route: found.route,
             key: found.key.map(Arc::from),
             target: found.target,
@@ -326,8 +328,8 @@ impl Connection {
             protocols: upgrade.protocols.as_slice().into(),
             protocol: None,
         };
-        let first = match first_attach(&plan, &self.front.shared).await {
-            Ok(first) => first,
+        let (first, sharing) = match self.find_worker(&plan, parts.uri.path()).await {
+            Ok(found) => found,
             Err(response) => return response,
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
@@ -337,6 +339,7 @@ impl Connection {
             route: plan.route.clone(),
             key: plan.key.clone(),
             client: client.address.to_string(),
+            sharing,
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
         let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());
@@ -347,6 +350,20 @@ impl Connection {
         }
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Opened { driver, admission });
         response
+    }
+}
+
+impl Connection {
+    /// A worker for a pipe of its own, or a place in the stream that it shares.
+    async fn find_worker(&self, plan: &Plan, path: &str) -> Result<(FirstAttach, Sharing), Response<Body>> {
+        let shared = &self.front.shared;
+        let Some(share) = &plan.route.share else {
+            return Ok((first_attach(plan, shared).await?, Sharing::Alone));
+        };
+        let key = plan.key.clone().unwrap_or_else(|| path.into());
+        let joined =
+            join_or_open(plan, share, StreamKey { route: plan.route.name.as_str().into(), key }, shared).await?;
+        Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }
 

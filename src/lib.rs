@@ -8,9 +8,9 @@
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often; [`metrics`], [`events`] and [`log`] for
-//! those who watch; [`pipes`], the registry of what is live, and [`rebalance`], which spreads it evenly; [`activation`]
-//! and [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which
-//! everyone uses; and [`worker`], the simulated device
+//! those who watch; [`pipes`], the registry of what is live, [`share`], for pipes that have one worker connection between
+//! them, and [`rebalance`], which spreads pipes evenly; [`activation`] and [`notify`], the two ends of a service manager;
+//! [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device
 //! worker that demos and tests stand behind the proxy.
 
 pub mod activation;
@@ -38,4 +38,5 @@ pub mod rebalance;
 pub mod routes;
 pub mod send_timeout;
 pub mod serve;
+pub mod share;
 pub mod worker;

@@ -4,7 +4,7 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -138,6 +138,8 @@ pub struct PipeEntry {
     pub key: Option<Arc<str>>,
     /// Its client's address, as the trusted chain tells it.
     pub client: Box<str>,
+    /// Whether it has its worker for itself.
+    pub sharing: Sharing,
     /// When its client was answered.
     pub opened_at: SystemTime,
     /// Client to backend.
@@ -156,6 +158,17 @@ pub struct PipeEntry {
     waker: AtomicWaker,
 }
 
+/// Whether a pipe has its worker for itself ([`crate::share`]).
+#[derive(Debug)]
+pub enum Sharing {
+    /// It has.
+    Alone,
+    /// It is the pipe of a shared stream, and its clients are that stream's viewers: so many.
+    Stream(AtomicUsize),
+    /// It is a viewer of the stream that has this pipe.
+    Viewer(Arc<PipeEntry>),
+}
+
 /// Who a new pipe is.
 #[derive(Debug)]
 pub struct PipeFacts {
@@ -167,6 +180,8 @@ pub struct PipeFacts {
     pub key: Option<Arc<str>>,
     /// Its client's address.
     pub client: String,
+    /// Whether it has its worker for itself.
+    pub sharing: Sharing,
 }
 
 impl PipeEntry {
@@ -176,6 +191,7 @@ impl PipeEntry {
             route: facts.route,
             key: facts.key,
             client: facts.client.into(),
+            sharing: facts.sharing,
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),
@@ -195,10 +211,39 @@ impl PipeEntry {
         PipeState::ALL[usize::from(self.state.load(Relaxed)) % PipeState::ALL.len()]
     }
 
-    /// The attached backend and its id.
+    /// The attached backend and its id; a viewer's is that of its stream.
     #[must_use]
     pub fn backend(&self) -> Option<(BackendKey, Arc<str>)> {
-        lock(&self.backend).clone()
+        match &self.sharing {
+            Sharing::Alone | Sharing::Stream(_) => lock(&self.backend).clone(),
+            Sharing::Viewer(stream) => stream.backend(),
+        }
+    }
+
+    /// Whether this is the pipe of a shared stream, which has no client of its own.
+    #[must_use]
+    pub const fn is_stream(&self) -> bool {
+        match self.sharing {
+            Sharing::Stream(_) => true,
+            Sharing::Alone | Sharing::Viewer(_) => false,
+        }
+    }
+
+    /// Notes how many watch the stream whose pipe this is.
+    pub(crate) fn set_viewers(&self, count: usize) {
+        match &self.sharing {
+            Sharing::Stream(viewers) => viewers.store(count, Relaxed),
+            Sharing::Alone | Sharing::Viewer(_) => {}
+        }
+    }
+
+    /// Whether the pipe has a place of its own on its backend.
+    #[must_use]
+    pub const fn has_place(&self) -> bool {
+        match self.sharing {
+            Sharing::Alone | Sharing::Stream(_) => true,
+            Sharing::Viewer(_) => false,
+        }
     }
 
     /// Puts an order into the pipe's mailbox and wakes it; false if [`COMMANDS_MAX`] wait there already.
@@ -310,7 +355,7 @@ impl Pipes {
         entries
     }
 
-    /// How many pipes live.
+    /// How many pipes live, those of shared streams too.
     #[must_use]
     pub fn len(&self) -> usize {
         *self.count.borrow()
@@ -349,7 +394,7 @@ impl Pipes {
     /// Tells the pipes of `backend` to leave it.
     pub fn leave(&self, backend: BackendKey, leave: Leave) {
         for entry in self.list() {
-            if entry.backend().is_some_and(|(key, _)| key == backend) {
+            if entry.has_place() && entry.backend().is_some_and(|(key, _)| key == backend) {
                 entry.order(Command::Leave(backend, leave));
             }
         }

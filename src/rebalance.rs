@@ -80,7 +80,8 @@ fn movers(pipes: &[Arc<PipeEntry>], backend: BackendKey, count: u32) -> Vec<Arc<
     let mut keyed: BTreeMap<&str, Vec<&Arc<PipeEntry>>> = BTreeMap::new();
     let mut movers = Vec::new();
     let count = count as usize;
-    for pipe in pipes.iter().filter(|pipe| pipe.backend().is_some_and(|(key, _)| key == backend)) {
+    let placed = |pipe: &&Arc<PipeEntry>| pipe.has_place() && pipe.backend().is_some_and(|(key, _)| key == backend);
+    for pipe in pipes.iter().filter(placed) {
         match &pipe.key {
             Some(key) => keyed.entry(key).or_default().push(pipe),
             None if movers.len() < count => movers.push(pipe.clone()),

@@ -33,6 +33,7 @@ use crate::phase::{Phase, PhaseCell};
 use crate::pipe::Shared;
 use crate::pipes::{Command, Pipes};
 use crate::routes::{RouteError, RouteTable};
+use crate::share::Streams;
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -90,6 +91,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
     metrics.watch_runtime("control", runtime::Handle::current());
     let events = Arc::new(Events::new());
     let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
+    let streams = Arc::new(Streams::default());
     let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
     let backends = start_backends(&config, &metrics, &events, &pipes);
     let names: (Vec<&str>, Vec<&str>) = (
@@ -104,6 +106,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
     let shared = Arc::new(Shared {
         backends: backends.clone(),
         pipes: pipes.clone(),
+        streams: streams.clone(),
         metrics: metrics.clone(),
         events: events.clone(),
         clock: Clock::start(),
@@ -123,6 +126,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
         metrics,
         backends: backends.clone(),
         pipes,
+        streams,
         phase: phase.clone(),
         limits,
         log,
@@ -286,14 +290,14 @@ impl Running {
         tracing::info!(pipes = live, "stopping");
         let grace = config.server.shutdown_grace;
         let orderly = async {
-            close_all(&pipes, config.server.close_spread.min(grace)).await;
+            close_all(&pipes, &self.shared.streams, config.server.close_spread.min(grace)).await;
             pipes.emptied().await;
         };
         tokio::select! {
             () = orderly => {}
             () = tokio::time::sleep(grace) => {}
             () = hurry => {
-                close_all(&pipes, Duration::ZERO).await;
+                close_all(&pipes, &self.shared.streams, Duration::ZERO).await;
                 // Whoever has not answered by then is cut off below.
                 let _ = tokio::time::timeout(HURRY, pipes.emptied()).await;
             }
@@ -333,9 +337,10 @@ impl Running {
     }
 }
 
-/// Tells every client 1001, evenly spread over `spread`.
-async fn close_all(pipes: &Pipes, spread: Duration) {
-    let entries = pipes.list();
+/// Tells every client 1001, evenly spread over `spread`; then the streams that they shared, with each of which all its
+/// viewers would have been told at once.
+async fn close_all(pipes: &Pipes, streams: &Streams, spread: Duration) {
+    let entries: Vec<_> = pipes.list().into_iter().filter(|pipe| !pipe.is_stream()).collect();
     let pause = spread.checked_div(u32::try_from(entries.len()).unwrap_or(u32::MAX)).unwrap_or_default();
     let mut next = tokio::time::Instant::now();
     for entry in entries {
@@ -343,4 +348,5 @@ async fn close_all(pipes: &Pipes, spread: Duration) {
         next += pause;
         tokio::time::sleep_until(next).await;
     }
+    streams.retire();
 }

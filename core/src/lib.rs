@@ -5,9 +5,10 @@
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
 //! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
-//! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; and beside it the [`pool`] that backends
-//! are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often, and who goes
-//! when [`memory`] is short. A pipe can be frozen into a [`snapshot`].
+//! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one
+//! worker; and beside it the [`pool`] that backends are chosen from, with their [`health`] and their [`lease`], the
+//! [`limits`] on who may connect how often, and who goes when [`memory`] is short. A pipe can be frozen into a
+//! [`snapshot`].
 
 pub mod assembler;
 pub mod backoff;
@@ -27,6 +28,7 @@ pub mod pipe;
 pub mod pool;
 pub mod replay;
 pub mod settings;
+pub mod shared;
 pub mod snapshot;
 pub mod suspects;
 pub mod time;

@@ -126,7 +126,9 @@ pub(super) async fn broadcast(
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.is_none() || wanted.as_deref() == is;
     let mut pipes = admin.pipes.list();
     pipes.retain(|pipe| {
-        same(&wish.route, Some(&pipe.route.name))
+        // The viewers of a stream are told themselves, each once.
+        !pipe.is_stream()
+            && same(&wish.route, Some(&pipe.route.name))
             && same(&wish.pool, Some(&pipe.route.pool))
             && same(&wish.key, pipe.key.as_deref())
             && !exclude.contains(&pipe.id)

@@ -44,6 +44,7 @@ mod pools;
 pub mod problem;
 mod registration;
 mod stats;
+mod streams;
 mod system;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,6 +65,7 @@ use crate::metrics::process::{self, CpuMeter};
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rebalance::Rebalances;
+use crate::share::Streams;
 
 use auth::{Tokens, TokensError};
 use condition::Tags;
@@ -98,6 +100,8 @@ pub struct Parts {
     pub backends: Backends,
     /// The live pipes.
     pub pipes: Arc<Pipes>,
+    /// The streams that some of them share.
+    pub streams: Arc<Streams>,
     /// Where the process is in its life.
     pub phase: Arc<PhaseCell>,
     /// Who may connect how often.
@@ -114,6 +118,7 @@ pub struct Admin {
     metrics: Arc<Metrics>,
     backends: Backends,
     pipes: Arc<Pipes>,
+    streams: Arc<Streams>,
     phase: Arc<PhaseCell>,
     limits: Arc<Limiter>,
     log: Arc<LogHandle>,
@@ -135,7 +140,7 @@ impl Admin {
     /// # Errors
     /// [`TokensError`] if that file can't be used.
     pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
-        let Parts { config, events, metrics, backends, pipes, phase, limits, log } = parts;
+        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, log } = parts;
         let admin = Self {
             tokens: ArcSwapOption::empty(),
             locality,
@@ -152,6 +157,7 @@ impl Admin {
             metrics,
             backends,
             pipes,
+            streams,
             phase,
             limits,
             log,

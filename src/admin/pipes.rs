@@ -20,7 +20,7 @@ use super::problem::{Kind, Problem};
 use super::system::Nothing;
 use super::{Admin, condition};
 use crate::events::Fact;
-use crate::pipes::{Command, LaneNumbers, PipeEntry};
+use crate::pipes::{Command, LaneNumbers, PipeEntry, Sharing};
 
 /// A pipe as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -35,9 +35,35 @@ pub(super) struct PipeBody {
     generation: u64,
     opened_at: String,
     interruptions: u64,
+    /// Only where a worker connection is shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared: Option<SharedBody>,
     up: LaneBody,
     down: LaneBody,
     memory_bytes: u64,
+}
+
+/// A pipe's part in a shared stream.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SharedBody {
+    role: &'static str,
+    /// The stream's own pipe.
+    stream: String,
+    /// How many watch it, if this is its own pipe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    viewers: Option<usize>,
+}
+
+impl SharedBody {
+    fn of(pipe: &PipeEntry) -> Option<Self> {
+        match &pipe.sharing {
+            Sharing::Alone => None,
+            Sharing::Stream(viewers) => {
+                Some(Self { role: "stream", stream: pipe.id.to_string(), viewers: Some(viewers.load(Relaxed)) })
+            }
+            Sharing::Viewer(stream) => Some(Self { role: "viewer", stream: stream.id.to_string(), viewers: None }),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -81,6 +107,7 @@ impl From<&PipeEntry> for PipeBody {
             generation: 1,
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
+            shared: SharedBody::of(pipe),
             up: LaneBody::from(&pipe.up),
             down: LaneBody::from(&pipe.down),
             memory_bytes: pipe.memory_bytes.load(Relaxed),

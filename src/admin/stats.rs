@@ -17,6 +17,7 @@ use holdline_core::pool::AdminState;
 use serde::Serialize;
 
 use super::Admin;
+use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
 use crate::metrics::process::Usage;
 use crate::metrics::{
@@ -47,6 +48,8 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let (entries, bytes) = admin.limits.size();
     families.rate_limit_entries.set(gauge(entries as u64));
     families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
+    let shared = admin.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
+    families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
     families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
     let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
     admin.metrics.sync_backends(&backends);
@@ -89,6 +92,7 @@ pub(super) struct Stats {
     rate_limits: RateLimits,
     memory: Memory,
     services: Vec<Service>,
+    shared_streams: SharedStreams,
     counters: Counters,
 }
 
@@ -165,7 +169,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
     let families = admin.metrics.families();
     let backends = admin.backends.list();
     Json(Stats {
-        total_sessions: pipes.len(),
+        total_sessions: pipes.iter().filter(|pipe| !pipe.is_stream()).count(),
         connections: Connections {
             public: families.connections.with_label_values(&["public"]).get(),
             admin: families.connections.with_label_values(&["admin"]).get(),
@@ -182,6 +186,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
         memory: memory(&admin, &pipes),
         counters: counters(&admin, &routes, &backends),
         services: backends.into_iter().map(service).collect(),
+        shared_streams: streams::body(&admin),
     })
 }
 
@@ -191,7 +196,7 @@ fn live(route: &RouteMetrics) -> i64 {
 
 fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for key in pipes.iter().filter_map(|pipe| pipe.key.as_deref()) {
+    for key in pipes.iter().filter(|pipe| !pipe.is_stream()).filter_map(|pipe| pipe.key.as_deref()) {
         *counts.entry(key).or_default() += 1;
     }
     let mut counts: Vec<_> = counts.into_iter().collect();

@@ -15,9 +15,6 @@ pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
     ("routes[].client_id", None),
     ("routes[].resume", Some("\"none\"")),
     ("routes[].duplicate", None),
-    ("routes[].share", Some("false")),
-    ("routes[].share_linger", None),
-    ("routes[].share_catch_up", Some("0")),
     ("routes[].prologue.first", Some("0")),
     ("routes[].prologue.profile", None),
 ];

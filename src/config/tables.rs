@@ -172,6 +172,8 @@ pub struct Route {
     pub share_linger: Duration,
     /// Messages that a newcomer to a shared connection is given first.
     pub share_catch_up: u32,
+    /// Bytes of messages kept for the pipes of a shared connection that are behind.
+    pub share_bytes_max: usize,
     /// What a new worker must hear again.
     pub prologue: Prologue,
 }
@@ -204,6 +206,7 @@ impl Default for Route {
             share: false,
             share_linger: Duration::from_secs(300),
             share_catch_up: 0,
+            share_bytes_max: 8 << 20,
             prologue: Prologue::default(),
         }
     }

@@ -50,6 +50,8 @@ pub struct Families {
     pub leases_expired_total: IntCounterVec,
     pub rate_limited_total: IntCounterVec,
     pub rate_limit_entries: IntGauge,
+    pub shared_streams: IntGaugeVec,
+    pub shared_stream_reuse_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -168,6 +170,12 @@ impl Families {
                 &["route", "limit"],
             ),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
+            shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
+            shared_stream_reuse_total: at.counters(
+                "shared_stream_reuse_total",
+                "Pipes that found the worker connection they share open already.",
+                &["route"],
+            ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(
@@ -199,9 +207,10 @@ impl Families {
         self.counters().into_iter().for_each(|family| forget(family, label, value));
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
+        forget(&self.shared_streams, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 16] {
+    fn counters(&self) -> [&IntCounterVec; 17] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -219,6 +228,7 @@ impl Families {
             &self.rate_limited_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
+            &self.shared_stream_reuse_total,
         ]
     }
 

@@ -23,6 +23,9 @@ pub struct RouteMetrics {
     pub handshake_seconds: Histogram,
     /// Seconds that closed pipes lived.
     pub pipe_seconds: Histogram,
+    /// Pipes that found the stream they share open already.
+    pub stream_reused: IntCounter,
+    streams: IntGauge,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
@@ -94,6 +97,8 @@ impl RouteMetrics {
             pipes_total: families.pipes_total.with_label_values(&[name]),
             handshake_seconds: families.handshake_duration_seconds.with_label_values(&[name]),
             pipe_seconds: families.pipe_duration_seconds.with_label_values(&[name]),
+            stream_reused: families.shared_stream_reuse_total.with_label_values(&[name]),
+            streams: families.shared_streams.with_label_values(&[name]),
             pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
             overflows: OverflowLabel::ALL
                 .map(|policy| families.replay_overflows_total.with_label_values(&[name, policy.as_str()])),
@@ -116,6 +121,18 @@ impl RouteMetrics {
         let gauges = self.pipes.clone();
         gauges[state as usize].inc();
         PipeGauge { gauges, state }
+    }
+
+    /// Counts a shared stream as open until the value returned goes.
+    #[must_use]
+    pub fn open_stream(&self) -> GaugeGuard {
+        GaugeGuard::new(self.streams.clone())
+    }
+
+    /// Shared streams that are open.
+    #[must_use]
+    pub fn streams(&self) -> i64 {
+        self.streams.get()
     }
 
     /// Counts the end of a pipe: by whom, and with what code the client was told.

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::pool::Dialer;
+use holdline_core::settings::PipeSettings;
 use http::Response;
 
 use super::Shared;
+use super::backend_link::{BackendLink, Place};
 use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation};
-use crate::handshake::dial::{
-    BackendStream, ConnectError, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
-};
+use crate::handshake::dial::{ConnectError, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::ConnectResult;
 use crate::routes::{Route, Target};
+use crate::share::ViewerLink;
 
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
@@ -27,12 +28,14 @@ pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What every dial of a pipe needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// The pipe's name.
     pub pipe: PipeId,
     /// Its route.
     pub route: Arc<Route>,
+    /// What it lives by.
+    pub settings: Arc<PipeSettings>,
     /// Its route key.
     pub key: Option<Arc<str>>,
     /// What to ask a backend for.
@@ -47,13 +50,13 @@ pub struct Plan {
     pub protocol: Option<Box<str>>,
 }
 
-/// A worker that answered 101.
+/// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {
     /// The place on the backend, held while the pipe is attached.
-    pub reservation: Reservation,
+    pub reservation: Place,
     /// Its socket.
-    pub stream: BackendStream,
+    pub stream: BackendLink,
     /// Its first bytes.
     pub leftover: Bytes,
     /// What it says about the pipe's state.
@@ -231,6 +234,23 @@ impl Attach {
             HoldlineResume::New => ResumeAnswer::New,
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
-        Self { reservation, stream: dialed.stream, leftover: dialed.leftover, resume }
+        Self {
+            reservation: Place::Worker(reservation),
+            stream: BackendLink::Worker(dialed.stream),
+            leftover: dialed.leftover,
+            resume,
+        }
+    }
+
+    /// A seat in a shared stream.
+    #[must_use]
+    pub fn viewer(link: ViewerLink) -> Self {
+        let name = format!("shared:{}", link.hub().pipe.id).into();
+        Self {
+            reservation: Place::Stream(name),
+            stream: BackendLink::Stream(Box::new(link)),
+            leftover: Bytes::new(),
+            resume: None,
+        }
     }
 }

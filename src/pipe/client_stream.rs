@@ -1,4 +1,4 @@
-//! A client's socket, bare again after the handshake.
+//! A client's socket, bare again after the handshake, or what a shared stream has in its place.
 
 use std::io;
 use std::pin::Pin;
@@ -7,6 +7,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::share::StreamLink;
+
 /// A client's socket.
 #[derive(Debug)]
 pub enum ClientStream {
@@ -14,6 +16,19 @@ pub enum ClientStream {
     Tcp(TcpStream),
     /// From a `unix:PATH` listener.
     Unix(UnixStream),
+    /// The viewers of a shared stream.
+    Shared(Box<StreamLink>),
+}
+
+impl ClientStream {
+    /// Bytes of messages that it holds itself.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Shared(link) => link.held_bytes(),
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {
@@ -21,6 +36,7 @@ impl AsyncRead for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Shared(link) => Pin::new(&mut **link).poll_read(cx, buf),
         }
     }
 }
@@ -30,6 +46,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Shared(link) => Pin::new(&mut **link).poll_write(cx, bytes),
         }
     }
 
@@ -41,6 +58,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Shared(link) => Pin::new(&mut **link).poll_write_vectored(cx, slices),
         }
     }
 
@@ -56,6 +74,7 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Shared(link) => Pin::new(&mut **link).poll_shutdown(cx),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::io::IoSlice;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -21,11 +22,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
 use super::attach::{Attach, Plan, next_attach};
+use super::backend_link::{BackendLink, Place, read_stream};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
-use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch, Reservation};
-use crate::handshake::dial::BackendStream;
-use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration};
+use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch};
+use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -50,8 +51,8 @@ type Waiting = Pin<Box<dyn Future<Output = PoolWatch> + Send>>;
 
 struct Backend {
     attachment: Attachment,
-    stream: BackendStream,
-    reservation: Reservation,
+    stream: BackendLink,
+    reservation: Place,
     since: Time,
     /// Writing failed; what it still has to say is read all the same.
     broken: bool,
@@ -94,7 +95,7 @@ impl Driver {
         let registration = shared.pipes.open(facts);
         let backend_id = attach.reservation.id().clone();
         let reporter = Reporter::open(&shared, registration.entry(), &backend_id);
-        let pipe = Pipe::open(plan.route.settings.clone(), attach.reservation.key(), rand::random(), now);
+        let pipe = Pipe::open(plan.settings.clone(), attach.reservation.key(), rand::random(), now);
         let mut driver = Self {
             pipe,
             client: None,
@@ -146,7 +147,9 @@ impl Driver {
         self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: false });
     }
 
-    const fn entry(&self) -> &Arc<PipeEntry> {
+    /// What others see of the pipe.
+    #[must_use]
+    pub const fn entry(&self) -> &Arc<PipeEntry> {
         self.registration.entry()
     }
 
@@ -175,8 +178,9 @@ impl Driver {
                 break;
             }
         }
-        self.registration.hold(self.pipe.charged_bytes());
-        self.reporter.publish(self.pipe.view(), size_of::<Self>());
+        let beside = self.client.as_ref().map_or(0, ClientStream::held_bytes);
+        self.registration.hold(self.pipe.charged_bytes() + beside);
+        self.reporter.publish(self.pipe.view(), size_of::<Self>() + beside);
         if self.pipe.is_finished() {
             return Poll::Ready(());
         }
@@ -212,7 +216,11 @@ impl Driver {
         let Some(backend) = &mut self.backend else { return 0 };
         let budget = self.pipe.read_budget(Side::Backend, self.registration.room());
         self.pipe.set_paused(Side::Backend, budget == 0, now);
-        read(&mut backend.stream, Peer::Backend(backend.attachment), budget, true, &mut self.pipe, cx, now)
+        let peer = Peer::Backend(backend.attachment);
+        match &mut backend.stream {
+            BackendLink::Worker(stream) => read(stream, peer, budget, true, &mut self.pipe, cx, now),
+            BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
+        }
     }
 
     /// Writes what is due to one leg until its link would block; the bytes it took.
@@ -229,7 +237,7 @@ impl Driver {
                     None => return moved,
                 },
                 Side::Backend => match &mut self.backend {
-                    Some(backend) if !backend.broken => write_backend(&mut backend.stream, cx, gather.as_slices()),
+                    Some(backend) if !backend.broken => backend.stream.poll_write_vectored(cx, gather.as_slices()),
                     Some(_) | None => return moved,
                 },
             };
@@ -306,7 +314,7 @@ impl Driver {
         let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else { return };
         if !last_words.is_empty() && !backend.broken {
             // It is being dropped: what it does not take at once it does not get.
-            let _ = Pin::new(&mut backend.stream).poll_write(cx, last_words);
+            let _ = backend.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
         }
         if died {
             backend.reservation.report(Outcome::Died(now.since(backend.since)));
@@ -367,6 +375,11 @@ impl Driver {
     fn obey(&mut self, command: Command, now: Time) {
         match command {
             Command::Reattach => {
+                if let Sharing::Viewer(stream) = &self.entry().sharing {
+                    // If it has too many orders already, this one changes nothing.
+                    stream.order(Command::Reattach);
+                    return;
+                }
                 if let Some(backend) = &self.backend {
                     self.wants_to_leave = Some((backend.reservation.key(), Cause::Admin));
                     self.leave_if_possible(now);
@@ -519,20 +532,6 @@ fn read(
             }
         }
     })
-}
-
-/// Writes to a worker; TLS keeps what the socket did not take, so it is pushed on.
-fn write_backend(
-    stream: &mut BackendStream,
-    cx: &mut Context<'_>,
-    slices: &[std::io::IoSlice<'_>],
-) -> Poll<std::io::Result<usize>> {
-    let written = Pin::new(&mut *stream).poll_write_vectored(cx, slices);
-    if let BackendStream::Tls(_) = stream {
-        // What it cannot push on now, the next write or read of this link does.
-        let _ = Pin::new(stream).poll_flush(cx);
-    }
-    written
 }
 
 impl Future for Driver {

@@ -4,6 +4,7 @@
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 pub mod attach;
+mod backend_link;
 mod client_stream;
 mod driver;
 mod report;
@@ -19,6 +20,7 @@ use crate::events::Events;
 use crate::handshake::dial::{DialTimeouts, TlsClient};
 use crate::metrics::Metrics;
 use crate::pipes::Pipes;
+use crate::share::Streams;
 
 /// What all pipes of the process share.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Shared {
     pub backends: Backends,
     /// The live pipes.
     pub pipes: Arc<Pipes>,
+    /// The streams that pipes share.
+    pub streams: Arc<Streams>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What has happened.
@@ -50,8 +54,8 @@ mod tests {
         let sizes = [
             ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1472),
             ("Driver", size_of::<Driver>(), 2000),
-            ("PipeEntry", size_of::<PipeEntry>(), 320),
-            ("Plan", size_of::<attach::Plan>(), 176),
+            ("PipeEntry", size_of::<PipeEntry>(), 336),
+            ("Plan", size_of::<attach::Plan>(), 184),
         ];
         for (name, bytes, bytes_max) in sizes {
             assert!(bytes <= bytes_max, "{name} has {bytes} bytes: {sizes:?}");

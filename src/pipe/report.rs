@@ -49,7 +49,8 @@ pub struct Reporter {
     entry: Arc<PipeEntry>,
     route: Arc<RouteMetrics>,
     pool: Arc<PoolMetrics>,
-    gauge: PipeGauge,
+    /// None for a stream's own pipe: its messages and its end are counted where its viewers are.
+    gauge: Option<PipeGauge>,
     /// What was booked so far.
     booked: Option<Booked>,
     opened: Instant,
@@ -72,7 +73,7 @@ impl Reporter {
             shared: shared.clone(),
             entry: entry.clone(),
             pool: shared.metrics.pool(&entry.route.pool),
-            gauge: route.open_pipe(PipeState::Attached),
+            gauge: (!entry.is_stream()).then(|| route.open_pipe(PipeState::Attached)),
             route,
             booked: None,
             opened: Instant::now(),
@@ -90,10 +91,12 @@ impl Reporter {
             return;
         }
         let before = self.booked.replace(view);
-        book_lane(&self.route.up, before.map(|view| view.up), view.up);
-        book_lane(&self.route.down, before.map(|view| view.down), view.down);
-        if before.is_none_or(|before| before.state != view.state) {
-            self.gauge.set(view.state);
+        if let Some(gauge) = &mut self.gauge {
+            book_lane(&self.route.up, before.map(|view| view.up), view.up);
+            book_lane(&self.route.down, before.map(|view| view.down), view.down);
+            if before.is_none_or(|before| before.state != view.state) {
+                gauge.set(view.state);
+            }
         }
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
             self.shared.pipes.changed();
@@ -201,8 +204,10 @@ impl Reporter {
     fn close(&self) {
         let (by, code, reason) = self.ending();
         let lived = self.opened.elapsed();
-        self.route.pipe_closed(by, code);
-        self.route.pipe_seconds.observe(lived.as_secs_f64());
+        if self.gauge.is_some() {
+            self.route.pipe_closed(by, code);
+            self.route.pipe_seconds.observe(lived.as_secs_f64());
+        }
         if self.searching {
             let result = match by {
                 EndedBy::Client => ReattachResult::ClientGone,

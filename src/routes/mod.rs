@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use holdline_core::settings::PipeSettings;
+use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
 use http::header::ORIGIN;
 use http::request::Parts;
@@ -49,6 +50,8 @@ pub struct RouteSpec {
     pub websocket_only: bool,
     /// What its pipes are opened with.
     pub settings: PipeSettings,
+    /// How its pipes share their workers, if they do.
+    pub share: Option<StreamSettings>,
 }
 
 /// Why a route cannot be compiled.
@@ -72,6 +75,8 @@ pub struct Route {
     pub pool: String,
     /// What its pipes are opened with.
     pub settings: Arc<PipeSettings>,
+    /// How pipes of the same key share one worker connection, if they do.
+    pub share: Option<Share>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
     pattern: String,
@@ -79,6 +84,23 @@ pub struct Route {
     key: Option<Template>,
     backend_path: Option<Template>,
     origins: Vec<Origin>,
+}
+
+/// What the pipes of a route live by that share their workers.
+#[derive(Debug)]
+pub struct Share {
+    /// The stream's bounds.
+    pub settings: StreamSettings,
+    /// The pipe between a stream and its worker.
+    pub stream: Arc<PipeSettings>,
+    /// The pipes between a stream and its viewers.
+    pub viewer: Arc<PipeSettings>,
+}
+
+impl Share {
+    fn new(settings: StreamSettings, route: &PipeSettings) -> Self {
+        Self { settings, stream: Arc::new(stream_pipe(route)), viewer: Arc::new(viewer_pipe(route)) }
+    }
 }
 
 /// What [`RouteTable::find`] found.
@@ -130,6 +152,11 @@ impl RouteSpec {
                 Upgrade::Websocket => true,
             },
             settings: config.pipe_settings(route),
+            share: route.share.then_some(StreamSettings {
+                bytes_max: route.share_bytes_max,
+                catch_up: route.share_catch_up,
+                linger: route.share_linger,
+            }),
         });
         routes.collect()
     }
@@ -197,10 +224,11 @@ impl RouteTable {
         for router in self.routers(&hosts) {
             router.insert(&spec.path, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
         }
-        let RouteSpec { name, path: pattern, pool, websocket_only, settings, .. } = spec;
+        let RouteSpec { name, path: pattern, pool, websocket_only, settings, share, .. } = spec;
         self.routes.push(Arc::new(Route {
             name,
             pool,
+            share: share.map(|share| Share::new(share, &settings)),
             settings: Arc::new(settings),
             websocket_only,
             pattern,

@@ -16,6 +16,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         origins: Vec::new(),
         websocket_only: false,
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
+        share: None,
     }
 }
 

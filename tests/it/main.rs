@@ -21,5 +21,6 @@ mod owners;
 mod process;
 mod rates;
 mod service;
+mod share;
 mod storm;
 mod timing;

@@ -205,7 +205,7 @@ fn make(c: &mut Connection, load: Load, books: &mut Books, due: &mut Instant, ta
     }
 }
 
-fn count(tally: &Shared, messages: u64, bytes: usize, latency_ns: Option<u64>) {
+pub fn count(tally: &Shared, messages: u64, bytes: usize, latency_ns: Option<u64>) {
     let mut tally = tally.borrow_mut();
     if tally.measuring {
         tally.messages += messages;

@@ -5,6 +5,7 @@
 mod backend;
 mod bench;
 mod connection;
+mod fanout;
 mod generator;
 mod idle;
 mod load;
@@ -31,6 +32,8 @@ enum Role {
     Run(generator::Options),
     /// Kills a worker under many pipes.
     Reattach(reattach::Options),
+    /// Many viewers of one device, with and without a shared stream.
+    Fanout(fanout::Options),
     /// Compares proxies.
     Bench(bench::Options),
 }
@@ -42,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Role::Backend => local.block_on(&runtime, backend::serve()),
         Role::Run(options) => local.block_on(&runtime, generator::run(options)),
         Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
+        Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
         Role::Bench(options) => bench::run(&options),
     }
 }

@@ -156,13 +156,24 @@ pub fn serve(
     core: usize,
     dir: &Path,
 ) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+    serve_with(binary, backends, core, dir, "")
+}
+
+/// The same with more keys for its route.
+pub fn serve_with(
+    binary: &Path,
+    backends: &[SocketAddr],
+    core: usize,
+    dir: &Path,
+    keys: &str,
+) -> anyhow::Result<(Option<Process>, SocketAddr)> {
     let config = dir.join("proxy.toml");
     let backends: String =
         backends.iter().map(|backend| format!("[[pools.backends]]\nurl = \"ws://{backend}\"\n")).collect();
     let text = format!(
         "[server]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
          [[pools]]\nname = \"default\"\n{backends}\
-         [[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
+         [[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n{keys}"
     );
     fs::write(&config, text)?;
     let log = dir.join("holdline.log");

@@ -105,11 +105,7 @@ impl Pipe {
                     return self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
                 }
                 if due(self.stall_deadline()) {
-                    // A half-written message stays: a close frame inside it would be read as a part of it.
-                    let messages = self.down.buffer.drop_oldest_unsent(0);
-                    self.report_lost(LaneName::Down, Loss::PeerGone, messages);
-                    self.stalled_since = None;
-                    return self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
+                    return self.client_too_slow(now);
                 }
                 match self.client_beat.tick(now) {
                     Beat::Rest => {}
@@ -118,6 +114,15 @@ impl Pipe {
                 }
             }
         }
+    }
+
+    /// Ends the pipe because its client does not take what it is sent.
+    pub(super) fn client_too_slow(&mut self, now: Time) {
+        // A half-written message stays: a close frame inside it would be read as a part of it.
+        let messages = self.down.buffer.drop_oldest_unsent(0);
+        self.report_lost(LaneName::Down, Loss::PeerGone, messages);
+        self.stalled_since = None;
+        self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
     }
 
     fn tick_backend(&mut self, now: Time) {

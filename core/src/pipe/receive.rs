@@ -1,6 +1,6 @@
 //! Bytes in: messages into the lane, control frames to whom they concern.
 
-use super::{Fact, Input, Interruption, Lane, Peer, Pipe};
+use super::{Fact, Input, Interruption, Lane, Loss, Peer, Pipe};
 use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
@@ -166,7 +166,24 @@ impl Pipe {
         // What was passed over is lost, not in doubt.
         let passed = self.up.buffer.sent();
         self.up.buffer.confirm(passed, now);
-        self.report_lost(LaneName::Up, super::Loss::Policy, messages);
+        self.report_lost(LaneName::Up, Loss::Policy, messages);
+    }
+
+    /// Notes that `messages` of the current worker went by before this pipe could take them: they were held where a
+    /// pipe that is too slow holds up nobody else ([`crate::shared`]).
+    pub fn passed_over(&mut self, messages: u64, now: Time) {
+        match self.settings.down {
+            DownPolicy::Latest(_) => self.dropped_down(messages),
+            DownPolicy::Keep => {
+                self.report_lost(LaneName::Down, Loss::PeerGone, messages);
+                self.client_too_slow(now);
+            }
+        }
+    }
+
+    fn dropped_down(&mut self, messages: u64) {
+        self.down.dropped += messages;
+        self.report(Fact::Dropped { lane: LaneName::Down, messages });
     }
 
     /// What follows from new messages of the worker.
@@ -174,8 +191,7 @@ impl Pipe {
         if let DownPolicy::Latest(keep) = self.settings.down {
             let messages = self.down.buffer.drop_oldest_unsent(keep.get());
             if messages > 0 {
-                self.down.dropped += messages;
-                self.report(Fact::Dropped { lane: LaneName::Down, messages });
+                self.dropped_down(messages);
             }
         }
         if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() {

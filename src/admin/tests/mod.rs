@@ -27,7 +27,7 @@ use crate::limits::Limiter;
 use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::phase::PhaseCell;
-use crate::pipes::{PipeFacts, Pipes, Registration};
+use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
 use crate::routes::{RouteSpec, RouteTable};
 
 struct Fixture {
@@ -100,6 +100,7 @@ impl Fixture {
             config: Arc::new(ArcSwap::from_pointee(config)),
             backends: Backends::new(&setup(), on_event, |_, _| {}),
             pipes: Arc::new(Pipes::new(1 << 20)),
+            streams: Arc::default(),
             log: Arc::new(LogHandle::detached(LogLevel::Info)),
             events,
             metrics,
@@ -120,6 +121,7 @@ impl Fixture {
             origins: Vec::new(),
             websocket_only: false,
             settings: PipeSettings::default(),
+            share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();
         let route = Arc::clone(table.iter().next().unwrap());
@@ -128,6 +130,7 @@ impl Fixture {
             route,
             key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
+            sharing: Sharing::Alone,
         };
         self.admin.pipes.open(facts)
     }

@@ -184,6 +184,12 @@ fn sharing() -> Vec<Key<Route>> {
             "messages that a newcomer to a shared connection is given first",
         ),
         key(
+            "share_bytes_max",
+            |r: &mut Route| &mut r.share_bytes_max,
+            range(64 * 1024, GIB),
+            "newest messages that a shared connection keeps for pipes that are behind, and for newcomers",
+        ),
+        key(
             "prologue.first",
             |r: &mut Route| &mut r.prologue.first,
             range(0, 1000),

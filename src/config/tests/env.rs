@@ -108,6 +108,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].share", "true", "true"),
     ("routes[0].share_linger", "0", r#""0s""#),
     ("routes[0].share_catch_up", "5", "5"),
+    ("routes[0].share_bytes_max", "1MiB", r#""1MiB""#),
     ("routes[0].prologue.first", "5", "5"),
     ("routes[0].prologue.profile", "p", r#""p""#),
 ];

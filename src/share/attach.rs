@@ -1,0 +1,118 @@
+//! A newcomer's way into a stream: it joins the one there is, waits for the one that is being opened, or opens one.
+//!
+//! The one that opens it dials the worker with its own headers, and the worker's answer is its answer. Later viewers are
+//! let in without the worker being asked: it speaks to all of them or to none.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use bytes::Bytes;
+use holdline_core::ids::PipeId;
+use http::{HeaderMap, Response, StatusCode};
+
+use super::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
+use crate::handshake::refusal::Refusal;
+use crate::http::Body;
+use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
+use crate::pipe::{ClientStream, Driver, Shared};
+use crate::pipes::{PipeFacts, Sharing};
+use crate::routes::Share;
+
+/// Attempts of others that a newcomer waits for at most, one after the other.
+const WAITS_MAX: usize = 3;
+
+/// A newcomer's place, and what its 101 has to say.
+#[derive(Debug)]
+pub struct Joined {
+    /// What its pipe begins on.
+    pub first: FirstAttach,
+    /// Whose viewer it is.
+    pub hub: Arc<Hub>,
+}
+
+/// Lets the client of `plan` into the stream `key`.
+///
+/// # Errors
+/// The answer for the client: the worker's own refusal if this client opened the stream, or ours.
+pub async fn join_or_open(
+    plan: &Plan,
+    share: &Share,
+    key: StreamKey,
+    shared: &Arc<Shared>,
+) -> Result<Joined, Response<Body>> {
+    for _ in 0..=WAITS_MAX {
+        match shared.streams.find(&key) {
+            Found::Open(hub) => {
+                speaks(&hub, plan).map_err(Refusal::into_response)?;
+                if let Some(first) = join(&hub, plan, false, shared) {
+                    shared.metrics.route(&plan.route.name).stream_reused.inc();
+                    return Ok(Joined { first, hub });
+                }
+                shared.streams.remove(&hub);
+            }
+            Found::Wait(mut opening) => {
+                // An opener that is gone without a word has given up: whoever looks again finds nothing.
+                let outcome = opening.wait_for(|outcome| *outcome != Opening::UnderWay).await;
+                if let Ok(Opening::Failed(status)) = outcome.as_deref().copied() {
+                    let detail = "the worker of this shared stream could not be reached a moment ago";
+                    return Err(Refusal::new(status, "shared-stream", detail).into_response());
+                }
+            }
+            Found::Mine(claim) => return open(plan, share, claim, shared).await,
+        }
+    }
+    let detail = "this shared stream is being opened by others, without success so far";
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "shared-stream", detail).into_response())
+}
+
+/// A stream has one subprotocol, which its first viewer and the worker have agreed on.
+fn speaks(hub: &Hub, plan: &Plan) -> Result<(), Refusal> {
+    let Some(protocol) = hub.protocol.as_ref().filter(|protocol| !plan.protocols.contains(protocol)) else {
+        return Ok(());
+    };
+    let detail = format!("this stream is shared and speaks the subprotocol '{protocol}', which was not offered");
+    Err(Refusal::new(StatusCode::CONFLICT, "subprotocol", detail))
+}
+
+fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, shared: &Shared) -> Option<FirstAttach> {
+    let seat = hub.join(first)?;
+    let link = ViewerLink::new(hub.clone(), seat, plan.settings.down, shared.metrics.route(&plan.route.name));
+    Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol: hub.protocol.clone() })
+}
+
+/// Dials the worker, and starts the stream's own pipe on this thread.
+async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) -> Result<Joined, Response<Body>> {
+    let pipe = PipeId::from_bytes(rand::random());
+    let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), ..plan.clone() };
+    let opened = match first_attach(&plan_of_stream, shared).await {
+        Ok(opened) => opened,
+        Err(response) => {
+            // What this client may not, another may; but a worker that is out of reach is so for all.
+            if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
+                claim.failed(response.status());
+            }
+            return Err(response);
+        }
+    };
+    plan_of_stream.protocol = opened.protocol.as_deref().map(Box::from);
+    let facts = PipeFacts {
+        id: pipe,
+        route: plan.route.clone(),
+        key: plan.key.clone(),
+        client: "shared".to_owned(),
+        sharing: Sharing::Stream(AtomicUsize::new(0)),
+    };
+    let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, shared.clone());
+    let entry = driver.entry().clone();
+    let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, shared.clock));
+    let link = StreamLink::new(hub.clone(), shared.clone());
+    let joined = join(&hub, plan, true, shared);
+    driver.start(ClientStream::Shared(Box::new(link)), Bytes::new());
+    tokio::spawn(driver);
+    claim.opened(hub.clone());
+    let Some(first) = joined else {
+        let detail = "the shared stream ended as it began";
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "shared-stream", detail).into_response());
+    };
+    Ok(Joined { first: FirstAttach { headers: opened.headers, ..first }, hub })
+}

@@ -1,0 +1,227 @@
+//! One shared stream where its pipe and its viewers' pipes meet, whichever threads they live on.
+//!
+//! The lock is held for one message or one question and never across an await; whoever has to hear of what was done is
+//! woken after it is released, once for as many messages as one write brought.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use bytes::Bytes;
+use holdline_core::close::CloseFrame;
+use holdline_core::shared::{Seat, Stream, StreamSettings, Taken, ViewerId};
+use holdline_core::time::Time;
+
+use super::StreamKey;
+use crate::clock::Clock;
+use crate::pipes::{Command, PipeEntry};
+
+/// One shared stream.
+#[derive(Debug)]
+pub struct Hub {
+    /// What newcomers find it by.
+    pub key: StreamKey,
+    /// Its own pipe, whose backend leg is the one that all viewers share.
+    pub pipe: Arc<PipeEntry>,
+    /// The subprotocol that its worker picked.
+    pub protocol: Option<String>,
+    clock: Clock,
+    inner: Mutex<Inner>,
+    /// Viewers that came while it was there, the first not counted.
+    reused: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    stream: Stream,
+    /// The stream's pipe, when it waits for something to send to the worker, or for its time.
+    up: Option<Waker>,
+    /// Viewers that have taken everything.
+    down: HashMap<ViewerId, Waker>,
+    /// Viewers that wait for room.
+    held_up: HashMap<ViewerId, Waker>,
+}
+
+/// A look at one stream for lists and metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct HubView {
+    /// Viewers now.
+    pub viewers: usize,
+    /// Viewers that came while it was there, the first not counted.
+    pub reused: u64,
+    /// How long nobody has watched, in milliseconds.
+    pub idle_ms: Option<u64>,
+    /// How long it goes on without a viewer, in milliseconds.
+    pub linger_ms: Option<u64>,
+    /// Bytes held, both ways.
+    pub held_bytes: usize,
+}
+
+/// What the stream's pipe has to do next.
+#[derive(Debug)]
+pub enum Turn {
+    /// Send this message to the worker.
+    Send(Bytes),
+    /// Say goodbye: nobody has watched for long enough.
+    Leave,
+    /// Nothing, until woken or until this time.
+    Wait(Option<Time>),
+}
+
+impl Hub {
+    /// A stream with its pipe, and nobody watching yet.
+    #[must_use]
+    pub fn new(
+        key: StreamKey,
+        pipe: Arc<PipeEntry>,
+        protocol: Option<String>,
+        settings: StreamSettings,
+        clock: Clock,
+    ) -> Self {
+        let inner = Inner {
+            stream: Stream::new(settings, clock.now()),
+            up: None,
+            down: HashMap::new(),
+            held_up: HashMap::new(),
+        };
+        Self { key, pipe, protocol, clock, inner: Mutex::new(inner), reused: AtomicU64::new(0) }
+    }
+
+    /// A panic elsewhere left whole messages and numbers behind: they are as good as before.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a newcomer; none if the stream is over.
+    pub(super) fn join(&self, first: bool) -> Option<Seat> {
+        let mut inner = self.lock();
+        let seat = inner.stream.join()?;
+        self.pipe.set_viewers(inner.stream.viewers());
+        drop(inner);
+        self.reused.fetch_add(u64::from(!first), Relaxed);
+        Some(seat)
+    }
+
+    /// Gives a place back; how many messages of that viewer are lost.
+    pub(super) fn leave(&self, seat: Seat) -> u64 {
+        let mut inner = self.lock();
+        inner.down.remove(&seat.id());
+        inner.held_up.remove(&seat.id());
+        let lost = inner.stream.leave(seat, self.clock.now());
+        self.pipe.set_viewers(inner.stream.viewers());
+        let waker = if inner.stream.idle_since().is_some() { inner.up.take() } else { None };
+        drop(inner);
+        wake(waker);
+        lost
+    }
+
+    /// Takes in what the worker said, and its end if it said so; `woken` is room for the wakers of those who hear of it.
+    pub(super) fn push(&self, messages: &mut Vec<Bytes>, end: Option<CloseFrame>, woken: &mut Vec<Waker>) {
+        let mut inner = self.lock();
+        messages.drain(..).for_each(|message| inner.stream.push(message));
+        let ended = end.is_some();
+        if let Some(frame) = end {
+            inner.stream.end(frame);
+        }
+        woken.extend(inner.down.drain().map(|(_, waker)| waker));
+        if ended {
+            woken.extend(inner.held_up.drain().map(|(_, waker)| waker));
+        }
+        drop(inner);
+        woken.drain(..).for_each(Waker::wake);
+    }
+
+    /// What the stream's pipe has to do; if nothing, `waker` hears when that changes.
+    pub(super) fn turn(&self, waker: &Waker) -> Turn {
+        let mut inner = self.lock();
+        if let Some((message, freed)) = inner.stream.take_up() {
+            let freed = freed.and_then(|viewer| inner.held_up.remove(&viewer));
+            drop(inner);
+            wake(freed);
+            return Turn::Send(message);
+        }
+        if inner.stream.expire(self.clock.now()) {
+            return Turn::Leave;
+        }
+        inner.up = Some(waker.clone());
+        Turn::Wait(inner.stream.deadline())
+    }
+
+    /// What a viewer is given next; if nothing, `waker` hears when that changes.
+    pub(super) fn take(&self, seat: &mut Seat, waker: &Waker) -> Taken {
+        let mut inner = self.lock();
+        let taken = inner.stream.take(seat);
+        if taken == Taken::Nothing {
+            inner.down.insert(seat.id(), waker.clone());
+        }
+        taken
+    }
+
+    /// Bytes that a viewer may say; if none, `waker` hears when that changes.
+    pub(super) fn room(&self, seat: &Seat, waker: &Waker) -> usize {
+        let mut inner = self.lock();
+        let room = inner.stream.room(seat);
+        if room == 0 {
+            inner.held_up.insert(seat.id(), waker.clone());
+        }
+        room
+    }
+
+    /// Takes in what a viewer said.
+    pub(super) fn offer(&self, seat: &Seat, messages: &mut Vec<Bytes>) {
+        let mut inner = self.lock();
+        messages.drain(..).for_each(|message| inner.stream.offer(seat, message));
+        let waker = inner.up.take();
+        drop(inner);
+        wake(waker);
+    }
+
+    /// Ends a linger at once; whether it lingered.
+    pub(super) fn shed(&self) -> bool {
+        let mut inner = self.lock();
+        let shed = inner.stream.shed();
+        let waker = if shed { inner.up.take() } else { None };
+        drop(inner);
+        wake(waker);
+        shed
+    }
+
+    /// Closes the stream, and with it all its viewers.
+    pub(super) fn go_away(&self) {
+        // One with a full mailbox has been told to close already, or ends with the process.
+        self.pipe.order(Command::going_away());
+    }
+
+    /// Since when nobody watches, while it lingers.
+    pub(super) fn idle_since(&self) -> Option<Time> {
+        self.lock().stream.idle_since()
+    }
+
+    /// Its numbers now.
+    #[must_use]
+    pub fn view(&self) -> HubView {
+        let now = self.clock.now();
+        let inner = self.lock();
+        let stream = &inner.stream;
+        let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        HubView {
+            viewers: stream.viewers(),
+            reused: self.reused.load(Relaxed),
+            idle_ms: stream.idle_since().map(|since| ms(now.since(since))),
+            linger_ms: stream.deadline().map(|at| ms(at.since(now))),
+            held_bytes: stream.held_bytes(),
+        }
+    }
+
+    /// Bytes held, both ways.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.lock().stream.held_bytes()
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}

@@ -1,0 +1,182 @@
+//! Shared streams: pipes of one route and key that have one worker connection between them (`routes.share`).
+//!
+//! A stream is two kinds of ordinary pipe, joined in the same process. The stream's own pipe has the worker on its
+//! backend leg and a [`StreamLink`] in place of a client; each viewer's pipe has its client, and a [`ViewerLink`] in
+//! place of a worker. What passes between them is `holdline_core::shared`, behind the lock of a [`Hub`].
+//!
+//! Owns the table of streams by route and key, in which one newcomer at a time opens a stream while the others wait for
+//! it (`attach`). Streams that somebody watches are bounded by the clients there are; those that linger by
+//! [`IDLE_STREAMS_MAX`], beyond which the one that was left first goes at once.
+
+mod attach;
+mod hub;
+mod stream_link;
+mod viewer_link;
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::StatusCode;
+use tokio::sync::watch;
+
+pub use attach::{Joined, join_or_open};
+pub use hub::{Hub, HubView};
+pub use stream_link::StreamLink;
+pub use viewer_link::ViewerLink;
+
+/// Streams that may linger without a viewer; each holds a worker connection and a descriptor that no client accounts
+/// for.
+pub const IDLE_STREAMS_MAX: usize = 256;
+
+/// What pipes share a stream by.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct StreamKey {
+    /// The route's name: a stream outlives a reload of the configuration.
+    pub route: Arc<str>,
+    /// The route key, or the request's path where the route has none.
+    pub key: Arc<str>,
+}
+
+/// How an attempt to open a stream stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Opening {
+    UnderWay,
+    /// Whoever waits should look again.
+    Over,
+    /// No worker could be reached; it would be no better for whoever waits.
+    Failed(StatusCode),
+}
+
+#[derive(Debug)]
+enum Slot {
+    Opening(watch::Receiver<Opening>),
+    Open(Arc<Hub>),
+}
+
+/// The streams of the process.
+#[derive(Debug, Default)]
+pub struct Streams {
+    slots: Mutex<HashMap<StreamKey, Slot>>,
+    opened: AtomicU64,
+    retired: AtomicBool,
+}
+
+/// What a newcomer finds.
+enum Found {
+    Open(Arc<Hub>),
+    Wait(watch::Receiver<Opening>),
+    /// Nothing: the newcomer opens the stream.
+    Mine(Claim),
+}
+
+/// The right to open a stream; given up when dropped.
+struct Claim {
+    streams: Arc<Streams>,
+    key: StreamKey,
+    outcome: watch::Sender<Opening>,
+    open: bool,
+}
+
+impl Streams {
+    /// A lock whose holder panicked still guards a whole table.
+    fn slots(&self) -> MutexGuard<'_, HashMap<StreamKey, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(self: &Arc<Self>, key: &StreamKey) -> Found {
+        let mut slots = self.slots();
+        match slots.get(key) {
+            Some(Slot::Open(hub)) => Found::Open(hub.clone()),
+            Some(Slot::Opening(outcome)) => Found::Wait(outcome.clone()),
+            None => {
+                let (outcome, heard) = watch::channel(Opening::UnderWay);
+                slots.insert(key.clone(), Slot::Opening(heard));
+                Found::Mine(Claim { streams: self.clone(), key: key.clone(), outcome, open: false })
+            }
+        }
+    }
+
+    /// Takes `hub` out, so that the next newcomer opens another stream.
+    fn remove(&self, hub: &Arc<Hub>) {
+        let mut slots = self.slots();
+        if matches!(slots.get(&hub.key), Some(Slot::Open(known)) if Arc::ptr_eq(known, hub)) {
+            slots.remove(&hub.key);
+        }
+    }
+
+    /// The open streams, in no order.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Hub>> {
+        let open = |slot: &Slot| match slot {
+            Slot::Open(hub) => Some(hub.clone()),
+            Slot::Opening(_) => None,
+        };
+        self.slots().values().filter_map(open).collect()
+    }
+
+    /// Streams opened since the process started.
+    #[must_use]
+    pub fn opened_total(&self) -> u64 {
+        self.opened.load(Relaxed)
+    }
+
+    /// Closes every stream that nobody watches, for want of memory; how many those are.
+    pub fn shed_idle(&self) -> usize {
+        self.list().iter().filter(|hub| hub.shed()).count()
+    }
+
+    /// Closes every stream, and each that is opened from now on: the process is on its way down.
+    pub fn retire(&self) {
+        self.retired.store(true, SeqCst);
+        self.list().iter().for_each(|hub| hub.go_away());
+    }
+
+    /// Makes room for one stream more that may linger some day.
+    fn bound_idle(&self) {
+        let streams = self.list();
+        if streams.len() <= IDLE_STREAMS_MAX {
+            return;
+        }
+        let mut idle: Vec<_> = streams.iter().filter_map(|hub| Some((hub.idle_since()?, hub))).collect();
+        idle.sort_unstable_by_key(|&(since, _)| since);
+        let surplus = idle.len().saturating_sub(IDLE_STREAMS_MAX);
+        idle.iter().take(surplus).for_each(|(_, hub)| {
+            hub.shed();
+        });
+    }
+}
+
+impl Claim {
+    fn opened(mut self, hub: Arc<Hub>) {
+        self.open = true;
+        self.streams.slots().insert(self.key.clone(), Slot::Open(hub.clone()));
+        // Whoever retires them may have passed before this one was in the table.
+        if self.streams.retired.load(SeqCst) {
+            hub.go_away();
+        }
+        self.streams.opened.fetch_add(1, Relaxed);
+        self.streams.bound_idle();
+    }
+
+    fn failed(self, status: StatusCode) {
+        self.outcome.send_replace(Opening::Failed(status));
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.open {
+            self.streams.slots().remove(&self.key);
+        }
+        // Behind the change of the table, which they look at next.
+        self.outcome.send_if_modified(|outcome| {
+            let waiting = *outcome == Opening::UnderWay;
+            if waiting {
+                *outcome = Opening::Over;
+            }
+            waiting
+        });
+    }
+}

@@ -1,0 +1,200 @@
+//! What a shared stream's own pipe has in place of a client's socket.
+//!
+//! It takes everything that the worker says at once, so it never holds the worker up, and hands on what the viewers
+//! say. Dropped, it ends the stream for all of them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::{self, Opcode, Side};
+use holdline_core::shared::cutter::{Cutter, Piece};
+use holdline_core::time::Time;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use super::Hub;
+use super::hub::Turn;
+use crate::events::Fact as Event;
+use crate::metrics::GaugeGuard;
+use crate::pipe::Shared;
+
+/// The stream's end of the link between a worker's pipe and its viewers.
+#[derive(Debug)]
+pub struct StreamLink {
+    hub: Arc<Hub>,
+    shared: Arc<Shared>,
+    cutter: Cutter,
+    /// What the pipe has not read yet of the viewer's message, or the close frame, whose turn it is.
+    current: Bytes,
+    said_close: bool,
+    ended: bool,
+    /// Room for what one write brings, kept so that a write needs no allocation.
+    messages: Vec<Bytes>,
+    woken: Vec<Waker>,
+    timer: Option<(Time, Pin<Box<Sleep>>)>,
+    held_bytes: usize,
+    _counted: GaugeGuard,
+}
+
+impl StreamLink {
+    /// The link of `hub`, which is counted and listed from here on.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, shared: Arc<Shared>) -> Self {
+        let counted = shared.metrics.route(&hub.pipe.route.name).open_stream();
+        shared.events.push(Event::SharedOpened {
+            pipe: hub.pipe.id,
+            route: hub.pipe.route.name.as_str().into(),
+            key: hub.pipe.key.as_deref().map(Into::into),
+        });
+        Self {
+            hub,
+            shared,
+            cutter: Cutter::new(Side::Backend),
+            current: Bytes::new(),
+            said_close: false,
+            ended: false,
+            messages: Vec::new(),
+            woken: Vec::new(),
+            timer: None,
+            held_bytes: 0,
+            _counted: counted,
+        }
+    }
+
+    /// Bytes that the stream held at the last turn of its pipe.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
+    fn say_close(&mut self, frame: &CloseFrame) {
+        self.said_close = true;
+        let mut bytes = Vec::new();
+        frame::encode(&mut bytes, Opcode::Close, &frame.payload(), Some([0; 4]));
+        self.current = bytes.into();
+    }
+
+    fn end(&mut self, frame: CloseFrame) {
+        self.ended = true;
+        self.shared.streams.remove(&self.hub);
+        self.shared.events.push(Event::SharedClosed {
+            pipe: self.hub.pipe.id,
+            route: self.hub.pipe.route.name.as_str().into(),
+            key: self.hub.pipe.key.as_deref().map(Into::into),
+            viewers: self.hub.view().viewers,
+            reused: self.hub.view().reused,
+            code: frame.code,
+        });
+        self.hub.push(&mut self.messages, Some(frame), &mut self.woken);
+    }
+
+    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut end = None;
+        for slice in slices {
+            let mut rest = &**slice;
+            while !rest.is_empty() {
+                let (used, piece) = self.cutter.cut(rest).map_err(|_| io::ErrorKind::InvalidData)?;
+                rest = &rest[used..];
+                match piece {
+                    Some(Piece::Message(message)) => self.messages.push(message),
+                    Some(Piece::Close(frame)) => end = Some(frame),
+                    None => {}
+                }
+            }
+        }
+        if let Some(frame) = end {
+            if !self.said_close {
+                self.say_close(&frame);
+            }
+            self.end(frame);
+        } else if !self.messages.is_empty() {
+            self.hub.push(&mut self.messages, None, &mut self.woken);
+        }
+        self.held_bytes = self.hub.held_bytes() + self.cutter.partial_bytes();
+        Ok(slices.iter().map(|slice| slice.len()).sum())
+    }
+
+    /// Whether the time that the link waits for has come.
+    fn poll_timer(&mut self, at: Option<Time>, cx: &mut Context<'_>) -> bool {
+        let Some(at) = at else {
+            self.timer = None;
+            return false;
+        };
+        let instant = self.shared.clock.instant(at);
+        match &mut self.timer {
+            Some((set, timer)) if *set == at => timer.as_mut().poll(cx).is_ready(),
+            timer => {
+                let (_, timer) = timer.insert((at, Box::pin(tokio::time::sleep_until(instant))));
+                timer.as_mut().poll(cx).is_ready()
+            }
+        }
+    }
+}
+
+impl AsyncRead for StreamLink {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let link = self.get_mut();
+        let before = buf.remaining();
+        while buf.remaining() > 0 {
+            let len = link.current.len().min(buf.remaining());
+            buf.put_slice(&link.current[..len]);
+            link.current.advance(len);
+            if !link.current.is_empty() || link.said_close {
+                break;
+            }
+            match link.hub.turn(cx.waker()) {
+                Turn::Send(message) => link.current = message,
+                Turn::Leave => {
+                    link.shared.streams.remove(&link.hub);
+                    link.say_close(&CloseFrame::new(1001, "nobody is watching"));
+                }
+                Turn::Wait(_) if buf.remaining() < before => break,
+                Turn::Wait(at) => {
+                    if !link.poll_timer(at, cx) {
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        link.held_bytes = link.hub.held_bytes();
+        if buf.remaining() == before && link.said_close { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+}
+
+impl AsyncWrite for StreamLink {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.get_mut().write(&[IoSlice::new(bytes)]))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(self.get_mut().write(slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for StreamLink {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end(CloseFrame::new(1011, "shared stream broke off"));
+        }
+    }
+}
