@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use holdline_core::ids::PipeId;
 use holdline_core::limits::table::Arrival;
+use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
@@ -31,6 +32,7 @@ use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
 use crate::limits::{Admission, Exceeded, Limiter};
+use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::phase::{Phase, PhaseCell};
@@ -62,6 +64,8 @@ pub struct Front {
     pub phase: Arc<PhaseCell>,
     /// Who may connect how often.
     pub limits: Arc<Limiter>,
+    /// Whether there is memory for a new pipe.
+    pub memory: Arc<Memory>,
     /// The count of client connections, over all threads.
     pub slots: Arc<Slots>,
     /// From the start of a connection, or of the wait for its next request, to a whole head.
@@ -311,6 +315,10 @@ impl Connection {
         let expected = self.front.shared.pipes.expect();
         if !self.front.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
+        }
+        if self.front.memory.pressure() > Pressure::Low {
+            self.front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+            return busy("memory is short").into_response();
         }
         let admitted = self.front.limits.admit(found.key.as_deref(), client.address, Arrival::New);
         let admission = match admitted {

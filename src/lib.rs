@@ -7,10 +7,11 @@
 //! The way of a message, in reading order: [`serve`] starts the threads, [`listen`] accepts, [`front`] reads the
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
-//! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often; [`metrics`], [`events`] and [`log`] for
-//! those who watch; [`pipes`], the registry of what is live, [`share`], for pipes that have one worker connection between
-//! them, and [`rebalance`], which spreads pipes evenly; [`activation`] and [`notify`], the two ends of a service manager;
-//! [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device
+//! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
+//! [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry of what is live, [`share`], for pipes
+//! that have one worker connection between them, and [`rebalance`], which spreads pipes evenly; [`activation`] and
+//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
+//! uses; and [`worker`], the simulated device
 //! worker that demos and tests stand behind the proxy.
 
 pub mod activation;
@@ -29,6 +30,7 @@ pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod log;
+pub mod memory;
 pub mod metrics;
 pub mod notify;
 pub mod phase;

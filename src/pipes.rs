@@ -4,7 +4,10 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    Ordering::{AcqRel, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -12,7 +15,9 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use holdline_core::close::CloseFrame;
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, LaneView, PipeState, PipeView, Speech, Unsaid};
+use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
@@ -30,6 +35,8 @@ pub enum Command {
     Leave(BackendKey, Leave),
     /// Close the client.
     Close(EndedBy, CloseFrame),
+    /// Free what the pipe holds and close the client with 1013: memory is out.
+    Evict(Evict),
     /// Say this to the client.
     Say(Speech, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
@@ -152,9 +159,12 @@ pub struct PipeEntry {
     pub interruptions: AtomicU64,
     /// Memory that the pipe occupies, in bytes.
     pub memory_bytes: AtomicU64,
+    active_micros: AtomicU64,
     state: AtomicU8,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
     commands: Mutex<Vec<Command>>,
+    /// It would read more if the process had room; see [`Pipes::wake_starved`].
+    starved: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -198,9 +208,11 @@ impl PipeEntry {
             attachment: AtomicU64::new(1),
             interruptions: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),
+            active_micros: AtomicU64::new(0),
             state: AtomicU8::new(0),
             backend: Mutex::new(None),
             commands: Mutex::new(Vec::new()),
+            starved: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -269,6 +281,17 @@ impl PipeEntry {
         if commands.is_empty() { Vec::new() } else { std::mem::take(&mut *commands) }
     }
 
+    /// When the pipe last took a message, or changed its state or its worker.
+    #[must_use]
+    pub fn active_at(&self) -> Time {
+        Time::from_micros(self.active_micros.load(Relaxed))
+    }
+
+    /// A message came, or the pipe changed its state or its worker.
+    pub(crate) fn was_active(&self, now: Time) {
+        self.active_micros.store(now.as_micros(), Relaxed);
+    }
+
     pub(crate) fn publish(&self, view: &PipeView, fixed_bytes: usize) {
         self.up.publish(&view.up);
         self.down.publish(&view.down);
@@ -301,6 +324,11 @@ pub struct Pipes {
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
+    /// Memory that all pipes occupy, and may occupy, in bytes.
+    memory_bytes: AtomicU64,
+    memory_bytes_max: AtomicU64,
+    /// Whether a pipe may have gone to sleep because there was no room.
+    any_starved: AtomicBool,
 }
 
 impl Pipes {
@@ -315,6 +343,9 @@ impl Pipes {
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
+            memory_bytes: AtomicU64::new(0),
+            memory_bytes_max: AtomicU64::new(u64::MAX),
+            any_starved: AtomicBool::new(false),
         }
     }
 
@@ -337,7 +368,7 @@ impl Pipes {
         self.count.send_modify(|count| *count += 1);
         self.changed();
         self.opened.fetch_add(1, Relaxed);
-        Registration { pipes: self.clone(), entry, held_bytes: 0 }
+        Registration { pipes: self.clone(), entry, held_bytes: 0, memory_bytes: 0 }
     }
 
     /// The pipe called `id`.
@@ -420,7 +451,33 @@ impl Pipes {
     /// Bytes that pipes may still take in.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.held_bytes_max().saturating_sub(self.held_bytes()) as usize
+        let replay = self.held_bytes_max().saturating_sub(self.held_bytes());
+        let memory = self.memory_bytes_max.load(Relaxed).saturating_sub(self.memory_bytes());
+        replay.min(memory) as usize
+    }
+
+    /// Wakes the pipes that went to sleep for want of room, if there is some. To be called again and again: nobody else
+    /// tells them.
+    pub fn wake_starved(&self) {
+        if self.room() == 0 || !self.any_starved.swap(false, AcqRel) {
+            return;
+        }
+        for entry in self.list() {
+            if entry.starved.swap(false, AcqRel) {
+                entry.waker.wake();
+            }
+        }
+    }
+
+    /// Memory that all pipes occupy, in bytes, give or take [`MEMORY_STEP`] for each.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes.load(Relaxed)
+    }
+
+    /// Changes how much memory all pipes may occupy; those that occupy more keep it, and take in no more.
+    pub fn set_memory_bytes_max(&self, bytes: u64) {
+        self.memory_bytes_max.store(bytes, Relaxed);
     }
 }
 
@@ -440,6 +497,7 @@ pub struct Registration {
     pipes: Arc<Pipes>,
     entry: Arc<PipeEntry>,
     held_bytes: u64,
+    memory_bytes: u64,
 }
 
 impl Registration {
@@ -455,21 +513,38 @@ impl Registration {
         self.pipes.room()
     }
 
-    /// Books what the pipe holds now.
-    pub fn hold(&mut self, bytes: usize) {
-        let bytes = bytes as u64;
-        if bytes > self.held_bytes {
-            self.pipes.held_bytes.fetch_add(bytes - self.held_bytes, Relaxed);
-        } else if bytes < self.held_bytes {
-            self.pipes.held_bytes.fetch_sub(self.held_bytes - bytes, Relaxed);
-        }
-        self.held_bytes = bytes;
+    /// Notes that the pipe reads nothing only because there is no room; it is woken when there is some.
+    pub fn starves(&self) {
+        self.entry.starved.store(true, Release);
+        self.pipes.any_starved.store(true, Release);
     }
+
+    /// Books what the pipe holds now, and the memory that it occupies.
+    pub fn hold(&mut self, bytes: usize, memory_bytes: usize) {
+        book(&self.pipes.held_bytes, &mut self.held_bytes, bytes as u64);
+        let memory_bytes = memory_bytes as u64;
+        if memory_bytes == 0 || memory_bytes.abs_diff(self.memory_bytes) >= MEMORY_STEP {
+            book(&self.pipes.memory_bytes, &mut self.memory_bytes, memory_bytes);
+        }
+    }
+}
+
+/// Changes of a pipe's memory below this are not booked one by one: threads would fight for the sum.
+pub const MEMORY_STEP: u64 = 4096;
+
+/// Moves a sum by what one of its parts has changed.
+fn book(sum: &AtomicU64, part: &mut u64, now: u64) {
+    if now > *part {
+        sum.fetch_add(now - *part, Relaxed);
+    } else if now < *part {
+        sum.fetch_sub(*part - now, Relaxed);
+    }
+    *part = now;
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.hold(0);
+        self.hold(0, 0);
         self.pipes.shard(self.entry.id).remove(&self.entry.id);
         self.pipes.count.send_modify(|count| *count -= 1);
         self.pipes.changed();

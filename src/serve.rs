@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use holdline_core::memory::Pressure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
@@ -27,10 +28,11 @@ use crate::http::{HttpContext, HttpTimeouts, IDLE_TIMEOUT};
 use crate::limits::Limiter;
 use crate::listen::{self, Bound};
 use crate::log::LogHandle;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::notify::{Notifier, Runtimes};
 use crate::phase::{Phase, PhaseCell};
-use crate::pipe::Shared;
+use crate::pipe::{Shared, shed_read_buffer};
 use crate::pipes::{Command, Pipes};
 use crate::routes::{RouteError, RouteTable};
 use crate::share::Streams;
@@ -118,8 +120,10 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
     let limits = Arc::new(Limiter::new(config.limits, shared.clock));
-    let threads = start_threads(&config, &shared, &routes, &phase, &limits, &bound)?;
     let config = Arc::new(ArcSwap::from_pointee(config));
+    let memory = Arc::new(Memory::new(config.clone(), pipes.clone(), streams.clone()));
+    let guards = Guards { phase: phase.clone(), limits: limits.clone(), memory: memory.clone() };
+    let threads = start_threads(&config.load(), &shared, &routes, &guards, &bound)?;
     let parts = Parts {
         config: config.clone(),
         events,
@@ -129,11 +133,14 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
         streams,
         phase: phase.clone(),
         limits,
+        memory: memory.clone(),
         log,
     };
     let admin = Admin::new(parts, admin_listener.locality())?;
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    let until_stopped = until(stopped.clone());
+    tokio::spawn(async move { memory.run(until_stopped).await });
     tokio::spawn(async move { backends.run(until(stopped)).await });
     for address in &public {
         tracing::info!(listener = "public", address, "listening");
@@ -175,12 +182,18 @@ fn start_backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>,
     Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave))
 }
 
+/// What decides on every thread whether somebody is let in.
+struct Guards {
+    phase: Arc<PhaseCell>,
+    limits: Arc<Limiter>,
+    memory: Arc<Memory>,
+}
+
 fn start_threads(
     config: &Config,
     shared: &Arc<Shared>,
     routes: &Arc<ArcSwap<RouteTable>>,
-    phase: &Arc<PhaseCell>,
-    limits: &Arc<Limiter>,
+    guards: &Guards,
     bound: &[Bound],
 ) -> io::Result<Vec<DataThread>> {
     let count = match config.server.threads {
@@ -206,8 +219,9 @@ fn start_threads(
                 routes: routes.clone(),
                 trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
                 http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), http_timeouts),
-                phase: phase.clone(),
-                limits: limits.clone(),
+                phase: guards.phase.clone(),
+                limits: guards.limits.clone(),
+                memory: guards.memory.clone(),
                 slots: slots.clone(),
                 handshake_timeout: config.server.handshake_timeout,
                 send_timeout: config.server.send_timeout,
@@ -265,12 +279,21 @@ fn status(shared: &Arc<Shared>, phase: &Arc<PhaseCell>) -> impl Fn() -> String +
     }
 }
 
-/// Closes this thread's idle backend connections in time.
+/// Closes this thread's idle backend connections in time, and gives back what it keeps when memory is short.
 async fn sweep(front: Arc<Front>) {
     let mut ticks = tokio::time::interval(IDLE_TIMEOUT);
+    let mut pressure = front.memory.watch();
     loop {
-        ticks.tick().await;
-        front.http.sweep();
+        tokio::select! {
+            _ = ticks.tick() => front.http.sweep(),
+            // The sender lives as long as `front`.
+            _ = pressure.changed() => {
+                if *pressure.borrow_and_update() > Pressure::Low {
+                    front.http.shed();
+                    shed_read_buffer();
+                }
+            }
+        }
     }
 }
 

@@ -37,6 +37,18 @@ pub enum Pressure {
     Full,
 }
 
+impl Pressure {
+    /// The name in statistics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::High => "high",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// Which pipe is evicted first; detached ones go before all others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evict {

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use holdline_core::memory::Pressure;
 use serde::Serialize;
 
 use super::Admin;
-use crate::metrics::process::Usage;
+use crate::memory::Reading;
 use crate::phase::Phase;
-
-/// Resident memory, in percent of the limit, from which on no new pipes are wanted.
-pub const MEMORY_HIGH_PERCENT: f64 = 80.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -30,6 +28,10 @@ pub(super) struct Health {
     /// Of one core, over the last few seconds.
     cpu_percent: f64,
     pipes: usize,
+    /// The same under the name that older dashboards look for.
+    total_sessions: usize,
+    /// Keys and addresses that limits are counted for.
+    rate_limit_buckets: usize,
     backends: BackendCounts,
     /// Why it is not simply `ok`.
     reasons: Vec<String>,
@@ -48,6 +50,8 @@ struct Memory {
     rss_mb: f64,
     limit_mb: f64,
     percent: f64,
+    /// `low`, `high` (no new pipes) or `full` (pipes are evicted).
+    pressure: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,13 +82,13 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
 fn look(admin: &Admin) -> Health {
     let pools = admin.backends.pools();
     let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
-    let memory = memory(Usage::read().rss_bytes, admin.memory_limit_bytes());
+    let reading = admin.memory.look();
     let phase = admin.phase.get();
     let mut reasons = Vec::new();
     if phase != Phase::Serving {
         reasons.push(phase.as_str().to_owned());
     }
-    if memory.percent >= MEMORY_HIGH_PERCENT {
+    if reading.verdict.pressure > Pressure::Low {
         reasons.push("memory is short".to_owned());
     }
     if eligible == 0 {
@@ -102,19 +106,24 @@ fn look(admin: &Admin) -> Health {
         phase,
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: tenths(admin.started.elapsed().as_secs_f64()),
-        memory,
+        memory: memory(&reading),
         cpu_percent: tenths(admin.cpu_percent()),
         pipes: admin.pipes.len(),
+        total_sessions: admin.pipes.len(),
+        rate_limit_buckets: admin.limits.entries(),
         backends: BackendCounts { total, eligible },
         reasons,
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people, rounded anyway")]
-fn memory(rss_bytes: u64, limit_bytes: u64) -> Memory {
-    let (rss, limit) = (rss_bytes as f64, limit_bytes as f64);
-    let percent = if limit_bytes == 0 { 0.0 } else { rss / limit * 100.0 };
-    Memory { rss_mb: tenths(rss / MIB), limit_mb: tenths(limit / MIB), percent: tenths(percent) }
+fn memory(reading: &Reading) -> Memory {
+    Memory {
+        rss_mb: tenths(reading.resident as f64 / MIB),
+        limit_mb: tenths(reading.limit as f64 / MIB),
+        percent: tenths(reading.percent()),
+        pressure: reading.verdict.pressure.as_str(),
+    }
 }
 
 fn tenths(value: f64) -> f64 {

@@ -60,8 +60,9 @@ use crate::config::Config;
 use crate::events::Events;
 use crate::limits::Limiter;
 use crate::log::LogHandle;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::metrics::process::{self, CpuMeter};
+use crate::metrics::process::CpuMeter;
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rebalance::Rebalances;
@@ -106,6 +107,8 @@ pub struct Parts {
     pub phase: Arc<PhaseCell>,
     /// Who may connect how often.
     pub limits: Arc<Limiter>,
+    /// The watch over memory.
+    pub memory: Arc<Memory>,
     /// The level of the log.
     pub log: Arc<LogHandle>,
 }
@@ -121,6 +124,7 @@ pub struct Admin {
     streams: Arc<Streams>,
     phase: Arc<PhaseCell>,
     limits: Arc<Limiter>,
+    memory: Arc<Memory>,
     log: Arc<LogHandle>,
     tokens: ArcSwapOption<Tokens>,
     locality: Locality,
@@ -140,7 +144,7 @@ impl Admin {
     /// # Errors
     /// [`TokensError`] if that file can't be used.
     pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
-        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, log } = parts;
+        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, memory, log } = parts;
         let admin = Self {
             tokens: ArcSwapOption::empty(),
             locality,
@@ -160,6 +164,7 @@ impl Admin {
             streams,
             phase,
             limits,
+            memory,
             log,
         };
         admin.reload_tokens()?;
@@ -184,13 +189,6 @@ impl Admin {
     /// A place among those that wait.
     fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
-    }
-
-    fn memory_limit_bytes(&self) -> u64 {
-        match self.config.load().memory.process_max {
-            0 => process::memory_limit_bytes(),
-            limit => limit as u64,
-        }
     }
 
     fn cpu_percent(&self) -> f64 {

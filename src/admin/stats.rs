@@ -19,7 +19,6 @@ use serde::Serialize;
 use super::Admin;
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
-use crate::metrics::process::Usage;
 use crate::metrics::{
     BackendFacts, BackendStateLabel, LaneMetrics, PipeState, PoolMetrics, ReattachResult, RouteMetrics,
 };
@@ -50,7 +49,7 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
     let shared = admin.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
-    families.memory_limit_bytes.set(gauge(admin.memory_limit_bytes()));
+    families.memory_limit_bytes.set(gauge(admin.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.backends.list().iter().map(facts).collect();
     admin.metrics.sync_backends(&backends);
     let config = admin.config.load();
@@ -89,6 +88,7 @@ pub(super) struct Stats {
     total_sessions: usize,
     connections: Connections,
     pipes: BTreeMap<&'static str, i64>,
+    rate_limit_buckets: i64,
     rate_limits: RateLimits,
     memory: Memory,
     services: Vec<Service>,
@@ -117,8 +117,14 @@ struct Memory {
     total_bytes: u64,
     per_pipe_average_bytes: u64,
     replay_bytes: i64,
+    by_route: BTreeMap<String, u64>,
     rss_bytes: u64,
+    /// Resident memory, less what the allocator has kept of what pipes gave back.
+    used_bytes: u64,
     limit_bytes: u64,
+    percent: f64,
+    pressure: &'static str,
+    evictions_total: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -179,6 +185,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
         pipes: PipeState::ALL
             .map(|state| (state.as_str(), routes.iter().map(|(_, route)| route.pipes(state)).sum()))
             .into(),
+        rate_limit_buckets: families.rate_limit_entries.get(),
         rate_limits: RateLimits {
             buckets: families.rate_limit_entries.get(),
             limited_total: routes.iter().map(|(_, route)| route.limited_total()).sum(),
@@ -206,13 +213,27 @@ fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
 
 fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
     let total_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
+    let reading = admin.memory.look();
     Memory {
         total_bytes,
         per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
         replay_bytes: admin.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
-        rss_bytes: Usage::read().rss_bytes,
-        limit_bytes: admin.memory_limit_bytes(),
+        by_route: memory_by_route(pipes),
+        rss_bytes: reading.resident,
+        used_bytes: reading.verdict.used,
+        limit_bytes: reading.limit,
+        percent: reading.percent(),
+        pressure: reading.verdict.pressure.as_str(),
+        evictions_total: admin.metrics.evictions_total(),
     }
+}
+
+fn memory_by_route(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, u64> {
+    let mut routes = BTreeMap::new();
+    for pipe in pipes {
+        *routes.entry(pipe.route.name.clone()).or_default() += memory_bytes(pipe);
+    }
+    routes
 }
 
 fn service(view: BackendView) -> Service {

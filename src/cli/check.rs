@@ -8,9 +8,6 @@ use clap::Args;
 
 use crate::config::Config;
 
-/// The exit code of bad usage or a bad configuration.
-const BAD_CONFIG: u8 = 2;
-
 /// Options of `holdline check`.
 #[derive(Args)]
 pub struct Options {
@@ -28,7 +25,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(loaded) => loaded,
         Err(invalid) => {
             say(io::stderr(), &format!("{invalid}\n"));
-            return ExitCode::from(BAD_CONFIG);
+            return ExitCode::from(super::MISUSE);
         }
     };
     for warning in &loaded.warnings {

@@ -5,10 +5,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Invalid;
+use crate::ctl::Misuse;
+
 mod check;
+mod generate;
 mod healthcheck;
 mod serve;
 mod worker;
+
+/// The exit code of bad usage or a bad configuration.
+const MISUSE: u8 = 2;
 
 /// An interruptible WebSocket reverse proxy: the client's socket outlives its worker
 #[derive(Parser)]
@@ -32,6 +39,10 @@ enum Command {
     Healthcheck(healthcheck::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
+    /// Print the completions of a shell: bash, zsh, fish …
+    Completions(generate::Completions),
+    /// Print the manual page, or write all of them into a directory
+    Man(generate::Man),
 }
 
 /// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage or bad config.
@@ -44,6 +55,8 @@ pub fn main() -> ExitCode {
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
+        Command::Completions(options) => outcome(generate::completions(&options)),
+        Command::Man(options) => outcome(generate::man(&options)),
     }
 }
 
@@ -52,7 +65,8 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {error:#}");
-            ExitCode::FAILURE
+            let is_misuse = error.is::<Misuse>() || error.is::<Invalid>();
+            if is_misuse { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -9,8 +9,6 @@ pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
     ("admin.state_file", None),
     ("resume.grace", None),
     ("resume.keys_file", None),
-    ("memory.process_max", None),
-    ("memory.evict", None),
     ("pools[].resume", Some("\"transparent\"")),
     ("routes[].client_id", None),
     ("routes[].resume", Some("\"none\"")),

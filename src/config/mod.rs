@@ -27,6 +27,7 @@ pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use load::Loaded;
+pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};

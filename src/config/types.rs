@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use holdline_core::limits::Rate;
+pub use holdline_core::memory::Evict;
 pub use holdline_core::settings::OnExceed;
 
 /// Where to listen.
@@ -104,17 +105,6 @@ pub enum HealthKind {
     Http,
     /// Completes a WebSocket handshake.
     Ws,
-}
-
-/// Which pipe is evicted first when memory is out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Evict {
-    /// The one that was idle longest.
-    Lru,
-    /// The one that was opened first.
-    Oldest,
-    /// The one that holds the most.
-    Largest,
 }
 
 /// The shape of a log record.

@@ -19,6 +19,10 @@ use crate::config::{Config, Listen};
 
 /// What one request may take, beyond what it asks the server to wait.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// The header that a list's index travels in.
+const INDEX: &str = "x-holdline-index";
+/// The `type` of the problem that a token's role is.
+const ROLE_FORBIDDEN: &str = "urn:holdline:problem:role-forbidden";
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 
@@ -97,6 +101,12 @@ pub enum CallError {
     /// A token is missing or unknown.
     #[error("{0} wants a token: put one of admin.tokens_file into HOLDLINE_TOKEN")]
     Unauthorized(Target),
+    /// The token is known and not good enough.
+    #[error("{0}; use a token of another role in HOLDLINE_TOKEN")]
+    Forbidden(String),
+    /// There is nothing of that name.
+    #[error("{0}")]
+    NotFound(String),
     /// The answer is an error.
     #[error("{0}")]
     Refused(String),
@@ -109,6 +119,8 @@ pub struct Reply {
     pub status: StatusCode,
     /// The JSON body; null if there is none.
     pub body: Value,
+    /// Where a list stands, to wait for a change from.
+    pub index: Option<u64>,
 }
 
 /// Asks one admin API.
@@ -154,14 +166,34 @@ impl Client {
         body: Option<&Value>,
         patience: Duration,
     ) -> Result<Value, CallError> {
+        Ok(self.reply_within(method, path, body, patience).await?.body)
+    }
+
+    /// As [`Client::call_within`], with what is around the body.
+    ///
+    /// # Errors
+    /// As [`Client::call`].
+    pub async fn reply_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Reply, CallError> {
         let reply = self.ask(method, path, body, patience).await?;
-        if reply.status.is_success() {
-            return Ok(reply.body);
+        match reply.status {
+            status if status.is_success() => Ok(reply),
+            StatusCode::UNAUTHORIZED => Err(CallError::Unauthorized(self.target.clone())),
+            StatusCode::NOT_FOUND => Err(CallError::NotFound(explain(&reply))),
+            StatusCode::FORBIDDEN if reply.body["type"] == ROLE_FORBIDDEN => Err(CallError::Forbidden(explain(&reply))),
+            _ => Err(CallError::Refused(explain(&reply))),
         }
-        if reply.status == StatusCode::UNAUTHORIZED {
-            return Err(CallError::Unauthorized(self.target.clone()));
-        }
-        Err(CallError::Refused(explain(&reply)))
+    }
+
+    /// Where it asks.
+    #[must_use]
+    pub const fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Sends one request and takes whatever status comes.
@@ -220,6 +252,7 @@ impl Client {
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
             let status = response.status();
+            let index = response.headers().get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             let bytes = body.map_err(|error| self.broken(&error))?.to_bytes();
             let body = if bytes.is_empty() {
@@ -227,7 +260,7 @@ impl Client {
             } else {
                 serde_json::from_slice(&bytes).map_err(|_| self.broken(&"the answer is not JSON"))?
             };
-            Ok(Reply { status, body })
+            Ok(Reply { status, body, index })
         };
         tokio::pin!(answer, connection);
         tokio::select! {
@@ -292,8 +325,8 @@ mod tests {
         let body = serde_json::json!({
             "detail": "no", "request_id": "r1", "errors": [{"pointer": "/url", "message": "no"}],
         });
-        let reply = Reply { status: StatusCode::UNPROCESSABLE_ENTITY, body };
+        let reply = Reply { status: StatusCode::UNPROCESSABLE_ENTITY, body, index: None };
         assert_eq!(explain(&reply), "no (at \"/url\") [422 r1]");
-        assert!(explain(&Reply { status: StatusCode::BAD_GATEWAY, body: Value::Null }).contains("502"));
+        assert!(explain(&Reply { status: StatusCode::BAD_GATEWAY, body: Value::Null, index: None }).contains("502"));
     }
 }

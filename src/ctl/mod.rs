@@ -1,17 +1,28 @@
 //! `holdline ctl`: the admin API from the command line, as tables for people and as JSON for programs.
 //!
 //! The token comes from `HOLDLINE_TOKEN` and never from an argument, where every process of the machine could read it.
+//! Exit codes: 0 fine, 1 refused or not reached, 2 bad usage or bad configuration.
 
+mod args;
+mod ask;
+mod backends;
 mod client;
-mod commands;
+mod output;
+mod pipes;
+mod process;
 mod table;
+mod top;
 
+use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::Args;
 
+pub use args::Options;
 pub use client::{CallError, Client, PATIENCE, Reply, Target};
-pub use commands::run;
+
+use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools};
+use output::Output;
 
 use crate::config::Config;
 
@@ -40,199 +51,73 @@ impl Where {
     }
 }
 
-/// `holdline ctl`.
-#[derive(Args, Debug)]
-pub struct Options {
-    #[command(flatten)]
-    at: Where,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
-    #[command(subcommand)]
-    command: Command,
-}
+/// What was asked for cannot be, whatever the process would answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Misuse(String);
 
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Backends: list, show, add, drain, remove …
-    Backends {
-        #[command(subcommand)]
-        command: Option<Backends>,
-    },
-    /// Pools and how many of their backends are eligible
-    Pools,
-    /// Live pipes: list, show, move, close
-    Pipes {
-        #[command(subcommand)]
-        command: Option<Pipes>,
-    },
-    /// What happened
-    Events {
-        /// Only what came after this number
-        #[arg(long, default_value_t = 0)]
-        after: u64,
-        /// Go on with what happens from now on
-        #[arg(long, short)]
-        follow: bool,
-    },
-    /// Sessions, memory and counters
-    Stats,
-    /// The effective configuration, secrets masked
-    Config,
-    /// Take no new pipes in the whole process
-    Drain {
-        /// Take new pipes again
-        #[arg(long)]
-        cancel: bool,
-    },
-}
-
-#[derive(Subcommand, Debug)]
-enum Backends {
-    /// All backends
-    List {
-        /// Only those of this pool
-        #[arg(long)]
-        pool: Option<String>,
-        /// Only those in this admin state
-        #[arg(long)]
-        state: Option<State>,
-    },
-    /// One backend
-    Show {
-        /// Its id
-        id: String,
-    },
-    /// Registers a backend
-    Add(Add),
-    /// No new pipes for it, and the ones it has move away
-    Drain {
-        /// Its id
-        id: String,
-        /// What becomes of its pipes
-        #[arg(long, default_value = "reattach")]
-        pipes: Wish,
-        /// When pipes that are still there are cut off, such as 1m
-        #[arg(long)]
-        deadline: Option<String>,
-    },
-    /// Out of service
-    Maint {
-        /// Its id
-        id: String,
-        /// What becomes of its pipes
-        #[arg(long, default_value = "reattach")]
-        pipes: Wish,
-    },
-    /// New pipes for it again
-    Ready {
-        /// Its id
-        id: String,
-    },
-    /// Drains it, then forgets it
-    Remove {
-        /// Its id
-        id: String,
-    },
-}
-
-#[derive(Args, Debug)]
-struct Add {
-    /// ws:// or wss:// URL
-    url: String,
-    /// Its id; without one it is made up
-    #[arg(long)]
-    id: Option<String>,
-    /// The pool it stands in
-    #[arg(long, default_value = "default")]
-    pool: String,
-    /// Its share beside the others
-    #[arg(long, default_value_t = 1)]
-    weight: u32,
-    /// Pipes at once; 0 is no limit
-    #[arg(long)]
-    max_pipes: Option<u32>,
-    /// A route key it takes, with what it calls it itself: KEY or KEY=ALIAS
-    #[arg(long, value_name = "KEY[=ALIAS]")]
-    serves: Vec<String>,
-}
-
-#[derive(Subcommand, Debug)]
-enum Pipes {
-    /// All pipes
-    List(Filter),
-    /// One pipe
-    Show {
-        /// Its id
-        id: String,
-    },
-    /// Moves it to another backend
-    Move {
-        /// Its id
-        id: String,
-    },
-    /// Closes its client
-    Close {
-        /// Its id
-        id: String,
-        /// Close code
-        #[arg(long, default_value_t = 1000)]
-        code: u16,
-        /// Reason, as the client is told
-        #[arg(long, default_value = "")]
-        reason: String,
-    },
-}
-
-#[derive(Args, Debug, Default)]
-struct Filter {
-    /// Only those of this route
-    #[arg(long)]
-    route: Option<String>,
-    /// Only those of this pool
-    #[arg(long)]
-    pool: Option<String>,
-    /// Only those on this backend
-    #[arg(long)]
-    backend: Option<String>,
-    /// Only those with this route key
-    #[arg(long)]
-    key: Option<String>,
-    /// Only those in this state
-    #[arg(long)]
-    state: Option<String>,
-}
-
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum State {
-    Ready,
-    Drain,
-    Maint,
-}
-
-impl State {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Drain => "drain",
-            Self::Maint => "maint",
-        }
+/// Runs one command and prints its answer.
+///
+/// # Errors
+/// What went wrong, with what to do next.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let client = options.at.client()?;
+    let out = Output { json: options.json, watch: options.watch };
+    if out.watch && !is_watchable(&options.command) {
+        return Err(Misuse("--watch is for what can be read and for drains".into()).into());
+    }
+    match runtime.block_on(command(&client, out, options.command)) {
+        // Whoever read our output has had enough, which is how `| head` ends.
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        done => done,
     }
 }
 
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum Wish {
-    Reattach,
-    Keep,
-    Close,
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-impl Wish {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Reattach => "reattach",
-            Self::Keep => "keep",
-            Self::Close => "close",
+fn is_watchable(command: &Command) -> bool {
+    match command {
+        Command::Backends { command } => match command {
+            None
+            | Some(
+                Backends::List { .. }
+                | Backends::Show { .. }
+                | Backends::Drain { .. }
+                | Backends::Maint { .. }
+                | Backends::Remove { .. },
+            ) => true,
+            Some(Backends::Add(_) | Backends::Set(_) | Backends::Ready { .. }) => false,
+        },
+        Command::Pools { command } => !matches!(command, Some(Pools::Rebalance { .. })),
+        Command::Pipes { command } => matches!(command, None | Some(Pipes::List(_) | Pipes::Show { .. })),
+        Command::Config { command } => matches!(command, None | Some(ConfigCommand::Show)),
+        Command::Log { level, .. } => level.is_none(),
+        Command::Drain { cancel } => !cancel,
+        Command::Workers { .. } | Command::Events { .. } | Command::Stats | Command::Info => true,
+        Command::Broadcast(_) | Command::Top { .. } => false,
+    }
+}
+
+async fn command(client: &Client, out: Output, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Backends { command } => {
+            backends::run(client, out, command.unwrap_or(Backends::List { pool: None, state: None })).await
         }
+        Command::Workers { pool } => backends::workers(client, out, pool).await,
+        Command::Pools { command } => pipes::pools(client, out, command.unwrap_or(Pools::List)).await,
+        Command::Pipes { command } => {
+            pipes::run(client, out, command.unwrap_or(Pipes::List(args::Filter::default()))).await
+        }
+        Command::Broadcast(broadcast) => pipes::broadcast(client, out, broadcast).await,
+        Command::Events { after, follow } => process::events(client, out, after, follow || out.watch).await,
+        Command::Stats => out.show(client, &output::View::page("/v1/stats")).await,
+        Command::Info => out.show(client, &output::View::page("/v1/info")).await,
+        Command::Config { command } => process::config(client, out, command.unwrap_or(ConfigCommand::Show)).await,
+        Command::Log { level, time } => process::log(client, out, level, time).await,
+        Command::Drain { cancel } => process::drain(client, out, cancel).await,
+        Command::Top { every } => top::run(client, every).await,
     }
 }

@@ -96,6 +96,11 @@ impl Connections {
         });
     }
 
+    /// Closes every connection that waits to be used again.
+    pub fn shed(&self) {
+        self.lock().clear();
+    }
+
     fn keep(&self, backend: String, connection: Connection) {
         let mut idle = self.lock();
         if idle.values().map(Vec::len).sum::<usize>() >= IDLE_MAX {

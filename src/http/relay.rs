@@ -40,6 +40,11 @@ impl HttpContext {
         Self { backends, tls, timeouts, connections: Connections::default() }
     }
 
+    /// Closes every idle connection: memory is short.
+    pub fn shed(&self) {
+        self.connections.shed();
+    }
+
     /// Closes idle connections that have waited too long; to be called now and then.
     pub fn sweep(&self) {
         self.connections.sweep();

@@ -124,6 +124,12 @@ impl Limiter {
         knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
     }
 
+    /// Entries, the idle ones that nobody has come across yet among them.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).len()).sum()
+    }
+
     /// Entries, and the memory that they take in bytes, after forgetting idle ones.
     #[must_use]
     pub fn size(&self) -> (usize, usize) {

@@ -13,6 +13,7 @@ pub mod process;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use holdline_core::memory::Evict;
 use prometheus::core::Collector;
 use prometheus::{Encoder, Registry, TextEncoder};
 
@@ -73,6 +74,9 @@ impl Metrics {
         families.config_last_reload_successful.set(1);
         for result in ConnectionResult::ALL {
             let _at_zero = families.connections_total.with_label_values(&["public", result.as_str()]);
+        }
+        for policy in Evict::ALL {
+            let _at_zero = families.evictions_total.with_label_values(&[policy.as_str()]);
         }
         families.process_start_time_seconds.set(process::start_time_seconds());
         Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
@@ -198,6 +202,17 @@ impl Metrics {
     /// Counts what became of a connection; [`Metrics::connection`] counts the accepted ones itself.
     pub fn connection_result(&self, listener: ListenerLabel, result: ConnectionResult) {
         self.families.connections_total.with_label_values(&[listener.as_str(), result.as_str()]).inc();
+    }
+
+    /// Counts a pipe that was ended because memory was out.
+    pub fn evicted(&self, policy: Evict) {
+        self.families.evictions_total.with_label_values(&[policy.as_str()]).inc();
+    }
+
+    /// Pipes that were ended because memory was out.
+    #[must_use]
+    pub fn evictions_total(&self) -> u64 {
+        Evict::ALL.iter().map(|policy| self.families.evictions_total.with_label_values(&[policy.as_str()]).get()).sum()
     }
 
     /// Exports the task count of a runtime under `name`.

@@ -179,8 +179,10 @@ impl Driver {
             }
         }
         let beside = self.client.as_ref().map_or(0, ClientStream::held_bytes);
-        self.registration.hold(self.pipe.charged_bytes() + beside);
-        self.reporter.publish(self.pipe.view(), size_of::<Self>() + beside);
+        let view = self.pipe.view();
+        let fixed = size_of::<Self>() + beside;
+        self.registration.hold(self.pipe.charged_bytes() + beside, view.memory_bytes + fixed);
+        self.reporter.publish(view, fixed, now);
         if self.pipe.is_finished() {
             return Poll::Ready(());
         }
@@ -204,8 +206,8 @@ impl Driver {
     }
 
     fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+        let budget = self.budget(Side::Client);
         let Some(stream) = &mut self.client else { return 0 };
-        let budget = self.pipe.read_budget(Side::Client, self.registration.room());
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let share = self.backend.is_some();
@@ -213,14 +215,24 @@ impl Driver {
     }
 
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+        let budget = self.budget(Side::Backend);
         let Some(backend) = &mut self.backend else { return 0 };
-        let budget = self.pipe.read_budget(Side::Backend, self.registration.room());
         self.pipe.set_paused(Side::Backend, budget == 0, now);
         let peer = Peer::Backend(backend.attachment);
         match &mut backend.stream {
             BackendLink::Worker(stream) => read(stream, peer, budget, true, &mut self.pipe, cx, now),
             BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
         }
+    }
+
+    /// Bytes that may be read from the link of `side`.
+    fn budget(&self, side: Side) -> usize {
+        let room = self.registration.room();
+        let budget = self.pipe.read_budget(side, room);
+        if budget == 0 && room == 0 {
+            self.registration.starves();
+        }
+        budget
     }
 
     /// Writes what is due to one leg until its link would block; the bytes it took.
@@ -408,6 +420,11 @@ impl Driver {
                 }
             }
             Command::Close(by, frame) => self.pipe.close(by, frame, now),
+            Command::Evict(policy) => {
+                if self.pipe.evict(now) {
+                    self.reporter.evicted(policy);
+                }
+            }
             Command::Say(speech, payload, ticket) => {
                 let has_room = payload.len() <= self.registration.room();
                 let said = if has_room { self.pipe.say(speech, &payload, now).map(drop) } else { Err(Unsaid::Full) };
@@ -479,6 +496,11 @@ impl Driver {
             let _ = Pin::new(stream).poll_write(&mut cx, &bytes);
         }
     }
+}
+
+/// Gives back the buffer that this thread reads into, if nobody holds a part of it; the next read makes another.
+pub fn shed_read_buffer() {
+    READ_BUFFER.set(BytesMut::new());
 }
 
 /// A timer is set this much late, so that it finds its deadline passed.

@@ -12,7 +12,7 @@ mod report;
 use std::sync::Arc;
 
 pub use client_stream::ClientStream;
-pub use driver::{Driver, READ_BYTES_MAX};
+pub use driver::{Driver, READ_BYTES_MAX, shed_read_buffer};
 
 use crate::backends::Backends;
 use crate::clock::Clock;

@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::{BackendKey, LaneName};
+use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
+use holdline_core::time::Time;
 
 use super::Shared;
 use crate::events::Fact as Event;
@@ -84,7 +86,7 @@ impl Reporter {
     }
 
     /// Books what the lanes have moved since the last time.
-    pub fn publish(&mut self, view: PipeView, fixed_bytes: usize) {
+    pub fn publish(&mut self, view: PipeView, fixed_bytes: usize, now: Time) {
         self.entry.publish(&view, fixed_bytes);
         let view = Booked::new(&view);
         if self.booked == Some(view) {
@@ -98,6 +100,7 @@ impl Reporter {
                 gauge.set(view.state);
             }
         }
+        self.entry.was_active(now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
             self.shared.pipes.changed();
         }
@@ -172,6 +175,19 @@ impl Reporter {
             }
             Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
         }
+    }
+
+    /// Says that the pipe was ended to free memory.
+    pub fn evicted(&self, policy: Evict) {
+        let bytes = self.entry.memory_bytes.load(Relaxed);
+        self.shared.metrics.evicted(policy);
+        tracing::info!(pipe = %self.entry.id, policy = policy.as_str(), bytes, "pipe.evicted");
+        self.event(|entry| Event::Evicted {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            policy: policy.as_str(),
+            bytes,
+        });
     }
 
     fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {

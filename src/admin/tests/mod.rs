@@ -25,6 +25,7 @@ use crate::config::{Config, LogLevel};
 use crate::events::{Events, Fact};
 use crate::limits::Limiter;
 use crate::log::LogHandle;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::phase::PhaseCell;
 use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
@@ -96,10 +97,13 @@ impl Fixture {
             told.push(Fact::from(event));
         };
         let limits = Arc::new(Limiter::new(config.limits, Clock::start()));
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let pipes = Arc::new(Pipes::new(1 << 20));
         let parts = Parts {
-            config: Arc::new(ArcSwap::from_pointee(config)),
+            memory: Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default())),
+            config,
             backends: Backends::new(&setup(), on_event, |_, _| {}),
-            pipes: Arc::new(Pipes::new(1 << 20)),
+            pipes,
             streams: Arc::default(),
             log: Arc::new(LogHandle::detached(LogLevel::Info)),
             events,

@@ -358,7 +358,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "memory.process_max",
             |c: &mut Config| &mut c.memory.process_max,
             off_or(16 * MIB, 64 * TIB),
-            "bytes of the whole process; 0 is the limit of the cgroup, else the machine's RAM",
+            "bytes of the whole process, 0 is the limit of the cgroup or the RAM; at 80 % no new pipes, at 100 % evictions",
         ),
         key(
             "memory.evict",

@@ -1,0 +1,362 @@
+//! The arguments of `holdline ctl`. Their comments are its help, its completions and its manual page.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::Where;
+
+/// `holdline ctl`.
+#[derive(Args, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    pub(super) at: Where,
+    /// Print JSON, one document a line
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// Show it again whenever it changes; of a drain, until no pipe is left
+    #[arg(long, short, global = true)]
+    pub(super) watch: bool,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Backends: list, show, add, set, drain, maint, ready, remove
+    Backends {
+        #[command(subcommand)]
+        command: Option<Backends>,
+    },
+    /// Pools: list, show, rebalance
+    Pools {
+        #[command(subcommand)]
+        command: Option<Pools>,
+    },
+    /// Live pipes: list, show, move, close, say
+    Pipes {
+        #[command(subcommand)]
+        command: Option<Pipes>,
+    },
+    /// The processes behind the backends: instance, labels, lease, last probe
+    Workers {
+        /// Only those of this pool
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// Say something to many clients
+    Broadcast(Broadcast),
+    /// What happened
+    Events {
+        /// Only what came after this number
+        #[arg(long, default_value_t = 0)]
+        after: u64,
+        /// Go on with what happens from now on
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Sessions, memory and counters
+    Stats,
+    /// What the process is: version, listeners, phase
+    Info,
+    /// The configuration: show, validate, reload
+    Config {
+        #[command(subcommand)]
+        command: Option<Config>,
+    },
+    /// The log's level, read or set
+    Log {
+        /// The level to set: off, error, warn, info, debug, trace
+        level: Option<String>,
+        /// For how long, such as 10m; for good without it
+        #[arg(long = "for", value_name = "TIME", requires = "level")]
+        time: Option<String>,
+    },
+    /// Take no new pipes in the whole process
+    Drain {
+        /// Take new pipes again
+        #[arg(long)]
+        cancel: bool,
+    },
+    /// A live view of pools, backends and pipes, with keys that drain and move
+    Top {
+        /// Seconds between two looks
+        #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
+        every: f64,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Backends {
+    /// All backends
+    List {
+        /// Only those of this pool
+        #[arg(long)]
+        pool: Option<String>,
+        /// Only those in this admin state
+        #[arg(long)]
+        state: Option<State>,
+    },
+    /// One backend
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Register a backend
+    Add(Add),
+    /// Change what is said about a backend; what is not named stays
+    Set(Set),
+    /// No new pipes for it, and the ones it has move away
+    Drain {
+        /// Its id
+        id: String,
+        /// What becomes of its pipes
+        #[arg(long, default_value = "reattach")]
+        pipes: Wish,
+        /// When pipes that are still there are cut off, such as 1m
+        #[arg(long)]
+        deadline: Option<String>,
+    },
+    /// Out of service
+    Maint {
+        /// Its id
+        id: String,
+        /// What becomes of its pipes
+        #[arg(long, default_value = "reattach")]
+        pipes: Wish,
+    },
+    /// New pipes for it again
+    Ready {
+        /// Its id
+        id: String,
+    },
+    /// Drain it, then forget it
+    Remove {
+        /// Its id
+        id: String,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    /// ws:// or wss:// URL
+    pub(super) url: String,
+    /// Its id; without one it is made up
+    #[arg(long)]
+    pub(super) id: Option<String>,
+    /// The pool it stands in
+    #[arg(long, default_value = "default")]
+    pub(super) pool: String,
+    /// Its share beside the others
+    #[arg(long, default_value_t = 1)]
+    pub(super) weight: u32,
+    /// Pipes at once; 0 is no limit
+    #[arg(long)]
+    pub(super) max_pipes: Option<u32>,
+    /// A route key it takes, with what it calls it itself
+    #[arg(long, value_name = "KEY[=ALIAS]")]
+    pub(super) serves: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Set {
+    /// Its id
+    pub(super) id: String,
+    /// ws:// or wss:// URL
+    #[arg(long)]
+    pub(super) url: Option<String>,
+    /// The pool it stands in
+    #[arg(long)]
+    pub(super) pool: Option<String>,
+    /// Its share beside the others
+    #[arg(long)]
+    pub(super) weight: Option<u32>,
+    /// Pipes at once; 0 is no limit
+    #[arg(long)]
+    pub(super) max_pipes: Option<u32>,
+    /// The route keys it takes instead of those it took; an empty one takes any
+    #[arg(long, value_name = "KEY[=ALIAS]")]
+    pub(super) serves: Vec<String>,
+    /// A label; without a value it goes
+    #[arg(long = "label", value_name = "NAME=[VALUE]")]
+    pub(super) labels: Vec<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Pools {
+    /// All pools
+    List,
+    /// One pool
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Move pipes from backends that have too many to those that have too few
+    Rebalance {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Pipes {
+    /// All pipes
+    List(Filter),
+    /// One pipe
+    Show {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
+    /// Move it to another backend
+    Move {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+    },
+    /// Close its client
+    Close {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// Close code
+        #[arg(long, default_value_t = 1000)]
+        code: u16,
+        /// Reason, as the client is told
+        #[arg(long, default_value = "", allow_hyphen_values = true)]
+        reason: String,
+    },
+    /// Say something to its client
+    Say {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        #[command(flatten)]
+        words: Words,
+    },
+}
+
+/// What is said to clients.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(super) struct Words {
+    /// A text message
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) text: Option<String>,
+    /// A binary message, as base64
+    #[arg(long)]
+    pub(super) base64: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Broadcast {
+    #[command(flatten)]
+    pub(super) words: Words,
+    /// Only to clients of this route
+    #[arg(long)]
+    pub(super) route: Option<String>,
+    /// Only to clients with this route key
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) key: Option<String>,
+    /// Only to clients of this pool
+    #[arg(long)]
+    pub(super) pool: Option<String>,
+    /// Not to the client of this pipe
+    #[arg(long, value_name = "PIPE", allow_hyphen_values = true)]
+    pub(super) exclude: Vec<String>,
+}
+
+#[derive(Args, Debug, Default)]
+pub(super) struct Filter {
+    /// Only those of this route
+    #[arg(long)]
+    pub(super) route: Option<String>,
+    /// Only those of this pool
+    #[arg(long)]
+    pub(super) pool: Option<String>,
+    /// Only those on this backend
+    #[arg(long)]
+    pub(super) backend: Option<String>,
+    /// Only those with this route key
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) key: Option<String>,
+    /// Only those in this state
+    #[arg(long)]
+    pub(super) state: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Config {
+    /// The effective configuration, secrets masked
+    Show,
+    /// Whether the process would take this file: exit 0, or 2 with every error; - reads stdin
+    Validate {
+        /// The file
+        file: PathBuf,
+    },
+    /// Read the configuration again and put it in force
+    Reload,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// Takes pipes
+    Ready,
+    /// Takes no new ones
+    Drain,
+    /// Out of service
+    Maint,
+}
+
+impl State {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub(super) enum Wish {
+    /// They move to other backends
+    Reattach,
+    /// They stay until their clients leave
+    Keep,
+    /// Their clients are closed
+    Close,
+}
+
+impl Wish {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reattach => "reattach",
+            Self::Keep => "keep",
+            Self::Close => "close",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn the_id_of_a_pipe_may_begin_like_an_option() {
+        for id in ["-pVkoC9x8VLvkE42L18FXA", "-cVkoC9x8VLvkE42L18FXA", "--koC9x8VLvkE42L18FXAx"] {
+            let parsed = Alone::try_parse_from(["ctl", "--json", "pipes", "show", id, "--watch"]).unwrap().options;
+            let Command::Pipes { command: Some(Pipes::Show { id: shown }) } = parsed.command else { panic!("{id}") };
+            assert!(shown == id && parsed.watch && parsed.json, "{id}");
+        }
+        let arguments = ["ctl", "broadcast", "--text", "-1", "--exclude", "-pVkoC9x8VLvkE42L18FXA"];
+        assert!(Alone::try_parse_from(arguments).is_ok());
+    }
+}

@@ -1,0 +1,177 @@
+//! How answers are printed: tables or JSON, once or whenever they change.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::ask::{Kind, List, Thing};
+use super::table::{self, Column};
+use super::{CallError, Client, PATIENCE};
+use crate::log::escaped;
+
+/// How often something is looked at that cannot tell of its changes, or whose numbers change all the time.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The least time between two looks: what changes faster than this is unreadable.
+const LOOK_MIN: Duration = Duration::from_millis(200);
+
+/// What can be read and watched.
+#[derive(Debug)]
+pub(super) enum View {
+    /// A list, with the columns of its table.
+    Table(List, &'static [Column]),
+    /// A thing with a name.
+    Thing(Thing),
+    /// Any other object, by its path.
+    Page(&'static str),
+}
+
+impl View {
+    pub(super) const fn page(path: &'static str) -> Self {
+        Self::Page(path)
+    }
+
+    pub(super) fn thing(kind: Kind, name: impl Into<String>) -> Self {
+        Self::Thing(Thing::new(kind, name))
+    }
+
+    /// How it reads now, and where it stands if it can be waited for.
+    async fn read(&self, client: &Client, json: bool, seen: Option<u64>) -> anyhow::Result<(String, Option<u64>)> {
+        let object = |object: Value| if json { format!("{object}\n") } else { table::describe(&object) };
+        match self {
+            Self::Table(list, columns) => {
+                let found = list.fetch(client, seen.map(|index| (index, LOOK_EVERY))).await?;
+                let text = if json {
+                    format!("{}\n", json!({"items": found.items, "next_cursor": null}))
+                } else {
+                    table::render(columns, &found.items)
+                };
+                Ok((text, found.index))
+            }
+            Self::Thing(thing) => Ok((object(thing.get(client).await?), None)),
+            Self::Page(path) => Ok((object(client.call(Method::GET, path, None).await?), None)),
+        }
+    }
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    pub(super) json: bool,
+    pub(super) watch: bool,
+}
+
+impl Output {
+    /// Prints a view: once, or for as long as it can be read.
+    pub(super) async fn show(self, client: &Client, view: &View) -> anyhow::Result<()> {
+        if !self.watch {
+            return self.print(&view.read(client, self.json, None).await?.0);
+        }
+        let mut screen = Screen::new(self.json);
+        let mut pace = interval(LOOK_MIN);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut seen = None;
+        loop {
+            pace.tick().await;
+            let (text, index) = view.read(client, self.json, seen).await?;
+            screen.draw(&text)?;
+            seen = index;
+            if seen.is_none() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    }
+
+    /// A write's answer, or what it means.
+    pub(super) fn done(self, answer: &Value, line: &str) -> anyhow::Result<()> {
+        self.print(&if self.json { format!("{answer}\n") } else { format!("{line}\n") })
+    }
+
+    /// Counts down what leaves, if that is to be watched. `left` says how many pipes are left; nothing once it is gone.
+    pub(super) async fn count_down(
+        self,
+        mut left: impl AsyncFnMut() -> Result<Option<u64>, CallError>,
+    ) -> anyhow::Result<()> {
+        if !self.watch {
+            return Ok(());
+        }
+        let mut told = None;
+        let mut pace = interval(LOOK_MIN);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let pipes = left().await?.unwrap_or(0);
+            if told != Some(pipes) {
+                self.done(&json!({"pipes": pipes}), &format!("{pipes} pipes are left"))?;
+                told = Some(pipes);
+            }
+            if pipes == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    pub(super) fn print(self, text: &str) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// A text as it comes from the process, fit for a terminal.
+pub(super) fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), escaped)
+}
+
+/// How many pipes a health answer counts, which is open to everybody and answers in any phase.
+pub(super) async fn pipes_in_all(client: &Client) -> Result<Option<u64>, CallError> {
+    Ok(client.ask(Method::GET, "/health", None, PATIENCE).await?.body["pipes"].as_u64())
+}
+
+/// Where a watched text is drawn: over the last one on a terminal, below it elsewhere.
+struct Screen {
+    is_terminal: bool,
+    last: Option<String>,
+}
+
+impl Screen {
+    fn new(json: bool) -> Self {
+        Self { is_terminal: !json && io::stdout().is_terminal(), last: None }
+    }
+
+    fn draw(&mut self, text: &str) -> io::Result<()> {
+        if self.last.as_deref() == Some(text) {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(frame(self.is_terminal, self.last.is_none(), text).as_bytes())?;
+        out.flush()?;
+        self.last = Some(text.to_owned());
+        Ok(())
+    }
+}
+
+/// What to write to show `text` in place of the last one.
+fn frame(is_terminal: bool, is_first: bool, text: &str) -> String {
+    match (is_terminal, is_first) {
+        // Home, each line cleared to its end, and what was below cleared: without a flicker in between.
+        (true, false) => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+        (true, true) => format!("\x1b[2J\x1b[H{text}"),
+        (false, _) => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_terminal_is_drawn_over() {
+        assert_eq!(frame(false, false, "a\n"), "a\n");
+        assert_eq!(frame(true, true, "a\n"), "\x1b[2J\x1b[Ha\n");
+        assert_eq!(frame(true, false, "a\nb\n"), "\x1b[Ha\x1b[K\nb\x1b[K\n\x1b[J");
+    }
+}

@@ -1,0 +1,165 @@
+//! `holdline ctl events`, `config`, `log` and `drain`: the process as a whole.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::args::Config;
+use super::output::{Output, View, pipes_in_all, text};
+use super::{Client, Misuse, PATIENCE};
+use crate::log::escaped;
+
+/// How long one long poll of `events --follow` lasts.
+const FOLLOW_WAIT: Duration = Duration::from_secs(25);
+/// Bytes of a configuration that are read from stdin; more is not one.
+const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+pub(super) async fn events(client: &Client, out: Output, mut after: u64, follow: bool) -> anyhow::Result<()> {
+    let mut wait = Duration::ZERO;
+    loop {
+        let path = format!("/v1/events?after={after}&limit=1000&wait={}s", wait.as_secs());
+        let page = client.call_within(Method::GET, &path, None, wait + PATIENCE).await?;
+        let items = page["items"].as_array().cloned().unwrap_or_default();
+        for event in &items {
+            out.print(&if out.json { format!("{event}\n") } else { event_line(event) })?;
+        }
+        after = page["last"].as_u64().context("the answer has no `last`: is that the admin API of Holdline?")?;
+        if items.is_empty() && !follow {
+            return Ok(());
+        }
+        if follow {
+            wait = FOLLOW_WAIT;
+        }
+    }
+}
+
+/// `12 2026-11-21T10:13:37Z pipe.interrupted pipe=… reason=reset`.
+fn event_line(event: &Value) -> String {
+    let mut line = format!("{} {} {}", event["seq"], text(&event["at"]), text(&event["type"]));
+    for (name, value) in event.as_object().into_iter().flatten() {
+        if !matches!(name.as_str(), "seq" | "at" | "type") {
+            let value = value.as_str().map_or_else(|| value.to_string(), escaped);
+            let _ = write!(line, " {name}={value}");
+        }
+    }
+    line + "\n"
+}
+
+pub(super) async fn config(client: &Client, out: Output, command: Config) -> anyhow::Result<()> {
+    match command {
+        Config::Show => out.show(client, &View::page("/v1/config")).await,
+        Config::Validate { file } => {
+            let toml = read(&file).map_err(|error| Misuse(format!("{}: {error}", file.display())))?;
+            let verdict = client.call(Method::POST, "/v1/config/validate", Some(&json!({"toml": toml}))).await?;
+            let name = file.display().to_string();
+            out.done(&verdict, judged(&name, &verdict).trim_end())?;
+            if verdict["valid"] == true {
+                return Ok(());
+            }
+            Err(Misuse(format!("{name} would not be taken")).into())
+        }
+        Config::Reload => {
+            let answer = client.call(Method::POST, "/v1/config/reload", Some(&json!({}))).await?;
+            out.done(&answer, format!("in force\n{}", changes(&answer)).trim_end())
+        }
+    }
+}
+
+fn read(file: &Path) -> std::io::Result<String> {
+    if file != Path::new("-") {
+        return std::fs::read_to_string(file);
+    }
+    let mut text = String::new();
+    std::io::stdin().take(CONFIG_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// A verdict as lines: errors and warnings with their places, then what would change.
+fn judged(name: &str, verdict: &Value) -> String {
+    let mut lines = String::new();
+    for (kind, notices) in [("", &verdict["errors"]), ("warning: ", &verdict["warnings"])] {
+        for notice in notices.as_array().into_iter().flatten() {
+            let place = match (notice["line"].as_u64(), notice["column"].as_u64(), notice["variable"].as_str()) {
+                (Some(line), Some(column), _) => format!("{name}:{line}:{column}: "),
+                (_, _, Some(variable)) => format!("{}: ", escaped(variable)),
+                (Some(_) | None, _, None) => String::new(),
+            };
+            let _ = writeln!(lines, "{kind}{place}{}: {}", text(&notice["key"]), text(&notice["message"]));
+        }
+    }
+    if verdict["valid"] == true {
+        let _ = writeln!(lines, "{name}: ok");
+    }
+    lines + &changes(verdict)
+}
+
+fn changes(answer: &Value) -> String {
+    let mut lines = String::new();
+    let changes = answer["changes"].as_array();
+    for change in changes.into_iter().flatten() {
+        let when = if change["needs_restart"] == true { ", after a restart only" } else { "" };
+        let _ = writeln!(lines, "changes {}{when}", text(&change["key"]));
+    }
+    if changes.is_some_and(Vec::is_empty) && answer["valid"] != false {
+        lines.push_str("changes nothing\n");
+    }
+    lines
+}
+
+pub(super) async fn log(
+    client: &Client,
+    out: Output,
+    level: Option<String>,
+    time: Option<String>,
+) -> anyhow::Result<()> {
+    let Some(level) = level else {
+        return out.show(client, &View::page("/v1/log")).await;
+    };
+    let mut body = json!({"level": level});
+    if let Some(time) = time {
+        body["for"] = json!(time);
+    }
+    let answer = client.call(Method::PUT, "/v1/log", Some(&body)).await?;
+    let until = answer["until"].as_str().map(|until| format!(" until {}", escaped(until))).unwrap_or_default();
+    out.done(&answer, &format!("the log's level is {}{until}", text(&answer["level"])))
+}
+
+pub(super) async fn drain(client: &Client, out: Output, cancel: bool) -> anyhow::Result<()> {
+    if cancel {
+        let answer = client.call(Method::DELETE, "/v1/drain", None).await?;
+        return out.done(&answer, "serving: new pipes are taken again");
+    }
+    let answer = client.call(Method::PUT, "/v1/drain", Some(&json!({}))).await?;
+    out.done(&answer, "draining: no new pipes; `holdline ctl drain --cancel` takes it back")?;
+    out.count_down(async || pipes_in_all(client).await).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_reads_as_one_line() {
+        let event = json!({"seq": 3, "at": "2026-11-21T00:00:00Z", "type": "x.y", "reason": "a\nb", "n": 1});
+        assert_eq!(event_line(&event), "3 2026-11-21T00:00:00Z x.y n=1 reason=a\\nb\n");
+    }
+
+    #[test]
+    fn a_verdict_names_places_and_changes() {
+        let good = json!({"valid": true, "errors": [], "warnings": [], "changes": [
+            {"key": "server.threads", "needs_restart": true}, {"key": "log.level", "needs_restart": false},
+        ]});
+        let text = "f: ok\nchanges server.threads, after a restart only\nchanges log.level\n";
+        assert_eq!(judged("f", &good), text);
+        let bad = json!({"valid": false, "warnings": [], "changes": [], "errors": [
+            {"line": 2, "column": 5, "variable": null, "key": "a.b", "message": "no"},
+            {"line": null, "column": null, "variable": "HOLDLINE_A__B", "key": "a.b", "message": "no"},
+        ]});
+        assert_eq!(judged("f", &bad), "f:2:5: a.b: no\nHOLDLINE_A__B: a.b: no\n");
+    }
+}

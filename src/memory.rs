@@ -1,0 +1,173 @@
+//! The memory of the process, watched: who is told that it is short, and who has to go when it is out.
+//!
+//! [`holdline_core::memory`] decides; here are the measuring and the consequences. At 80 % of `memory.process_max` no
+//! new pipes are taken, shared streams that nobody watches go, and data threads give back what they keep for
+//! convenience; at 100 % pipes stop reading and are evicted, those that hold nothing never. Between two looks, what pipes
+//! may take in is bounded by what was left at the last one, so that a flood does not run ahead of the watch.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use holdline_core::memory::{Candidate, Pressure, Sample, Verdict, Watch, victims};
+use holdline_core::pipe::PipeState;
+use holdline_core::time::Time;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::metrics::process;
+use crate::pipes::{Command, PipeEntry, Pipes};
+use crate::share::Streams;
+
+/// From one look to the next.
+pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the system's limit is taken for unchanged: somebody may give a container more.
+const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
+
+/// The watch over the process's memory; share it by `Arc`.
+#[derive(Debug)]
+pub struct Memory {
+    config: Arc<ArcSwap<Config>>,
+    pipes: Arc<Pipes>,
+    streams: Arc<Streams>,
+    state: Mutex<State>,
+    pressure: watch::Sender<Pressure>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    watch: Watch,
+    /// The limit of the cgroup or the machine, and when it was read.
+    system: Option<(u64, Instant)>,
+}
+
+/// What a look has found, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Resident memory.
+    pub resident: u64,
+    /// What the process may use.
+    pub limit: u64,
+    /// What follows from that.
+    pub verdict: Verdict,
+}
+
+impl Memory {
+    /// A watch under the limits in `config`, as they are at each look.
+    #[must_use]
+    pub fn new(config: Arc<ArcSwap<Config>>, pipes: Arc<Pipes>, streams: Arc<Streams>) -> Self {
+        Self { config, pipes, streams, state: Mutex::default(), pressure: watch::Sender::new(Pressure::Low) }
+    }
+
+    /// Measures, and lets everybody know what follows.
+    pub fn look(&self) -> Reading {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = match self.config.load().memory.process_max {
+            0 => state.system_limit(),
+            limit => limit as u64,
+        };
+        let resident = process::resident_bytes();
+        let verdict = state.watch.look(Sample { resident, charged: self.pipes.memory_bytes(), limit });
+        self.pipes.set_memory_bytes_max(verdict.charged_max);
+        let before = self.pressure.send_replace(verdict.pressure);
+        let reading = Reading { resident, limit, verdict };
+        if before != verdict.pressure {
+            reading.say(before);
+        }
+        reading
+    }
+
+    /// How short memory was at the last look.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        *self.pressure.borrow()
+    }
+
+    /// The same, and its changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Pressure> {
+        self.pressure.subscribe()
+    }
+
+    /// Looks again and again until `stopped` resolves.
+    pub async fn run(&self, stopped: impl Future<Output = ()>) {
+        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut stopped = std::pin::pin!(stopped);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = &mut stopped => return,
+            }
+            let verdict = self.look().verdict;
+            if verdict.pressure > Pressure::Low {
+                self.streams.shed_idle();
+            }
+            if verdict.surplus > 0 {
+                self.evict(verdict.surplus);
+            }
+            self.pipes.wake_starved();
+        }
+    }
+
+    /// Orders pipes to free so many bytes.
+    fn evict(&self, surplus: u64) {
+        let policy = self.config.load().memory.evict;
+        let entries: Vec<Arc<PipeEntry>> = self.pipes.list();
+        let candidates = entries.iter().enumerate().map(|(pipe, entry)| Candidate {
+            pipe,
+            detached: entry.state() == PipeState::Detached,
+            opened: since_epoch(entry),
+            active: entry.active_at(),
+            bytes: entry.memory_bytes.load(Relaxed),
+        });
+        let victims = victims(candidates.collect(), policy, surplus);
+        if victims.is_empty() {
+            tracing::debug!(surplus, "memory is out, and no pipe holds any that would be worth its eviction");
+        }
+        for victim in victims {
+            // A mailbox that is full belongs to a pipe that is about to do as it is told.
+            entries[victim.pipe].order(Command::Evict(policy));
+        }
+    }
+}
+
+impl State {
+    fn system_limit(&mut self) -> u64 {
+        if let Some((limit, _)) = self.system.filter(|(_, read)| read.elapsed() < LIMIT_VALID_FOR) {
+            return limit;
+        }
+        let limit = process::memory_limit_bytes();
+        self.system = Some((limit, Instant::now()));
+        limit
+    }
+}
+
+impl Reading {
+    /// Resident memory, in percent of the limit.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    pub fn percent(&self) -> f64 {
+        if self.limit == 0 { 0.0 } else { self.resident as f64 / self.limit as f64 * 100.0 }
+    }
+
+    /// One line at each mark; the marks are far enough apart that they are not crossed over and over.
+    fn say(&self, before: Pressure) {
+        let Self { resident, limit, verdict: Verdict { used, pressure, .. } } = *self;
+        if before == Pressure::Low {
+            tracing::warn!(resident, used, limit, "memory is short: new pipes are refused");
+        }
+        match pressure {
+            Pressure::Full => tracing::warn!(resident, used, limit, "memory is out: pipes are evicted"),
+            Pressure::High => {}
+            Pressure::Low => tracing::info!(resident, used, limit, "there is enough memory again"),
+        }
+    }
+}
+
+fn since_epoch(entry: &PipeEntry) -> Time {
+    let opened = entry.opened_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Time::from_micros(u64::try_from(opened.as_micros()).unwrap_or(u64::MAX))
+}
