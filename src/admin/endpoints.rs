@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
 use super::auth::Access;
 use super::problem::{Kind, Problem};
-use super::{Admin, backends, dashboard, events, gate, health, messages, pipes, pools, stats, system};
+use super::{Admin, backends, configuration, dashboard, events, gate, health, messages, pipes, pools, stats, system};
 
 struct Endpoint {
     method: Method,
@@ -51,8 +51,9 @@ fn endpoints() -> Vec<Endpoint> {
         at(Method::POST, "/v1/pipes/{id}/commit", Access::Worker, post(messages::commit)),
         at(Method::POST, "/v1/broadcast", Access::Operator, post(messages::broadcast)),
         at(Method::GET, "/v1/info", Access::Operator, get(system::info)),
-        at(Method::GET, "/v1/config", Access::Operator, get(system::config)),
-        at(Method::POST, "/v1/config/validate", Access::Operator, post(system::validate)),
+        at(Method::GET, "/v1/config", Access::Operator, get(configuration::show)),
+        at(Method::POST, "/v1/config/validate", Access::Operator, post(configuration::validate)),
+        at(Method::POST, "/v1/config/reload", Access::Operator, post(configuration::reload)),
         at(Method::GET, "/v1/log", Access::Operator, get(system::log)),
         at(Method::PUT, "/v1/log", Access::Operator, put(system::set_log)),
         at(Method::PUT, "/v1/drain", Access::Operator, put(system::drain)),

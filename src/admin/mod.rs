@@ -21,6 +21,7 @@
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
+//! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
 //! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
@@ -30,6 +31,7 @@ pub mod auth;
 mod backends;
 mod body;
 mod condition;
+mod configuration;
 mod dashboard;
 mod duration;
 mod endpoints;
@@ -58,16 +60,17 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::backends::Backends;
 use crate::config::Config;
 use crate::events::Events;
+use crate::level::Level;
 use crate::limits::Limiter;
-use crate::log::LogHandle;
 use crate::metrics::Metrics;
 use crate::metrics::process::{self, CpuMeter};
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rebalance::Rebalances;
+use crate::reload::Reload;
 use crate::share::Streams;
 
-use auth::{Tokens, TokensError};
+use auth::Tokens;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};
@@ -107,7 +110,11 @@ pub struct Parts {
     /// Who may connect how often.
     pub limits: Arc<Limiter>,
     /// The level of the log.
-    pub log: Arc<LogHandle>,
+    pub level: Arc<Level>,
+    /// Who may do what; nothing where everybody who reaches the listener may.
+    pub tokens: Arc<ArcSwapOption<Tokens>>,
+    /// The way to another configuration.
+    pub reload: Arc<Reload>,
 }
 
 /// The admin API of one process.
@@ -121,8 +128,9 @@ pub struct Admin {
     streams: Arc<Streams>,
     phase: Arc<PhaseCell>,
     limits: Arc<Limiter>,
-    log: Arc<LogHandle>,
-    tokens: ArcSwapOption<Tokens>,
+    level: Arc<Level>,
+    tokens: Arc<ArcSwapOption<Tokens>>,
+    reload: Arc<Reload>,
     locality: Locality,
     access: AccessRules,
     started: Instant,
@@ -135,14 +143,11 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The API over `parts`; reads the tokens file that the configuration names.
-    ///
-    /// # Errors
-    /// [`TokensError`] if that file can't be used.
-    pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
-        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, log } = parts;
-        let admin = Self {
-            tokens: ArcSwapOption::empty(),
+    /// The API over `parts`.
+    #[must_use]
+    pub fn new(parts: Parts, locality: Locality) -> Arc<Self> {
+        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, level, tokens, reload } = parts;
+        Arc::new(Self {
             locality,
             access: endpoints::access_rules(),
             started: Instant::now(),
@@ -160,20 +165,10 @@ impl Admin {
             streams,
             phase,
             limits,
-            log,
-        };
-        admin.reload_tokens()?;
-        Ok(Arc::new(admin))
-    }
-
-    /// Reads the tokens file again; on an error the old tokens stay.
-    ///
-    /// # Errors
-    /// [`TokensError`] if the file can't be used.
-    pub fn reload_tokens(&self) -> Result<(), TokensError> {
-        let tokens = self.config.load().admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
-        self.tokens.store(tokens.map(Arc::new));
-        Ok(())
+            level,
+            tokens,
+            reload,
+        })
     }
 
     /// The routes, guarded.

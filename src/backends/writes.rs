@@ -163,8 +163,8 @@ impl Registry {
 
     fn retire_unconfigured(&mut self, pools: &[PoolSpec], fx: &mut Effects) {
         let named: HashSet<&Arc<str>> = pools.iter().flat_map(|pool| pool.backends.iter().map(|(id, _)| id)).collect();
+        // Without a deadline: a reload takes no pipe away that has nowhere else to go.
         let leave = Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed };
-        let deadline = self.clock.now() + REMOVAL_DEADLINE;
         let unconfigured: Vec<_> = self
             .records
             .iter()
@@ -175,7 +175,7 @@ impl Registry {
             .map(|(&key, _)| key)
             .collect();
         for key in unconfigured {
-            self.remove(key, Removal::Unconfigured, leave, Some(deadline), fx);
+            self.remove(key, Removal::Unconfigured, leave, None, fx);
         }
         self.pools.retain(|_, pool| pool.configured || pool.core.iter().next().is_some());
     }

@@ -40,6 +40,12 @@ impl HttpContext {
         Self { backends, tls, timeouts, connections: Connections::default() }
     }
 
+    /// The same context with other time limits.
+    #[must_use]
+    pub fn with(&self, timeouts: HttpTimeouts) -> Self {
+        Self { timeouts, ..self.clone() }
+    }
+
     /// Closes idle connections that have waited too long; to be called now and then.
     pub fn sweep(&self) {
         self.connections.sweep();

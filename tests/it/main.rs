@@ -21,6 +21,7 @@ mod messages;
 mod owners;
 mod process;
 mod rates;
+mod reload;
 mod service;
 mod share;
 mod storm;

@@ -25,7 +25,7 @@ pub struct Proxy {
     process: Child,
     log: watch::Receiver<Vec<String>>,
     reader: Option<JoinHandle<()>>,
-    _files: TempDir,
+    files: TempDir,
 }
 
 impl Proxy {
@@ -62,7 +62,7 @@ impl Proxy {
             process,
             log,
             reader: Some(reader),
-            _files: files,
+            files,
         };
         while proxy.public.port() == 0 || proxy.admin.port() == 0 {
             let line = heard.recv_timeout(super::PATIENCE).unwrap_or_else(|_| panic!("no start: {:?}", proxy.log()));
@@ -78,6 +78,16 @@ impl Proxy {
             }
         }
         proxy
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.files.path().join("proxy.toml")
+    }
+
+    /// Changes its configuration file, which changes nothing by itself.
+    pub fn rewrite(&self, config: &str) {
+        std::fs::write(self.config_file(), config).unwrap();
     }
 
     /// Asks the admin API; a body goes as JSON.
