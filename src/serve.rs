@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use crate::activation::Inherited;
 use crate::admin::auth::Tokens;
 use crate::admin::listen::AdminListener;
+use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
 use crate::backends::{Backends, Setup};
 use crate::clock::Clock;
@@ -56,6 +57,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] admin::auth::TokensError),
+    /// What an earlier process knew can be neither read nor written.
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
     /// A socket that was handed over would open the admin API to the network.
     #[error("admin.listen {0}: not a loopback address, and admin.tokens_file is not set")]
     Exposed(String),
@@ -107,6 +111,8 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     let tokens = Arc::new(ArcSwapOption::new(tokens.map(Arc::new)));
     let backends = start_backends(&config, &metrics, &events, &pipes);
+    let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
+    let state_file = state_file.map(Arc::new);
     let names: (Vec<&str>, Vec<&str>) = (
         config.routes.iter().map(|route| route.name.as_str()).collect(),
         config.pools.iter().map(|pool| pool.name.as_str()).collect(),
@@ -132,11 +138,15 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     };
     let threads = start_threads(&config, &shared, &doors, &bound)?;
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens);
+    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
     let (phase, reload) = (doors.phase, parts.reload.clone());
     let admin = Admin::new(parts, admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    if let Some(file) = state_file {
+        let backends = backends.clone();
+        tokio::spawn(async move { file.keep(&backends).await });
+    }
     tokio::spawn(async move { backends.run(until(stopped)).await });
     // Whoever reads where we listen may connect at once.
     phase.started();
@@ -172,6 +182,7 @@ fn admin_parts(
     doors: &Doors,
     log: Arc<LogHandle>,
     tokens: Arc<ArcSwapOption<Tokens>>,
+    state_file: Option<Arc<StateFile>>,
 ) -> Parts {
     let level = Level::new(log);
     let changed = reload::Parts {
@@ -197,6 +208,7 @@ fn admin_parts(
         limits: doors.limits.clone(),
         level,
         tokens,
+        state_file,
     }
 }
 

@@ -45,6 +45,7 @@ mod pipes;
 mod pools;
 pub mod problem;
 mod registration;
+pub mod state_file;
 mod stats;
 mod streams;
 mod system;
@@ -74,6 +75,7 @@ use auth::Tokens;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};
+use state_file::StateFile;
 
 /// Requests that wait for a change at once (long polls, blocking lists); more are answered 503, so that those that ask
 /// and go always find a connection.
@@ -115,6 +117,8 @@ pub struct Parts {
     pub tokens: Arc<ArcSwapOption<Tokens>>,
     /// The way to another configuration.
     pub reload: Arc<Reload>,
+    /// Where what is registered outlives the process, if anywhere.
+    pub state_file: Option<Arc<StateFile>>,
 }
 
 /// The admin API of one process.
@@ -131,6 +135,7 @@ pub struct Admin {
     level: Arc<Level>,
     tokens: Arc<ArcSwapOption<Tokens>>,
     reload: Arc<Reload>,
+    state_file: Option<Arc<StateFile>>,
     locality: Locality,
     access: AccessRules,
     started: Instant,
@@ -146,7 +151,20 @@ impl Admin {
     /// The API over `parts`.
     #[must_use]
     pub fn new(parts: Parts, locality: Locality) -> Arc<Self> {
-        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, level, tokens, reload } = parts;
+        let Parts {
+            config,
+            events,
+            metrics,
+            backends,
+            pipes,
+            streams,
+            phase,
+            limits,
+            level,
+            tokens,
+            reload,
+            state_file,
+        } = parts;
         Arc::new(Self {
             locality,
             access: endpoints::access_rules(),
@@ -168,6 +186,7 @@ impl Admin {
             level,
             tokens,
             reload,
+            state_file,
         })
     }
 
@@ -179,6 +198,14 @@ impl Admin {
     /// A place among those that wait.
     fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
+    }
+
+    /// Waits until what was just changed about backends survives a restart, where anything does.
+    async fn kept(&self) {
+        if let Some(file) = &self.state_file {
+            let index = *self.backends.index().borrow();
+            file.catch_up(index).await;
+        }
     }
 
     fn memory_limit_bytes(&self) -> u64 {

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::body;
 use super::duration;
 use super::problem::Problem;
-use crate::backends::{BackendError, BackendSpec, BackendUrl, ProbeKind, ProbeSettings};
+use crate::backends::{BackendError, BackendSpec, BackendUrl, BackendView, ProbeKind, ProbeSettings};
 
 /// What a worker says about itself; the same fields by POST and PUT.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -178,6 +178,13 @@ impl From<&BackendSpec> for Registration {
             health: spec.probes.as_ref().map(HealthBody::from),
             state: None,
         }
+    }
+}
+
+impl Registration {
+    /// What a worker would have to say to stand exactly as it stands, its state included.
+    pub(super) fn in_force(view: &BackendView) -> Self {
+        Self { state: Some(view.admin.into()), ..Self::from(&view.spec) }
     }
 }
 

@@ -7,7 +7,6 @@ use super::schema::Shown;
 
 /// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
 pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
-    ("admin.state_file", None),
     ("resume.grace", None),
     ("resume.keys_file", None),
     ("memory.process_max", None),

@@ -24,6 +24,7 @@ mod rates;
 mod reload;
 mod service;
 mod share;
+mod state_file;
 mod storm;
 mod timing;
 mod top;

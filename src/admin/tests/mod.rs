@@ -123,8 +123,20 @@ impl Fixture {
             metrics: metrics.clone(),
         };
         let reload = Arc::new(Reload::new(config.clone(), sources, changed));
-        let streams = Arc::default();
-        let parts = Parts { config, backends, pipes, streams, limits, level, tokens, reload, events, metrics, phase };
+        let parts = Parts {
+            config,
+            backends,
+            pipes,
+            streams: Arc::default(),
+            limits,
+            level,
+            tokens,
+            reload,
+            events,
+            metrics,
+            phase,
+            state_file: None,
+        };
         Self { admin: Admin::new(parts, locality), files }
     }
 

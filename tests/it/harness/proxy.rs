@@ -25,6 +25,8 @@ pub struct Proxy {
     process: Child,
     log: watch::Receiver<Vec<String>>,
     reader: Option<JoinHandle<()>>,
+    /// Messages of level ERROR that the test wants.
+    errors: Vec<&'static str>,
     files: TempDir,
 }
 
@@ -62,6 +64,7 @@ impl Proxy {
             process,
             log,
             reader: Some(reader),
+            errors: Vec::new(),
             files,
         };
         while proxy.public.port() == 0 || proxy.admin.port() == 0 {
@@ -78,6 +81,11 @@ impl Proxy {
             }
         }
         proxy
+    }
+
+    /// A record of level ERROR with this message is what the test is about.
+    pub fn expects_error(&mut self, message: &'static str) {
+        self.errors.push(message);
     }
 
     /// Its configuration file.
@@ -256,8 +264,11 @@ impl Drop for Proxy {
             eprintln!("the proxy's last words:\n{}", log[tail..].join("\n"));
             return;
         }
-        let wrong: Vec<_> =
-            log.iter().filter(|line| line.contains("\"level\":\"ERROR\"") || line.contains("panicked at")).collect();
+        let is_wrong = |line: &&String| {
+            let is_error = line.contains("\"level\":\"ERROR\"") && !self.errors.iter().any(|text| line.contains(text));
+            is_error || line.contains("panicked at")
+        };
+        let wrong: Vec<_> = log.iter().filter(is_wrong).collect();
         assert!(wrong.is_empty(), "the proxy's log has errors: {wrong:#?}");
     }
 }
