@@ -135,9 +135,11 @@ fn time(at: SystemTime) -> String {
 pub(super) struct Ask {
     pool: Option<String>,
     state: Option<StateName>,
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     cursor: Option<String>,
     index: Option<u64>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     wait: Option<String>,
 }
 
@@ -273,6 +275,7 @@ pub(super) async fn renew(
 pub(super) struct SetState {
     state: StateName,
     pipes: Option<WishName>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     deadline: Option<String>,
 }
 

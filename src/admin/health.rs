@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
@@ -20,7 +21,7 @@ pub const MEMORY_HIGH_PERCENT: f64 = 80.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Health {
     status: Status,
     phase: Phase,
@@ -35,7 +36,7 @@ pub(super) struct Health {
     reasons: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Ok,
@@ -43,20 +44,20 @@ enum Status {
     Unavailable,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Memory {
     rss_mb: f64,
     limit_mb: f64,
     percent: f64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct BackendCounts {
     total: usize,
     eligible: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     status: &'static str,
 }

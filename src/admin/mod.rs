@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | `health` |
 //! | `GET /metrics` | open | Prometheus text |
+//! | `GET /openapi.json` | open | this table for programs, OpenAPI 3.1 |
 //! | `GET /` | open | the dashboard, a page without data of its own |
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
@@ -41,6 +42,7 @@ mod health;
 pub mod list;
 pub mod listen;
 mod messages;
+mod openapi;
 mod pipes;
 mod pools;
 pub mod problem;

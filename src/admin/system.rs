@@ -72,6 +72,7 @@ pub(super) struct SetLog {
     /// One of off, error, warn, info, debug, trace.
     level: String,
     /// For how long; for good without it.
+    #[schemars(regex(pattern = duration::PATTERN))]
     r#for: Option<String>,
 }
 

@@ -18,6 +18,7 @@ mod heartbeat;
 mod http;
 mod limits;
 mod messages;
+mod openapi;
 mod owners;
 mod process;
 mod rates;
