@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use holdline_core::ids::PipeId;
 use holdline_core::pool::AdminState;
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
@@ -21,12 +22,13 @@ use crate::metrics::EjectReason;
 pub const EVENTS_MAX: usize = 10_000;
 
 /// One fact with its number and its time.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Event {
     /// Place in the order of events of this process; the first is 1.
     pub seq: u64,
     /// When it was pushed.
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
@@ -34,7 +36,7 @@ pub struct Event {
 }
 
 /// What can happen. The `type` of the JSON form is the serde name of the variant.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type")]
 #[expect(missing_docs, reason = "the fields mean what the names of the glossary mean")]
 pub enum Fact {
@@ -84,6 +86,7 @@ pub enum Fact {
     #[serde(rename = "pipe.interrupted")]
     PipeInterrupted {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         pool: Arc<str>,
@@ -95,6 +98,7 @@ pub enum Fact {
     #[serde(rename = "pipe.reattached")]
     PipeReattached {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         pool: Arc<str>,
@@ -107,6 +111,7 @@ pub enum Fact {
     #[serde(rename = "pipe.expired")]
     PipeExpired {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         pool: Arc<str>,
@@ -116,6 +121,7 @@ pub enum Fact {
     #[serde(rename = "shared.opened")]
     SharedOpened {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         key: Option<Arc<str>>,
@@ -124,6 +130,7 @@ pub enum Fact {
     #[serde(rename = "shared.closed")]
     SharedClosed {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         key: Option<Arc<str>>,
@@ -135,6 +142,7 @@ pub enum Fact {
     #[serde(rename = "pipe.closed_by_operator")]
     PipeClosedByOperator {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         code: u16,
@@ -143,6 +151,7 @@ pub enum Fact {
     #[serde(rename = "pipe.overflowed")]
     ReplayOverflow {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         policy: &'static str,
@@ -151,6 +160,7 @@ pub enum Fact {
     #[serde(rename = "pipe.messages_lost")]
     MessagesLost {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         lane: &'static str,
@@ -161,6 +171,7 @@ pub enum Fact {
     #[serde(rename = "pipe.evicted")]
     Evicted {
         #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
         pipe: PipeId,
         route: Arc<str>,
         policy: &'static str,

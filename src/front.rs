@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
 use holdline_core::ids::PipeId;
 use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
@@ -27,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
-use crate::handshake::client_address::{ClientAddress, TrustedProxies};
+use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
@@ -39,7 +38,7 @@ use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
 use crate::pipes::{Command, PipeFacts, Sharing};
-use crate::routes::{Found, NoRoute, RouteTable};
+use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
 use crate::share::{StreamKey, join_or_open};
 
@@ -54,10 +53,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 pub struct Front {
     /// What pipes share.
     pub shared: Arc<Shared>,
-    /// The routes in force.
-    pub routes: Arc<ArcSwap<RouteTable>>,
-    /// Whose forwarding headers are believed.
-    pub trusted: TrustedProxies,
     /// Plain HTTP of this thread.
     pub http: HttpContext,
     /// Where the process is in its life.
@@ -68,19 +63,13 @@ pub struct Front {
     pub memory: Arc<Memory>,
     /// The count of client connections, over all threads.
     pub slots: Arc<Slots>,
-    /// From the start of a connection, or of the wait for its next request, to a whole head.
-    pub handshake_timeout: Duration,
-    /// How long a client may take no byte of an answer.
-    pub send_timeout: Duration,
-    /// Bytes of one request head.
-    pub header_bytes_max: usize,
 }
 
 /// Counts client connections against `server.max_connections`, and against the descriptors that there are.
 #[derive(Debug)]
 pub struct Slots {
     taken: AtomicUsize,
-    max: usize,
+    max: AtomicUsize,
     descriptors_max: usize,
 }
 
@@ -95,13 +84,18 @@ impl Slots {
     #[must_use]
     pub fn new(max: usize, descriptors: usize) -> Self {
         let descriptors_max = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CLIENT).max(1);
-        Self { taken: AtomicUsize::new(0), max, descriptors_max }
+        Self { taken: AtomicUsize::new(0), max: AtomicUsize::new(max), descriptors_max }
+    }
+
+    /// Changes how many connections there may be; those that are there stay.
+    pub fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// How many connections there can really be, if the descriptor limit allows fewer than the configuration.
     #[must_use]
     pub fn fewer_than_configured(&self) -> Option<usize> {
-        (self.descriptors_max < self.max).then_some(self.descriptors_max)
+        (self.descriptors_max < self.max.load(Relaxed)).then_some(self.descriptors_max)
     }
 
     /// Whether one more connection might take a descriptor that something else will need.
@@ -114,7 +108,7 @@ impl Slots {
     #[must_use]
     pub fn take(self: &Arc<Self>) -> Slot {
         let before = self.taken.fetch_add(1, Relaxed);
-        Slot { slots: self.clone(), over: before >= self.max }
+        Slot { slots: self.clone(), over: before >= self.max.load(Relaxed) }
     }
 }
 
@@ -168,11 +162,13 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
         Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
     });
+    let rules = front.shared.rules.load_full();
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(front.handshake_timeout)
-        .max_buf_size(front.header_bytes_max.max(HEADER_BYTES_FLOOR))
-        .serve_connection(TokioIo::new(SendTimeout::new(stream, front.send_timeout)), service);
+        .header_read_timeout(rules.handshake_timeout)
+        .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
+        .serve_connection(TokioIo::new(SendTimeout::new(stream, rules.send_timeout)), service);
+    drop(rules);
     let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
     let parts = serving.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
@@ -241,11 +237,12 @@ impl Connection {
             return self.refuse(NO_ROUTE, refusal);
         }
         let (parts, body) = request.into_parts();
-        let checked = match check(&parts, self.front.header_bytes_max) {
+        let rules = self.front.shared.rules.load_full();
+        let checked = match check(&parts, rules.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
             checked @ (Checked::Upgrade(_) | Checked::Plain) => checked,
         };
-        let found = match self.front.routes.load().find(host(&parts), &parts) {
+        let found = match rules.routes.find(host(&parts), &parts) {
             Ok(found) => found,
             Err(error @ NoRoute::NotFound) => {
                 return self.refuse(NO_ROUTE, Refusal::new(StatusCode::NOT_FOUND, "no-route", error.to_string()));
@@ -254,7 +251,10 @@ impl Connection {
                 return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "incomplete", error.to_string()));
             }
         };
-        let client = self.front.trusted.trace(self.peer, &parts);
+        let client = rules.trusted.trace(self.peer, &parts);
+        let http = rules.http;
+        // A request may last for hours, and a reload must not wait for it to let the old rules go.
+        drop(rules);
         match checked {
             Checked::Upgrade(upgrade) => self.upgrade(&parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
@@ -262,7 +262,7 @@ impl Connection {
                 if let Err(exceeded) = self.front.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
-                relay(Request::from_parts(parts, body), &self.front.http, &found, &client).await
+                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, &client).await
             }
         }
     }

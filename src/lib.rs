@@ -9,10 +9,10 @@
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
 //! [`metrics`], [`events`] and [`log`] for those who watch; [`pipes`], the registry of what is live, [`share`], for pipes
-//! that have one worker connection between them, and [`rebalance`], which spreads pipes evenly; [`activation`] and
-//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
-//! uses; and [`worker`], the simulated device
-//! worker that demos and tests stand behind the proxy.
+//! that have one worker connection between them, and [`rebalance`], which spreads pipes evenly; [`rules`] and [`level`],
+//! what holds now, and [`reload`], which changes it; [`activation`] and [`notify`], the two ends of a service manager;
+//! [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device worker
+//! that demos and tests stand behind the proxy.
 
 pub mod activation;
 pub mod admin;
@@ -27,6 +27,7 @@ pub mod events;
 pub mod front;
 pub mod handshake;
 pub mod http;
+pub mod level;
 pub mod limits;
 pub mod listen;
 pub mod log;
@@ -37,7 +38,9 @@ pub mod phase;
 pub mod pipe;
 pub mod pipes;
 pub mod rebalance;
+pub mod reload;
 pub mod routes;
+pub mod rules;
 pub mod send_timeout;
 pub mod serve;
 pub mod share;

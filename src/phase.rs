@@ -7,11 +7,12 @@
 //! ```
 //! Only `Serving` takes new pipes; nothing leads out of `Stopping`.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
 /// A phase of the process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     /// Listeners are not all bound yet.

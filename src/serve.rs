@@ -8,23 +8,25 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use holdline_core::memory::Pressure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::activation::Inherited;
+use crate::admin::auth::Tokens;
 use crate::admin::listen::AdminListener;
+use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
 use crate::backends::{Backends, Setup};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Loaded, Sources};
 use crate::events::Events;
 use crate::front::{Front, Slots};
-use crate::handshake::client_address::TrustedProxies;
-use crate::handshake::dial::{DialTimeouts, TlsClient};
-use crate::http::{HttpContext, HttpTimeouts, IDLE_TIMEOUT};
+use crate::handshake::dial::TlsClient;
+use crate::http::{HttpContext, IDLE_TIMEOUT};
+use crate::level::Level;
 use crate::limits::Limiter;
 use crate::listen::{self, Bound};
 use crate::log::LogHandle;
@@ -34,7 +36,9 @@ use crate::notify::{Notifier, Runtimes};
 use crate::phase::{Phase, PhaseCell};
 use crate::pipe::{Shared, shed_read_buffer};
 use crate::pipes::{Command, Pipes};
-use crate::routes::{RouteError, RouteTable};
+use crate::reload::{self, Reload};
+use crate::routes::RouteError;
+use crate::rules::{InForce, Rules};
 use crate::share::Streams;
 
 /// How long data threads have to finish what they do once no pipe is left.
@@ -55,6 +59,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] admin::auth::TokensError),
+    /// What an earlier process knew can be neither read nor written.
+    #[error(transparent)]
+    StateFile(#[from] StateFileError),
     /// A socket that was handed over would open the admin API to the network.
     #[error("admin.listen {0}: not a loopback address, and admin.tokens_file is not set")]
     Exposed(String),
@@ -70,6 +77,7 @@ pub struct Running {
     config: Arc<ArcSwap<Config>>,
     shared: Arc<Shared>,
     phase: Arc<PhaseCell>,
+    reload: Arc<Reload>,
     bound: Vec<Bound>,
     threads: Vec<DataThread>,
     notifier: Notifier,
@@ -83,72 +91,78 @@ struct DataThread {
     stop: oneshot::Sender<()>,
 }
 
+/// What decides at the doors of all threads who gets in.
+struct Doors {
+    phase: Arc<PhaseCell>,
+    slots: Arc<Slots>,
+    limits: Arc<Limiter>,
+    memory: Arc<Memory>,
+}
+
 /// Starts a proxy; its control part runs on the current runtime. Listeners that were `inherited` take the place of the
 /// configured ones.
 ///
 /// # Errors
 /// [`StartError`]; nothing is left running then but what ends with the runtime.
-pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
+pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
+    let Loaded { config, sources, warnings: _ } = loaded;
     let metrics = Arc::new(Metrics::new());
     metrics.watch_runtime("control", runtime::Handle::current());
     let events = Arc::new(Events::new());
     let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
-    let streams = Arc::new(Streams::default());
-    let routes = Arc::new(ArcSwap::from_pointee(config.route_table()?));
+    let rules: InForce = Arc::new(ArcSwap::from_pointee(Rules::from_config(&config)?));
+    let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+    let tokens = Arc::new(ArcSwapOption::new(tokens.map(Arc::new)));
     let backends = start_backends(&config, &metrics, &events, &pipes);
+    let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
+    let state_file = state_file.map(Arc::new);
     let names: (Vec<&str>, Vec<&str>) = (
         config.routes.iter().map(|route| route.name.as_str()).collect(),
         config.pools.iter().map(|pool| pool.name.as_str()).collect(),
     );
     metrics.sync_config(&names.0, &names.1);
-    let timeouts = DialTimeouts {
-        connect: config.server.backend_connect_timeout,
-        handshake: config.server.backend_handshake_timeout,
-    };
     let shared = Arc::new(Shared {
         backends: backends.clone(),
-        pipes: pipes.clone(),
-        streams: streams.clone(),
-        metrics: metrics.clone(),
-        events: events.clone(),
+        pipes,
+        streams: Arc::new(Streams::default()),
+        metrics,
+        events,
         clock: Clock::start(),
         tls: TlsClient::native(),
-        timeouts,
+        rules,
     });
-    let phase = Arc::new(PhaseCell::default());
     let (bound, admin_listener) = listeners(&config, inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
-    let limits = Arc::new(Limiter::new(config.limits, shared.clock));
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let memory = Arc::new(Memory::new(config.clone(), pipes.clone(), streams.clone()));
-    let guards = Guards { phase: phase.clone(), limits: limits.clone(), memory: memory.clone() };
-    let threads = start_threads(&config.load(), &shared, &routes, &guards, &bound)?;
-    let parts = Parts {
-        config: config.clone(),
-        events,
-        metrics,
-        backends: backends.clone(),
-        pipes,
-        streams,
-        phase: phase.clone(),
-        limits,
+    let memory = Arc::new(Memory::new(config.clone(), shared.pipes.clone(), shared.streams.clone()));
+    let doors = Doors {
+        phase: Arc::default(),
+        slots: slots(&config.load()),
+        limits: Arc::new(Limiter::new(config.load().limits, shared.clock)),
         memory: memory.clone(),
-        log,
     };
-    let admin = Admin::new(parts, admin_listener.locality())?;
+    let threads = start_threads(&config.load(), &shared, &doors, &bound)?;
+    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
+    let (phase, reload) = (doors.phase, parts.reload.clone());
+    let admin = Admin::new(parts, admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
     let until_stopped = until(stopped.clone());
     tokio::spawn(async move { memory.run(until_stopped).await });
+    if let Some(file) = state_file {
+        let backends = backends.clone();
+        tokio::spawn(async move { file.keep(&backends).await });
+    }
     tokio::spawn(async move { backends.run(until(stopped)).await });
+    // Whoever reads where we listen may connect at once.
+    phase.started();
     for address in &public {
         tracing::info!(listener = "public", address, "listening");
     }
     tracing::info!(listener = "admin", address = admin_address, "listening");
-    phase.started();
     let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
-    Ok(Running { public, admin: admin_address, config, shared, phase, bound, threads, notifier, stop_control })
+    Ok(Running { public, admin: admin_address, config, shared, phase, reload, bound, threads, notifier, stop_control })
 }
 
 async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
@@ -167,6 +181,45 @@ async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>,
     }
 }
 
+/// What operators see and steer, and the way to another configuration.
+fn admin_parts(
+    config: Arc<ArcSwap<Config>>,
+    sources: Sources,
+    shared: &Shared,
+    doors: &Doors,
+    log: Arc<LogHandle>,
+    tokens: Arc<ArcSwapOption<Tokens>>,
+    state_file: Option<Arc<StateFile>>,
+) -> Parts {
+    let level = Level::new(log);
+    let changed = reload::Parts {
+        rules: shared.rules.clone(),
+        backends: shared.backends.clone(),
+        pipes: shared.pipes.clone(),
+        slots: doors.slots.clone(),
+        limits: doors.limits.clone(),
+        level: level.clone(),
+        tokens: tokens.clone(),
+        events: shared.events.clone(),
+        metrics: shared.metrics.clone(),
+    };
+    Parts {
+        reload: Arc::new(Reload::new(config.clone(), sources, changed)),
+        config,
+        events: shared.events.clone(),
+        metrics: shared.metrics.clone(),
+        backends: shared.backends.clone(),
+        pipes: shared.pipes.clone(),
+        streams: shared.streams.clone(),
+        phase: doors.phase.clone(),
+        limits: doors.limits.clone(),
+        memory: doors.memory.clone(),
+        level,
+        tokens,
+        state_file,
+    }
+}
+
 async fn until(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone means the same as one that says so.
     let _ = stopped.wait_for(|&stopped| stopped).await;
@@ -182,24 +235,28 @@ fn start_backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>,
     Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave))
 }
 
-/// What decides on every thread whether somebody is let in.
-struct Guards {
-    phase: Arc<PhaseCell>,
-    limits: Arc<Limiter>,
-    memory: Arc<Memory>,
-}
-
-fn start_threads(
-    config: &Config,
-    shared: &Arc<Shared>,
-    routes: &Arc<ArcSwap<RouteTable>>,
-    guards: &Guards,
-    bound: &[Bound],
-) -> io::Result<Vec<DataThread>> {
+fn start_threads(config: &Config, shared: &Arc<Shared>, doors: &Doors, bound: &[Bound]) -> io::Result<Vec<DataThread>> {
     let count = match config.server.threads {
         0 => std::thread::available_parallelism()?.get(),
         count => count as usize,
     };
+    (0..count)
+        .map(|number| {
+            let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
+            let front = Front {
+                shared: shared.clone(),
+                http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), shared.rules.load().http),
+                phase: doors.phase.clone(),
+                limits: doors.limits.clone(),
+                memory: doors.memory.clone(),
+                slots: doors.slots.clone(),
+            };
+            start_thread(number, listeners, Arc::new(front))
+        })
+        .collect()
+}
+
+fn slots(config: &Config) -> Arc<Slots> {
     let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors()));
     if let Some(possible) = slots.fewer_than_configured() {
         let configured = config.server.max_connections;
@@ -209,27 +266,7 @@ fn start_threads(
             "server.max_connections is more than the descriptor limit allows; raise it (LimitNOFILE, ulimit -Hn)"
         );
     }
-    let http_timeouts =
-        HttpTimeouts { connect: config.server.backend_connect_timeout, answer: config.server.response_header_timeout };
-    (0..count)
-        .map(|number| {
-            let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
-            let front = Front {
-                shared: shared.clone(),
-                routes: routes.clone(),
-                trusted: TrustedProxies::new(config.server.trusted_proxies.clone()),
-                http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), http_timeouts),
-                phase: guards.phase.clone(),
-                limits: guards.limits.clone(),
-                memory: guards.memory.clone(),
-                slots: slots.clone(),
-                handshake_timeout: config.server.handshake_timeout,
-                send_timeout: config.server.send_timeout,
-                header_bytes_max: config.server.header_bytes_max,
-            };
-            start_thread(number, listeners, Arc::new(front))
-        })
-        .collect()
+    slots
 }
 
 /// The most descriptors that the process may have, after taking what the system offers: shells hand out 1024 by habit.
@@ -345,6 +382,14 @@ impl Running {
     #[must_use]
     pub const fn notifier(&self) -> &Notifier {
         &self.notifier
+    }
+
+    /// Reads the configuration again; what comes of it is in the log and in the metrics.
+    pub async fn reload(&self) {
+        self.notifier.reloading();
+        // An error was said where it came up, and there is nobody here to tell.
+        let _ = self.reload.reload().await;
+        self.notifier.reloaded();
     }
 
     /// The process's phase.

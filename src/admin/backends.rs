@@ -135,9 +135,11 @@ fn time(at: SystemTime) -> String {
 pub(super) struct Ask {
     pool: Option<String>,
     state: Option<StateName>,
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     cursor: Option<String>,
     index: Option<u64>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     wait: Option<String>,
 }
 
@@ -185,6 +187,7 @@ pub(super) async fn register(
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
     let view = admin.backends.register(said.parse()?)?;
+    admin.kept().await;
     let location = HeaderValue::from_str(&format!("/v1/backends/{}", view.id));
     let mut response = written(&admin, StatusCode::CREATED, view);
     if let Ok(location) = location {
@@ -200,6 +203,7 @@ pub(super) async fn put(
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
     let (put, view) = admin.backends.put(&id, said.parse()?, expectation(&admin, &headers, &id))?;
+    admin.kept().await;
     let status = match put {
         Put::Created => StatusCode::CREATED,
         Put::Replaced | Put::Same => StatusCode::OK,
@@ -229,7 +233,10 @@ pub(super) async fn patch(
         let spec = patched(&before.spec, &patch)?;
         tries -= 1;
         match admin.backends.patch(&id, Expect::Version(before.version), |said| *said = spec) {
-            Ok(view) => return Ok(written(&admin, StatusCode::OK, view)),
+            Ok(view) => {
+                admin.kept().await;
+                return Ok(written(&admin, StatusCode::OK, view));
+            }
             // Somebody else was faster; the patch goes over what they said.
             Err(BackendError::PreconditionFailed(_)) if tries > 0 => {}
             Err(error) => return Err(error.into()),
@@ -268,6 +275,7 @@ pub(super) async fn renew(
 pub(super) struct SetState {
     state: StateName,
     pipes: Option<WishName>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     deadline: Option<String>,
 }
 
@@ -295,6 +303,7 @@ pub(super) async fn set_state(
         deadline: wish.deadline.as_deref().map(|text| duration::parse("/deadline", text)).transpose()?,
     };
     let (progress, view) = admin.backends.set_state(&id, expectation(&admin, &headers, &id), change)?;
+    admin.kept().await;
     let status = match progress {
         Progress::Done => StatusCode::OK,
         Progress::Pipes(_) => StatusCode::ACCEPTED,
@@ -307,7 +316,9 @@ pub(super) async fn remove(
     headers: HeaderMap,
     Id(id): Id,
 ) -> Result<Response, Problem> {
-    match admin.backends.delete(&id, expectation(&admin, &headers, &id))? {
+    let progress = admin.backends.delete(&id, expectation(&admin, &headers, &id))?;
+    admin.kept().await;
+    match progress {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Progress::Pipes(_) => Ok(match view(&admin, &id) {
             Ok(view) => written(&admin, StatusCode::ACCEPTED, view),

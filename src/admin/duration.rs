@@ -7,6 +7,9 @@ use super::problem::Problem;
 /// The longest wait that is granted; proxies in between tend to give up after a minute.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// What [`parse`] takes, as a regular expression.
+pub const PATTERN: &str = "^[0-9]+(ms|s|m|min|h)$";
+
 /// The duration written at `pointer`.
 ///
 /// # Errors

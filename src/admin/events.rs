@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::Query;
@@ -23,17 +24,19 @@ const STREAM_COMMENT_EVERY: Duration = Duration::from_secs(15);
 /// Events written into a stream at a time.
 const STREAM_BATCH: usize = 100;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
     after: Option<u64>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     wait: Option<String>,
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
 }
 
 /// A page of events; `last` is what to send as `after` next.
-#[derive(Debug, Serialize)]
-struct Page {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Page {
     items: Vec<Arc<Event>>,
     next_cursor: Option<String>,
     last: u64,

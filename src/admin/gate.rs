@@ -27,6 +27,9 @@ static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// Longest request id that is taken over from a caller.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
+/// Characters of a path in an audit line; no path that means anything is longer.
+const AUDIT_PATH_MAX: usize = 256;
+
 /// The middleware around every route, known or not.
 pub(super) async fn gate(
     State(admin): State<Arc<Admin>>,
@@ -37,6 +40,8 @@ pub(super) async fn gate(
     let route = matched.as_ref().map_or("none", MatchedPath::as_str).to_owned();
     let request_id = request_id(request.headers());
     let method = request.method().clone();
+    // Without the query, which has the words that a client is closed with.
+    let path: String = request.uri().path().chars().take(AUDIT_PATH_MAX).collect();
     let verdict = check(&admin, &route, &request);
     let caller = match &verdict {
         Ok(caller) => caller.clone(),
@@ -57,7 +62,7 @@ pub(super) async fn gate(
         .with_label_values(&[&*route, method_label(&method), status_code(response.status().as_u16())])
         .inc();
     if !method.is_safe() {
-        audit(caller.as_ref(), &method, &route, response.status(), &request_id);
+        audit(caller.as_ref(), &method, &route, &path, response.status(), &request_id);
     }
     response
 }
@@ -195,12 +200,12 @@ fn finish(mut response: Response, request_id: &str) -> Response {
     response
 }
 
-fn audit(caller: Option<&Caller>, method: &Method, route: &str, status: StatusCode, request_id: &str) {
+fn audit(caller: Option<&Caller>, method: &Method, route: &str, path: &str, status: StatusCode, request_id: &str) {
     let who = caller.map_or("-", |caller| &caller.name);
     let role = caller.map_or("-", |caller| caller.role.as_str());
     let status = status.as_u16();
     let method = method_label(method);
-    tracing::info!(target: AUDIT, who, role, method, route, status, request_id, "admin write");
+    tracing::info!(target: AUDIT, who, role, method, route, path, status, request_id, "admin write");
 }
 
 /// The closed set of methods for labels.

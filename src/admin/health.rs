@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use holdline_core::memory::Pressure;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
@@ -18,7 +19,7 @@ use crate::phase::Phase;
 
 const MIB: f64 = 1024.0 * 1024.0;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Health {
     status: Status,
     phase: Phase,
@@ -37,7 +38,7 @@ pub(super) struct Health {
     reasons: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Status {
     Ok,
@@ -45,7 +46,7 @@ enum Status {
     Unavailable,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Memory {
     rss_mb: f64,
     limit_mb: f64,
@@ -54,13 +55,13 @@ struct Memory {
     pressure: &'static str,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct BackendCounts {
     total: usize,
     eligible: usize,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     status: &'static str,
 }

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `GET /health`, `/health/live`, `/livez`, `/health/ready`, `/readyz` | open | `health` |
 //! | `GET /metrics` | open | Prometheus text |
+//! | `GET /openapi.json` | open | this table for programs, OpenAPI 3.1 |
 //! | `GET /` | open | the dashboard, a page without data of its own |
 //! | `GET /v1/backends`, `GET /v1/backends/{id}` | viewer | reads backends |
 //! | `POST /v1/backends` | worker | registers a URL, the id is made up |
@@ -21,6 +22,7 @@
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
+//! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
 //! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
@@ -30,6 +32,7 @@ pub mod auth;
 mod backends;
 mod body;
 mod condition;
+mod configuration;
 mod dashboard;
 mod duration;
 mod endpoints;
@@ -39,10 +42,12 @@ mod health;
 pub mod list;
 pub mod listen;
 mod messages;
+mod openapi;
 mod pipes;
 mod pools;
 pub mod problem;
 mod registration;
+pub mod state_file;
 mod stats;
 mod streams;
 mod system;
@@ -58,20 +63,22 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::backends::Backends;
 use crate::config::Config;
 use crate::events::Events;
+use crate::level::Level;
 use crate::limits::Limiter;
-use crate::log::LogHandle;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::metrics::process::CpuMeter;
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rebalance::Rebalances;
+use crate::reload::Reload;
 use crate::share::Streams;
 
-use auth::{Tokens, TokensError};
+use auth::Tokens;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};
+use state_file::StateFile;
 
 /// Requests that wait for a change at once (long polls, blocking lists); more are answered 503, so that those that ask
 /// and go always find a connection.
@@ -110,7 +117,13 @@ pub struct Parts {
     /// The watch over memory.
     pub memory: Arc<Memory>,
     /// The level of the log.
-    pub log: Arc<LogHandle>,
+    pub level: Arc<Level>,
+    /// Who may do what; nothing where everybody who reaches the listener may.
+    pub tokens: Arc<ArcSwapOption<Tokens>>,
+    /// The way to another configuration.
+    pub reload: Arc<Reload>,
+    /// Where what is registered outlives the process, if anywhere.
+    pub state_file: Option<Arc<StateFile>>,
 }
 
 /// The admin API of one process.
@@ -125,8 +138,10 @@ pub struct Admin {
     phase: Arc<PhaseCell>,
     limits: Arc<Limiter>,
     memory: Arc<Memory>,
-    log: Arc<LogHandle>,
-    tokens: ArcSwapOption<Tokens>,
+    level: Arc<Level>,
+    tokens: Arc<ArcSwapOption<Tokens>>,
+    reload: Arc<Reload>,
+    state_file: Option<Arc<StateFile>>,
     locality: Locality,
     access: AccessRules,
     started: Instant,
@@ -139,14 +154,25 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The API over `parts`; reads the tokens file that the configuration names.
-    ///
-    /// # Errors
-    /// [`TokensError`] if that file can't be used.
-    pub fn new(parts: Parts, locality: Locality) -> Result<Arc<Self>, TokensError> {
-        let Parts { config, events, metrics, backends, pipes, streams, phase, limits, memory, log } = parts;
-        let admin = Self {
-            tokens: ArcSwapOption::empty(),
+    /// The API over `parts`.
+    #[must_use]
+    pub fn new(parts: Parts, locality: Locality) -> Arc<Self> {
+        let Parts {
+            config,
+            events,
+            metrics,
+            backends,
+            pipes,
+            streams,
+            phase,
+            limits,
+            memory,
+            level,
+            tokens,
+            reload,
+            state_file,
+        } = parts;
+        Arc::new(Self {
             locality,
             access: endpoints::access_rules(),
             started: Instant::now(),
@@ -165,20 +191,11 @@ impl Admin {
             phase,
             limits,
             memory,
-            log,
-        };
-        admin.reload_tokens()?;
-        Ok(Arc::new(admin))
-    }
-
-    /// Reads the tokens file again; on an error the old tokens stay.
-    ///
-    /// # Errors
-    /// [`TokensError`] if the file can't be used.
-    pub fn reload_tokens(&self) -> Result<(), TokensError> {
-        let tokens = self.config.load().admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
-        self.tokens.store(tokens.map(Arc::new));
-        Ok(())
+            level,
+            tokens,
+            reload,
+            state_file,
+        })
     }
 
     /// The routes, guarded.
@@ -189,6 +206,14 @@ impl Admin {
     /// A place among those that wait.
     fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
         self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
+    }
+
+    /// Waits until what was just changed about backends survives a restart, where anything does.
+    async fn kept(&self) {
+        if let Some(file) = &self.state_file {
+            let index = *self.backends.index().borrow();
+            file.catch_up(index).await;
+        }
     }
 
     fn cpu_percent(&self) -> f64 {

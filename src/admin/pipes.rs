@@ -18,7 +18,7 @@ use super::body::{Body, Id, Query};
 use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
-use super::{Admin, condition};
+use super::{Admin, condition, duration};
 use crate::events::Fact;
 use crate::pipes::{Command, LaneNumbers, PipeEntry, Sharing};
 
@@ -123,9 +123,11 @@ pub(super) struct Ask {
     backend: Option<String>,
     key: Option<String>,
     state: Option<String>,
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     cursor: Option<String>,
     index: Option<u64>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     wait: Option<String>,
 }
 

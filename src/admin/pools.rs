@@ -132,9 +132,11 @@ impl PoolBody {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Ask {
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     cursor: Option<String>,
     index: Option<u64>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     wait: Option<String>,
 }
 

@@ -5,6 +5,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Every kind of trouble the admin API can report.
@@ -67,12 +68,27 @@ impl Kind {
 }
 
 /// One thing that is wrong, and where.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Fault {
     /// RFC 6901 pointer into the body; for a query parameter `/query/` and its name.
     pub pointer: String,
     /// What is wrong there.
     pub message: String,
+}
+
+/// A problem as it is written (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Problem")]
+pub(super) struct ProblemBody<'a> {
+    /// A URN that stays the same for this kind of trouble.
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
+    errors: &'a [Fault],
 }
 
 /// An error answer; the request id is filled in on its way out.
@@ -123,18 +139,7 @@ impl Problem {
     }
 
     pub(super) fn body(&self, request_id: &str) -> String {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            #[serde(rename = "type")]
-            kind: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "<[Fault]>::is_empty")]
-            errors: &'a [Fault],
-        }
-        let body = Body {
+        let body = ProblemBody {
             kind: format!("urn:holdline:problem:{}", self.slug),
             title: self.title,
             status: self.status.as_u16(),

@@ -11,12 +11,12 @@ use std::sync::Arc;
 use holdline_core::pool::{AdminState, Serves};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::body;
 use super::duration;
 use super::problem::Problem;
-use crate::backends::{BackendError, BackendSpec, BackendUrl, ProbeKind, ProbeSettings};
+use crate::backends::{BackendError, BackendSpec, BackendUrl, BackendView, ProbeKind, ProbeSettings};
 
 /// What a worker says about itself; the same fields by POST and PUT.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -33,10 +33,16 @@ pub(super) struct Registration {
     #[serde(default)]
     labels: BTreeMap<String, String>,
     instance: Option<String>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     lease: Option<String>,
     health: Option<HealthBody>,
     state: Option<StateName>,
 }
+
+/// Any part of a registration; null takes a field away.
+#[derive(JsonSchema)]
+#[schemars(transparent)]
+pub(super) struct RegistrationPatch(#[expect(dead_code, reason = "only described")] Map<String, Value>);
 
 fn default_pool() -> String {
     "default".to_owned()
@@ -79,7 +85,9 @@ pub(super) struct HealthBody {
     #[serde(rename = "type")]
     kind: Option<ProbeName>,
     path: Option<String>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     interval: Option<String>,
+    #[schemars(regex(pattern = duration::PATTERN))]
     timeout: Option<String>,
 }
 
@@ -178,6 +186,13 @@ impl From<&BackendSpec> for Registration {
             health: spec.probes.as_ref().map(HealthBody::from),
             state: None,
         }
+    }
+}
+
+impl Registration {
+    /// What a worker would have to say to stand exactly as it stands, its state included.
+    pub(super) fn in_force(view: &BackendView) -> Self {
+        Self { state: Some(view.admin.into()), ..Self::from(&view.spec) }
     }
 }
 

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use holdline_core::health::Health;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::AdminState;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
@@ -83,7 +84,7 @@ fn facts(view: &BackendView) -> BackendFacts {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Stats {
     total_sessions: usize,
     connections: Connections,
@@ -96,7 +97,7 @@ pub(super) struct Stats {
     counters: Counters,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Connections {
     public: i64,
     admin: i64,
@@ -104,7 +105,7 @@ struct Connections {
     by_key: BTreeMap<String, usize>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct RateLimits {
     /// Keys and addresses that something is known of.
     buckets: i64,
@@ -112,7 +113,7 @@ struct RateLimits {
     limited_total: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Memory {
     total_bytes: u64,
     per_pipe_average_bytes: u64,
@@ -127,7 +128,7 @@ struct Memory {
     evictions_total: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Service {
     backend: Arc<str>,
     pool: Arc<str>,
@@ -135,7 +136,7 @@ struct Service {
     clients: u32,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Counters {
     pipes_total: u64,
     interruptions_total: u64,
@@ -145,7 +146,7 @@ struct Counters {
     down: Lane,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Lane {
     messages_total: u64,
     message_bytes_total: u64,

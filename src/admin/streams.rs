@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
@@ -11,7 +12,7 @@ use crate::share::Hub;
 const STREAMS_MAX: usize = 1000;
 
 /// All streams together, and each by itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct SharedStreams {
     open: usize,
     /// Of those, the ones that linger without a viewer.
@@ -26,7 +27,7 @@ pub(super) struct SharedStreams {
     items: Vec<StreamBody>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct StreamBody {
     /// The stream's own pipe in `/v1/pipes`.
     pipe: String,

@@ -1,132 +1,109 @@
-//! The process as a whole: what it is, how it is configured, what it logs, and whether it takes new pipes.
+//! The process as a whole: what it is, what it logs, and whether it takes new pipes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
-use super::Admin;
 use super::body::Body;
 use super::problem::{Kind, Problem};
-use crate::config::{Change, Config, LogLevel, Notice, Place};
+use super::{Admin, duration};
+use crate::config::LogLevel;
 use crate::events::Fact;
 use crate::log::{LEVELS, level_name};
 use crate::phase::Phase;
 
+/// The longest time that a level may hold for before it goes back; for longer, change it for good.
+pub const LEVEL_FOR_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A request without fields.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-pub(super) async fn info(State(admin): State<Arc<Admin>>) -> Json<Value> {
+/// What the process is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Info {
+    name: &'static str,
+    version: &'static str,
+    pid: u32,
+    started_at: String,
+    uptime_s: f64,
+    phase: Phase,
+    public_listeners: Vec<String>,
+    admin_listener: String,
+    routes: Vec<String>,
+    pools: Vec<String>,
+    /// Whether tokens are needed.
+    tokens: bool,
+}
+
+pub(super) async fn info(State(admin): State<Arc<Admin>>) -> Json<Info> {
     let config = admin.config.load();
-    Json(json!({
-        "name": "holdline",
-        "version": env!("CARGO_PKG_VERSION"),
-        "pid": std::process::id(),
-        "started_at": admin.started_at.to_string(),
-        "uptime_s": admin.started.elapsed().as_secs_f64(),
-        "phase": admin.phase.get(),
-        "public_listeners": config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "admin_listener": config.admin.listen.to_string(),
-        "routes": config.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
-        "pools": config.pools.iter().map(|pool| &pool.name).collect::<Vec<_>>(),
-        "tokens": admin.tokens.load().is_some(),
-    }))
-}
-
-/// The effective configuration, secrets masked.
-pub(super) async fn config(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    Json(admin.config.load().to_json())
-}
-
-/// A `proxy.toml` to be judged.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Candidate {
-    toml: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Verdict {
-    valid: bool,
-    errors: Vec<NoticeBody>,
-    warnings: Vec<NoticeBody>,
-    changes: Vec<ChangeBody>,
-}
-
-#[derive(Debug, Serialize)]
-struct NoticeBody {
-    line: Option<usize>,
-    column: Option<usize>,
-    variable: Option<String>,
-    key: String,
-    message: String,
-}
-
-#[derive(Debug, Serialize)]
-struct ChangeBody {
-    key: String,
-    needs_restart: bool,
-}
-
-impl From<Notice> for NoticeBody {
-    fn from(notice: Notice) -> Self {
-        let (line, column, variable) = match notice.place {
-            Place::File { line, column } => (Some(line), Some(column), None),
-            Place::Env(name) => (None, None, Some(name)),
-            Place::Nowhere => (None, None, None),
-        };
-        Self { line, column, variable, key: notice.key, message: notice.message }
-    }
-}
-
-/// Judges a configuration under the environment of this process, without taking it into force.
-pub(super) async fn validate(State(admin): State<Arc<Admin>>, Body(candidate): Body<Candidate>) -> Json<Verdict> {
-    // Variables that are not UTF-8 can't be ours, and `vars` would panic on them.
-    let variables =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let notices = |notices: Vec<Notice>| notices.into_iter().map(Into::into).collect();
-    Json(match Config::read(Some(("toml", &candidate.toml)), variables) {
-        Ok(loaded) => {
-            let changes = admin.config.load().changes(&loaded.config);
-            let changes = changes.into_iter().map(|Change { key, needs_restart }| ChangeBody { key, needs_restart });
-            Verdict { valid: true, errors: Vec::new(), warnings: notices(loaded.warnings), changes: changes.collect() }
-        }
-        Err(invalid) => {
-            Verdict { valid: false, errors: notices(invalid.errors), warnings: Vec::new(), changes: Vec::new() }
-        }
+    Json(Info {
+        name: "holdline",
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        started_at: admin.started_at.to_string(),
+        uptime_s: admin.started.elapsed().as_secs_f64(),
+        phase: admin.phase.get(),
+        public_listeners: config.server.listen.iter().map(ToString::to_string).collect(),
+        admin_listener: config.admin.listen.to_string(),
+        routes: config.routes.iter().map(|route| route.name.clone()).collect(),
+        pools: config.pools.iter().map(|pool| pool.name.clone()).collect(),
+        tokens: admin.tokens.load().is_some(),
     })
 }
 
-#[derive(Debug, Serialize)]
+/// The level in force and, if it holds for a while only, when it goes back to which.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Log {
     level: &'static str,
+    until: Option<String>,
+    then: Option<&'static str>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetLog {
+    /// One of off, error, warn, info, debug, trace.
     level: String,
+    /// For how long; for good without it.
+    #[schemars(regex(pattern = duration::PATTERN))]
+    r#for: Option<String>,
 }
 
 pub(super) async fn log(State(admin): State<Arc<Admin>>) -> Json<Log> {
-    Json(Log { level: level_name(admin.log.level()) })
+    Json(level(&admin))
+}
+
+fn level(admin: &Admin) -> Log {
+    let view = admin.level.view();
+    Log {
+        level: level_name(view.level),
+        until: view.until.map(|until| until.to_string()),
+        then: view.until.map(|_| level_name(view.base)),
+    }
 }
 
 pub(super) async fn set_log(State(admin): State<Arc<Admin>>, Body(wanted): Body<SetLog>) -> Result<Json<Log>, Problem> {
     let names = LEVELS.map(level_name).join(", ");
-    let level: LogLevel = LEVELS
+    let wish: LogLevel = LEVELS
         .into_iter()
         .find(|&level| level_name(level) == wanted.level)
         .ok_or_else(|| Problem::invalid("/level", format!("must be one of {names}")))?;
-    admin.log.set_level(level);
-    Ok(Json(Log { level: level_name(level) }))
+    match wanted.r#for.as_deref().map(|text| duration::parse("/for", text)).transpose()? {
+        None => admin.level.set(wish),
+        Some(time) if time > Duration::ZERO && time <= LEVEL_FOR_MAX => admin.level.set_for(wish, time),
+        Some(_) => return Err(Problem::invalid("/for", "must be more than 0 and at most 24h")),
+    }
+    Ok(Json(level(&admin)))
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Drain {
     phase: Phase,
     pipes: usize,

@@ -114,6 +114,14 @@ impl Backends {
         })
     }
 
+    /// Registers a backend that an earlier process knew; whoever says that it is that backend is believed.
+    ///
+    /// # Errors
+    /// When it can't be any more, or the id is taken.
+    pub fn restore(&self, id: &str, spec: BackendSpec) -> Result<(), BackendError> {
+        self.with(|registry, fx| registry.restore(id, spec, fx))
+    }
+
     /// Makes the backend `id` what `spec` says, and renews its lease; saying the same again changes nothing else.
     ///
     /// # Errors

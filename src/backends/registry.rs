@@ -85,6 +85,8 @@ pub(super) struct Record {
     pub(super) leave: Option<Leave>,
     pub(super) leave_deadline: Option<Time>,
     pub(super) removing: Option<Removal>,
+    /// An earlier process knew it, and it has not been heard of since.
+    pub(super) restored: bool,
     pub(super) probe: ProbeState,
 }
 
@@ -146,6 +148,7 @@ impl Registry {
             leave: None,
             leave_deadline: None,
             removing: None,
+            restored: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None },
         };
         self.records.insert(key, record);

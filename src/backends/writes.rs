@@ -35,6 +35,21 @@ impl Registry {
         Ok(id)
     }
 
+    pub(super) fn restore(&mut self, id: &str, spec: BackendSpec, fx: &mut Effects) -> Result<(), BackendError> {
+        check_id(id)?;
+        self.check(&spec)?;
+        self.check_room()?;
+        let id: Arc<str> = id.into();
+        if self.ids.contains_key(&id) {
+            return Err(BackendError::Static(id));
+        }
+        let key = self.add(id, spec, Origin::Registered, fx);
+        if let Some(record) = self.records.get_mut(&key) {
+            record.restored = true;
+        }
+        Ok(())
+    }
+
     pub(super) fn put(
         &mut self,
         id: &str,
@@ -87,6 +102,7 @@ impl Registry {
         if lapsed {
             return Err(BackendError::NotFound(id.into()));
         }
+        self.heard_of(key);
         let was_eligible = self.backend(key).is_some_and(Backend::is_eligible);
         let revived = self.pool_of(key).and_then(|pool| pool.core.renew_lease(key, now));
         let Some(revived) = revived else {
@@ -153,7 +169,9 @@ impl Registry {
         self.retire_unconfigured(pools, fx);
         for (id, spec) in pools.iter().flat_map(|pool| &pool.backends) {
             match self.ids.get(id).copied() {
-                None => self.add(id.clone(), spec.clone(), Origin::Static, fx),
+                None => {
+                    self.add(id.clone(), spec.clone(), Origin::Static, fx);
+                }
                 Some(key) => self.adopt(key, spec, fx),
             }
         }
@@ -163,8 +181,8 @@ impl Registry {
 
     fn retire_unconfigured(&mut self, pools: &[PoolSpec], fx: &mut Effects) {
         let named: HashSet<&Arc<str>> = pools.iter().flat_map(|pool| pool.backends.iter().map(|(id, _)| id)).collect();
+        // Without a deadline: a reload takes no pipe away that has nowhere else to go.
         let leave = Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed };
-        let deadline = self.clock.now() + REMOVAL_DEADLINE;
         let unconfigured: Vec<_> = self
             .records
             .iter()
@@ -175,7 +193,7 @@ impl Registry {
             .map(|(&key, _)| key)
             .collect();
         for key in unconfigured {
-            self.remove(key, Removal::Unconfigured, leave, Some(deadline), fx);
+            self.remove(key, Removal::Unconfigured, leave, None, fx);
         }
         self.pools.retain(|_, pool| pool.configured || pool.core.iter().next().is_some());
     }
@@ -194,11 +212,11 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, id: Arc<str>, spec: BackendSpec, origin: Origin, fx: &mut Effects) {
+    fn add(&mut self, id: Arc<str>, spec: BackendSpec, origin: Origin, fx: &mut Effects) -> BackendKey {
         let event =
             BackendEvent::Registered { pool: spec.pool.clone(), backend: id.clone(), url: spec.url.to_string() };
         fx.events.push(event);
-        self.insert(id, spec, origin, fx);
+        self.insert(id, spec, origin, fx)
     }
 
     /// Makes a backend what `spec` says. Another URL or pool makes it another backend that inherits the id.
@@ -234,6 +252,7 @@ impl Registry {
 
     /// A worker that says the same again renews its lease; if it is not known to be up, it is looked at now.
     fn said_again(&mut self, key: BackendKey, fx: &mut Effects) {
+        self.heard_of(key);
         let now = self.clock.now();
         let Some(backend) = self.backend(key) else { return };
         let (was_eligible, up) = (backend.is_eligible(), backend.health() == Health::Up);
@@ -262,6 +281,7 @@ impl Registry {
         pool.wake();
         if let Some(record) = self.records.get_mut(&key) {
             record.spec = spec;
+            record.restored = false;
             if record.removing.take().is_some() {
                 (record.leave, record.leave_deadline) = (None, None);
             }
@@ -271,6 +291,12 @@ impl Registry {
             self.revived(key, was_eligible, fx);
         } else {
             self.touched(key, was_eligible, fx);
+        }
+    }
+
+    fn heard_of(&mut self, key: BackendKey) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.restored = false;
         }
     }
 
@@ -332,7 +358,8 @@ impl Registry {
     }
 
     /// A live worker keeps its id. One that is proven down or whose lease expired is not live, so a worker that was
-    /// killed and started again gets its id back as soon as that was noticed.
+    /// killed and started again gets its id back as soon as that was noticed; so does one that was started again while
+    /// we were.
     fn check_replaceable(&self, key: BackendKey, spec: &BackendSpec) -> Result<(), BackendError> {
         let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else {
             return Ok(());
@@ -343,7 +370,8 @@ impl Registry {
         let differs = matches!((&record.spec.instance, &spec.instance), (Some(old), Some(new)) if old != new);
         let live = backend.health() != Health::Down
             && backend.lease_state() != LeaseState::Expired
-            && record.removing.is_none();
+            && record.removing.is_none()
+            && !record.restored;
         if differs && live { Err(BackendError::InstanceConflict(record.id.clone())) } else { Ok(()) }
     }
 

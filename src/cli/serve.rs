@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::activation::Inherited;
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::log::LogHandle;
 use crate::serve;
 
@@ -58,7 +58,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(loaded.config, log, inherited)) {
+    match runtime.block_on(serve(loaded, log, inherited)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "could not start");
@@ -68,11 +68,17 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-async fn serve(config: Config, log: Arc<LogHandle>, inherited: Inherited) -> anyhow::Result<()> {
+async fn serve(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> anyhow::Result<()> {
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    let running = serve::start(config, log, inherited).await?;
-    signals.next().await;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let running = serve::start(loaded, log, inherited).await?;
+    loop {
+        tokio::select! {
+            () = signals.next() => break,
+            _ = hangup.recv() => running.reload().await,
+        }
+    }
     running.stop(signals.next()).await;
     Ok(())
 }

@@ -2,11 +2,11 @@
 //!
 //! Whoever builds one of these deletes its line.
 
+use super::Config;
 use super::schema::Shown;
 
 /// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
 pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
-    ("admin.state_file", None),
     ("resume.grace", None),
     ("resume.keys_file", None),
     ("pools[].resume", Some("\"transparent\"")),
@@ -48,6 +48,17 @@ pub(super) fn unsupported(path: &str) -> Option<&'static str> {
     NOT_SUPPORTED.iter().find(|(key, _)| below(key)).map(|(_, message)| *message)
 }
 
+impl Config {
+    /// Takes back from `running` what only a restart changes.
+    pub fn keep_what_needs_restart(&mut self, running: &Self) {
+        self.server.listen.clone_from(&running.server.listen);
+        self.server.threads = running.server.threads;
+        self.admin.listen.clone_from(&running.admin.listen);
+        self.admin.state_file.clone_from(&running.admin.state_file);
+        self.log.format = running.log.format;
+    }
+}
+
 /// Whether `path` needs a restart.
 pub(super) fn needs_restart(path: &str) -> bool {
     RESTART.contains(&path)
@@ -57,6 +68,24 @@ pub(super) fn needs_restart(path: &str) -> bool {
 mod tests {
     use super::*;
     use crate::config::schema;
+
+    #[test]
+    fn what_needs_a_restart_is_kept_and_nothing_else() {
+        let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7 }\n\
+                    admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\" }\n";
+        let running = Config::default();
+        let mut new = Config::read(Some(("proxy.toml", text)), []).unwrap().config;
+        let changes = running.changes(&new);
+        let mut waiting: Vec<_> =
+            changes.iter().filter(|change| change.needs_restart).map(|c| c.key.as_str()).collect();
+        let mut all = RESTART.to_vec();
+        waiting.sort_unstable();
+        all.sort_unstable();
+        assert_eq!(waiting, all, "this text changes each of them");
+        new.keep_what_needs_restart(&running);
+        let left: Vec<_> = running.changes(&new).into_iter().map(|change| change.key).collect();
+        assert_eq!(left, ["server.max_connections", "log.level"]);
+    }
 
     #[test]
     fn each_listed_key_exists() {

@@ -1,19 +1,31 @@
 //! From a file and the environment to a [`Config`], or to everything that is wrong with them.
 
+use std::collections::BTreeMap;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::node::{self, Node, Value};
 use super::notice::{Invalid, Notice, Place};
 use super::read::Reader;
-use super::{Config, env};
+use super::{Config, checks, env};
 
 /// Bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
+/// Where the values of a configuration came from.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Sources {
+    /// The file that was read, to be read again.
+    pub file: Option<PathBuf>,
+    /// The place of each key that was written anywhere; the others have their defaults.
+    pub places: BTreeMap<String, Place>,
+}
+
 /// A configuration, and what its author should know about it.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Loaded {
+    /// Where its values came from.
+    pub sources: Sources,
     /// The configuration.
     pub config: Config,
     /// Nothing is wrong, but something may not be as expected.
@@ -32,7 +44,9 @@ impl Config {
         };
         let file = path.display().to_string();
         let text = read_file(path).map_err(|message| single(&file, Place::Nowhere, message))?;
-        Self::read(Some((&file, &text)), environment)
+        let mut loaded = Self::read(Some((&file, &text)), environment)?;
+        loaded.sources.file = Some(path.to_owned());
+        Ok(loaded)
     }
 
     /// The configuration of a text, with the name it has in messages, under `environment`.
@@ -65,9 +79,22 @@ impl Config {
         if !reader.errors.is_empty() {
             return Err(invalid(reader.errors));
         }
+        let sources = Sources { file: None, places: reader.written(&config) };
         let mut warnings = reader.warnings;
         warnings.sort_by(|a, b| a.place.cmp(&b.place));
-        Ok(Loaded { config, warnings })
+        Ok(Loaded { sources, config, warnings })
+    }
+
+    /// Judges once more what holds between keys, for a configuration that was put together from two.
+    ///
+    /// # Errors
+    /// Everything that is wrong; none of it stands anywhere in particular.
+    pub fn check_again(&self) -> Result<(), Invalid> {
+        let mut found = checks::Findings::default();
+        checks::check(self, &mut found);
+        let notice = |(key, message)| Notice { file: None, place: Place::Nowhere, key, message };
+        let errors: Vec<_> = found.errors.into_iter().map(notice).collect();
+        if errors.is_empty() { Ok(()) } else { Err(Invalid { errors }) }
     }
 }
 

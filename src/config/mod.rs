@@ -26,7 +26,7 @@ use holdline_core::settings::{Heartbeat, PipeLimits, PipeSettings, ReplayTail};
 pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
-pub use load::Loaded;
+pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};

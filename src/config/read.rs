@@ -1,6 +1,6 @@
 //! Walks a tree along the schema, fills a [`Config`], and keeps every error instead of the first.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::gaps;
 use super::node::{Entry, Node, Value};
@@ -42,6 +42,12 @@ impl Reader {
         }
         self.warn_of_gaps(&config);
         config
+    }
+
+    /// Where each key of `config` that was written stands.
+    pub(super) fn written(&self, config: &Config) -> BTreeMap<String, Place> {
+        let place = |path: String| Some((path.clone(), self.places.get(&path)?.clone()));
+        super::schema::shown(config).into_iter().filter_map(|shown| place(shown.path)).collect()
     }
 
     /// Fills one table of the document.

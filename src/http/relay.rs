@@ -45,6 +45,12 @@ impl HttpContext {
         self.connections.shed();
     }
 
+    /// The same context with other time limits.
+    #[must_use]
+    pub fn with(&self, timeouts: HttpTimeouts) -> Self {
+        Self { timeouts, ..self.clone() }
+    }
+
     /// Closes idle connections that have waited too long; to be called now and then.
     pub fn sweep(&self) {
         self.connections.sweep();

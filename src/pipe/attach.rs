@@ -183,7 +183,7 @@ async fn connect(
                 protocols: &plan.protocols,
                 expected,
                 attach: headers,
-                timeouts: shared.timeouts,
+                timeouts: shared.rules.load().dial,
             })
             .await
         }

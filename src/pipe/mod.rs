@@ -17,9 +17,10 @@ pub use driver::{Driver, READ_BYTES_MAX, shed_read_buffer};
 use crate::backends::Backends;
 use crate::clock::Clock;
 use crate::events::Events;
-use crate::handshake::dial::{DialTimeouts, TlsClient};
+use crate::handshake::dial::TlsClient;
 use crate::metrics::Metrics;
 use crate::pipes::Pipes;
+use crate::rules::InForce;
 use crate::share::Streams;
 
 /// What all pipes of the process share.
@@ -39,8 +40,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Trust in `wss://` backends.
     pub tls: TlsClient,
-    /// Bounds of one dial.
-    pub timeouts: DialTimeouts,
+    /// What a reload changes; a pipe keeps its route, but dials by what holds.
+    pub rules: InForce,
 }
 
 #[cfg(test)]

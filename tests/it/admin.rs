@@ -30,6 +30,7 @@ async fn each_write_leaves_an_audit_line_without_its_body() {
         audit.iter().map(|line| (line["who"].as_str().unwrap(), line["status"].as_u64().unwrap())).collect();
     assert_eq!(told, [("farm", 201), ("wall", 403), ("-", 401), ("-", 401)]);
     assert_eq!((&audit[0]["route"], &audit[0]["request_id"]), (&json!("/v1/backends/{id}"), &json!("r-1")));
+    assert_eq!(audit[0]["path"], "/v1/backends/a");
     assert!(audit.iter().all(|line| line["target"] == "audit"), "{audit:?}");
     let log = proxy.log().join("\n");
     assert!(!log.contains("hunter2") && !log.contains("Bearer"), "{log}");

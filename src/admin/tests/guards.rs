@@ -164,16 +164,16 @@ async fn requests_are_counted_by_pattern_and_keep_their_id() {
 #[tokio::test]
 async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     let fixture = Fixture::with_tokens();
-    let file = fixture.admin.config.load().admin.tokens_file.clone().unwrap();
+    let file = fixture.files.path().join("tokens");
     let status = async |token| {
         fixture.send(request(Method::GET, "/v1/pipes", Some(token)).body(Body::empty()).unwrap()).await.status.as_u16()
     };
     std::fs::write(&file, format!("viewer {}\n", super::digest("fresh"))).unwrap();
     assert_eq!(status("fresh").await, 401);
-    fixture.admin.reload_tokens().unwrap();
+    fixture.admin.reload.reload().await.unwrap();
     assert_eq!((status("fresh").await, status("see").await), (200, 401));
     std::fs::write(&file, "nonsense\n").unwrap();
-    assert!(fixture.admin.reload_tokens().is_err());
+    assert!(fixture.admin.reload.reload().await.is_err());
     assert_eq!(status("fresh").await, 200);
 }
 

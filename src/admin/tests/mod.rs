@@ -7,7 +7,7 @@ mod reading;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
@@ -18,22 +18,27 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
+use super::auth::Tokens;
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Networks, PoolSpec, ProbeSettings, Setup};
 use crate::clock::Clock;
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, Loaded, LogLevel};
 use crate::events::{Events, Fact};
+use crate::front::Slots;
+use crate::level::Level;
 use crate::limits::Limiter;
 use crate::log::LogHandle;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::phase::PhaseCell;
 use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
+use crate::reload::{self, Reload};
 use crate::routes::{RouteSpec, RouteTable};
+use crate::rules::Rules;
 
 struct Fixture {
     admin: Arc<Admin>,
-    _tokens: Option<tempfile::NamedTempFile>,
+    files: tempfile::TempDir,
 }
 
 struct Answer {
@@ -78,15 +83,18 @@ impl Fixture {
     }
 
     fn new(locality: Locality, tokens: bool) -> Self {
-        let mut config = Config::default();
-        let file = tokens.then(|| {
-            let file = tempfile::NamedTempFile::new().unwrap();
+        let files = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        if tokens {
+            let file = files.path().join("tokens");
             let lines = [("viewer", "see"), ("worker", "work"), ("operator", "rule")]
                 .map(|(role, token)| format!("{role} {} {role}-1\n", digest(token)));
-            std::fs::write(file.path(), lines.concat()).unwrap();
-            config.admin.tokens_file = Some(file.path().to_owned());
-            file
-        });
+            std::fs::write(&file, lines.concat()).unwrap();
+            text = format!("[admin]\ntokens_file = {:?}\n", file.to_str().unwrap());
+        }
+        let file = files.path().join("proxy.toml");
+        std::fs::write(&file, text).unwrap();
+        let Loaded { config, sources, .. } = Config::load(Some(&file)).unwrap();
         let events = Arc::new(Events::new());
         let metrics = Arc::new(Metrics::new());
         let phase = Arc::new(PhaseCell::default());
@@ -97,21 +105,41 @@ impl Fixture {
             told.push(Fact::from(event));
         };
         let limits = Arc::new(Limiter::new(config.limits, Clock::start()));
+        let tokens = config.admin.tokens_file.as_deref().map(|path| Arc::new(Tokens::load(path).unwrap()));
+        let tokens = Arc::new(ArcSwapOption::new(tokens));
+        let rules = Arc::new(ArcSwap::from_pointee(Rules::from_config(&config).unwrap()));
         let config = Arc::new(ArcSwap::from_pointee(config));
+        let backends = Backends::new(&setup(), on_event, |_, _| {});
         let pipes = Arc::new(Pipes::new(1 << 20));
+        let level = Level::new(Arc::new(LogHandle::detached(LogLevel::Info)));
+        let changed = reload::Parts {
+            rules,
+            backends: backends.clone(),
+            pipes: pipes.clone(),
+            slots: Arc::new(Slots::new(10, 1000)),
+            limits: limits.clone(),
+            level: level.clone(),
+            tokens: tokens.clone(),
+            events: events.clone(),
+            metrics: metrics.clone(),
+        };
+        let reload = Arc::new(Reload::new(config.clone(), sources, changed));
         let parts = Parts {
             memory: Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default())),
             config,
-            backends: Backends::new(&setup(), on_event, |_, _| {}),
+            backends,
             pipes,
             streams: Arc::default(),
-            log: Arc::new(LogHandle::detached(LogLevel::Info)),
+            limits,
+            level,
+            tokens,
+            reload,
             events,
             metrics,
             phase,
-            limits,
+            state_file: None,
         };
-        Self { admin: Admin::new(parts, locality).unwrap(), _tokens: file }
+        Self { admin: Admin::new(parts, locality), files }
     }
 
     fn pipe(&self, n: u8, key: &str) -> Registration {

@@ -245,10 +245,17 @@ async fn stats_say_what_the_metrics_say() {
 #[tokio::test]
 async fn the_log_level_is_shown_and_changed() {
     let fixture = Fixture::open();
-    assert_eq!(fixture.get("/v1/log").await.json(), json!({"level": "info"}));
+    assert_eq!(fixture.get("/v1/log").await.json(), json!({"level": "info", "until": null, "then": null}));
     let answer = fixture.json(Method::PUT, "/v1/log", json!({"level": "debug"})).await;
-    assert_eq!((answer.status.as_u16(), answer.json()), (200, json!({"level": "debug"})));
+    assert_eq!((answer.status.as_u16(), &answer.json()["level"]), (200, &json!("debug")));
     assert_eq!(fixture.get("/v1/log").await.json()["level"], "debug");
+    let answer = fixture.json(Method::PUT, "/v1/log", json!({"level": "trace", "for": "10m"})).await.json();
+    assert_eq!((&answer["level"], &answer["then"]), (&json!("trace"), &json!("debug")));
+    assert!(answer["until"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
+    for bad in ["0s", "25h", "soon"] {
+        let answer = fixture.json(Method::PUT, "/v1/log", json!({"level": "trace", "for": bad})).await;
+        assert_eq!(answer.json()["errors"][0]["pointer"], "/for", "{bad}");
+    }
     let answer = fixture.json(Method::PUT, "/v1/log", json!({"level": "loud"})).await;
     assert_eq!(answer.json()["errors"][0]["pointer"], "/level");
 }

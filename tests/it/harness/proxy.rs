@@ -25,7 +25,9 @@ pub struct Proxy {
     process: Child,
     log: watch::Receiver<Vec<String>>,
     reader: Option<JoinHandle<()>>,
-    _files: TempDir,
+    /// Messages of level ERROR that the test wants.
+    errors: Vec<&'static str>,
+    files: TempDir,
 }
 
 impl Proxy {
@@ -62,7 +64,8 @@ impl Proxy {
             process,
             log,
             reader: Some(reader),
-            _files: files,
+            errors: Vec::new(),
+            files,
         };
         while proxy.public.port() == 0 || proxy.admin.port() == 0 {
             let line = heard.recv_timeout(super::PATIENCE).unwrap_or_else(|_| panic!("no start: {:?}", proxy.log()));
@@ -78,6 +81,21 @@ impl Proxy {
             }
         }
         proxy
+    }
+
+    /// A record of level ERROR with this message is what the test is about.
+    pub fn expects_error(&mut self, message: &'static str) {
+        self.errors.push(message);
+    }
+
+    /// Its configuration file.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.files.path().join("proxy.toml")
+    }
+
+    /// Changes its configuration file, which changes nothing by itself.
+    pub fn rewrite(&self, config: &str) {
+        std::fs::write(self.config_file(), config).unwrap();
     }
 
     /// Asks the admin API; a body goes as JSON.
@@ -246,8 +264,11 @@ impl Drop for Proxy {
             eprintln!("the proxy's last words:\n{}", log[tail..].join("\n"));
             return;
         }
-        let wrong: Vec<_> =
-            log.iter().filter(|line| line.contains("\"level\":\"ERROR\"") || line.contains("panicked at")).collect();
+        let is_wrong = |line: &&String| {
+            let is_error = line.contains("\"level\":\"ERROR\"") && !self.errors.iter().any(|text| line.contains(text));
+            is_error || line.contains("panicked at")
+        };
+        let wrong: Vec<_> = log.iter().filter(is_wrong).collect();
         assert!(wrong.is_empty(), "the proxy's log has errors: {wrong:#?}");
     }
 }

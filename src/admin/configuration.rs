@@ -1,0 +1,179 @@
+//! `/v1/config`: what holds and where it was written, what a candidate is worth, and putting a new one in force.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Admin;
+use super::body::Body;
+use super::problem::{Fault, Problem};
+use super::system::Nothing;
+use crate::config::{Change, Config, Invalid, Loaded, Notice, Place};
+use crate::reload::{ReloadError, Reloaded};
+
+/// The effective configuration, section by section, and where it was written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Effective {
+    sources: Sources,
+    /// The sections of `proxy.toml`; secrets are masked, durations and sizes are as in the file.
+    #[serde(flatten)]
+    sections: Map<String, Value>,
+}
+
+/// Where values were written; a key that is not here has its default.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Sources {
+    /// The configuration file.
+    file: Option<String>,
+    keys: BTreeMap<String, Source>,
+}
+
+/// A line of the file, or a variable of the environment.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Source {
+    line: Option<usize>,
+    column: Option<usize>,
+    variable: Option<String>,
+}
+
+impl From<Place> for Source {
+    fn from(place: Place) -> Self {
+        match place {
+            Place::File { line, column } => Self { line: Some(line), column: Some(column), variable: None },
+            Place::Env(name) => Self { line: None, column: None, variable: Some(name) },
+            Place::Nowhere => Self { line: None, column: None, variable: None },
+        }
+    }
+}
+
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Effective> {
+    let sections = match admin.config.load().to_json() {
+        Value::Object(sections) => sections,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
+    };
+    let sources = admin.reload.sources();
+    let file = sources.file.as_ref().map(|file| file.display().to_string());
+    let keys = sources.places.iter().map(|(key, place)| (key.clone(), place.clone().into())).collect();
+    Json(Effective { sources: Sources { file, keys }, sections })
+}
+
+/// A `proxy.toml` to be judged; without one, the file as it is now.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidate {
+    toml: Option<String>,
+}
+
+/// Whether a configuration would be taken, and what it would change.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Verdict {
+    valid: bool,
+    errors: Vec<NoticeBody>,
+    warnings: Vec<NoticeBody>,
+    changes: Vec<ChangeBody>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct NoticeBody {
+    file: Option<String>,
+    #[serde(flatten)]
+    source: Source,
+    key: String,
+    message: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ChangeBody {
+    key: String,
+    needs_restart: bool,
+}
+
+impl From<Notice> for NoticeBody {
+    fn from(notice: Notice) -> Self {
+        Self { file: notice.file, source: notice.place.into(), key: notice.key, message: notice.message }
+    }
+}
+
+impl From<Change> for ChangeBody {
+    fn from(Change { key, needs_restart }: Change) -> Self {
+        Self { key, needs_restart }
+    }
+}
+
+fn each<T, U: From<T>>(list: Vec<T>) -> Vec<U> {
+    list.into_iter().map(Into::into).collect()
+}
+
+/// Judges a configuration under the environment of this process, without taking it into force.
+pub(super) async fn validate(
+    State(admin): State<Arc<Admin>>,
+    Body(candidate): Body<Candidate>,
+) -> Result<Json<Verdict>, Problem> {
+    let judged = match &candidate.toml {
+        Some(toml) => Config::read(Some(("toml", toml)), environment()).map_err(ReloadError::Config),
+        None => admin.reload.read_again().await,
+    };
+    let verdict = match judged {
+        Ok(Loaded { config, warnings, .. }) => Verdict {
+            valid: true,
+            errors: Vec::new(),
+            warnings: each(warnings),
+            changes: each(admin.config.load().changes(&config)),
+        },
+        Err(ReloadError::Config(Invalid { errors })) => {
+            Verdict { valid: false, errors: each(errors), warnings: Vec::new(), changes: Vec::new() }
+        }
+        Err(error @ (ReloadError::Tokens(_) | ReloadError::Route(_) | ReloadError::Interrupted(_))) => {
+            return Err(error.into());
+        }
+    };
+    Ok(Json(verdict))
+}
+
+/// Variables that are not UTF-8 can't be ours, and `vars` would panic on them.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// What a reload changed, and what of it waits for a restart.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ReloadBody {
+    /// Keys that differ from what was in force.
+    changes: Vec<ChangeBody>,
+    /// Those of them that are not in force yet.
+    needs_restart: Vec<String>,
+    warnings: Vec<NoticeBody>,
+}
+
+pub(super) async fn reload(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<ReloadBody>, Problem> {
+    let Reloaded { changes, warnings } = admin.reload.reload().await?;
+    let needs_restart = changes.iter().filter(|change| change.needs_restart).map(|change| change.key.clone()).collect();
+    Ok(Json(ReloadBody { changes: each(changes), needs_restart, warnings: each(warnings) }))
+}
+
+impl From<ReloadError> for Problem {
+    fn from(error: ReloadError) -> Self {
+        let problem = |detail: String| Self::named("invalid-config", 422, detail);
+        match error {
+            ReloadError::Config(invalid) => {
+                let mut found = problem(invalid.to_string());
+                let fault = |notice: &Notice| Fault { pointer: pointer(&notice.key), message: notice.to_string() };
+                found.errors = invalid.errors.iter().map(fault).collect();
+                found
+            }
+            ReloadError::Tokens(error) => problem(error.to_string()).at("/admin/tokens_file"),
+            ReloadError::Route(_) | ReloadError::Interrupted(_) => problem(error.to_string()),
+        }
+    }
+}
+
+/// `pools[0].backends[1].url` as a JSON pointer.
+fn pointer(key: &str) -> String {
+    let parts = key.split(['.', '[']).filter(|part| !part.is_empty());
+    parts.map(|part| format!("/{}", part.trim_end_matches(']'))).collect()
+}

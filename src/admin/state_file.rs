@@ -1,0 +1,211 @@
+//! `admin.state_file`: what was registered through the API outlives the process.
+//!
+//! The file holds what workers said about themselves and the admin state that operators put them in; what was found out
+//! about them is found out again. It is replaced as a whole (written beside it, synced, renamed), so that a crash leaves
+//! the old one or the new one. A write through the API is answered once the file has it; only a disk that fails or
+//! hangs is not waited for. A file that makes no sense is set aside, never overwritten and never a reason not to start.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use super::registration::Registration;
+use crate::backends::{BackendView, Backends, Origin};
+
+/// Bytes of a state file; registrations beyond it live as long as the process.
+pub const STATE_BYTES_MAX: usize = 64 << 20;
+
+/// How long the answer to a write waits for the disk.
+pub const CATCH_UP_MAX: Duration = Duration::from_secs(2);
+
+/// From one attempt to write to the next while they fail; doubles up to [`RETRY_MAX`].
+pub const RETRY_MIN: Duration = Duration::from_millis(250);
+/// The longest wait between two attempts.
+pub const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The only form of the file that there has been.
+const FORM: u32 = 1;
+
+/// The file of one process.
+#[derive(Debug)]
+pub struct StateFile {
+    path: PathBuf,
+    /// Up to which index of the backends it was tried to write them.
+    tried: watch::Sender<u64>,
+}
+
+/// A state file that a process cannot start with.
+#[derive(Debug, thiserror::Error)]
+#[error("admin.state_file {}: {source}", path.display())]
+pub struct StateFileError {
+    /// The path as configured.
+    pub path: PathBuf,
+    /// Why it can be neither read nor written.
+    pub source: io::Error,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contents {
+    holdline_state: u32,
+    backends: BTreeMap<String, Registration>,
+}
+
+/// What stood in the file.
+enum Found {
+    Nothing,
+    Nonsense(String),
+    Contents(Contents),
+}
+
+impl StateFile {
+    /// Registers in `backends` what the file at `path` holds, and makes sure that it can be written.
+    ///
+    /// # Errors
+    /// When the file can be neither read nor replaced.
+    pub fn open(path: &Path, backends: &Backends) -> Result<Self, StateFileError> {
+        let fails = |source| StateFileError { path: path.to_owned(), source };
+        match read(path).map_err(fails)? {
+            Found::Nothing => {}
+            Found::Nonsense(why) => {
+                let aside = set_aside(path).map_err(fails)?;
+                let (file, aside) = (path.display(), aside.display());
+                tracing::error!(%file, %aside, why, "the state file makes no sense and was set aside; workers must register again");
+            }
+            Found::Contents(contents) => {
+                if !restore(contents, backends) {
+                    set_aside(path).map_err(fails)?;
+                }
+            }
+        }
+        let index = *backends.index().borrow();
+        replace(path, &render(&backends.list()).map_err(fails)?).map_err(fails)?;
+        Ok(Self { path: path.to_owned(), tried: watch::Sender::new(index) })
+    }
+
+    /// Writes the file whenever what it holds has changed, and never ends.
+    pub async fn keep(&self, backends: &Backends) {
+        let mut changes = backends.index();
+        let (mut written, mut patience) = (None, RETRY_MIN);
+        loop {
+            let index = *changes.borrow_and_update();
+            let (path, list, before) = (self.path.clone(), backends.list(), written);
+            let writing = tokio::task::spawn_blocking(move || write(&path, &list, before));
+            let outcome = writing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
+            self.tried.send_replace(index);
+            match outcome {
+                Ok(digest) => {
+                    if patience > RETRY_MIN {
+                        tracing::info!("the state file is written again");
+                    }
+                    (written, patience) = (Some(digest), RETRY_MIN);
+                    // The sender lives as long as the backends that we hold.
+                    let _ = changes.changed().await;
+                }
+                Err(error) => {
+                    let file = self.path.display();
+                    tracing::warn!(%file, %error, "the state file can't be written; what is registered now would not survive a restart");
+                    let _ = tokio::time::timeout(patience, changes.changed()).await;
+                    patience = (patience * 2).min(RETRY_MAX);
+                }
+            }
+        }
+    }
+
+    /// Waits until the file has what `index` stands for, or until it is clear that it won't have it soon.
+    pub async fn catch_up(&self, index: u64) {
+        let mut tried = self.tried.subscribe();
+        // Who can't be told that it is safe on disk is told that it was done: it was.
+        let _ = tokio::time::timeout(CATCH_UP_MAX, tried.wait_for(|&tried| tried >= index)).await;
+    }
+}
+
+fn read(path: &Path) -> io::Result<Found> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        opened => opened?,
+    };
+    let mut text = Vec::new();
+    file.take(STATE_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > STATE_BYTES_MAX {
+        return Ok(Found::Nonsense(format!("it is larger than {STATE_BYTES_MAX} bytes")));
+    }
+    Ok(match serde_json::from_slice::<Contents>(&text) {
+        Ok(contents) if contents.holdline_state == FORM => Found::Contents(contents),
+        Ok(contents) => Found::Nonsense(format!("its form is {}, not {FORM}", contents.holdline_state)),
+        // serde_json quotes what it does not know, but only names and not values.
+        Err(error) => Found::Nonsense(format!("line {}, column {}", error.line(), error.column())),
+    })
+}
+
+/// Whether all of it is registered again.
+fn restore(contents: Contents, backends: &Backends) -> bool {
+    let count = contents.backends.len();
+    let mut restored = 0;
+    for (id, said) in contents.backends {
+        let outcome = said.parse().map_err(|problem| problem.detail);
+        match outcome.and_then(|spec| backends.restore(&id, spec).map_err(|error| error.to_string())) {
+            Ok(()) => restored += 1,
+            Err(why) => tracing::warn!(backend = id, why, "a backend of the state file was not restored"),
+        }
+    }
+    tracing::info!(restored, "backends of the state file are registered again");
+    restored == count
+}
+
+/// Renames the file, over one that was set aside before.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let aside = beside(path, ".aside");
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// Writes what is registered, unless that has the digest `before`; its digest.
+fn write(path: &Path, list: &[BackendView], before: Option<[u8; 32]>) -> io::Result<[u8; 32]> {
+    let text = render(list)?;
+    let digest = Sha256::digest(&text).into();
+    if before != Some(digest) {
+        replace(path, &text)?;
+    }
+    Ok(digest)
+}
+
+fn render(list: &[BackendView]) -> io::Result<Vec<u8>> {
+    let kept = list.iter().filter(|view| view.origin == Origin::Registered && !view.removing);
+    let backends = kept.map(|view| (view.id.to_string(), Registration::in_force(view))).collect();
+    let mut text = serde_json::to_vec_pretty(&Contents { holdline_state: FORM, backends })?;
+    text.push(b'\n');
+    if text.len() > STATE_BYTES_MAX {
+        return Err(io::Error::other(format!("it would be larger than {STATE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+/// Puts a whole new file in the place of the old one; addresses of workers may hold secrets, so it is ours alone.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = beside(path, ".new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,189 @@
+//! A new configuration for the running process: read and judged as a whole first, then put in force part by part.
+//!
+//! Nothing of a configuration that is refused takes effect, and a live pipe keeps the route that it was opened with. What
+//! only a restart changes stays as it runs, in what is shown as well, and is named each time until it is restarted.
+//! One reload at a time.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::Mutex;
+
+use crate::admin::auth::{Tokens, TokensError};
+use crate::backends::{Backends, Setup};
+use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
+use crate::events::{Events, Fact};
+use crate::front::Slots;
+use crate::level::Level;
+use crate::limits::Limiter;
+use crate::metrics::Metrics;
+use crate::pipes::Pipes;
+use crate::routes::RouteError;
+use crate::rules::{InForce, Rules};
+
+/// The parts of the process that a configuration changes.
+#[derive(Debug)]
+pub struct Parts {
+    /// Routes, trust and time limits.
+    pub rules: InForce,
+    /// Pools, static backends and networks.
+    pub backends: Backends,
+    /// What all pipes may hold.
+    pub pipes: Arc<Pipes>,
+    /// How many clients there may be.
+    pub slots: Arc<Slots>,
+    /// Who may connect how often.
+    pub limits: Arc<Limiter>,
+    /// The level of the log.
+    pub level: Arc<Level>,
+    /// Who may use the admin API; nothing where everybody who reaches it may.
+    pub tokens: Arc<ArcSwapOption<Tokens>>,
+    /// Where it is said.
+    pub events: Arc<Events>,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The configuration in force and the way to another one.
+#[derive(Debug)]
+pub struct Reload {
+    config: Arc<ArcSwap<Config>>,
+    sources: ArcSwap<Sources>,
+    parts: Parts,
+    one_at_a_time: Mutex<()>,
+}
+
+/// A configuration was put in force.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// What differs from the one before, and what of it waits for a restart.
+    pub changes: Vec<Change>,
+    /// What its author should know.
+    pub warnings: Vec<Notice>,
+}
+
+/// Why the old configuration stays.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The new one is wrong.
+    #[error(transparent)]
+    Config(#[from] Invalid),
+    /// Its tokens file cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
+    /// A route cannot be.
+    #[error("routes: {0}")]
+    Route(#[from] RouteError),
+    /// Reading it failed in a way that says nothing about it.
+    #[error("the configuration could not be read: {0}")]
+    Interrupted(String),
+}
+
+/// A configuration that was judged and found good.
+struct Judged {
+    config: Config,
+    sources: Sources,
+    rules: Rules,
+    tokens: Option<Tokens>,
+    changes: Vec<Change>,
+    warnings: Vec<Notice>,
+}
+
+impl Reload {
+    /// The process runs by `config`, which came from `sources`.
+    #[must_use]
+    pub fn new(config: Arc<ArcSwap<Config>>, sources: Sources, parts: Parts) -> Self {
+        Self { config, sources: ArcSwap::from_pointee(sources), parts, one_at_a_time: Mutex::new(()) }
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &Arc<ArcSwap<Config>> {
+        &self.config
+    }
+
+    /// Where its values came from.
+    #[must_use]
+    pub fn sources(&self) -> Arc<Sources> {
+        self.sources.load_full()
+    }
+
+    /// Reads the configuration again, from where it was read at the start.
+    ///
+    /// # Errors
+    /// When it is not good; nothing has changed then but the metric.
+    pub async fn read_again(&self) -> Result<Loaded, ReloadError> {
+        let file = self.sources.load().file.clone();
+        let loading = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
+        Ok(loading.await.map_err(|error| ReloadError::Interrupted(error.to_string()))??)
+    }
+
+    /// Reads the configuration again and puts it in force if it is good.
+    ///
+    /// # Errors
+    /// Why the old one stays.
+    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let _turn = self.one_at_a_time.lock().await;
+        let judged = match self.read_again().await {
+            Ok(loaded) => self.judge(loaded),
+            Err(error) => Err(error),
+        };
+        let succeeded = &self.parts.metrics.families().config_last_reload_successful;
+        match judged {
+            Ok(judged) => {
+                let reloaded = self.put_in_force(judged);
+                succeeded.set(1);
+                self.say(&reloaded);
+                Ok(reloaded)
+            }
+            Err(error) => {
+                succeeded.set(0);
+                tracing::warn!(%error, "the configuration was not reloaded; the old one stays");
+                self.parts.events.push(Fact::ConfigReloadFailed { error: error.to_string() });
+                Err(error)
+            }
+        }
+    }
+
+    fn judge(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+        let Loaded { mut config, warnings, sources } = loaded;
+        let running = self.config.load();
+        let changes = running.changes(&config);
+        config.keep_what_needs_restart(&running);
+        // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
+        config.check_again()?;
+        let rules = Rules::from_config(&config)?;
+        let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+        Ok(Judged { config, sources, rules, tokens, changes, warnings })
+    }
+
+    fn put_in_force(&self, judged: Judged) -> Reloaded {
+        let Judged { config, sources, rules, tokens, changes, warnings } = judged;
+        let parts = &self.parts;
+        parts.tokens.store(tokens.map(Arc::new));
+        // Before the routes, so that a new route finds its pool.
+        parts.backends.configure(&Setup::from_config(&config));
+        parts.rules.store(Arc::new(rules));
+        parts.pipes.set_held_bytes_max(config.replay.total_bytes_max);
+        parts.slots.set_max(config.server.max_connections as usize);
+        parts.limits.configure(config.limits);
+        // A level that an operator set for good holds until somebody writes another one.
+        if config.log.level != self.config.load().log.level {
+            parts.level.configure(config.log.level);
+        }
+        self.config.store(Arc::new(config));
+        self.sources.store(Arc::new(sources));
+        Reloaded { changes, warnings }
+    }
+
+    fn say(&self, reloaded: &Reloaded) {
+        let (waiting, changed): (Vec<_>, Vec<_>) = reloaded.changes.iter().partition(|change| change.needs_restart);
+        let keys = |changes: &[&Change]| changes.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+        let (changed, needs_restart) = (keys(&changed), keys(&waiting));
+        for warning in &reloaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        tracing::info!(changed = changed.join(" "), needs_restart = needs_restart.join(" "), "config.reloaded");
+        self.parts.events.push(Fact::ConfigReloaded { needs_restart });
+    }
+}

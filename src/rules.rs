@@ -1,0 +1,56 @@
+//! What a reload changes for those who connect from then on: routes, trust and time limits, swapped as a whole.
+//!
+//! A reader takes them once for what it is about to do, so that nobody lives by half of two configurations. A pipe
+//! keeps the route that it was opened with; only its dials look here again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::handshake::client_address::TrustedProxies;
+use crate::handshake::dial::DialTimeouts;
+use crate::http::HttpTimeouts;
+use crate::routes::{RouteError, RouteTable};
+
+/// The rules in force.
+pub type InForce = Arc<ArcSwap<Rules>>;
+
+/// What holds for everyone who connects.
+#[derive(Debug)]
+pub struct Rules {
+    /// Which request goes where.
+    pub routes: RouteTable,
+    /// Whose forwarding headers are believed.
+    pub trusted: TrustedProxies,
+    /// From the start of a connection, or of the wait for its next request, to a whole head.
+    pub handshake_timeout: Duration,
+    /// How long an answer may wait for a client that takes nothing of it.
+    pub send_timeout: Duration,
+    /// Bytes of one request head.
+    pub header_bytes_max: usize,
+    /// Bounds of one dial of a worker.
+    pub dial: DialTimeouts,
+    /// Bounds of one plain request to a worker.
+    pub http: HttpTimeouts,
+}
+
+impl Rules {
+    /// The rules of a configuration.
+    ///
+    /// # Errors
+    /// None for a configuration that was read: the same compilation checked its routes.
+    pub fn from_config(config: &Config) -> Result<Self, RouteError> {
+        let server = &config.server;
+        Ok(Self {
+            routes: config.route_table()?,
+            trusted: TrustedProxies::new(server.trusted_proxies.clone()),
+            handshake_timeout: server.handshake_timeout,
+            send_timeout: server.send_timeout,
+            header_bytes_max: server.header_bytes_max,
+            dial: DialTimeouts { connect: server.backend_connect_timeout, handshake: server.backend_handshake_timeout },
+            http: HttpTimeouts { connect: server.backend_connect_timeout, answer: server.response_header_timeout },
+        })
+    }
+}
