@@ -8,10 +8,10 @@
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often; [`metrics`], [`events`] and [`log`] for
-//! those who watch; [`pipes`], the registry of what is live, [`share`], for pipes that have one worker connection between
-//! them, and [`rebalance`], which spreads pipes evenly; [`activation`] and [`notify`], the two ends of a service manager;
-//! [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone uses; and [`worker`], the simulated device
-//! worker that demos and tests stand behind the proxy.
+//! those who watch, and [`trace`] for their tracing systems; [`pipes`], the registry of what is live, [`share`], for
+//! pipes that have one worker connection between them, and [`rebalance`], which spreads pipes evenly; [`activation`] and
+//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
+//! uses; and [`worker`], the simulated device worker that demos and tests stand behind the proxy.
 
 pub mod activation;
 pub mod admin;
@@ -39,4 +39,5 @@ pub mod routes;
 pub mod send_timeout;
 pub mod serve;
 pub mod share;
+pub mod trace;
 pub mod worker;

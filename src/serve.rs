@@ -34,6 +34,7 @@ use crate::pipe::Shared;
 use crate::pipes::{Command, Pipes};
 use crate::routes::{RouteError, RouteTable};
 use crate::share::Streams;
+use crate::trace::{Exporter, Tracer};
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ pub struct Running {
     phase: Arc<PhaseCell>,
     bound: Vec<Bound>,
     threads: Vec<DataThread>,
+    exporter: Option<Exporter>,
     notifier: Notifier,
     stop_control: watch::Sender<bool>,
 }
@@ -103,6 +105,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
         connect: config.server.backend_connect_timeout,
         handshake: config.server.backend_handshake_timeout,
     };
+    let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
     let shared = Arc::new(Shared {
         backends: backends.clone(),
         pipes: pipes.clone(),
@@ -111,6 +114,7 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
         events: events.clone(),
         clock: Clock::start(),
         tls: TlsClient::native(),
+        tracer,
         timeouts,
     });
     let phase = Arc::new(PhaseCell::default());
@@ -141,7 +145,18 @@ pub async fn start(config: Config, log: Arc<LogHandle>, inherited: Inherited) ->
     tracing::info!(listener = "admin", address = admin_address, "listening");
     phase.started();
     let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
-    Ok(Running { public, admin: admin_address, config, shared, phase, bound, threads, notifier, stop_control })
+    Ok(Running {
+        public,
+        admin: admin_address,
+        config,
+        shared,
+        phase,
+        bound,
+        threads,
+        exporter,
+        notifier,
+        stop_control,
+    })
 }
 
 async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
@@ -313,6 +328,9 @@ impl Running {
             if thread.handle.join().is_err() {
                 tracing::error!("a data thread panicked");
             }
+        }
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
         }
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(closed, failed, seconds, "stopped");

@@ -52,6 +52,7 @@ pub struct Families {
     pub rate_limit_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
+    pub trace_spans_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -176,6 +177,7 @@ impl Families {
                 "Pipes that found the worker connection they share open already.",
                 &["route"],
             ),
+            trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(

@@ -14,14 +14,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 
 use crate::backends::BackendEvent;
 
 pub use families::Families;
 pub use labels::{
     BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel,
-    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult,
+    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult, SpanResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
@@ -115,6 +115,12 @@ impl Metrics {
         let key: (Arc<str>, Arc<str>) = (pool.into(), backend.into());
         let made = handles.backends.entry(key);
         Arc::clone(made.or_insert_with(|| Arc::new(BackendMetrics::new(&self.families, pool, backend))))
+    }
+
+    /// The count of ended spans of which this became.
+    #[must_use]
+    pub fn spans(&self, result: SpanResult) -> IntCounter {
+        self.families.trace_spans_total.with_label_values(&[result.as_str()])
     }
 
     /// Counts what a backend event says.

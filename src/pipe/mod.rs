@@ -21,6 +21,7 @@ use crate::handshake::dial::{DialTimeouts, TlsClient};
 use crate::metrics::Metrics;
 use crate::pipes::Pipes;
 use crate::share::Streams;
+use crate::trace::Tracer;
 
 /// What all pipes of the process share.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Shared {
     pub clock: Clock,
     /// Trust in `wss://` backends.
     pub tls: TlsClient,
+    /// Where spans begin.
+    pub tracer: Tracer,
     /// Bounds of one dial.
     pub timeouts: DialTimeouts,
 }

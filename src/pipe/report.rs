@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::LaneName;
-use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
+use holdline_core::pipe::{EndedBy, Fact, Interruption, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 
 use super::Shared;
@@ -12,6 +12,7 @@ use crate::events::Fact as Event;
 use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
+use crate::trace::{Context, Name, Span};
 
 /// The books of one pipe.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct Reporter {
     opened: Instant,
     ended: Option<(EndedBy, u16, String)>,
     searching: bool,
+    /// The search as a tracing system sees it.
+    search: Option<Box<Span>>,
     /// The search was given up because grace was over.
     expired: bool,
 }
@@ -50,6 +53,7 @@ impl Reporter {
             opened: Instant::now(),
             ended: None,
             searching: false,
+            search: None,
             expired: false,
         }
     }
@@ -73,6 +77,35 @@ impl Reporter {
         }
     }
 
+    /// Begins the span of a search for another worker, below that of the handshake; one that goes on keeps its own.
+    pub fn trace_search(&mut self, handshake: Option<&Context>, reason: Interruption) {
+        if self.search.is_some() {
+            return;
+        }
+        self.search = self.shared.tracer.child(Name::Reattach, handshake).map(|mut span| {
+            span.set("holdline.pipe", self.entry.id.to_string().as_str());
+            span.set("holdline.route", self.entry.route.name.as_str());
+            span.set("holdline.reason", reason.as_str());
+            Box::new(span)
+        });
+    }
+
+    /// The span of the search that is under way.
+    #[must_use]
+    pub fn search(&self) -> Option<Context> {
+        self.search.as_ref().map(|span| span.context())
+    }
+
+    fn end_search(&mut self, result: ReattachResult, replayed: u64) {
+        let Some(mut span) = self.search.take() else { return };
+        span.set("holdline.result", result.as_str());
+        span.set("holdline.replayed", replayed);
+        match result {
+            ReattachResult::Attached | ReattachResult::ClientGone | ReattachResult::Closed => {}
+            ReattachResult::Expired | ReattachResult::Refused => span.fail(result.as_str()),
+        }
+    }
+
     /// Says one fact.
     pub fn say(&mut self, fact: Fact, backend: Option<&Arc<str>>) {
         match fact {
@@ -93,6 +126,7 @@ impl Reporter {
             }
             Fact::Reattached { attachment, outage, again, .. } => {
                 self.searching = false;
+                self.end_search(ReattachResult::Attached, again);
                 self.pool.reattach(ReattachResult::Attached).inc();
                 self.pool.reattach_seconds.observe(outage.as_secs_f64());
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
@@ -171,8 +205,8 @@ impl Reporter {
         self.ended.as_ref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
     }
 
-    fn close(&self) {
-        let (by, code, reason) = self.ending();
+    fn close(&mut self) {
+        let (by, code) = (self.ending().0, self.ending().1);
         let lived = self.opened.elapsed();
         if self.gauge.is_some() {
             self.route.pipe_closed(by, code);
@@ -187,7 +221,9 @@ impl Reporter {
                 EndedBy::Holdline => ReattachResult::Closed,
             };
             self.pool.reattach(result).inc();
+            self.end_search(result, 0);
         }
+        let (by, code, reason) = self.ending();
         let view = self.booked;
         let lane = |lane: fn(&PipeView) -> LaneView| view.as_ref().map(lane);
         let (up, down) = (lane(|view| view.up), lane(|view| view.down));

@@ -26,3 +26,4 @@ mod share;
 mod storm;
 mod timing;
 mod top;
+mod trace;
