@@ -41,6 +41,7 @@ use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
 use crate::share::{StreamKey, join_or_open};
+use crate::trace::{Name, Span};
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
@@ -236,7 +237,7 @@ impl Connection {
         if let Some(refusal) = self.turned_away(Arrival::New) {
             return self.refuse(NO_ROUTE, refusal);
         }
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let rules = self.front.shared.rules.load_full();
         let checked = match check(&parts, rules.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
@@ -256,7 +257,7 @@ impl Connection {
         // A request may last for hours, and a reload must not wait for it to let the old rules go.
         drop(rules);
         match checked {
-            Checked::Upgrade(upgrade) => self.upgrade(&parts, upgrade, found, &client).await,
+            Checked::Upgrade(upgrade) => self.upgrade(&mut parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
                 if let Err(exceeded) = self.front.limits.request(client.address) {
@@ -287,15 +288,26 @@ impl Connection {
 
     async fn upgrade(
         &self,
-        parts: &Parts,
+        parts: &mut Parts,
         upgrade: UpgradeRequest,
         found: Found,
         client: &ClientAddress,
     ) -> Response<Body> {
         let began = Instant::now();
         let metrics = self.front.shared.metrics.route(&found.route.name);
-        let response = self.attach(parts, upgrade, found, client).await;
-        metrics.handshake(response.status().as_u16());
+        let mut span = self.front.shared.tracer.take_over(Name::Handshake, &mut parts.headers).map(Box::new);
+        if let Some(span) = &mut span {
+            span.set("holdline.route", found.route.name.as_str());
+        }
+        let response = self.attach(parts, upgrade, found, client, span.as_deref_mut()).await;
+        let status = response.status();
+        if let Some(mut span) = span {
+            span.set("http.response.status_code", u64::from(status.as_u16()));
+            if status.is_server_error() {
+                span.fail(status.as_str());
+            }
+        }
+        metrics.handshake(status.as_u16());
         metrics.handshake_seconds.observe(began.elapsed().as_secs_f64());
         response
     }
@@ -306,6 +318,7 @@ impl Connection {
         upgrade: UpgradeRequest,
         found: Found,
         client: &ClientAddress,
+        span: Option<&mut Span>,
     ) -> Response<Body> {
         if !found.route.allows_origin(&parts.headers) {
             let detail = "this origin may not open a WebSocket here; see routes.origins";
@@ -335,7 +348,11 @@ impl Connection {
             head_lines: upgrade_head_lines(parts, client),
             protocols: upgrade.protocols.as_slice().into(),
             protocol: None,
+            trace: span.as_ref().map(|span| Box::new(span.context())),
         };
+        if let Some(span) = span {
+            span.set("holdline.pipe", plan.pipe.to_string().as_str());
+        }
         let (first, sharing) = match self.find_worker(&plan, parts.uri.path()).await {
             Ok(found) => found,
             Err(response) => return response,

@@ -40,6 +40,7 @@ use crate::reload::{self, Reload};
 use crate::routes::RouteError;
 use crate::rules::{InForce, Rules};
 use crate::share::Streams;
+use crate::trace::{Exporter, Tracer};
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -80,6 +81,7 @@ pub struct Running {
     reload: Arc<Reload>,
     bound: Vec<Bound>,
     threads: Vec<DataThread>,
+    exporter: Option<Exporter>,
     notifier: Notifier,
     stop_control: watch::Sender<bool>,
 }
@@ -121,6 +123,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         config.pools.iter().map(|pool| pool.name.as_str()).collect(),
     );
     metrics.sync_config(&names.0, &names.1);
+    let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
     let shared = Arc::new(Shared {
         backends: backends.clone(),
         pipes,
@@ -130,6 +133,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         clock: Clock::start(),
         tls: TlsClient::native(),
         rules,
+        tracer,
     });
     let (bound, admin_listener) = listeners(&config, inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
@@ -162,7 +166,19 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     }
     tracing::info!(listener = "admin", address = admin_address, "listening");
     let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
-    Ok(Running { public, admin: admin_address, config, shared, phase, reload, bound, threads, notifier, stop_control })
+    Ok(Running {
+        public,
+        admin: admin_address,
+        config,
+        shared,
+        phase,
+        reload,
+        bound,
+        threads,
+        exporter,
+        notifier,
+        stop_control,
+    })
 }
 
 async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
@@ -373,6 +389,9 @@ impl Running {
             if thread.handle.join().is_err() {
                 tracing::error!("a data thread panicked");
             }
+        }
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
         }
         let seconds = began.elapsed().as_secs_f64();
         tracing::info!(closed, failed, seconds, "stopped");

@@ -27,7 +27,8 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
 ];
 
 /// Keys that a running process cannot change.
-const RESTART: &[&str] = &["server.listen", "server.threads", "admin.listen", "admin.state_file", "log.format"];
+const RESTART: &[&str] =
+    &["server.listen", "server.threads", "admin.listen", "admin.state_file", "log.format", "trace.otlp_endpoint"];
 
 /// Whether the key does something, or is set to what is the case anyway.
 pub(super) fn has_effect(shown: &Shown) -> bool {

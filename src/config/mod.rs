@@ -30,7 +30,7 @@ pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
-pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server};
+pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
     Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
@@ -71,6 +71,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// What is logged, and how.
     pub log: Log,
+    /// Where spans go.
+    pub trace: Trace,
 }
 
 impl Default for Config {
@@ -88,6 +90,7 @@ impl Default for Config {
             pools: vec![Pool::default()],
             routes: vec![Route::default()],
             log: Log::default(),
+            trace: Trace::default(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The sections that exist once: `[server]` to `[log]`, with the defaults of each key.
+//! The sections that exist once: `[server]` to `[trace]`, with the defaults of each key.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
+use crate::trace::OtlpEndpoint;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -263,6 +264,13 @@ impl Default for Log {
     fn default() -> Self {
         Self { format: LogFormat::Auto, level: LogLevel::Info }
     }
+}
+
+/// `[trace]`: spans for a tracing system.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Trace {
+    /// The collector that they go to; without one there are none.
+    pub otlp_endpoint: Option<OtlpEndpoint>,
 }
 
 fn loopback(port: u16) -> Listen {

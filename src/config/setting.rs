@@ -19,6 +19,7 @@ use super::notice::{Place, quoted};
 use super::types::{Listen, Rate, Serves};
 use super::units;
 use crate::backends::UrlError;
+use crate::trace::OtlpEndpoint;
 
 mod words;
 
@@ -210,6 +211,16 @@ impl Setting for BackendUrl {
 
     fn show(&self) -> Option<String> {
         Some(basic(&self.to_string()))
+    }
+}
+
+impl Setting for OtlpEndpoint {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        parsed(node, "a collector's URL such as \"http://127.0.0.1:4318\"")
+    }
+
+    fn show(&self) -> Option<String> {
+        self.to_string().show()
     }
 }
 

@@ -53,6 +53,7 @@ pub struct Families {
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
+    pub trace_spans_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -178,6 +179,7 @@ impl Families {
                 &["route"],
             ),
             evictions_total: at.counters("evictions_total", "Pipes ended because memory was out.", &["policy"]),
+            trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(

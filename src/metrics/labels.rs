@@ -123,6 +123,18 @@ impl From<PipeLimit> for LimitLabel {
 }
 
 label! {
+    /// What became of a span that ended.
+    SpanResult {
+        /// The collector took it.
+        Exported = "exported",
+        /// There was no room in the queue.
+        Dropped = "dropped",
+        /// The collector was away, or rejected it.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

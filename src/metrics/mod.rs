@@ -15,14 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdline_core::memory::Evict;
 use prometheus::core::Collector;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 
 use crate::backends::BackendEvent;
 
 pub use families::Families;
 pub use labels::{
     BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel,
-    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult,
+    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult, SpanResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
@@ -119,6 +119,12 @@ impl Metrics {
         let key: (Arc<str>, Arc<str>) = (pool.into(), backend.into());
         let made = handles.backends.entry(key);
         Arc::clone(made.or_insert_with(|| Arc::new(BackendMetrics::new(&self.families, pool, backend))))
+    }
+
+    /// The count of ended spans of which this became.
+    #[must_use]
+    pub fn spans(&self, result: SpanResult) -> IntCounter {
+        self.families.trace_spans_total.with_label_values(&[result.as_str()])
     }
 
     /// Counts what a backend event says.

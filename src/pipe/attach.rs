@@ -20,6 +20,7 @@ use crate::http::Body;
 use crate::metrics::labels::ConnectResult;
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
+use crate::trace::{Context, Name, Span};
 
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
@@ -48,6 +49,8 @@ pub struct Plan {
     pub protocols: Box<[String]>,
     /// The one that the first backend picked.
     pub protocol: Option<Box<str>>,
+    /// The span of its handshake, if that is recorded.
+    pub trace: Option<Box<Context>>,
 }
 
 /// A worker that answered 101, or a stream that has one.
@@ -84,8 +87,10 @@ pub async fn first_attach(plan: &Plan, shared: &Shared) -> Result<FirstAttach, R
     while exclude.len() < FIRST_ATTACH_TRIES_MAX {
         let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
         let Ok(reservation) = shared.backends.choose(&plan.route.pool, &ask) else { break };
-        let headers = [("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
-        match connect(plan, &reservation, &headers, ExpectedProtocol::Offered, shared).await {
+        let headers =
+            vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
+        let span = shared.tracer.child(Name::Attach, plan.trace.as_deref());
+        match connect(plan, &reservation, headers, ExpectedProtocol::Offered, span, shared).await {
             Ok(dialed) => {
                 let (headers, protocol) = (dialed.headers.clone(), dialed.protocol.clone());
                 return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
@@ -106,7 +111,7 @@ fn no_backend(route: &Route) -> Response<Body> {
     Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER).into_response()
 }
 
-/// Finds another worker for a live pipe: one choice, one dial.
+/// Finds another worker for a live pipe: one choice, one dial. `search` is the span of the whole search.
 ///
 /// # Errors
 /// Why there is none; the core decides what next.
@@ -115,6 +120,7 @@ pub async fn next_attach(
     order: DialOrder,
     exclude: Vec<BackendKey>,
     previous: Option<Arc<str>>,
+    search: Option<Context>,
     shared: Arc<Shared>,
 ) -> Result<Attach, DialFailure> {
     let dialer = plan.key.clone().map_or(Dialer::Pipe(plan.pipe), Dialer::Key);
@@ -128,7 +134,8 @@ pub async fn next_attach(
     };
     let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
-    match connect(&plan, &reservation, &headers, expected, &shared).await {
+    let span = shared.tracer.child(Name::Attach, search.as_ref());
+    match connect(&plan, &reservation, headers, expected, span, &shared).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
         Err(DialError::NotUpgraded(refused)) if matches!(refused.status.as_u16(), 401 | 403) => {
             Err(DialFailure::Unauthorized(reservation.key()))
@@ -159,10 +166,15 @@ fn attach_headers(plan: &Plan, order: &DialOrder, previous: Option<&str>) -> Vec
 async fn connect(
     plan: &Plan,
     reservation: &Reservation,
-    headers: &[(&str, String)],
+    mut headers: Vec<(&'static str, String)>,
     expected: ExpectedProtocol<'_>,
+    span: Option<Span>,
     shared: &Shared,
 ) -> Result<Dialed, DialError> {
+    if let Some(span) = &span {
+        // The worker's spans hang below this try.
+        headers.push(("traceparent", span.context().traceparent()));
+    }
     let url = reservation.url();
     let authority = url.authority();
     let tls_name = url.tls_name();
@@ -182,25 +194,44 @@ async fn connect(
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
                 expected,
-                attach: headers,
+                attach: &headers,
                 timeouts: shared.rules.load().dial,
             })
             .await
         }
         Err(error) => Err(ConnectError::from(&error).into()),
     };
-    let outcome = match &result {
+    book(plan, reservation, &result, began.elapsed(), span, shared);
+    result
+}
+
+fn book(
+    plan: &Plan,
+    reservation: &Reservation,
+    result: &Result<Dialed, DialError>,
+    took: Duration,
+    span: Option<Span>,
+    shared: &Shared,
+) {
+    let outcome = match result {
         Ok(_) => Outcome::Connected,
         Err(error) => Outcome::DialFailed(failure(error)),
     };
     reservation.report(outcome);
-    let metrics = shared.metrics.backend(reservation.pool(), reservation.id());
-    metrics.connect(connect_result(&result)).inc();
-    match &result {
-        Ok(_) => shared.metrics.pool(reservation.pool()).connect_seconds.observe(began.elapsed().as_secs_f64()),
+    let label = connect_result(result);
+    shared.metrics.backend(reservation.pool(), reservation.id()).connect(label).inc();
+    if let Some(mut span) = span {
+        span.set("holdline.pool", reservation.pool().as_ref());
+        span.set("holdline.backend", reservation.id().as_ref());
+        span.set("holdline.result", label.as_str());
+        if result.is_err() {
+            span.fail(label.as_str());
+        }
+    }
+    match result {
+        Ok(_) => shared.metrics.pool(reservation.pool()).connect_seconds.observe(took.as_secs_f64()),
         Err(error) => tracing::info!(pipe = %plan.pipe, backend = %reservation.id(), %error, "dial failed"),
     }
-    result
 }
 
 fn failure(error: &DialError) -> Failure {

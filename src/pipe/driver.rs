@@ -319,6 +319,9 @@ impl Driver {
             | Fact::Expired { .. }
             | Fact::Ended { .. } => None,
         };
+        if let Fact::Interrupted { reason, .. } = &fact {
+            self.reporter.trace_search(self.plan.trace.as_deref(), *reason);
+        }
         self.reporter.say(fact, backend.as_ref());
     }
 
@@ -340,7 +343,8 @@ impl Driver {
         let attachment = order.attachment;
         let exclude = self.pipe.excluded(now);
         let previous = self.previous.as_ref().map(|(_, id)| id.clone());
-        let dial = next_attach(self.plan.clone(), order, exclude, previous, self.shared.clone());
+        let search = self.reporter.search();
+        let dial = next_attach(self.plan.clone(), order, exclude, previous, search, self.shared.clone());
         self.dialing = Some((attachment, Box::pin(dial)));
     }
 

@@ -22,6 +22,7 @@ use crate::metrics::Metrics;
 use crate::pipes::Pipes;
 use crate::rules::InForce;
 use crate::share::Streams;
+use crate::trace::Tracer;
 
 /// What all pipes of the process share.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub struct Shared {
     pub tls: TlsClient,
     /// What a reload changes; a pipe keeps its route, but dials by what holds.
     pub rules: InForce,
+    /// Where spans begin.
+    pub tracer: Tracer,
 }
 
 #[cfg(test)]

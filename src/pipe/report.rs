@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use holdline_core::ids::{BackendKey, LaneName};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
+use holdline_core::pipe::{EndedBy, Fact, Interruption, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
@@ -15,6 +15,7 @@ use crate::events::Fact as Event;
 use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
+use crate::trace::{Context, Name, Span};
 
 /// What the books need of a [`PipeView`] to see what is new; the rest is in the pipe's entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +59,8 @@ pub struct Reporter {
     opened: Instant,
     ended: Option<(EndedBy, u16, Box<str>)>,
     searching: bool,
+    /// The search as a tracing system sees it.
+    search: Option<Box<Span>>,
     /// The search was given up because grace was over.
     expired: bool,
 }
@@ -81,6 +84,7 @@ impl Reporter {
             opened: Instant::now(),
             ended: None,
             searching: false,
+            search: None,
             expired: false,
         }
     }
@@ -106,6 +110,35 @@ impl Reporter {
         }
     }
 
+    /// Begins the span of a search for another worker, below that of the handshake; one that goes on keeps its own.
+    pub fn trace_search(&mut self, handshake: Option<&Context>, reason: Interruption) {
+        if self.search.is_some() {
+            return;
+        }
+        self.search = self.shared.tracer.child(Name::Reattach, handshake).map(|mut span| {
+            span.set("holdline.pipe", self.entry.id.to_string().as_str());
+            span.set("holdline.route", self.entry.route.name.as_str());
+            span.set("holdline.reason", reason.as_str());
+            Box::new(span)
+        });
+    }
+
+    /// The span of the search that is under way.
+    #[must_use]
+    pub fn search(&self) -> Option<Context> {
+        self.search.as_ref().map(|span| span.context())
+    }
+
+    fn end_search(&mut self, result: ReattachResult, replayed: u64) {
+        let Some(mut span) = self.search.take() else { return };
+        span.set("holdline.result", result.as_str());
+        span.set("holdline.replayed", replayed);
+        match result {
+            ReattachResult::Attached | ReattachResult::ClientGone | ReattachResult::Closed => {}
+            ReattachResult::Expired | ReattachResult::Refused => span.fail(result.as_str()),
+        }
+    }
+
     /// Says one fact.
     pub fn say(&mut self, fact: Fact, backend: Option<&Arc<str>>) {
         match fact {
@@ -126,6 +159,7 @@ impl Reporter {
             }
             Fact::Reattached { attachment, outage, again, .. } => {
                 self.searching = false;
+                self.end_search(ReattachResult::Attached, again);
                 self.pool.reattach(ReattachResult::Attached).inc();
                 self.pool.reattach_seconds.observe(outage.as_secs_f64());
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
@@ -217,8 +251,8 @@ impl Reporter {
         self.ended.as_ref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
     }
 
-    fn close(&self) {
-        let (by, code, reason) = self.ending();
+    fn close(&mut self) {
+        let (by, code) = (self.ending().0, self.ending().1);
         let lived = self.opened.elapsed();
         if self.gauge.is_some() {
             self.route.pipe_closed(by, code);
@@ -233,7 +267,9 @@ impl Reporter {
                 EndedBy::Holdline => ReattachResult::Closed,
             };
             self.pool.reattach(result).inc();
+            self.end_search(result, 0);
         }
+        let (by, code, reason) = self.ending();
         let said = |number: &AtomicU64| number.load(Relaxed);
         let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(

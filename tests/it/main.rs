@@ -30,3 +30,4 @@ mod state_file;
 mod storm;
 mod timing;
 mod top;
+mod trace;

@@ -23,7 +23,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(replay());
     keys.extend(reattach_and_resume());
     keys.extend(limits_and_memory());
-    keys.extend(log());
+    keys.extend(log_and_trace());
     keys
 }
 
@@ -377,7 +377,7 @@ fn bounded_rate(rate: &Rate) -> Result<(), String> {
     Err(format!("the rate is out of range; use at most {COUNT_MAX}, or 0 for no limit"))
 }
 
-fn log() -> Vec<Key<Config>> {
+fn log_and_trace() -> Vec<Key<Config>> {
     vec![
         key(
             "log.format",
@@ -391,5 +391,12 @@ fn log() -> Vec<Key<Config>> {
             any,
             "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
         ),
+        key(
+            "trace.otlp_endpoint",
+            |c: &mut Config| &mut c.trace.otlp_endpoint,
+            any,
+            "the OpenTelemetry collector that spans of handshakes, attaches and reattaches go to (OTLP over HTTP)",
+        )
+        .or("\"http://127.0.0.1:4318\""),
     ]
 }
