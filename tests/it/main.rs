@@ -27,3 +27,4 @@ mod share;
 mod storm;
 mod timing;
 mod top;
+mod viewers;
