@@ -31,3 +31,4 @@ mod storm;
 mod timing;
 mod top;
 mod trace;
+mod viewers;
