@@ -203,6 +203,16 @@ pub struct ReplayTail {
     pub age: Duration,
 }
 
+/// How a pipe is moved off a worker that is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HandOver {
+    /// Another worker is attached before this one is let go, so that the pipe has two for a moment.
+    #[default]
+    AttachFirst,
+    /// This one is let go before another is looked for: workers whose devices have room for one connection.
+    LeaveFirst,
+}
+
 /// How a pool picks one of its eligible backends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Balance {

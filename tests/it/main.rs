@@ -14,6 +14,7 @@ mod ctl;
 mod delivery;
 mod endings;
 mod fidelity;
+mod handover;
 mod heartbeat;
 mod http;
 mod limits;
