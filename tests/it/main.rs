@@ -23,6 +23,7 @@ mod messages;
 mod owners;
 mod process;
 mod rates;
+mod rolling;
 mod service;
 mod share;
 mod storm;
