@@ -409,14 +409,15 @@ impl Driver {
                 if self.backend.as_ref().is_none_or(|backend| backend.reservation.key() != key) {
                     return;
                 }
-                let cause = match leave.cause {
+                // Whether the backend's state says so too, and may be changed back.
+                let (cause, ordered) = match leave.cause {
                     LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
-                        Cause::Drain
+                        (Cause::Drain, true)
                     }
-                    LeaveCause::Rebalance => Cause::Admin,
+                    LeaveCause::Rebalance => (Cause::Admin, false),
                 };
                 match leave.how {
-                    LeaveHow::Reattach => self.wish_to_leave(key, cause, true),
+                    LeaveHow::Reattach => self.wish_to_leave(key, cause, ordered),
                     LeaveHow::Detach => self.pipe.leave(cause, now),
                     LeaveHow::Close => {
                         let frame = CloseFrame::new(1001, "backend is going away");

@@ -13,10 +13,10 @@ const WORKERS: usize = 4;
 const PIPES: usize = 200;
 
 /// Commands that one client sends at once.
-const BURST: u64 = 3;
+const BURST: u64 = 2;
 
 /// The traffic's own rhythm.
-const BEAT: Duration = Duration::from_millis(100);
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Commands of one client that may be unanswered.
 const UNANSWERED_MAX: u64 = 30;
