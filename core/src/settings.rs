@@ -149,6 +149,9 @@ pub struct PipeSettings {
     pub first_message_timeout: Option<Duration>,
     /// How long a planned move waits for the old worker, for each of its two steps.
     pub handover_timeout: Duration,
+    /// How long after its last message a worker that has confirmed it is left alone before a planned move tells it to
+    /// go; `handover_timeout` at most.
+    pub settle: Duration,
     /// How long a close frame waits for its answer.
     pub close_timeout: Duration,
     /// Pings to the client.
@@ -183,6 +186,7 @@ impl Default for PipeSettings {
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,
             handover_timeout: Duration::from_secs(10),
+            settle: Duration::ZERO,
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },

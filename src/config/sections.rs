@@ -177,6 +177,8 @@ pub struct Reattach {
     pub moves_per_second: u32,
     /// How long a planned move waits for the old worker, for each of its two steps.
     pub handover_timeout: Duration,
+    /// How long after its last message a worker is told to go.
+    pub settle: Duration,
 }
 
 impl Default for Reattach {
@@ -189,6 +191,7 @@ impl Default for Reattach {
             dials_at_once: 64,
             moves_per_second: 100,
             handover_timeout: Duration::from_secs(10),
+            settle: Duration::from_millis(200),
         }
     }
 }

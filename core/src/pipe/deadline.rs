@@ -40,7 +40,9 @@ impl Pipe {
             BackendLeg::Closing { link, deadline } => earliest(Some(*deadline), link.hold_until),
             BackendLeg::Detached { retry_at } => earliest(outage, *retry_at),
             BackendLeg::Dialing { .. } => outage,
-            BackendLeg::Leaving { deadline, .. } => earliest(Some(*deadline), self.link_deadline()),
+            BackendLeg::Leaving { deadline, .. } => {
+                earliest(Some(*deadline), earliest(self.parts_at(), self.link_deadline()))
+            }
             BackendLeg::Attached(link) => {
                 let settle = (!link.settled).then(|| link.fed_from + QUICK_DEATH);
                 let silent =
@@ -139,6 +141,7 @@ impl Pipe {
                 if now >= *deadline {
                     return self.leaving_took_too_long(now);
                 }
+                self.part_if_settled(now);
                 self.tick_link(now);
             }
             BackendLeg::Attached(_) => {

@@ -117,18 +117,28 @@ impl Pipe {
         self.backend = BackendLeg::Attached(link);
     }
 
-    /// Says goodbye to a worker that is being left, once it has confirmed everything it was sent and its successor, if
-    /// one was to come first, is there.
-    pub(super) fn part_if_settled(&mut self, now: Time) {
-        let BackendLeg::Leaving { stage: stage @ Leaving::Settling, deadline, next, .. } = &mut self.backend else {
-            return;
-        };
+    /// When a worker that is being left may be told so, if nothing but time is missing: it has confirmed everything it
+    /// was sent, and its successor, if one was to come first, is there.
+    ///
+    /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
+    /// the server has answered our close frame.
+    pub(super) fn parts_at(&self) -> Option<Time> {
+        let BackendLeg::Leaving { stage: Leaving::Settling, next, .. } = &self.backend else { return None };
         if matches!(next, Next::Dialing { .. }) {
-            return;
+            return None;
         }
         if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
+            return None;
+        }
+        Some(self.fed_at + self.settings.settle.min(self.settings.handover_timeout))
+    }
+
+    /// Says goodbye to a worker that is being left, once it has had its time with what it was sent.
+    pub(super) fn part_if_settled(&mut self, now: Time) {
+        if self.parts_at().is_none_or(|at| now < at) {
             return;
         }
+        let BackendLeg::Leaving { stage, deadline, .. } = &mut self.backend else { return };
         *stage = Leaving::Parting;
         *deadline = now + self.settings.handover_timeout;
         self.to_backend.close(CloseFrame::new(1001, FAREWELL), false);

@@ -172,6 +172,8 @@ pub struct Pipe {
     down: Lane,
     to_client: Outbox,
     to_backend: Outbox,
+    /// When a worker was last given a whole message.
+    fed_at: Time,
     barrier: Barrier,
     client_beat: Heartbeat,
     backend_beat: Heartbeat,
@@ -215,6 +217,7 @@ impl Pipe {
             down: Lane::new(Side::Backend, Retention::UntilSent),
             to_client: Outbox::new(false),
             to_backend: Outbox::new(true),
+            fed_at: now,
             barrier: Barrier::new(draw.key(), now),
             client_beat: Heartbeat::new(settings.client_heartbeat, now),
             backend_beat: Heartbeat::new(settings.backend_heartbeat, now),

@@ -93,6 +93,8 @@ impl Pipe {
             down,
             to_client,
             to_backend,
+            // The wait begins anew: longer than it has to be, but no clock comes along.
+            fed_at: _,
             barrier,
             client_beat,
             backend_beat,

@@ -69,9 +69,13 @@ impl Pipe {
     fn transmitted_up(&mut self, bytes: usize, now: Time) {
         let asks = self.settings.replay != ReplayPolicy::None;
         let barrier = asks.then_some(&mut self.barrier);
+        let sent_before = self.up.buffer.sent();
         let written = self.to_backend.transmitted(bytes, &mut self.up.buffer, barrier, now);
         if written.again > 0 {
             self.report(Fact::Replayed { messages: written.again });
+        }
+        if self.up.buffer.sent() > sent_before {
+            self.fed_at = now;
         }
         if self.confirms_when_written() {
             let sent = self.up.buffer.sent();

@@ -47,6 +47,34 @@ fn a_pipe_with_nothing_in_doubt_leaves_at_once() {
 }
 
 #[test]
+fn a_worker_that_has_confirmed_everything_is_left_alone_for_a_while_after_its_last_message() {
+    let mut bench = Bench::with(|settings| settings.settle = ms(200));
+    bench.client_says("1");
+    leave(&mut bench);
+    bench.settle();
+    bench.wait(ms(174));
+    assert_eq!(bench.worker_got(), texts(&["1"]), "199 ms after the message");
+    bench.worker_says("result of 1");
+    assert_eq!(bench.client_got(), texts(&["result of 1"]));
+    bench.wait(ms(1));
+    assert_eq!(bench.worker_got(), [closed(1001, "moving to another worker")]);
+    let mut idle = Bench::with(|settings| settings.settle = ms(200));
+    idle.wait(ms(200));
+    leave(&mut idle);
+    assert_eq!(idle.worker_got(), [closed(1001, "moving to another worker")], "it has nothing to answer");
+}
+
+#[test]
+fn a_worker_is_not_left_alone_for_longer_than_the_move_may_take() {
+    let mut bench = Bench::with(|settings| settings.settle = secs(3_600));
+    bench.client_says("1");
+    bench.settle();
+    leave(&mut bench);
+    bench.wait(ms(9_975));
+    assert_eq!(bench.worker_got().last(), Some(&closed(1001, "moving to another worker")));
+}
+
+#[test]
 fn a_message_half_written_to_the_old_worker_is_finished_before_it_is_left() {
     let mut bench = Bench::new();
     bench.set_room(Side::Backend, 10);

@@ -307,6 +307,12 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "how long a planned move waits for the old worker's pong, and then for its close",
         ),
         key(
+            "reattach.settle",
+            |c: &mut Config| &mut c.reattach.settle,
+            range(Duration::ZERO, HOUR),
+            "a planned move lets the old worker answer for so long after its last message: many say pong before they read",
+        ),
+        key(
             "resume.grace",
             |c: &mut Config| &mut c.resume.grace,
             range(Duration::ZERO, DAY),

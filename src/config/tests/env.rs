@@ -50,6 +50,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("reattach.dials_at_once", "9", "9"),
     ("reattach.moves_per_second", "9", "9"),
     ("reattach.handover_timeout", "1s", r#""1s""#),
+    ("reattach.settle", "1s", r#""1s""#),
     ("resume.grace", "1s", r#""1s""#),
     ("resume.keys_file", "/k", r#""/k""#),
     ("limits.key_connections", "0", "0"),
