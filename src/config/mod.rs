@@ -138,6 +138,7 @@ impl Config {
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             handover_timeout: self.reattach.handover_timeout,
+            settle: self.reattach.settle,
             close_timeout: self.server.close_timeout,
         }
     }

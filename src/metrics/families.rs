@@ -31,6 +31,8 @@ pub struct Families {
     pub interruptions_total: IntCounterVec,
     pub reattach_total: IntCounterVec,
     pub reattach_duration_seconds: HistogramVec,
+    pub reattach_dials: IntGaugeVec,
+    pub moves_total: IntCounterVec,
     pub replay_buffer_bytes: IntGaugeVec,
     pub replay_buffer_limit_bytes: IntGauge,
     pub replay_overflows_total: IntCounterVec,
@@ -111,6 +113,12 @@ impl Families {
                 &["pool"],
                 &REATTACH_SECONDS,
             ),
+            reattach_dials: at.gauges(
+                "reattach_dials",
+                "Dials of pipes that lost or leave a backend.",
+                &["pool", "state"],
+            ),
+            moves_total: at.counters("moves_total", "Planned moves by what became of them.", &["pool", "result"]),
             replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
             replay_buffer_limit_bytes: at
                 .gauge("replay_buffer_limit_bytes", "Bytes that all replay buffers may hold together."),
@@ -212,15 +220,17 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.reattach_dials, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 17] {
+    fn counters(&self) -> [&IntCounterVec; 18] {
         [
             &self.handshakes_total,
             &self.pipes_total,
             &self.pipe_closes_total,
             &self.interruptions_total,
             &self.reattach_total,
+            &self.moves_total,
             &self.replay_overflows_total,
             &self.replayed_messages_total,
             &self.in_doubt_messages_total,

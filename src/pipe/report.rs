@@ -12,7 +12,7 @@ use holdline_core::time::Time;
 
 use super::Shared;
 use crate::events::Fact as Event;
-use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
+use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
 use crate::trace::{Context, Name, Span};
@@ -176,6 +176,7 @@ impl Reporter {
                     took_ms,
                 });
             }
+            Fact::Stayed { .. } => self.stayed(backend.map_or("", |id| id)),
             Fact::LeftInDoubt { messages } => self.route.up.in_doubt.inc_by(messages),
             Fact::Replayed { messages } => self.route.up.replayed.inc_by(messages),
             Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
@@ -203,10 +204,7 @@ impl Reporter {
                     waited_ms: millis(outage),
                 });
             }
-            Fact::PongsMissing(_) => {
-                let backend = backend.map_or("", |id| id);
-                tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
-            }
+            Fact::PongsMissing(_) => self.pongs_missing(backend.map_or("", |id| id)),
             Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
         }
     }
@@ -222,6 +220,20 @@ impl Reporter {
             policy: policy.as_str(),
             bytes,
         });
+    }
+
+    fn stayed(&self, backend: &str) {
+        self.moved(MoveResult::Stayed);
+        tracing::info!(pipe = %self.entry.id, backend, "pipe.stayed");
+    }
+
+    fn pongs_missing(&self, backend: &str) {
+        tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
+    }
+
+    /// Counts a planned move that ended so.
+    pub fn moved(&self, result: MoveResult) {
+        self.pool.moved(result).inc();
     }
 
     fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {

@@ -380,6 +380,7 @@ impl World {
                     self.dialing = Some((order.attachment, self.now + wait));
                 }
                 Action::CancelDial(_) => self.dialing = None,
+                Action::TakeOver(_) => panic!("nobody moves it on purpose"),
                 Action::DropBackend { .. } => self.worker = None,
                 Action::ShutdownClient | Action::DropClient => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),
