@@ -79,9 +79,9 @@ pub struct Driver {
     /// Hears of changes of the pool while the pipe has no worker or wants another.
     waiting: Option<Waiting>,
     /// The worker that waits to take over from the one that is being left.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     /// A wish to leave the worker, which waits for its turn or for somewhere to go.
-    wish: Option<Wish>,
+    wish: Option<Box<Wish>>,
     /// A planned move has cost the pipe its worker, and no other has it yet.
     between_workers: bool,
     timer: Option<Pin<Box<Sleep>>>,
@@ -378,7 +378,7 @@ impl Driver {
             Ok(attach) => {
                 if self.pipe.attached(attachment, attach.reservation.key(), attach.resume, now) {
                     if self.backend.is_some() {
-                        self.held = Some(Held::new(attachment, attach));
+                        self.held = Some(Box::new(Held::new(attachment, attach)));
                     } else {
                         self.waiting = None;
                         self.set_backend(attachment, attach, now);

@@ -80,7 +80,7 @@ impl Held {
 impl Driver {
     pub(super) fn wish_to_leave(&mut self, backend: BackendKey, cause: Cause, ordered: bool) {
         let timer = Some(self.sleep_until_slot(backend, Duration::ZERO));
-        self.wish = Some(Wish { backend, cause, ordered, failures: 0, timer });
+        self.wish = Some(Box::new(Wish { backend, cause, ordered, failures: 0, timer }));
     }
 
     fn sleep_until_slot(&self, backend: BackendKey, delay: Duration) -> Pin<Box<Sleep>> {
