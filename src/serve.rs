@@ -152,12 +152,12 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let admin = Admin::new(parts, admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
-    let until_stopped = until(stopped.clone());
-    tokio::spawn(async move { memory.run(until_stopped).await });
     if let Some(file) = state_file {
         let backends = backends.clone();
         tokio::spawn(async move { file.keep(&backends).await });
     }
+    let until_stopped = until(stopped.clone());
+    tokio::spawn(async move { memory.run(until_stopped).await });
     tokio::spawn(async move { backends.run(until(stopped)).await });
     // Whoever reads where we listen may connect at once.
     phase.started();

@@ -38,6 +38,8 @@ const FORM: u32 = 1;
 #[derive(Debug)]
 pub struct StateFile {
     path: PathBuf,
+    /// What it was opened with.
+    digest: [u8; 32],
     /// Up to which index of the backends it was tried to write them.
     tried: watch::Sender<u64>,
 }
@@ -87,14 +89,14 @@ impl StateFile {
             }
         }
         let index = *backends.index().borrow();
-        replace(path, &render(&backends.list()).map_err(fails)?).map_err(fails)?;
-        Ok(Self { path: path.to_owned(), tried: watch::Sender::new(index) })
+        let digest = write(path, &backends.list(), None).map_err(fails)?;
+        Ok(Self { path: path.to_owned(), digest, tried: watch::Sender::new(index) })
     }
 
     /// Writes the file whenever what it holds has changed, and never ends.
     pub async fn keep(&self, backends: &Backends) {
         let mut changes = backends.index();
-        let (mut written, mut patience) = (None, RETRY_MIN);
+        let (mut written, mut patience) = (Some(self.digest), RETRY_MIN);
         loop {
             let index = *changes.borrow_and_update();
             let (path, list, before) = (self.path.clone(), backends.list(), written);

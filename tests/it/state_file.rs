@@ -211,7 +211,7 @@ async fn a_disk_that_fails_is_said_and_registrations_go_on() {
     std::fs::create_dir(&inner).unwrap();
     let file = inner.join("backends.json");
     let proxy = Proxy::start(&format!("[admin]\nstate_file = {:?}\n", file.to_str().unwrap()));
-    std::fs::remove_dir_all(&inner).unwrap();
+    std::fs::rename(&inner, kept.directory.path().join("away")).unwrap();
     proxy.register("a", "127.0.0.1:7001").await;
     proxy.logged("the state file can't be written; what is registered now would not survive a restart", 1).await;
     std::fs::create_dir(&inner).unwrap();

@@ -123,8 +123,9 @@ impl Fixture {
             metrics: metrics.clone(),
         };
         let reload = Arc::new(Reload::new(config.clone(), sources, changed));
+        let memory = Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default()));
         let parts = Parts {
-            memory: Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default())),
+            memory,
             config,
             backends,
             pipes,
