@@ -200,7 +200,7 @@ impl Default for PipeSettings {
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,
             handover_timeout: Duration::from_secs(10),
-            settle: Duration::ZERO,
+            settle: Duration::from_millis(200),
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },

@@ -71,7 +71,8 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut PipeSettings)) -> Self {
-        let mut settings = PipeSettings::default();
+        // Scripts of moves begin with a worker that has had its time.
+        let mut settings = PipeSettings { settle: Duration::ZERO, ..PipeSettings::default() };
         change(&mut settings);
         let now = Time::from_micros(1_000_000);
         let settings = Arc::new(settings);
