@@ -1,7 +1,7 @@
 //! The loop around one pipe: read what may be read, write what is due, do what the core decides, sleep.
 //!
 //! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
-//! core keeps what it needs of them. A turn ends after [`TURN_BYTES_MAX`], so that no pipe holds a core for long.
+//! core keeps what it needs of them. A turn ends when its [`Budget`] is spent, so that no pipe holds a core for long.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -23,6 +23,7 @@ use tokio::time::Sleep;
 
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
+use super::budget::Budget;
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch};
@@ -30,9 +31,6 @@ use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// Bytes that one turn of a pipe moves at most before other pipes of the thread have theirs.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of one read from which on the pipe keeps its part of the thread's buffer instead of a copy. Below, a copy is
 /// cheap, and a buffer that a small message holds on to would be a waste.
@@ -148,19 +146,18 @@ impl Driver {
         }
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
-        let mut left = TURN_BYTES_MAX;
+        let mut budget = Budget::new(self.pipe.messages_in());
         loop {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
             self.poll_waiting(cx, now);
             self.poll_dialing(cx, now);
-            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, cx, now);
-            moved += self.read_backend(cx, now) + self.write(Side::Client, cx, now);
+            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, budget.left(), cx, now);
+            moved += self.read_backend(cx, now) + self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
                 break;
             }
-            left = left.saturating_sub(moved);
-            if left == 0 {
+            if budget.is_spent_by(moved, self.pipe.messages_in()) {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -220,10 +217,13 @@ impl Driver {
         budget
     }
 
-    /// Writes what is due to one leg until its link would block; the bytes it took.
-    fn write(&mut self, side: Side, cx: &mut Context<'_>, now: Time) -> usize {
+    /// Writes what is due to one leg until its link would block or has taken `enough`; the bytes it took.
+    fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
         let mut moved = 0;
         loop {
+            if moved >= enough {
+                return moved;
+            }
             let gather = self.pipe.gather(side, now);
             if gather.is_empty() {
                 return moved;

@@ -5,6 +5,7 @@
 
 pub mod attach;
 mod backend_link;
+mod budget;
 mod client_stream;
 mod driver;
 mod report;
