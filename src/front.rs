@@ -368,9 +368,7 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, shared).await?, Sharing::Alone));
         };
-        let key = plan.key.clone().unwrap_or_else(|| path.into());
-        let joined =
-            join_or_open(plan, share, StreamKey { route: plan.route.name.as_str().into(), key }, shared).await?;
+        let joined = join_or_open(plan, share, StreamKey::of(plan, path), shared).await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

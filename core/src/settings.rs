@@ -37,6 +37,17 @@ pub enum OnExceed {
     Close,
 }
 
+/// Which lanes of a pipe have limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitedLanes {
+    /// Each of the two.
+    Both,
+    /// What the client says.
+    Up,
+    /// What the worker says.
+    Down,
+}
+
 /// How much each lane of a pipe may carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PipeLimits {
@@ -46,11 +57,14 @@ pub struct PipeLimits {
     pub bytes: Rate,
     /// What happens to more.
     pub on_exceed: OnExceed,
+    /// Which lanes are meant.
+    pub lanes: LimitedLanes,
 }
 
 impl PipeLimits {
     /// No limits.
-    pub const OFF: Self = Self { messages: Rate::OFF, bytes: Rate::OFF, on_exceed: OnExceed::Throttle };
+    pub const OFF: Self =
+        Self { messages: Rate::OFF, bytes: Rate::OFF, on_exceed: OnExceed::Throttle, lanes: LimitedLanes::Both };
 
     /// Whether there are none.
     #[must_use]

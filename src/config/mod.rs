@@ -21,7 +21,7 @@ mod types;
 mod units;
 
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{Heartbeat, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
 
 pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -124,6 +124,7 @@ impl Config {
                 messages: self.limits.pipe_messages,
                 bytes: self.limits.pipe_bytes,
                 on_exceed: self.limits.on_exceed,
+                lanes: LimitedLanes::Both,
             },
             grace: self.reattach.grace,
             backoff_min: self.reattach.backoff_min,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
-    BackendLoss, Balance, DownPolicy, Heartbeat, OnExceed, OverflowPolicy, PipeLimits, PipeSettings, ReplayPolicy,
-    ReplayTail,
+    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
+    ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -240,6 +240,7 @@ fn limits(rng: &mut Rng) -> PipeLimits {
         messages: rng.pick(&[Rate::OFF, Rate::new(5, SECOND), Rate::new(40, SECOND)]),
         bytes: rng.pick(&[Rate::OFF, Rate::new(20_000, SECOND), Rate::new(200_000, SECOND)]),
         on_exceed: rng.pick(&[OnExceed::Throttle, OnExceed::Throttle, OnExceed::Throttle, OnExceed::Close]),
+        lanes: LimitedLanes::Both,
     }
 }
 
