@@ -26,6 +26,7 @@ mod rates;
 mod reload;
 mod service;
 mod share;
+mod slow;
 mod state_file;
 mod storm;
 mod timing;
