@@ -10,6 +10,7 @@ use crate::connection::{Connection, Heard, now_ns, numbers};
 use crate::generator::{self, Outcome, Shared, open, tally};
 use crate::measure::resident_bytes;
 use crate::peers::{serve_with, start_backend};
+use crate::wire::TEXT;
 
 /// What the comparison calls it.
 pub const NAME: &str = "200 viewers of one device";
@@ -79,13 +80,15 @@ async fn once(options: &Options, share: bool) -> anyhow::Result<Figures> {
     let (proxy, target) = serve_with(&options.holdline, &[address], 0, &dir, &format!("share = {share}\n"))?;
     let pid = proxy.as_ref().context("no proxy")?.pid();
     let before = resident_bytes(&[pid]) as f64;
-    let path = format!("/push/{}/{}", options.size, options.fps);
+    // Nothing flows before all are there: a backend that streams to a hundred answers the next one late.
+    let path = format!("/wait/{}/{}", options.size, options.fps);
     let tally = tally()?;
-    let mut viewers = Vec::new();
+    let mut connections = Vec::new();
     for _ in 0..options.viewers {
-        let connection = open(target, &path).await?;
-        viewers.push(tokio::task::spawn_local(watch(connection, options.size, tally.clone())));
+        connections.push(open(target, &path).await?);
     }
+    let watch = |connection| tokio::task::spawn_local(watch(connection, options.size, tally.clone()));
+    let viewers: Vec<_> = connections.into_iter().map(watch).collect();
     let window = generator::Options {
         target,
         load: String::new(),
@@ -114,6 +117,8 @@ async fn once(options: &Options, share: bool) -> anyhow::Result<Figures> {
 /// Counts frames, each of which must follow the one before.
 async fn watch(mut connection: Connection, size: usize, tally: Shared) -> anyhow::Result<()> {
     let mut last = None;
+    connection.put(TEXT, b"go");
+    connection.flush()?;
     loop {
         connection
             .step(None, |_, heard| {
