@@ -28,6 +28,7 @@ mod reload;
 mod rolling;
 mod service;
 mod share;
+mod slow;
 mod state_file;
 mod storm;
 mod timing;
