@@ -344,9 +344,9 @@ impl Connection {
             route: found.route,
             key: found.key.map(Arc::from),
             target: found.target,
-            host: host(parts).map(str::to_owned),
+            host: host(parts).map(Box::from),
             head_lines: upgrade_head_lines(parts, client),
-            protocols: upgrade.protocols.clone(),
+            protocols: upgrade.protocols.as_slice().into(),
             protocol: None,
             trace: span.as_ref().map(|span| Box::new(span.context())),
         };
@@ -358,11 +358,11 @@ impl Connection {
             Err(response) => return response,
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
-        plan.protocol = first.protocol;
+        plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
-            key: plan.key.as_deref().map(str::to_owned),
+            key: plan.key.clone(),
             client: client.address.to_string(),
             sharing,
         };
@@ -385,9 +385,7 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, shared).await?, Sharing::Alone));
         };
-        let key = plan.key.clone().unwrap_or_else(|| path.into());
-        let joined =
-            join_or_open(plan, share, StreamKey { route: plan.route.name.as_str().into(), key }, shared).await?;
+        let joined = join_or_open(plan, share, StreamKey::of(plan, path), shared).await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

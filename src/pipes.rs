@@ -142,9 +142,9 @@ pub struct PipeEntry {
     /// The route it was opened on.
     pub route: Arc<Route>,
     /// Its route key.
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// Its client's address, as the trusted chain tells it.
-    pub client: String,
+    pub client: Box<str>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// When its client was answered.
@@ -187,7 +187,7 @@ pub struct PipeFacts {
     /// The route it is opened on.
     pub route: Arc<Route>,
     /// Its route key.
-    pub key: Option<String>,
+    pub key: Option<Arc<str>>,
     /// Its client's address.
     pub client: String,
     /// Whether it has its worker for itself.
@@ -200,7 +200,7 @@ impl PipeEntry {
             id: facts.id,
             route: facts.route,
             key: facts.key,
-            client: facts.client,
+            client: facts.client.into(),
             sharing: facts.sharing,
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
@@ -281,14 +281,18 @@ impl PipeEntry {
         if commands.is_empty() { Vec::new() } else { std::mem::take(&mut *commands) }
     }
 
-    /// When something last changed in the pipe.
+    /// When the pipe last took a message, or changed its state or its worker.
     #[must_use]
     pub fn active_at(&self) -> Time {
         Time::from_micros(self.active_micros.load(Relaxed))
     }
 
-    pub(crate) fn publish(&self, view: &PipeView, fixed_bytes: usize, now: Time) {
+    /// A message came, or the pipe changed its state or its worker.
+    pub(crate) fn was_active(&self, now: Time) {
         self.active_micros.store(now.as_micros(), Relaxed);
+    }
+
+    pub(crate) fn publish(&self, view: &PipeView, fixed_bytes: usize) {
         self.up.publish(&view.up);
         self.down.publish(&view.down);
         self.attachment.store(view.attachment.0, Relaxed);

@@ -132,17 +132,23 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         events,
         clock: Clock::start(),
         tls: TlsClient::native(),
-        tracer,
         rules,
+        tracer,
     });
     let (bound, admin_listener) = listeners(&config, inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
     let config = Arc::new(ArcSwap::from_pointee(config));
-    let doors = doors(&config, &shared);
+    let memory = Arc::new(Memory::new(config.clone(), shared.pipes.clone(), shared.streams.clone()));
+    let doors = Doors {
+        phase: Arc::default(),
+        slots: slots(&config.load()),
+        limits: Arc::new(Limiter::new(config.load().limits, shared.clock)),
+        memory: memory.clone(),
+    };
     let threads = start_threads(&config.load(), &shared, &doors, &bound)?;
     let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
-    let (phase, memory, reload) = (doors.phase, doors.memory, parts.reload.clone());
+    let (phase, reload) = (doors.phase, parts.reload.clone());
     let admin = Admin::new(parts, admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
@@ -188,16 +194,6 @@ async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>,
         // What is configured is checked where the configuration is.
         Locality::Network if config.admin.tokens_file.is_none() => Err(StartError::Exposed(admin.to_string())),
         Locality::Network | Locality::Loopback | Locality::Unix => Ok((bound, admin)),
-    }
-}
-
-fn doors(config: &Arc<ArcSwap<Config>>, shared: &Shared) -> Doors {
-    let now = config.load();
-    Doors {
-        phase: Arc::default(),
-        slots: slots(&now),
-        limits: Arc::new(Limiter::new(now.limits, shared.clock)),
-        memory: Arc::new(Memory::new(config.clone(), shared.pipes.clone(), shared.streams.clone())),
     }
 }
 

@@ -232,9 +232,36 @@ pub fn encode(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u
     }
 }
 
+/// A ping of eight bytes, without an allocation; the second value says how many of the bytes are the frame.
+#[must_use]
+pub fn encode_ping(mut payload: [u8; 8], mask: Option<[u8; 4]>) -> ([u8; 14], u8) {
+    let mut frame = [0; 14];
+    frame[0] = 0x80 | Opcode::Ping.bits();
+    let Some(mask) = mask else {
+        frame[1] = 8;
+        frame[2..10].copy_from_slice(&payload);
+        return (frame, 10);
+    };
+    frame[1] = 0x80 | 8;
+    frame[2..6].copy_from_slice(&mask);
+    apply_mask(&mut payload, mask);
+    frame[6..].copy_from_slice(&payload);
+    (frame, 14)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_ping_is_the_same_with_and_without_an_allocation() {
+        for mask in [None, Some([1, 2, 3, 250])] {
+            let mut expected = Vec::new();
+            encode(&mut expected, Opcode::Ping, b"12345678", mask);
+            let (frame, len) = encode_ping(*b"12345678", mask);
+            assert_eq!(frame[..usize::from(len)], expected);
+        }
+    }
 
     fn frame(first: u8, second: u8, rest: &[u8]) -> Vec<u8> {
         [&[first, second], rest].concat()

@@ -9,6 +9,8 @@
 //!      | leave                             |  +--- failed --+
 //!      v            pong, close, or time   |
 //!    Leaving ------------------------------+
+//!      |   while it dials or holds its next worker, a dial that fails leads back to Attached,
+//!      +-- and one that holds leads from the old worker's end to Attached without a pause
 //!
 //!    any of them -- the pipe ends --> Closing -- close answered, lost, or time --> Gone
 //!
@@ -24,7 +26,7 @@
 
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
-use crate::pipe::PipeState;
+use crate::pipe::{PipeState, ResumeAnswer};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer};
 use crate::time::Time;
 
@@ -39,6 +41,8 @@ pub enum Cause {
     Drain,
     /// An operator moved the pipe.
     Admin,
+    /// Holdline moved the pipe by itself: to spread the load, or on to another process.
+    Handover,
 }
 
 impl Cause {
@@ -50,6 +54,7 @@ impl Cause {
             Self::Close => "close",
             Self::Drain => "drain",
             Self::Admin => "admin",
+            Self::Handover => "handover",
         }
     }
 
@@ -57,7 +62,7 @@ impl Cause {
     #[must_use]
     pub const fn is_planned(self) -> bool {
         match self {
-            Self::Drain | Self::Admin => true,
+            Self::Drain | Self::Admin | Self::Handover => true,
             Self::Crash | Self::Close => false,
         }
     }
@@ -89,10 +94,31 @@ pub(crate) enum Leaving {
     Parting,
 }
 
+/// Who takes over from a worker that is being left.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Nobody yet: another is looked for once the old one is gone.
+    Nobody,
+    /// A dial is under way, and the old worker is told nothing before it has succeeded.
+    Dialing { attachment: Attachment, first_seq: Seq },
+    /// It has answered and waits.
+    Held(Held),
+}
+
+/// A worker that has answered while the old one is still there.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub attachment: Attachment,
+    pub backend: BackendKey,
+    pub resume: Option<ResumeAnswer>,
+    /// The message that it was told it would be sent first.
+    pub first_seq: Seq,
+}
+
 #[derive(Debug)]
 pub(crate) enum BackendLeg {
     Attached(Attached),
-    Leaving { link: Attached, stage: Leaving, cause: Cause, deadline: Time },
+    Leaving { link: Attached, stage: Leaving, cause: Cause, deadline: Time, next: Next },
     Detached { retry_at: Option<Time> },
     Dialing { attachment: Attachment },
     Closing { link: Attached, deadline: Time },
@@ -118,6 +144,26 @@ impl BackendLeg {
     /// Whether `attachment` is the link that is live now.
     pub fn is_current(&self, attachment: Attachment) -> bool {
         self.link().is_some_and(|link| link.attachment == attachment)
+    }
+
+    /// Who would take over now, taken out of the leg.
+    pub const fn take_next(&mut self) -> Next {
+        match self {
+            Self::Leaving { next, .. } => std::mem::replace(next, Next::Nobody),
+            Self::Attached(_) | Self::Detached { .. } | Self::Dialing { .. } | Self::Closing { .. } | Self::Gone => {
+                Next::Nobody
+            }
+        }
+    }
+
+    /// Whether the dial of `attachment` is under way for the worker after the one that is being left.
+    pub fn dials_next(&self, attachment: Attachment) -> bool {
+        matches!(self, Self::Leaving { next: Next::Dialing { attachment: current, .. }, .. } if *current == attachment)
+    }
+
+    /// Whether `attachment` is the one that waits to take over.
+    pub fn holds(&self, attachment: Attachment) -> bool {
+        matches!(self, Self::Leaving { next: Next::Held(held), .. } if held.attachment == attachment)
     }
 
     /// Whether client messages flow to a worker.
@@ -178,6 +224,7 @@ impl Cause {
             Self::Close => 1,
             Self::Drain => 2,
             Self::Admin => 3,
+            Self::Handover => 4,
         });
     }
 
@@ -187,6 +234,7 @@ impl Cause {
             1 => Ok(Self::Close),
             2 => Ok(Self::Drain),
             3 => Ok(Self::Admin),
+            4 => Ok(Self::Handover),
             _ => Err(SnapshotError::Malformed(PART)),
         }
     }
@@ -218,17 +266,22 @@ impl Attached {
 }
 
 impl BackendLeg {
-    /// Writes the leg; a dial stays behind, only that there was one goes along.
+    /// Writes the leg; a dial and a link that waits stay behind, only that there was to be one goes along.
     pub fn freeze(&self, out: &mut Writer) {
         match self {
             Self::Attached(link) => {
                 out.u8(0);
                 link.freeze(out);
             }
-            Self::Leaving { link, stage, cause, deadline } => {
+            Self::Leaving { link, stage, cause, deadline, next } => {
                 out.u8(1);
                 link.freeze(out);
-                out.flag(*stage == Leaving::Parting);
+                out.u8(match (stage, next) {
+                    (Leaving::Settling, Next::Nobody) => 0,
+                    // It is looked for when the old one has gone.
+                    (Leaving::Parting, Next::Nobody | Next::Dialing { .. } | Next::Held(_)) => 1,
+                    (Leaving::Settling, Next::Dialing { .. } | Next::Held(_)) => 2,
+                });
                 cause.freeze(out);
                 out.time(*deadline);
             }
@@ -250,12 +303,16 @@ impl BackendLeg {
     pub fn thaw(input: &mut Reader<'_>, last: Attachment) -> Read<Self> {
         Ok(match input.u8()? {
             0 => Self::Attached(Attached::thaw(input)?),
-            1 => Self::Leaving {
-                link: Attached::thaw(input)?,
-                stage: if input.flag()? { Leaving::Parting } else { Leaving::Settling },
-                cause: Cause::thaw(input)?,
-                deadline: input.time()?,
-            },
+            1 => {
+                let link = Attached::thaw(input)?;
+                let (stage, next) = match input.u8()? {
+                    0 => (Leaving::Settling, Next::Nobody),
+                    1 => (Leaving::Parting, Next::Nobody),
+                    2 => (Leaving::Settling, Next::Dialing { attachment: last, first_seq: Seq::default() }),
+                    _ => return Err(SnapshotError::Malformed(PART)),
+                };
+                Self::Leaving { link, stage, cause: Cause::thaw(input)?, deadline: input.time()?, next }
+            }
             2 => Self::Detached { retry_at: input.option(Reader::time)? },
             3 => Self::Dialing { attachment: last },
             4 => Self::Closing { link: Attached::thaw(input)?, deadline: input.time()? },

@@ -3,7 +3,7 @@
 //!
 //! Control frames go in only between messages, so nothing is ever written into the middle of one.
 
-use crate::barrier::{Barrier, PING_BYTES};
+use crate::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
@@ -20,7 +20,7 @@ enum End {
     Open,
     /// The close frame goes out, behind all accepted messages or instead of them.
     Wanted {
-        frame: CloseFrame,
+        frame: Box<CloseFrame>,
         flush: bool,
     },
     Said,
@@ -30,15 +30,23 @@ enum End {
 #[derive(Debug)]
 enum Tail {
     Nothing,
-    Ping(Vec<u8>),
-    Close(Vec<u8>),
+    /// Decided anew for each write, so it is not worth an allocation.
+    Ping {
+        len: u8,
+        bytes: [u8; PING_FRAME_BYTES_MAX],
+    },
+    Close(Box<[u8]>),
 }
+
+/// Bytes of a masked barrier ping: two of header, four of mask, and the payload.
+const PING_FRAME_BYTES_MAX: usize = 6 + PING_PAYLOAD_BYTES;
 
 impl Tail {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Nothing => &[],
-            Self::Ping(bytes) | Self::Close(bytes) => bytes,
+            Self::Ping { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Close(bytes) => bytes,
         }
     }
 }
@@ -58,7 +66,7 @@ pub struct Outbox {
     masked: bool,
     control: Vec<u8>,
     control_done: usize,
-    late_pong: Option<Vec<u8>>,
+    late_pong: Option<Box<[u8]>>,
     tail: Tail,
     end: End,
     /// Whole messages wait though the link could take them.
@@ -102,7 +110,7 @@ impl Outbox {
             return;
         }
         if self.control.len() - self.control_done >= CONTROL_BYTES_MAX {
-            self.late_pong = Some(payload.to_vec());
+            self.late_pong = Some(payload.into());
             return;
         }
         self.push_control(Opcode::Pong, payload, key);
@@ -130,8 +138,8 @@ impl Outbox {
     /// Only the first end counts, except that one without `flush` overtakes one that still waits.
     pub fn close(&mut self, frame: CloseFrame, flush: bool) {
         match &self.end {
-            End::Open => self.end = End::Wanted { frame, flush },
-            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame, flush },
+            End::Open => self.end = End::Wanted { frame: Box::new(frame), flush },
+            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
             End::Wanted { .. } | End::Said => {}
         }
     }
@@ -161,7 +169,7 @@ impl Outbox {
             if *flush && buffer.rest_bytes() > 0 {
                 let mut bytes = Vec::new();
                 frame::encode(&mut bytes, Opcode::Close, &payload, self.masked.then_some(key));
-                self.tail = Tail::Close(bytes);
+                self.tail = Tail::Close(bytes.into());
             } else {
                 self.push_control(Opcode::Close, &payload, key);
                 self.end_is_said();
@@ -182,9 +190,8 @@ impl Outbox {
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
         } else if rest > 0 && barrier.may_ride(buffer.accepted(), rest, now) {
-            let mut bytes = Vec::new();
-            frame::encode(&mut bytes, Opcode::Ping, &barrier.next_payload(), self.masked.then_some(key));
-            self.tail = Tail::Ping(bytes);
+            let (bytes, len) = frame::encode_ping(barrier.next_payload(), self.masked.then_some(key));
+            self.tail = Tail::Ping { len, bytes };
         }
     }
 
@@ -237,7 +244,7 @@ impl Outbox {
         }
         if let Some(barrier) = barrier {
             barrier.wrote(amid + rest);
-            if left > 0 && matches!(self.tail, Tail::Ping(_)) {
+            if left > 0 && matches!(self.tail, Tail::Ping { .. }) {
                 barrier.pinged(buffer.sent(), now);
             }
         }
@@ -262,9 +269,13 @@ impl Outbox {
         }
         match tail {
             Tail::Nothing => {}
-            Tail::Ping(frame) => self.control = frame,
+            Tail::Ping { len, .. } if bytes == usize::from(len) => {
+                written.control_done = true;
+                return;
+            }
+            Tail::Ping { .. } => self.control = tail.as_slice().to_vec(),
             Tail::Close(frame) => {
-                self.control = frame;
+                self.control = frame.into();
                 self.end_is_said();
             }
         }
@@ -290,7 +301,9 @@ impl Outbox {
     /// Memory that the outbox occupies beyond itself, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.control.capacity() + self.late_pong.as_ref().map_or(0, Vec::capacity) + self.tail.as_slice().len()
+        self.control.capacity()
+            + self.late_pong.as_ref().map_or(0, |payload| payload.len())
+            + self.tail.as_slice().len()
     }
 }
 
@@ -326,10 +339,10 @@ impl Outbox {
         let mut outbox = Self::new(masked);
         outbox.control = input.bytes(CONTROL_FROZEN_MAX)?.to_vec();
         outbox.control_done = input.size()?;
-        outbox.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.to_vec()))?;
+        outbox.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.into()))?;
         outbox.end = match input.u8()? {
             0 => End::Open,
-            1 => End::Wanted { frame: input.close_frame()?, flush: input.flag()? },
+            1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },
             2 => End::Said,
             _ => return Err(SnapshotError::Malformed(PART)),
         };

@@ -37,6 +37,17 @@ pub enum OnExceed {
     Close,
 }
 
+/// Which lanes of a pipe have limits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LimitedLanes {
+    /// Each of the two.
+    Both,
+    /// What the client says.
+    Up,
+    /// What the worker says.
+    Down,
+}
+
 /// How much each lane of a pipe may carry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PipeLimits {
@@ -46,11 +57,14 @@ pub struct PipeLimits {
     pub bytes: Rate,
     /// What happens to more.
     pub on_exceed: OnExceed,
+    /// Which lanes are meant.
+    pub lanes: LimitedLanes,
 }
 
 impl PipeLimits {
     /// No limits.
-    pub const OFF: Self = Self { messages: Rate::OFF, bytes: Rate::OFF, on_exceed: OnExceed::Throttle };
+    pub const OFF: Self =
+        Self { messages: Rate::OFF, bytes: Rate::OFF, on_exceed: OnExceed::Throttle, lanes: LimitedLanes::Both };
 
     /// Whether there are none.
     #[must_use]
@@ -149,6 +163,9 @@ pub struct PipeSettings {
     pub first_message_timeout: Option<Duration>,
     /// How long a planned move waits for the old worker, for each of its two steps.
     pub handover_timeout: Duration,
+    /// How long after its last message a worker that has confirmed it is left alone before a planned move tells it to
+    /// go; `handover_timeout` at most.
+    pub settle: Duration,
     /// How long a close frame waits for its answer.
     pub close_timeout: Duration,
     /// Pings to the client.
@@ -183,6 +200,7 @@ impl Default for PipeSettings {
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,
             handover_timeout: Duration::from_secs(10),
+            settle: Duration::from_millis(200),
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },
@@ -201,6 +219,16 @@ pub struct ReplayTail {
     pub messages: u32,
     /// Age of the oldest message kept.
     pub age: Duration,
+}
+
+/// How a pipe is moved off a worker that is still there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HandOver {
+    /// Another worker is attached before this one is let go, so that the pipe has two for a moment.
+    #[default]
+    AttachFirst,
+    /// This one is let go before another is looked for: workers whose devices have room for one connection.
+    LeaveFirst,
 }
 
 /// How a pool picks one of its eligible backends.

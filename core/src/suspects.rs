@@ -87,14 +87,14 @@ impl Suspects {
         self.entry(backend).wrong = true;
     }
 
-    /// Notes that a backend proved to be the right one, by talking: the outage is over.
+    /// Notes that a backend proved to be the right one, by talking: the outage is over. It may talk and still die of the
+    /// message that killed others, so that is remembered.
     pub fn settled(&mut self, backend: BackendKey) {
         for suspect in &mut self.list {
             suspect.wrong = false;
             suspect.tried = false;
         }
         self.list.retain(|suspect| suspect.backend != backend || suspect.suspensions > 0);
-        self.killer = None;
     }
 
     /// Notes that `backend` died within [`QUICK_DEATH`] of its attach, having been replayed messages from `first` on.

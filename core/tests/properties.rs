@@ -357,6 +357,7 @@ enum Op {
     FailDial(u8),
     PoolChanged,
     Leave,
+    HandOver,
     Close,
     Pause(bool, bool),
     Wait(u64),
@@ -378,6 +379,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..5_u8).prop_map(Op::FailDial),
         1 => Just(Op::PoolChanged),
         1 => Just(Op::Leave),
+        2 => Just(Op::HandOver),
         1 => Just(Op::Close),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(client, paused)| Op::Pause(client, paused)),
         4 => prop_oneof![0..2_000_u64, 0..12_000_000_u64].prop_map(Op::Wait),
@@ -409,6 +411,7 @@ struct Bare {
     pipe_settings: Arc<PipeSettings>,
     now: Time,
     current: Option<Attachment>,
+    held: Option<Attachment>,
     dialing: Option<Attachment>,
     finished: bool,
 }
@@ -422,7 +425,15 @@ impl Bare {
                 Action::CancelDial(attachment) => {
                     assert_eq!(self.dialing.take(), Some(attachment));
                 }
-                Action::DropBackend { attachment, .. } => assert_eq!(self.current.take(), Some(attachment)),
+                Action::TakeOver(attachment) => {
+                    assert_eq!(self.current, None, "two links at once");
+                    assert_eq!(self.held.take(), Some(attachment));
+                    self.current = Some(attachment);
+                }
+                Action::DropBackend { attachment, .. } => {
+                    let dropped = self.current.take_if(|it| *it == attachment).or_else(|| self.held.take());
+                    assert_eq!(dropped, Some(attachment));
+                }
                 Action::Finish => self.finished = true,
                 Action::ShutdownClient | Action::DropClient | Action::Report(_) => {}
             }
@@ -460,7 +471,9 @@ impl Bare {
         if self.finished {
             return;
         }
-        let (before, dials) = (self.pipe.view(), self.dialing.is_some());
+        let (before, dialed) = (self.pipe.view(), self.dialing.is_some());
+        // A link that waits stays behind; whether another is dialled depends on what the old worker was told.
+        let held = self.held.take().is_some();
         let bytes = self.pipe.snapshot(self.now).into_bytes();
         let frozen_at = Time::from_micros(clock);
         let snapshot = Snapshot::from_bytes(bytes.clone()).unwrap();
@@ -468,7 +481,8 @@ impl Bare {
         let after = self.pipe.view();
         assert_eq!((before.up, before.down, before.backend), (after.up, after.down, after.backend));
         assert_eq!((before.state, before.interruptions), (after.state, after.interruptions));
-        assert_eq!(after.attachment.0, before.attachment.0 + u64::from(dials), "a dial gets a number of its own");
+        let dials = after.attachment > before.attachment;
+        assert!(dials == dialed || held, "a dial gets a number of its own");
         if dials {
             self.dialing = None;
         } else {
@@ -493,7 +507,8 @@ impl Bare {
         let taken = self.pipe.attached(attachment, BackendKey(backend), resume, self.now);
         assert_eq!(taken, waited_for.is_some() && resume != Some(ResumeAnswer::Refuse));
         if taken {
-            self.current = Some(attachment);
+            let slot = if self.current.is_some() { &mut self.held } else { &mut self.current };
+            assert_eq!(slot.replace(attachment), None);
         }
     }
 
@@ -513,7 +528,8 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
     let now = Time::from_micros(1);
     let pipe_settings = Arc::new(settings);
     let pipe = Pipe::open(pipe_settings.clone(), BackendKey(0), 5, now);
-    let mut bare = Bare { pipe, pipe_settings, now, current: Some(Attachment::FIRST), dialing: None, finished: false };
+    let current = Some(Attachment::FIRST);
+    let mut bare = Bare { pipe, pipe_settings, now, current, held: None, dialing: None, finished: false };
     for op in ops {
         let (now, current) = (bare.now, bare.current);
         match op {
@@ -536,6 +552,7 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
             Op::FailDial(how) => bare.fail(*how),
             Op::PoolChanged => bare.pipe.pool_changed(now),
             Op::Leave => bare.pipe.leave(Cause::Drain, now),
+            Op::HandOver => bare.pipe.hand_over(Cause::Admin, now),
             Op::Close => bare.pipe.close(EndedBy::Operator, CloseFrame::new(1001, "x"), now),
             Op::Pause(client, paused) => {
                 bare.pipe.set_paused(if *client { Side::Client } else { Side::Backend }, *paused, now);

@@ -11,6 +11,7 @@ mod dice;
 mod faults;
 mod fleet;
 mod judge;
+mod leak;
 mod metrics;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use dice::Dice;
 use faults::Faults;
 use fleet::Fleet;
 use judge::Judge;
+use leak::Leak;
 use metrics::Samples;
 
 /// How long everything may stand still, once the faults are over, before what is missing counts as lost.
@@ -53,6 +55,9 @@ pub struct Options {
     /// Rare and gentle faults only, and a judgement of growth
     #[arg(long)]
     soak: bool,
+    /// Makes something grow on purpose: the judgement of growth must fail
+    #[arg(long, requires = "soak")]
+    leak: Option<Leak>,
     /// The program under test
     #[arg(long)]
     holdline: PathBuf,
@@ -110,6 +115,10 @@ async fn run(options: &Options, seed: u64) -> anyhow::Result<Judge> {
 /// Injects faults for the time that was asked for, then heals everything.
 async fn disaster(options: &Options, fleet: &mut Fleet, books: &Arc<Books>, dice: Dice) -> anyhow::Result<Samples> {
     let mut faults = Faults::new(dice, options.soak);
+    let mut leaking = JoinSet::new();
+    if let Some(leak) = options.leak {
+        leaking.spawn(leak.go_on(fleet.public.clone(), fleet.admin.clone()));
+    }
     let mut samples = Samples::default();
     let began = Instant::now();
     let end = began + Duration::from_secs_f64(options.minutes * 60.0);
@@ -130,6 +139,7 @@ async fn disaster(options: &Options, fleet: &mut Fleet, books: &Arc<Books>, dice
             println!("{:>4} s: {} faults, {}", began.elapsed().as_secs(), faults.count(), books.summary());
         }
     }
+    leaking.shutdown().await;
     faults.heal(fleet).await?;
     println!("{:>4} s: healed after {} faults: {}", began.elapsed().as_secs(), faults.count(), faults.kinds());
     Ok(samples)

@@ -99,8 +99,8 @@ impl From<&PipeEntry> for PipeBody {
             id: pipe.id.to_string(),
             state: pipe.state().as_str(),
             route: pipe.route.name.clone(),
-            key: pipe.key.clone(),
-            client: pipe.client.clone(),
+            key: pipe.key.as_deref().map(str::to_owned),
+            client: pipe.client.to_string(),
             backend: pipe.backend().map(|(_, id)| id),
             attachment: pipe.attachment.load(Relaxed),
             // Clients can't come back to a pipe yet, so the first attach is the only one.

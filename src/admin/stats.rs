@@ -3,7 +3,7 @@
 //! Neither counts by itself. What the registries know (pipes, backends, limits) is put into the gauges right before
 //! they are read, so that both answers agree with each other and with the lists of the API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -12,6 +12,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use holdline_core::health::Health;
+use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::AdminState;
 use schemars::JsonSchema;
@@ -133,7 +134,10 @@ struct Service {
     backend: Arc<str>,
     pool: Arc<str>,
     eligible: bool,
-    clients: u32,
+    /// Pipes that are served by it, the viewers of shared streams among them.
+    clients: usize,
+    /// Connections to it.
+    connections: u32,
 }
 
 #[derive(Debug, Default, Serialize, JsonSchema)]
@@ -193,7 +197,7 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
         },
         memory: memory(&admin, &pipes),
         counters: counters(&admin, &routes, &backends),
-        services: backends.into_iter().map(service).collect(),
+        services: services(backends, &pipes),
         shared_streams: streams::body(&admin),
     })
 }
@@ -237,8 +241,19 @@ fn memory_by_route(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, u64> {
     routes
 }
 
-fn service(view: BackendView) -> Service {
-    Service { backend: view.id, pool: view.spec.pool, eligible: view.eligible, clients: view.pipes }
+fn services(backends: Vec<BackendView>, pipes: &[Arc<PipeEntry>]) -> Vec<Service> {
+    let mut clients: HashMap<BackendKey, usize> = HashMap::new();
+    for (key, _) in pipes.iter().filter(|pipe| !pipe.is_stream()).filter_map(|pipe| pipe.backend()) {
+        *clients.entry(key).or_default() += 1;
+    }
+    let service = |view: BackendView| Service {
+        clients: clients.get(&view.key).copied().unwrap_or_default(),
+        backend: view.id,
+        pool: view.spec.pool,
+        eligible: view.eligible,
+        connections: view.pipes,
+    };
+    backends.into_iter().map(service).collect()
 }
 
 type Named<T> = (Arc<str>, Arc<T>);

@@ -33,6 +33,8 @@ struct StreamBody {
     pipe: String,
     route: Arc<str>,
     key: Arc<str>,
+    /// What its worker was asked for.
+    path: Arc<str>,
     backend: Option<Arc<str>>,
     viewers: usize,
     reused: u64,
@@ -49,6 +51,7 @@ impl From<&Arc<Hub>> for StreamBody {
             pipe: hub.pipe.id.to_string(),
             route: hub.key.route.clone(),
             key: hub.key.key.clone(),
+            path: hub.key.path.clone(),
             backend: hub.pipe.backend().map(|(_, id)| id),
             viewers: view.viewers,
             reused: view.reused,

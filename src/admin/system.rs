@@ -112,6 +112,7 @@ pub(super) struct Drain {
 pub(super) async fn drain(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<Drain>, Problem> {
     if admin.phase.drain() {
         admin.events.push(Fact::ProcessDrainStarted);
+        admin.streams.set_draining(true);
     }
     phase_or_conflict(&admin, Phase::Draining)
 }
@@ -119,6 +120,7 @@ pub(super) async fn drain(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> 
 pub(super) async fn undrain(State(admin): State<Arc<Admin>>) -> Result<Json<Drain>, Problem> {
     if admin.phase.undrain() {
         admin.events.push(Fact::ProcessDrainCancelled);
+        admin.streams.set_draining(false);
     }
     phase_or_conflict(&admin, Phase::Serving)
 }

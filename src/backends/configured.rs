@@ -1,8 +1,8 @@
 //! From the configuration's pools to this module's.
 
-use super::Setup;
 use super::networks::Networks;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
+use super::{Bounds, Setup};
 use crate::config;
 use holdline_core::health::HealthSettings;
 use holdline_core::pool::Serves;
@@ -16,7 +16,11 @@ impl Setup {
         Self {
             pools: config.pools.iter().map(pool).collect(),
             networks: Networks::new(config.admin.backend_networks.clone()),
-            dials_per_window: config.reattach.dials_per_minute,
+            bounds: Bounds {
+                dials_per_window: config.reattach.dials_per_minute,
+                dials_at_once: config.reattach.dials_at_once,
+                moves_per_second: config.reattach.moves_per_second,
+            },
         }
     }
 }
@@ -34,6 +38,7 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         name,
         balance: pool.balance,
         max_pipes_per_backend: pool.max_pipes_per_backend,
+        handover: pool.handover,
         probes: ProbeSettings { kind, interval: health.interval, timeout: health.timeout },
         health: HealthSettings { fall: health.fall, rise: health.rise, ..HealthSettings::default() },
         backends,
@@ -61,6 +66,7 @@ fn backend(pool: &Arc<str>, index: usize, entry: &config::Backend) -> (Arc<str>,
 mod tests {
     use super::*;
     use holdline_core::pool::AdminState;
+    use holdline_core::settings::HandOver;
     use std::time::Duration;
 
     const FILE: &str = r#"
@@ -68,9 +74,12 @@ mod tests {
         backend_networks = ["10.0.0.0/8"]
         [reattach]
         dials_per_minute = 7
+        dials_at_once = 8
+        moves_per_second = 9
         [[pools]]
         name = "farm"
         max_pipes_per_backend = 4
+        handover = "leave_first"
         health = { kind = "http", path = "/health", interval = "3s", timeout = "2s", fall = 5, rise = 2 }
         [[pools.backends]]
         id = "w1"
@@ -93,9 +102,10 @@ mod tests {
         assert!(
             setup.networks.allow("10.1.2.3".parse().unwrap()) && !setup.networks.allow("127.0.0.1".parse().unwrap())
         );
-        assert_eq!(setup.dials_per_window, 7);
+        assert_eq!(setup.bounds, Bounds { dials_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
+        assert_eq!(pool.handover, HandOver::LeaveFirst);
         let probes = ProbeSettings {
             kind: ProbeKind::Http("/health".to_owned()),
             interval: Duration::from_secs(3),

@@ -144,7 +144,7 @@ impl Registry {
         self.touched(key, true, fx);
     }
 
-    /// Pipes that had time to leave and did not are detached.
+    /// Pipes that had time to leave and did not are detached, or closed if that was the wish.
     fn force_late_leavers(&mut self, now: Time, fx: &mut Effects) {
         let late: Vec<_> = self
             .records
@@ -153,7 +153,7 @@ impl Registry {
             .map(|(&key, record)| {
                 record.leave_deadline = None;
                 let cause = record.leave.map_or(LeaveCause::Drain, |leave| leave.cause);
-                let leave = Leave { how: LeaveHow::Detach, cause };
+                let leave = Leave { how: record.at_deadline, cause };
                 record.leave = Some(leave);
                 (key, leave)
             })

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
 //! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `reserve` and `owners` (what pipes and requests ask), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `reserve` and `owners` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -12,6 +12,7 @@
 mod configured;
 mod facts;
 mod keeper;
+mod moves;
 mod networks;
 mod owners;
 mod probe;
@@ -25,7 +26,7 @@ mod writes;
 pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
-pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target};
+pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
 pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
     LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
@@ -36,6 +37,7 @@ pub use writes::REMOVAL_DEADLINE;
 
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::DialBudget;
+use holdline_core::pool::dials::DIALS_PER_WINDOW;
 use registry::{Clock, Effects, Registry};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -62,8 +64,25 @@ pub struct Setup {
     pub pools: Vec<PoolSpec>,
     /// Where registered backends may be.
     pub networks: Networks,
-    /// Reattach dials per minute, dialer and backend; zero is no limit.
+    /// How hard pipes may press on backends.
+    pub bounds: Bounds,
+}
+
+/// How hard pipes that lost or leave a backend may press on the others; zero is no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Dials per minute, dialer and backend.
     pub dials_per_window: u32,
+    /// Dials of one backend at a time.
+    pub dials_at_once: u32,
+    /// Planned moves that one pool begins in a second.
+    pub moves_per_second: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { dials_per_window: DIALS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
+    }
 }
 
 impl Backends {
@@ -82,7 +101,8 @@ impl Backends {
             pools: BTreeMap::new(),
             records: HashMap::new(),
             ids: BTreeMap::new(),
-            budget: DialBudget::new(setup.dials_per_window),
+            budget: DialBudget::new(setup.bounds.dials_per_window),
+            bounds: setup.bounds,
             last_key: 0,
             last_version: 0,
         };

@@ -5,18 +5,21 @@
 //! a record and its entry in a core pool come and go together; a pool is woken whenever one of its backends turns
 //! eligible or stops being full.
 
+use super::Bounds;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
+use super::moves::{self, Pace};
 use super::networks::Networks;
 use super::owners::Owners;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, DialBudget, Pool, PoolSettings};
+use holdline_core::settings::HandOver;
 use holdline_core::time::Time;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 /// Between a time of the core and the clocks of the world.
@@ -60,6 +63,7 @@ pub(super) struct Registry {
     pub(super) records: HashMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
     pub(super) budget: DialBudget,
+    pub(super) bounds: Bounds,
     pub(super) last_key: u64,
     pub(super) last_version: u64,
 }
@@ -68,6 +72,9 @@ pub(super) struct PoolEntry {
     pub(super) core: Pool,
     /// Where the sessions of route keys are.
     pub(super) owners: Owners,
+    /// When the next planned move may begin.
+    pub(super) pace: Pace,
+    pub(super) handover: HandOver,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
     pub(super) wake: watch::Sender<u64>,
@@ -84,10 +91,14 @@ pub(super) struct Record {
     pub(super) version: u64,
     pub(super) leave: Option<Leave>,
     pub(super) leave_deadline: Option<Time>,
+    /// What becomes of the pipes that are still there at the deadline.
+    pub(super) at_deadline: LeaveHow,
     pub(super) removing: Option<Removal>,
     /// An earlier process knew it, and it has not been heard of since.
     pub(super) restored: bool,
     pub(super) probe: ProbeState,
+    /// One permit per dial of a pipe that lost or leaves another backend.
+    pub(super) dials: Arc<Semaphore>,
 }
 
 pub(super) struct ProbeState {
@@ -147,9 +158,11 @@ impl Registry {
             version: 0,
             leave: None,
             leave_deadline: None,
+            at_deadline: LeaveHow::Detach,
             removing: None,
             restored: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None },
+            dials: moves::permits(self.bounds.dials_at_once),
         };
         self.records.insert(key, record);
         self.touched(key, false, fx);
@@ -235,6 +248,12 @@ impl Registry {
                 let deadline = change.deadline.map(|wait| now + wait);
                 match change.pipes {
                     PipesWish::Keep => self.plan_to_leave(key, None, deadline),
+                    PipesWish::Close if deadline.is_some() => {
+                        self.plan_to_leave(key, None, deadline);
+                        if let Some(record) = self.records.get_mut(&key) {
+                            record.at_deadline = LeaveHow::Close;
+                        }
+                    }
                     PipesWish::Reattach | PipesWish::Close => self.order_to_leave(key, leave_of(change), deadline, fx),
                 }
                 Progress::Pipes(pipes)
@@ -262,6 +281,7 @@ impl Registry {
         if let Some(record) = self.records.get_mut(&key) {
             record.leave = leave;
             record.leave_deadline = deadline;
+            record.at_deadline = LeaveHow::Detach;
         }
     }
 
@@ -333,6 +353,8 @@ impl PoolEntry {
         Self {
             core: Pool::new(pool_settings(spec)),
             owners: Owners::default(),
+            pace: Pace::default(),
+            handover: spec.handover,
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),
             configured: true,

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 /// What a pipe asks of a pool.
@@ -131,6 +131,16 @@ pub struct Reservation {
     since: Time,
     /// Whether it holds a place; a plain request holds none.
     counted: bool,
+    dials: Arc<Semaphore>,
+}
+
+/// Leave to dial a backend, until it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    /// Nothing only if the semaphore were closed, which nobody does.
+    _permit: Option<OwnedSemaphorePermit>,
+    /// Whether others had to be waited for, so that what was known of the backend may be stale.
+    pub waited: bool,
 }
 
 impl Reservation {
@@ -168,6 +178,14 @@ impl Reservation {
     #[must_use]
     pub const fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Waits until no more than `reattach.dials_at_once` dials of this backend run; cancel-safe, first come first served.
+    pub async fn turn(&self) -> Turn {
+        if let Ok(permit) = self.dials.clone().try_acquire_owned() {
+            return Turn { _permit: Some(permit), waited: false };
+        }
+        Turn { _permit: self.dials.clone().acquire_owned().await.ok(), waited: true }
     }
 
     /// Says how it went. `Connected` once after the 101, `Died` if the attach ended against the pipe's will.
@@ -306,6 +324,7 @@ impl Registry {
             target: self.target(chosen.key)?,
             since: self.clock.now(),
             counted,
+            dials: record.dials.clone(),
         })
     }
 

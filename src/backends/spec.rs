@@ -5,7 +5,7 @@ use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, Serves};
-use holdline_core::settings::Balance;
+use holdline_core::settings::{Balance, HandOver};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -34,12 +34,30 @@ pub struct PoolSpec {
     pub balance: Balance,
     /// Pipes per backend; zero is no limit.
     pub max_pipes_per_backend: u32,
+    /// How a pipe is moved off one of its backends.
+    pub handover: HandOver,
     /// How its backends are probed.
     pub probes: ProbeSettings,
     /// How results are judged.
     pub health: HealthSettings,
     /// Backends that stay as long as the configuration names them, by id.
     pub backends: Vec<(Arc<str>, BackendSpec)>,
+}
+
+impl PoolSpec {
+    /// A pool called `name` of which nothing else is said.
+    #[must_use]
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            balance: Balance::LeastPipes,
+            max_pipes_per_backend: 0,
+            handover: HandOver::default(),
+            probes: ProbeSettings::default(),
+            health: HealthSettings::default(),
+            backends: Vec::new(),
+        }
+    }
 }
 
 /// How a backend is probed.
@@ -147,7 +165,7 @@ pub struct StateChange {
     pub state: AdminState,
     /// What becomes of its pipes; without meaning for `Ready`.
     pub pipes: PipesWish,
-    /// After which pipes that are still there are detached.
+    /// After which pipes that are still there are detached, or closed if that is the wish.
     pub deadline: Option<Duration>,
 }
 
@@ -159,7 +177,7 @@ pub enum PipesWish {
     Reattach,
     /// They stay until they end by themselves.
     Keep,
-    /// They are closed.
+    /// They are closed: at once, or at the deadline those that have not ended by themselves.
     Close,
 }
 

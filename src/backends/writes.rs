@@ -154,7 +154,7 @@ impl Registry {
     pub(super) fn configure(&mut self, setup: &Setup, fx: &mut Effects) {
         let pools = &setup.pools;
         self.networks = Arc::new(setup.networks.clone());
-        self.budget.limit(setup.dials_per_window);
+        self.bound(setup.bounds);
         for entry in self.pools.values_mut() {
             entry.configured = false;
         }
@@ -163,6 +163,7 @@ impl Registry {
             entry.configured = true;
             entry.core.configure(pool_settings(pool));
             entry.probes = pool.probes.clone();
+            entry.handover = pool.handover;
             // A raised limit may be what somebody waits for.
             entry.wake();
         }

@@ -21,7 +21,7 @@ mod types;
 mod units;
 
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{Heartbeat, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
 
 pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -127,6 +127,7 @@ impl Config {
                 messages: self.limits.pipe_messages,
                 bytes: self.limits.pipe_bytes,
                 on_exceed: self.limits.on_exceed,
+                lanes: LimitedLanes::Both,
             },
             grace: self.reattach.grace,
             backoff_min: self.reattach.backoff_min,
@@ -137,6 +138,7 @@ impl Config {
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             handover_timeout: self.reattach.handover_timeout,
+            settle: self.reattach.settle,
             close_timeout: self.server.close_timeout,
         }
     }

@@ -172,8 +172,14 @@ pub struct Reattach {
     pub backoff_max: Duration,
     /// Dials of one key and backend in a minute; 0 is no limit.
     pub dials_per_minute: u32,
+    /// Dials of one backend at a time by pipes that lost or leave another; 0 is no limit.
+    pub dials_at_once: u32,
+    /// Planned moves that one pool begins in a second; 0 is no limit.
+    pub moves_per_second: u32,
     /// How long a planned move waits for the old worker, for each of its two steps.
     pub handover_timeout: Duration,
+    /// How long after its last message a worker is told to go.
+    pub settle: Duration,
 }
 
 impl Default for Reattach {
@@ -183,7 +189,10 @@ impl Default for Reattach {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             dials_per_minute: 15,
+            dials_at_once: 64,
+            moves_per_second: 100,
             handover_timeout: Duration::from_secs(10),
+            settle: Duration::from_millis(200),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, HandOver, OverflowPolicy, ReplayPolicy};
 
 use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
 use super::{AdminState, BackendUrl};
@@ -19,6 +19,8 @@ pub struct Pool {
     pub balance: Balance,
     /// Pipes on one backend at once; 0 is no limit.
     pub max_pipes_per_backend: u32,
+    /// How a pipe is moved off one of its backends.
+    pub handover: HandOver,
     /// What its workers know of resuming.
     pub resume: PoolResume,
     /// How its backends are probed.
@@ -33,6 +35,7 @@ impl Default for Pool {
             name: "default".to_owned(),
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
+            handover: HandOver::AttachFirst,
             resume: PoolResume::Transparent,
             health: Health::default(),
             backends: Vec::new(),

@@ -8,7 +8,6 @@
 //! as if no proxy were there. Only a `wss://` backend with a name gets its own, because its certificate and virtual
 //! host go by that name; `X-Forwarded-Host` carries the client's either way.
 
-use bytes::Bytes;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -41,7 +40,7 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
 ///
 /// Kept by a pipe for its reattaches: one allocation instead of a map.
 #[must_use]
-pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Bytes {
+pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
     let mut headers = request_headers(parts, client);
     strip_handshake(&mut headers);
     let mut lines = Vec::with_capacity(headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum());

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::health::HealthSettings;
-use holdline_core::settings::Balance;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backends::{Ask, BackendSpec, Backends, Networks, PoolSpec, ProbeSettings, Reservation, Setup, StateChange};
+use crate::backends::{
+    Ask, BackendSpec, Backends, Bounds, Networks, PoolSpec, ProbeSettings, Reservation, Setup, StateChange,
+};
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::TlsClient;
@@ -101,7 +102,8 @@ impl Front {
         let mut pool = pool(workers);
         let mut timeouts = HttpTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(20) };
         change(&mut route, &mut pool, &mut timeouts);
-        let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), dials_per_window: 0 };
+        let bounds = Bounds { dials_per_window: 0, ..Bounds::default() };
+        let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
         let backends = Backends::new(&setup, |_| {}, |_, _| {});
         let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts);
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
@@ -151,12 +153,10 @@ fn pool(workers: &[&Worker]) -> PoolSpec {
         (Arc::from(format!("w{index}")), BackendSpec::new(url, "default"))
     };
     PoolSpec {
-        name: "default".into(),
-        balance: Balance::LeastPipes,
-        max_pipes_per_backend: 0,
         probes: ProbeSettings { interval: Duration::ZERO, ..ProbeSettings::default() },
         health: HealthSettings { eject_after: 100, ..HealthSettings::default() },
         backends: workers.iter().enumerate().map(backend).collect(),
+        ..PoolSpec::new("default")
     }
 }
 

@@ -31,6 +31,8 @@ pub struct Families {
     pub interruptions_total: IntCounterVec,
     pub reattach_total: IntCounterVec,
     pub reattach_duration_seconds: HistogramVec,
+    pub reattach_dials: IntGaugeVec,
+    pub moves_total: IntCounterVec,
     pub replay_buffer_bytes: IntGaugeVec,
     pub replay_buffer_limit_bytes: IntGauge,
     pub replay_overflows_total: IntCounterVec,
@@ -53,12 +55,12 @@ pub struct Families {
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
+    pub trace_spans_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
     pub runtime_tasks: IntGaugeVec,
-    pub trace_spans_total: IntCounterVec,
     pub process_cpu_seconds_total: Counter,
     pub process_resident_memory_bytes: IntGauge,
     pub process_virtual_memory_bytes: IntGauge,
@@ -111,6 +113,12 @@ impl Families {
                 &["pool"],
                 &REATTACH_SECONDS,
             ),
+            reattach_dials: at.gauges(
+                "reattach_dials",
+                "Dials of pipes that lost or leave a backend.",
+                &["pool", "state"],
+            ),
+            moves_total: at.counters("moves_total", "Planned moves by what became of them.", &["pool", "result"]),
             replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
             replay_buffer_limit_bytes: at
                 .gauge("replay_buffer_limit_bytes", "Bytes that all replay buffers may hold together."),
@@ -179,6 +187,7 @@ impl Families {
                 &["route"],
             ),
             evictions_total: at.counters("evictions_total", "Pipes ended because memory was out.", &["policy"]),
+            trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(
@@ -189,7 +198,6 @@ impl Families {
             config_last_reload_successful: at
                 .gauge("config_last_reload_successful", "Whether the last reload took effect."),
             runtime_tasks: at.gauges("runtime_tasks", "Live tasks of the async runtimes.", &["runtime"]),
-            trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
             process_cpu_seconds_total: register(
                 registry,
                 Counter::new("process_cpu_seconds_total", "User and system CPU time in seconds."),
@@ -212,15 +220,17 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.reattach_dials, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 17] {
+    fn counters(&self) -> [&IntCounterVec; 18] {
         [
             &self.handshakes_total,
             &self.pipes_total,
             &self.pipe_closes_total,
             &self.interruptions_total,
             &self.reattach_total,
+            &self.moves_total,
             &self.replay_overflows_total,
             &self.replayed_messages_total,
             &self.in_doubt_messages_total,

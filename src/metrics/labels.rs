@@ -74,6 +74,28 @@ label! {
 }
 
 label! {
+    /// What became of a planned move that was begun.
+    MoveResult {
+        /// The next backend was attached before the old one was let go, and took over.
+        Moved = "moved",
+        /// The old backend was let go, and the search for another began then.
+        Left = "left",
+        /// No other could be attached, and the pipe is where it was.
+        Stayed = "stayed",
+    }
+}
+
+label! {
+    /// Where a dial of a pipe that lost or leaves a backend stands.
+    DialState {
+        /// It waits until fewer of its backend run.
+        Waiting = "waiting",
+        /// It runs.
+        Running = "running",
+    }
+}
+
+label! {
     /// Why a message was dropped on purpose while its pipe lived on.
     DropReason {
         /// `down = "latest:N"`: a newer one took its place.

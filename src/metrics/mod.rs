@@ -21,8 +21,8 @@ use crate::backends::BackendEvent;
 
 pub use families::Families;
 pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel,
-    ListenerLabel, Loss, OverflowLabel, PipeState, ReattachResult, SpanResult,
+    BackendStateLabel, ConnectResult, ConnectionResult, DialState, DropReason, EjectReason, EndedBy, Interruption,
+    LimitLabel, ListenerLabel, Loss, MoveResult, OverflowLabel, PipeState, ReattachResult, SpanResult,
 };
 pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 

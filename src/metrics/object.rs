@@ -4,8 +4,8 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::Families;
 use super::labels::{
-    BackendStateLabel, ConnectResult, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss, OverflowLabel,
-    PipeState, ReattachResult, close_code, status_code,
+    BackendStateLabel, ConnectResult, DialState, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss,
+    MoveResult, OverflowLabel, PipeState, ReattachResult, close_code, status_code,
 };
 
 /// What a route counts; a pipe holds it for life.
@@ -223,6 +223,8 @@ pub struct PoolMetrics {
     pub leases_expired: IntCounter,
     interruptions: [IntCounter; Interruption::ALL.len()],
     reattach: [IntCounter; ReattachResult::ALL.len()],
+    dials: [IntGauge; DialState::ALL.len()],
+    moves: [IntCounter; MoveResult::ALL.len()],
     ejections: [IntCounter; EjectReason::ALL.len()],
 }
 
@@ -236,6 +238,8 @@ impl PoolMetrics {
                 .map(|reason| families.interruptions_total.with_label_values(&[name, reason.as_str()])),
             reattach: ReattachResult::ALL
                 .map(|result| families.reattach_total.with_label_values(&[name, result.as_str()])),
+            dials: DialState::ALL.map(|state| families.reattach_dials.with_label_values(&[name, state.as_str()])),
+            moves: MoveResult::ALL.map(|result| families.moves_total.with_label_values(&[name, result.as_str()])),
             ejections: EjectReason::ALL
                 .map(|reason| families.backend_ejections_total.with_label_values(&[name, reason.as_str()])),
         }
@@ -251,6 +255,18 @@ impl PoolMetrics {
     #[must_use]
     pub fn reattach(&self, result: ReattachResult) -> &IntCounter {
         &self.reattach[result as usize]
+    }
+
+    /// Counts a dial in `state` until the value returned goes.
+    #[must_use]
+    pub fn dial(&self, state: DialState) -> GaugeGuard {
+        GaugeGuard::new(self.dials[state as usize].clone())
+    }
+
+    /// The counter of planned moves that ended so.
+    #[must_use]
+    pub fn moved(&self, result: MoveResult) -> &IntCounter {
+        &self.moves[result as usize]
     }
 
     /// The counter of backends put aside for `reason`.

@@ -17,7 +17,7 @@ use crate::handshake::dial::{ConnectError, Dial, DialError, Dialed, ExpectedProt
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
-use crate::metrics::labels::ConnectResult;
+use crate::metrics::labels::{ConnectResult, DialState};
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
 use crate::trace::{Context, Name, Span};
@@ -42,13 +42,13 @@ pub struct Plan {
     /// What to ask a backend for.
     pub target: Target,
     /// The client's `Host`.
-    pub host: Option<String>,
+    pub host: Option<Box<str>>,
     /// The client's headers, ready for each dial.
-    pub head_lines: Bytes,
+    pub head_lines: Box<[u8]>,
     /// The subprotocols it offered.
-    pub protocols: Vec<String>,
+    pub protocols: Box<[String]>,
     /// The one that the first backend picked.
-    pub protocol: Option<String>,
+    pub protocol: Option<Box<str>>,
     /// The span of its handshake, if that is recorded.
     pub trace: Option<Box<Context>>,
 }
@@ -132,6 +132,14 @@ pub async fn next_attach(
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
+    let pool = shared.metrics.pool(reservation.pool());
+    let waiting = pool.dial(DialState::Waiting);
+    let turn = reservation.turn().await;
+    drop(waiting);
+    if turn.waited && !shared.backends.is_eligible(reservation.key()) {
+        return Err(DialFailure::Failed(reservation.key()));
+    }
+    let _running = pool.dial(DialState::Running);
     let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
     let span = shared.tracer.child(Name::Attach, search.as_ref());

@@ -1,7 +1,10 @@
 //! The loop around one pipe: read what may be read, write what is due, do what the core decides, sleep.
 //!
 //! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
-//! core keeps what it needs of them. A turn ends after [`TURN_BYTES_MAX`], so that no pipe holds a core for long.
+//! core keeps what it needs of them. A turn ends when its [`Budget`] is spent, so that no pipe holds a core for long.
+//! What belongs to a planned move is in `moving`.
+
+mod moving;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -21,18 +24,17 @@ use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::Sleep;
 
+use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
+use super::budget::Budget;
 use super::report::Reporter;
 use super::{ClientStream, Shared};
-use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch};
+use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// Bytes that one turn of a pipe moves at most before other pipes of the thread have theirs.
-const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of one read from which on the pipe keeps its part of the thread's buffer instead of a copy. Below, a copy is
 /// cheap, and a buffer that a small message holds on to would be a waste.
@@ -49,6 +51,7 @@ thread_local! {
 type Dialing = Pin<Box<dyn Future<Output = Result<Attach, DialFailure>> + Send>>;
 type Waiting = Pin<Box<dyn Future<Output = PoolWatch> + Send>>;
 
+/// A worker's link.
 struct Backend {
     attachment: Attachment,
     stream: BackendLink,
@@ -56,6 +59,13 @@ struct Backend {
     since: Time,
     /// Writing failed; what it still has to say is read all the same.
     broken: bool,
+}
+
+/// What peers sent behind the end of their heads.
+#[derive(Default)]
+struct FirstBytes {
+    client: Bytes,
+    backend: Bytes,
 }
 
 /// One pipe's task.
@@ -68,13 +78,16 @@ pub struct Driver {
     dialing: Option<(Attachment, Dialing)>,
     /// Hears of changes of the pool while the pipe has no worker or wants another.
     waiting: Option<Waiting>,
-    /// A wish to leave that waits for somewhere to go.
-    wants_to_leave: Option<(BackendKey, Cause)>,
+    /// The worker that waits to take over from the one that is being left.
+    held: Option<Box<Held>>,
+    /// A wish to leave the worker, which waits for its turn or for somewhere to go.
+    wish: Option<Box<Wish>>,
+    /// A planned move has cost the pipe its worker, and no other has it yet.
+    between_workers: bool,
     timer: Option<Pin<Box<Sleep>>>,
     timer_at: Option<Time>,
-    /// The client's first bytes, which came with its handshake.
-    client_first: Bytes,
-    backend_first: Bytes,
+    /// Bytes that came with a handshake, the client's and the backend's; rare, and gone after the first turn.
+    first: Option<Box<FirstBytes>>,
     plan: Arc<Plan>,
     shared: Arc<Shared>,
     reporter: Reporter,
@@ -97,11 +110,12 @@ impl Driver {
             previous: None,
             dialing: None,
             waiting: None,
-            wants_to_leave: None,
+            held: None,
+            wish: None,
+            between_workers: false,
             timer: None,
             timer_at: None,
-            client_first: Bytes::new(),
-            backend_first: Bytes::new(),
+            first: None,
             plan,
             shared,
             reporter,
@@ -114,7 +128,9 @@ impl Driver {
     /// Gives the pipe its client, whose `first` bytes came before the socket did.
     pub fn start(&mut self, client: ClientStream, first: Bytes) {
         self.client = Some(client);
-        self.client_first = released_if_empty(first);
+        if !first.is_empty() {
+            self.first.get_or_insert_default().client = first;
+        }
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -127,7 +143,13 @@ impl Driver {
         let name = (reservation.key(), reservation.id().clone());
         self.previous = Some(name.clone());
         self.entry().set_backend(Some(name));
-        self.backend_first = released_if_empty(attach.leftover);
+        if let Some(first) = &mut self.first {
+            // What an earlier worker said is late now.
+            first.backend = Bytes::new();
+        }
+        if !attach.leftover.is_empty() {
+            self.first.get_or_insert_default().backend = attach.leftover;
+        }
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
         }
@@ -148,19 +170,20 @@ impl Driver {
         }
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
-        let mut left = TURN_BYTES_MAX;
+        let mut budget = Budget::new(self.pipe.messages_in());
         loop {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
             self.poll_waiting(cx, now);
+            self.poll_wish(cx, now);
             self.poll_dialing(cx, now);
-            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, cx, now);
-            moved += self.read_backend(cx, now) + self.write(Side::Client, cx, now);
+            self.poll_held(cx, now);
+            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, budget.left(), cx, now);
+            moved += self.read_backend(cx, now) + self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
                 break;
             }
-            left = left.saturating_sub(moved);
-            if left == 0 {
+            if budget.is_spent_by(moved, self.pipe.messages_in()) {
                 cx.waker().wake_by_ref();
                 break;
             }
@@ -178,15 +201,17 @@ impl Driver {
     }
 
     fn take_first_bytes(&mut self, now: Time) {
-        if !self.client_first.is_empty() {
-            let bytes = std::mem::take(&mut self.client_first);
-            self.pipe.receive(Peer::Client, Input::Copy(&bytes), now);
+        let Some(mut first) = self.first.take() else { return };
+        if !first.client.is_empty() {
+            self.pipe.receive(Peer::Client, Input::Copy(&first.client), now);
+            first.client = Bytes::new();
         }
-        if !self.backend_first.is_empty()
-            && let Some(backend) = &self.backend
-        {
-            let bytes = std::mem::take(&mut self.backend_first);
-            self.pipe.receive(Peer::Backend(backend.attachment), Input::Copy(&bytes), now);
+        match &self.backend {
+            Some(backend) if !first.backend.is_empty() => {
+                self.pipe.receive(Peer::Backend(backend.attachment), Input::Copy(&first.backend), now);
+            }
+            None if !first.backend.is_empty() => self.first = Some(first),
+            Some(_) | None => {}
         }
     }
 
@@ -220,10 +245,13 @@ impl Driver {
         budget
     }
 
-    /// Writes what is due to one leg until its link would block; the bytes it took.
-    fn write(&mut self, side: Side, cx: &mut Context<'_>, now: Time) -> usize {
+    /// Writes what is due to one leg until its link would block or has taken `enough`; the bytes it took.
+    fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
         let mut moved = 0;
         loop {
+            if moved >= enough {
+                return moved;
+            }
             let gather = self.pipe.gather(side, now);
             if gather.is_empty() {
                 return moved;
@@ -272,6 +300,7 @@ impl Driver {
             match action {
                 Action::Dial(order) => self.dial(order, now),
                 Action::CancelDial(_) => self.dialing = None,
+                Action::TakeOver(attachment) => self.take_over(attachment, now),
                 Action::DropBackend { attachment, last_words, died } => {
                     self.drop_backend(attachment, &last_words, died, cx, now);
                 }
@@ -282,16 +311,19 @@ impl Driver {
                     }
                 }
                 Action::DropClient => self.client = None,
-                Action::Report(fact) => self.report(fact),
+                Action::Report(fact) => self.report(fact, now),
                 Action::Finish => {}
             }
         }
         acted
     }
 
-    fn report(&mut self, fact: Fact) {
+    fn report(&mut self, fact: Fact, now: Time) {
         let backend = match fact {
-            Fact::Interrupted { backend, .. } | Fact::Reattached { backend, .. } | Fact::PongsMissing(backend) => {
+            Fact::Interrupted { backend, .. }
+            | Fact::Stayed { backend }
+            | Fact::Reattached { backend, .. }
+            | Fact::PongsMissing(backend) => {
                 self.previous.as_ref().filter(|(key, _)| *key == backend).map(|(_, id)| id.clone())
             }
             Fact::Replayed { .. }
@@ -307,11 +339,14 @@ impl Driver {
         if let Fact::Interrupted { reason, .. } = &fact {
             self.reporter.trace_search(self.plan.trace.as_deref(), *reason);
         }
+        self.note_move(&fact, now);
         self.reporter.say(fact, backend.as_ref());
     }
 
     fn drop_backend(&mut self, attachment: Attachment, last_words: &[u8], died: bool, cx: &mut Context<'_>, now: Time) {
-        let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else { return };
+        let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else {
+            return self.let_go(attachment, last_words, died, cx);
+        };
         if !last_words.is_empty() && !backend.broken {
             // It is being dropped: what it does not take at once it does not get.
             let _ = backend.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
@@ -319,7 +354,7 @@ impl Driver {
         if died {
             backend.reservation.report(Outcome::Died(now.since(backend.since)));
         }
-        self.wants_to_leave = None;
+        self.wish = None;
         self.entry().set_backend(None);
     }
 
@@ -342,9 +377,13 @@ impl Driver {
         match result {
             Ok(attach) => {
                 if self.pipe.attached(attachment, attach.reservation.key(), attach.resume, now) {
-                    self.waiting = None;
-                    self.set_backend(attachment, attach, now);
-                    self.take_first_bytes(now);
+                    if self.backend.is_some() {
+                        self.held = Some(Box::new(Held::new(attachment, attach)));
+                    } else {
+                        self.waiting = None;
+                        self.set_backend(attachment, attach, now);
+                        self.take_first_bytes(now);
+                    }
                 }
             }
             Err(failure) => self.pipe.dial_failed(attachment, failure, now),
@@ -370,7 +409,7 @@ impl Driver {
         }
         self.waiting = Some(next);
         self.pipe.pool_changed(now);
-        self.leave_if_possible(now);
+        self.wish_again();
     }
 
     fn obey(&mut self, command: Command, now: Time) {
@@ -382,25 +421,22 @@ impl Driver {
                     return;
                 }
                 if let Some(backend) = &self.backend {
-                    self.wants_to_leave = Some((backend.reservation.key(), Cause::Admin));
-                    self.leave_if_possible(now);
+                    self.wish_to_leave(backend.reservation.key(), Cause::Admin, false);
                 }
             }
             Command::Leave(key, leave) => {
                 if self.backend.as_ref().is_none_or(|backend| backend.reservation.key() != key) {
                     return;
                 }
-                let cause = match leave.cause {
+                // Whether the backend's state says so too, and may be changed back.
+                let (cause, ordered) = match leave.cause {
                     LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
-                        Cause::Drain
+                        (Cause::Drain, true)
                     }
-                    LeaveCause::Rebalance => Cause::Admin,
+                    LeaveCause::Rebalance => (Cause::Admin, false),
                 };
                 match leave.how {
-                    LeaveHow::Reattach => {
-                        self.wants_to_leave = Some((key, cause));
-                        self.leave_if_possible(now);
-                    }
+                    LeaveHow::Reattach => self.wish_to_leave(key, cause, ordered),
                     LeaveHow::Detach => self.pipe.leave(cause, now),
                     LeaveHow::Close => {
                         let frame = CloseFrame::new(1001, "backend is going away");
@@ -423,19 +459,6 @@ impl Driver {
                 // Whoever asked may have given up.
                 let _ = answer.send(self.pipe.commit(attachment, seq, now));
             }
-        }
-    }
-
-    /// Leaves the worker if there is another to go to; else the pipe stays until the pool changes.
-    fn leave_if_possible(&mut self, now: Time) {
-        let Some((key, cause)) = self.wants_to_leave else { return };
-        let mut exclude = self.pipe.excluded(now);
-        exclude.push(key);
-        self.watch_pool();
-        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
-        if self.shared.backends.choose(&self.plan.route.pool, &ask).is_ok() {
-            self.wants_to_leave = None;
-            self.pipe.leave(cause, now);
         }
     }
 
@@ -494,11 +517,6 @@ pub fn shed_read_buffer() {
 
 /// A timer is set this much late, so that it finds its deadline passed.
 const TIMER_SLACK: Duration = Duration::from_micros(50);
-
-/// An empty rest of a handshake still holds the buffer that the head was read into.
-fn released_if_empty(bytes: Bytes) -> Bytes {
-    if bytes.is_empty() { Bytes::new() } else { bytes }
-}
 
 fn wait(mut watch: PoolWatch) -> Waiting {
     Box::pin(async move {

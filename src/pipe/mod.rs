@@ -5,6 +5,7 @@
 
 pub mod attach;
 mod backend_link;
+mod budget;
 mod client_stream;
 mod driver;
 mod report;
@@ -41,8 +42,28 @@ pub struct Shared {
     pub clock: Clock,
     /// Trust in `wss://` backends.
     pub tls: TlsClient,
-    /// Where spans begin.
-    pub tracer: Tracer,
     /// What a reload changes; a pipe keeps its route, but dials by what holds.
     pub rules: InForce,
+    /// Where spans begin.
+    pub tracer: Tracer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipes::PipeEntry;
+
+    /// What an idle pipe costs besides two sockets; whoever lets it grow says so here.
+    #[test]
+    fn an_idle_pipe_stays_small() {
+        let sizes = [
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1520),
+            ("Driver", size_of::<Driver>(), 2080),
+            ("PipeEntry", size_of::<PipeEntry>(), 344),
+            ("Plan", size_of::<attach::Plan>(), 192),
+        ];
+        for (name, bytes, bytes_max) in sizes {
+            assert!(bytes <= bytes_max, "{name} has {bytes} bytes: {sizes:?}");
+        }
+    }
 }

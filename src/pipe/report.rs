@@ -1,10 +1,10 @@
 //! What happened to a pipe, said where it belongs: metrics, events, the log.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use holdline_core::ids::LaneName;
+use holdline_core::ids::{BackendKey, LaneName};
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, Interruption, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
@@ -12,10 +12,38 @@ use holdline_core::time::Time;
 
 use super::Shared;
 use crate::events::Fact as Event;
-use crate::metrics::labels::{DropReason, OverflowLabel, ReattachResult};
+use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
 use crate::trace::{Context, Name, Span};
+
+/// What the books need of a [`PipeView`] to see what is new; the rest is in the pipe's entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Booked {
+    state: PipeState,
+    backend: Option<BackendKey>,
+    up: Moved,
+    down: Moved,
+}
+
+/// Messages of one lane, and their bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Moved {
+    accepted: u64,
+    payload_bytes: u64,
+}
+
+impl Booked {
+    const fn new(view: &PipeView) -> Self {
+        Self { state: view.state, backend: view.backend, up: Moved::new(&view.up), down: Moved::new(&view.down) }
+    }
+}
+
+impl Moved {
+    const fn new(lane: &LaneView) -> Self {
+        Self { accepted: lane.accepted.0, payload_bytes: lane.payload_bytes }
+    }
+}
 
 /// The books of one pipe.
 #[derive(Debug)]
@@ -26,10 +54,10 @@ pub struct Reporter {
     pool: Arc<PoolMetrics>,
     /// None for a stream's own pipe: its messages and its end are counted where its viewers are.
     gauge: Option<PipeGauge>,
-    /// What was booked of the lanes so far.
-    booked: Option<PipeView>,
+    /// What was booked so far.
+    booked: Option<Booked>,
     opened: Instant,
-    ended: Option<(EndedBy, u16, String)>,
+    ended: Option<(EndedBy, u16, Box<str>)>,
     searching: bool,
     /// The search as a tracing system sees it.
     search: Option<Box<Span>>,
@@ -63,18 +91,20 @@ impl Reporter {
 
     /// Books what the lanes have moved since the last time.
     pub fn publish(&mut self, view: PipeView, fixed_bytes: usize, now: Time) {
+        self.entry.publish(&view, fixed_bytes);
+        let view = Booked::new(&view);
         if self.booked == Some(view) {
             return;
         }
         let before = self.booked.replace(view);
         if let Some(gauge) = &mut self.gauge {
-            book_lane(&self.route.up, before.map(|view| view.up), &view.up);
-            book_lane(&self.route.down, before.map(|view| view.down), &view.down);
+            book_lane(&self.route.up, before.map(|view| view.up), view.up);
+            book_lane(&self.route.down, before.map(|view| view.down), view.down);
             if before.is_none_or(|before| before.state != view.state) {
                 gauge.set(view.state);
             }
         }
-        self.entry.publish(&view, fixed_bytes, now);
+        self.entry.was_active(now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
             self.shared.pipes.changed();
         }
@@ -146,6 +176,7 @@ impl Reporter {
                     took_ms,
                 });
             }
+            Fact::Stayed { .. } => self.stayed(backend.map_or("", |id| id)),
             Fact::LeftInDoubt { messages } => self.route.up.in_doubt.inc_by(messages),
             Fact::Replayed { messages } => self.route.up.replayed.inc_by(messages),
             Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
@@ -173,11 +204,8 @@ impl Reporter {
                     waited_ms: millis(outage),
                 });
             }
-            Fact::PongsMissing(_) => {
-                let backend = backend.map_or("", |id| id);
-                tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
-            }
-            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason)),
+            Fact::PongsMissing(_) => self.pongs_missing(backend.map_or("", |id| id)),
+            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
         }
     }
 
@@ -192,6 +220,20 @@ impl Reporter {
             policy: policy.as_str(),
             bytes,
         });
+    }
+
+    fn stayed(&self, backend: &str) {
+        self.moved(MoveResult::Stayed);
+        tracing::info!(pipe = %self.entry.id, backend, "pipe.stayed");
+    }
+
+    fn pongs_missing(&self, backend: &str) {
+        tracing::warn!(pipe = %self.entry.id, backend, "no pongs: confirmed means written from here on");
+    }
+
+    /// Counts a planned move that ended so.
+    pub fn moved(&self, result: MoveResult) {
+        self.pool.moved(result).inc();
     }
 
     fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {
@@ -240,9 +282,8 @@ impl Reporter {
             self.end_search(result, 0);
         }
         let (by, code, reason) = self.ending();
-        let view = self.booked;
-        let lane = |lane: fn(&PipeView) -> LaneView| view.as_ref().map(lane);
-        let (up, down) = (lane(|view| view.up), lane(|view| view.down));
+        let said = |number: &AtomicU64| number.load(Relaxed);
+        let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(
             pipe = %self.entry.id,
             route = %self.entry.route.name,
@@ -250,12 +291,12 @@ impl Reporter {
             code,
             reason,
             duration_ms = millis(lived),
-            interruptions = view.map_or(0, |view| view.interruptions),
-            up = up.map_or(0, |lane| lane.accepted.0),
-            up_lost = up.map_or(0, |lane| lane.lost),
-            up_in_doubt = up.map_or(0, |lane| lane.in_doubt),
-            down = down.map_or(0, |lane| lane.accepted.0),
-            down_lost = down.map_or(0, |lane| lane.lost),
+            interruptions = said(&self.entry.interruptions),
+            up = said(&up.accepted),
+            up_lost = said(&up.lost),
+            up_in_doubt = said(&up.in_doubt),
+            down = said(&down.accepted),
+            down_lost = said(&down.lost),
             "pipe.close"
         );
     }
@@ -267,10 +308,10 @@ impl Drop for Reporter {
     }
 }
 
-fn book_lane(lane: &LaneMetrics, before: Option<LaneView>, now: &LaneView) {
-    let (accepted, bytes) = before.map_or((0, 0), |view| (view.accepted.0, view.payload_bytes));
-    if now.accepted.0 > accepted {
-        lane.messages.inc_by(now.accepted.0 - accepted);
+fn book_lane(lane: &LaneMetrics, before: Option<Moved>, now: Moved) {
+    let (accepted, bytes) = before.map_or((0, 0), |before| (before.accepted, before.payload_bytes));
+    if now.accepted > accepted {
+        lane.messages.inc_by(now.accepted - accepted);
         lane.bytes.inc_by(now.payload_bytes - bytes);
     }
 }

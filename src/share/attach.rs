@@ -94,11 +94,11 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
             return Err(response);
         }
     };
-    plan_of_stream.protocol.clone_from(&opened.protocol);
+    plan_of_stream.protocol = opened.protocol.as_deref().map(Box::from);
     let facts = PipeFacts {
         id: pipe,
         route: plan.route.clone(),
-        key: plan.key.as_deref().map(str::to_owned),
+        key: plan.key.clone(),
         client: "shared".to_owned(),
         sharing: Sharing::Stream(AtomicUsize::new(0)),
     };

@@ -37,10 +37,19 @@ struct Inner {
     stream: Stream,
     /// The stream's pipe, when it waits for something to send to the worker, or for its time.
     up: Option<Waker>,
+    /// The stream's pipe, when it has messages of the worker that it may not hand over yet.
+    paced: Option<Waker>,
     /// Viewers that have taken everything.
     down: HashMap<ViewerId, Waker>,
     /// Viewers that wait for room.
     held_up: HashMap<ViewerId, Waker>,
+}
+
+impl Inner {
+    /// The stream's pipe, if it may go on handing over.
+    fn unpaced(&mut self) -> Option<Waker> {
+        if self.paced.is_some() && self.stream.room_down() > 0 { self.paced.take() } else { None }
+    }
 }
 
 /// A look at one stream for lists and metrics.
@@ -82,6 +91,7 @@ impl Hub {
         let inner = Inner {
             stream: Stream::new(settings, clock.now()),
             up: None,
+            paced: None,
             down: HashMap::new(),
             held_up: HashMap::new(),
         };
@@ -110,9 +120,11 @@ impl Hub {
         inner.held_up.remove(&seat.id());
         let lost = inner.stream.leave(seat, self.clock.now());
         self.pipe.set_viewers(inner.stream.viewers());
-        let waker = if inner.stream.idle_since().is_some() { inner.up.take() } else { None };
+        let idle = if inner.stream.idle_since().is_some() { inner.up.take() } else { None };
+        let paced = inner.unpaced();
         drop(inner);
-        wake(waker);
+        wake(idle);
+        wake(paced);
         lost
     }
 
@@ -130,6 +142,16 @@ impl Hub {
         }
         drop(inner);
         woken.drain(..).for_each(Waker::wake);
+    }
+
+    /// Bytes of the worker that may be handed over; if none, `waker` hears when that changes.
+    pub(super) fn room_down(&self, waker: &Waker) -> usize {
+        let mut inner = self.lock();
+        let room = inner.stream.room_down();
+        if room == 0 {
+            inner.paced = Some(waker.clone());
+        }
+        room
     }
 
     /// What the stream's pipe has to do; if nothing, `waker` hears when that changes.
@@ -155,6 +177,9 @@ impl Hub {
         if taken == Taken::Nothing {
             inner.down.insert(seat.id(), waker.clone());
         }
+        let paced = inner.unpaced();
+        drop(inner);
+        wake(paced);
         taken
     }
 

@@ -1,4 +1,5 @@
-//! Shared streams: pipes of one route and key that have one worker connection between them (`routes.share`).
+//! Shared streams: pipes of one route and key that ask for the same path have one worker connection between them
+//! (`routes.share`).
 //!
 //! A stream is two kinds of ordinary pipe, joined in the same process. The stream's own pipe has the worker on its
 //! backend leg and a [`StreamLink`] in place of a client; each viewer's pipe has its client, and a [`ViewerLink`] in
@@ -21,6 +22,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use http::StatusCode;
 use tokio::sync::watch;
 
+use crate::pipe::attach::Plan;
+
 pub use attach::{Joined, join_or_open};
 pub use hub::{Hub, HubView};
 pub use stream_link::StreamLink;
@@ -37,6 +40,24 @@ pub struct StreamKey {
     pub route: Arc<str>,
     /// The route key, or the request's path where the route has none.
     pub key: Arc<str>,
+    /// The route's pool: a stream does not outlive that its route was given another.
+    pool: Arc<str>,
+    /// What a worker is asked for, without the query: a tap has no business in the video of its device.
+    pub path: Arc<str>,
+}
+
+impl StreamKey {
+    /// What the pipe of `plan`, whose client asked for `path`, shares a stream by.
+    #[must_use]
+    pub fn of(plan: &Plan, path: &str) -> Self {
+        let asked = plan.target.for_backend(None, None);
+        Self {
+            route: plan.route.name.as_str().into(),
+            key: plan.key.clone().unwrap_or_else(|| path.into()),
+            pool: plan.route.pool.as_str().into(),
+            path: asked.split_once('?').map_or(&*asked, |(path, _)| path).into(),
+        }
+    }
 }
 
 /// How an attempt to open a stream stands.
@@ -60,6 +81,7 @@ enum Slot {
 pub struct Streams {
     slots: Mutex<HashMap<StreamKey, Slot>>,
     opened: AtomicU64,
+    draining: AtomicBool,
     retired: AtomicBool,
 }
 
@@ -125,6 +147,18 @@ impl Streams {
     /// Closes every stream that nobody watches, for want of memory; how many those are.
     pub fn shed_idle(&self) -> usize {
         self.list().iter().filter(|hub| hub.shed()).count()
+    }
+
+    /// Whether streams go with their last viewer: the process takes no new ones, for whom they would linger.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, SeqCst);
+        if draining {
+            self.shed_idle();
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
     }
 
     /// Closes every stream, and each that is opened from now on: the process is on its way down.

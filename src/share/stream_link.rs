@@ -1,7 +1,7 @@
 //! What a shared stream's own pipe has in place of a client's socket.
 //!
-//! It takes everything that the worker says at once, so it never holds the worker up, and hands on what the viewers
-//! say. Dropped, it ends the stream for all of them.
+//! It takes what the worker says as fast as the quickest viewer does, and hands on what the viewers say. Dropped, it ends
+//! the stream for all of them.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
+use holdline_core::shared::MESSAGE_OVERHEAD_BYTES;
 use holdline_core::shared::cutter::{Cutter, Piece};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -92,15 +93,19 @@ impl StreamLink {
         self.hub.push(&mut self.messages, Some(frame), &mut self.woken);
     }
 
-    fn write(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let mut end = None;
+    /// Takes in whole messages, as many bytes of `slices` as there is `room` for; how many.
+    fn write(&mut self, slices: &[IoSlice<'_>], mut room: usize) -> io::Result<usize> {
+        let (mut end, mut taken) = (None, 0);
         for slice in slices {
             let mut rest = &**slice;
-            while !rest.is_empty() {
+            while !rest.is_empty() && (room > 0 || self.cutter.partial_bytes() > 0) {
                 let (used, piece) = self.cutter.cut(rest).map_err(|_| io::ErrorKind::InvalidData)?;
-                rest = &rest[used..];
+                (rest, taken) = (&rest[used..], taken + used);
                 match piece {
-                    Some(Piece::Message(message)) => self.messages.push(message),
+                    Some(Piece::Message(message)) => {
+                        room = room.saturating_sub(message.len() + MESSAGE_OVERHEAD_BYTES);
+                        self.messages.push(message);
+                    }
                     Some(Piece::Close(frame)) => end = Some(frame),
                     None => {}
                 }
@@ -115,7 +120,7 @@ impl StreamLink {
             self.hub.push(&mut self.messages, None, &mut self.woken);
         }
         self.held_bytes = self.hub.held_bytes() + self.cutter.partial_bytes();
-        Ok(slices.iter().map(|slice| slice.len()).sum())
+        Ok(taken)
     }
 
     /// Whether the time that the link waits for has come.
@@ -146,6 +151,9 @@ impl AsyncRead for StreamLink {
             if !link.current.is_empty() || link.said_close {
                 break;
             }
+            if link.shared.streams.is_draining() {
+                link.hub.shed();
+            }
             match link.hub.turn(cx.waker()) {
                 Turn::Send(message) => link.current = message,
                 Turn::Leave => {
@@ -166,16 +174,21 @@ impl AsyncRead for StreamLink {
 }
 
 impl AsyncWrite for StreamLink {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.get_mut().write(&[IoSlice::new(bytes)]))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Poll::Ready(self.get_mut().write(slices))
+        let link = self.get_mut();
+        let room = link.hub.room_down(cx.waker());
+        if room == 0 && link.cutter.partial_bytes() == 0 {
+            return Poll::Pending;
+        }
+        Poll::Ready(link.write(slices, room))
     }
 
     fn is_write_vectored(&self) -> bool {

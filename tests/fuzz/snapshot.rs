@@ -38,7 +38,7 @@ fn thaw_and_live(bytes: Vec<u8>) {
     for settings in [PipeSettings::default(), other_settings()] {
         let Ok(pipe) = Pipe::restore(&snapshot, Arc::new(settings), 7, now) else { continue };
         assert!(pipe.memory_bytes() < 64 * len + (64 << 10), "{len} bytes became {}", pipe.memory_bytes());
-        let mut driven = Driven { pipe, now, current: None, dialing: None, finished: false };
+        let mut driven = Driven { pipe, now, current: None, dialing: None, held: None, finished: false };
         driven.current = driven.pipe.view().backend.map(|_| driven.pipe.view().attachment);
         if !driven.act() {
             assert!(driven.pipe.snapshot(now) == snapshot, "frozen again, it is something else");
@@ -65,6 +65,8 @@ struct Driven {
     /// The link that counts, as far as a driver can know.
     current: Option<Attachment>,
     dialing: Option<Attachment>,
+    /// The link that waits to take over.
+    held: Option<Attachment>,
     finished: bool,
 }
 
@@ -72,7 +74,7 @@ impl Driven {
     fn open(settings: PipeSettings) -> Self {
         let now = Time::from_micros(5_000_000);
         let pipe = Pipe::open(Arc::new(settings), BackendKey(1), 3, now);
-        Self { pipe, now, current: Some(Attachment::FIRST), dialing: None, finished: false }
+        Self { pipe, now, current: Some(Attachment::FIRST), dialing: None, held: None, finished: false }
     }
 
     /// Carries out what the pipe wants; whether it wanted anything.
@@ -83,7 +85,12 @@ impl Driven {
             match action {
                 Action::Dial(order) => self.dialing = Some(order.attachment),
                 Action::CancelDial(_) => self.dialing = None,
+                Action::DropBackend { attachment, .. } if self.held == Some(attachment) => self.held = None,
                 Action::DropBackend { .. } => self.current = None,
+                Action::TakeOver(attachment) => {
+                    assert_eq!(self.held.take(), Some(attachment), "nobody waits under that number");
+                    self.current = Some(attachment);
+                }
                 Action::Finish => self.finished = true,
                 Action::ShutdownClient | Action::DropClient | Action::Report(_) => {}
             }
@@ -129,7 +136,10 @@ impl Driven {
         if let Some(attachment) = self.dialing.take()
             && self.pipe.attached(attachment, BackendKey(2), None, self.now)
         {
-            self.current = Some(attachment);
+            match self.current {
+                Some(_) => self.held = Some(attachment),
+                None => self.current = Some(attachment),
+            }
         }
         self.act();
     }
@@ -199,6 +209,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         frozen("outage", outage()),
         frozen("dialing", dialing()),
         frozen("leaving", leaving()),
+        frozen("moving", moving()),
         frozen("ending", ending()),
         frozen("farewell", farewell()),
         frozen("tail", tail()),
@@ -269,6 +280,18 @@ fn leaving() -> Driven {
     driven.say(Side::Client, b"in doubt");
     driven.give(Side::Backend, usize::MAX);
     driven.pipe.leave(Cause::Drain, driven.now);
+    driven.say(Side::Client, b"for the next one");
+    driven
+}
+
+/// A planned move whose next worker has answered before the old one may go.
+fn moving() -> Driven {
+    let mut driven = Driven::open(PipeSettings::default());
+    driven.say(Side::Client, b"in doubt");
+    driven.give(Side::Backend, usize::MAX);
+    driven.pipe.hand_over(Cause::Handover, driven.now);
+    driven.act();
+    driven.attach();
     driven.say(Side::Client, b"for the next one");
     driven
 }

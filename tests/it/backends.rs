@@ -210,13 +210,12 @@ async fn a_drained_worker_hands_its_pipes_over_with_nothing_lost_and_nothing_twi
         client.text(json!({ "n": n }).to_string()).await;
     }
     proxy.event_of(0, "backend.drained").await;
+    // The move has its turn when it comes: how much the old worker still gets is not said.
     let mut all = eventually("the last command", async || {
-        let executed = b.executed(0).await;
-        (executed.last() == Some(&200)).then_some(executed)
+        let executed = [a.executed(0).await, b.executed(0).await].concat();
+        executed.contains(&200).then_some(executed)
     })
     .await;
-    let on_a = a.executed(200 - all.len()).await;
-    all.extend(on_a);
     all.sort_unstable();
     assert_eq!(all, Vec::from_iter(1..=200));
     assert_eq!(proxy.get("/v1/backends/a").await["pipes"], 0);

@@ -1,5 +1,7 @@
 //! Shared devices: many viewers, one worker connection, and nobody who harms another.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -402,6 +404,146 @@ async fn ib_24_shutdown_tells_each_viewer_1001_and_the_worker_too() {
     wire.close(1001, "").await;
     drop(viewers);
     assert!(proxy.exited().await.success());
+}
+
+#[tokio::test]
+async fn ib_17_what_asks_for_another_path_of_the_device_has_a_connection_of_its_own() {
+    let proxy = Proxy::start(&shared(""));
+    let (worker, mut video, mut viewers) = watched(&proxy, 2).await;
+    let (mut tap, mut control) = tokio::join!(Client::connect(proxy.public, "/ws/cam/control"), worker.accept());
+    assert_eq!(control.head.path(), "/ws/cam/control");
+    // what differs in the query alone is the same video
+    viewers.push(Client::connect(proxy.public, "/ws/cam/video?viewer=3").await);
+    send_frame(&mut video, 1, 100).await;
+    for viewer in &mut viewers {
+        assert_eq!(number(viewer.hear().await), 1);
+    }
+    tap.text("tap").await;
+    assert_eq!(control.hear().await.text(), "tap");
+    assert_eq!(proxy.metrics().await.sum("shared_streams", &[]), 2.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn st_11_a_burst_waits_for_the_quickest_viewer_so_that_nothing_is_lost_to_speed_alone() {
+    const FRAMES: u32 = 200;
+    let proxy = Proxy::start(&shared("share_bytes_max = \"1MiB\""));
+    let (_worker, mut wire, mut viewers) = watched(&proxy, 1).await;
+    let sent = Arc::new(AtomicU32::new(0));
+    let sending = tokio::spawn({
+        let sent = sent.clone();
+        async move {
+            for n in 1..=FRAMES {
+                send_frame(&mut wire, n, FRAME_BYTES).await;
+                sent.store(n, Relaxed);
+            }
+            wire
+        }
+    });
+    // the worker is held up once the sockets and the stream are full, and before it has said all
+    let mut last = 0;
+    eventually("the burst comes to a rest", async || {
+        let now = sent.load(Relaxed);
+        let rests = now > 0 && now == std::mem::replace(&mut last, now);
+        rests.then_some(())
+    })
+    .await;
+    for n in 1..=FRAMES {
+        assert_eq!(number(viewers[0].hear().await), n);
+    }
+    let mut wire = within("the worker", sending).await.unwrap();
+    viewers[0].text("still here").await;
+    assert_eq!(wire.hear().await.text(), "still here");
+    assert_eq!(proxy.metrics().await.sum("lost_messages_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn st_11_the_limits_of_a_pipe_are_each_viewers_own() {
+    let limits = "[limits]\npipe_messages = \"40/min\"\non_exceed = \"close\"\n";
+    let proxy = Proxy::start(&shared("").replace("[limits]\n", limits));
+    let (_worker, mut wire, mut viewers) = watched(&proxy, 3).await;
+    for viewer in &mut viewers {
+        for n in 0..40 {
+            viewer.text(n.to_string()).await;
+        }
+    }
+    for _ in 0..3 * 40 {
+        wire.hear().await.text();
+    }
+    viewers[0].text("one too many").await;
+    assert!(matches!(viewers[0].hear().await, Said::Close(1008, _)));
+    wire.text("to those who are left").await;
+    for viewer in &mut viewers[1..] {
+        assert_eq!(viewer.hear().await.text(), "to those who are left");
+    }
+    for n in 1..41 {
+        wire.text(&n.to_string()).await;
+    }
+    for viewer in &mut viewers[1..] {
+        let mut heard = 1;
+        let close = loop {
+            match viewer.hear().await {
+                Said::Text(_) => heard += 1,
+                said => break said,
+            }
+        };
+        assert!(matches!(close, Said::Close(1008, _)), "{close:?}");
+        assert!((40..=41).contains(&heard), "{heard}");
+    }
+}
+
+#[tokio::test]
+async fn ib_24_a_message_in_fragments_is_merged_whole_though_others_speak_between_them() {
+    let proxy = Proxy::start(&shared(""));
+    let worker = StepWorker::start().await;
+    proxy.register("w0", worker.address).await;
+    let opening = Wire::connect(proxy.public, "/ws/cam/video", &[]);
+    let (mut slow, mut wire) = tokio::join!(opening, worker.accept());
+    let mut other = Client::connect(proxy.public, "/ws/cam/video").await;
+    slow.frame_out(false, 1, b"first half, ").await;
+    other.text("between").await;
+    assert_eq!(wire.hear().await.text(), "between");
+    slow.frame_out(true, 0, b"second half").await;
+    assert_eq!(wire.hear().await.text(), "first half, second half");
+}
+
+#[tokio::test]
+async fn ib_24_a_draining_process_keeps_no_stream_warm() {
+    let proxy = Proxy::start(&shared(""));
+    let (_worker, mut wire, mut viewers) = watched(&proxy, 2).await;
+    proxy.api("PUT", "/v1/drain", Some(json!({}))).await.expect(200);
+    send_frame(&mut wire, 1, 100).await;
+    for mut viewer in viewers.drain(..) {
+        assert_eq!(number(viewer.hear().await), 1);
+        viewer.close(1000, "done").await;
+    }
+    assert_eq!(wire.hear().await, Said::Close(1001, "nobody is watching".into()));
+    wire.close(1001, "").await;
+    proxy.emptied().await;
+}
+
+#[tokio::test]
+async fn ib_22_the_statistics_name_the_sessions_the_services_and_their_clients() {
+    let proxy = Proxy::start(&shared(""));
+    let (worker, _video, _viewers) = watched(&proxy, 3).await;
+    let (_tap, _control) = tokio::join!(Client::connect(proxy.public, "/ws/door/control"), worker.accept());
+    for path in ["/stats", "/v1/stats"] {
+        let seen = proxy.get(path).await;
+        assert_eq!(seen["total_sessions"], 4);
+        assert_eq!(seen["connections"]["by_route"], json!({ "ws": 4 }));
+        assert_eq!(seen["connections"]["by_key"], json!({ "cam": 3, "door": 1 }));
+        let service = &seen["services"][0];
+        assert_eq!(
+            (&service["backend"], &service["clients"], &service["connections"]),
+            (&json!("w0"), &json!(4), &json!(2))
+        );
+        let streams = seen["shared_streams"]["items"].as_array().unwrap();
+        let watched: Vec<_> = streams.iter().map(|it| (&it["path"], &it["viewers"])).collect();
+        assert_eq!(watched, [(&json!("/ws/cam/video"), &json!(3)), (&json!("/ws/door/control"), &json!(1))]);
+        assert!(
+            seen["memory"]["rss_bytes"].as_u64().unwrap() > 0 && seen["memory"]["limit_bytes"].as_u64().unwrap() > 0
+        );
+        assert!(seen["rate_limits"]["buckets"].is_u64() && seen["counters"]["connect_failures_total"].is_u64());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

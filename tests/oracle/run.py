@@ -311,10 +311,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--holdline", default="target/debug/holdline", help="the program under test")
     parser.add_argument("--markdown", action="store_true", help="tables for docs/testing.md")
+    parser.add_argument("--quiet", action="store_true", help="failures only")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="holdline-oracle-") as directory:
         judge, tables, seen_versions = asyncio.run(run(options, pathlib.Path(directory)))
-    show(tables, seen_versions, options.markdown)
+    if not options.quiet:
+        show(tables, seen_versions, options.markdown)
     for failure in judge.failures:
         print(f"FAIL  {failure}")
     print(f"{judge.passed} passed, {len(judge.failures)} failed")

@@ -1,6 +1,6 @@
 """A FastAPI worker under uvicorn: journals each message, acknowledges it, and pushes numbered frames.
 
-Knows nothing about Holdline but the header that names the attachment. Usage: fastapi_worker.py JOURNAL WORK_MS [WS]
+Knows nothing about Holdline but the header that names the attachment. Usage: fastapi_worker.py JOURNAL WORK_MS [WS [PUSH_MS]]
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 JOURNAL = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 WORK_SECONDS = float(sys.argv[2]) / 1000
 WS = sys.argv[3] if len(sys.argv) > 3 else "auto"
+PUSH_SECONDS = float(sys.argv[4] if len(sys.argv) > 4 else 20) / 1000
 app = FastAPI()
 
 
@@ -25,7 +26,7 @@ async def push(ws, attachment):
         body = bytes([number % 251]) * (60_000 if number % 40 == 39 else 60)
         await ws.send_bytes(f"push {attachment} {number} {zlib.crc32(body)} ".encode() + body)
         number += 1
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(PUSH_SECONDS)
 
 
 @app.websocket("/ws/{client}")

@@ -1,4 +1,5 @@
-//! The worker behind the proxies. The path says what it does: `/echo`, `/sink/SIZE`, or `/push/SIZE/FPS` (0 is flat out).
+//! The worker behind the proxies. The path says what it does: `/echo`, `/sink/SIZE`, `/push/SIZE/FPS` (0 is flat out), or
+//! `/wait/SIZE/FPS`, which pushes from the text message `go` on.
 //!
 //! At the text message `end` it says how much went through its hands: `COUNT`.
 
@@ -15,7 +16,7 @@ use crate::wire::{self, BINARY, TEXT};
 enum Work {
     Echo,
     Sink { size: usize },
-    Push { size: usize, every: Option<Duration> },
+    Push { size: usize, every: Option<Duration>, waits: bool },
 }
 
 fn work(path: &str) -> anyhow::Result<Work> {
@@ -23,9 +24,10 @@ fn work(path: &str) -> anyhow::Result<Work> {
     Ok(match parts[..] {
         ["echo"] => Work::Echo,
         ["sink", size] => Work::Sink { size: size.parse()? },
-        ["push", size, fps] => {
+        [kind @ ("push" | "wait"), size, fps] => {
             let fps: u32 = fps.parse()?;
-            Work::Push { size: size.parse()?, every: (fps > 0).then(|| Duration::from_secs(1) / fps) }
+            let every = (fps > 0).then(|| Duration::from_secs(1) / fps);
+            Work::Push { size: size.parse()?, every, waits: kind == "wait" }
         }
         _ => bail!("no such work: {path}"),
     })
@@ -59,11 +61,13 @@ async fn serve_one(mut stream: TcpStream) -> anyhow::Result<()> {
     let mut connection = Connection::new(stream, rest, false);
     let mut count = 0u64;
     let mut ended = false;
+    let mut waits = matches!(work, Work::Push { waits: true, .. });
     let mut due = Instant::now();
     while !connection.closed {
         let mut until = None;
-        if let Work::Push { size, every } = work
+        if let Work::Push { size, every, .. } = work
             && !ended
+            && !waits
         {
             match every {
                 None => {
@@ -99,6 +103,10 @@ async fn serve_one(mut stream: TcpStream) -> anyhow::Result<()> {
                         }
                         Work::Push { .. } => bail!("nothing was expected"),
                     },
+                    Heard::Command(b"go") => {
+                        due = if waits { Instant::now() } else { due };
+                        waits = false;
+                    }
                     Heard::Command(_) => {
                         ended = true;
                         out.put(TEXT, count.to_string().as_bytes());

@@ -7,10 +7,14 @@ use std::process::Stdio;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::fanout;
 use crate::generator::Outcome;
 use crate::load::SCENARIOS;
 use crate::peers::{Peer, pinned, start, start_backend};
 use crate::table;
+
+/// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
+const FAN_OUT_ROUNDS_MAX: usize = 3;
 
 /// Idle pipes: as many as `ulimit -n` of 20,000 lets a proxy hold, with two sockets each.
 const IDLE: usize = 8000;
@@ -96,6 +100,9 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     }
     fs::remove_dir_all(&dir)?;
     table::print(&rows);
+    if options.only.is_empty() || options.only.iter().any(|part| fanout::NAME.contains(part.as_str())) {
+        fan_out(options, rounds.min(FAN_OUT_ROUNDS_MAX), seconds)?;
+    }
     if let Some(parent) = options.json.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -127,6 +134,17 @@ fn cases(options: &Options) -> Vec<Case> {
         ])
         .filter(|case| options.only.is_empty() || options.only.iter().any(|part| case.name.contains(part.as_str())))
         .collect()
+}
+
+/// Shared against single pipes is Holdline against itself, so it has a table of its own.
+fn fan_out(options: &Options, rounds: usize, seconds: f64) -> anyhow::Result<()> {
+    eprintln!("{rounds} rounds of {}", fanout::NAME);
+    let own = std::env::current_exe()?;
+    let mut command = pinned(options.load_core, &own.to_string_lossy());
+    command.arg("fanout").arg("--holdline").arg(&options.holdline);
+    command.args(["--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]);
+    ensure!(command.status()?.success(), "{} failed", fanout::NAME);
+    Ok(())
 }
 
 fn run_once(

@@ -61,4 +61,17 @@ pub fn print(rows: &[Row]) {
         let (Some(ratio), Some(target)) = (ratio(row), row.target) else { continue };
         println!("| {} | {ratio:.2} | {target:.2} | {} |", row.name, if ratio > target { "above" } else { "" });
     }
+    print_taps(rows);
+}
+
+/// How much later a tap is on a proxy that carries video as well: the 99th percentile, to that without video.
+fn print_taps(rows: &[Row]) {
+    let row = |name: &str| rows.iter().find(|row| row.name == name);
+    let (Some(alone), Some(beside)) = (row("tap, no video"), row("tap beside video")) else { return };
+    println!("\n| tap beside video, p99 to that without | ratio | target |");
+    println!("|---|--:|--:|");
+    for (alone, beside) in alone.cells.iter().zip(&beside.cells) {
+        let ratio = median(beside, |run| run.p99_us) / median(alone, |run| run.p99_us).max(1.0);
+        println!("| {} | {ratio:.2} | 2.00 |", alone.peer);
+    }
 }

@@ -15,9 +15,11 @@ pub enum Action {
     Dial(DialOrder),
     /// Nobody waits for this dial any more.
     CancelDial(Attachment),
+    /// The link of this attach, which waited beside the old one, is the pipe's from now on.
+    TakeOver(Attachment),
     /// Leave `last_words` on the link if it takes them at once, and drop it.
     DropBackend {
-        /// The link to drop.
+        /// The link to drop: the pipe's, or the one that waits to take over.
         attachment: Attachment,
         /// A close frame, or nothing.
         last_words: Vec<u8>,
@@ -114,11 +116,13 @@ pub enum Interruption {
     Drain,
     /// An operator moved the pipe.
     Admin,
+    /// Holdline moved the pipe by itself.
+    Handover,
 }
 
 impl Interruption {
     /// Every interruption, for metrics that list them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Eof,
         Self::Reset,
         Self::Heartbeat,
@@ -128,6 +132,7 @@ impl Interruption {
         Self::Silent,
         Self::Drain,
         Self::Admin,
+        Self::Handover,
     ];
 
     /// The name in metrics and events.
@@ -143,6 +148,17 @@ impl Interruption {
             Self::Silent => "silent",
             Self::Drain => "drain",
             Self::Admin => "admin",
+            Self::Handover => "handover",
+        }
+    }
+
+    /// The interruption that ends a planned move for `cause`.
+    #[must_use]
+    pub(crate) const fn planned(cause: Cause) -> Self {
+        match cause {
+            Cause::Admin => Self::Admin,
+            Cause::Handover => Self::Handover,
+            Cause::Drain | Cause::Crash | Cause::Close => Self::Drain,
         }
     }
 
@@ -154,6 +170,7 @@ impl Interruption {
             Self::Close | Self::WrongWorker => Cause::Close,
             Self::Drain => Cause::Drain,
             Self::Admin => Cause::Admin,
+            Self::Handover => Cause::Handover,
         }
     }
 }
@@ -239,6 +256,11 @@ pub enum Fact {
     LeftInDoubt {
         /// How many.
         messages: u64,
+    },
+    /// A planned move was given up, and the pipe is where it was: no other worker could be attached.
+    Stayed {
+        /// Where it is.
+        backend: BackendKey,
     },
     /// A backend is attached again.
     Reattached {

@@ -1,4 +1,4 @@
-//! The backend leg: how it is lost, how another worker is found, and how it moves on purpose.
+//! The backend leg: how it is lost, and how another worker is found.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
 use crate::ids::{Attachment, BackendKey, Seq};
-use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving};
+use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving, Next};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -26,6 +26,7 @@ impl Pipe {
         match peer {
             Peer::Client => self.client_vanished(now),
             Peer::Backend(attachment) if self.backend.is_current(attachment) => self.backend_lost(loss, now),
+            Peer::Backend(attachment) if self.backend.holds(attachment) => self.held_lost(),
             Peer::Backend(_) => {}
         }
         self.finish_if_over();
@@ -33,8 +34,7 @@ impl Pipe {
 
     fn backend_lost(&mut self, loss: LinkLoss, now: Time) {
         let reason = match (&self.backend, loss) {
-            (BackendLeg::Leaving { stage: Leaving::Parting, cause: Cause::Admin, .. }, _) => Interruption::Admin,
-            (BackendLeg::Leaving { stage: Leaving::Parting, .. }, _) => Interruption::Drain,
+            (BackendLeg::Leaving { stage: Leaving::Parting, cause, .. }, _) => Interruption::planned(*cause),
             (BackendLeg::Closing { .. }, _) => return self.lost_while_closing(Interruption::Eof, None, now),
             (_, LinkLoss::Eof) => Interruption::Eof,
             (_, LinkLoss::Reset) => Interruption::Reset,
@@ -77,6 +77,7 @@ impl Pipe {
     pub(super) fn interrupt(&mut self, reason: Interruption, last_words: Option<&CloseFrame>, now: Time) {
         let Some(link) = self.backend.link().cloned() else { return };
         self.settle_if_outlived(now);
+        let next = self.backend.take_next();
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
         self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
@@ -101,28 +102,42 @@ impl Pipe {
             gap: rewound.gap,
             round: 0,
         });
-        if self.settings.replay == ReplayPolicy::None {
+        let mut next = self.if_promise_holds(next, rewound.gap);
+        if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Held(_)) {
             self.drop_waiting(now);
+            next = self.if_promise_holds(next, rewound.gap);
         }
         // A message that it confirmed before it died is not what killed it.
         let suspect = link.first_again.filter(|&first| first > confirmed);
-        if self.is_killer(&link, suspect, reason, now) {
-            let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);
-            return self.give_up(CloseFrame::new(1011, &text), Loss::Closed, now);
-        }
-        if !self.wants_backend() {
-            return self.give_up(CloseFrame::new(1001, ""), Loss::PeerGone, now);
-        }
-        if self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned() {
-            return self.give_up(CloseFrame::new(1012, "backend lost"), Loss::Closed, now);
+        if let Some((frame, loss)) = self.ends_with(&link, suspect, reason, now) {
+            self.dismiss(next);
+            return self.give_up(frame, loss, now);
         }
         self.suspects.new_round();
         if matches!(reason, Interruption::Silent | Interruption::Heartbeat) {
             // It would take the dial and be silent again; the others come first.
             self.suspects.tried(link.backend);
         }
-        self.backend = BackendLeg::Detached { retry_at: None };
-        self.dial();
+        self.go_on_with(next, now);
+    }
+
+    /// What ends the pipe now that this worker is lost, if anything does.
+    fn ends_with(
+        &mut self,
+        link: &Attached,
+        suspect: Option<Seq>,
+        reason: Interruption,
+        now: Time,
+    ) -> Option<(CloseFrame, Loss)> {
+        if self.is_killer(link, suspect, reason, now) {
+            let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);
+            return Some((CloseFrame::new(1011, &text), Loss::Closed));
+        }
+        if !self.wants_backend() {
+            return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
+        }
+        let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
+        closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::Closed))
     }
 
     /// Whether the same replayed message has been the first one for three workers that died at once.
@@ -138,6 +153,7 @@ impl Pipe {
 
     /// Drops the backend link, with `last_words` if it takes them at once.
     pub(super) fn drop_backend(&mut self, last_words: Vec<u8>, died: bool) {
+        self.dismiss_next();
         match std::mem::replace(&mut self.backend, BackendLeg::Gone) {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, .. } | BackendLeg::Closing { link, .. } => {
                 self.actions.push_back(Action::DropBackend { attachment: link.attachment, last_words, died });
@@ -155,31 +171,54 @@ impl Pipe {
     /// Orders a dial, if the leg is detached.
     pub(super) fn dial(&mut self) {
         let (BackendLeg::Detached { .. }, Some(outage)) = (&self.backend, self.outage) else { return };
+        let avoid = outage.cause.is_planned().then_some(outage.previous);
+        let (attachment, _) = self.order_dial(avoid, outage.cause, outage.previous, outage.gap);
+        self.backend = BackendLeg::Dialing { attachment };
+    }
+
+    /// Orders a dial; its number, and the first message that its worker will be sent. One that is half written counts
+    /// as the old worker's: it is finished before that one is left.
+    pub(super) fn order_dial(
+        &mut self,
+        avoid: Option<BackendKey>,
+        cause: Cause,
+        previous: BackendKey,
+        gap: Option<(Seq, Seq)>,
+    ) -> (Attachment, Seq) {
         self.last_attachment = self.last_attachment.next();
-        self.backend = BackendLeg::Dialing { attachment: self.last_attachment };
         let buffer = &self.up.buffer;
+        let amid = u64::from(buffer.is_amid_message());
+        let first_seq = buffer.sent().plus(1 + amid);
         self.actions.push_back(Action::Dial(DialOrder {
             attachment: self.last_attachment,
-            avoid: outage.cause.is_planned().then_some(outage.previous),
-            cause: outage.cause,
-            previous: outage.previous,
-            first_seq: buffer.sent().plus(1),
-            again: buffer.again_messages(),
-            bytes: buffer.unsent_wire_bytes(),
+            avoid,
+            cause,
+            previous,
+            first_seq,
+            again: buffer.again_messages().saturating_sub(amid),
+            bytes: buffer.rest_bytes() as u64,
             confirmed: buffer.confirmed(),
             level: self.barrier.level(),
-            gap: outage.gap,
+            gap,
         }));
+        (self.last_attachment, first_seq)
     }
 
     /// The backends that the dial under way must not choose at `now`.
     #[must_use]
     pub fn excluded(&self, now: Time) -> Vec<BackendKey> {
-        self.suspects.excluded(now)
+        let mut excluded = self.suspects.excluded(now);
+        if let BackendLeg::Leaving { link, .. } = &self.backend {
+            excluded.push(link.backend);
+        }
+        excluded
     }
 
     /// The dial of `attachment` brought no attach.
     pub fn dial_failed(&mut self, attachment: Attachment, failure: DialFailure, now: Time) {
+        if self.backend.dials_next(attachment) {
+            return self.next_dial_failed(failure);
+        }
         if !matches!(self.backend, BackendLeg::Dialing { attachment: current } if current == attachment) {
             return;
         }
@@ -233,6 +272,9 @@ impl Pipe {
     }
 
     /// A worker answered 101 to the dial of `attachment`; false if nobody waits for it any more and the link must go.
+    ///
+    /// While the pipe is being moved off another worker that is still there, the link is to be kept beside that one's
+    /// until `TakeOver` or `DropBackend` names it.
     pub fn attached(
         &mut self,
         attachment: Attachment,
@@ -240,16 +282,32 @@ impl Pipe {
         resume: Option<ResumeAnswer>,
         now: Time,
     ) -> bool {
-        if !matches!(self.backend, BackendLeg::Dialing { attachment: current } if current == attachment) {
+        let next = self.backend.dials_next(attachment);
+        if !next && !matches!(self.backend, BackendLeg::Dialing { attachment: current } if current == attachment) {
             return false;
         }
-        match resume {
-            Some(ResumeAnswer::Refuse) => {
-                self.dial_failed(attachment, DialFailure::Failed(backend), now);
-                return false;
-            }
-            Some(ResumeAnswer::Ok(seq)) => self.up.buffer.fast_forward(seq, now),
-            Some(ResumeAnswer::New) | None => {}
+        if resume == Some(ResumeAnswer::Refuse) {
+            self.dial_failed(attachment, DialFailure::Failed(backend), now);
+            return false;
+        }
+        if next {
+            self.hold(attachment, backend, resume, now);
+        } else {
+            self.take_up(attachment, backend, resume, now);
+        }
+        true
+    }
+
+    /// A worker that has answered is the pipe's from now on.
+    pub(super) fn take_up(
+        &mut self,
+        attachment: Attachment,
+        backend: BackendKey,
+        resume: Option<ResumeAnswer>,
+        now: Time,
+    ) {
+        if let Some(ResumeAnswer::Ok(seq)) = resume {
+            self.up.buffer.fast_forward(seq, now);
         }
         let buffer = &self.up.buffer;
         let again = buffer.again_messages();
@@ -276,7 +334,6 @@ impl Pipe {
             None => BackendLeg::Attached(link),
         };
         self.report(Fact::Reattached { attachment, backend, outage, again });
-        true
     }
 
     /// Until when the replay waits so that a worker that was cut off can finish its queue.
@@ -312,7 +369,7 @@ impl Pipe {
         match &self.backend {
             BackendLeg::Closing { .. } => self.backend_answered_close(frame, now),
             BackendLeg::Leaving { stage: Leaving::Parting, cause, .. } => {
-                let reason = if *cause == Cause::Admin { Interruption::Admin } else { Interruption::Drain };
+                let reason = Interruption::planned(*cause);
                 self.interrupt(reason, Some(&frame), now);
             }
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
@@ -331,25 +388,5 @@ impl Pipe {
             BackendLeg::Detached { .. } | BackendLeg::Dialing { .. } | BackendLeg::Gone => {}
         }
         self.finish_if_over();
-    }
-
-    /// Moves the pipe to another worker in good order: everything sent is confirmed, and the old one says its last.
-    pub fn leave(&mut self, cause: Cause, now: Time) {
-        let BackendLeg::Attached(link) = &self.backend else { return };
-        let deadline = now + self.settings.handover_timeout;
-        self.backend = BackendLeg::Leaving { link: link.clone(), stage: Leaving::Settling, cause, deadline };
-        self.to_backend.set_held(true);
-        self.part_if_settled(now);
-    }
-
-    /// Says goodbye to a worker that is being left, once it has confirmed everything it was sent.
-    pub(super) fn part_if_settled(&mut self, now: Time) {
-        let BackendLeg::Leaving { stage: stage @ Leaving::Settling, deadline, .. } = &mut self.backend else { return };
-        if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
-            return;
-        }
-        *stage = Leaving::Parting;
-        *deadline = now + self.settings.handover_timeout;
-        self.to_backend.close(CloseFrame::new(1001, "moving to another worker"), false);
     }
 }

@@ -5,7 +5,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Beat;
 use crate::ids::LaneName;
-use crate::leg::{BackendLeg, Cause, ClientLeg, Leaving};
+use crate::leg::{BackendLeg, ClientLeg};
 use crate::settings::{DownPolicy, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -40,7 +40,9 @@ impl Pipe {
             BackendLeg::Closing { link, deadline } => earliest(Some(*deadline), link.hold_until),
             BackendLeg::Detached { retry_at } => earliest(outage, *retry_at),
             BackendLeg::Dialing { .. } => outage,
-            BackendLeg::Leaving { deadline, .. } => earliest(Some(*deadline), self.link_deadline()),
+            BackendLeg::Leaving { deadline, .. } => {
+                earliest(Some(*deadline), earliest(self.parts_at(), self.link_deadline()))
+            }
             BackendLeg::Attached(link) => {
                 let settle = (!link.settled).then(|| link.fed_from + QUICK_DEATH);
                 let silent =
@@ -135,13 +137,11 @@ impl Pipe {
                 }
                 self.lift_hold(now);
             }
-            BackendLeg::Leaving { deadline, stage, cause, .. } => {
+            BackendLeg::Leaving { deadline, .. } => {
                 if now >= *deadline {
-                    let reason = if *cause == Cause::Admin { Interruption::Admin } else { Interruption::Drain };
-                    let frame = CloseFrame::new(1001, "moving to another worker");
-                    let words = (*stage == Leaving::Settling).then_some(&frame);
-                    return self.interrupt(reason, words, now);
+                    return self.leaving_took_too_long(now);
                 }
+                self.part_if_settled(now);
                 self.tick_link(now);
             }
             BackendLeg::Attached(_) => {

@@ -152,6 +152,7 @@ impl Pipe {
 
     /// Lets the worker have what it is still owed, then 1001; without a worker, what waits for one is lost.
     fn release_backend(&mut self, reason: &str, now: Time) {
+        self.dismiss_next();
         match &self.backend {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
                 let deadline = now + self.settings.close_timeout;
@@ -188,6 +189,7 @@ impl Pipe {
         match &self.backend {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
                 let link = link.clone();
+                self.dismiss_next();
                 self.to_backend.set_held(link.hold_until.is_some());
                 self.to_backend.close(frame, true);
                 self.backend = BackendLeg::Closing { link, deadline: now + self.settings.grace };

@@ -22,7 +22,7 @@
 //! // 3. Carry out the actions.
 //! while let Some(action) = pipe.next_action() {
 //!     match action {
-//!         Action::Dial(_) | Action::CancelDial(_) | Action::DropBackend { .. } => {}
+//!         Action::Dial(_) | Action::CancelDial(_) | Action::TakeOver(_) | Action::DropBackend { .. } => {}
 //!         Action::ShutdownClient | Action::DropClient | Action::Report(_) | Action::Finish => {}
 //!     }
 //! }
@@ -32,13 +32,14 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `ending` how it all ends, `deadline` what time does, `throttle` how a lane is slowed down, `say` what
-//! others bring in, `snapshot` how it goes to another process.
+//! and found, `handover` how it moves on purpose, `ending` how it all ends, `deadline` what time does, `throttle` how a
+//! lane is slowed down, `say` what others bring in, `snapshot` how it goes to another process.
 
 mod action;
 mod backend;
 mod deadline;
 mod ending;
+mod handover;
 mod receive;
 mod say;
 mod snapshot;
@@ -171,6 +172,8 @@ pub struct Pipe {
     down: Lane,
     to_client: Outbox,
     to_backend: Outbox,
+    /// When a worker was last given a whole message.
+    fed_at: Time,
     barrier: Barrier,
     client_beat: Heartbeat,
     backend_beat: Heartbeat,
@@ -214,6 +217,7 @@ impl Pipe {
             down: Lane::new(Side::Backend, Retention::UntilSent),
             to_client: Outbox::new(false),
             to_backend: Outbox::new(true),
+            fed_at: now,
             barrier: Barrier::new(draw.key(), now),
             client_beat: Heartbeat::new(settings.client_heartbeat, now),
             backend_beat: Heartbeat::new(settings.backend_heartbeat, now),

@@ -147,7 +147,8 @@ impl Pipe {
 
     /// What follows from new messages of the client.
     fn after_up(&mut self, now: Time) {
-        if self.backend.is_attached() || !self.client.is_open() {
+        // A worker that is being left is there all the same: the client is paused then, and loses nothing.
+        if self.backend.link().is_some() || !self.client.is_open() {
             return;
         }
         if self.settings.replay == ReplayPolicy::None {

@@ -3,7 +3,7 @@
 //! It may be frozen at any moment between two of its calls, once its actions are carried out. Nothing of it is lost:
 //! what waits, what may have to be sent again, half messages both ways, the rest of a half-written one, the ping that is
 //! on its way, and how long ago everything happened. A dial does not survive, since nobody can hand over a half-made
-//! connection; the thawed pipe orders another at once, with another number.
+//! connection; the thawed pipe orders another at once, with another number. Nor does a link that waits to take over.
 //!
 //! Whoever froze it must not touch its links any more; whoever thaws it goes on reading and writing where the other
 //! stopped. A link that did not come along is reported with [`Pipe::lost`] as any other that died.
@@ -58,6 +58,7 @@ impl Pipe {
             pipe.backend = BackendLeg::Detached { retry_at: None };
             pipe.dial();
         }
+        pipe.dial_next_again();
         pipe.finish_if_over();
         Ok(pipe)
     }
@@ -92,6 +93,8 @@ impl Pipe {
             down,
             to_client,
             to_backend,
+            // The wait begins anew: longer than it has to be, but no clock comes along.
+            fed_at: _,
             barrier,
             client_beat,
             backend_beat,

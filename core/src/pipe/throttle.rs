@@ -11,7 +11,7 @@ use crate::ids::LaneName;
 use crate::leg::BackendLeg;
 use crate::limits::bucket::{Bucket, worth_waking};
 use crate::limits::{PipeLimit, Rate};
-use crate::settings::{OnExceed, PipeLimits};
+use crate::settings::{LimitedLanes, OnExceed, PipeLimits};
 use crate::time::{Time, earliest};
 use std::time::Duration;
 
@@ -75,9 +75,12 @@ impl Pipe {
         if self.settings.limits.is_off() || !self.client.is_open() {
             return false;
         }
-        match side {
-            Side::Client => true,
-            Side::Backend => matches!(self.backend, BackendLeg::Attached(_) | BackendLeg::Leaving { .. }),
+        match (side, self.settings.limits.lanes) {
+            (Side::Client, LimitedLanes::Down) | (Side::Backend, LimitedLanes::Up) => false,
+            (Side::Client, LimitedLanes::Both | LimitedLanes::Up) => true,
+            (Side::Backend, LimitedLanes::Both | LimitedLanes::Down) => {
+                matches!(self.backend, BackendLeg::Attached(_) | BackendLeg::Leaving { .. })
+            }
         }
     }
 

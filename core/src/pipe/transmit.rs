@@ -34,7 +34,7 @@ impl Pipe {
                 self.to_client.has_output(&self.down.buffer)
             }
             Side::Backend => {
-                if self.backend.link().is_none() {
+                if self.backend.link().is_none() || self.is_switching() {
                     return false;
                 }
                 let asks = self.settings.replay != ReplayPolicy::None;
@@ -69,9 +69,13 @@ impl Pipe {
     fn transmitted_up(&mut self, bytes: usize, now: Time) {
         let asks = self.settings.replay != ReplayPolicy::None;
         let barrier = asks.then_some(&mut self.barrier);
+        let sent_before = self.up.buffer.sent();
         let written = self.to_backend.transmitted(bytes, &mut self.up.buffer, barrier, now);
         if written.again > 0 {
             self.report(Fact::Replayed { messages: written.again });
+        }
+        if self.up.buffer.sent() > sent_before {
+            self.fed_at = now;
         }
         if self.confirms_when_written() {
             let sent = self.up.buffer.sent();
@@ -108,16 +112,18 @@ impl Pipe {
         if self.backend.is_attached() {
             return if buffer.unconfirmed_bytes() >= self.settings.window_bytes { 0 } else { usize::MAX };
         }
+        let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());
+        if self.backend.link().is_some() {
+            return room;
+        }
         match (self.settings.replay, self.settings.overflow) {
             (ReplayPolicy::None, _) | (_, OverflowPolicy::Close) => usize::MAX,
-            (ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed, OverflowPolicy::Pause) => {
-                self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes())
-            }
+            (ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed, OverflowPolicy::Pause) => room,
         }
     }
 
     fn backend_budget(&self) -> usize {
-        if self.backend.link().is_none() {
+        if self.backend.link().is_none() || self.is_switching() {
             return 0;
         }
         match self.settings.down {
@@ -151,7 +157,7 @@ impl Pipe {
         }
         if paused && !throttled {
             self.report(Fact::ReadPaused(name));
-            if side == Side::Client && !self.backend.is_attached() && self.client_budget() == 0 {
+            if side == Side::Client && self.backend.link().is_none() && self.client_budget() == 0 {
                 self.report(Fact::Overflowed(OverflowPolicy::Pause));
             }
         }

@@ -76,6 +76,12 @@ pub struct PipeView {
 }
 
 impl Pipe {
+    /// Whole messages that have come in, both ways together.
+    #[must_use]
+    pub const fn messages_in(&self) -> u64 {
+        self.up.buffer.accepted().0 + self.down.buffer.accepted().0
+    }
+
     /// The pipe's numbers now.
     #[must_use]
     pub fn view(&self) -> PipeView {

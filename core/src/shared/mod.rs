@@ -7,7 +7,7 @@
 //! lives.
 //!
 //! Invariants: a viewer is given whole messages, each once and in order, and is told of each that it was too slow for;
-//! no viewer holds up another or the worker; what is held is bounded by [`StreamSettings::bytes_max`] down, and by
+//! no viewer holds up another, and the worker waits for the quickest of them alone; what is held is bounded by [`StreamSettings::bytes_max`] down, and by
 //! [`merge::INBOX_BYTES_MAX`] for each viewer up; behind the end there is nothing.
 
 pub mod cutter;
@@ -19,7 +19,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::close::CloseFrame;
-use crate::settings::{BackendLoss, CodeSet, DownPolicy, Heartbeat, PipeSettings, ReplayPolicy, ReplayTail};
+use crate::settings::{
+    BackendLoss, CodeSet, DownPolicy, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayPolicy, ReplayTail,
+};
 use crate::time::Time;
 use merge::Merge;
 use ring::{Cursor, Next, Ring};
@@ -34,7 +36,8 @@ pub struct ViewerId(pub u64);
 /// What an operator decides about a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamSettings {
-    /// Bytes of messages kept for viewers that are behind and for newcomers; the newest is kept whatever its size.
+    /// Bytes of messages kept for viewers that are behind and for newcomers; a quarter of it and the newest, if that is
+    /// more.
     pub bytes_max: usize,
     /// Messages that a newcomer is given first, if they are still there.
     pub catch_up: u32,
@@ -42,15 +45,20 @@ pub struct StreamSettings {
     pub linger: Duration,
 }
 
+/// Longer than any process lives.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 86_400);
+
 /// No pings: the peer is in the same process.
 const NO_HEARTBEAT: Heartbeat = Heartbeat { interval: Duration::ZERO, timeout: Duration::ZERO };
 
 /// What a stream's own pipe lives by on a route whose pipes live by `route`.
 ///
-/// Its client is the stream, which takes everything at once and never dies.
+/// Its client is the stream, which never dies and takes everything at once, or waits for viewers that are judged
+/// themselves.
 #[must_use]
 pub fn stream_pipe(route: &PipeSettings) -> PipeSettings {
-    PipeSettings { down: DownPolicy::Keep, client_heartbeat: NO_HEARTBEAT, ..route.clone() }
+    let limits = PipeLimits { lanes: LimitedLanes::Down, ..route.limits };
+    PipeSettings { down: DownPolicy::Keep, stall_max: NEVER, client_heartbeat: NO_HEARTBEAT, limits, ..route.clone() }
 }
 
 /// What a viewer's pipe lives by on a route whose pipes live by `route`.
@@ -68,6 +76,8 @@ pub fn viewer_pipe(route: &PipeSettings) -> PipeSettings {
         backend_heartbeat: NO_HEARTBEAT,
         interrupt_codes: CodeSet::default(),
         wrong_worker_codes: CodeSet::default(),
+        // What comes down was held to the limits once, for all viewers.
+        limits: PipeLimits { lanes: LimitedLanes::Up, ..route.limits },
         ..route.clone()
     }
 }
@@ -163,6 +173,16 @@ impl Stream {
             Life::Watched | Life::Idle { .. } | Life::Leaving => self.ring.push(message),
             Life::Ended(_) => {}
         }
+    }
+
+    /// Bytes of the worker that may be pushed now; after 0, [`Self::take`] and [`Self::leave`] change that.
+    ///
+    /// There is none while not even the quickest viewer has taken a quarter of what the stream may hold: then the worker is
+    /// faster than all of them, and those who keep up with each other would all be passed over. A stream without viewers
+    /// and one with a viewer that takes everything always have room.
+    #[must_use]
+    pub const fn room_down(&self) -> usize {
+        self.ring.room()
     }
 
     /// Ends the stream: each viewer is told `frame` behind the last message. Only the first end counts.

@@ -7,6 +7,9 @@
 //!
 //! A message goes as soon as every viewer has it and no newcomer would be given it; at the latest when newer ones need
 //! its room, and then whoever had not taken it is told. A viewer's [`Cursor`] moves only forward.
+//!
+//! What not even the quickest viewer has taken is counted apart. A quarter of the ring is for it ([`Ring::room`]), and
+//! whoever pushes only while there is room never has the quickest passed over.
 
 use std::collections::VecDeque;
 
@@ -53,13 +56,27 @@ pub struct Ring {
     base: u64,
     bytes: usize,
     readers: usize,
+    /// The last message that any viewer has taken or passed over, or that came while there was none.
+    front: u64,
+    /// Bytes of the entries behind `front`.
+    untaken_bytes: usize,
 }
 
 impl Ring {
-    /// An empty ring of at most `bytes_max` bytes, or one message if that is larger; a newcomer is given the last `catch_up` messages.
+    /// An empty ring of at most `bytes_max` bytes, or a quarter of that and one message if that is more; a newcomer is given
+    /// the last `catch_up` messages.
     #[must_use]
     pub const fn new(bytes_max: usize, catch_up: u32) -> Self {
-        Self { bytes_max, catch_up: catch_up as u64, entries: VecDeque::new(), base: 0, bytes: 0, readers: 0 }
+        Self {
+            bytes_max,
+            catch_up: catch_up as u64,
+            entries: VecDeque::new(),
+            base: 0,
+            bytes: 0,
+            readers: 0,
+            front: 0,
+            untaken_bytes: 0,
+        }
     }
 
     fn newest(&self) -> u64 {
@@ -71,11 +88,23 @@ impl Ring {
         self.entries.iter_mut().skip(at.saturating_sub(self.base) as usize)
     }
 
+    /// Messages that a newcomer is given first: of the last ones those that fit into the ring, and the newest in any
+    /// case.
+    fn caught_up(&self) -> u64 {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += charge(&entry.message);
+            bytes <= self.bytes_max || bytes == charge(&entry.message)
+        };
+        self.entries.iter().rev().take(self.catch_up as usize).take_while(fits).count() as u64
+    }
+
     /// Adds a viewer, as far back as a newcomer may look.
     pub fn join(&mut self) -> Cursor {
-        let at = self.newest().saturating_sub(self.catch_up).max(self.base);
+        let at = self.newest() - self.caught_up();
         self.readers += 1;
         self.behind(at).for_each(|entry| entry.behind += 1);
+        self.advance(at);
         Cursor { at }
     }
 
@@ -83,14 +112,22 @@ impl Ring {
     pub fn leave(&mut self, cursor: Cursor) {
         self.readers -= 1;
         self.behind(cursor.at).for_each(|entry| entry.behind -= 1);
+        if self.readers == 0 {
+            self.advance(self.newest());
+        }
         self.trim();
     }
 
     /// Adds a message, for which the oldest make room.
     pub fn push(&mut self, message: Bytes) {
+        let had_room = self.room() > 0;
         self.bytes += charge(&message);
+        self.untaken_bytes += charge(&message);
         self.entries.push_back(Entry { message, behind: self.readers });
-        while self.bytes > self.bytes_max && self.entries.len() > 1 {
+        if self.readers == 0 {
+            self.advance(self.newest());
+        }
+        while self.bytes > self.bytes_max && self.entries.len() > 1 && !(had_room && self.base == self.front) {
             self.drop_oldest();
         }
         self.trim();
@@ -107,8 +144,17 @@ impl Ring {
         entry.behind -= 1;
         let message = entry.message.clone();
         cursor.at += 1;
+        self.advance(cursor.at);
         self.trim();
         Next::Message(message)
+    }
+
+    /// Notes that some viewer has come as far as `at`.
+    fn advance(&mut self, at: u64) {
+        let passed =
+            self.entries.iter().skip((self.front - self.base) as usize).take(at.saturating_sub(self.front) as usize);
+        self.untaken_bytes -= passed.map(|entry| charge(&entry.message)).sum::<usize>();
+        self.front = self.front.max(at);
     }
 
     /// Lets go what nobody wants any more.
@@ -122,6 +168,10 @@ impl Ring {
         if let Some(entry) = self.entries.pop_front() {
             self.bytes -= charge(&entry.message);
             self.base += 1;
+            if self.base > self.front {
+                self.front = self.base;
+                self.untaken_bytes -= charge(&entry.message);
+            }
         }
     }
 
@@ -129,6 +179,13 @@ impl Ring {
     #[must_use]
     pub const fn readers(&self) -> usize {
         self.readers
+    }
+
+    /// Bytes that may be pushed before the quickest viewer has to take some; the message that passes the bound is
+    /// taken whole.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        (self.bytes_max / 4 + 1).saturating_sub(self.untaken_bytes)
     }
 
     /// Bytes held, with what each message is charged beside its own.
@@ -225,6 +282,54 @@ mod tests {
         assert_eq!(taken(&mut ring, &mut quick).len(), 5);
         ring.leave(slow);
         assert_eq!(ring.bytes(), 1 + MESSAGE_OVERHEAD_BYTES, "only the one to catch up with is left");
+    }
+
+    #[test]
+    fn the_quickest_viewer_makes_room_and_a_slow_one_takes_none() {
+        let each = 1 + MESSAGE_OVERHEAD_BYTES;
+        let mut ring = ring_of(16, 2);
+        let full = 4 * each + 1;
+        ring.push(message(1));
+        assert_eq!(ring.room(), full, "nobody is there to take it");
+        let (mut quick, mut slow) = (ring.join(), ring.join());
+        (2..=4).for_each(|number| ring.push(message(number)));
+        assert_eq!(ring.room(), full - 3 * each);
+        assert_eq!(ring.take(&mut slow), Next::Message(message(1)));
+        assert_eq!(ring.room(), full - 3 * each, "what came before them was nobody's to wait for");
+        assert_eq!(taken(&mut ring, &mut quick).len(), 4);
+        assert_eq!(ring.room(), full);
+        ring.push(message(5));
+        ring.leave(quick);
+        assert_eq!(ring.room(), full - each);
+        assert_eq!(taken(&mut ring, &mut slow).len(), 4);
+        ring.push(message(6));
+        let mut newcomer = ring.join();
+        assert_eq!(ring.room(), full - each, "it catches up with the last two, and none of them has the newest");
+        ring.push(message(7));
+        assert_eq!(taken(&mut ring, &mut newcomer).len(), 3);
+        assert_eq!(ring.room(), full);
+        ring.leave(newcomer);
+        ring.push(message(8));
+        ring.leave(slow);
+        assert_eq!(ring.room(), full, "who is gone waits for nothing");
+    }
+
+    #[test]
+    fn within_its_room_the_quickest_viewer_misses_nothing_however_large_the_messages() {
+        let mut ring = Ring::new(2000, 0);
+        let (mut quick, mut slow) = (ring.join(), ring.join());
+        let mut heard = 0;
+        for size in [100, 300, 100, 5000, 10, 900, 400, 2000] {
+            if ring.room() == 0 {
+                heard += taken(&mut ring, &mut quick).iter().filter(|next| matches!(next, Next::Message(_))).count();
+                assert!(ring.room() > 0);
+            }
+            ring.push(Bytes::from(vec![0; size]));
+            assert!(ring.bytes() <= 500 + MESSAGE_OVERHEAD_BYTES + 5000, "{}", ring.bytes());
+        }
+        heard += taken(&mut ring, &mut quick).len();
+        assert_eq!(heard, 8);
+        assert!(matches!(ring.take(&mut slow), Next::Skipped(_)));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Bench {
     pub pings: Vec<Vec<u8>>,
     attachment: Attachment,
     dialing: Option<Attachment>,
+    /// The worker that waits to take over, and the one that it is.
+    held: Option<(Attachment, BackendKey)>,
     /// The last words left on dropped links.
     pub last_words: Vec<(Attachment, Vec<Item>)>,
 }
@@ -69,7 +71,8 @@ impl Bench {
     }
 
     pub fn with(change: impl FnOnce(&mut PipeSettings)) -> Self {
-        let mut settings = PipeSettings::default();
+        // Scripts of moves begin with a worker that has had its time.
+        let mut settings = PipeSettings { settle: Duration::ZERO, ..PipeSettings::default() };
         change(&mut settings);
         let now = Time::from_micros(1_000_000);
         let settings = Arc::new(settings);
@@ -87,6 +90,7 @@ impl Bench {
             pings: Vec::new(),
             attachment: Attachment::FIRST,
             dialing: None,
+            held: None,
             last_words: Vec::new(),
         }
     }
@@ -162,8 +166,22 @@ impl Bench {
         self.pump();
     }
 
-    /// Gives each link what it is due and notes the orders.
+    /// Gives each link what it is due and notes the orders, until nothing is left.
     pub fn pump(&mut self) {
+        loop {
+            self.write();
+            let mut acted = false;
+            while let Some(action) = self.pipe.next_action() {
+                acted = true;
+                self.note(action);
+            }
+            if !acted {
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self) {
         for side in [Side::Backend, Side::Client] {
             loop {
                 let room = self.room[&(side == Side::Client)];
@@ -181,9 +199,6 @@ impl Bench {
                     Side::Backend => self.worker_reads(&bytes),
                 }
             }
-        }
-        while let Some(action) = self.pipe.next_action() {
-            self.note(action);
         }
     }
 
@@ -212,7 +227,13 @@ impl Bench {
             Action::Report(fact) => return self.facts.push(fact.clone()),
             Action::Dial(order) => self.dialing = Some(order.attachment),
             Action::CancelDial(_) => self.dialing = None,
+            Action::TakeOver(attachment) => {
+                let (held, _) = self.held.take().expect("a worker waits to take over");
+                assert_eq!(held, *attachment);
+                self.is_served_by(held);
+            }
             Action::DropBackend { attachment, last_words, .. } => {
+                self.held.take_if(|(held, _)| held == attachment);
                 let items = Reader::new(true).read(last_words);
                 self.last_words.push((*attachment, items));
             }
@@ -274,14 +295,34 @@ impl Bench {
         let attachment = self.dialing.take().expect("a dial is under way");
         let taken = self.pipe.attached(attachment, backend, resume, self.now);
         if taken {
-            self.attachment = attachment;
-            self.worker = Reader::new(true);
-            self.worker_items.clear();
-            self.pings.clear();
-            self.room.insert(false, usize::MAX);
+            if self.state() == PipeState::Leaving {
+                self.held = Some((attachment, backend));
+            } else {
+                self.is_served_by(attachment);
+            }
         }
         self.pump();
         taken
+    }
+
+    fn is_served_by(&mut self, attachment: Attachment) {
+        self.attachment = attachment;
+        self.worker = Reader::new(true);
+        self.worker_items.clear();
+        self.pings.clear();
+        self.room.insert(false, usize::MAX);
+    }
+
+    /// Who waits to take over.
+    pub fn holds(&self) -> Option<BackendKey> {
+        self.held.map(|(_, backend)| backend)
+    }
+
+    /// The worker that waits to take over dies.
+    pub fn held_dies(&mut self) {
+        let (attachment, _) = self.held.expect("a worker waits to take over");
+        self.pipe.lost(Peer::Backend(attachment), LinkLoss::Reset, self.now);
+        self.pump();
     }
 
     pub fn dial_fails(&mut self, failure: DialFailure) {

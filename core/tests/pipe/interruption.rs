@@ -371,6 +371,22 @@ fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
 }
 
 #[test]
+fn a_message_that_kills_workers_who_talk_first_is_found_out_though_wrong_workers_stand_between() {
+    let mut bench = Bench::new();
+    bench.client_says("poison");
+    bench.worker_dies(LinkLoss::Reset);
+    for death in 1..=3 {
+        bench.attach(B);
+        bench.worker_closes(4004, "not mine");
+        assert!(bench.is_dialing(), "before death {death}");
+        bench.attach(A);
+        bench.worker_says("hello");
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got().last(), Some(&closed(1011, "message 1 ended 3 workers in a row")));
+}
+
+#[test]
 fn a_message_that_the_dead_worker_had_confirmed_is_not_blamed() {
     let mut bench = Bench::new();
     bench.client_says("first");

@@ -6,7 +6,7 @@ use holdline_core::frame::Side;
 use holdline_core::ids::LaneName;
 use holdline_core::limits::{PipeLimit, Rate};
 use holdline_core::pipe::{EndedBy, Fact, LinkLoss, PipeState};
-use holdline_core::settings::{OnExceed, PipeLimits};
+use holdline_core::settings::{LimitedLanes, OnExceed, PipeLimits};
 
 use crate::bench::{B, Bench, closed, ms, secs, texts};
 use crate::wire;
@@ -15,8 +15,12 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn limited(messages: u64, bytes: u64, on_exceed: OnExceed) -> Bench {
     Bench::with(|settings| {
-        settings.limits =
-            PipeLimits { messages: Rate::new(messages, SECOND), bytes: Rate::new(bytes, SECOND), on_exceed };
+        settings.limits = PipeLimits {
+            messages: Rate::new(messages, SECOND),
+            bytes: Rate::new(bytes, SECOND),
+            on_exceed,
+            lanes: LimitedLanes::Both,
+        };
         settings.backend_heartbeat.interval = secs(0);
         settings.client_heartbeat.interval = secs(0);
     })

@@ -30,6 +30,7 @@ const MARKS: &[&str] = &[
     "several fragments",
     "stalled",
     "taps replayed",
+    "the quickest viewer sets the pace",
     "told the end of the worker",
     "too slow under keep",
     "vanished",

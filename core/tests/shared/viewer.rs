@@ -243,7 +243,9 @@ impl Viewer {
         while let Some(action) = self.pipe.next_action() {
             acted = true;
             match action {
-                Action::Dial(_) | Action::CancelDial(_) => panic!("a viewer never looks for another worker"),
+                Action::Dial(_) | Action::CancelDial(_) | Action::TakeOver(_) => {
+                    panic!("a viewer never looks for another worker")
+                }
                 Action::DropBackend { .. } => {
                     let seat = self.seat.take().expect("it is dropped once");
                     self.lost_up += stream.leave(seat, now);
@@ -276,6 +278,7 @@ impl Viewer {
             Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) | Fact::Limited { .. } => {}
             Fact::Interrupted { .. }
             | Fact::Reattached { .. }
+            | Fact::Stayed { .. }
             | Fact::Replayed { .. }
             | Fact::Overflowed(_)
             | Fact::Expired { .. }

@@ -269,7 +269,7 @@ impl World {
             viewer.turn(&mut self.stream, &self.sent, starved, &mut self.draw, &mut self.marks, self.now);
         }
         self.pump();
-        let down = self.settings.bytes_max.max(MESSAGE_BYTES_MAX as usize + 100);
+        let down = self.settings.bytes_max.max(self.settings.bytes_max / 4 + MESSAGE_BYTES_MAX as usize + 100);
         let up = self.viewers.len() * (INBOX_BYTES_MAX + self.viewer_settings.window_bytes + TAP_BYTES_MAX);
         assert!(self.stream.held_bytes() <= down + up + LEFT_BEHIND_BYTES_MAX, "{} held", self.stream.held_bytes());
     }
@@ -330,12 +330,8 @@ impl World {
     fn write_stream(&mut self) -> usize {
         let gather = self.pipe.gather(Side::Client, self.now);
         let bytes: Vec<u8> = gather.as_slices().iter().flat_map(|slice| slice.to_vec()).collect();
-        if bytes.is_empty() {
-            return 0;
-        }
-        self.pipe.transmitted(Side::Client, bytes.len(), self.now);
         let mut rest = &bytes[..];
-        while !rest.is_empty() {
+        while !rest.is_empty() && (self.stream.room_down() > 0 || self.cutter.partial_bytes() > 0) {
             let (used, piece) = self.cutter.cut(rest).expect("a pipe writes what can be cut");
             rest = &rest[used..];
             match piece {
@@ -344,7 +340,12 @@ impl World {
                 None => {}
             }
         }
-        bytes.len()
+        if !rest.is_empty() {
+            self.mark("the quickest viewer sets the pace");
+        }
+        let taken = bytes.len() - rest.len();
+        self.pipe.transmitted(Side::Client, taken, self.now);
+        taken
     }
 
     fn push(&mut self, message: Bytes) {
@@ -379,6 +380,7 @@ impl World {
                     self.dialing = Some((order.attachment, self.now + wait));
                 }
                 Action::CancelDial(_) => self.dialing = None,
+                Action::TakeOver(_) => panic!("nobody moves it on purpose"),
                 Action::DropBackend { .. } => self.worker = None,
                 Action::ShutdownClient | Action::DropClient => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),

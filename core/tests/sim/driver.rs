@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Seq};
 use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
@@ -32,6 +32,8 @@ pub enum Order {
     Cancel(Attachment),
     /// A link was dropped; whether its worker had died.
     Drop(Attachment, bool),
+    /// A link that waited to take over was dropped.
+    LetGo(Attachment),
 }
 
 /// The clock of one process: the world's time since it began.
@@ -61,6 +63,10 @@ pub struct Driver {
     /// Every attach that its worker still thinks about; the current one among them.
     pub conns: BTreeMap<Attachment, Conn>,
     current: Option<Attachment>,
+    /// The attach that waits to take over, and what its worker says it has.
+    held: Option<(Attachment, Option<Seq>)>,
+    /// The last dial that was ordered while there was a worker.
+    dialed_beside: Option<Attachment>,
     pub reserved: BTreeMap<Attachment, BackendKey>,
     pub orders: VecDeque<Order>,
     settings: Arc<PipeSettings>,
@@ -86,6 +92,8 @@ impl Driver {
             client_link: Some(link),
             conns: BTreeMap::from([(Attachment::FIRST, conn)]),
             current: Some(Attachment::FIRST),
+            held: None,
+            dialed_beside: None,
             reserved: BTreeMap::from([(Attachment::FIRST, backend)]),
             orders: VecDeque::new(),
             settings,
@@ -122,9 +130,17 @@ impl Driver {
         match action {
             Action::Dial(order) => {
                 self.model.dial(&order);
+                self.dialed_beside = self.current.map(|_| order.attachment);
                 self.orders.push_back(Order::Dial(order));
             }
             Action::CancelDial(attachment) => self.orders.push_back(Order::Cancel(attachment)),
+            Action::TakeOver(attachment) => self.take_over(attachment, now, marks),
+            Action::DropBackend { attachment, last_words, died } if self.holds(attachment) => {
+                marks.hit(if died { Mark::HeldDied } else { Mark::HeldLetGo });
+                self.held = None;
+                self.end_link(attachment, &last_words);
+                self.orders.push_back(Order::LetGo(attachment));
+            }
             Action::DropBackend { attachment, last_words, died } => {
                 self.drop_backend(attachment, &last_words, marks);
                 self.orders.push_back(Order::Drop(attachment, died));
@@ -163,12 +179,30 @@ impl Driver {
             marks.hit(Mark::HalfMessageFromDeadWorker);
         }
         self.model.dropped();
+        self.end_link(attachment, last_words);
+    }
+
+    fn end_link(&mut self, attachment: Attachment, last_words: &[u8]) {
         if let Some(conn) = self.conns.get_mut(&attachment) {
             if last_words.len() <= conn.link.to_peer.room() {
                 conn.link.to_peer.write(last_words);
             }
             conn.link.to_peer.end(LinkLoss::Eof, true);
         }
+    }
+
+    fn take_over(&mut self, attachment: Attachment, now: Time, marks: &mut Marks) {
+        assert_eq!(self.current, None, "two links at once");
+        let (held, has) = self.held.take().expect("a worker waits to take over");
+        assert_eq!(held, attachment);
+        marks.hit(Mark::TakenOver);
+        self.model.attached(attachment, has, now);
+        self.current = Some(attachment);
+    }
+
+    /// Whether this attach waits to take over.
+    pub fn holds(&self, attachment: Attachment) -> bool {
+        self.held.is_some_and(|(held, _)| held == attachment)
     }
 
     /// A worker answered a dial; whether the pipe took it.
@@ -187,8 +221,15 @@ impl Driver {
                 Some(ResumeAnswer::Ok(seq)) => Some(seq),
                 Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => None,
             };
-            self.model.attached(attachment, has, now);
-            self.current = Some(attachment);
+            if self.current.is_some() {
+                self.held = Some((attachment, has));
+            } else {
+                if self.dialed_beside == Some(attachment) {
+                    marks.hit(Mark::DialOutlivedOld);
+                }
+                self.model.attached(attachment, has, now);
+                self.current = Some(attachment);
+            }
         }
         self.call(now, marks, |_, _| ());
         taken
@@ -196,6 +237,7 @@ impl Driver {
 
     /// Moves bytes until nothing moves, then looks at everything.
     pub fn pump(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) {
+        self.look_at_held(now, marks);
         loop {
             // Most often at none of the four.
             let freeze_at = if self.freezes.0 { rng.below(FREEZE_RARITY) } else { FREEZE_RARITY };
@@ -217,6 +259,15 @@ impl Driver {
         }
         self.tick(now, marks);
         self.model.check(&self.pipe, now);
+    }
+
+    /// A worker that waits is not read, but its end is noticed if it said nothing before.
+    fn look_at_held(&mut self, now: Time, marks: &mut Marks) {
+        let Some((held, _)) = self.held else { return };
+        if let Some(loss) = self.conns.get(&held).and_then(|conn| conn.link.from_peer.ended()) {
+            self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(held), loss, now));
+            assert!(!self.holds(held), "a dead link is kept");
+        }
     }
 
     /// When the pipe wants to be looked at.
@@ -254,6 +305,8 @@ impl Driver {
         let dials = view.state == PipeState::Detached && self.dials();
         marks.hit(match view.state {
             PipeState::Attached => Mark::FrozenAttached,
+            PipeState::Leaving if self.held.is_some() => Mark::FrozenHeld,
+            PipeState::Leaving if self.dials() => Mark::FrozenDialingNext,
             PipeState::Leaving => Mark::FrozenLeaving,
             PipeState::Detached if dials => Mark::FrozenDialing,
             PipeState::Detached => Mark::FrozenDetached,
@@ -287,7 +340,10 @@ impl Driver {
         let after = self.pipe.view();
         assert_eq!((before.state, before.up, before.down), (after.state, after.up, after.down), "thawed");
         assert_eq!((before.backend, before.interruptions), (after.backend, after.interruptions), "thawed");
-        if after.attachment > before.attachment {
+        if let Some((held, _)) = self.held.take() {
+            self.end_link(held, &[]);
+            self.orders.push_back(Order::LetGo(held));
+        } else if after.attachment > before.attachment {
             self.orders.push_back(Order::Cancel(before.attachment));
         }
         self.foreign = Some(before.attachment);
@@ -299,7 +355,7 @@ impl Driver {
         let Some(attachment) = self.current else { return };
         marks.hit(Mark::LinkLostWithFreeze);
         self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
-        assert_eq!(self.current, None, "a dead link is kept");
+        assert_ne!(self.current, Some(attachment), "a dead link is kept");
     }
 
     fn tick(&mut self, now: Time, marks: &mut Marks) {
@@ -355,7 +411,7 @@ impl Driver {
         let bytes = conn.link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (conn.link.from_peer.ended(), bytes.is_empty()) {
             self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), loss, now));
-            assert_eq!(self.current, None, "a dead link is kept");
+            assert_ne!(self.current, Some(attachment), "a dead link is kept");
             return true;
         }
         if bytes.is_empty() {
@@ -432,6 +488,11 @@ impl Driver {
     /// The connection of the current attach.
     pub fn conn(&mut self) -> Option<&mut Conn> {
         self.conns.get_mut(&self.current?)
+    }
+
+    /// Whether the pipe has this link: its own, or the one that waits to take over.
+    pub fn has(&self, attachment: Attachment) -> bool {
+        self.current == Some(attachment) || self.holds(attachment)
     }
 
     pub const fn current(&self) -> Option<Attachment> {

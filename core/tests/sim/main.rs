@@ -37,6 +37,7 @@ const KEPT: &[(u64, &str)] = &[
         "a message that kills workers was replayed for ever: the replay delay made each of them outlive a quick death",
     ),
     (11070, "the same, with the poisoned message the last one of all"),
+    (16184, "workers that greet and then die of a message, wrong ones between them, were tried for ever"),
     (5076, "a pipe whose client said goodbye while it was parting from a worker could be frozen and not thawed"),
 ];
 

@@ -31,6 +31,7 @@ marks! {
     FrozenHalfWritten, FrozenHalfRead, FrozenPinged, FrozenUnconfirmed, FrozenOlderThanClock, LinkLostWithFreeze,
     HandedOver, HandedBack, HandOverTookTime, HandedOverFull, LateNewsOfTheOld, Keyed, AliasChanged, Reregistered,
     OldAliasRefused, Throttled, OverLimitClosed, Evicted, LostByEviction,
+    HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
 }
 
 /// How often each mark was reached.

@@ -71,6 +71,8 @@ pub struct Model {
     lost_down: u64,
     dropped: u64,
     last_lost: Option<(Attachment, Interruption)>,
+    /// The message that the worker of the last dial was told it would be sent first.
+    promised: Option<(Attachment, u64)>,
     pub ended: Option<(EndedBy, u16, String)>,
 }
 
@@ -125,6 +127,7 @@ impl Model {
             lost_down: 0,
             dropped: 0,
             last_lost: None,
+            promised: None,
             ended: None,
         };
         model.attached(Attachment::FIRST, None, now);
@@ -327,6 +330,9 @@ impl Model {
 
     /// A worker was attached.
     pub fn attached(&mut self, attachment: Attachment, has: Option<Seq>, now: Time) {
+        if let Some((_, first)) = self.promised.filter(|&(dialed, _)| dialed == attachment && self.is_exact()) {
+            assert_eq!(first, self.sent + 1, "the worker was told that another message would come first");
+        }
         if let Some(Seq(seq)) = has {
             let seq = seq.min(self.up.len() as u64);
             self.sent = self.sent.max(seq);
@@ -376,10 +382,17 @@ impl Model {
 
     /// A dial was ordered.
     pub fn dial(&mut self, order: &DialOrder) {
+        let first = order.first_seq.0;
+        self.promised = Some((order.attachment, first));
         if !self.is_exact() {
             return;
         }
-        let first = order.first_seq.0;
+        if self.tap.is_some() {
+            // A half-written message is finished for the worker that is being left; `attached` looks at the promise.
+            assert!(matches!(first - self.sent, 1 | 2), "{first} comes long after {}", self.sent);
+            assert_eq!(order.confirmed.0, self.confirmed);
+            return;
+        }
         if self.keeps_tail() {
             assert!(first <= self.confirmed + 1, "{first} begins behind what was confirmed");
             (self.sent, self.confirmed) = (first - 1, first - 1);
@@ -399,6 +412,10 @@ impl Model {
                 self.in_doubt += messages;
                 marks.hit(Mark::LeftInDoubt);
                 assert!(!self.is_exact() || *messages == self.sent - self.confirmed, "left in doubt");
+            }
+            Fact::Stayed { .. } => {
+                marks.hit(Mark::Stayed);
+                assert!(self.tap.as_ref().is_some_and(|tap| !tap.told_to_close), "it stays with a worker it let go");
             }
             Fact::Reattached { outage, .. } => {
                 marks.hit(Mark::Reattached);
@@ -467,6 +484,7 @@ impl Model {
             Interruption::Silent => Mark::SilentSeen,
             Interruption::Drain => Mark::DrainSeen,
             Interruption::Admin => Mark::AdminSeen,
+            Interruption::Handover => Mark::HandoverSeen,
         });
         let (lost, since) = self.dropped_tap.take().expect("there was a worker to lose");
         assert_eq!(lost, attachment);
@@ -494,7 +512,7 @@ impl Model {
             self.confirmed = self.sent;
         } else {
             assert_eq!(gap, None, "what is sent again is no gap");
-            if reason == Interruption::Drain || reason == Interruption::Admin {
+            if reason.cause().is_planned() {
                 marks.hit(if in_doubt == 0 { Mark::DrainedClean } else { Mark::DrainTimedOut });
             }
             self.sent = self.confirmed;
@@ -522,6 +540,11 @@ impl Model {
             (EndedBy::Operator, _) => marks.hit(Mark::OperatorClosed),
             (EndedBy::Client, _) => {}
         }
+    }
+
+    /// The message that a worker was told it would be sent first.
+    pub fn promised(&self, attachment: Attachment) -> Option<u64> {
+        self.promised.filter(|&(dialed, _)| dialed == attachment).map(|(_, first)| first)
     }
 
     /// Whether `order` is the first one since a worker crashed or closed by itself.

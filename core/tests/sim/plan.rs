@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
-    BackendLoss, Balance, DownPolicy, Heartbeat, OnExceed, OverflowPolicy, PipeLimits, PipeSettings, ReplayPolicy,
-    ReplayTail,
+    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
+    ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -223,6 +223,7 @@ fn settings(rng: &mut Rng, small: bool) -> PipeSettings {
         backoff_max: rng.pick(&[Duration::from_millis(200), Duration::from_secs(2)]),
         first_message_timeout: rng.once_in(4).then(|| Duration::from_secs(3)),
         handover_timeout: rng.pick(&[Duration::from_millis(500), Duration::from_secs(10)]),
+        settle: rng.pick(&[Duration::ZERO, Duration::from_millis(30), Duration::from_secs(1)]),
         close_timeout: rng.pick(&[Duration::from_millis(300), Duration::from_secs(5)]),
         client_heartbeat: heartbeat(rng),
         backend_heartbeat: heartbeat(rng),
@@ -240,6 +241,7 @@ fn limits(rng: &mut Rng) -> PipeLimits {
         messages: rng.pick(&[Rate::OFF, Rate::new(5, SECOND), Rate::new(40, SECOND)]),
         bytes: rng.pick(&[Rate::OFF, Rate::new(20_000, SECOND), Rate::new(200_000, SECOND)]),
         on_exceed: rng.pick(&[OnExceed::Throttle, OnExceed::Throttle, OnExceed::Throttle, OnExceed::Close]),
+        lanes: LimitedLanes::Both,
     }
 }
 

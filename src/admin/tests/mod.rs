@@ -11,16 +11,15 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
-use holdline_core::health::HealthSettings;
 use holdline_core::ids::PipeId;
-use holdline_core::settings::{Balance, PipeSettings};
+use holdline_core::settings::PipeSettings;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
 use super::auth::Tokens;
 use super::{Admin, Locality, Parts};
-use crate::backends::{Backends, Networks, PoolSpec, ProbeSettings, Setup};
+use crate::backends::{Backends, Bounds, Networks, PoolSpec, Setup};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, LogLevel};
 use crate::events::{Events, Fact};
@@ -126,12 +125,12 @@ impl Fixture {
         let reload = Arc::new(Reload::new(config.clone(), sources, changed));
         let memory = Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default()));
         let parts = Parts {
+            memory,
             config,
             backends,
             pipes,
             streams: Arc::default(),
             limits,
-            memory,
             level,
             tokens,
             reload,
@@ -161,7 +160,7 @@ impl Fixture {
         let facts = PipeFacts {
             id: PipeId::from_bytes([n; 16]),
             route,
-            key: Some(key.to_owned()),
+            key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
             sharing: Sharing::Alone,
         };
@@ -194,13 +193,7 @@ fn request(method: Method, path: &str, token: Option<&str>) -> axum::http::reque
 }
 
 fn setup() -> Setup {
-    let pool = PoolSpec {
-        name: "default".into(),
-        balance: Balance::LeastPipes,
-        max_pipes_per_backend: 0,
-        probes: ProbeSettings::default(),
-        health: HealthSettings::default(),
-        backends: Vec::new(),
-    };
-    Setup { pools: vec![pool], networks: Networks::new(vec!["127.0.0.0/8".parse().unwrap()]), dials_per_window: 0 }
+    let networks = Networks::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let bounds = Bounds { dials_per_window: 0, ..Bounds::default() };
+    Setup { pools: vec![PoolSpec::new("default")], networks, bounds }
 }

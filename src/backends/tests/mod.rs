@@ -7,7 +7,6 @@ mod writes;
 
 use super::*;
 use holdline_core::health::HealthSettings;
-use holdline_core::settings::Balance;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -29,7 +28,11 @@ impl World {
     fn in_networks(pools: Vec<PoolSpec>, networks: &[&str]) -> Self {
         let (told, events) = mpsc::unbounded_channel();
         let (ordered, leaves) = mpsc::unbounded_channel();
-        let setup = Setup { pools, networks: networks_of(networks), dials_per_window: 2 };
+        let setup = Setup {
+            pools,
+            networks: networks_of(networks),
+            bounds: Bounds { dials_per_window: 2, ..Bounds::default() },
+        };
         let on_event = move |event| _ = told.send(event);
         let on_leave = move |key, leave| _ = ordered.send((key, leave));
         Self { backends: Backends::new(&setup, on_event, on_leave), events, leaves }
@@ -90,7 +93,11 @@ impl World {
 }
 
 fn setup(pools: Vec<PoolSpec>) -> Setup {
-    Setup { pools, networks: networks_of(&["127.0.0.0/8", "::1/128"]), dials_per_window: 2 }
+    Setup {
+        pools,
+        networks: networks_of(&["127.0.0.0/8", "::1/128"]),
+        bounds: Bounds { dials_per_window: 2, ..Bounds::default() },
+    }
 }
 
 fn networks_of(networks: &[&str]) -> Networks {
@@ -98,14 +105,7 @@ fn networks_of(networks: &[&str]) -> Networks {
 }
 
 fn pool(name: &str, probes: ProbeSettings) -> PoolSpec {
-    PoolSpec {
-        name: name.into(),
-        balance: Balance::LeastPipes,
-        max_pipes_per_backend: 0,
-        probes,
-        health: HealthSettings::default(),
-        backends: Vec::new(),
-    }
+    PoolSpec { probes, ..PoolSpec::new(name) }
 }
 
 fn unprobed() -> ProbeSettings {

@@ -22,6 +22,12 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
             "pipes on one backend at once; 0 is no limit",
         ),
         key(
+            "handover",
+            |p: &mut Pool| &mut p.handover,
+            any,
+            "a planned move: \"attach_first\" has both workers for a moment, \"leave_first\" never two at once",
+        ),
+        key(
             "resume",
             |p: &mut Pool| &mut p.resume,
             any,

@@ -289,10 +289,28 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "dials of one key and backend in a minute (0 is no limit), so that a flapping worker cannot make them spin",
         ),
         key(
+            "reattach.dials_at_once",
+            |c: &mut Config| &mut c.reattach.dials_at_once,
+            range(0, 1_000_000),
+            "dials of one backend at a time by pipes that lost or leave another; 0 is no limit, the rest wait their turn",
+        ),
+        key(
+            "reattach.moves_per_second",
+            |c: &mut Config| &mut c.reattach.moves_per_second,
+            range(0, 1_000_000),
+            "planned moves that a pool begins in a second, with jitter; 0 is no limit, a drain's deadline goes before",
+        ),
+        key(
             "reattach.handover_timeout",
             |c: &mut Config| &mut c.reattach.handover_timeout,
             range(MILLISECOND, HOUR),
             "how long a planned move waits for the old worker's pong, and then for its close",
+        ),
+        key(
+            "reattach.settle",
+            |c: &mut Config| &mut c.reattach.settle,
+            range(Duration::ZERO, HOUR),
+            "a planned move lets the old worker answer for so long after its last message: many say pong before they read",
         ),
         key(
             "resume.grace",

@@ -170,7 +170,12 @@ fn sharing() -> Vec<Key<Route>> {
             any,
             "a second connection of one client: \"replace\" the first or \"reject\" it with 409",
         ),
-        key("share", |r: &mut Route| &mut r.share, any, "one backend connection serves every pipe with the same key"),
+        key(
+            "share",
+            |r: &mut Route| &mut r.share,
+            any,
+            "one backend connection serves every pipe with the same key and path",
+        ),
         key(
             "share_linger",
             |r: &mut Route| &mut r.share_linger,

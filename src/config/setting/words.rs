@@ -1,6 +1,6 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{BackendLoss, Balance, HandOver, OverflowPolicy, ReplayPolicy};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -28,6 +28,11 @@ impl Choice for Balance {
         ("random2", Self::Random2),
         ("hash", Self::Hash),
     ];
+}
+
+impl Choice for HandOver {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("attach_first", Self::AttachFirst), ("leave_first", Self::LeaveFirst)];
 }
 
 impl Choice for Upgrade {

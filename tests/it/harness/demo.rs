@@ -61,6 +61,11 @@ impl DemoWorker {
         self.process.wait().unwrap();
     }
 
+    /// Waits until the process has exited by itself.
+    pub async fn exited(&mut self) {
+        eventually("the exit of the worker", async || self.process.try_wait().unwrap()).await;
+    }
+
     /// Turns a knob, such as `freeze?ms=100`.
     pub async fn knob(&self, knob: &str) {
         ask(self.address, "POST", &format!("/__{knob}"), &[], "").await.expect(200);

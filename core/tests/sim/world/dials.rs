@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdline_core::health::{Experience, HealthChange};
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
-use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
+use holdline_core::pipe::{DialFailure, DialOrder, LinkLoss, ResumeAnswer};
 use holdline_core::pool::{Choose, Chosen, Dialer};
 use holdline_core::settings::ReplayPolicy;
 use holdline_core::time::Time;
@@ -158,7 +158,7 @@ impl World {
             Some(ResumeAnswer::Ok(seq)) => seq.0,
             Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,
         };
-        let first = before.max(rx) + 1;
+        let first = self.drivers[pipe].model.promised(attachment).map_or(before, |first| first - 1).max(rx) + 1;
         let wrong = self.workers[worker].disowns.contains(&pipe);
         let stale = self.workers[worker].stale_ping.clone();
         let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
@@ -175,8 +175,27 @@ impl World {
         if self.calm_since.is_some() {
             self.drivers[pipe].widen_links();
         }
+        if self.drivers[pipe].holds(attachment) {
+            self.die_amid_a_move(pipe, attachment);
+        }
         self.at(Duration::from_millis(1), Event::WorkerActs(pipe, attachment));
         self.settle(pipe);
+    }
+
+    /// Two workers hold the pipe for a moment: now and then the new one dies, or the old one, or both.
+    fn die_amid_a_move(&mut self, pipe: usize, held: Attachment) {
+        if !self.plan.may(Fault::WorkerCrash) || self.calm_since.is_some() {
+            return;
+        }
+        let (new, old) = self.rng.pick(&[(true, false), (false, true), (true, true), (false, false), (false, false)]);
+        let keep = self.rng.once_in(2);
+        let driver = &mut self.drivers[pipe];
+        if let Some(conn) = driver.conns.get_mut(&held).filter(|_| new) {
+            conn.die(LinkLoss::Reset, false);
+        }
+        if let Some(conn) = driver.conn().filter(|_| old) {
+            conn.die(LinkLoss::Reset, keep);
+        }
     }
 
     /// A worker that remembers the pipe may say so, truthfully.

@@ -270,7 +270,7 @@ impl World {
         let driver = &mut self.drivers[pipe];
         let Some(conn) = driver.conns.get_mut(&attachment) else { return };
         conn.act(&self.plan, &mut self.rng, self.now, self.calm_since.is_some(), &mut self.marks);
-        let gone = conn.dead && driver.current() != Some(attachment);
+        let gone = conn.dead && !driver.has(attachment);
         if gone {
             driver.conns.remove(&attachment);
         }
@@ -297,6 +297,7 @@ impl World {
                     self.cancelled.push((pipe, attachment));
                 }
                 Order::Drop(attachment, died) => self.dropped(pipe, attachment, died),
+                Order::LetGo(attachment) => self.release(pipe, attachment),
             }
         }
     }

@@ -39,7 +39,8 @@ impl World {
             self.drain(worker);
         }
         if self.plan.may(Fault::OperatorMoves) && self.rng.once_in(rarity) {
-            self.drivers[pipe].call(now, &mut self.marks, |it, now| it.leave(Cause::Admin, now));
+            let cause = self.rng.pick(&[Cause::Admin, Cause::Handover]);
+            self.moves(pipe, cause);
         }
         if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
             let frame = CloseFrame::new(1001, "by order");
@@ -54,6 +55,9 @@ impl World {
             if self.rng.once_in(rarity) {
                 self.drivers[pipe].call(now, &mut self.marks, |it, now| it.evict(now));
             }
+        }
+        if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
+            self.hand_over(pipe);
         }
         if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
             self.hand_over(pipe);
@@ -96,7 +100,6 @@ impl World {
     }
 
     fn drain(&mut self, worker: usize) {
-        let now = self.now;
         let drains = self.homes[0].pool.get(key_of(0, worker)).is_some_and(|it| it.admin() == AdminState::Drain);
         let admin = if drains { AdminState::Ready } else { AdminState::Drain };
         for home in 0..self.homes.len() {
@@ -106,9 +109,26 @@ impl World {
             }
         }
         let here = |key: BackendKey| !drains && worker_of(key) == worker;
-        for driver in self.drivers.iter_mut().filter(|driver| driver.pipe.view().backend.is_some_and(here)) {
-            driver.call(now, &mut self.marks, |it, now| it.leave(Cause::Drain, now));
+        for pipe in 0..self.drivers.len() {
+            if self.drivers[pipe].pipe.view().backend.is_some_and(here) {
+                self.moves(pipe, Cause::Drain);
+            }
         }
+    }
+
+    /// Somebody wants a pipe moved: mostly with the new worker there first, and now and then the old one dies over it.
+    fn moves(&mut self, pipe: usize, cause: Cause) {
+        let (now, first) = (self.now, !self.rng.once_in(3));
+        if self.plan.may(Fault::WorkerCrash) && self.rng.once_in(4) {
+            let keep = self.rng.once_in(2);
+            if let Some(conn) = self.drivers[pipe].conn() {
+                conn.die(LinkLoss::Reset, keep);
+            }
+        }
+        self.drivers[pipe].call(now, &mut self.marks, |it, now| match first {
+            true => it.hand_over(cause, now),
+            false => it.leave(cause, now),
+        });
     }
 
     /// The disaster is over: everything that can heal heals.

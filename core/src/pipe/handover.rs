@@ -1,0 +1,210 @@
+//! A planned move of the backend leg: the worker is asked to go, and another takes over.
+//!
+//! What the client says is held from the first moment on, so that the order has a place where it is cut: everything
+//! sent before belongs to the old worker, whose pong confirms it, and everything after to the new one. The old worker is
+//! told 1001 then, and what it still has to say is relayed until it closes.
+//!
+//! Where the new worker comes first ([`Pipe::hand_over`]), it is dialled meanwhile and its link waits beside the old one's. It was told
+//! which message it will be sent first, and takes over only if that has stayed true; a dial that fails leaves the pipe
+//! where it was. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
+//!
+//! Invariant: nothing is read from or written to a link that waits, and every one that waited is taken over or dropped.
+
+use super::{Action, DialFailure, Fact, Interruption, Pipe, ResumeAnswer};
+use crate::close::CloseFrame;
+use crate::frame::{self, Opcode};
+use crate::ids::{Attachment, BackendKey, Seq};
+use crate::leg::{BackendLeg, Cause, Held, Leaving, Next};
+use crate::time::Time;
+
+/// What a worker is told that is being left.
+const FAREWELL: &str = "moving to another worker";
+
+impl Pipe {
+    /// Moves the pipe to another worker in good order, attaching that one before this one is left.
+    ///
+    /// If none can be attached within `handover_timeout`, the pipe stays, and says so ([`Fact::Stayed`]).
+    pub fn hand_over(&mut self, cause: Cause, now: Time) {
+        if self.stop_sending(cause, now) {
+            self.dial_next();
+        }
+    }
+
+    /// Moves the pipe to another worker in good order, leaving this one before another is looked for.
+    ///
+    /// A move under way that waits for the dial of another waits for it no longer.
+    pub fn leave(&mut self, cause: Cause, now: Time) {
+        if let BackendLeg::Leaving { next: Next::Dialing { .. }, .. } = &self.backend {
+            self.dismiss_next();
+        } else if !self.stop_sending(cause, now) {
+            return;
+        }
+        self.part_if_settled(now);
+    }
+
+    /// Holds back what the worker has not begun to get; false if there is none that could be left.
+    fn stop_sending(&mut self, cause: Cause, now: Time) -> bool {
+        let BackendLeg::Attached(link) = &self.backend else { return false };
+        let (link, deadline) = (link.clone(), now + self.settings.handover_timeout);
+        self.backend = BackendLeg::Leaving { link, stage: Leaving::Settling, cause, deadline, next: Next::Nobody };
+        self.to_backend.set_held(true);
+        true
+    }
+
+    /// Orders another dial for one that stayed behind in another process.
+    pub(super) fn dial_next_again(&mut self) {
+        if let Next::Dialing { .. } = self.backend.take_next() {
+            self.dial_next();
+        }
+    }
+
+    /// Orders the dial of the worker that is to take over.
+    fn dial_next(&mut self) {
+        let BackendLeg::Leaving { link, cause, .. } = &self.backend else { return };
+        let (cause, previous) = (*cause, link.backend);
+        let (attachment, first_seq) = self.order_dial(Some(previous), cause, previous, None);
+        if let BackendLeg::Leaving { next, .. } = &mut self.backend {
+            *next = Next::Dialing { attachment, first_seq };
+        }
+    }
+
+    /// The dial of the worker that is to take over failed: the next candidate is tried, or else the pipe stays.
+    pub(super) fn next_dial_failed(&mut self, failure: DialFailure) {
+        let Next::Dialing { .. } = self.backend.take_next() else { return };
+        match failure {
+            DialFailure::Failed(backend) => {
+                self.suspects.tried(backend);
+                self.dial_next();
+            }
+            DialFailure::Unauthorized(_) | DialFailure::NoCandidate { .. } => self.stay(),
+        }
+    }
+
+    /// The worker that is to take over has answered.
+    pub(super) fn hold(
+        &mut self,
+        attachment: Attachment,
+        backend: BackendKey,
+        resume: Option<ResumeAnswer>,
+        now: Time,
+    ) {
+        if let BackendLeg::Leaving { next, .. } = &mut self.backend
+            && let Next::Dialing { first_seq, .. } = *next
+        {
+            *next = Next::Held(Held { attachment, backend, resume, first_seq });
+        }
+        self.part_if_settled(now);
+    }
+
+    /// The worker that waited is gone: another is tried as long as the old one has not been told to go.
+    pub(super) fn held_lost(&mut self) {
+        let Next::Held(held) = self.backend.take_next() else { return };
+        self.actions.push_back(Action::DropBackend { attachment: held.attachment, last_words: Vec::new(), died: true });
+        self.suspects.tried(held.backend);
+        if matches!(self.backend, BackendLeg::Leaving { stage: Leaving::Settling, .. }) {
+            self.dial_next();
+        }
+    }
+
+    /// Gives a move up before the old worker was told of it.
+    fn stay(&mut self) {
+        self.dismiss_next();
+        let BackendLeg::Leaving { link, stage: Leaving::Settling, .. } = &self.backend else { return };
+        let link = link.clone();
+        self.to_backend.set_held(link.hold_until.is_some());
+        self.suspects.new_round();
+        self.report(Fact::Stayed { backend: link.backend });
+        self.backend = BackendLeg::Attached(link);
+    }
+
+    /// When a worker that is being left may be told so, if nothing but time is missing: it has confirmed everything it
+    /// was sent, and its successor, if one was to come first, is there.
+    ///
+    /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
+    /// the server has answered our close frame.
+    pub(super) fn parts_at(&self) -> Option<Time> {
+        let BackendLeg::Leaving { stage: Leaving::Settling, next, .. } = &self.backend else { return None };
+        if matches!(next, Next::Dialing { .. }) {
+            return None;
+        }
+        if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
+            return None;
+        }
+        Some(self.fed_at + self.settings.settle.min(self.settings.handover_timeout))
+    }
+
+    /// Says goodbye to a worker that is being left, once it has had its time with what it was sent.
+    pub(super) fn part_if_settled(&mut self, now: Time) {
+        if self.parts_at().is_none_or(|at| now < at) {
+            return;
+        }
+        let BackendLeg::Leaving { stage, deadline, .. } = &mut self.backend else { return };
+        *stage = Leaving::Parting;
+        *deadline = now + self.settings.handover_timeout;
+        self.to_backend.close(CloseFrame::new(1001, FAREWELL), false);
+    }
+
+    /// The step of a move that is under way took longer than `handover_timeout`.
+    pub(super) fn leaving_took_too_long(&mut self, now: Time) {
+        let BackendLeg::Leaving { stage, cause, next, .. } = &self.backend else { return };
+        if matches!(next, Next::Dialing { .. }) {
+            return self.stay();
+        }
+        let (reason, frame) = (Interruption::planned(*cause), CloseFrame::new(1001, FAREWELL));
+        let words = (*stage == Leaving::Settling).then_some(&frame);
+        self.interrupt(reason, words, now);
+    }
+
+    /// `next`, unless the message that it was told to expect first is another one now: then it is let go.
+    pub(super) fn if_promise_holds(&mut self, next: Next, gap: Option<(Seq, Seq)>) -> Next {
+        let first_seq = match &next {
+            Next::Nobody => return next,
+            Next::Dialing { first_seq, .. } => *first_seq,
+            Next::Held(held) => held.first_seq,
+        };
+        if gap.is_none() && first_seq == self.up.buffer.sent().plus(1) {
+            return next;
+        }
+        self.dismiss(next);
+        Next::Nobody
+    }
+
+    /// Goes on without the worker that is gone: with the one that waits, with the dial under way, or with a new dial.
+    pub(super) fn go_on_with(&mut self, next: Next, now: Time) {
+        match next {
+            Next::Nobody => {
+                self.backend = BackendLeg::Detached { retry_at: None };
+                self.dial();
+            }
+            Next::Dialing { attachment, .. } => self.backend = BackendLeg::Dialing { attachment },
+            Next::Held(held) => {
+                self.actions.push_back(Action::TakeOver(held.attachment));
+                self.take_up(held.attachment, held.backend, held.resume, now);
+            }
+        }
+    }
+
+    /// Whether the driver has not been told yet whose link is the pipe's now: it would write to the old one's.
+    pub(super) fn is_switching(&self) -> bool {
+        self.actions.iter().any(|action| matches!(action, Action::TakeOver(_)))
+    }
+
+    /// Lets go of whoever would take over.
+    pub(super) fn dismiss_next(&mut self) {
+        let next = self.backend.take_next();
+        self.dismiss(next);
+    }
+
+    pub(super) fn dismiss(&mut self, next: Next) {
+        match next {
+            Next::Nobody => {}
+            Next::Dialing { attachment, .. } => self.actions.push_back(Action::CancelDial(attachment)),
+            Next::Held(held) => {
+                let (key, mut last_words) = (self.draw.key(), Vec::new());
+                let payload = CloseFrame::new(1001, "not needed after all").payload();
+                frame::encode(&mut last_words, Opcode::Close, &payload, Some(key));
+                self.actions.push_back(Action::DropBackend { attachment: held.attachment, last_words, died: false });
+            }
+        }
+    }
+}
