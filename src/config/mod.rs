@@ -126,6 +126,7 @@ impl Config {
                 on_exceed: self.limits.on_exceed,
             },
             grace: self.reattach.grace,
+            client_grace: None,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),

@@ -53,6 +53,7 @@ pub struct Families {
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
+    pub client_resumes_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -178,6 +179,11 @@ impl Families {
                 &["route"],
             ),
             evictions_total: at.counters("evictions_total", "Pipes ended because memory was out.", &["policy"]),
+            client_resumes_total: at.counters(
+                "client_resumes_total",
+                "Clients that came back to their pipes, or should have.",
+                &["route", "transport", "result"],
+            ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(
@@ -212,7 +218,7 @@ impl Families {
         forget(&self.shared_streams, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 17] {
+    fn counters(&self) -> [&IntCounterVec; 18] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -228,6 +234,7 @@ impl Families {
             &self.message_bytes_total,
             &self.read_paused_total,
             &self.rate_limited_total,
+            &self.client_resumes_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
             &self.shared_stream_reuse_total,

@@ -3,6 +3,8 @@
 //! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
 //! core keeps what it needs of them. A turn ends after [`TURN_BYTES_MAX`], so that no pipe holds a core for long.
 
+mod client;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::IoSlice;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe, Unsaid};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -26,7 +28,11 @@ use super::backend_link::{BackendLink, Place, read_stream};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{Ask, LeaveCause, LeaveHow, Outcome, PoolWatch};
+use crate::metrics::AbsentGuard;
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
+
+pub use client::Newcomer;
+use client::Parting;
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -62,6 +68,14 @@ struct Backend {
 pub struct Driver {
     pipe: Pipe,
     client: Option<ClientStream>,
+    /// Which of the client's attaches that is.
+    generation: Generation,
+    /// Its place in the order in which clients were answered.
+    arrival: u64,
+    /// Set while the client is awaited.
+    absent: Option<AbsentGuard>,
+    /// Sockets that others have replaced, while they are told so.
+    parting: Vec<Parting>,
     backend: Option<Backend>,
     /// The last backend that was attached, and its id, which the pool may have forgotten.
     previous: Option<(BackendKey, Arc<str>)>,
@@ -93,6 +107,10 @@ impl Driver {
         let mut driver = Self {
             pipe,
             client: None,
+            generation: Generation::FIRST,
+            arrival: 0,
+            absent: None,
+            parting: Vec::new(),
             backend: None,
             previous: None,
             dialing: None,
@@ -144,8 +162,9 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.shared.clock.now();
         for command in self.entry().take_orders(cx.waker()) {
-            self.obey(command, now);
+            self.obey(command, cx, now);
         }
+        self.poll_parting(cx);
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
         let mut left = TURN_BYTES_MAX;
@@ -153,8 +172,11 @@ impl Driver {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
             self.poll_waiting(cx, now);
             self.poll_dialing(cx, now);
-            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, cx, now);
-            moved += self.read_backend(cx, now) + self.write(Side::Client, cx, now);
+            let mut moved = self.read_client(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Backend, cx, now) + self.read_backend(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Client, cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
                 break;
@@ -180,7 +202,7 @@ impl Driver {
     fn take_first_bytes(&mut self, now: Time) {
         if !self.client_first.is_empty() {
             let bytes = std::mem::take(&mut self.client_first);
-            self.pipe.receive(Peer::Client, Input::Copy(&bytes), now);
+            self.pipe.receive(Peer::Client(self.generation), Input::Copy(&bytes), now);
         }
         if !self.backend_first.is_empty()
             && let Some(backend) = &self.backend
@@ -196,7 +218,7 @@ impl Driver {
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let share = self.backend.is_some();
-        read(stream, Peer::Client, budget, share, &mut self.pipe, cx, now)
+        read(stream, Peer::Client(self.generation), budget, share, &mut self.pipe, cx, now)
     }
 
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
@@ -255,7 +277,7 @@ impl Driver {
     /// A worker that takes nothing more may have said why: its last bytes are read before it counts as lost.
     fn write_failed(&mut self, side: Side, now: Time) {
         match side {
-            Side::Client => self.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Side::Client => self.pipe.lost(Peer::Client(self.generation), LinkLoss::Reset, now),
             Side::Backend => {
                 if let Some(backend) = &mut self.backend {
                     backend.broken = true;
@@ -281,7 +303,7 @@ impl Driver {
                         let _ = Pin::new(stream).poll_shutdown(cx);
                     }
                 }
-                Action::DropClient => self.client = None,
+                Action::DropClient { generation, last_words } => self.drop_client(generation, last_words, cx),
                 Action::Report(fact) => self.report(fact),
                 Action::Finish => {}
             }
@@ -296,6 +318,9 @@ impl Driver {
             }
             Fact::Replayed { .. }
             | Fact::LeftInDoubt { .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)
@@ -369,8 +394,9 @@ impl Driver {
         self.leave_if_possible(now);
     }
 
-    fn obey(&mut self, command: Command, now: Time) {
+    fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
+            Command::Attach(newcomer) => self.client_comes(*newcomer, cx, now),
             Command::Reattach => {
                 if let Sharing::Viewer(stream) = &self.entry().sharing {
                     // If it has too many orders already, this one changes nothing.
