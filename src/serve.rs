@@ -128,6 +128,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         backends: backends.clone(),
         pipes,
         streams: Arc::new(Streams::default()),
+        clients: Arc::default(),
         metrics,
         events,
         clock: Clock::start(),
