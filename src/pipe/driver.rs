@@ -33,11 +33,10 @@ use super::budget::Budget;
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
-use crate::metrics::AbsentGuard;
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
 
 pub use client::Newcomer;
-use client::Parting;
+use client::Visits;
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -80,12 +79,8 @@ pub struct Driver {
     client: Option<ClientStream>,
     /// Which of the client's attaches that is.
     generation: Generation,
-    /// Its place in the order in which clients were answered.
-    arrival: u64,
-    /// Set while the client is awaited.
-    absent: Option<AbsentGuard>,
-    /// Sockets that others have replaced, while they are told so.
-    parting: Vec<Parting>,
+    /// Only of a client that has come back, or may.
+    visits: Option<Box<Visits>>,
     backend: Option<Backend>,
     /// The last backend that was attached, and its id, which the pool may have forgotten.
     previous: Option<(BackendKey, Arc<str>)>,
@@ -121,9 +116,7 @@ impl Driver {
             pipe,
             client: None,
             generation: Generation::FIRST,
-            arrival: 0,
-            absent: None,
-            parting: Vec::new(),
+            visits: None,
             backend: None,
             previous: None,
             dialing: None,
@@ -141,14 +134,6 @@ impl Driver {
         };
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
-    }
-
-    /// Gives the pipe its client, whose `first` bytes came before the socket did.
-    pub fn start(&mut self, client: ClientStream, first: Bytes) {
-        self.client = Some(client);
-        if !first.is_empty() {
-            self.first.get_or_insert_default().client = first;
-        }
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -235,15 +220,6 @@ impl Driver {
             None if !first.backend.is_empty() => self.first = Some(first),
             Some(_) | None => {}
         }
-    }
-
-    fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
-        let budget = self.budget(Side::Client);
-        let Some(stream) = &mut self.client else { return 0 };
-        self.pipe.set_paused(Side::Client, budget == 0, now);
-        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-        let share = self.backend.is_some();
-        read(stream, Peer::Client(self.generation), budget, share, &mut self.pipe, cx, now)
     }
 
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {

@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdline_core::close::CloseFrame;
-use holdline_core::frame::{self, Opcode};
+use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Generation;
+use holdline_core::pipe::Peer;
 use holdline_core::time::Time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Driver;
 use crate::config::Duplicate;
+use crate::metrics::AbsentGuard;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
@@ -24,7 +26,7 @@ use crate::pipe::client_stream::LooseStream;
 const PARTING_MAX: usize = 4;
 
 /// A link on which its last words are said.
-pub(super) type Parting = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Parting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A client that has been answered and comes to its pipe.
 #[derive(Debug)]
@@ -37,7 +39,35 @@ pub struct Newcomer {
     pub plan: Return,
 }
 
+/// The links that a client has had besides the present one.
+#[derive(Default)]
+pub(super) struct Visits {
+    /// The present one's place in the order in which they were answered.
+    arrival: u64,
+    /// Set while the client is awaited.
+    absent: Option<AbsentGuard>,
+    /// Those that others have replaced, while they are told so.
+    parting: Vec<Parting>,
+}
+
 impl Driver {
+    /// Gives the pipe its client, whose `first` bytes came before the socket did.
+    pub fn start(&mut self, client: ClientStream, first: Bytes) {
+        self.client = Some(client);
+        if !first.is_empty() {
+            self.first.get_or_insert_default().client = first;
+        }
+    }
+
+    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+        let budget = self.budget(Side::Client);
+        let Some(stream) = &mut self.client else { return 0 };
+        self.pipe.set_paused(Side::Client, budget == 0, now);
+        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
+        let share = self.backend.is_some();
+        super::read(stream, Peer::Client(self.generation), budget, share, &mut self.pipe, cx, now)
+    }
+
     /// The client is there on another socket, which takes the place of one that it may still have.
     pub(super) fn client_comes(&mut self, newcomer: Newcomer, cx: &mut Context<'_>, now: Time) {
         let stream = match newcomer.stream.bind() {
@@ -48,7 +78,7 @@ impl Driver {
             }
         };
         // Threads differ in speed: one that was answered later may be here already.
-        if newcomer.plan.arrival < self.arrival {
+        if newcomer.plan.arrival < self.visits.as_ref().map_or(0, |visits| visits.arrival) {
             return self.turn_away(stream, &CloseFrame::new(1000, "replaced"), cx);
         }
         let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
@@ -63,12 +93,12 @@ impl Driver {
         self.act(cx, now);
         self.client = Some(stream);
         self.generation = generation;
-        self.absent = None;
         if !newcomer.first.is_empty() {
             self.first.get_or_insert_default().client = newcomer.first;
         }
         let Return { target, host, head_lines, client, arrival } = newcomer.plan;
-        self.arrival = arrival;
+        let visits = self.visits.get_or_insert_default();
+        (visits.arrival, visits.absent) = (arrival, None);
         self.entry().set_client(client);
         self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
     }
@@ -87,7 +117,8 @@ impl Driver {
         }
         let Some(stream) = self.client.take() else { return };
         if self.pipe.awaits_client() {
-            self.absent = Some(self.shared.metrics.absent(ListenerLabel::Public));
+            let absent = self.shared.metrics.absent(ListenerLabel::Public);
+            self.visits.get_or_insert_default().absent = Some(absent);
         }
         if !last_words.is_empty() {
             self.part_from(stream, last_words, cx);
@@ -101,15 +132,18 @@ impl Driver {
     }
 
     fn part_from(&mut self, stream: ClientStream, last_words: Vec<u8>, cx: &mut Context<'_>) {
-        if self.parting.len() == PARTING_MAX {
-            drop(self.parting.remove(0));
+        let parting = &mut self.visits.get_or_insert_default().parting;
+        if parting.len() == PARTING_MAX {
+            drop(parting.remove(0));
         }
-        self.parting.push(Box::pin(part(stream, last_words, self.plan.settings.close_timeout)));
+        parting.push(Box::pin(part(stream, last_words, self.plan.settings.close_timeout)));
         self.poll_parting(cx);
     }
 
     pub(super) fn poll_parting(&mut self, cx: &mut Context<'_>) {
-        self.parting.retain_mut(|parting| parting.as_mut().poll(cx).is_pending());
+        if let Some(visits) = &mut self.visits {
+            visits.parting.retain_mut(|parting| parting.as_mut().poll(cx).is_pending());
+        }
     }
 }
 
