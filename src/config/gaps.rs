@@ -7,12 +7,9 @@ use super::schema::Shown;
 
 /// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
 pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
-    ("resume.grace", None),
     ("resume.keys_file", None),
     ("pools[].resume", Some("\"transparent\"")),
-    ("routes[].client_id", None),
     ("routes[].resume", Some("\"none\"")),
-    ("routes[].duplicate", None),
     ("routes[].prologue.first", Some("0")),
     ("routes[].prologue.profile", None),
 ];

@@ -6,6 +6,8 @@
 
 mod moving;
 
+mod client;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::IoSlice;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe, Unsaid};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -32,6 +34,9 @@ use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
+
+pub use client::Newcomer;
+use client::Visits;
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -72,6 +77,10 @@ struct FirstBytes {
 pub struct Driver {
     pipe: Pipe,
     client: Option<ClientStream>,
+    /// Which of the client's attaches that is.
+    generation: Generation,
+    /// Only of a client that has come back, or may.
+    visits: Option<Box<Visits>>,
     backend: Option<Backend>,
     /// The last backend that was attached, and its id, which the pool may have forgotten.
     previous: Option<(BackendKey, Arc<str>)>,
@@ -106,6 +115,8 @@ impl Driver {
         let mut driver = Self {
             pipe,
             client: None,
+            generation: Generation::FIRST,
+            visits: None,
             backend: None,
             previous: None,
             dialing: None,
@@ -123,14 +134,6 @@ impl Driver {
         };
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
-    }
-
-    /// Gives the pipe its client, whose `first` bytes came before the socket did.
-    pub fn start(&mut self, client: ClientStream, first: Bytes) {
-        self.client = Some(client);
-        if !first.is_empty() {
-            self.first.get_or_insert_default().client = first;
-        }
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -166,8 +169,9 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.shared.clock.now();
         for command in self.entry().take_orders(cx.waker()) {
-            self.obey(command, now);
+            self.obey(command, cx, now);
         }
+        self.poll_parting(cx);
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
         let mut budget = Budget::new(self.pipe.messages_in());
@@ -177,8 +181,11 @@ impl Driver {
             self.poll_wish(cx, now);
             self.poll_dialing(cx, now);
             self.poll_held(cx, now);
-            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, budget.left(), cx, now);
-            moved += self.read_backend(cx, now) + self.write(Side::Client, budget.left(), cx, now);
+            let mut moved = self.read_client(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Backend, budget.left(), cx, now) + self.read_backend(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
                 break;
@@ -203,7 +210,7 @@ impl Driver {
     fn take_first_bytes(&mut self, now: Time) {
         let Some(mut first) = self.first.take() else { return };
         if !first.client.is_empty() {
-            self.pipe.receive(Peer::Client, Input::Copy(&first.client), now);
+            self.pipe.receive(Peer::Client(self.generation), Input::Copy(&first.client), now);
             first.client = Bytes::new();
         }
         match &self.backend {
@@ -213,15 +220,6 @@ impl Driver {
             None if !first.backend.is_empty() => self.first = Some(first),
             Some(_) | None => {}
         }
-    }
-
-    fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
-        let budget = self.budget(Side::Client);
-        let Some(stream) = &mut self.client else { return 0 };
-        self.pipe.set_paused(Side::Client, budget == 0, now);
-        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-        let share = self.backend.is_some();
-        read(stream, Peer::Client, budget, share, &mut self.pipe, cx, now)
     }
 
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
@@ -283,7 +281,7 @@ impl Driver {
     /// A worker that takes nothing more may have said why: its last bytes are read before it counts as lost.
     fn write_failed(&mut self, side: Side, now: Time) {
         match side {
-            Side::Client => self.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Side::Client => self.pipe.lost(Peer::Client(self.generation), LinkLoss::Reset, now),
             Side::Backend => {
                 if let Some(backend) = &mut self.backend {
                     backend.broken = true;
@@ -310,7 +308,7 @@ impl Driver {
                         let _ = Pin::new(stream).poll_shutdown(cx);
                     }
                 }
-                Action::DropClient => self.client = None,
+                Action::DropClient { generation, last_words } => self.drop_client(generation, last_words, cx),
                 Action::Report(fact) => self.report(fact, now),
                 Action::Finish => {}
             }
@@ -328,6 +326,9 @@ impl Driver {
             }
             Fact::Replayed { .. }
             | Fact::LeftInDoubt { .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)
@@ -412,8 +413,9 @@ impl Driver {
         self.wish_again();
     }
 
-    fn obey(&mut self, command: Command, now: Time) {
+    fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
+            Command::Attach(newcomer) => self.client_comes(*newcomer, cx, now),
             Command::Reattach => {
                 if let Sharing::Viewer(stream) = &self.entry().sharing {
                     // If it has too many orders already, this one changes nothing.
