@@ -10,7 +10,7 @@ mod client;
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -62,8 +62,8 @@ struct Backend {
     stream: BackendLink,
     reservation: Place,
     since: Time,
-    /// Writing failed; what it still has to say is read all the same.
-    broken: bool,
+    /// Writing failed, which is how the link was lost; what it still has to say is read all the same.
+    broken: Option<LinkLoss>,
 }
 
 /// What peers sent behind the end of their heads.
@@ -156,7 +156,7 @@ impl Driver {
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
         }
-        self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: false });
+        self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: None });
     }
 
     /// What others see of the pipe.
@@ -228,7 +228,10 @@ impl Driver {
         self.pipe.set_paused(Side::Backend, budget == 0, now);
         let peer = Peer::Backend(backend.attachment);
         match &mut backend.stream {
-            BackendLink::Worker(stream) => read(stream, peer, budget, true, &mut self.pipe, cx, now),
+            BackendLink::Worker(stream) => {
+                let end = backend.broken.unwrap_or(LinkLoss::Eof);
+                read(stream, Reading { peer, budget, share: true, end }, &mut self.pipe, cx, now)
+            }
             BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
         }
     }
@@ -260,7 +263,9 @@ impl Driver {
                     None => return moved,
                 },
                 Side::Backend => match &mut self.backend {
-                    Some(backend) if !backend.broken => backend.stream.poll_write_vectored(cx, gather.as_slices()),
+                    Some(backend) if backend.broken.is_none() => {
+                        backend.stream.poll_write_vectored(cx, gather.as_slices())
+                    }
                     Some(_) | None => return moved,
                 },
             };
@@ -270,8 +275,14 @@ impl Driver {
                     self.pipe.transmitted(side, bytes, now);
                     moved += bytes;
                 }
-                Poll::Ready(Ok(_) | Err(_)) => {
-                    self.write_failed(side, now);
+                Poll::Ready(Ok(_)) => {
+                    self.write_failed(side, LinkLoss::Eof, now);
+                    return moved;
+                }
+                Poll::Ready(Err(error)) => {
+                    // A socket tells of a reset once, to whoever asks first: reading would find a plain end.
+                    let reset = error.kind() == io::ErrorKind::ConnectionReset;
+                    self.write_failed(side, if reset { LinkLoss::Reset } else { LinkLoss::Eof }, now);
                     return moved;
                 }
             }
@@ -279,12 +290,12 @@ impl Driver {
     }
 
     /// A worker that takes nothing more may have said why: its last bytes are read before it counts as lost.
-    fn write_failed(&mut self, side: Side, now: Time) {
+    fn write_failed(&mut self, side: Side, loss: LinkLoss, now: Time) {
         match side {
             Side::Client => self.pipe.lost(Peer::Client(self.generation), LinkLoss::Reset, now),
             Side::Backend => {
                 if let Some(backend) = &mut self.backend {
-                    backend.broken = true;
+                    backend.broken = Some(loss);
                 }
             }
         }
@@ -348,7 +359,7 @@ impl Driver {
         let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else {
             return self.let_go(attachment, last_words, died, cx);
         };
-        if !last_words.is_empty() && !backend.broken {
+        if !last_words.is_empty() && backend.broken.is_none() {
             // It is being dropped: what it does not take at once it does not get.
             let _ = backend.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
         }
@@ -527,16 +538,26 @@ fn wait(mut watch: PoolWatch) -> Waiting {
     })
 }
 
-/// Reads one leg once, as far as its budget allows; the bytes that came. With `share`, what is long is not copied.
+/// How a leg is read.
+struct Reading {
+    peer: Peer,
+    /// Bytes that may be read.
+    budget: usize,
+    /// What is long is not copied.
+    share: bool,
+    /// What it means if there is nothing any more.
+    end: LinkLoss,
+}
+
+/// Reads one leg once, as far as its budget allows; the bytes that came.
 fn read(
     stream: &mut (impl AsyncRead + Unpin),
-    peer: Peer,
-    budget: usize,
-    share: bool,
+    reading: Reading,
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
 ) -> usize {
+    let Reading { peer, budget, share, end } = reading;
     if budget == 0 {
         return 0;
     }
@@ -550,7 +571,7 @@ fn read(
         match result {
             Poll::Pending => 0,
             Poll::Ready(Ok(0)) => {
-                pipe.lost(peer, LinkLoss::Eof, now);
+                pipe.lost(peer, end, now);
                 0
             }
             Poll::Ready(Ok(count)) => {

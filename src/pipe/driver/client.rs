@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Generation;
-use holdline_core::pipe::Peer;
+use holdline_core::pipe::{LinkLoss, Peer};
 use holdline_core::time::Time;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -65,7 +65,13 @@ impl Driver {
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let share = self.backend.is_some();
-        super::read(stream, Peer::Client(self.generation), budget, share, &mut self.pipe, cx, now)
+        super::read(
+            stream,
+            super::Reading { peer: Peer::Client(self.generation), budget, share, end: LinkLoss::Eof },
+            &mut self.pipe,
+            cx,
+            now,
+        )
     }
 
     /// The client is there on another socket, which takes the place of one that it may still have.
