@@ -165,10 +165,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     tokio::spawn(async move { backends.run(until(stopped)).await });
     // Whoever reads where we listen may connect at once.
     phase.started();
-    for address in &public {
-        tracing::info!(listener = "public", address, "listening");
-    }
-    tracing::info!(listener = "admin", address = admin_address, "listening");
+    say_where(&public, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
     Ok(Running {
         public,
@@ -183,6 +180,13 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         notifier,
         stop_control,
     })
+}
+
+fn say_where(public: &[String], admin: &str) {
+    for address in public {
+        tracing::info!(listener = "public", address, "listening");
+    }
+    tracing::info!(listener = "admin", address = admin, "listening");
 }
 
 async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {

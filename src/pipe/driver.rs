@@ -8,28 +8,28 @@ mod moving;
 
 mod client;
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe, Unsaid};
 use holdline_core::time::Time;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
 use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::Budget;
+use super::reading::{Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
@@ -37,21 +37,6 @@ use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing
 
 pub use client::Newcomer;
 use client::Visits;
-
-/// Bytes that one read takes at most: the size of each thread's read buffer.
-pub const READ_BYTES_MAX: usize = 256 * 1024;
-
-/// Bytes of one read from which on the pipe keeps its part of the thread's buffer instead of a copy. Below, a copy is
-/// cheap, and a buffer that a small message holds on to would be a waste.
-const SHARE_BYTES_MIN: usize = 32 * 1024;
-
-/// Room that is left in the thread's buffer at least before a read; with less, the next buffer is taken.
-const READ_ROOM_MIN: usize = 128 * 1024;
-
-thread_local! {
-    /// Used over and over while nobody holds a part of it; one that is held goes when its last part does.
-    static READ_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
-}
 
 type Dialing = Pin<Box<dyn Future<Output = Result<Attach, DialFailure>> + Send>>;
 type Waiting = Pin<Box<dyn Future<Output = PoolWatch> + Send>>;
@@ -523,11 +508,6 @@ impl Driver {
     }
 }
 
-/// Gives back the buffer that this thread reads into, if nobody holds a part of it; the next read makes another.
-pub fn shed_read_buffer() {
-    READ_BUFFER.set(BytesMut::new());
-}
-
 /// A timer is set this much late, so that it finds its deadline passed.
 const TIMER_SLACK: Duration = Duration::from_micros(50);
 
@@ -535,59 +515,6 @@ fn wait(mut watch: PoolWatch) -> Waiting {
     Box::pin(async move {
         watch.changed().await;
         watch
-    })
-}
-
-/// How a leg is read.
-struct Reading {
-    peer: Peer,
-    /// Bytes that may be read.
-    budget: usize,
-    /// What is long is not copied.
-    share: bool,
-    /// What it means if there is nothing any more.
-    end: LinkLoss,
-}
-
-/// Reads one leg once, as far as its budget allows; the bytes that came.
-fn read(
-    stream: &mut (impl AsyncRead + Unpin),
-    reading: Reading,
-    pipe: &mut Pipe,
-    cx: &mut Context<'_>,
-    now: Time,
-) -> usize {
-    let Reading { peer, budget, share, end } = reading;
-    if budget == 0 {
-        return 0;
-    }
-    READ_BUFFER.with_borrow_mut(|buffer| {
-        if buffer.capacity() < READ_ROOM_MIN {
-            buffer.reserve(READ_BYTES_MAX);
-        }
-        let room = buffer.capacity().min(budget);
-        let mut space = (&mut *buffer).limit(room);
-        let result = pin!(stream.read_buf(&mut space)).poll(cx);
-        match result {
-            Poll::Pending => 0,
-            Poll::Ready(Ok(0)) => {
-                pipe.lost(peer, end, now);
-                0
-            }
-            Poll::Ready(Ok(count)) => {
-                if share && count >= SHARE_BYTES_MIN {
-                    pipe.receive(peer, Input::Share(&buffer.split().freeze()), now);
-                } else {
-                    pipe.receive(peer, Input::Copy(buffer), now);
-                    buffer.clear();
-                }
-                count
-            }
-            Poll::Ready(Err(_)) => {
-                pipe.lost(peer, LinkLoss::Reset, now);
-                0
-            }
-        }
     })
 }
 

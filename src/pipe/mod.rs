@@ -1,6 +1,7 @@
 //! One pipe, live: the sockets, timers and dials around `holdline_core::pipe::Pipe`.
 //!
-//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `report` says what happened.
+//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `reading` is how it reads, and
+//! `report` says what happened.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 pub mod attach;
@@ -8,12 +9,14 @@ mod backend_link;
 mod budget;
 mod client_stream;
 mod driver;
+mod reading;
 mod report;
 
 use std::sync::Arc;
 
 pub use client_stream::{ClientStream, LooseStream};
-pub use driver::{Driver, Newcomer, READ_BYTES_MAX, shed_read_buffer};
+pub use driver::{Driver, Newcomer};
+pub use reading::{READ_BYTES_MAX, shed_read_buffer};
 
 use crate::backends::Backends;
 use crate::clients::Clients;

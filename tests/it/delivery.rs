@@ -273,7 +273,7 @@ impl Workers<'_> {
             self.wire.text(&format!("{turn} {said}")).await;
             said += 1;
         }
-        while self.journal.len() < enough || (self.wire.pings.is_empty() && turn < OUTAGES) {
+        while self.journal.len() < enough || self.wire.pings.is_empty() {
             let Some(came) = within("a message or a ping", self.wire.hear_or_ping()).await else { continue };
             self.journal.push(came);
             if self.talk {

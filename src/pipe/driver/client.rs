@@ -21,6 +21,7 @@ use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
 use crate::pipe::client_stream::LooseStream;
+use crate::pipe::reading::{Reading, read};
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
@@ -65,9 +66,9 @@ impl Driver {
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let share = self.backend.is_some();
-        super::read(
+        read(
             stream,
-            super::Reading { peer: Peer::Client(self.generation), budget, share, end: LinkLoss::Eof },
+            Reading { peer: Peer::Client(self.generation), budget, share, end: LinkLoss::Eof },
             &mut self.pipe,
             cx,
             now,

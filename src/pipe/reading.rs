@@ -1,0 +1,86 @@
+//! Reading one leg: bytes go into a buffer that belongs to the thread, and from there into the pipe.
+//!
+//! Invariant: an idle pipe holds no buffer, and a thread at most one that no pipe holds a part of.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, BytesMut};
+use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
+use holdline_core::time::Time;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Bytes that one read takes at most: the size of each thread's read buffer.
+pub const READ_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one read from which on the pipe keeps its part of the thread's buffer instead of a copy. Below, a copy is
+/// cheap, and a buffer that a small message holds on to would be a waste.
+const SHARE_BYTES_MIN: usize = 32 * 1024;
+
+/// Room that is left in the thread's buffer at least before a read; with less, the next buffer is taken.
+const READ_ROOM_MIN: usize = 128 * 1024;
+
+thread_local! {
+    /// Used over and over while nobody holds a part of it; one that is held goes when its last part does.
+    static READ_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+}
+
+/// Gives back the buffer that this thread reads into, if nobody holds a part of it; the next read makes another.
+pub fn shed_read_buffer() {
+    READ_BUFFER.set(BytesMut::new());
+}
+
+/// How a leg is read.
+pub(super) struct Reading {
+    pub(super) peer: Peer,
+    /// Bytes that may be read.
+    pub(super) budget: usize,
+    /// What is long is not copied.
+    pub(super) share: bool,
+    /// What it means if there is nothing any more.
+    pub(super) end: LinkLoss,
+}
+
+/// Reads one leg once, as far as its budget allows; the bytes that came.
+pub(super) fn read(
+    stream: &mut (impl AsyncRead + Unpin),
+    reading: Reading,
+    pipe: &mut Pipe,
+    cx: &mut Context<'_>,
+    now: Time,
+) -> usize {
+    let Reading { peer, budget, share, end } = reading;
+    if budget == 0 {
+        return 0;
+    }
+    READ_BUFFER.with_borrow_mut(|buffer| {
+        if buffer.capacity() < READ_ROOM_MIN {
+            buffer.reserve(READ_BYTES_MAX);
+        }
+        let room = buffer.capacity().min(budget);
+        let mut space = (&mut *buffer).limit(room);
+        let result = pin!(stream.read_buf(&mut space)).poll(cx);
+        match result {
+            Poll::Pending => 0,
+            Poll::Ready(Ok(0)) => {
+                pipe.lost(peer, end, now);
+                0
+            }
+            Poll::Ready(Ok(count)) => {
+                if share && count >= SHARE_BYTES_MIN {
+                    pipe.receive(peer, Input::Share(&buffer.split().freeze()), now);
+                } else {
+                    pipe.receive(peer, Input::Copy(buffer), now);
+                    buffer.clear();
+                }
+                count
+            }
+            Poll::Ready(Err(_)) => {
+                pipe.lost(peer, LinkLoss::Reset, now);
+                0
+            }
+        }
+    })
+}
