@@ -28,6 +28,18 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
             "a planned move: \"attach_first\" has both workers for a moment, \"leave_first\" never two at once",
         ),
         key(
+            "weight_from",
+            |p: &mut Pool| &mut p.weight_from,
+            any,
+            "\"memory\": of a weight only the part counts that the worker's health page says is free; not for \"hash\"",
+        ),
+        key(
+            "worker_memory_max",
+            |p: &mut Pool| &mut p.worker_memory_max,
+            any,
+            "what a worker may use, where its health page names no limit; 0 is unknown",
+        ),
+        key(
             "resume",
             |p: &mut Pool| &mut p.resume,
             any,
