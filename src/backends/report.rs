@@ -46,7 +46,7 @@ impl WorkerReport {
     #[must_use]
     pub fn free_percent(&self, limit_bytes: u64) -> Option<u8> {
         let limit = self.memory_limit_bytes.unwrap_or(limit_bytes);
-        let free = limit.checked_sub(self.memory_bytes?).unwrap_or(0);
+        let free = limit.saturating_sub(self.memory_bytes?);
         let percent = u128::from(free) * 100 / u128::from(Some(limit).filter(|&limit| limit > 0)?);
         u8::try_from(percent).ok()
     }
