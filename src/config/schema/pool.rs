@@ -7,6 +7,12 @@ use super::root::{HOUR, MILLISECOND};
 use super::{Key, any, key, name, off_or, range};
 
 pub(super) fn keys() -> Vec<Key<Pool>> {
+    let mut keys = balancing();
+    keys.extend(health());
+    keys
+}
+
+fn balancing() -> Vec<Key<Pool>> {
     vec![
         key("name", |p: &mut Pool| &mut p.name, |text| name(text), "what routes call it"),
         key(
@@ -45,6 +51,11 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
             any,
             "what its workers know of resuming: \"transparent\" is nothing, \"hints\" or \"aware\"",
         ),
+    ]
+}
+
+fn health() -> Vec<Key<Pool>> {
+    vec![
         key(
             "health.kind",
             |p: &mut Pool| &mut p.health.kind,
