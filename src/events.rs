@@ -107,6 +107,37 @@ pub enum Fact {
         replayed: u64,
         took_ms: f64,
     },
+    /// A pipe's client was lost, and may come back.
+    #[serde(rename = "pipe.client_detached")]
+    ClientDetached {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        generation: u64,
+        in_doubt: u64,
+    },
+    /// A pipe's client is back.
+    #[serde(rename = "pipe.client_attached")]
+    ClientAttached {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        generation: u64,
+        replayed: u64,
+        replaced: bool,
+        away_ms: u64,
+    },
+    /// A pipe's client did not come back in time.
+    #[serde(rename = "pipe.client_expired")]
+    ClientExpired {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        away_ms: u64,
+    },
     /// No backend took the pipe within its grace.
     #[serde(rename = "pipe.expired")]
     PipeExpired {

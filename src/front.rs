@@ -3,6 +3,8 @@
 //!
 //! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
 
+mod comeback;
+
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
@@ -24,6 +26,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
 
+use crate::clients::{Claim, Found as Behind, Home, Membership};
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
 use crate::handshake::client_address::ClientAddress;
@@ -42,6 +45,7 @@ use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
 use crate::share::{StreamKey, join_or_open};
 use crate::trace::{Name, Span};
+use comeback::{Back, name_of};
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
@@ -143,10 +147,12 @@ struct Connection {
     opened: Mutex<Option<Opened>>,
 }
 
-/// A pipe, and its places in the limits that count it.
-struct Opened {
-    driver: Driver,
-    admission: Admission,
+/// What a client that has been answered 101 gets.
+enum Opened {
+    /// A pipe of its own, its places in the limits that count it, and its hold on the client's name.
+    Pipe(Box<Driver>, Admission, Option<Membership>),
+    /// The pipe that it has left.
+    Back(Back),
 }
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
@@ -176,10 +182,11 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (served, opened) {
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
-        (_, Some(Opened { mut driver, admission })) => {
+        (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
             driver.start(stream, parts.read_buf);
-            tokio::spawn(Guarded { driver, _guards: (slot, admission, gauge) });
+            tokio::spawn(Guarded { driver: *driver, _guards: (membership, slot, admission, gauge) });
         }
+        (_, Some(Opened::Back(back))) => back.bring(stream, parts.read_buf),
         (Ok(()), None) => {
             // The peer may be gone already; there is nobody left to tell.
             let _ = stream.shutdown().await;
@@ -207,7 +214,7 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 struct Guarded {
     driver: Driver,
     /// The gauge goes last: whoever sees it at zero finds every place free.
-    _guards: (Slot, Admission, GaugeGuard),
+    _guards: (Option<Membership>, Slot, Admission, GaugeGuard),
 }
 
 impl Future for Guarded {
@@ -234,10 +241,11 @@ impl Connection {
     }
 
     async fn judge(&self, request: Request<Incoming>) -> Response<Body> {
-        if let Some(refusal) = self.turned_away(Arrival::New) {
-            return self.refuse(NO_ROUTE, refusal);
-        }
         let (mut parts, body) = request.into_parts();
+        // Somebody who comes back to a live pipe is let in all the same.
+        if self.over && !self.comes_back(&parts) {
+            return self.refuse(NO_ROUTE, busy("too many connections"));
+        }
         let rules = self.front.shared.rules.load_full();
         let checked = match check(&parts, rules.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
@@ -265,14 +273,6 @@ impl Connection {
                 }
                 relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, &client).await
             }
-        }
-    }
-
-    /// Why nobody is let in now; somebody who comes back to a live pipe is let in all the same.
-    fn turned_away(&self, arrival: Arrival) -> Option<Refusal> {
-        match arrival {
-            Arrival::Back => None,
-            Arrival::New => self.over.then(|| busy("too many connections")),
         }
     }
 
@@ -324,6 +324,30 @@ impl Connection {
             let detail = "this origin may not open a WebSocket here; see routes.origins";
             return Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into_response();
         }
+        let claim = match name_of(&found, parts) {
+            Some(name) => match self.behind(name).await {
+                Ok(Behind::Home(home)) => return self.welcome_back(parts, &upgrade, found, client, home),
+                Ok(Behind::Nobody(claim)) => Some(claim),
+                Err(refusal) => return refusal.into_response(),
+            },
+            None => None,
+        };
+        self.open(parts, upgrade, found, client, span, claim).await
+    }
+
+    /// Opens a pipe, under the name that was claimed for it if there is one.
+    async fn open(
+        &self,
+        parts: &Parts,
+        upgrade: UpgradeRequest,
+        found: Found,
+        client: &ClientAddress,
+        span: Option<&mut Span>,
+        claim: Option<Claim>,
+    ) -> Response<Body> {
+        if self.over {
+            return busy("too many connections").into_response();
+        }
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
         let expected = self.front.shared.pipes.expect();
         if !self.front.phase.takes_pipes() {
@@ -340,7 +364,7 @@ impl Connection {
         };
         let mut plan = Plan {
             pipe: PipeId::from_bytes(rand::random()),
-            settings: found.route.share.as_ref().map_or(&found.route.settings, |share| &share.viewer).clone(),
+            settings: found.settings().clone(),
             route: found.route,
             key: found.key.map(Arc::from),
             target: found.target,
@@ -358,12 +382,14 @@ impl Connection {
             Err(response) => return response,
         };
         let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        let protocol = first.protocol.clone();
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
             key: plan.key.clone(),
             client: client.address.to_string(),
+            named: claim.is_some(),
             sharing,
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
@@ -373,8 +399,13 @@ impl Connection {
             // Whoever tells the clients may have passed before this one was there.
             driver.order(Command::going_away());
         }
-        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(Opened { driver, admission });
+        let membership = claim.map(|claim| claim.opened(Home { pipe: driver.entry().clone(), protocol }));
+        self.opens(Opened::Pipe(Box::new(driver), admission, membership));
         response
+    }
+
+    fn opens(&self, opened: Opened) {
+        *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
     }
 }
 

@@ -9,7 +9,8 @@
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
 //! [`metrics`], [`events`] and [`log`] for those who watch, and [`trace`] for their tracing systems; [`pipes`], the
-//! registry of what is live, [`share`], for pipes that have one worker connection between them, and [`rebalance`], which
+//! registry of what is live, [`clients`], who comes back to which, [`share`], for pipes that have one worker connection
+//! between them, and [`rebalance`], which
 //! spreads pipes evenly; [`rules`] and [`level`], what holds now, and [`reload`], which changes it; [`activation`] and
 //! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
 //! uses; and [`worker`], the simulated device worker that demos and tests stand behind the proxy.
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod backends;
 pub mod blame;
 pub mod cli;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod ctl;

@@ -118,7 +118,7 @@ impl Memory {
         let entries: Vec<Arc<PipeEntry>> = self.pipes.list();
         let candidates = entries.iter().enumerate().map(|(pipe, entry)| Candidate {
             pipe,
-            detached: entry.state() == PipeState::Detached,
+            detached: matches!(entry.state(), PipeState::Detached | PipeState::ClientDetached),
             opened: since_epoch(entry),
             active: entry.active_at(),
             bytes: entry.memory_bytes.load(Relaxed),

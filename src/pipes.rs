@@ -3,10 +3,12 @@
 //! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
+mod numbers;
+
 use std::collections::HashMap;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
-    Ordering::{AcqRel, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -14,14 +16,16 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use holdline_core::close::CloseFrame;
-use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Generation, PipeId, Seq};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, LaneView, PipeState, PipeView, Speech, Unsaid};
+use holdline_core::pipe::{EndedBy, PipeState, PipeView, Speech, Unsaid};
 use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
+use crate::pipe::Newcomer;
 use crate::routes::Route;
+pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.
 pub const COMMANDS_MAX: usize = 16;
@@ -37,6 +41,8 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
     /// Free what the pipe holds and close the client with 1013: memory is out.
     Evict(Evict),
+    /// Here is the client, on another connection.
+    Attach(Box<Newcomer>),
     /// Say this to the client.
     Say(Speech, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
@@ -94,46 +100,6 @@ impl Command {
     }
 }
 
-/// One lane's numbers, in messages and bytes.
-#[derive(Debug, Default)]
-pub struct LaneNumbers {
-    /// Last message that came in whole.
-    pub accepted: AtomicU64,
-    /// Last message handed on whole.
-    pub sent: AtomicU64,
-    /// Last message confirmed.
-    pub confirmed: AtomicU64,
-    /// Bytes of the messages held.
-    pub buffered_bytes: AtomicU64,
-    /// Messages that were in doubt in all interruptions together.
-    pub in_doubt: AtomicU64,
-    /// Messages given up.
-    pub lost: AtomicU64,
-    /// Messages that made way for newer ones.
-    pub dropped: AtomicU64,
-    /// Whether a confirmation means no more than that the bytes were written.
-    written_only: AtomicU8,
-}
-
-impl LaneNumbers {
-    fn publish(&self, view: &LaneView) {
-        self.accepted.store(view.accepted.0, Relaxed);
-        self.sent.store(view.sent.0, Relaxed);
-        self.confirmed.store(view.confirmed.0, Relaxed);
-        self.buffered_bytes.store(view.buffered_bytes as u64, Relaxed);
-        self.in_doubt.store(view.in_doubt, Relaxed);
-        self.lost.store(view.lost, Relaxed);
-        self.dropped.store(view.dropped, Relaxed);
-        self.written_only.store(u8::from(view.level == holdline_core::barrier::Level::Written), Relaxed);
-    }
-
-    /// What a confirmation means on this lane: `written` or `pong`.
-    #[must_use]
-    pub fn level(&self) -> &'static str {
-        if self.written_only.load(Relaxed) == 1 { "written" } else { "pong" }
-    }
-}
-
 /// One live pipe.
 #[derive(Debug)]
 pub struct PipeEntry {
@@ -143,8 +109,6 @@ pub struct PipeEntry {
     pub route: Arc<Route>,
     /// Its route key.
     pub key: Option<Arc<str>>,
-    /// Its client's address, as the trusted chain tells it.
-    pub client: Box<str>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// When its client was answered.
@@ -159,8 +123,15 @@ pub struct PipeEntry {
     pub interruptions: AtomicU64,
     /// Memory that the pipe occupies, in bytes.
     pub memory_bytes: AtomicU64,
+    /// The client's last attach; the first is 1.
+    pub generation: AtomicU64,
+    /// Clients that were answered for this pipe, the first one included.
+    arrivals: AtomicU64,
+    awaits_client: AtomicBool,
+    has_client: AtomicBool,
     active_micros: AtomicU64,
     state: AtomicU8,
+    client: Mutex<Box<str>>,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
     commands: Mutex<Vec<Command>>,
     /// It would read more if the process had room; see [`Pipes::wake_starved`].
@@ -190,6 +161,8 @@ pub struct PipeFacts {
     pub key: Option<Arc<str>>,
     /// Its client's address.
     pub client: String,
+    /// Whether its client has a name to come back under.
+    pub named: bool,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
 }
@@ -200,7 +173,11 @@ impl PipeEntry {
             id: facts.id,
             route: facts.route,
             key: facts.key,
-            client: facts.client.into(),
+            client: Mutex::new(facts.client.into()),
+            generation: AtomicU64::new(Generation::FIRST.0),
+            arrivals: AtomicU64::new(1),
+            awaits_client: AtomicBool::new(facts.named),
+            has_client: AtomicBool::new(true),
             sharing: facts.sharing,
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
@@ -221,6 +198,37 @@ impl PipeEntry {
     #[must_use]
     pub fn state(&self) -> PipeState {
         PipeState::ALL[usize::from(self.state.load(Relaxed)) % PipeState::ALL.len()]
+    }
+
+    /// Its client's address, as the trusted chain told it last.
+    #[must_use]
+    pub fn client(&self) -> String {
+        lock(&self.client).to_string()
+    }
+
+    pub(crate) fn set_client(&self, client: String) {
+        *lock(&self.client) = client.into();
+    }
+
+    /// Whether a client that comes now finds its conversation here.
+    #[must_use]
+    pub fn awaits_client(&self) -> bool {
+        self.awaits_client.load(Acquire)
+    }
+
+    pub(crate) fn set_awaits_client(&self, awaits: bool) {
+        self.awaits_client.store(awaits, Release);
+    }
+
+    /// The place of another client that is about to be answered for this pipe.
+    pub fn next_arrival(&self) -> u64 {
+        self.arrivals.fetch_add(1, Relaxed)
+    }
+
+    /// Whether its client is there.
+    #[must_use]
+    pub fn has_client(&self) -> bool {
+        self.has_client.load(Acquire)
     }
 
     /// The attached backend and its id; a viewer's is that of its stream.
@@ -296,6 +304,9 @@ impl PipeEntry {
         self.up.publish(&view.up);
         self.down.publish(&view.down);
         self.attachment.store(view.attachment.0, Relaxed);
+        self.generation.store(view.generation.0, Relaxed);
+        self.has_client.store(view.has_client, Release);
+        self.awaits_client.store(view.awaits_client, Release);
         self.interruptions.store(view.interruptions, Relaxed);
         self.memory_bytes.store((view.memory_bytes + fixed_bytes) as u64, Relaxed);
         let state = PipeState::ALL.iter().position(|&state| state == view.state).unwrap_or_default();

@@ -93,6 +93,13 @@ struct DataThread {
     stop: oneshot::Sender<()>,
 }
 
+/// Lets the metrics know what the configuration names.
+fn name_series(metrics: &Metrics, config: &Config) {
+    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    metrics.sync_config(&routes, &pools);
+}
+
 /// What decides at the doors of all threads who gets in.
 struct Doors {
     phase: Arc<PhaseCell>,
@@ -118,16 +125,13 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let backends = start_backends(&config, &metrics, &events, &pipes);
     let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
     let state_file = state_file.map(Arc::new);
-    let names: (Vec<&str>, Vec<&str>) = (
-        config.routes.iter().map(|route| route.name.as_str()).collect(),
-        config.pools.iter().map(|pool| pool.name.as_str()).collect(),
-    );
-    metrics.sync_config(&names.0, &names.1);
+    name_series(&metrics, &config);
     let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
     let shared = Arc::new(Shared {
         backends: backends.clone(),
         pipes,
         streams: Arc::new(Streams::default()),
+        clients: Arc::default(),
         metrics,
         events,
         clock: Clock::start(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Input, LinkLoss, Peer, Pipe};
 use holdline_core::settings::{DownPolicy, PipeSettings, ReplayTail};
 use holdline_core::time::Time;
@@ -137,7 +137,7 @@ impl Rig {
     fn relay_up(&mut self, message: &[u8], share: bool) {
         let shared = Bytes::copy_from_slice(message);
         let input = if share { Input::Share(&shared) } else { Input::Copy(message) };
-        let written = measured(|| self.turn(Peer::Client, input, usize::MAX));
+        let written = measured(|| self.turn(Peer::Client(Generation::FIRST), input, usize::MAX));
         if written.up > message.len() {
             let pong = pong_to(written.end);
             let worker = self.worker();
@@ -152,7 +152,7 @@ impl Rig {
         let message = masked(FILLING);
         let count = (bytes / FILLING).max(1);
         for _ in 0..count {
-            self.turn(Peer::Client, Input::Copy(&message), usize::MAX);
+            self.turn(Peer::Client(Generation::FIRST), Input::Copy(&message), usize::MAX);
         }
         count
     }
@@ -234,7 +234,7 @@ fn open_and_close() -> usize {
     for _ in 0..RELAYED {
         measured(|| {
             let mut rig = Rig::new(|_| {});
-            rig.turn(Peer::Client, Input::Copy(&[0x88, 0x80, 0, 0, 0, 0]), usize::MAX);
+            rig.turn(Peer::Client(Generation::FIRST), Input::Copy(&[0x88, 0x80, 0, 0, 0, 0]), usize::MAX);
             let worker = rig.worker();
             rig.turn(worker, Input::Copy(&[0x88, 0]), usize::MAX);
             drop(rig);
@@ -312,7 +312,7 @@ fn relay_over_tail(bytes: usize) -> usize {
         let name = format!("A{seq}");
         let mut pong = vec![0x8A, name.len() as u8];
         pong.extend(name.bytes());
-        measured(|| rig.turn(Peer::Client, Input::Copy(&message), usize::MAX));
+        measured(|| rig.turn(Peer::Client(Generation::FIRST), Input::Copy(&message), usize::MAX));
         measured(|| rig.turn(worker, Input::Copy(&pong), usize::MAX));
     }
     assert_eq!(rig.pipe.view().up.confirmed.0, (count + RELAYED) as u64);

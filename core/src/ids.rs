@@ -75,6 +75,21 @@ impl Attachment {
     }
 }
 
+/// One attach of a client to a pipe: the first is 1, and no number is used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The client that a pipe was opened for.
+    pub const FIRST: Self = Self(1);
+
+    /// The number of the attach after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// A message's place in its lane, counted in whole data messages; the first is 1, and 0 stands before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Seq(pub u64);

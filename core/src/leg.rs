@@ -17,11 +17,13 @@
 //!  client leg
 //!
 //!    Open -- its close frame --> SaidClose --> Closing --> Gone
-//!      |---- ours ----------------------------^             ^
-//!      +---- vanished --------------------------------------+
+//!    |  ^ |---- ours ----------------------------^          ^
+//!    |  | +---- vanished, and may not come back ------------+
+//!    |  +---- back on another link ----+                    |
+//!    +------- vanished ----------> Detached ---- time ------+
 //! ```
 //!
-//! Every attach of a backend has a number of its own; news that bear another number than the current one are late
+//! Every attach of either leg has a number of its own; news that bear another number than the current one are late
 //! and change nothing.
 
 use crate::close::CloseFrame;
@@ -190,6 +192,10 @@ impl BackendLeg {
 #[derive(Debug)]
 pub(crate) enum ClientLeg {
     Open,
+    /// Its link is gone, and it may come back.
+    Detached {
+        since: Time,
+    },
     /// Its close frame came; ours waits for the worker's answer.
     SaidClose(CloseFrame),
     /// Our close frame is on its way, or said.
@@ -201,16 +207,21 @@ pub(crate) enum ClientLeg {
 }
 
 impl ClientLeg {
-    /// Whether what the client sends still counts.
+    /// Whether the conversation goes on, on a link or once the client is back.
     pub const fn is_open(&self) -> bool {
-        matches!(self, Self::Open)
+        matches!(self, Self::Open | Self::Detached { .. })
+    }
+
+    /// Whether it is awaited.
+    pub const fn is_detached(&self) -> bool {
+        matches!(self, Self::Detached { .. })
     }
 
     /// Whether there is a link to write to.
     pub const fn is_linked(&self) -> bool {
         match self {
             Self::Open | Self::SaidClose(_) | Self::Closing { .. } => true,
-            Self::Gone => false,
+            Self::Detached { .. } | Self::Gone => false,
         }
     }
 }
@@ -336,6 +347,10 @@ impl ClientLeg {
                 out.flag(*said_close);
             }
             Self::Gone => out.u8(3),
+            Self::Detached { since } => {
+                out.u8(4);
+                out.time(*since);
+            }
         }
     }
 
@@ -345,6 +360,7 @@ impl ClientLeg {
             1 => Self::SaidClose(input.close_frame()?),
             2 => Self::Closing { deadline: input.time()?, said_close: input.flag()? },
             3 => Self::Gone,
+            4 => Self::Detached { since: input.past()? },
             _ => return Err(SnapshotError::Malformed(PART)),
         })
     }

@@ -159,7 +159,7 @@ pub struct Candidate<T> {
 }
 
 /// What a pipe must hold at least to be worth its eviction: without it, a crowd of innocents would go for nothing.
-pub const EVICT_BYTES_MIN: u64 = 16 * 1024;
+pub const EVICT_BYTES_MIN: u64 = 64 * 1024;
 
 /// The pipes that have to go so that `surplus` bytes are free, in the order of `policy`.
 #[must_use]

@@ -15,6 +15,9 @@ use crate::time::Time;
 /// Bytes of control frames that wait at most; a peer that pings on without reading gets one pong for its last ping.
 const CONTROL_BYTES_MAX: usize = 1024;
 
+/// Bytes of a half-written message that are kept for a link that another has replaced.
+const PARTING_BYTES_MAX: usize = 256 * 1024;
+
 #[derive(Debug)]
 enum End {
     Open,
@@ -295,6 +298,24 @@ impl Outbox {
         if !buffer.is_amid_message() && self.control_done == 0 && !matches!(self.end, End::Said) {
             frame::encode(&mut bytes, Opcode::Close, &frame.payload(), self.masked.then_some(key));
         }
+        bytes
+    }
+
+    /// The bytes to leave on a link that is dropped for another: what it has begun to get, and a close frame. Nothing if
+    /// that is more than is kept for a link nobody waits for.
+    #[must_use]
+    pub fn parting_words(&self, frame: &CloseFrame, buffer: &ReplayBuffer) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if matches!(self.end, End::Said) || buffer.amid_bytes() > PARTING_BYTES_MAX {
+            return bytes;
+        }
+        let mut gather = Gather::default();
+        if !buffer.gather_amid(&mut gather) {
+            return bytes;
+        }
+        gather.as_slices().iter().for_each(|slice| bytes.extend_from_slice(slice));
+        bytes.extend_from_slice(&self.control[self.control_done..]);
+        frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
         bytes
     }
 

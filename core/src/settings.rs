@@ -155,6 +155,8 @@ pub struct PipeSettings {
     pub limits: PipeLimits,
     /// How long a pipe waits for a worker.
     pub grace: Duration,
+    /// How long a pipe waits for a client that was lost, if it may come back; what it has not confirmed is kept for it.
+    pub client_grace: Option<Duration>,
     /// First wait between two rounds of dials.
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
@@ -196,6 +198,7 @@ impl Default for PipeSettings {
             fragments_max: 65_536,
             limits: PipeLimits::OFF,
             grace: Duration::from_secs(30),
+            client_grace: None,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,

@@ -15,7 +15,7 @@ use holdline_core::assembler::{Assembler, Message, MessageLimits, Refused, Step}
 use holdline_core::byte_queue::Gather;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{Opcode, Side};
-use holdline_core::ids::{Attachment, BackendKey, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
 use holdline_core::pipe::{Action, Cause, DialFailure, EndedBy, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::replay::{ReplayBuffer, Retention, charge};
 use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
@@ -435,7 +435,7 @@ impl Bare {
                     assert_eq!(dropped, Some(attachment));
                 }
                 Action::Finish => self.finished = true,
-                Action::ShutdownClient | Action::DropClient | Action::Report(_) => {}
+                Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
             }
         }
     }
@@ -533,7 +533,7 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
     for op in ops {
         let (now, current) = (bare.now, bare.current);
         match op {
-            Op::Client(bytes) => bare.pipe.receive(Peer::Client, Input::Copy(bytes), now),
+            Op::Client(bytes) => bare.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(bytes), now),
             Op::Worker(bytes) => {
                 let from = Peer::Backend(current.unwrap_or(Attachment(99)));
                 bare.pipe.receive(from, Input::Share(&Bytes::copy_from_slice(bytes)), now);
@@ -546,7 +546,7 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
             }
             Op::OldWorker(..) | Op::LoseOld(_) => {}
             Op::Move(room) => bare.shift(*room),
-            Op::LoseClient => bare.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Op::LoseClient => bare.pipe.lost(Peer::Client(Generation::FIRST), LinkLoss::Reset, now),
             Op::LoseWorker => bare.pipe.lost(Peer::Backend(current.unwrap_or(Attachment(99))), LinkLoss::Reset, now),
             Op::Attach(backend, resume) => bare.attach(*backend, *resume),
             Op::FailDial(how) => bare.fail(*how),

@@ -100,11 +100,11 @@ impl From<&PipeEntry> for PipeBody {
             state: pipe.state().as_str(),
             route: pipe.route.name.clone(),
             key: pipe.key.as_deref().map(str::to_owned),
-            client: pipe.client.to_string(),
+            client: pipe.client(),
             backend: pipe.backend().map(|(_, id)| id),
             attachment: pipe.attachment.load(Relaxed),
             // Clients can't come back to a pipe yet, so the first attach is the only one.
-            generation: 1,
+            generation: pipe.generation.load(Relaxed),
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
             shared: SharedBody::of(pipe),

@@ -7,12 +7,9 @@ use super::schema::Shown;
 
 /// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
 pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[
-    ("resume.grace", None),
     ("resume.keys_file", None),
     ("pools[].resume", Some("\"transparent\"")),
-    ("routes[].client_id", None),
     ("routes[].resume", Some("\"none\"")),
-    ("routes[].duplicate", None),
     ("routes[].prologue.first", Some("0")),
     ("routes[].prologue.profile", None),
 ];
@@ -52,6 +49,7 @@ pub(super) fn unsupported(path: &str) -> Option<&'static str> {
 impl Config {
     /// Takes back from `running` what only a restart changes.
     pub fn keep_what_needs_restart(&mut self, running: &Self) {
+        self.trace.clone_from(&running.trace);
         self.server.listen.clone_from(&running.server.listen);
         self.server.threads = running.server.threads;
         self.admin.listen.clone_from(&running.admin.listen);
@@ -73,7 +71,8 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_kept_and_nothing_else() {
         let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7 }\n\
-                    admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\" }\n";
+                    admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\" }\n\
+                    trace = { otlp_endpoint = \"http://c:1\" }\n";
         let running = Config::default();
         let mut new = Config::read(Some(("proxy.toml", text)), []).unwrap().config;
         let changes = running.changes(&new);

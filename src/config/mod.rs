@@ -130,6 +130,7 @@ impl Config {
                 lanes: LimitedLanes::Both,
             },
             grace: self.reattach.grace,
+            client_grace: None,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),

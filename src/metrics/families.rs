@@ -59,6 +59,7 @@ pub struct Families {
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
     pub trace_spans_total: IntCounterVec,
+    pub client_resumes_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub admin_requests_total: IntCounterVec,
@@ -206,6 +207,11 @@ impl Families {
             ),
             evictions_total: at.counters("evictions_total", "Pipes ended because memory was out.", &["policy"]),
             trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
+            client_resumes_total: at.counters(
+                "client_resumes_total",
+                "Clients that came back to their pipes, or should have.",
+                &["route", "transport", "result"],
+            ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             admin_requests_total: at.counters(
@@ -241,7 +247,7 @@ impl Families {
         forget(&self.reattach_dials, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 18] {
+    fn counters(&self) -> [&IntCounterVec; 19] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -258,6 +264,7 @@ impl Families {
             &self.message_bytes_total,
             &self.read_paused_total,
             &self.rate_limited_total,
+            &self.client_resumes_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
             &self.shared_stream_reuse_total,

@@ -157,6 +157,20 @@ label! {
 }
 
 label! {
+    /// What became of a client that came back, or should have.
+    ResumeResult {
+        /// It found its pipe.
+        Resumed = "resumed",
+        /// It found its pipe, and another connection of its own there, which it replaced.
+        Replaced = "replaced",
+        /// Another connection of its own was there, or spoke another subprotocol.
+        Rejected = "rejected",
+        /// It did not come in time.
+        Expired = "expired",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

@@ -24,7 +24,7 @@ pub use labels::{
     BackendStateLabel, ConnectResult, ConnectionResult, DialState, DropReason, EjectReason, EndedBy, Interruption,
     LimitLabel, ListenerLabel, Loss, MoveResult, OverflowLabel, PipeState, ReattachResult, SpanResult,
 };
-pub use object::{BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.
 pub const NO_ROUTE: &str = "none";
@@ -205,6 +205,12 @@ impl Metrics {
     pub fn connection(&self, listener: ListenerLabel) -> GaugeGuard {
         self.connection_result(listener, ConnectionResult::Accepted);
         GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
+    }
+
+    /// Takes the connection of a client that is awaited out of the gauge, until the value returned goes.
+    #[must_use]
+    pub fn absent(&self, listener: ListenerLabel) -> AbsentGuard {
+        AbsentGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
     }
 
     /// Counts what became of a connection; [`Metrics::connection`] counts the accepted ones itself.

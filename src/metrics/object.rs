@@ -4,7 +4,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
     BackendStateLabel, ConnectResult, DialState, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss,
-    MoveResult, OverflowLabel, PipeState, ReattachResult, close_code, status_code,
+    MoveResult, OverflowLabel, PipeState, ReattachResult, ResumeResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -30,6 +30,7 @@ pub struct RouteMetrics {
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
+    resumes: [IntCounter; ResumeResult::ALL.len()],
 }
 
 /// What one lane of a route counts.
@@ -105,9 +106,17 @@ impl RouteMetrics {
                 .map(|policy| families.replay_overflows_total.with_label_values(&[name, policy.as_str()])),
             limited: LimitLabel::ALL
                 .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
+            resumes: ResumeResult::ALL
+                .map(|result| families.client_resumes_total.with_label_values(&[name, "websocket", result.as_str()])),
             families: families.clone(),
             name: name.into(),
         }
+    }
+
+    /// The counter of clients that came back with this result.
+    #[must_use]
+    pub fn resume(&self, result: ResumeResult) -> &IntCounter {
+        &self.resumes[result as usize]
     }
 
     /// Counts the answer to a handshake.
@@ -204,6 +213,25 @@ impl GaugeGuard {
     pub fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
+    }
+}
+
+/// Takes one from a gauge for as long as it lives.
+#[derive(Debug)]
+pub struct AbsentGuard(IntGauge);
+
+impl AbsentGuard {
+    /// Takes one from `gauge` until the guard is dropped.
+    #[must_use]
+    pub fn new(gauge: IntGauge) -> Self {
+        gauge.dec();
+        Self(gauge)
+    }
+}
+
+impl Drop for AbsentGuard {
+    fn drop(&mut self) {
+        self.0.inc();
     }
 }
 

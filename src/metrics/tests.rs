@@ -9,9 +9,9 @@ fn a_pipe_is_in_one_gauge_until_it_is_dropped() {
     let mut pipe = route.open_pipe(PipeState::Attached);
     pipe.set(PipeState::Detached);
     let counts = || PipeState::ALL.map(|state| route.pipes(state));
-    assert_eq!(counts(), [0, 0, 1, 0]);
+    assert_eq!(counts(), [0, 0, 1, 0, 0]);
     drop(pipe);
-    assert_eq!(counts(), [0, 0, 0, 0]);
+    assert_eq!(counts(), [0, 0, 0, 0, 0]);
     assert_eq!(route.pipes_total.get(), 1);
 }
 

@@ -53,6 +53,21 @@ pub struct Plan {
     pub trace: Option<Box<Context>>,
 }
 
+/// What a client that comes back has that may be another than before.
+#[derive(Debug)]
+pub struct Return {
+    /// What to ask a backend for.
+    pub target: Target,
+    /// The client's `Host`.
+    pub host: Option<Box<str>>,
+    /// The client's headers, ready for each dial.
+    pub head_lines: Box<[u8]>,
+    /// Its address.
+    pub client: String,
+    /// Its place in the order in which clients were answered.
+    pub arrival: u64,
+}
+
 /// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {

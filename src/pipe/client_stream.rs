@@ -31,6 +31,40 @@ impl ClientStream {
     }
 }
 
+/// A client's socket between two threads: it belongs to no runtime.
+#[derive(Debug)]
+pub enum LooseStream {
+    /// From a TCP listener.
+    Tcp(std::net::TcpStream),
+    /// From a `unix:PATH` listener.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl LooseStream {
+    /// Takes a socket from its thread.
+    ///
+    /// # Errors
+    /// The system's; and what is no socket can't be taken.
+    pub fn loosen(stream: ClientStream) -> io::Result<Self> {
+        match stream {
+            ClientStream::Tcp(stream) => stream.into_std().map(Self::Tcp),
+            ClientStream::Unix(stream) => stream.into_std().map(Self::Unix),
+            ClientStream::Shared(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Gives the socket to the thread that calls.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn bind(self) -> io::Result<ClientStream> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream).map(ClientStream::Tcp),
+            Self::Unix(stream) => UnixStream::from_std(stream).map(ClientStream::Unix),
+        }
+    }
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -6,9 +6,11 @@
 
 mod moving;
 
+mod client;
+
 use std::cell::RefCell;
 use std::future::Future;
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Cause, DialFailure, DialOrder, EndedBy, Fact, Input, LinkLoss, Peer, Pipe, Unsaid};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -32,6 +34,9 @@ use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
+
+pub use client::Newcomer;
+use client::Visits;
 
 /// Bytes that one read takes at most: the size of each thread's read buffer.
 pub const READ_BYTES_MAX: usize = 256 * 1024;
@@ -57,8 +62,8 @@ struct Backend {
     stream: BackendLink,
     reservation: Place,
     since: Time,
-    /// Writing failed; what it still has to say is read all the same.
-    broken: bool,
+    /// Writing failed, which is how the link was lost; what it still has to say is read all the same.
+    broken: Option<LinkLoss>,
 }
 
 /// What peers sent behind the end of their heads.
@@ -72,6 +77,10 @@ struct FirstBytes {
 pub struct Driver {
     pipe: Pipe,
     client: Option<ClientStream>,
+    /// Which of the client's attaches that is.
+    generation: Generation,
+    /// Only of a client that has come back, or may.
+    visits: Option<Box<Visits>>,
     backend: Option<Backend>,
     /// The last backend that was attached, and its id, which the pool may have forgotten.
     previous: Option<(BackendKey, Arc<str>)>,
@@ -106,6 +115,8 @@ impl Driver {
         let mut driver = Self {
             pipe,
             client: None,
+            generation: Generation::FIRST,
+            visits: None,
             backend: None,
             previous: None,
             dialing: None,
@@ -123,14 +134,6 @@ impl Driver {
         };
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
-    }
-
-    /// Gives the pipe its client, whose `first` bytes came before the socket did.
-    pub fn start(&mut self, client: ClientStream, first: Bytes) {
-        self.client = Some(client);
-        if !first.is_empty() {
-            self.first.get_or_insert_default().client = first;
-        }
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -153,7 +156,7 @@ impl Driver {
         if let Some(leave) = reservation.must_leave() {
             self.entry().order(Command::Leave(reservation.key(), leave));
         }
-        self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: false });
+        self.backend = Some(Backend { attachment, stream: attach.stream, reservation, since: now, broken: None });
     }
 
     /// What others see of the pipe.
@@ -166,8 +169,9 @@ impl Driver {
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.shared.clock.now();
         for command in self.entry().take_orders(cx.waker()) {
-            self.obey(command, now);
+            self.obey(command, cx, now);
         }
+        self.poll_parting(cx);
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
         let mut budget = Budget::new(self.pipe.messages_in());
@@ -177,8 +181,11 @@ impl Driver {
             self.poll_wish(cx, now);
             self.poll_dialing(cx, now);
             self.poll_held(cx, now);
-            let mut moved = self.read_client(cx, now) + self.write(Side::Backend, budget.left(), cx, now);
-            moved += self.read_backend(cx, now) + self.write(Side::Client, budget.left(), cx, now);
+            let mut moved = self.read_client(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Backend, budget.left(), cx, now) + self.read_backend(cx, now);
+            self.say_who_is_awaited();
+            moved += self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
                 break;
@@ -203,7 +210,7 @@ impl Driver {
     fn take_first_bytes(&mut self, now: Time) {
         let Some(mut first) = self.first.take() else { return };
         if !first.client.is_empty() {
-            self.pipe.receive(Peer::Client, Input::Copy(&first.client), now);
+            self.pipe.receive(Peer::Client(self.generation), Input::Copy(&first.client), now);
             first.client = Bytes::new();
         }
         match &self.backend {
@@ -215,22 +222,16 @@ impl Driver {
         }
     }
 
-    fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
-        let budget = self.budget(Side::Client);
-        let Some(stream) = &mut self.client else { return 0 };
-        self.pipe.set_paused(Side::Client, budget == 0, now);
-        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-        let share = self.backend.is_some();
-        read(stream, Peer::Client, budget, share, &mut self.pipe, cx, now)
-    }
-
     fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
         let budget = self.budget(Side::Backend);
         let Some(backend) = &mut self.backend else { return 0 };
         self.pipe.set_paused(Side::Backend, budget == 0, now);
         let peer = Peer::Backend(backend.attachment);
         match &mut backend.stream {
-            BackendLink::Worker(stream) => read(stream, peer, budget, true, &mut self.pipe, cx, now),
+            BackendLink::Worker(stream) => {
+                let end = backend.broken.unwrap_or(LinkLoss::Eof);
+                read(stream, Reading { peer, budget, share: true, end }, &mut self.pipe, cx, now)
+            }
             BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
         }
     }
@@ -262,7 +263,9 @@ impl Driver {
                     None => return moved,
                 },
                 Side::Backend => match &mut self.backend {
-                    Some(backend) if !backend.broken => backend.stream.poll_write_vectored(cx, gather.as_slices()),
+                    Some(backend) if backend.broken.is_none() => {
+                        backend.stream.poll_write_vectored(cx, gather.as_slices())
+                    }
                     Some(_) | None => return moved,
                 },
             };
@@ -272,8 +275,14 @@ impl Driver {
                     self.pipe.transmitted(side, bytes, now);
                     moved += bytes;
                 }
-                Poll::Ready(Ok(_) | Err(_)) => {
-                    self.write_failed(side, now);
+                Poll::Ready(Ok(_)) => {
+                    self.write_failed(side, LinkLoss::Eof, now);
+                    return moved;
+                }
+                Poll::Ready(Err(error)) => {
+                    // A socket tells of a reset once, to whoever asks first: reading would find a plain end.
+                    let reset = error.kind() == io::ErrorKind::ConnectionReset;
+                    self.write_failed(side, if reset { LinkLoss::Reset } else { LinkLoss::Eof }, now);
                     return moved;
                 }
             }
@@ -281,12 +290,12 @@ impl Driver {
     }
 
     /// A worker that takes nothing more may have said why: its last bytes are read before it counts as lost.
-    fn write_failed(&mut self, side: Side, now: Time) {
+    fn write_failed(&mut self, side: Side, loss: LinkLoss, now: Time) {
         match side {
-            Side::Client => self.pipe.lost(Peer::Client, LinkLoss::Reset, now),
+            Side::Client => self.pipe.lost(Peer::Client(self.generation), LinkLoss::Reset, now),
             Side::Backend => {
                 if let Some(backend) = &mut self.backend {
-                    backend.broken = true;
+                    backend.broken = Some(loss);
                 }
             }
         }
@@ -310,7 +319,7 @@ impl Driver {
                         let _ = Pin::new(stream).poll_shutdown(cx);
                     }
                 }
-                Action::DropClient => self.client = None,
+                Action::DropClient { generation, last_words } => self.drop_client(generation, last_words, cx),
                 Action::Report(fact) => self.report(fact, now),
                 Action::Finish => {}
             }
@@ -328,6 +337,9 @@ impl Driver {
             }
             Fact::Replayed { .. }
             | Fact::LeftInDoubt { .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
             | Fact::Overflowed(_)
@@ -347,7 +359,7 @@ impl Driver {
         let Some(mut backend) = self.backend.take_if(|backend| backend.attachment == attachment) else {
             return self.let_go(attachment, last_words, died, cx);
         };
-        if !last_words.is_empty() && !backend.broken {
+        if !last_words.is_empty() && backend.broken.is_none() {
             // It is being dropped: what it does not take at once it does not get.
             let _ = backend.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
         }
@@ -412,8 +424,9 @@ impl Driver {
         self.wish_again();
     }
 
-    fn obey(&mut self, command: Command, now: Time) {
+    fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
+            Command::Attach(newcomer) => self.client_comes(*newcomer, cx, now),
             Command::Reattach => {
                 if let Sharing::Viewer(stream) = &self.entry().sharing {
                     // If it has too many orders already, this one changes nothing.
@@ -525,16 +538,26 @@ fn wait(mut watch: PoolWatch) -> Waiting {
     })
 }
 
-/// Reads one leg once, as far as its budget allows; the bytes that came. With `share`, what is long is not copied.
+/// How a leg is read.
+struct Reading {
+    peer: Peer,
+    /// Bytes that may be read.
+    budget: usize,
+    /// What is long is not copied.
+    share: bool,
+    /// What it means if there is nothing any more.
+    end: LinkLoss,
+}
+
+/// Reads one leg once, as far as its budget allows; the bytes that came.
 fn read(
     stream: &mut (impl AsyncRead + Unpin),
-    peer: Peer,
-    budget: usize,
-    share: bool,
+    reading: Reading,
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
 ) -> usize {
+    let Reading { peer, budget, share, end } = reading;
     if budget == 0 {
         return 0;
     }
@@ -548,7 +571,7 @@ fn read(
         match result {
             Poll::Pending => 0,
             Poll::Ready(Ok(0)) => {
-                pipe.lost(peer, LinkLoss::Eof, now);
+                pipe.lost(peer, end, now);
                 0
             }
             Poll::Ready(Ok(count)) => {

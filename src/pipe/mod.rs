@@ -12,10 +12,11 @@ mod report;
 
 use std::sync::Arc;
 
-pub use client_stream::ClientStream;
-pub use driver::{Driver, READ_BYTES_MAX, shed_read_buffer};
+pub use client_stream::{ClientStream, LooseStream};
+pub use driver::{Driver, Newcomer, READ_BYTES_MAX, shed_read_buffer};
 
 use crate::backends::Backends;
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::events::Events;
 use crate::handshake::dial::TlsClient;
@@ -34,6 +35,8 @@ pub struct Shared {
     pub pipes: Arc<Pipes>,
     /// The streams that pipes share.
     pub streams: Arc<Streams>,
+    /// Who is on which pipe, by name.
+    pub clients: Arc<Clients>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What has happened.
@@ -57,9 +60,9 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1520),
-            ("Driver", size_of::<Driver>(), 2080),
-            ("PipeEntry", size_of::<PipeEntry>(), 344),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1536),
+            ("Driver", size_of::<Driver>(), 2120),
+            ("PipeEntry", size_of::<PipeEntry>(), 368),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];
         for (name, bytes, bytes_max) in sizes {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use holdline_core::ids::{BackendKey, LaneName};
+use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, Interruption, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
@@ -12,7 +12,7 @@ use holdline_core::time::Time;
 
 use super::Shared;
 use crate::events::Fact as Event;
-use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult};
+use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
 use crate::trace::{Context, Name, Span};
@@ -71,7 +71,7 @@ impl Reporter {
     pub fn open(shared: &Arc<Shared>, entry: &Arc<PipeEntry>, backend: &str) -> Self {
         let route = shared.metrics.route(&entry.route.name);
         tracing::info!(
-            pipe = %entry.id, route = %entry.route.name, key = entry.key.as_deref(), client = %entry.client, backend,
+            pipe = %entry.id, route = %entry.route.name, key = entry.key.as_deref(), client = %entry.client(), backend,
             "pipe.open"
         );
         Self {
@@ -177,22 +177,14 @@ impl Reporter {
                 });
             }
             Fact::Stayed { .. } => self.stayed(backend.map_or("", |id| id)),
-            Fact::LeftInDoubt { messages } => self.route.up.in_doubt.inc_by(messages),
-            Fact::Replayed { messages } => self.route.up.replayed.inc_by(messages),
+            Fact::LeftInDoubt { lane, messages } => self.lane(lane).in_doubt.inc_by(messages),
+            Fact::Replayed { lane, messages } => self.lane(lane).replayed.inc_by(messages),
+            Fact::ClientDetached { generation, in_doubt } => self.client_detached(generation, in_doubt),
+            Fact::ClientAttached { generation, away, again } => self.client_attached(generation, away, again),
+            Fact::ClientExpired { away } => self.client_expired(away),
             Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
             Fact::Dropped { lane, messages } => self.lane(lane).dropped(DropReason::Latest).inc_by(messages),
-            Fact::Overflowed(policy) => {
-                let policy = match policy {
-                    OverflowPolicy::Pause => OverflowLabel::Pause,
-                    OverflowPolicy::Close => OverflowLabel::Close,
-                };
-                self.route.overflow(policy).inc();
-                self.event(|entry| Event::ReplayOverflow {
-                    pipe: entry.id,
-                    route: entry.route.name.as_str().into(),
-                    policy: policy.as_str(),
-                });
-            }
+            Fact::Overflowed(policy) => self.overflowed(policy),
             Fact::Limited { limit, .. } => self.route.limited(limit.into()).inc(),
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
             Fact::Expired { outage } => {
@@ -207,6 +199,54 @@ impl Reporter {
             Fact::PongsMissing(_) => self.pongs_missing(backend.map_or("", |id| id)),
             Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
         }
+    }
+
+    fn overflowed(&self, policy: OverflowPolicy) {
+        let policy = match policy {
+            OverflowPolicy::Pause => OverflowLabel::Pause,
+            OverflowPolicy::Close => OverflowLabel::Close,
+        };
+        self.route.overflow(policy).inc();
+        self.event(|entry| Event::ReplayOverflow {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            policy: policy.as_str(),
+        });
+    }
+
+    fn client_detached(&self, generation: Generation, in_doubt: u64) {
+        self.route.down.in_doubt.inc_by(in_doubt);
+        tracing::info!(pipe = %self.entry.id, generation = generation.0, in_doubt, "pipe.client_detached");
+        self.event(|entry| Event::ClientDetached {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            generation: generation.0,
+            in_doubt,
+        });
+    }
+
+    fn client_attached(&self, generation: Generation, away: Option<Duration>, again: u64) {
+        let result = if away.is_some() { ResumeResult::Resumed } else { ResumeResult::Replaced };
+        self.route.resume(result).inc();
+        let away_ms = millis(away.unwrap_or_default());
+        tracing::info!(
+            pipe = %self.entry.id, generation = generation.0, away_ms, replayed = again, result = result.as_str(),
+            "pipe.client_attached"
+        );
+        self.event(|entry| Event::ClientAttached {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            generation: generation.0,
+            replayed: again,
+            replaced: away.is_none(),
+            away_ms,
+        });
+    }
+
+    fn client_expired(&self, away: Duration) {
+        self.route.resume(ResumeResult::Expired).inc();
+        let away_ms = millis(away);
+        self.event(|entry| Event::ClientExpired { pipe: entry.id, route: entry.route.name.as_str().into(), away_ms });
     }
 
     /// Says that the pipe was ended to free memory.

@@ -15,6 +15,7 @@ mod template;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdline_core::settings::PipeSettings;
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
@@ -23,7 +24,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
-use crate::config::{Config, Upgrade};
+use crate::config::{Config, Duplicate, Upgrade};
 use host::HostPattern;
 use origin::Origin;
 pub use target::Target;
@@ -44,6 +45,12 @@ pub struct RouteSpec {
     pub key: Option<String>,
     /// Backend path template: the key's placeholders, `{alias}` and `{query}`.
     pub backend_path: Option<String>,
+    /// Template of what names the client: the key's placeholders.
+    pub client_id: Option<String>,
+    /// What a second connection of the same client does.
+    pub duplicate: Duplicate,
+    /// How long a client that has a name may be away.
+    pub client_grace: Duration,
     /// Origins that a browser may connect from; none means any.
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
@@ -60,7 +67,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path` or `origins`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id` or
+    /// `origins`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -77,6 +85,8 @@ pub struct Route {
     pub settings: Arc<PipeSettings>,
     /// How pipes of the same key share one worker connection, if they do.
     pub share: Option<Share>,
+    /// How clients are told apart, if they are.
+    pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
     pattern: String,
@@ -84,6 +94,16 @@ pub struct Route {
     key: Option<Template>,
     backend_path: Option<Template>,
     origins: Vec<Origin>,
+}
+
+/// How a route tells its clients apart, so that each can come back to its pipe.
+#[derive(Debug)]
+pub struct Identity {
+    template: Template,
+    /// What a second connection of the same client does.
+    pub duplicate: Duplicate,
+    /// What pipes of clients with a name are opened with.
+    pub settings: Arc<PipeSettings>,
 }
 
 /// What the pipes of a route live by that share their workers.
@@ -110,6 +130,8 @@ pub struct Found {
     pub route: Arc<Route>,
     /// The route key, percent-decoded; `None` if the route has none or the request lacks a part of it.
     pub key: Option<String>,
+    /// What names the client; `None` if the route names none or the request lacks a part of it.
+    pub client_id: Option<String>,
     /// What to ask the backend for, once it is chosen.
     pub target: Target,
 }
@@ -146,6 +168,9 @@ impl RouteSpec {
             pool: route.pool.clone(),
             key: route.key.clone(),
             backend_path: route.backend_path.clone(),
+            client_id: route.client_id.clone(),
+            duplicate: route.duplicate,
+            client_grace: config.resume.grace,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
@@ -193,7 +218,8 @@ impl RouteTable {
         let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers };
         let key = route.key.as_ref().and_then(|template| template.key(&values));
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
-        Ok(Found { route: Arc::clone(route), key, target })
+        let client_id = route.identity.as_ref().and_then(|identity| identity.template.key(&values));
+        Ok(Found { route: Arc::clone(route), key, client_id, target })
     }
 
     /// The routes in the order of the configuration.
@@ -215,6 +241,8 @@ impl RouteTable {
         let backend_path =
             spec.backend_path.as_deref().map(|text| Template::for_path(text, &names, key.is_some())).transpose();
         let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
+        let client_id = spec.client_id.as_deref().map(|text| Template::for_key(text, &names)).transpose();
+        let client_id = client_id.map_err(|message| fail("client_id", message))?;
         let origins = spec.origins.iter().map(|text| Origin::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
@@ -225,10 +253,17 @@ impl RouteTable {
             router.insert(&spec.path, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
         }
         let RouteSpec { name, path: pattern, pool, websocket_only, settings, share, .. } = spec;
+        let share = share.map(|share| Share::new(share, &settings));
+        let identity = client_id.map(|template| {
+            let base = share.as_ref().map_or(&settings, |share| &share.viewer);
+            let settings = Arc::new(PipeSettings { client_grace: Some(spec.client_grace), ..base.clone() });
+            Identity { template, duplicate: spec.duplicate, settings }
+        });
         self.routes.push(Arc::new(Route {
             name,
             pool,
-            share: share.map(|share| Share::new(share, &settings)),
+            share,
+            identity,
             settings: Arc::new(settings),
             websocket_only,
             pattern,
@@ -289,6 +324,18 @@ impl RouteTable {
             params.push((rest.to_owned(), &path[path.len()..]));
         }
         Some((index, params))
+    }
+}
+
+impl Found {
+    /// What the pipe of this request lives by.
+    #[must_use]
+    pub fn settings(&self) -> &Arc<PipeSettings> {
+        match (&self.route.identity, &self.client_id, &self.route.share) {
+            (Some(identity), Some(_), _) => &identity.settings,
+            (_, _, Some(share)) => &share.viewer,
+            (_, _, None) => &self.route.settings,
+        }
     }
 }
 

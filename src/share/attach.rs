@@ -100,6 +100,7 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
         route: plan.route.clone(),
         key: plan.key.clone(),
         client: "shared".to_owned(),
+        named: false,
         sharing: Sharing::Stream(AtomicUsize::new(0)),
     };
     let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, shared.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Cause, EndedBy, Input, LinkLoss, Peer, Pipe};
 use holdline_core::settings::{DownPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::snapshot::Snapshot;
@@ -92,7 +92,7 @@ impl Driven {
                     self.current = Some(attachment);
                 }
                 Action::Finish => self.finished = true,
-                Action::ShutdownClient | Action::DropClient | Action::Report(_) => {}
+                Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
             }
         }
         acted
@@ -100,7 +100,7 @@ impl Driven {
 
     fn hear(&mut self, side: Side, bytes: &[u8]) {
         let peer = match side {
-            Side::Client => Peer::Client,
+            Side::Client => Peer::Client(Generation::FIRST),
             Side::Backend => Peer::Backend(self.current.unwrap_or(Attachment::FIRST)),
         };
         self.pipe.receive(peer, Input::Copy(bytes), self.now);

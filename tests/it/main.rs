@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod backends;
+mod comeback;
 mod ctl;
 mod delivery;
 mod endings;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::barrier::Level;
-use crate::ids::{Attachment, BackendKey, LaneName, Seq};
+use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::Cause;
 use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
@@ -28,8 +28,13 @@ pub enum Action {
     },
     /// Send a FIN: nothing more is said to the client, but it may still be reading.
     ShutdownClient,
-    /// Drop the client's link.
-    DropClient,
+    /// Leave `last_words` on the client's link, as far as it takes them, and drop it.
+    DropClient {
+        /// The link to drop: the pipe's, or the one that another has just replaced.
+        generation: Generation,
+        /// The rest of a message and a close frame, or nothing.
+        last_words: Vec<u8>,
+    },
     /// Something worth counting.
     Report(Fact),
     /// Both legs are gone; the pipe is over.
@@ -252,8 +257,10 @@ pub enum Fact {
         /// Messages among them that will not be sent again.
         gap: Option<(Seq, Seq)>,
     },
-    /// The pipe ended while a worker had messages that it never confirmed.
+    /// The pipe ended while a peer had messages that it never confirmed.
     LeftInDoubt {
+        /// Which way they were going.
+        lane: LaneName,
         /// How many.
         messages: u64,
     },
@@ -273,8 +280,31 @@ pub enum Fact {
         /// Messages that will be sent again.
         again: u64,
     },
+    /// The client was lost, and may come back.
+    ClientDetached {
+        /// The lost attach.
+        generation: Generation,
+        /// Messages that it may or may not have seen.
+        in_doubt: u64,
+    },
+    /// The client is back.
+    ClientAttached {
+        /// The new attach.
+        generation: Generation,
+        /// Time since it was lost; nothing if it took the place of a link that was not lost yet.
+        away: Option<Duration>,
+        /// Messages that will be sent again.
+        again: u64,
+    },
+    /// The client did not come back in time, and the pipe ends for it.
+    ClientExpired {
+        /// Time since it was lost.
+        away: Duration,
+    },
     /// Messages were sent again.
     Replayed {
+        /// Which way they are going.
+        lane: LaneName,
         /// How many.
         messages: u64,
     },

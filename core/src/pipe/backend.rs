@@ -24,7 +24,8 @@ impl Pipe {
     /// A link died. News of an attach that is no longer current change nothing.
     pub fn lost(&mut self, peer: Peer, loss: LinkLoss, now: Time) {
         match peer {
-            Peer::Client => self.client_vanished(now),
+            Peer::Client(generation) if self.is_current_client(generation) => self.client_vanished(now),
+            Peer::Client(_) => {}
             Peer::Backend(attachment) if self.backend.is_current(attachment) => self.backend_lost(loss, now),
             Peer::Backend(attachment) if self.backend.holds(attachment) => self.held_lost(),
             Peer::Backend(_) => {}
@@ -46,7 +47,9 @@ impl Pipe {
     pub(super) fn lost_while_closing(&mut self, reason: Interruption, words: Option<&CloseFrame>, now: Time) {
         let farewell = match &self.client {
             ClientLeg::SaidClose(frame) => Some(frame.clone()),
-            ClientLeg::Open | ClientLeg::Closing { .. } | ClientLeg::Gone => self.farewell.clone(),
+            ClientLeg::Open | ClientLeg::Detached { .. } | ClientLeg::Closing { .. } | ClientLeg::Gone => {
+                self.farewell.clone()
+            }
         };
         if let Some(frame) = farewell.filter(|_| self.owes_worker()) {
             self.farewell = Some(frame.clone());

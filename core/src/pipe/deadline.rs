@@ -25,10 +25,14 @@ impl Pipe {
     fn client_deadline(&self) -> Option<Time> {
         match &self.client {
             ClientLeg::Gone => None,
+            ClientLeg::Detached { since } => Some(self.client_grace_ends(*since)),
             ClientLeg::Closing { deadline, .. } => Some(*deadline),
             ClientLeg::Open | ClientLeg::SaidClose(_) => earliest(
                 self.or_throttle(Side::Client, self.client_beat.deadline()),
-                earliest(self.message_deadline(Side::Client), self.stall_deadline()),
+                earliest(
+                    earliest(self.message_deadline(Side::Client), self.stall_deadline()),
+                    self.client_barrier_deadline(),
+                ),
             ),
         }
     }
@@ -95,13 +99,24 @@ impl Pipe {
         let due = |deadline: Option<Time>| deadline.is_some_and(|at| now >= at);
         match &self.client {
             ClientLeg::Gone => {}
+            ClientLeg::Detached { since } => {
+                let since = *since;
+                if now >= self.client_grace_ends(since) {
+                    self.client_expired(since, now);
+                }
+            }
             ClientLeg::Closing { deadline, .. } => {
                 if now >= *deadline {
-                    self.drop_client();
+                    self.cut_client_off(now);
                 }
             }
             ClientLeg::Open | ClientLeg::SaidClose(_) => {
                 self.tick_throttle(Side::Client, now);
+                let stands_still = due(self.message_deadline(Side::Client)) || due(self.stall_deadline());
+                if stands_still && self.is_taken_for_lost(now) {
+                    return;
+                }
+                self.tick_client_barrier(now);
                 if due(self.message_deadline(Side::Client)) {
                     self.discard_half_message(Side::Client);
                     return self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
@@ -112,7 +127,7 @@ impl Pipe {
                 match self.client_beat.tick(now) {
                     Beat::Rest => {}
                     Beat::Ping => self.to_client.ping(HEARTBEAT_PAYLOAD, [0; 4]),
-                    Beat::Dead => self.lost(Peer::Client, super::LinkLoss::Reset, now),
+                    Beat::Dead => self.lost(Peer::Client(self.generation), super::LinkLoss::Reset, now),
                 }
             }
         }

@@ -8,9 +8,6 @@ use crate::leg::{BackendLeg, ClientLeg, Leaving};
 use crate::settings::OverflowPolicy;
 use crate::time::Time;
 
-/// The code that stands for a client that vanished (RFC 6455 section 7.4.1); never sent.
-const VANISHED: u16 = 1006;
-
 impl Pipe {
     /// Ends the pipe: the client gets what is due to it and then this close frame, the worker 1001.
     pub fn close(&mut self, by: EndedBy, frame: CloseFrame, now: Time) {
@@ -52,6 +49,8 @@ impl Pipe {
     pub fn evict(&mut self, now: Time) -> bool {
         let messages = self.down.buffer.drop_oldest_unsent(0);
         self.report_lost(LaneName::Down, Loss::Evicted, messages);
+        let passed = self.down.buffer.sent();
+        self.down.buffer.confirm(passed, now);
         self.stalled_since = None;
         if !self.client.is_open() {
             if matches!(self.backend, BackendLeg::Detached { .. } | BackendLeg::Dialing { .. }) {
@@ -81,7 +80,7 @@ impl Pipe {
         let in_doubt = self.up.buffer.in_doubt_messages();
         if in_doubt > 0 {
             self.in_doubt += in_doubt;
-            self.report(Fact::LeftInDoubt { messages: in_doubt });
+            self.report(Fact::LeftInDoubt { lane: LaneName::Up, messages: in_doubt });
         }
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, reason, undelivered);
@@ -95,8 +94,10 @@ impl Pipe {
     }
 
     /// Sends the client a close frame, behind what waits for it if `flush`.
-    fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
+    pub(super) fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
         let said_close = match &self.client {
+            // Nobody is there to be told.
+            ClientLeg::Detached { .. } => return self.drop_client(),
             ClientLeg::Open => {
                 self.discard_half_message(Side::Client);
                 false
@@ -127,31 +128,8 @@ impl Pipe {
         self.finish_if_over();
     }
 
-    pub(super) fn drop_client(&mut self) {
-        if !self.client.is_linked() {
-            return;
-        }
-        self.client = ClientLeg::Gone;
-        self.actions.push_back(Action::DropClient);
-        let undelivered = self.down.buffer.clear();
-        self.report_lost(LaneName::Down, Loss::PeerGone, undelivered);
-        self.stalled_since = None;
-        self.to_client.reset();
-    }
-
-    /// The client's link died.
-    pub(super) fn client_vanished(&mut self, now: Time) {
-        let was_open = self.client.is_open();
-        self.discard_half_message(Side::Client);
-        self.drop_client();
-        if was_open {
-            self.report_ended(EndedBy::Client, &CloseFrame { code: VANISHED, reason: String::new() });
-            self.release_backend("client gone", now);
-        }
-    }
-
     /// Lets the worker have what it is still owed, then 1001; without a worker, what waits for one is lost.
-    fn release_backend(&mut self, reason: &str, now: Time) {
+    pub(super) fn release_backend(&mut self, reason: &str, now: Time) {
         self.dismiss_next();
         match &self.backend {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
@@ -177,12 +155,12 @@ impl Pipe {
             ClientLeg::Closing { said_close, .. } => {
                 *said_close = true;
                 if self.to_client.is_close_written() {
-                    self.drop_client();
+                    self.client_answered_close(now);
                     self.finish_if_over();
                 }
                 return;
             }
-            ClientLeg::SaidClose(_) | ClientLeg::Gone => return,
+            ClientLeg::Detached { .. } | ClientLeg::SaidClose(_) | ClientLeg::Gone => return,
         }
         self.report_ended(EndedBy::Client, &frame);
         self.client = ClientLeg::SaidClose(frame.clone());
@@ -221,7 +199,12 @@ impl Pipe {
         let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
         self.settle_up(Loss::Closed);
         self.drop_backend(words, false);
-        self.close_client(frame, true, now);
+        if let Some(comeback) = &mut self.comeback {
+            comeback.ending = Some(frame.clone());
+        }
+        if !self.client.is_detached() {
+            self.close_client(frame, true, now);
+        }
     }
 
     /// The worker answered our close frame, or crossed it with one of its own.

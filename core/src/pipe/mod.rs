@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use holdline_core::ids::BackendKey;
+//! use holdline_core::ids::{BackendKey, Generation};
 //! use holdline_core::pipe::{Action, Input, Peer, Pipe};
 //! use holdline_core::frame::Side;
 //! use holdline_core::settings::PipeSettings;
@@ -14,7 +14,7 @@
 //! let now = Time::ZERO;
 //! let mut pipe = Pipe::open(Arc::new(PipeSettings::default()), BackendKey(1), 42, now);
 //! // 1. Something happened: here, the client sent the text "hi", masked with a key of zeros.
-//! pipe.receive(Peer::Client, Input::Copy(b"\x81\x82\0\0\0\0hi"), now);
+//! pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(b"\x81\x82\0\0\0\0hi"), now);
 //! // 2. Give each link what it is due, and say how much of it the link took.
 //! let taken = pipe.gather(Side::Backend, now).len();
 //! assert_eq!(taken, 8);
@@ -23,7 +23,7 @@
 //! while let Some(action) = pipe.next_action() {
 //!     match action {
 //!         Action::Dial(_) | Action::CancelDial(_) | Action::TakeOver(_) | Action::DropBackend { .. } => {}
-//!         Action::ShutdownClient | Action::DropClient | Action::Report(_) | Action::Finish => {}
+//!         Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) | Action::Finish => {}
 //!     }
 //! }
 //! // 4. Read again while `read_budget` allows it, and come back at the deadline at the latest.
@@ -32,11 +32,13 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `handover` how it moves on purpose, `ending` how it all ends, `deadline` what time does, `throttle` how a
-//! lane is slowed down, `say` what others bring in, `snapshot` how it goes to another process.
+//! and found, `handover` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
+//! `deadline` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `snapshot` how it goes to
+//! another process.
 
 mod action;
 mod backend;
+mod client;
 mod deadline;
 mod ending;
 mod handover;
@@ -63,20 +65,21 @@ use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey, LaneName, Seq};
+use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::{Attached, BackendLeg, ClientLeg};
 use crate::outbox::Outbox;
 use crate::replay::{ReplayBuffer, Retention};
 use crate::settings::{PipeSettings, ReplayPolicy};
 use crate::suspects::Suspects;
 use crate::time::Time;
+use client::{Comeback, retention_down};
 use throttle::Throttle;
 
 /// Whom bytes came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
-    /// The client.
-    Client,
+    /// The client on the other end of this attach.
+    Client(Generation),
     /// The worker on the other end of this attach.
     Backend(Attachment),
 }
@@ -84,7 +87,7 @@ pub enum Peer {
 impl Peer {
     const fn side(self) -> Side {
         match self {
-            Self::Client => Side::Client,
+            Self::Client(_) => Side::Client,
             Self::Backend(_) => Side::Backend,
         }
     }
@@ -166,6 +169,10 @@ pub struct Pipe {
     settings: Arc<PipeSettings>,
     draw: Draw,
     client: ClientLeg,
+    /// The client's last attach.
+    generation: Generation,
+    /// Only where the client may come back.
+    comeback: Option<Box<Comeback>>,
     backend: BackendLeg,
     last_attachment: Attachment,
     up: Lane,
@@ -199,6 +206,7 @@ impl Pipe {
     #[must_use]
     pub fn open(settings: Arc<PipeSettings>, backend: BackendKey, seed: u64, now: Time) -> Self {
         let retention = retention_up(&settings);
+        let retention_down = retention_down(&settings);
         let mut draw = Draw::new(seed);
         let link = Attached {
             attachment: Attachment::FIRST,
@@ -214,11 +222,13 @@ impl Pipe {
             backend: BackendLeg::Attached(link),
             last_attachment: Attachment::FIRST,
             up: Lane::new(Side::Client, retention),
-            down: Lane::new(Side::Backend, Retention::UntilSent),
+            down: Lane::new(Side::Backend, retention_down),
             to_client: Outbox::new(false),
             to_backend: Outbox::new(true),
             fed_at: now,
             barrier: Barrier::new(draw.key(), now),
+            comeback: Comeback::of(&settings, &mut draw, now),
+            generation: Generation::FIRST,
             client_beat: Heartbeat::new(settings.client_heartbeat, now),
             backend_beat: Heartbeat::new(settings.backend_heartbeat, now),
             outage: None,

@@ -19,7 +19,7 @@ impl Pipe {
             return;
         }
         match from {
-            Peer::Client => self.client_beat.heard(),
+            Peer::Client(_) => self.client_heard(now),
             Peer::Backend(_) => {
                 self.backend_beat.heard();
                 self.barrier.heard(now);
@@ -29,7 +29,7 @@ impl Pipe {
         let before = self.lane(side).buffer.accepted();
         self.take_in(from, input, now);
         match from {
-            Peer::Client => self.after_up(now),
+            Peer::Client(_) => self.after_up(now),
             Peer::Backend(_) => self.after_down(now),
         }
         let messages = self.lane(side).buffer.accepted().0 - before.0;
@@ -39,7 +39,7 @@ impl Pipe {
     /// Whether what `from` says still counts.
     fn hears(&self, from: Peer) -> bool {
         match from {
-            Peer::Client => self.client.is_linked() && !self.up.deaf,
+            Peer::Client(generation) => self.is_current_client(generation) && !self.up.deaf,
             Peer::Backend(attachment) => self.backend.is_current(attachment) && !self.down.deaf,
         }
     }
@@ -115,7 +115,7 @@ impl Pipe {
         match side {
             Side::Client => self.client.is_open(),
             Side::Backend => match self.client {
-                ClientLeg::Open | ClientLeg::SaidClose(_) => true,
+                ClientLeg::Open | ClientLeg::Detached { .. } | ClientLeg::SaidClose(_) => true,
                 ClientLeg::Closing { .. } | ClientLeg::Gone => false,
             },
         }
@@ -195,7 +195,7 @@ impl Pipe {
                 self.dropped_down(messages);
             }
         }
-        if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() {
+        if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() && self.client.is_linked() {
             self.stalled_since = Some(now);
         }
     }
@@ -219,13 +219,16 @@ impl Pipe {
                     let key = self.draw.key();
                     self.to_client.pong(control.payload(), key);
                 }
-                ClientLeg::SaidClose(_) | ClientLeg::Closing { said_close: true, .. } | ClientLeg::Gone => {}
+                ClientLeg::Detached { .. }
+                | ClientLeg::SaidClose(_)
+                | ClientLeg::Closing { said_close: true, .. }
+                | ClientLeg::Gone => {}
             },
             (Side::Backend, Opcode::Ping) => {
                 let key = self.draw.key();
                 self.to_backend.pong(control.payload(), key);
             }
-            (Side::Client, Opcode::Pong) => {}
+            (Side::Client, Opcode::Pong) => self.client_ponged(control.payload(), now),
             (Side::Backend, Opcode::Pong) => self.worker_ponged(control.payload(), now),
             (side, Opcode::Close) => match CloseFrame::parse(control.payload()) {
                 Ok(frame) => self.said_close(side, frame, now),

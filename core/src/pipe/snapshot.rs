@@ -13,17 +13,18 @@
 
 use std::sync::Arc;
 
+use super::client::Comeback;
 use super::{Action, Lane, Outage, Pipe, retention_up};
 use crate::assembler::Assembler;
 use crate::backoff::Draw;
 use crate::barrier::Barrier;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey, Seq};
+use crate::ids::{Attachment, BackendKey, Generation, Seq};
 use crate::leg::{BackendLeg, Cause, ClientLeg, Leaving};
 use crate::outbox::Outbox;
 use crate::replay::{ReplayBuffer, Retention};
-use crate::settings::{PipeSettings, ReplayPolicy};
+use crate::settings::{PipeSettings, ReplayPolicy, ReplayTail};
 use crate::snapshot::{Read, Reader, Snapshot, SnapshotError, Writer, demand};
 use crate::suspects::Suspects;
 use crate::time::Time;
@@ -87,6 +88,8 @@ impl Pipe {
             settings,
             draw: _,
             client,
+            generation,
+            comeback,
             backend,
             last_attachment,
             up,
@@ -111,6 +114,8 @@ impl Pipe {
         } = self;
         freeze_policy(settings.replay, out);
         out.count(last_attachment.0);
+        out.count(generation.0);
+        out.option(comeback.as_deref(), |out, comeback| out.flag(comeback.barrier.is_some()));
         client.freeze(out);
         backend.freeze(out);
         up.freeze(out);
@@ -133,20 +138,34 @@ impl Pipe {
         out.count(*interruptions);
         out.count(*in_doubt);
         out.flag(*ended);
+        if let Some(Comeback { barrier, in_doubt, ending }) = comeback.as_deref() {
+            if let Some(barrier) = barrier {
+                barrier.freeze(out);
+            }
+            out.count(*in_doubt);
+            out.option(ending.as_ref(), Writer::close_frame);
+        }
     }
 
     fn thaw(input: &mut Reader<'_>, settings: Arc<PipeSettings>, draw: Draw) -> Read<Self> {
         let settings = with_policy(settings, thaw_policy(input)?);
         let last_attachment = Attachment(input.count()?);
+        let generation = Generation(input.count()?);
+        let asks = input.option(Reader::flag)?;
         let client = ClientLeg::thaw(input)?;
         let backend = BackendLeg::thaw(input, last_attachment)?;
         let mut pipe = Self::open(settings, BackendKey(0), 0, input.frozen_at());
         pipe.draw = draw;
+        pipe.generation = generation;
         (pipe.client, pipe.backend, pipe.last_attachment) = (client, backend, last_attachment);
         let retention = retention_up(&pipe.settings);
         pipe.up = Lane::thaw(input, Side::Client, retention, pipe.keeps(Side::Client))?;
         let keeps_down = pipe.keeps(Side::Backend) && pipe.backend.link().is_some();
-        pipe.down = Lane::thaw(input, Side::Backend, Retention::UntilSent, keeps_down)?;
+        let retention_down = match asks {
+            Some(true) => Retention::UntilConfirmed(ReplayTail::default()),
+            Some(false) | None => Retention::UntilSent,
+        };
+        pipe.down = Lane::thaw(input, Side::Backend, retention_down, keeps_down)?;
         pipe.barrier = Barrier::thaw(input, pipe.up.buffer.accepted())?;
         if pipe.client.is_linked() {
             pipe.to_client = Outbox::thaw(input, false)?;
@@ -163,6 +182,10 @@ impl Pipe {
         pipe.stalled_since = input.option(Reader::past)?;
         (pipe.interruptions, pipe.in_doubt) = (input.count()?, input.count()?);
         pipe.ended = input.flag()?;
+        pipe.comeback = match asks {
+            Some(asks) => Some(Box::new(Comeback::thaw(input, asks, pipe.down.buffer.accepted())?)),
+            None => None,
+        };
         pipe.demand_legs()?;
         Ok(pipe)
     }
@@ -171,7 +194,13 @@ impl Pipe {
     fn demand_legs(&self) -> Read<()> {
         let last = self.last_attachment;
         let known = |attachment| (Attachment::FIRST..=last).contains(&attachment);
-        let told = matches!(self.client, ClientLeg::Closing { .. } | ClientLeg::Gone);
+        let ending = self.comeback.as_ref().is_some_and(|comeback| comeback.ending.is_some());
+        let told = match &self.client {
+            ClientLeg::Closing { .. } | ClientLeg::Gone => true,
+            ClientLeg::Detached { .. } => ending,
+            ClientLeg::Open | ClientLeg::SaidClose(_) => false,
+        };
+        let alone = !self.client.is_detached() || self.comeback.is_some();
         let owed = self.client.is_open() || told && self.farewell.is_some();
         let fit = match &self.backend {
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
@@ -182,7 +211,15 @@ impl Pipe {
             BackendLeg::Closing { link, .. } => !self.client.is_open() && known(link.attachment),
             BackendLeg::Gone => told,
         };
-        demand(fit && last >= Attachment::FIRST, "legs")
+        demand(fit && alone && last >= Attachment::FIRST && self.generation >= Generation::FIRST, "legs")
+    }
+}
+
+impl Comeback {
+    /// Reads what belongs to a client that may come back, and `asks` for what it has, of the messages up to `accepted`.
+    fn thaw(input: &mut Reader<'_>, asks: bool, accepted: Seq) -> Read<Self> {
+        let barrier = if asks { Some(Barrier::thaw(input, accepted)?) } else { None };
+        Ok(Self { barrier, in_doubt: input.count()?, ending: input.option(Reader::close_frame)? })
     }
 }
 

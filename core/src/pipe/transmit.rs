@@ -1,6 +1,7 @@
 //! Bytes out: what each link is due, how much of it went, and how much may be read to follow.
 
 use super::{Fact, Pipe};
+use crate::barrier::Level;
 use crate::byte_queue::Gather;
 use crate::frame::Side;
 use crate::ids::LaneName;
@@ -30,7 +31,9 @@ impl Pipe {
                 if !self.client.is_linked() {
                     return false;
                 }
-                self.to_client.prepare(&self.down.buffer, None, [0; 4], now);
+                let asks = matches!(self.client, ClientLeg::Open);
+                let barrier = self.comeback.as_mut().and_then(|it| it.barrier.as_mut()).filter(|_| asks);
+                self.to_client.prepare(&self.down.buffer, barrier, [0; 4], now);
                 self.to_client.has_output(&self.down.buffer)
             }
             Side::Backend => {
@@ -57,9 +60,15 @@ impl Pipe {
     }
 
     fn transmitted_down(&mut self, bytes: usize, now: Time) {
-        self.to_client.transmitted(bytes, &mut self.down.buffer, None, now);
-        let sent = self.down.buffer.sent();
-        self.down.buffer.confirm(sent, now);
+        let barrier = self.comeback.as_mut().and_then(|it| it.barrier.as_mut());
+        let written = self.to_client.transmitted(bytes, &mut self.down.buffer, barrier, now);
+        if written.again > 0 {
+            self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });
+        }
+        if self.down_level() == Level::Written {
+            let sent = self.down.buffer.sent();
+            self.down.buffer.confirm(sent, now);
+        }
         self.stalled_since = (self.down.buffer.unsent_messages() > 0).then_some(now);
         if self.to_client.is_close_written() {
             self.client_was_told();
@@ -72,7 +81,7 @@ impl Pipe {
         let sent_before = self.up.buffer.sent();
         let written = self.to_backend.transmitted(bytes, &mut self.up.buffer, barrier, now);
         if written.again > 0 {
-            self.report(Fact::Replayed { messages: written.again });
+            self.report(Fact::Replayed { lane: LaneName::Up, messages: written.again });
         }
         if self.up.buffer.sent() > sent_before {
             self.fed_at = now;
@@ -104,7 +113,7 @@ impl Pipe {
 
     fn client_budget(&self) -> usize {
         match &self.client {
-            ClientLeg::Gone => return 0,
+            ClientLeg::Detached { .. } | ClientLeg::Gone => return 0,
             ClientLeg::SaidClose(_) | ClientLeg::Closing { .. } => return usize::MAX,
             ClientLeg::Open => {}
         }
@@ -126,9 +135,15 @@ impl Pipe {
         if self.backend.link().is_none() || self.is_switching() {
             return 0;
         }
+        let buffer = &self.down.buffer;
         match self.settings.down {
-            DownPolicy::Keep if self.down.buffer.unsent_bytes() >= self.settings.window_bytes => 0,
-            DownPolicy::Keep | DownPolicy::Latest(_) => usize::MAX,
+            DownPolicy::Latest(_) => usize::MAX,
+            DownPolicy::Keep if self.client.is_detached() => {
+                self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes())
+            }
+            DownPolicy::Keep if buffer.unsent_bytes() >= self.settings.window_bytes => 0,
+            DownPolicy::Keep if self.comeback.is_some() && buffer.held_bytes() >= self.settings.replay_bytes_max => 0,
+            DownPolicy::Keep => usize::MAX,
         }
     }
 

@@ -2,7 +2,8 @@
 
 use super::Pipe;
 use crate::barrier::Level;
-use crate::ids::{Attachment, BackendKey, Seq};
+use crate::ids::{Attachment, BackendKey, Generation, Seq};
+use crate::leg::ClientLeg;
 
 /// A pipe's state as the API names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -13,13 +14,15 @@ pub enum PipeState {
     Leaving,
     /// The pipe waits for a worker.
     Detached,
+    /// The pipe has a worker and waits for its client.
+    ClientDetached,
     /// The pipe is ending.
     Closing,
 }
 
 impl PipeState {
     /// Every state, for metrics that list them.
-    pub const ALL: [Self; 4] = [Self::Attached, Self::Leaving, Self::Detached, Self::Closing];
+    pub const ALL: [Self; 5] = [Self::Attached, Self::Leaving, Self::Detached, Self::ClientDetached, Self::Closing];
 
     /// The name in the API and in metrics.
     #[must_use]
@@ -28,6 +31,7 @@ impl PipeState {
             Self::Attached => "attached",
             Self::Leaving => "leaving",
             Self::Detached => "detached",
+            Self::ClientDetached => "client_detached",
             Self::Closing => "closing",
         }
     }
@@ -67,6 +71,12 @@ pub struct PipeView {
     pub attachment: Attachment,
     /// How often a worker was lost.
     pub interruptions: u64,
+    /// The client's last attach.
+    pub generation: Generation,
+    /// Whether a client that comes now finds its conversation here.
+    pub awaits_client: bool,
+    /// Whether there is a client to write to.
+    pub has_client: bool,
     /// Client to backend.
     pub up: LaneView,
     /// Backend to client.
@@ -96,6 +106,7 @@ impl Pipe {
             lost: lane.lost,
             dropped: lane.dropped,
         };
+        let in_doubt_down = self.comeback.as_ref().map_or(0, |comeback| comeback.in_doubt);
         let level = if self.confirms_when_written() { Level::Written } else { Level::Pong };
         PipeView {
             state: self.state(),
@@ -103,7 +114,10 @@ impl Pipe {
             attachment: self.last_attachment,
             interruptions: self.interruptions,
             up: lane(&self.up, level, self.in_doubt),
-            down: lane(&self.down, Level::Written, 0),
+            down: lane(&self.down, self.down_level(), in_doubt_down),
+            generation: self.generation,
+            awaits_client: self.awaits_client(),
+            has_client: self.client.is_linked(),
             memory_bytes: self.memory_bytes(),
         }
     }
@@ -111,10 +125,11 @@ impl Pipe {
     /// What the pipe is doing.
     #[must_use]
     pub const fn state(&self) -> PipeState {
-        if !self.client.is_open() {
-            return PipeState::Closing;
+        match (&self.client, self.backend.state()) {
+            (ClientLeg::SaidClose(_) | ClientLeg::Closing { .. } | ClientLeg::Gone, _) => PipeState::Closing,
+            (ClientLeg::Detached { .. }, PipeState::Attached) => PipeState::ClientDetached,
+            (ClientLeg::Open | ClientLeg::Detached { .. }, state) => state,
         }
-        self.backend.state()
     }
 
     /// Bytes that count against `replay.total_bytes_max`: both lanes' messages, and what is not whole yet.
@@ -132,6 +147,7 @@ impl Pipe {
             + self.to_client.memory_bytes()
             + self.to_backend.memory_bytes()
             + self.suspects.memory_bytes()
+            + self.comeback.as_deref().map_or(0, size_of_val)
             + [&self.up, &self.down].map(|lane| lane.throttle.as_deref().map_or(0, size_of_val)).iter().sum::<usize>()
             + self.actions.capacity() * size_of::<super::Action>()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use holdline_core::snapshot::Snapshot;
@@ -63,6 +63,10 @@ pub struct Bench {
     held: Option<(Attachment, BackendKey)>,
     /// The last words left on dropped links.
     pub last_words: Vec<(Attachment, Vec<Item>)>,
+    pub generation: Generation,
+    pub client_last_words: Vec<(Generation, Vec<Item>)>,
+    /// Barrier pings that the current client link has not answered.
+    pub client_pings: Vec<Vec<u8>>,
 }
 
 impl Bench {
@@ -92,6 +96,9 @@ impl Bench {
             dialing: None,
             held: None,
             last_words: Vec::new(),
+            generation: Generation::FIRST,
+            client_last_words: Vec::new(),
+            client_pings: Vec::new(),
         }
     }
 
@@ -105,7 +112,7 @@ impl Bench {
     }
 
     pub fn client_sends(&mut self, bytes: &[u8]) {
-        self.pipe.receive(Peer::Client, Input::Copy(bytes), self.now);
+        self.pipe.receive(Peer::Client(self.generation), Input::Copy(bytes), self.now);
         self.pump();
     }
 
@@ -157,7 +164,7 @@ impl Bench {
     }
 
     pub fn client_vanishes(&mut self) {
-        self.pipe.lost(Peer::Client, LinkLoss::Reset, self.now);
+        self.pipe.lost(Peer::Client(self.generation), LinkLoss::Reset, self.now);
         self.pump();
     }
 
@@ -195,7 +202,7 @@ impl Bench {
                 self.room.insert(side == Side::Client, if room == usize::MAX { room } else { room - bytes.len() });
                 self.pipe.transmitted(side, bytes.len(), self.now);
                 match side {
-                    Side::Client => self.client_items.extend(self.client.read(&bytes)),
+                    Side::Client => self.client_reads(&bytes),
                     Side::Backend => self.worker_reads(&bytes),
                 }
             }
@@ -211,6 +218,15 @@ impl Bench {
         self.pipe = Pipe::restore(&snapshot, self.settings.clone(), 99, clock).unwrap();
         self.now = clock + took;
         self.pump();
+    }
+
+    fn client_reads(&mut self, bytes: &[u8]) {
+        for item in self.client.read(bytes) {
+            match item {
+                Item::Ping(payload) => self.client_pings.push(payload),
+                Item::Text(_) | Item::Binary(_) | Item::Pong(_) | Item::Close(..) => self.client_items.push(item),
+            }
+        }
     }
 
     fn worker_reads(&mut self, bytes: &[u8]) {
@@ -237,7 +253,11 @@ impl Bench {
                 let items = Reader::new(true).read(last_words);
                 self.last_words.push((*attachment, items));
             }
-            Action::ShutdownClient | Action::DropClient | Action::Finish => {}
+            Action::DropClient { generation, last_words } => {
+                let items = self.client.read(last_words);
+                self.client_last_words.push((*generation, items));
+            }
+            Action::ShutdownClient | Action::Finish => {}
         }
         self.orders.push(action);
     }
@@ -265,9 +285,35 @@ impl Bench {
 
     /// What the client got since the last question, heartbeat pings aside.
     pub fn client_got(&mut self) -> Vec<Item> {
-        let mut items = std::mem::take(&mut self.client_items);
-        items.retain(|item| !matches!(item, Item::Ping(_)));
-        items
+        std::mem::take(&mut self.client_items)
+    }
+
+    /// The client is there on another link; whether the pipe took it.
+    pub fn client_attaches(&mut self) -> bool {
+        let Some(generation) = self.pipe.client_attached(self.now) else { return false };
+        // Where the old link's last words end up is decided by the order to drop it.
+        while let Some(action) = self.pipe.next_action() {
+            self.note(action);
+        }
+        self.generation = generation;
+        self.client = Reader::new(false);
+        self.client_items.clear();
+        self.client_pings.clear();
+        self.room.insert(true, usize::MAX);
+        self.pump();
+        true
+    }
+
+    /// Answers every ping that the client has seen.
+    pub fn client_pongs(&mut self) {
+        for payload in std::mem::take(&mut self.client_pings) {
+            self.client_frame(0x8A, &payload);
+        }
+    }
+
+    /// Whether the client's link was dropped since the last question.
+    pub fn drops_client(&mut self) -> bool {
+        self.orders().iter().any(|order| matches!(order, Action::DropClient { .. }))
     }
 
     pub fn orders(&mut self) -> Vec<Action> {

@@ -5,6 +5,7 @@
 mod wire;
 
 mod bench;
+mod client;
 mod closing;
 mod handover;
 mod interruption;

@@ -36,7 +36,7 @@ fn what_was_not_confirmed_is_sent_again_in_order_and_then_the_rest() {
     assert_eq!((order.first_seq, order.again, order.confirmed, order.gap), (Seq(3), 2, Seq(2), None));
     bench.attach(B);
     assert_eq!(bench.worker_got(), texts(&["3", "4", "5"]));
-    assert!(bench.facts.contains(&Fact::Replayed { messages: 2 }));
+    assert!(bench.facts.contains(&Fact::Replayed { lane: LaneName::Up, messages: 2 }));
     bench.settle();
     bench.worker_dies(LinkLoss::Reset);
     bench.attach(C);

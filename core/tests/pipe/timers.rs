@@ -2,7 +2,7 @@
 
 use holdline_core::barrier::Level;
 use holdline_core::frame::Side;
-use holdline_core::pipe::{Action, Fact, Interruption, LinkLoss, PipeState};
+use holdline_core::pipe::{Fact, Interruption, LinkLoss, PipeState};
 use holdline_core::settings::Heartbeat;
 
 use crate::bench::{A, B, Bench, closed, ms, secs, text};
@@ -32,7 +32,7 @@ fn a_client_that_answers_no_heartbeat_is_dropped_and_its_worker_gets_1001_st_01(
     }
     assert_eq!(bench.state(), PipeState::Attached);
     bench.wait(secs(10));
-    assert!(bench.orders().contains(&Action::DropClient));
+    assert!(bench.drops_client());
     assert_eq!(bench.worker_got(), [closed(1001, "client gone")]);
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdline_core::backoff::Draw;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, LaneName};
+use holdline_core::ids::{Attachment, BackendKey, Generation, LaneName};
 use holdline_core::pipe::{Action, Fact, Input, LinkLoss, Peer, Pipe};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::shared::cutter::{Cutter, Piece};
@@ -90,7 +90,7 @@ impl Viewer {
         }
         let mut text = format!("{}:{}:", self.number, self.taps + 1).into_bytes();
         text.resize(text.len() + bytes, b'x');
-        self.pipe.receive(Peer::Client, Input::Copy(&frame(0x81, &text, Some([1, 2, 3, 4]))), now);
+        self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&frame(0x81, &text, Some([1, 2, 3, 4]))), now);
         // A pipe that has begun to end takes nothing any more, before its client knows.
         self.taps = self.pipe.view().up.accepted.0;
     }
@@ -101,13 +101,13 @@ impl Viewer {
         }
         self.said_close = true;
         let bytes = frame(0x88, &close_payload(1000, "bye"), Some([5, 6, 7, 8]));
-        self.pipe.receive(Peer::Client, Input::Copy(&bytes), now);
+        self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&bytes), now);
     }
 
     pub fn vanish(&mut self, now: Time) {
         if !self.client_gone {
             self.client_gone = true;
-            self.pipe.lost(Peer::Client, LinkLoss::Eof, now);
+            self.pipe.lost(Peer::Client(Generation::FIRST), LinkLoss::Eof, now);
         }
     }
 
@@ -225,13 +225,13 @@ impl Viewer {
             }
             Item::Ping(payload) => {
                 let pong = frame(0x8a, payload, Some([9; 4]));
-                self.pipe.receive(Peer::Client, Input::Copy(&pong), now);
+                self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&pong), now);
             }
             Item::Close(code, reason) => {
                 self.told = Some(*code);
                 if !self.said_close {
                     let answer = frame(0x88, &close_payload(*code, reason), Some([9; 4]));
-                    self.pipe.receive(Peer::Client, Input::Copy(&answer), now);
+                    self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&answer), now);
                 }
             }
             Item::Text(_) | Item::Pong(_) => panic!("nobody says {item:?}"),
@@ -251,7 +251,7 @@ impl Viewer {
                     self.lost_up += stream.leave(seat, now);
                 }
                 Action::ShutdownClient => {}
-                Action::DropClient => self.client_gone = true,
+                Action::DropClient { .. } => self.client_gone = true,
                 Action::Report(fact) => self.note(&fact, marks),
                 Action::Finish => self.finished = true,
             }
@@ -265,7 +265,7 @@ impl Viewer {
                 *marks.entry("dropped by latest").or_default() += 1;
                 self.passed += messages;
             }
-            Fact::Lost { lane: LaneName::Up, messages, .. } | Fact::LeftInDoubt { messages } => {
+            Fact::Lost { lane: LaneName::Up, messages, .. } | Fact::LeftInDoubt { lane: LaneName::Up, messages } => {
                 self.lost_up += messages;
             }
             Fact::Ended { code: 1013, reason, .. } if reason == "client too slow" => {
@@ -280,6 +280,10 @@ impl Viewer {
             | Fact::Reattached { .. }
             | Fact::Stayed { .. }
             | Fact::Replayed { .. }
+            | Fact::LeftInDoubt { lane: LaneName::Down, .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. }
             | Fact::Overflowed(_)
             | Fact::Expired { .. }
             | Fact::PongsMissing(_) => panic!("not of a viewer: {fact:?}"),

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use holdline_core::backoff::Draw;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{Action, Fact, Input, LinkLoss, Peer, Pipe};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::shared::cutter::{Cutter, Piece};
@@ -298,7 +298,7 @@ impl World {
             }
         }
         let some = self.current.len().min(1 + self.below(2_000) as usize);
-        self.pipe.receive(Peer::Client, Input::Copy(&self.current[..some]), self.now);
+        self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&self.current[..some]), self.now);
         self.current.advance(some);
         some
     }
@@ -382,7 +382,7 @@ impl World {
                 Action::CancelDial(_) => self.dialing = None,
                 Action::TakeOver(_) => panic!("nobody moves it on purpose"),
                 Action::DropBackend { .. } => self.worker = None,
-                Action::ShutdownClient | Action::DropClient => {}
+                Action::ShutdownClient | Action::DropClient { .. } => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),
                 Action::Report(_) => {}
                 Action::Finish => self.finished = true,

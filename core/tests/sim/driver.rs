@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
 use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
@@ -150,7 +150,7 @@ impl Driver {
                     link.to_peer.end(LinkLoss::Eof, true);
                 }
             }
-            Action::DropClient => {
+            Action::DropClient { .. } => {
                 // The client may still read what it was given; nobody will write to it or read it again.
                 if let Some(mut link) = self.client_link.take() {
                     link.to_peer.end(LinkLoss::Eof, true);
@@ -310,7 +310,7 @@ impl Driver {
             PipeState::Leaving => Mark::FrozenLeaving,
             PipeState::Detached if dials => Mark::FrozenDialing,
             PipeState::Detached => Mark::FrozenDetached,
-            PipeState::Closing => Mark::FrozenClosing,
+            PipeState::ClientDetached | PipeState::Closing => Mark::FrozenClosing,
         });
         self.model.frozen(clock.0, marks);
         self.pipe.snapshot(self.clock.shows(now)).into_bytes()
@@ -381,7 +381,7 @@ impl Driver {
         let bytes = link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
             self.model.client_gone(marks);
-            self.call(now, marks, |pipe, now| pipe.lost(Peer::Client, loss, now));
+            self.call(now, marks, |pipe, now| pipe.lost(Peer::Client(Generation::FIRST), loss, now));
             return true;
         }
         if bytes.is_empty() {
@@ -389,7 +389,7 @@ impl Driver {
         }
         self.model.client_bytes(&bytes, marks);
         let (charged, accepted) = (self.pipe.charged_bytes(), self.pipe.view().up.accepted.0);
-        self.give(Peer::Client, &bytes, rng, now, marks);
+        self.give(Peer::Client(Generation::FIRST), &bytes, rng, now, marks);
         self.model.check_bound(&self.pipe, charged, accepted);
         true
     }

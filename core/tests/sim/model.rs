@@ -407,7 +407,11 @@ impl Model {
             Fact::Interrupted { attachment, reason, in_doubt, gap, .. } => {
                 self.interrupted(*attachment, *reason, *in_doubt, *gap, now, marks);
             }
-            Fact::LeftInDoubt { messages } => {
+            Fact::LeftInDoubt { lane: LaneName::Down, .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. } => panic!("no client comes back here: {fact:?}"),
+            Fact::LeftInDoubt { lane: LaneName::Up, messages } => {
                 self.left_in_doubt += messages;
                 self.in_doubt += messages;
                 marks.hit(Mark::LeftInDoubt);

@@ -150,6 +150,9 @@ impl Fixture {
             pool: "default".into(),
             key: None,
             backend_path: None,
+            client_id: None,
+            duplicate: crate::config::Duplicate::Replace,
+            client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             websocket_only: false,
             settings: PipeSettings::default(),
@@ -162,6 +165,7 @@ impl Fixture {
             route,
             key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
+            named: false,
             sharing: Sharing::Alone,
         };
         self.admin.pipes.open(facts)

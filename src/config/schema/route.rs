@@ -160,7 +160,7 @@ fn sharing() -> Vec<Key<Route>> {
             "client_id",
             |r: &mut Route| &mut r.client_id,
             any,
-            "template that names the client, so that it can come back to its pipe",
+            "template that names the client, so that it can come back to its pipe; the name is its credential",
         )
         .or("\"{query.client}\""),
         key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),

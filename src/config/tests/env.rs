@@ -64,6 +64,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("memory.evict", "largest", r#""largest""#),
     ("log.format", "json", r#""json""#),
     ("log.level", "trace", r#""trace""#),
+    ("trace.otlp_endpoint", "http://c:4318", "\"http://c:4318/v1/traces\""),
     ("pools[0].name", "farm", r#""farm""#),
     ("pools[0].balance", "hash", r#""hash""#),
     ("pools[0].max_pipes_per_backend", "1", "1"),
@@ -171,6 +172,7 @@ fn px_05_each_field_of_a_section_has_a_key() {
         (format!("{:#?}", set.resume), format!("{:#?}", old.resume)),
         (format!("{:#?}", set.memory), format!("{:#?}", old.memory)),
         (format!("{:#?}", set.log), format!("{:#?}", old.log)),
+        (format!("{:#?}", set.trace), format!("{:#?}", old.trace)),
     ];
     for (set, old) in pairs {
         let field = |line: &&str| line.starts_with("    ") && line.ends_with(',') && line.contains(": ");

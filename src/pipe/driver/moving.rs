@@ -139,6 +139,9 @@ impl Driver {
             }
             Fact::Reattached { .. }
             | Fact::LeftInDoubt { .. }
+            | Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::ClientExpired { .. }
             | Fact::Replayed { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }

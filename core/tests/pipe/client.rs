@@ -1,0 +1,368 @@
+//! A client that is lost and comes back.
+
+use std::time::Duration;
+
+use holdline_core::barrier::Level;
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::Side;
+use holdline_core::ids::{Generation, LaneName, Seq};
+use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState};
+use holdline_core::settings::{DownPolicy, PipeSettings};
+use holdline_core::time::Time;
+
+use crate::bench::{B, Bench, closed, ms, secs, text, texts};
+use crate::wire::Item;
+
+const GRACE: Duration = Duration::from_secs(60);
+
+/// A pipe whose client may come back within a minute.
+fn bench() -> Bench {
+    bench_with(|_| {})
+}
+
+fn bench_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
+    Bench::with(|settings| {
+        settings.client_grace = Some(GRACE);
+        settings.client_heartbeat.interval = Duration::ZERO;
+        settings.backend_heartbeat.interval = Duration::ZERO;
+        change(settings);
+    })
+}
+
+fn ended(bench: &Bench) -> Option<(EndedBy, u16)> {
+    bench.facts.iter().find_map(|fact| match fact {
+        Fact::Ended { by, code, .. } => Some((*by, *code)),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_client_that_was_lost_is_sent_again_what_it_did_not_confirm_and_then_the_rest() {
+    let mut bench = bench();
+    bench.worker_says("1");
+    bench.wait(ms(25));
+    bench.client_pongs();
+    bench.worker_says("2");
+    assert_eq!(bench.client_got(), texts(&["1", "2"]));
+    bench.client_vanishes();
+    assert_eq!(bench.state(), PipeState::ClientDetached);
+    assert!(bench.drops_client(), "the dead link goes");
+    bench.worker_says("3");
+    bench.wait(secs(59));
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["2", "3"]), "1 was confirmed");
+    assert_eq!(bench.state(), PipeState::Attached);
+    assert!(bench.facts.contains(&Fact::ClientDetached { generation: Generation::FIRST, in_doubt: 1 }));
+    let again = Fact::ClientAttached { generation: Generation(2), away: Some(secs(59)), again: 1 };
+    assert!(bench.facts.contains(&again), "{:?}", bench.facts);
+    assert!(bench.facts.contains(&Fact::Replayed { lane: LaneName::Down, messages: 1 }));
+    assert_eq!((bench.pipe.view().down.in_doubt, bench.pipe.view().down.level), (1, Level::Pong));
+    bench.client_says("here again");
+    assert_eq!(bench.worker_got(), texts(&["here again"]));
+    bench.wait(ms(25));
+    bench.client_pongs();
+    assert_eq!(bench.pipe.view().down.confirmed, Seq(3));
+    assert_eq!(bench.pipe.charged_bytes(), 16, "the client's own message, and nothing downwards");
+}
+
+#[test]
+fn a_message_that_was_half_written_to_the_lost_link_begins_anew_on_the_next() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 5);
+    bench.worker_says("a whole message");
+    bench.client_vanishes();
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["a whole message"]));
+}
+
+#[test]
+fn half_a_message_of_the_lost_link_is_not_spliced_into_what_the_next_one_says() {
+    let mut bench = bench();
+    bench.client_sends(&[0x01, 0x85, 0, 0, 0, 0, b'h', b'a']);
+    bench.client_vanishes();
+    assert!(bench.client_attaches());
+    bench.client_says("whole");
+    assert_eq!(bench.worker_got(), texts(&["whole"]));
+}
+
+#[test]
+fn late_news_of_an_old_link_change_nothing() {
+    let mut bench = bench();
+    bench.client_vanishes();
+    assert!(bench.client_attaches());
+    let before = bench.pipe.view();
+    let old = Peer::Client(Generation::FIRST);
+    bench.pipe.lost(old, LinkLoss::Reset, bench.now);
+    bench.pipe.receive(old, Input::Copy(&[0x81, 0x81, 0, 0, 0, 0, b'x']), bench.now);
+    bench.pump();
+    assert_eq!(bench.pipe.view(), before);
+    assert_eq!(bench.worker_got(), []);
+}
+
+#[test]
+fn without_a_grace_a_lost_client_ends_its_pipe_and_is_asked_for_nothing() {
+    let mut bench = Bench::new();
+    bench.worker_says("1");
+    bench.wait(ms(100));
+    assert!(bench.client_pings.is_empty(), "no barrier");
+    assert_eq!(bench.pipe.view().down.confirmed, Seq(1), "written is confirmed");
+    assert!(!bench.client_attaches(), "nobody is waited for");
+    bench.client_vanishes();
+    assert_eq!(ended(&bench), Some((EndedBy::Client, 1006)));
+    assert_eq!(bench.worker_got(), [closed(1001, "client gone")]);
+}
+
+#[test]
+fn an_idle_client_is_not_pinged_for_nothing() {
+    let mut bench = bench();
+    bench.wait(secs(10));
+    assert!(bench.client_pings.is_empty());
+    bench.worker_says("1");
+    bench.wait(secs(10));
+    assert_eq!(bench.client_pings.len(), 1, "one outstanding at most");
+}
+
+#[test]
+fn a_client_that_stays_away_for_too_long_ends_the_pipe_and_its_worker_is_told_1001() {
+    let mut bench = bench();
+    bench.worker_says("sent");
+    bench.client_vanishes();
+    bench.worker_says("kept");
+    bench.wait(GRACE - ms(1));
+    assert_eq!(ended(&bench), None);
+    bench.wait(ms(1));
+    assert_eq!(ended(&bench), Some((EndedBy::Client, 1006)));
+    assert!(bench.facts.contains(&Fact::ClientExpired { away: GRACE }));
+    assert_eq!(bench.worker_got(), [closed(1001, "client gone")]);
+    assert_eq!(bench.pipe.view().down.lost, 2);
+    assert!(!bench.client_attaches(), "it comes too late");
+    bench.worker_closes(1001, "");
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.charged_bytes(), 0);
+}
+
+#[test]
+fn a_clean_close_of_the_client_detaches_nothing() {
+    let mut bench = bench();
+    bench.worker_says("1");
+    bench.client_closes(1000, "bye");
+    assert_eq!(bench.worker_got(), [closed(1000, "bye")]);
+    assert!(!bench.client_attaches());
+    bench.worker_closes(1000, "bye");
+    assert!(bench.is_finished());
+    let left = Fact::LeftInDoubt { lane: LaneName::Down, messages: 1 };
+    assert!(bench.facts.contains(&left), "it never said that it had it: {:?}", bench.facts);
+}
+
+#[test]
+fn iw_15_st_06_a_second_link_of_the_same_client_replaces_the_first_which_is_told_1000() {
+    let mut bench = bench();
+    for round in 1..=1000_u64 {
+        bench.worker_says(&round.to_string());
+        assert_eq!(bench.client_got(), texts(&[&round.to_string()]));
+        bench.wait(ms(25));
+        bench.client_pongs();
+        assert!(bench.client_attaches());
+        let words = bench.client_last_words.pop();
+        assert_eq!(words, Some((Generation(round), vec![closed(1000, "replaced")])));
+        assert_eq!((bench.state(), ended(&bench)), (PipeState::Attached, None));
+    }
+    bench.client_says("still here");
+    assert_eq!(bench.worker_got(), texts(&["still here"]));
+    let replaced = Fact::ClientAttached { generation: Generation(1001), away: None, again: 0 };
+    assert!(bench.facts.contains(&replaced));
+}
+
+#[test]
+fn the_replaced_link_is_left_the_rest_of_what_it_has_begun_to_get() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 4);
+    bench.worker_says("half written");
+    assert!(bench.client_attaches());
+    let words = bench.client_last_words.pop();
+    assert_eq!(words, Some((Generation::FIRST, vec![text("half written"), closed(1000, "replaced")])));
+    assert_eq!(bench.client_got(), texts(&["half written"]), "nobody knows whether it came through");
+}
+
+#[test]
+fn while_the_client_is_away_the_worker_is_read_up_to_the_bound_of_the_replay_buffer() {
+    let mut bench = bench_with(|settings| settings.replay_bytes_max = 1000);
+    bench.client_vanishes();
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 1000);
+    bench.worker_says(&"x".repeat(600));
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 400);
+    bench.worker_says(&"y".repeat(400));
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "exactly the bound");
+    bench.wait(secs(30));
+    assert_eq!(ended(&bench), None, "nobody is too slow who is not there");
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&[&"x".repeat(600), &"y".repeat(400)]));
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "not confirmed yet");
+    bench.wait(ms(25));
+    bench.client_pongs();
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), usize::MAX);
+}
+
+#[test]
+fn where_only_the_newest_count_the_newest_wait_for_the_client() {
+    let mut bench = bench_with(|settings| settings.down = DownPolicy::Latest(2.try_into().unwrap()));
+    bench.worker_says("0");
+    bench.wait(ms(100));
+    assert!(bench.client_pings.is_empty(), "nothing is sent twice, so nobody is asked");
+    bench.client_vanishes();
+    for n in 1..=9 {
+        bench.worker_says(&n.to_string());
+    }
+    assert_eq!(bench.pipe.view().down.dropped, 7);
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["8", "9"]));
+}
+
+#[test]
+fn what_a_worker_says_at_its_end_waits_for_the_client() {
+    let mut bench = bench();
+    bench.client_vanishes();
+    bench.worker_says("the last thing");
+    bench.worker_closes(4001, "done");
+    assert_eq!((bench.state(), ended(&bench)), (PipeState::Closing, Some((EndedBy::Backend, 4001))));
+    bench.wait(secs(30));
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
+    bench.client_closes(4001, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_client_that_is_lost_before_it_heard_of_the_end_may_come_back_for_it() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("the last thing");
+    bench.worker_closes(4001, "done");
+    bench.client_vanishes();
+    assert!(!bench.is_finished());
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
+    bench.client_vanishes();
+    assert!(bench.is_finished(), "it was told");
+}
+
+#[test]
+fn a_client_that_takes_nothing_any_more_is_taken_for_lost() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("stuck");
+    bench.wait(secs(16));
+    assert_eq!((bench.state(), ended(&bench)), (PipeState::ClientDetached, None));
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["stuck"]));
+}
+
+#[test]
+fn both_legs_may_be_detached_and_each_comes_back_by_itself() {
+    let mut bench = bench();
+    bench.client_says("for the next worker");
+    bench.worker_says("for the client");
+    bench.client_got();
+    bench.worker_got();
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.state(), PipeState::Detached);
+    bench.attach(B);
+    assert_eq!(bench.state(), PipeState::ClientDetached);
+    assert_eq!(bench.worker_got(), texts(&["for the next worker"]));
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["for the client"]));
+}
+
+#[test]
+fn without_a_worker_within_its_grace_the_pipe_of_an_absent_client_ends_at_once() {
+    let mut bench = bench();
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    while !bench.is_finished() {
+        if bench.is_dialing() {
+            bench.dial_fails(DialFailure::NoCandidate { retry_after: None });
+        }
+        bench.wait(secs(1));
+    }
+    assert_eq!(ended(&bench), Some((EndedBy::Holdline, 1013)));
+}
+
+#[test]
+fn an_operator_and_want_of_memory_end_the_pipe_of_an_absent_client() {
+    let close = |bench: &mut Bench| {
+        bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "going away"), now));
+        assert_eq!(bench.worker_got(), [closed(1001, "going away")]);
+        bench.worker_closes(1001, "");
+    };
+    let evict = |bench: &mut Bench| bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    for end in [&close as &dyn Fn(&mut Bench), &evict] {
+        let mut bench = bench();
+        bench.worker_says("1");
+        bench.client_vanishes();
+        bench.worker_says("2");
+        end(&mut bench);
+        assert!(bench.is_finished());
+        assert_eq!((bench.pipe.view().down.lost, bench.pipe.charged_bytes()), (2, 0));
+        assert!(!bench.client_attaches());
+    }
+}
+
+#[test]
+fn a_client_that_answers_no_pings_though_it_talks_confirms_by_what_is_written() {
+    let mut bench = bench();
+    bench.worker_says("1");
+    bench.wait(ms(25));
+    bench.client_says("I know no pings");
+    bench.wait(secs(11));
+    assert_eq!((bench.pipe.view().down.level, bench.pipe.view().down.confirmed), (Level::Written, Seq(1)));
+    bench.worker_says("2");
+    assert_eq!(bench.pipe.view().down.confirmed, Seq(2));
+}
+
+#[test]
+fn an_absent_client_is_still_absent_in_another_process() {
+    for vanishes_after in [true, false] {
+        let mut bench = bench();
+        bench.worker_says("1");
+        if !vanishes_after {
+            bench.client_vanishes();
+        }
+        bench.worker_says("2");
+        bench.wait(secs(20));
+        bench.hand_over(Time::from_micros(77_000_000), ms(5));
+        if vanishes_after {
+            bench.client_vanishes();
+        }
+        assert_eq!(bench.state(), PipeState::ClientDetached);
+        bench.client_got();
+        assert!(bench.client_attaches());
+        assert_eq!(bench.client_got(), texts(&["1", "2"]));
+        assert_eq!(bench.generation, Generation(2));
+    }
+}
+
+#[test]
+fn the_grace_goes_on_in_another_process() {
+    let mut bench = bench();
+    bench.client_vanishes();
+    bench.wait(secs(40));
+    bench.hand_over(Time::from_micros(0), secs(15));
+    bench.wait(ms(4999));
+    assert_eq!(ended(&bench), None);
+    bench.wait(ms(1));
+    assert_eq!(ended(&bench), Some((EndedBy::Client, 1006)));
+}
+
+#[test]
+fn the_link_of_a_pipe_that_ends_is_dropped_by_its_own_generation() {
+    let mut bench = bench();
+    bench.client_vanishes();
+    assert!(bench.client_attaches());
+    bench.orders();
+    bench.client_closes(1000, "");
+    bench.worker_closes(1000, "");
+    let dropped = Action::DropClient { generation: Generation(2), last_words: Vec::new() };
+    assert!(bench.orders().contains(&dropped));
+    assert!(bench.client_got().contains(&Item::Close(1000, String::new())));
+}
