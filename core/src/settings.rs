@@ -234,6 +234,16 @@ pub enum HandOver {
     LeaveFirst,
 }
 
+/// What decides how much of a backend's weight counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WeightFrom {
+    /// Nothing but the weight itself.
+    #[default]
+    Config,
+    /// The part of its memory that the worker reports as free.
+    Memory,
+}
+
 /// How a pool picks one of its eligible backends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Balance {

@@ -63,6 +63,17 @@ pub(super) struct BackendBody {
     registered_at: String,
     version: u64,
     last_probe: Option<ProbeBody>,
+    /// What the worker's health page says, if it is asked.
+    reported: Option<ReportBody>,
+    /// How much of its weight counts now, in percent.
+    weight_percent: u8,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReportBody {
+    memory_bytes: Option<u64>,
+    memory_limit_bytes: Option<u64>,
+    cpu_percent: Option<u32>,
 }
 
 #[derive(Debug, Serialize, JsonSchema)]
@@ -104,6 +115,12 @@ impl From<BackendView> for BackendBody {
                 took_ms: u64::try_from(probe.took.as_millis()).unwrap_or(u64::MAX),
                 problem: probe.problem,
             }),
+            reported: view.report.map(|report| ReportBody {
+                memory_bytes: report.memory_bytes,
+                memory_limit_bytes: report.memory_limit_bytes,
+                cpu_percent: report.cpu_percent,
+            }),
+            weight_percent: view.share,
         }
     }
 }

@@ -82,6 +82,7 @@ fn facts(view: &BackendView) -> BackendFacts {
         up: view.health == Health::Up,
         states,
         pipes: u64::from(view.pipes),
+        report: view.report.unwrap_or_default(),
     }
 }
 

@@ -39,6 +39,8 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         balance: pool.balance,
         max_pipes_per_backend: pool.max_pipes_per_backend,
         handover: pool.handover,
+        weight_from: pool.weight_from,
+        worker_memory_max: pool.worker_memory_max as u64,
         probes: ProbeSettings { kind, interval: health.interval, timeout: health.timeout },
         health: HealthSettings { fall: health.fall, rise: health.rise, ..HealthSettings::default() },
         backends,

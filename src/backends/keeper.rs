@@ -8,12 +8,14 @@ use super::Backends;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 use super::probe::{self, ProbeProblem};
 use super::registry::{Effects, Registry, Why, probes_of};
+use super::report::WorkerReport;
 use super::reserve::Target;
 use super::spec::{LastProbe, ProbeSettings};
 use holdline_core::health::{Health, HealthChange, Probed};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, LeaseChange};
+use holdline_core::settings::WeightFrom;
 use holdline_core::time::{Time, earliest};
 use std::collections::HashMap;
 use std::future::Future;
@@ -38,7 +40,7 @@ pub(super) struct Job {
 /// What a probe found.
 struct Report {
     took: Duration,
-    result: Result<(), ProbeProblem>,
+    result: Result<Option<WorkerReport>, ProbeProblem>,
 }
 
 impl Backends {
@@ -205,11 +207,14 @@ impl Registry {
         };
         let (was_eligible, expired) = (backend.is_eligible(), backend.lease_state() == LeaseState::Expired);
         let (probed, text) = match &report.result {
-            Ok(()) => (Probed::Ok, String::new()),
+            Ok(_) => (Probed::Ok, String::new()),
             Err(problem) if problem.certain => (Probed::Refused, problem.text.clone()),
             Err(problem) => (Probed::Failed, problem.text.clone()),
         };
         let change = self.pool_of(key).and_then(|pool| pool.core.probed(key, probed));
+        if let Ok(said) = &report.result {
+            self.reported(key, *said);
+        }
         if let Some(record) = self.records.get_mut(&key) {
             let problem = report.result.err().map(|problem| problem.text);
             record.probe.running = false;
@@ -221,6 +226,20 @@ impl Registry {
         }
         if expired && probed != Probed::Ok {
             self.detach_from_the_dead(key, fx);
+        }
+    }
+
+    /// Takes in what a worker says about itself, which may decide how much of its weight counts.
+    fn reported(&mut self, key: BackendKey, report: Option<WorkerReport>) {
+        if let Some(record) = self.records.get_mut(&key) {
+            record.probe.report = report;
+        }
+        if let Some(pool) = self.pool_of(key) {
+            let share = match pool.weight_from {
+                WeightFrom::Config => None,
+                WeightFrom::Memory => report.and_then(|report| report.free_percent(pool.worker_memory_max)),
+            };
+            pool.core.set_share(key, share.unwrap_or(100));
         }
     }
 

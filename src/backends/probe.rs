@@ -1,5 +1,6 @@
 //! What one probe does: connect, ask for a page, or shake hands as a WebSocket client. Bounded in time and bytes.
 
+use super::report::WorkerReport;
 use super::reserve::{DialFailure, Target};
 use super::spec::{ProbeKind, ProbeSettings};
 use crate::handshake::dial::TlsClient;
@@ -17,6 +18,12 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Headers of an answer that are looked at.
 const HEADERS_MAX: usize = 64;
 
+/// Bytes of an answer that are read for what the worker reports.
+const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * 1024;
+
+/// How long the rest of an answer may take; the verdict stands already.
+const BODY_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a WebSocket server may take to answer our close frame; the verdict stands already.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
@@ -29,15 +36,25 @@ pub(super) struct ProbeProblem {
     pub(super) text: String,
 }
 
-/// Probes once.
-pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<(), ProbeProblem> {
-    match tokio::time::timeout(settings.timeout, attempt(target, &settings.kind)).await {
-        Ok(result) => result,
+/// What was found although the probe may have taken too long in the end.
+#[derive(Default)]
+struct Found {
+    /// It answered as it should.
+    fine: bool,
+    report: Option<WorkerReport>,
+}
+
+/// Probes once; what the worker reports about itself, if it does.
+pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<Option<WorkerReport>, ProbeProblem> {
+    let mut found = Found::default();
+    match tokio::time::timeout(settings.timeout, attempt(target, &settings.kind, &mut found)).await {
+        Ok(result) => result.map(|()| found.report),
+        Err(_) if found.fine => Ok(found.report),
         Err(_) => Err(doubt(format!("no answer within {:?}", settings.timeout))),
     }
 }
 
-async fn attempt(target: &Target, kind: &ProbeKind) -> Result<(), ProbeProblem> {
+async fn attempt(target: &Target, kind: &ProbeKind, found: &mut Found) -> Result<(), ProbeProblem> {
     let addresses = target.resolve().await.map_err(|error| ProbeProblem {
         certain: DialFailure::from(&error) == DialFailure::NotAllowed,
         text: error.to_string(),
@@ -50,10 +67,10 @@ async fn attempt(target: &Target, kind: &ProbeKind) -> Result<(), ProbeProblem> 
     };
     let authority = target.url.authority();
     let Some(name) = target.url.tls_name() else {
-        return ask(stream, &authority, path, handshake).await;
+        return ask(stream, &authority, path, handshake, found).await;
     };
     let stream = TlsClient::native().secure(&name, stream).await.map_err(|error| doubt(error.to_string()))?;
-    ask(stream, &authority, path, handshake).await
+    ask(stream, &authority, path, handshake, found).await
 }
 
 /// Connects to the first address that answers; refused only if all of them refuse.
@@ -78,38 +95,66 @@ async fn ask(
     authority: &str,
     path: &str,
     handshake: bool,
+    found: &mut Found,
 ) -> Result<(), ProbeProblem> {
-    if handshake { shake_hands(stream, authority, path).await } else { get(stream, authority, path).await }
+    if handshake {
+        shake_hands(stream, authority, path, found).await
+    } else {
+        get(stream, authority, path, found).await
+    }
 }
 
-async fn get(mut stream: impl AsyncRead + AsyncWrite + Unpin, authority: &str, path: &str) -> Result<(), ProbeProblem> {
+async fn get(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    authority: &str,
+    path: &str,
+    found: &mut Found,
+) -> Result<(), ProbeProblem> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
     );
-    let head = exchange(&mut stream, &request).await?;
-    match head.status {
-        200..=299 => Ok(()),
-        status => Err(doubt(format!("answered {status}"))),
+    let (head, mut answer) = exchange(&mut stream, &request).await?;
+    if !(200..=299).contains(&head.status) {
+        return Err(doubt(format!("answered {}", head.status)));
     }
+    found.fine = true;
+    let end = head.length.map_or(ANSWER_BYTES_MAX, |length| head.bytes.saturating_add(length)).min(ANSWER_BYTES_MAX);
+    // However this ends, the answer was fine.
+    let _ = tokio::time::timeout(BODY_WAIT, read_up_to(&mut stream, &mut answer, end)).await;
+    found.report = answer.get(head.bytes..).and_then(WorkerReport::parse);
+    Ok(())
+}
+
+/// Reads on until there are `end` bytes or no more come.
+async fn read_up_to(stream: &mut (impl AsyncRead + Unpin), answer: &mut Vec<u8>, end: usize) -> io::Result<()> {
+    while answer.len() < end {
+        let room = end - answer.len();
+        if (&mut *stream).take(room as u64).read_buf(answer).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 async fn shake_hands(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
+    found: &mut Found,
 ) -> Result<(), ProbeProblem> {
     let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
     );
-    let head = exchange(&mut stream, &request).await?;
+    let (head, _) = exchange(&mut stream, &request).await?;
     if head.status != 101 {
         return Err(doubt(format!("answered {} instead of 101", head.status)));
     }
     if head.accept.as_deref() != Some(accept_of(&key).as_str()) {
         return Err(doubt("101 with a wrong Sec-WebSocket-Accept".to_owned()));
     }
+    found.fine = true;
     say_goodbye(&mut stream).await;
     Ok(())
 }
@@ -139,23 +184,31 @@ pub(super) fn accept_of(key: &str) -> String {
 struct Head {
     status: u16,
     accept: Option<String>,
+    /// Bytes of the body, if it says how many.
+    length: Option<usize>,
+    /// Bytes of the head itself.
+    bytes: usize,
 }
 
-async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> Result<Head, ProbeProblem> {
+/// The head of the answer, and what has come of the answer so far.
+async fn exchange(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    request: &str,
+) -> Result<(Head, Vec<u8>), ProbeProblem> {
     let lost = |error: io::Error| doubt(format!("connection lost: {}", error.kind()));
     stream.write_all(request.as_bytes()).await.map_err(lost)?;
     stream.flush().await.map_err(lost)?;
-    let mut head = Vec::with_capacity(1024);
+    let mut answer = Vec::with_capacity(1024);
     loop {
-        let room = HEAD_BYTES_MAX - head.len();
-        let read = (&mut *stream).take(room as u64).read_buf(&mut head).await.map_err(lost)?;
+        let room = HEAD_BYTES_MAX - answer.len();
+        let read = (&mut *stream).take(room as u64).read_buf(&mut answer).await.map_err(lost)?;
         if read == 0 {
             return Err(doubt("connection closed before an answer".to_owned()));
         }
-        if let Some(head) = parse(&head)? {
-            return Ok(head);
+        if let Some(head) = parse(&answer)? {
+            return Ok((head, answer));
         }
-        if head.len() >= HEAD_BYTES_MAX {
+        if answer.len() >= HEAD_BYTES_MAX {
             return Err(doubt(format!("an answer's head of more than {HEAD_BYTES_MAX} bytes")));
         }
     }
@@ -164,10 +217,15 @@ async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
 fn parse(bytes: &[u8]) -> Result<Option<Head>, ProbeProblem> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
-    let complete = response.parse(bytes).map_err(|error| doubt(format!("not HTTP: {error}")))?.is_complete();
-    let accept = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case("sec-websocket-accept"));
-    let accept = accept.and_then(|header| std::str::from_utf8(header.value).ok()).map(|value| value.trim().to_owned());
-    Ok(response.code.filter(|_| complete).map(|status| Head { status, accept }))
+    let status = response.parse(bytes).map_err(|error| doubt(format!("not HTTP: {error}")))?;
+    let header = |name: &str| {
+        let header = response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        Some(std::str::from_utf8(header.value).ok()?.trim())
+    };
+    let accept = header("sec-websocket-accept").map(str::to_owned);
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    let httparse::Status::Complete(bytes) = status else { return Ok(None) };
+    Ok(response.code.map(|status| Head { status, accept, length, bytes }))
 }
 
 fn doubt(text: String) -> ProbeProblem {

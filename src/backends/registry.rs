@@ -10,11 +10,12 @@ use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Remova
 use super::moves::{self, Pace};
 use super::networks::Networks;
 use super::owners::Owners;
+use super::report::WorkerReport;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, DialBudget, Pool, PoolSettings};
-use holdline_core::settings::HandOver;
+use holdline_core::settings::{HandOver, WeightFrom};
 use holdline_core::time::Time;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub(super) struct PoolEntry {
     /// When the next planned move may begin.
     pub(super) pace: Pace,
     pub(super) handover: HandOver,
+    pub(super) weight_from: WeightFrom,
+    pub(super) worker_memory_max: u64,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
     pub(super) wake: watch::Sender<u64>,
@@ -107,6 +110,8 @@ pub(super) struct ProbeState {
     /// Probes since it went down, which come in quick succession at first.
     pub(super) since_down: u32,
     pub(super) last: Option<LastProbe>,
+    /// What the worker said about itself last.
+    pub(super) report: Option<WorkerReport>,
 }
 
 impl Registry {
@@ -161,7 +166,7 @@ impl Registry {
             at_deadline: LeaveHow::Detach,
             removing: None,
             restored: false,
-            probe: ProbeState { next: now, running: false, since_down: 0, last: None },
+            probe: ProbeState { next: now, running: false, since_down: 0, last: None, report: None },
             dials: moves::permits(self.bounds.dials_at_once),
         };
         self.records.insert(key, record);
@@ -355,6 +360,8 @@ impl PoolEntry {
             owners: Owners::default(),
             pace: Pace::default(),
             handover: spec.handover,
+            weight_from: spec.weight_from,
+            worker_memory_max: spec.worker_memory_max,
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),
             configured: true,

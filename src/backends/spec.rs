@@ -1,11 +1,12 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
+use super::report::WorkerReport;
 use super::url::{BackendUrl, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, Serves};
-use holdline_core::settings::{Balance, HandOver};
+use holdline_core::settings::{Balance, HandOver, WeightFrom};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -36,6 +37,10 @@ pub struct PoolSpec {
     pub max_pipes_per_backend: u32,
     /// How a pipe is moved off one of its backends.
     pub handover: HandOver,
+    /// What decides how much of a backend's weight counts.
+    pub weight_from: WeightFrom,
+    /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
+    pub worker_memory_max: u64,
     /// How its backends are probed.
     pub probes: ProbeSettings,
     /// How results are judged.
@@ -53,6 +58,8 @@ impl PoolSpec {
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
             handover: HandOver::default(),
+            weight_from: WeightFrom::default(),
+            worker_memory_max: 0,
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),
             backends: Vec::new(),
@@ -252,6 +259,10 @@ pub struct BackendView {
     pub version: u64,
     /// The last probe, if there was one.
     pub last_probe: Option<LastProbe>,
+    /// What the worker said about itself last.
+    pub report: Option<WorkerReport>,
+    /// How much of its weight counts now, in percent.
+    pub share: u8,
 }
 
 /// What the last probe found.

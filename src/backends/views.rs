@@ -32,6 +32,8 @@ impl Registry {
             registered_at: record.registered_at,
             version: record.version,
             last_probe: record.probe.last.clone(),
+            report: record.probe.report,
+            share: backend.share(),
         })
     }
 

@@ -164,6 +164,7 @@ impl Registry {
             entry.core.configure(pool_settings(pool));
             entry.probes = pool.probes.clone();
             entry.handover = pool.handover;
+            (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             // A raised limit may be what somebody waits for.
             entry.wake();
         }

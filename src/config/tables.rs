@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdline_core::settings::{BackendLoss, Balance, CodeSet, DownPolicy, HandOver, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{
+    BackendLoss, Balance, CodeSet, DownPolicy, HandOver, OverflowPolicy, ReplayPolicy, WeightFrom,
+};
 
 use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
 use super::{AdminState, BackendUrl};
@@ -21,6 +23,10 @@ pub struct Pool {
     pub max_pipes_per_backend: u32,
     /// How a pipe is moved off one of its backends.
     pub handover: HandOver,
+    /// What decides how much of a backend's weight counts.
+    pub weight_from: WeightFrom,
+    /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
+    pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
     /// How its backends are probed.
@@ -36,6 +42,8 @@ impl Default for Pool {
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
             handover: HandOver::AttachFirst,
+            weight_from: WeightFrom::Config,
+            worker_memory_max: 0,
             resume: PoolResume::Transparent,
             health: Health::default(),
             backends: Vec::new(),

@@ -46,6 +46,9 @@ pub struct Families {
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
+    pub backend_reported_memory_bytes: IntGaugeVec,
+    pub backend_reported_memory_limit_bytes: IntGaugeVec,
+    pub backend_reported_cpu_percent: IntGaugeVec,
     pub backend_connects_total: IntCounterVec,
     pub backend_connect_duration_seconds: HistogramVec,
     pub backend_ejections_total: IntCounterVec,
@@ -158,6 +161,21 @@ impl Families {
                 &["pool", "backend", "state"],
             ),
             backend_pipes: at.gauges("backend_pipes", "Pipes attached to the backend.", &["pool", "backend"]),
+            backend_reported_memory_bytes: at.gauges(
+                "backend_reported_memory_bytes",
+                "Memory that the worker's health page says it uses.",
+                &["pool", "backend"],
+            ),
+            backend_reported_memory_limit_bytes: at.gauges(
+                "backend_reported_memory_limit_bytes",
+                "Memory that the worker's health page says it may use.",
+                &["pool", "backend"],
+            ),
+            backend_reported_cpu_percent: at.gauges(
+                "backend_reported_cpu_percent",
+                "How busy the worker's health page says it is.",
+                &["pool", "backend"],
+            ),
             backend_connects_total: at.counters(
                 "backend_connects_total",
                 "Dials of the backend.",

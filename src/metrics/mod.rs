@@ -17,7 +17,7 @@ use holdline_core::memory::Evict;
 use prometheus::core::Collector;
 use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 
-use crate::backends::BackendEvent;
+use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{
@@ -58,6 +58,8 @@ pub struct BackendFacts {
     pub states: Vec<BackendStateLabel>,
     /// Pipes attached to it.
     pub pipes: u64,
+    /// What its worker says about itself.
+    pub report: WorkerReport,
 }
 
 impl Metrics {
@@ -149,7 +151,7 @@ impl Metrics {
     /// Sets the gauges of these backends and forgets the series of all others that no pipe holds any more.
     pub fn sync_backends(&self, facts: &[BackendFacts]) {
         for fact in facts {
-            self.backend(&fact.pool, &fact.backend).set(fact.up, &fact.states, fact.pipes);
+            self.backend(&fact.pool, &fact.backend).set(&self.families, fact);
         }
         let known = |pool: &str, backend: &str| facts.iter().any(|f| &*f.pool == pool && &*f.backend == backend);
         self.handles().backends.retain(|(pool, backend), handle| {

@@ -1,12 +1,13 @@
 //! The numbers of one route, pool or backend, resolved once and then only added to.
 
-use prometheus::{Histogram, IntCounter, IntGauge};
+use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
-use super::Families;
 use super::labels::{
     BackendStateLabel, ConnectResult, DialState, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss,
     MoveResult, OverflowLabel, PipeState, ReattachResult, ResumeResult, close_code, status_code,
 };
+use super::{BackendFacts, Families};
+use crate::backends::WorkerReport;
 
 /// What a route counts; a pipe holds it for life.
 #[derive(Debug)]
@@ -348,12 +349,21 @@ impl BackendMetrics {
         self.connects.iter().map(IntCounter::get).sum::<u64>() - attached
     }
 
-    pub(super) fn set(&self, up: bool, states: &[BackendStateLabel], pipes: u64) {
-        self.up.set(i64::from(up));
+    pub(super) fn set(&self, families: &Families, facts: &BackendFacts) {
+        let BackendFacts { up, states, pipes, report, .. } = facts;
+        self.up.set(i64::from(*up));
         for state in BackendStateLabel::ALL {
             self.states[state as usize].set(i64::from(states.contains(&state)));
         }
-        self.pipes.set(i64::try_from(pipes).unwrap_or(i64::MAX));
+        self.pipes.set(gauge(*pipes));
+        for (family, value) in reported(families, report) {
+            let labels = [&*self.pool, &*self.backend];
+            match value {
+                Some(value) => family.with_label_values(&labels).set(gauge(value)),
+                // What is not reported any more has no series, and one that is gone already is as good as one removed.
+                None => drop(family.remove_label_values(&labels)),
+            }
+        }
     }
 
     pub(super) fn forget(&self, families: &Families) {
@@ -361,6 +371,9 @@ impl BackendMetrics {
         // A series that is gone already is as good as one removed.
         let _ = families.backend_up.remove_label_values(&labels);
         let _ = families.backend_pipes.remove_label_values(&labels);
+        for (family, _) in reported(families, &WorkerReport::default()) {
+            let _ = family.remove_label_values(&labels);
+        }
         for state in BackendStateLabel::ALL {
             let _ = families.backend_state.remove_label_values(&[labels[0], labels[1], state.as_str()]);
         }
@@ -368,4 +381,17 @@ impl BackendMetrics {
             let _ = families.backend_connects_total.remove_label_values(&[labels[0], labels[1], result.as_str()]);
         }
     }
+}
+
+/// What a worker says about itself, by the family that it goes into.
+fn reported<'a>(families: &'a Families, report: &WorkerReport) -> [(&'a IntGaugeVec, Option<u64>); 3] {
+    [
+        (&families.backend_reported_memory_bytes, report.memory_bytes),
+        (&families.backend_reported_memory_limit_bytes, report.memory_limit_bytes),
+        (&families.backend_reported_cpu_percent, report.cpu_percent.map(u64::from)),
+    ]
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

@@ -32,11 +32,14 @@ fn the_series_of_a_backend_go_when_it_is_gone_and_no_pipe_holds_it() {
         up: true,
         states: vec![BackendStateLabel::Ready],
         pipes: 3,
+        report: WorkerReport { memory_bytes: Some(7), ..WorkerReport::default() },
     };
     metrics.sync_backends(std::slice::from_ref(&facts));
     let text = metrics.render();
     assert!(text.contains("holdline_backend_up{backend=\"b1\",pool=\"p\"} 1\n"));
     assert!(text.contains("holdline_backend_pipes{backend=\"b1\",pool=\"p\"} 3\n"));
+    assert!(text.contains("holdline_backend_reported_memory_bytes{backend=\"b1\",pool=\"p\"} 7\n"));
+    assert!(!text.contains("holdline_backend_reported_cpu_percent{"), "it does not say");
     assert!(text.contains("holdline_backend_state{backend=\"b1\",pool=\"p\",state=\"ready\"} 1\n"));
     let held = metrics.backend("p", "b1");
     metrics.sync_backends(&[]);

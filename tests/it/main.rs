@@ -16,6 +16,7 @@ mod delivery;
 mod endings;
 mod fidelity;
 mod handover;
+mod health;
 mod heartbeat;
 mod http;
 mod limits;

@@ -83,6 +83,9 @@ impl Default for BackendSettings {
     }
 }
 
+/// All of a backend's weight counts, in percent.
+const SHARE_MAX: u8 = 100;
+
 /// A backend in its pool's table.
 #[derive(Clone, Debug)]
 pub struct Backend {
@@ -92,6 +95,8 @@ pub struct Backend {
     pub(super) monitor: Monitor,
     pub(super) lease: Option<Lease>,
     pipes: u32,
+    /// How much of its weight counts now, in percent.
+    share: u8,
     /// What smooth weighted round robin owes it.
     pub(super) credit: i64,
 }
@@ -99,7 +104,7 @@ pub struct Backend {
 impl Backend {
     pub(super) fn new(key: BackendKey, id: Arc<str>, settings: BackendSettings, now: Time) -> Self {
         let lease = settings.lease.map(|length| Lease::new(length, now));
-        Self { key, id, settings, monitor: Monitor::new(), lease, pipes: 0, credit: 0 }
+        Self { key, id, settings, monitor: Monitor::new(), lease, pipes: 0, share: SHARE_MAX, credit: 0 }
     }
 
     /// Its place in the table.
@@ -191,6 +196,23 @@ impl Backend {
             None => pool_limit,
         };
         limit != 0 && self.pipes >= limit
+    }
+
+    /// Its weight as far as it counts now, in hundredths.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        u64::from(self.settings.weight.get()) * u64::from(self.share)
+    }
+
+    /// How much of its weight counts now, in percent: 1 to 100.
+    #[must_use]
+    pub const fn share(&self) -> u8 {
+        self.share
+    }
+
+    pub(super) fn set_share(&mut self, percent: u8) {
+        // One that has nothing left still takes what nobody else can.
+        self.share = percent.clamp(1, SHARE_MAX);
     }
 
     pub(super) const fn reserve(&mut self) {

@@ -94,7 +94,7 @@ struct Load {
 
 impl Load {
     fn of(backend: &Backend) -> Self {
-        Self { pipes: u64::from(backend.pipes()) + 1, weight: u64::from(backend.settings().weight.get()) }
+        Self { pipes: u64::from(backend.pipes()) + 1, weight: backend.weight() }
     }
 
     fn compare(self, other: Self) -> std::cmp::Ordering {
@@ -135,7 +135,7 @@ fn round_robin(backends: &mut [Backend], filter: &Filter<'_>) -> usize {
         if !filter.admits(backend) {
             continue;
         }
-        let weight = i64::from(backend.settings().weight.get());
+        let weight = i64::try_from(backend.weight()).unwrap_or(i64::MAX);
         total += weight;
         backend.credit += weight;
         if best.is_none_or(|(_, most)| backend.credit > most) {
@@ -169,7 +169,8 @@ fn rendezvous(backends: &[Backend], filter: &Filter<'_>, key: &str) -> usize {
         .map_or(0, |(index, _)| index)
 }
 
-/// `weight / -ln(hash)`, with the hash as a number in (0, 1): the highest score wins in proportion to the weights.
+/// `weight / -ln(hash)`, with the hash as a number in (0, 1): the highest score wins in proportion to the weights. Only the
+/// weights that were said count, so that keys do not wander with what workers report.
 fn score(key: &str, backend: &Backend) -> f64 {
     let hash = mix(fnv1a(fnv1a(FNV_OFFSET, key.as_bytes()), backend.id().as_bytes()));
     let uniform = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;

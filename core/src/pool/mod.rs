@@ -216,12 +216,19 @@ impl Pool {
         let sharing =
             || self.backends.iter().filter(|backend| backend.is_eligible() && *backend.serves() == Serves::Any);
         let pipes: u64 = sharing().map(|backend| u64::from(backend.pipes())).sum();
-        let weights: u64 = sharing().map(|backend| u64::from(backend.settings().weight.get())).sum();
+        let weights: u64 = sharing().map(Backend::weight).sum();
         sharing().filter_map(move |backend| {
-            let share = (pipes * u64::from(backend.settings().weight.get())).div_ceil(weights);
+            let share = (pipes * backend.weight()).div_ceil(weights);
             let surplus = u64::from(backend.pipes()).saturating_sub(share);
             Some((backend.key(), u32::try_from(surplus).ok().filter(|&surplus| surplus > 0)?))
         })
+    }
+
+    /// Lets only so many percent of a backend's weight count, 1 to 100, but for `Balance::Hash`.
+    pub fn set_share(&mut self, key: BackendKey, percent: u8) {
+        if let Some(backend) = self.get_mut(key) {
+            backend.set_share(percent);
+        }
     }
 
     /// Takes in a probe's result.

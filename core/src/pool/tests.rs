@@ -167,6 +167,22 @@ fn least_pipes_fills_backends_by_their_weights() {
 }
 
 #[test]
+fn of_a_weight_only_the_part_counts_that_its_worker_has_free_but_keys_do_not_wander_with_it() {
+    for balance in [Balance::LeastPipes, Balance::RoundRobin] {
+        let mut shared = pool(balance, &plain(2));
+        shared.set_share(BackendKey(1), 25);
+        assert_eq!(spread(&mut shared, 2, 500), [100, 400], "{balance:?}");
+        shared.set_share(BackendKey(1), 0);
+        assert_eq!(shared.get(BackendKey(1)).unwrap().share(), 1, "whoever has nothing left is the last resort");
+    }
+    let ask = Choose { key: Some("k"), ..Choose::default() };
+    let owner = choose(&mut pool(Balance::Hash, &plain(3)), &ask).unwrap();
+    let mut shared = pool(Balance::Hash, &plain(3));
+    shared.set_share(BackendKey(owner), 1);
+    assert_eq!(choose(&mut shared, &ask).unwrap(), owner);
+}
+
+#[test]
 fn least_pipes_breaks_ties_by_chance() {
     let mut firsts = [0; 3];
     for random in 0..300_u64 {

@@ -7,6 +7,12 @@ use super::root::{HOUR, MILLISECOND};
 use super::{Key, any, key, name, off_or, range};
 
 pub(super) fn keys() -> Vec<Key<Pool>> {
+    let mut keys = balancing();
+    keys.extend(health());
+    keys
+}
+
+fn balancing() -> Vec<Key<Pool>> {
     vec![
         key("name", |p: &mut Pool| &mut p.name, |text| name(text), "what routes call it"),
         key(
@@ -28,11 +34,28 @@ pub(super) fn keys() -> Vec<Key<Pool>> {
             "a planned move: \"attach_first\" has both workers for a moment, \"leave_first\" never two at once",
         ),
         key(
+            "weight_from",
+            |p: &mut Pool| &mut p.weight_from,
+            any,
+            "\"memory\": of a weight only the part counts that the worker's health page says is free; not for \"hash\"",
+        ),
+        key(
+            "worker_memory_max",
+            |p: &mut Pool| &mut p.worker_memory_max,
+            any,
+            "what a worker may use, where its health page names no limit; 0 is unknown",
+        ),
+        key(
             "resume",
             |p: &mut Pool| &mut p.resume,
             any,
             "what its workers know of resuming: \"transparent\" is nothing, \"hints\" or \"aware\"",
         ),
+    ]
+}
+
+fn health() -> Vec<Key<Pool>> {
+    vec![
         key(
             "health.kind",
             |p: &mut Pool| &mut p.health.kind,

@@ -1,6 +1,6 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, HandOver, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{BackendLoss, Balance, HandOver, OverflowPolicy, ReplayPolicy, WeightFrom};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -33,6 +33,10 @@ impl Choice for Balance {
 impl Choice for HandOver {
     const WORDS: &'static [(&'static str, Self)] =
         &[("attach_first", Self::AttachFirst), ("leave_first", Self::LeaveFirst)];
+}
+
+impl Choice for WeightFrom {
+    const WORDS: &'static [(&'static str, Self)] = &[("config", Self::Config), ("memory", Self::Memory)];
 }
 
 impl Choice for Upgrade {

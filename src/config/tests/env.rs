@@ -69,6 +69,8 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].balance", "hash", r#""hash""#),
     ("pools[0].max_pipes_per_backend", "1", "1"),
     ("pools[0].handover", "leave_first", r#""leave_first""#),
+    ("pools[0].weight_from", "memory", r#""memory""#),
+    ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
     ("pools[0].health.kind", "ws", r#""ws""#),
     ("pools[0].health.interval", "1s", r#""1s""#),
