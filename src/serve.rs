@@ -118,11 +118,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let backends = start_backends(&config, &metrics, &events, &pipes);
     let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
     let state_file = state_file.map(Arc::new);
-    let names: (Vec<&str>, Vec<&str>) = (
-        config.routes.iter().map(|route| route.name.as_str()).collect(),
-        config.pools.iter().map(|pool| pool.name.as_str()).collect(),
-    );
-    metrics.sync_config(&names.0, &names.1);
+    name_series(&config, &metrics);
     let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
     let shared = Arc::new(Shared {
         backends: backends.clone(),
@@ -161,10 +157,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     tokio::spawn(async move { backends.run(until(stopped)).await });
     // Whoever reads where we listen may connect at once.
     phase.started();
-    for address in &public {
-        tracing::info!(listener = "public", address, "listening");
-    }
-    tracing::info!(listener = "admin", address = admin_address, "listening");
+    say_where(&public, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
     Ok(Running {
         public,
@@ -179,6 +172,19 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         notifier,
         stop_control,
     })
+}
+
+fn name_series(config: &Config, metrics: &Metrics) {
+    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    metrics.sync_config(&routes, &pools);
+}
+
+fn say_where(public: &[String], admin: &str) {
+    for address in public {
+        tracing::info!(listener = "public", address, "listening");
+    }
+    tracing::info!(listener = "admin", address = admin, "listening");
 }
 
 async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
