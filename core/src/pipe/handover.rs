@@ -179,14 +179,15 @@ impl Pipe {
             Next::Dialing { attachment, .. } => self.backend = BackendLeg::Dialing { attachment },
             Next::Held(held) => {
                 self.actions.push_back(Action::TakeOver(held.attachment));
+                self.switching = true;
                 self.take_up(held.attachment, held.backend, held.resume, now);
             }
         }
     }
 
     /// Whether the driver has not been told yet whose link is the pipe's now: it would write to the old one's.
-    pub(super) fn is_switching(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::TakeOver(_)))
+    pub(super) const fn is_switching(&self) -> bool {
+        self.switching
     }
 
     /// Lets go of whoever would take over.

@@ -196,6 +196,8 @@ pub struct Pipe {
     in_doubt: u64,
     ended: bool,
     finished: bool,
+    /// Among the actions is a `TakeOver` that the driver has not been told of.
+    switching: bool,
     actions: VecDeque<Action>,
 }
 
@@ -240,6 +242,7 @@ impl Pipe {
             in_doubt: 0,
             ended: false,
             finished: false,
+            switching: false,
             actions: VecDeque::new(),
             settings,
             draw,
@@ -248,7 +251,11 @@ impl Pipe {
 
     /// What is to be done next; `None` when everything has been said.
     pub fn next_action(&mut self) -> Option<Action> {
-        self.actions.pop_front()
+        let action = self.actions.pop_front();
+        if matches!(action, Some(Action::TakeOver(_))) {
+            self.switching = false;
+        }
+        action
     }
 
     fn report(&mut self, fact: Fact) {

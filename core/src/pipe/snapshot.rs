@@ -110,6 +110,8 @@ impl Pipe {
             in_doubt,
             ended,
             finished: _,
+            // Set while an action waits, and there is none.
+            switching: _,
             actions: _,
         } = self;
         freeze_policy(settings.replay, out);
