@@ -358,26 +358,35 @@ def table(rows):
         print("  ".join(str(value).ljust(width) for value, width in zip(values, widths)).rstrip())
 
 
+async def every_way(kind, options):
+    """One kind of worker, killed, stopped, and killed with a replay tail: a row and the verdicts of each."""
+    results = []
+    for sig, tail in [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True)]:
+        name = f"{kind}, {signal.Signals(sig).name}{', tail' if tail else ''}"
+        try:
+            row, verdicts = await one(kind, sig, tail, options)
+        except Failure as failure:
+            row, verdicts = None, [("the run reaches its end", False, failure)]
+        for what, good, detail in verdicts:
+            print(f"{'ok  ' if good else 'FAIL'} {name}: {what}" + ("" if good else f": {detail}"), flush=True)
+        results.append((row, verdicts))
+    return results
+
+
 async def main():
     parser = argparse.ArgumentParser(description="Other people's WebSocket servers behind Holdline, killed under traffic.")
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--outages", type=int, default=20)
     options = parser.parse_args()
-    rows, passed, failed = [], 0, 0
-    for kind in options.kinds.split(","):
-        for sig, tail in [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGKILL, True)]:
-            name = f"{kind}, {signal.Signals(sig).name}{', tail' if tail else ''}"
-            try:
-                row, verdicts = await one(kind, sig, tail, options)
-                rows.append(row)
-            except Failure as failure:
-                verdicts = [("the run reaches its end", False, failure)]
-            for what, good, detail in verdicts:
-                passed, failed = passed + bool(good), failed + (not good)
-                print(f"{'ok  ' if good else 'FAIL'} {name}: {what}" + ("" if good else f": {detail}"), flush=True)
+    # They mostly wait for workers to start, so the kinds run beside each other.
+    every = await asyncio.gather(*(every_way(kind, options) for kind in options.kinds.split(",")))
+    results = [result for kind in every for result in kind]
+    rows = [row for row, _ in results if row is not None]
+    goods = [bool(good) for _, verdicts in results for _, good, _ in verdicts]
     if rows:
         table(rows)
+    passed, failed = goods.count(True), goods.count(False)
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
