@@ -36,4 +36,3 @@ mod storm;
 mod timing;
 mod top;
 mod trace;
-mod viewers;
