@@ -3,12 +3,14 @@
 //! The model sees the bytes that the pipe was given and those that it gave, cut into items by a reader of its own, and
 //! the facts and orders that the pipe spoke. From these it knows what must be true after each step, and says so.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::ids::{Attachment, LaneName, Seq};
-use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss, Pipe, PipeState};
+use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss};
 use holdline_core::settings::{DownPolicy, OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::time::Time;
 
@@ -557,89 +559,5 @@ impl Model {
             let own = !matches!(reason, Interruption::Silent | Interruption::WrongWorker);
             own && order.attachment == attachment.next()
         })
-    }
-
-    /// What must be true after each step.
-    pub fn check(&mut self, pipe: &Pipe, now: Time) {
-        let view = pipe.view();
-        if self.tap.as_ref().is_some_and(|tap| now >= tap.since + PROVEN_AFTER) {
-            self.outage = None;
-        }
-        assert_eq!((view.interruptions, view.up.in_doubt), (self.interruptions, self.in_doubt), "gauges");
-        assert_eq!((view.up.lost, view.down.lost, view.down.dropped), (self.lost_up, self.lost_down, self.dropped));
-        assert_eq!(view.backend.is_some(), self.tap.is_some(), "attached or not");
-        assert!(view.up.confirmed <= view.up.sent && view.up.sent <= view.up.accepted);
-        if self.ended.is_some() || !self.client_open {
-            assert!(view.state == PipeState::Closing, "{:?} after the end", view.state);
-            return;
-        }
-        assert_eq!(view.up.accepted.0, self.up.len() as u64, "messages accepted of the client");
-        assert_eq!(view.down.accepted.0, self.down.len() as u64, "messages accepted of workers");
-        if self.is_exact() {
-            assert_eq!((view.up.sent.0, view.up.confirmed.0), (self.sent, self.confirmed), "sent and confirmed");
-        }
-        if self.is_exact() && !self.keeps_tail() {
-            let kept_from = if self.settings.replay == ReplayPolicy::Unsent { self.sent } else { self.confirmed };
-            let held = self.up_charges[self.up.len()] - self.up_charges[kept_from as usize];
-            assert_eq!(view.up.buffered_bytes, held, "bytes held upwards");
-        }
-        if self.settings.down == DownPolicy::Keep {
-            let held = self.down_charges[self.down.len()] - self.down_charges[self.down_next];
-            assert_eq!(view.down.buffered_bytes, held, "bytes held downwards");
-        }
-        if view.state == PipeState::Detached {
-            let since = self.outage.expect("a detached pipe is in an outage");
-            assert!(now < since + self.settings.grace, "grace was extended: detached since {since:?}, now {now:?}");
-        }
-    }
-
-    /// After a read in an outage: the bound holds, or nothing had been read.
-    pub fn check_bound(&self, pipe: &Pipe, charged_before: usize, accepted_before: u64) {
-        let view = pipe.view();
-        if view.state != PipeState::Detached || self.settings.replay == ReplayPolicy::None {
-            return;
-        }
-        // Small messages are charged more than their bytes on the wire, by ten bytes at most.
-        let slack = (view.up.accepted.0 - accepted_before) as usize * 10 + 16;
-        let bound = self.settings.replay_bytes_max.max(charged_before) + slack;
-        match self.settings.overflow {
-            OverflowPolicy::Pause => {
-                assert!(pipe.charged_bytes() <= bound + view.down.buffered_bytes, "over the bound")
-            }
-            OverflowPolicy::Close => {
-                assert!(view.up.buffered_bytes <= self.settings.replay_bytes_max, "over the bound and not closed");
-            }
-        }
-    }
-
-    /// Whether everything that both sides said has arrived.
-    pub fn is_settled(&self, pipe: &Pipe) -> bool {
-        let view = pipe.view();
-        let down = self.down_next == self.down.len() || matches!(self.settings.down, DownPolicy::Latest(_));
-        view.state == PipeState::Attached
-            && view.up.sent == view.up.accepted
-            && view.up.confirmed == view.up.accepted
-            && view.down.sent == view.down.accepted
-            && down
-    }
-
-    /// What must be true in the end: each message has exactly one fate.
-    pub fn check_end(&self, pipe: &Pipe) {
-        let view = pipe.view();
-        let open = self.fates.iter().filter(|&&fate| fate == Fate::Open).count() as u64;
-        let given_up = self.lost_up + self.left_in_doubt;
-        if self.keeps_tail() {
-            assert!(given_up >= open, "{open} messages have no fate, {given_up} were given up");
-        } else {
-            assert_eq!(given_up, open, "messages given up, and messages without a fate ({:?})", self.ended);
-        }
-        assert_eq!(
-            self.delivered + self.dropped + self.lost_down,
-            view.down.accepted.0,
-            "fates of the worker's messages"
-        );
-        assert_eq!(pipe.charged_bytes(), 0, "bytes leaked");
-        assert_eq!(pipe.deadline(), None, "a finished pipe waits for something");
-        assert!(view.memory_bytes < 32 << 10, "memory leaked: {}", view.memory_bytes);
     }
 }
