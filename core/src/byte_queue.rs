@@ -54,11 +54,12 @@ pub struct Gather<'a> {
     slices: [IoSlice<'a>; GATHER_SLICES_MAX],
     used: usize,
     bytes: usize,
+    more: bool,
 }
 
 impl Default for Gather<'_> {
     fn default() -> Self {
-        Self { slices: [IoSlice::new(&[]); GATHER_SLICES_MAX], used: 0, bytes: 0 }
+        Self { slices: [IoSlice::new(&[]); GATHER_SLICES_MAX], used: 0, bytes: 0, more: false }
     }
 }
 
@@ -91,6 +92,17 @@ impl<'a> Gather<'a> {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.bytes == 0
+    }
+
+    /// Notes that this is not all that waits.
+    pub(crate) const fn set_more(&mut self) {
+        self.more = true;
+    }
+
+    /// Whether more waits behind it, so that there is something left to do when all of it is written.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.more
     }
 }
 

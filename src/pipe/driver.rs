@@ -29,7 +29,7 @@ use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::Budget;
-use super::reading::{Reading, read};
+use super::reading::{Came, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
@@ -159,27 +159,7 @@ impl Driver {
         self.poll_parting(cx);
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
-        let mut budget = Budget::new(self.pipe.messages_in());
-        loop {
-            // In the loop, because a dial that finds no candidate begins to wait within this turn.
-            self.poll_waiting(cx, now);
-            self.poll_wish(cx, now);
-            self.poll_dialing(cx, now);
-            self.poll_held(cx, now);
-            let mut moved = self.read_client(cx, now);
-            self.say_who_is_awaited();
-            moved += self.write(Side::Backend, budget.left(), cx, now) + self.read_backend(cx, now);
-            self.say_who_is_awaited();
-            moved += self.write(Side::Client, budget.left(), cx, now);
-            let acted = self.act(cx, now);
-            if moved == 0 && !acted {
-                break;
-            }
-            if budget.is_spent_by(moved, self.pipe.messages_in()) {
-                cx.waker().wake_by_ref();
-                break;
-            }
-        }
+        self.relay(cx, now);
         let beside = self.client.as_ref().map_or(0, ClientStream::held_bytes);
         let view = self.pipe.view();
         let fixed = size_of::<Self>() + beside;
@@ -190,6 +170,56 @@ impl Driver {
         }
         self.arm_timer(cx);
         Poll::Pending
+    }
+
+    /// Reads, writes and acts until there is nothing more to do now, or the turn's budget is spent.
+    fn relay(&mut self, cx: &mut Context<'_>, now: Time) {
+        let mut budget = Budget::new(self.pipe.messages_in());
+        // Whether something came or was decided since both legs were given all that they were due.
+        let mut news = true;
+        let (mut from_client, mut from_backend) = (Came::Unread, Came::Unread);
+        loop {
+            if news {
+                // In the loop, because a dial that finds no candidate begins to wait within this turn.
+                self.poll_waiting(cx, now);
+                self.poll_wish(cx, now);
+                self.poll_dialing(cx, now);
+                self.poll_held(cx, now);
+            }
+            let mut moved = 0;
+            if from_client != Came::Nothing {
+                from_client = self.read_client(cx, now);
+                moved += from_client.bytes();
+                news |= from_client.is_news();
+            }
+            if news {
+                self.say_who_is_awaited();
+                moved += self.write(Side::Backend, budget.left(), cx, now);
+            }
+            let mut answered = false;
+            if from_backend != Came::Nothing {
+                from_backend = self.read_backend(cx, now);
+                moved += from_backend.bytes();
+                answered = from_backend.is_news();
+            }
+            if news || answered {
+                self.say_who_is_awaited();
+                moved += self.write(Side::Client, budget.left(), cx, now);
+            }
+            let acted = self.act(cx, now);
+            if moved == 0 && !acted {
+                return;
+            }
+            if budget.is_spent_by(moved, self.pipe.messages_in()) {
+                cx.waker().wake_by_ref();
+                return;
+            }
+            if acted {
+                (from_client, from_backend) = (Came::Unread, Came::Unread);
+            }
+            // What the worker said may ask for an answer, or make room for more.
+            news = acted || answered;
+        }
     }
 
     fn take_first_bytes(&mut self, now: Time) {
@@ -207,9 +237,9 @@ impl Driver {
         }
     }
 
-    fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+    fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
         let budget = self.budget(Side::Backend);
-        let Some(backend) = &mut self.backend else { return 0 };
+        let Some(backend) = &mut self.backend else { return Came::Unread };
         self.pipe.set_paused(Side::Backend, budget == 0, now);
         let peer = Peer::Backend(backend.attachment);
         match &mut backend.stream {
@@ -242,6 +272,7 @@ impl Driver {
             if gather.is_empty() {
                 return moved;
             }
+            let (due, more) = (gather.len(), gather.has_more());
             let written = match side {
                 Side::Client => match &mut self.client {
                     Some(stream) => Pin::new(stream).poll_write_vectored(cx, gather.as_slices()),
@@ -259,6 +290,9 @@ impl Driver {
                 Poll::Ready(Ok(bytes)) if bytes > 0 => {
                     self.pipe.transmitted(side, bytes, now);
                     moved += bytes;
+                    if bytes == due && !more {
+                        return moved;
+                    }
                 }
                 Poll::Ready(Ok(_)) => {
                     self.write_failed(side, LinkLoss::Eof, now);

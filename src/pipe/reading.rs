@@ -43,17 +43,47 @@ pub(super) struct Reading {
     pub(super) end: LinkLoss,
 }
 
-/// Reads one leg once, as far as its budget allows; the bytes that came.
+/// What a look at one leg brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Came {
+    /// It is not read now.
+    Unread,
+    /// Nothing yet; the task is woken when there is.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// There is nothing to come any more, which the pipe has been told.
+    End,
+}
+
+impl Came {
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Unread | Self::Nothing | Self::End => 0,
+        }
+    }
+
+    /// Whether the pipe heard anything from which something may follow.
+    pub(super) const fn is_news(self) -> bool {
+        match self {
+            Self::Bytes(_) | Self::End => true,
+            Self::Unread | Self::Nothing => false,
+        }
+    }
+}
+
+/// Reads one leg once, as far as its budget allows.
 pub(super) fn read(
     stream: &mut (impl AsyncRead + Unpin),
     reading: Reading,
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
-) -> usize {
+) -> Came {
     let Reading { peer, budget, share, end } = reading;
     if budget == 0 {
-        return 0;
+        return Came::Unread;
     }
     READ_BUFFER.with_borrow_mut(|buffer| {
         if buffer.capacity() < READ_ROOM_MIN {
@@ -63,10 +93,10 @@ pub(super) fn read(
         let mut space = (&mut *buffer).limit(room);
         let result = pin!(stream.read_buf(&mut space)).poll(cx);
         match result {
-            Poll::Pending => 0,
+            Poll::Pending => Came::Nothing,
             Poll::Ready(Ok(0)) => {
                 pipe.lost(peer, end, now);
-                0
+                Came::End
             }
             Poll::Ready(Ok(count)) => {
                 if share && count >= SHARE_BYTES_MIN {
@@ -75,11 +105,11 @@ pub(super) fn read(
                     pipe.receive(peer, Input::Copy(buffer), now);
                     buffer.clear();
                 }
-                count
+                Came::Bytes(count)
             }
             Poll::Ready(Err(_)) => {
                 pipe.lost(peer, LinkLoss::Reset, now);
-                0
+                Came::End
             }
         }
     })

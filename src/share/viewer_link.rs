@@ -105,7 +105,11 @@ impl ViewerLink {
                         room = room.saturating_sub(message.len() + MESSAGE_OVERHEAD_BYTES);
                         self.messages.push(message);
                     }
-                    Some(Piece::Close(frame)) => self.said_close = Some(frame),
+                    Some(Piece::Close(frame)) => {
+                        self.said_close = Some(frame);
+                        // The answer can be read now, and nobody else says so.
+                        cx.waker().wake_by_ref();
+                    }
                     None => {}
                 }
             }

@@ -21,7 +21,7 @@ use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
 use crate::pipe::client_stream::LooseStream;
-use crate::pipe::reading::{Reading, read};
+use crate::pipe::reading::{Came, Reading, read};
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
@@ -60,9 +60,9 @@ impl Driver {
         }
     }
 
-    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
         let budget = self.budget(Side::Client);
-        let Some(stream) = &mut self.client else { return 0 };
+        let Some(stream) = &mut self.client else { return Came::Unread };
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let share = self.backend.is_some();
