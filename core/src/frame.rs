@@ -136,6 +136,7 @@ impl Violation {
 ///
 /// # Errors
 /// A [`Violation`] as soon as the bytes at hand show it, which may be before the header is complete.
+#[inline]
 pub fn parse(bytes: &[u8], sender: Side) -> Result<Option<Header>, Violation> {
     let [first, second, rest @ ..] = bytes else {
         return match bytes {
