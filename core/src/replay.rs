@@ -218,6 +218,16 @@ impl ReplayBuffer {
         self.queue.push_shared(bytes);
     }
 
+    /// Takes in bytes of data frames without copying them, until [`Self::own_borrowed`].
+    pub fn push_borrowed(&mut self, bytes: Bytes) {
+        self.queue.push_borrowed(bytes);
+    }
+
+    /// Takes a copy of whatever is borrowed and still held.
+    pub fn own_borrowed(&mut self) {
+        self.queue.own_borrowed();
+    }
+
     /// Accepts the message that the bytes pushed so far make whole; its number.
     pub fn accept(&mut self, message: Message) -> Seq {
         self.accepted = self.accepted.plus(1);

@@ -29,7 +29,7 @@ use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::Budget;
-use super::reading::{Came, Reading, read};
+use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
@@ -160,6 +160,7 @@ impl Driver {
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
         self.relay(cx, now);
+        self.pipe.own_borrowed();
         let beside = self.client.as_ref().map_or(0, ClientStream::held_bytes);
         let view = self.pipe.view();
         let fixed = size_of::<Self>() + beside;
@@ -245,7 +246,7 @@ impl Driver {
         match &mut backend.stream {
             BackendLink::Worker(stream) => {
                 let end = backend.broken.unwrap_or(LinkLoss::Eof);
-                read(stream, Reading { peer, budget, share: true, end }, &mut self.pipe, cx, now)
+                read(stream, Reading { peer, budget, keep: Keep::UntilWritten, end }, &mut self.pipe, cx, now)
             }
             BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
         }

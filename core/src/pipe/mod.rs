@@ -100,13 +100,15 @@ pub enum Input<'a> {
     Copy(&'a [u8]),
     /// The pipe keeps parts of it alive instead of copying them.
     Share(&'a Bytes),
+    /// The same, but only until [`Pipe::own_borrowed`]: what has been passed on by then was never copied.
+    Borrow(&'a Bytes),
 }
 
 impl Input<'_> {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Copy(bytes) => bytes,
-            Self::Share(bytes) => bytes,
+            Self::Share(bytes) | Self::Borrow(bytes) => bytes,
         }
     }
 }
@@ -256,6 +258,12 @@ impl Pipe {
             self.switching = false;
         }
         action
+    }
+
+    /// Takes a copy of what is still held of borrowed input, so that whoever lent its buffer has it back.
+    pub fn own_borrowed(&mut self) {
+        self.up.buffer.own_borrowed();
+        self.down.buffer.own_borrowed();
     }
 
     fn report(&mut self, fact: Fact) {

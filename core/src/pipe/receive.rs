@@ -133,6 +133,7 @@ impl Pipe {
         match input {
             Input::Copy(bytes) => buffer.push_copy(&bytes[range]),
             Input::Share(bytes) => buffer.push_shared(bytes.slice(range)),
+            Input::Borrow(bytes) => buffer.push_borrowed(bytes.slice(range)),
         }
     }
 

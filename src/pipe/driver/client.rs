@@ -21,7 +21,7 @@ use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
 use crate::pipe::client_stream::LooseStream;
-use crate::pipe::reading::{Came, Reading, read};
+use crate::pipe::reading::{Came, Keep, Reading, read};
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
@@ -65,10 +65,10 @@ impl Driver {
         let Some(stream) = &mut self.client else { return Came::Unread };
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-        let share = self.backend.is_some();
+        let keep = if self.backend.is_some() { Keep::UntilConfirmed } else { Keep::Copy };
         read(
             stream,
-            Reading { peer: Peer::Client(self.generation), budget, share, end: LinkLoss::Eof },
+            Reading { peer: Peer::Client(self.generation), budget, keep, end: LinkLoss::Eof },
             &mut self.pipe,
             cx,
             now,
