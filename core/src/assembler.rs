@@ -4,7 +4,7 @@
 //! are, and control frames, which concern this hop only. It keeps no payload; the few bytes of a header or a control
 //! frame that arrive split are all it ever holds.
 
-use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Side, Violation};
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Short, Side, Violation};
 use crate::snapshot::{Read, Reader, Writer, demand};
 
 /// A whole data message, by its sizes.
@@ -172,23 +172,20 @@ impl Assembler {
         Ok(self.payload(header.header_len, input.len() - header.header_len))
     }
 
-    /// Takes the messages at the start of `input` that are whole and of one frame, as nearly all are, and hands each to
-    /// `accept`; the bytes that they took. Whatever else there is, errors too, is for [`Self::step`].
+    /// Takes the messages at the start of `input` that are whole, short and of one frame, as nearly all are, and hands
+    /// each to `accept`; the bytes that they took. Whatever else there is, errors too, is for [`Self::step`].
     pub fn whole_messages(&self, input: &[u8], limits: MessageLimits, mut accept: impl FnMut(Message)) -> usize {
         if self.is_unfinished() || limits.fragments_max == 0 {
             return 0;
         }
         let mut taken = 0;
-        while let Ok(Some(header)) = frame::parse(&input[taken..], self.sender) {
-            let wire_bytes = header.payload_len.saturating_add(header.header_len as u64);
-            let is_message = header.fin && matches!(header.opcode, Opcode::Text | Opcode::Binary);
-            let is_whole = wire_bytes <= (input.len() - taken) as u64 && header.payload_len <= limits.bytes_max as u64;
-            if !is_message || !is_whole {
+        while let Some(Short { header_len, payload_len }) = frame::short_message(&input[taken..], self.sender) {
+            let wire_bytes = header_len + payload_len;
+            if wire_bytes > input.len() - taken || payload_len > limits.bytes_max {
                 break;
             }
-            taken += wire_bytes as usize;
-            // `bytes_max` keeps both below 2^32 (see `MESSAGE_BYTES_CEILING`).
-            accept(Message { wire_bytes: wire_bytes as u32, payload_bytes: header.payload_len as u32 });
+            taken += wire_bytes;
+            accept(Message { wire_bytes: wire_bytes as u32, payload_bytes: payload_len as u32 });
         }
         taken
     }
