@@ -127,6 +127,6 @@ fn memory(reading: &Reading) -> Memory {
     }
 }
 
-fn tenths(value: f64) -> f64 {
+pub(super) fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }

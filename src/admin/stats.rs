@@ -19,6 +19,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
+use super::health::tenths;
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
 use crate::metrics::{
@@ -228,7 +229,7 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
         rss_bytes: reading.resident,
         used_bytes: reading.verdict.used,
         limit_bytes: reading.limit,
-        percent: reading.percent(),
+        percent: tenths(reading.percent()),
         pressure: reading.verdict.pressure.as_str(),
         evictions_total: admin.parts.metrics.evictions_total(),
     }

@@ -83,15 +83,21 @@ impl fmt::Display for Target {
 pub enum CallError {
     /// Nobody answers there.
     #[error(
-        "no Holdline answers at {target}: {source}; start one with `holdline serve`, \
+        "no Holdline answers at {target}: {why}; start one with `holdline serve`, \
          or say where it is with --admin or HOLDLINE_ADMIN"
     )]
     Unreachable {
         /// Where.
         target: Target,
-        /// Why.
-        source: io::Error,
+        /// Why; not its source, which would be said twice.
+        why: io::Error,
     },
+    /// Somebody answers who is not the admin API: its errors have a request id.
+    #[error(
+        "what answers at {0} ({1}) is not the admin API; is that the public listener? \
+         Say where admin.listen is with --admin or HOLDLINE_ADMIN"
+    )]
+    Stranger(Target, StatusCode),
     /// The connection broke before the answer was complete.
     #[error("the connection to {0} broke: {1}; is that the admin listener?")]
     Broken(Target, String),
@@ -189,6 +195,7 @@ impl Client {
         let reply = self.ask(method, path, body, patience).await?;
         match reply.status {
             status if status.is_success() => Ok(reply),
+            status if reply.body["request_id"].is_null() => Err(CallError::Stranger(self.target.clone(), status)),
             StatusCode::UNAUTHORIZED if self.token.is_some() => Err(CallError::TokenUnknown(self.target.clone())),
             StatusCode::UNAUTHORIZED => Err(CallError::TokenMissing(self.target.clone())),
             StatusCode::NOT_FOUND => Err(CallError::NotFound(explain(&reply))),
@@ -215,7 +222,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Reply, CallError> {
         let exchange = async {
-            let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
+            let unreachable = |why| CallError::Unreachable { target: self.target.clone(), why };
             let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
             match &self.target {
                 Target::Tcp(authority) => {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::Config;
 use super::output::{Output, View, pipes_in_all, text};
+use super::table::to_the_second;
 use super::{Client, Misuse, PATIENCE};
 use crate::log::escaped;
 
@@ -150,7 +151,8 @@ pub(super) async fn log(
         body["for"] = json!(time);
     }
     let answer = client.call(Method::PUT, "/v1/log", Some(&body)).await?;
-    let until = answer["until"].as_str().map(|until| format!(" until {}", escaped(until))).unwrap_or_default();
+    let until =
+        answer["until"].as_str().map(|at| format!(" until {}", to_the_second(&escaped(at)))).unwrap_or_default();
     out.done(&answer, &format!("the log's level is {}{until}", text(&answer["level"])))
 }
 

@@ -53,9 +53,16 @@ fn flatten(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            lines.push((name.to_owned(), cell(Some(value))));
+            let readable =
+                if is_large(name, value) { format!(" ({})", short(name, Some(value))) } else { String::new() };
+            lines.push((name.to_owned(), cell(Some(value)) + &readable));
         }
     }
+}
+
+/// Whether it is a number of bytes that nobody reads at a glance.
+fn is_large(name: &str, value: &Value) -> bool {
+    name.ends_with("_bytes") && value.as_u64().is_some_and(|count| count >= 1024)
 }
 
 /// A cell in a table: by the unit in its name, a size as people read it, and a time to the second.
@@ -82,7 +89,7 @@ pub(super) fn bytes(count: u64) -> String {
 }
 
 /// An RFC 3339 time in UTC without its fraction.
-fn to_the_second(at: &str) -> String {
+pub(super) fn to_the_second(at: &str) -> String {
     at.split_once('.').map_or_else(|| at.to_owned(), |(seconds, _)| format!("{seconds}Z"))
 }
 
@@ -124,7 +131,8 @@ mod tests {
 
     #[test]
     fn an_object_reads_as_names_and_values() {
-        let text = describe(&json!({"id": "a", "up": {"lost": 0}, "list": [{"b": null}], "keys": ["x", "y"]}));
-        assert_eq!(text, "id         a\nkeys       x,y\nlist[0].b  -\nup.lost    0\n");
+        let object = json!({"id": "a", "up": {"lost": 0}, "list": [{"b": null}], "keys": ["x", "y"], "m_bytes": 2048});
+        let text = "id         a\nkeys       x,y\nlist[0].b  -\nm_bytes    2048 (2.0 KiB)\nup.lost    0\n";
+        assert_eq!(describe(&object), text);
     }
 }

@@ -186,6 +186,9 @@ async fn px_07_what_workers_report_of_themselves_is_a_column() {
 async fn errors_say_what_to_do_next() {
     finish(command("127.0.0.1:1", &["pipes"])).await.fails(1, "--admin");
     let proxy = Proxy::start("");
+    for asked in [&["pipes"][..], &["pools", "rebalance", "default"]] {
+        finish(command(&proxy.public.to_string(), asked)).await.fails(1, "is that the public listener?");
+    }
     proxy.register("worker-1", "127.0.0.1:7001").await;
     ctl(&proxy, &["backends", "show", "wroker-1"]).await.fails(1, "did you mean \"worker-1\"?");
     ctl(&proxy, &["backends", "drain", "zebra"]).await.fails(1, "`holdline ctl backends` lists what there is");

@@ -138,8 +138,10 @@ async fn px_01_the_cpu_percent_is_real() {
     assert!(busy <= 100.0 * 16.0, "{busy}");
 }
 
-/// Each number of `/v1/stats` with the samples of `/metrics` that it must be the sum of.
-const SAME: [(&str, &str, &[(&str, &str)]); 17] = [
+/// Where a number is in `/v1/stats`, and the metric and the labels that it must be the sum of.
+type Same = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const SAME: [Same; 17] = [
     ("/connections/public", "connections", &[("listener", "public")]),
     ("/connections/by_route/ws", "pipes", &[("route", "ws")]),
     ("/pipes/attached", "pipes", &[("state", "attached")]),
