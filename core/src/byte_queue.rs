@@ -109,14 +109,23 @@ impl<'a> Gather<'a> {
 }
 
 /// A queue of bytes with absolute offsets: `start` is the first byte held, `end` the first that has not come yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ByteQueue {
     blocks: VecDeque<Placed>,
     start: u64,
     end: u64,
     cost: usize,
     /// Where the first piece begins that was borrowed and may still be held.
-    borrowed_from: Option<u64>,
+    borrowed_from: u64,
+}
+
+/// An offset that no stream reaches.
+const NOTHING_BORROWED: u64 = u64::MAX;
+
+impl Default for ByteQueue {
+    fn default() -> Self {
+        Self { blocks: VecDeque::new(), start: 0, end: 0, cost: 0, borrowed_from: NOTHING_BORROWED }
+    }
 }
 
 impl ByteQueue {
@@ -168,14 +177,14 @@ impl ByteQueue {
     /// Appends `bytes` without copying them, until [`Self::own_borrowed`].
     pub fn push_borrowed(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.borrowed_from = Some(self.borrowed_from.map_or(self.end, |from| from.min(self.end)));
+            self.borrowed_from = self.borrowed_from.min(self.end);
             self.push_block(Block::Borrowed(bytes));
         }
     }
 
     /// Takes a copy of whatever is borrowed and still held, and lets the buffers go that it was part of.
     pub fn own_borrowed(&mut self) {
-        let Some(from) = self.borrowed_from.take() else { return };
+        let from = std::mem::replace(&mut self.borrowed_from, NOTHING_BORROWED);
         for Placed { block, .. } in self.blocks.iter_mut().rev().take_while(|placed| placed.end > from) {
             if let Block::Borrowed(bytes) = block {
                 *block = Block::Packed(bytes.to_vec());
