@@ -8,6 +8,7 @@ use ratatui::widgets::{Block, Borders, Paragraph, Row, Table, TableState};
 
 use super::model::{Model, Pane};
 use super::rows::{Backend, Look, Pipe, Pool};
+use crate::ctl::table::bytes;
 
 /// Lines that pools may take; more of them are cut.
 const POOL_LINES_MAX: u16 = 8;
@@ -202,17 +203,4 @@ fn draw_pipes(frame: &mut Frame<'_>, area: Rect, model: &Model, look: &Look, pai
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are not negative")]
 fn whole(rate: f64) -> u64 {
     rate as u64
-}
-
-/// `1.5 MiB`.
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
 }
