@@ -182,7 +182,7 @@ fn run_once(options: &Options, case: &Case, peer: Peer, seconds: f64, dir: &Path
         "--worker",
         &backend.pid().to_string(),
     ]);
-    command.args(["--seconds", &seconds.to_string(), "--warmup", if options.quick { "0.2" } else { "0.5" }]);
+    command.args(["--seconds", &seconds.to_string(), "--warmup", if options.quick { "0.1" } else { "0.5" }]);
     if let Some(beside) = &case.beside {
         command.args(["--beside", beside]);
     }

@@ -20,8 +20,8 @@ use crate::pipes::{Crowd, Orders};
 const CROWDS: [(usize, usize, Duration); 3] =
     [(64, 50, Duration::from_millis(5)), (1024, 20, Duration::from_millis(5)), (65_536, 10, Duration::from_millis(20))];
 const FRAME_BYTES: usize = 226_000;
-const FRAMES_PER_SECOND: u32 = 30;
-const VIEWERS: usize = 4;
+const FRAMES_PER_SECOND: u32 = 15;
+const VIEWERS: usize = 3;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -145,6 +145,6 @@ async fn watch(mut connection: Connection, stream: Rc<RefCell<Stream>>) -> anyho
             Ok(())
         };
         connection.step(None, hear).await.context("a viewer")?;
-        ensure!(!connection.closed, "a viewer was closed");
+        ensure!(!connection.closed, "a viewer was closed: {}", connection.farewell);
     }
 }

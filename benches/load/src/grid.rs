@@ -2,14 +2,21 @@
 
 use std::fmt::{self, Display};
 
-/// The first column is text, the others are figures.
+/// The first columns are text, the others are figures.
 pub struct Grid {
+    texts: usize,
     rows: Vec<Vec<String>>,
 }
 
 impl Grid {
     pub fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { rows: vec![head.into_iter().map(str::to_owned).collect()] }
+        Self { texts: 1, rows: vec![head.into_iter().map(str::to_owned).collect()] }
+    }
+
+    /// Another number of columns of text than one.
+    pub fn texts(mut self, texts: usize) -> Self {
+        self.texts = texts;
+        self
     }
 
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
@@ -31,12 +38,12 @@ impl Display for Grid {
         for (index, row) in self.rows.iter().enumerate() {
             for (column, cell) in row.iter().enumerate() {
                 let width = widths[column];
-                if column == 0 { write!(out, "| {cell:<width$} ")? } else { write!(out, "| {cell:>width$} ")? }
+                if column < self.texts { write!(out, "| {cell:<width$} ")? } else { write!(out, "| {cell:>width$} ")? }
             }
             writeln!(out, "|")?;
             if index == 0 {
                 for (column, width) in widths.iter().enumerate() {
-                    if column == 0 {
+                    if column < self.texts {
                         write!(out, "|{:-<1$}", "", width + 2)?;
                     } else {
                         write!(out, "|{:->1$}", ":", width + 2)?;
@@ -49,13 +56,13 @@ impl Display for Grid {
     }
 }
 
-/// Three figures that count.
+/// Three figures that count, and thousands apart.
 pub fn figure(value: f64) -> String {
     match value.abs() {
-        size if size >= 1e5 => format!("{:.0},{:03}", (value / 1e3).trunc(), (size.round() % 1e3)),
+        size if size >= 999.5 => format!("{:.0},{:03.0}", (value.round() / 1e3).trunc(), size.round() % 1e3),
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
-        size if size > 0.0 => format!("{value:.2}"),
+        size if size >= 0.005 => format!("{value:.2}"),
         _ => "0".to_owned(),
     }
 }
@@ -92,8 +99,8 @@ mod tests {
     #[test]
     fn figures_keep_three_digits_that_count() {
         assert_eq!(
-            [0.0, 0.482, 7.25, 13.84, 178.4, 123_456.0].map(figure),
-            ["0", "0.48", "7.25", "13.8", "178", "123,456"]
+            [0.0, 0.482, 7.25, 13.84, 178.4, 1999.6, 123_456.0].map(figure),
+            ["0", "0.48", "7.25", "13.8", "178", "2,000", "123,456"]
         );
     }
 }

@@ -11,7 +11,8 @@ use crate::stats::GROWTH_MAX;
 
 /// All of it, with its headings.
 pub fn document(report: &Report) -> String {
-    let (loads, rest): (Vec<&Row>, Vec<&Row>) = report.rows.iter().partition(|row| !row.is_idle() && !row.is_cycles());
+    let loads = report.rows.iter().filter(|row| !row.is_tap());
+    let (rest, loads): (Vec<&Row>, Vec<&Row>) = loads.partition(|row| row.is_idle() || row.is_cycles());
     let parts = [
         ("CPU per message, µs", cpu(&loads)),
         ("Throughput and latency", speed(&loads)),
@@ -117,7 +118,8 @@ fn handshakes(rows: &[&Row]) -> String {
         } else {
             let count = row.load.split_once(':').map_or("", |(_, count)| count);
             line(&format!("bytes of an idle pipe, of {count}"), &|peer| row.cost(peer), true);
-            let left = |peer: &str| Some(row.cell(peer)?.median(|run| run.left_bytes)? / 1e6);
+            // A short run does not wait for it.
+            let left = |peer: &str| Some(row.cell(peer)?.median(|run| run.left_bytes)? / 1e6).filter(|&mb| mb != 0.0);
             line("MB above the start 10 s after they closed", &left, false);
         }
     }

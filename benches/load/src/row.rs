@@ -35,7 +35,8 @@ impl Cell {
     }
 
     pub fn per_second(&self, of: impl Fn(&Outcome) -> u64) -> Option<f64> {
-        self.median(|run| if run.seconds > 0.0 { of(run) as f64 / run.seconds } else { 0.0 })
+        let rate = self.median(|run| if run.seconds > 0.0 { of(run) as f64 / run.seconds } else { 0.0 });
+        rate.filter(|&rate| rate > 0.0)
     }
 }
 
@@ -46,6 +47,11 @@ impl Row {
 
     pub fn is_cycles(&self) -> bool {
         self.load.starts_with("cycles")
+    }
+
+    /// Judged by its latency, not by its CPU, which is that of the load beside it as well.
+    pub fn is_tap(&self) -> bool {
+        self.name.starts_with("tap")
     }
 
     /// One way only, without an answer to time.
@@ -76,8 +82,8 @@ impl Row {
 
     /// CPU seconds for each gigabyte of payload that was relayed.
     pub fn cpu_per_gb(&self, peer: &str) -> Option<f64> {
-        let cell = self.cell(peer)?;
-        cell.median(|run| run.cpu_ns as f64 / run.bytes.max(1) as f64).filter(|_| !self.is_idle() && !self.is_cycles())
+        let cost = |run: &Outcome| run.cpu_ns as f64 / run.bytes.max(1) as f64;
+        self.cell(peer)?.median(cost).filter(|&cost| cost > 0.0 && !self.is_idle() && !self.is_cycles())
     }
 
     pub fn ratio_to(&self, peer: &str) -> Option<f64> {

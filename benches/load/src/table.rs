@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::grid::{Grid, figure, or_none, ratio};
+use crate::grid::{Grid, or_none, ratio};
 use crate::markdown;
 use crate::report::Report;
 use crate::row::{OWN, PEERS, Row};
@@ -33,7 +33,8 @@ fn lines(rows: &[Row]) -> String {
         "p99 µs",
         "p99.9 µs",
         "generator",
-    ]);
+    ])
+    .texts(2);
     for row in rows {
         for cell in &row.cells {
             let latency = |of: fn(&crate::generator::Outcome) -> f64| or_none(cell.median(of).filter(|&us| us > 0.0));
@@ -42,21 +43,17 @@ fn lines(rows: &[Row]) -> String {
                 row.name.clone(),
                 format!("{}{failed}", cell.peer),
                 or_none(row.cost(&cell.peer)),
-                cell_per_gb(row, &cell.peer),
+                or_none(row.cpu_per_gb(&cell.peer)),
                 or_none(cell.per_second(|run| run.messages)),
                 or_none(cell.per_second(|run| run.bytes).map(|bytes| bytes / 1e6)),
                 latency(|run| run.p50_us),
                 latency(|run| run.p99_us),
                 latency(|run| run.p999_us),
-                ratio(cell.median(|run| run.generator_load)),
+                ratio(cell.median(|run| run.generator_load).filter(|&load| load > 0.0)),
             ]);
         }
     }
     grid.to_string()
-}
-
-fn cell_per_gb(row: &Row, peer: &str) -> String {
-    row.cpu_per_gb(peer).map_or_else(|| "–".to_owned(), figure)
 }
 
 fn ratios(rows: &[Row]) -> String {
