@@ -107,6 +107,9 @@ fn compare(options: &Options, rounds: usize, seconds: f64) -> anyhow::Result<Vec
         for (row, case) in rows.iter_mut().zip(&cases) {
             for turn in 0..peers.len() {
                 let which = (turn + round) % peers.len();
+                if row.cells[which].failed > 0 {
+                    continue;
+                }
                 let what = format!("{} on {}", case.name, peers[which].name());
                 eprintln!("round {} of {rounds}: {what}", round + 1);
                 match run_once(options, case, peers[which], seconds, dir.path()).context(what) {

@@ -19,6 +19,8 @@ use crate::{idle, measure};
 
 /// How long a connection has for its last messages and the backend's count.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// All that is not the measured window, ten thousand handshakes among it: a peer that hangs must not hang the bench.
+const RUN_MAX: Duration = Duration::from_secs(150);
 /// Connections that are opened at once.
 const OPENING_MAX: usize = 64;
 
@@ -75,15 +77,20 @@ pub struct Tally {
 pub type Shared = Rc<RefCell<Tally>>;
 
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let outcome = if let Some(count) = options.load.strip_prefix("idle:") {
-        idle::run(&options, count.parse()?).await?
-    } else if let Some(count) = options.load.strip_prefix("cycles:") {
-        idle::cycles(&options, count.parse()?).await?
-    } else {
-        run_loads(&options).await?
-    };
+    let most = RUN_MAX + Duration::from_secs_f64(options.warmup + options.seconds);
+    let outcome = tokio::time::timeout(most, measure(&options)).await.context("it hangs")??;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+async fn measure(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(count) = options.load.strip_prefix("idle:") {
+        idle::run(options, count.parse()?).await
+    } else if let Some(count) = options.load.strip_prefix("cycles:") {
+        idle::cycles(options, count.parse()?).await
+    } else {
+        run_loads(options).await
+    }
 }
 
 pub fn tally() -> anyhow::Result<Shared> {
