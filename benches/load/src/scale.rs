@@ -279,3 +279,31 @@ async fn told(client: &mut Connection, messages: usize) -> anyhow::Result<()> {
     ensure!(count == Some(messages), "{count:?} of {messages} messages came");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run finds where a message costs `over_pipes` and `over_replay` of the size.
+    fn figures(over_pipes: fn(f64) -> f64, over_replay: fn(f64) -> f64) -> Figures {
+        let pipes = |pipes: usize| {
+            let us = over_pipes(pipes as f64);
+            OverPipes { pipes, spread_us: us, beside_idle_us: us }
+        };
+        let replay = |bytes: usize| {
+            let messages = (bytes / REPLAY_MESSAGE_BYTES) as f64;
+            let us = over_replay(messages);
+            OverReplay { bytes, pipes: 1, keep_us: us, pipe_us: 200.0 + us * messages, resident_per_byte: 1.0 }
+        };
+        Figures { pipes: PIPES.map(pipes).into(), replay: REPLAY_BYTES.map(replay).into() }
+    }
+
+    #[test]
+    fn a_flat_cost_passes_and_each_cost_that_grows_with_its_size_is_named() {
+        assert_eq!(figures(|_| 15.0, |_| 0.4).grown(), Vec::<String>::new());
+        let slow_scan = figures(|pipes| 15.0 + pipes / 200.0, |_| 0.4).grown();
+        assert_eq!(slow_scan.len(), 2, "{slow_scan:?}");
+        let quadratic = figures(|_| 15.0, |messages| 0.4 + messages / 1000.0).grown();
+        assert_eq!(quadratic.len(), 2, "{quadratic:?}");
+    }
+}
