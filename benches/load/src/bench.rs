@@ -62,7 +62,7 @@ struct Case {
 
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 2.0 });
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 1.0 });
     let mut report = Report { about: About::here(&options.holdline, rounds, seconds), ..Report::default() };
     report.rows = compare(options, rounds, seconds)?;
     if options.wants(fanout::NAME) {
@@ -107,7 +107,7 @@ fn compare(options: &Options, rounds: usize, seconds: f64) -> anyhow::Result<Vec
         for (row, case) in rows.iter_mut().zip(&cases) {
             for turn in 0..peers.len() {
                 let which = (turn + round) % peers.len();
-                if row.cells[which].failed > 0 {
+                if row.cells[which].failed > 0 || !peers[which].can(&case.load) {
                     continue;
                 }
                 let what = format!("{} on {}", case.name, peers[which].name());

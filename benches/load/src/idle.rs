@@ -10,6 +10,8 @@ use crate::measure::resident_bytes;
 /// From the last connection to the look at the memory, and as long again after they have closed.
 const REST: Duration = Duration::from_secs(1);
 const REST_AFTER: Duration = Duration::from_secs(10);
+/// A run with shorter windows has no time for that.
+const SECONDS_OF_A_FULL_RUN: f64 = 0.5;
 
 /// Resident memory of `count` idle pipes, and what is left of it when they have gone (full runs only).
 pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
@@ -25,7 +27,7 @@ pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
         connection.await??;
     }
     let mut left = 0.0;
-    if options.seconds >= 2.0 {
+    if options.seconds >= SECONDS_OF_A_FULL_RUN {
         tokio::time::sleep(REST_AFTER).await;
         left = resident_bytes(&options.pids) as f64 - before;
     }

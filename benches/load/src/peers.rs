@@ -39,6 +39,18 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Nobody's idle pipes cost nothing, and Pushpin holds 2,000 as it is shipped.
+    pub fn can(self, load: &str) -> bool {
+        let idle = load.strip_prefix("idle:").and_then(|count| count.parse::<usize>().ok());
+        match self {
+            Self::Direct => idle.is_none(),
+            Self::Pushpin => idle.is_none_or(|count| count < 2000),
+            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline => true,
+        }
+    }
+}
+
 /// A child that goes with its guard, and its own children with it.
 pub struct Process(Child);
 
