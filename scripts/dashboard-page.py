@@ -91,6 +91,11 @@ def press(browser, row, text):
 def sign_in(browser, token):
     browser.evaluate(f"if (!$('ask').open) $('signin').click(); $('token').value = {json.dumps(token)};"
                      "document.querySelector('button[value=use]').click()")
+    # a dialog tells that it was closed later than the click returns
+    deadline = time.monotonic() + WAIT_S
+    while not browser.evaluate(f"token === {json.dumps(token)}"):
+        assert time.monotonic() < deadline, "the token was not taken"
+        time.sleep(0.02)
 
 
 def metric(admin, pattern):
