@@ -28,7 +28,7 @@ use tokio::time::Sleep;
 use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
-use super::budget::Budget;
+use super::budget::{Budget, take_turns};
 use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
@@ -212,8 +212,7 @@ impl Driver {
                 return;
             }
             if budget.is_spent_by(moved, self.pipe.messages_in()) {
-                cx.waker().wake_by_ref();
-                return;
+                return take_turns(cx);
             }
             if acted {
                 (from_client, from_backend) = (Came::Unread, Came::Unread);
