@@ -238,12 +238,14 @@ impl Driver {
             if moved >= enough {
                 return moved;
             }
+            let is_last = self.pipe.drops_client_next();
             let gather = self.pipe.gather(side, now);
             if gather.is_empty() {
                 return moved;
             }
             let written = match side {
                 Side::Client => match &mut self.client {
+                    Some(stream) if is_last => stream.poll_write_last(cx, gather.as_slices()),
                     Some(stream) => Pin::new(stream).poll_write_vectored(cx, gather.as_slices()),
                     None => return moved,
                 },

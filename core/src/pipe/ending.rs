@@ -116,6 +116,12 @@ impl Pipe {
         self.client = ClientLeg::Closing { deadline: now + self.settings.close_timeout, said_close };
     }
 
+    /// Whether the client's link is dropped as soon as it has taken what is due to it.
+    #[must_use]
+    pub const fn drops_client_next(&self) -> bool {
+        matches!(self.client, ClientLeg::Closing { said_close: true, .. })
+    }
+
     /// Our close frame has left for the client.
     pub(super) fn client_was_told(&mut self) {
         if let ClientLeg::Closing { said_close, .. } = self.client {

@@ -21,7 +21,7 @@ use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
 pub use answer::HEAD_BYTES_MAX;
-pub use connect::connect;
+pub use connect::{answer_instead_of_acknowledging, connect};
 pub use error::{ConnectError, ConnectFailure, DialError};
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 pub use stream::BackendStream;
