@@ -182,7 +182,7 @@ impl Pipe {
             | BackendLeg::Detached { .. }
             | BackendLeg::Dialing { .. } => {
                 if self.up.buffer.unsent_messages() > 0 {
-                    self.farewell = Some(frame.clone());
+                    self.farewell = Some(Box::new(frame.clone()));
                 } else {
                     self.drop_backend(Vec::new(), false);
                 }
