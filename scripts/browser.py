@@ -68,6 +68,6 @@ class Browser:
         with open(path, "wb") as file:
             file.write(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))
 
-    def end(self):
+    def close(self):
         self.process.terminate()
         self.process.wait()

@@ -15,9 +15,10 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import closing
 
 from browser import Browser
-from processes import WAIT_S, Process
+from processes import WAIT_S, Stage, verdict
 
 CLIENTS = 8
 HOLDLINE = os.environ["HOLDLINE_BIN"]
@@ -90,6 +91,11 @@ def press(browser, row, text):
 def sign_in(browser, token):
     browser.evaluate(f"if (!$('ask').open) $('signin').click(); $('token').value = {json.dumps(token)};"
                      "document.querySelector('button[value=use]').click()")
+    # a dialog tells that it was closed later than the click returns
+    deadline = time.monotonic() + WAIT_S
+    while not browser.evaluate(f"token === {json.dumps(token)}"):
+        assert time.monotonic() < deadline, "the token was not taken"
+        time.sleep(0.02)
 
 
 def metric(admin, pattern):
@@ -135,43 +141,21 @@ def look(browser, admin, clients, keep):
     browser.screenshot(os.path.join(keep, "dashboard-phone.png"))
 
 
-def start(work, processes):
+def write_tokens(path):
     digest = lambda token: hashlib.sha256(token.encode()).hexdigest()
-    tokens = os.path.join(work, "tokens")
-    with open(tokens, "w", encoding="utf-8") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(f"viewer {digest('see')} wall\noperator {digest('steer')} desk\nworker {digest('work')} farm\n")
-    env = {**os.environ, "HOLDLINE_SERVER__LISTEN": '["127.0.0.1:0"]', "HOLDLINE_ADMIN__LISTEN": "127.0.0.1:0",
-           "HOLDLINE_LOG__FORMAT": "json", "HOLDLINE_ADMIN__TOKENS_FILE": tokens}
-    proxy = Process(os.path.join(work, "proxy.log"), HOLDLINE, "serve", env=env)
-    processes.append(proxy)
-    public, admin = (proxy.wait_for(rf'"listener":"{name}","address":"([^"]+)"') for name in ("public", "admin"))
-    for name in ("w1", "w2"):
-        log = os.path.join(work, f"{name}.log")
-        processes.append(Process(log, HOLDLINE, "worker", "--register", f"http://{admin}", "--id", name, env={**os.environ, "HOLDLINE_TOKEN": "work"}))
-        processes[-1].wait_for("(registered)")
-    return public, admin
+    return path
 
 
-def main():
-    chromium, work, keep = sys.argv[1:]
-    processes = []
-    try:
-        public, admin = start(work, processes)
+def check(chromium, work, keep):
+    with Stage(work) as stage, tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        tokens = write_tokens(stage.path("tokens"))
+        public, admin, _ = stage.holdline(HOLDLINE, {"HOLDLINE_ADMIN__TOKENS_FILE": tokens}, token="work")
         clients = [Client(public) for _ in range(CLIENTS)]
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-            browser = Browser(chromium, f"http://{admin}/", profile)
-            try:
-                look(browser, admin, clients, keep)
-            finally:
-                browser.end()
-    except (AssertionError, RuntimeError) as error:
-        print(f"dashboard: {error}", file=sys.stderr)
-        return 1
-    finally:
-        for process in reversed(processes):
-            process.end()
-    return 0
+        with closing(Browser(chromium, f"http://{admin}/", profile)) as browser:
+            look(browser, admin, clients, keep)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(verdict("dashboard", lambda: check(*sys.argv[1:])))

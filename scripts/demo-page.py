@@ -13,8 +13,10 @@ import os
 import sys
 import tempfile
 import time
+from contextlib import closing
 
 from browser import Browser
+from processes import verdict
 
 WAIT_S = 90
 # Top-level names of the page's script.
@@ -72,19 +74,11 @@ def look(browser, keep):
     assert last["verdict"].startswith("Every promise was kept"), last["verdict"]
 
 
-def main():
-    chromium, url, keep = sys.argv[1:]
+def check(chromium, url, keep):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        browser = Browser(chromium, url, profile)
-        try:
+        with closing(Browser(chromium, url, profile)) as browser:
             look(browser, keep)
-        except (AssertionError, RuntimeError) as error:
-            print(f"page: {error}", file=sys.stderr)
-            return 1
-        finally:
-            browser.end()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(verdict("page", lambda: check(*sys.argv[1:])))

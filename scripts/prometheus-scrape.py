@@ -14,7 +14,7 @@ import time
 import urllib.parse
 import urllib.request
 
-from processes import WAIT_S, Process
+from processes import WAIT_S, Stage, verdict
 
 HOLDLINE = os.environ["HOLDLINE_BIN"]
 RULES = os.path.abspath("deploy/prometheus/holdline.rules.yml")
@@ -41,17 +41,17 @@ def check_names(queries):
 
 
 class Prometheus:
-    def __init__(self, work, admin):
-        config = os.path.join(work, "prometheus.yml")
+    def __init__(self, stage, admin):
+        config = stage.path("prometheus.yml")
         with open(config, "w", encoding="utf-8") as file:
             json.dump({"global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": [RULES],
                        "scrape_configs": [{"job_name": "holdline", "static_configs": [{"targets": [admin]}]}]}, file)
         # Prometheus does not say which port it was given, so it is given one that was free a moment ago.
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.process = Process(os.path.join(work, "prometheus.log"), "prometheus", f"--config.file={config}",
-                               f"--storage.tsdb.path={work}/data", f"--web.listen-address={self.address}")
-        self.process.wait_for("(Server is ready to receive web requests)")
+        process = stage.start("prometheus", "prometheus", f"--config.file={config}",
+                              f"--storage.tsdb.path={stage.path('data')}", f"--web.listen-address={self.address}")
+        process.wait_for("(Server is ready to receive web requests)")
 
     def ask(self, path, **parameters):
         url = f"http://{self.address}/api/v1/{path}?{urllib.parse.urlencode(parameters)}"
@@ -86,33 +86,11 @@ def look(prometheus, victim):
     print(f"prometheus: {len(rules)} rules and {len(queries)} queries of the dashboard run")
 
 
-def main():
-    work = sys.argv[1]
-    env = {**os.environ, "HOLDLINE_SERVER__LISTEN": '["127.0.0.1:0"]', "HOLDLINE_ADMIN__LISTEN": "127.0.0.1:0",
-           "HOLDLINE_LOG__FORMAT": "json"}
-    processes = []
-
-    def start(name, *command, **more):
-        processes.append(Process(os.path.join(work, f"{name}.log"), *command, **more))
-        return processes[-1]
-
-    try:
-        proxy = start("proxy", HOLDLINE, "serve", env=env)
-        admin = proxy.wait_for('"listener":"admin","address":"([^"]+)"')
-        workers = [start(name, HOLDLINE, "worker", "--register", f"http://{admin}", "--id", name) for name in ("w1", "w2")]
-        for worker in workers:
-            worker.wait_for("(registered)")
-        prometheus = Prometheus(work, admin)
-        processes.append(prometheus.process)
-        look(prometheus, workers[0])
-    except (AssertionError, OSError) as error:
-        print(f"prometheus: {error}", file=sys.stderr)
-        return 1
-    finally:
-        for process in reversed(processes):
-            process.end()
-    return 0
+def check(work):
+    with Stage(work) as stage:
+        _, admin, workers = stage.holdline(HOLDLINE)
+        look(Prometheus(stage, admin), workers[0])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(verdict("prometheus", lambda: check(*sys.argv[1:])))

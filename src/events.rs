@@ -16,7 +16,6 @@ use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
 use crate::backends::{BackendEvent, Removal};
-use crate::metrics::EjectReason;
 
 /// Events kept; older ones are forgotten.
 pub const EVENTS_MAX: usize = 10_000;
@@ -314,7 +313,7 @@ impl From<BackendEvent> for Fact {
             BackendEvent::Down { pool, backend, reason } => Self::BackendDown { pool, backend, reason },
             BackendEvent::Ejected { pool, backend, reason, lasts } => {
                 let for_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
-                Self::BackendEjected { pool, backend, reason: EjectReason::from(reason).as_str(), for_ms }
+                Self::BackendEjected { pool, backend, reason: reason.as_str(), for_ms }
             }
             BackendEvent::Readmitted { pool, backend } => Self::BackendReadmitted { pool, backend },
             BackendEvent::StateChanged { pool, backend, state } => {

@@ -53,7 +53,7 @@ pub struct Reload {
     one_at_a_time: Mutex<()>,
 }
 
-/// A configuration was put in force.
+/// What came of a configuration that is good.
 #[derive(Debug)]
 pub struct Reloaded {
     /// What differs from the one before, and what of it waits for a restart.
@@ -89,6 +89,12 @@ struct Judged {
     warnings: Vec<Notice>,
 }
 
+impl Judged {
+    fn outcome(self) -> Reloaded {
+        Reloaded { changes: self.changes, warnings: self.warnings }
+    }
+}
+
 impl Reload {
     /// The process runs by `config`, which came from `sources`.
     #[must_use]
@@ -112,7 +118,7 @@ impl Reload {
     ///
     /// # Errors
     /// When it is not good; nothing has changed then but the metric.
-    pub async fn read_again(&self) -> Result<Loaded, ReloadError> {
+    async fn read_again(&self) -> Result<Loaded, ReloadError> {
         let file = self.sources.load().file.clone();
         let loading = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
         Ok(loading.await.map_err(|error| ReloadError::Interrupted(error.to_string()))??)
@@ -125,7 +131,7 @@ impl Reload {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _turn = self.one_at_a_time.lock().await;
         let judged = match self.read_again().await {
-            Ok(loaded) => self.judge(loaded),
+            Ok(loaded) => self.judge_with_tokens(loaded),
             Err(error) => Err(error),
         };
         let succeeded = &self.parts.metrics.families().config_last_reload_successful;
@@ -145,6 +151,28 @@ impl Reload {
         }
     }
 
+    /// What the configuration would change that is written where it was read at the start.
+    ///
+    /// # Errors
+    /// Why a reload would refuse it.
+    pub async fn rehearse(&self) -> Result<Reloaded, ReloadError> {
+        Ok(self.judge_with_tokens(self.read_again().await?)?.outcome())
+    }
+
+    /// What a configuration would change that is written elsewhere. The files that it names are not read.
+    ///
+    /// # Errors
+    /// Why a reload would refuse it.
+    pub fn foresee(&self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
+        Ok(self.judge(loaded)?.outcome())
+    }
+
+    fn judge_with_tokens(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+        let mut judged = self.judge(loaded)?;
+        judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+        Ok(judged)
+    }
+
     fn judge(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
         let Loaded { mut config, warnings, sources } = loaded;
         let running = self.config.load();
@@ -153,8 +181,7 @@ impl Reload {
         // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
         config.check_again()?;
         let rules = Rules::from_config(&config)?;
-        let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
-        Ok(Judged { config, sources, rules, tokens, changes, warnings })
+        Ok(Judged { config, sources, rules, tokens: None, changes, warnings })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {

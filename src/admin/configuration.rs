@@ -13,7 +13,7 @@ use super::Admin;
 use super::body::Body;
 use super::problem::{Fault, Problem};
 use super::system::Nothing;
-use crate::config::{Change, Config, Invalid, Loaded, Notice, Place};
+use crate::config::{Change, Config, Invalid, Notice, Place};
 use crate::reload::{ReloadError, Reloaded};
 
 /// The effective configuration, section by section, and where it was written.
@@ -52,17 +52,17 @@ impl From<Place> for Source {
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Effective> {
-    let sections = match admin.config.load().to_json() {
+    let sections = match admin.parts.config.load().to_json() {
         Value::Object(sections) => sections,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     };
-    let sources = admin.reload.sources();
+    let sources = admin.parts.reload.sources();
     let file = sources.file.as_ref().map(|file| file.display().to_string());
     let keys = sources.places.iter().map(|(key, place)| (key.clone(), place.clone().into())).collect();
     Json(Effective { sources: Sources { file, keys }, sections })
 }
 
-/// A `proxy.toml` to be judged; without one, the file as it is now.
+/// A `proxy.toml` to be judged; without one, the file that the process reads, as it is now.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidate {
@@ -93,6 +93,13 @@ struct ChangeBody {
     needs_restart: bool,
 }
 
+impl NoticeBody {
+    /// What is wrong with a key as a whole, wherever it was written.
+    fn of(key: &str, message: String) -> Self {
+        Self { file: None, source: Place::Nowhere.into(), key: key.to_owned(), message }
+    }
+}
+
 impl From<Notice> for NoticeBody {
     fn from(notice: Notice) -> Self {
         Self { file: notice.file, source: notice.place.into(), key: notice.key, message: notice.message }
@@ -114,23 +121,23 @@ pub(super) async fn validate(
     State(admin): State<Arc<Admin>>,
     Body(candidate): Body<Candidate>,
 ) -> Result<Json<Verdict>, Problem> {
+    let reload = &admin.parts.reload;
     let judged = match &candidate.toml {
-        Some(toml) => Config::read(Some(("toml", toml)), environment()).map_err(ReloadError::Config),
-        None => admin.reload.read_again().await,
-    };
-    let verdict = match judged {
-        Ok(Loaded { config, warnings, .. }) => Verdict {
-            valid: true,
-            errors: Vec::new(),
-            warnings: each(warnings),
-            changes: each(admin.config.load().changes(&config)),
+        Some(toml) => match Config::read(Some(("toml", toml)), environment()) {
+            Ok(loaded) => reload.foresee(loaded),
+            Err(invalid) => Err(invalid.into()),
         },
-        Err(ReloadError::Config(Invalid { errors })) => {
-            Verdict { valid: false, errors: each(errors), warnings: Vec::new(), changes: Vec::new() }
+        None => reload.rehearse().await,
+    };
+    let wrong = |errors| Verdict { valid: false, errors, warnings: Vec::new(), changes: Vec::new() };
+    let verdict = match judged {
+        Ok(Reloaded { changes, warnings }) => {
+            Verdict { valid: true, errors: Vec::new(), warnings: each(warnings), changes: each(changes) }
         }
-        Err(error @ (ReloadError::Tokens(_) | ReloadError::Route(_) | ReloadError::Interrupted(_))) => {
-            return Err(error.into());
-        }
+        Err(ReloadError::Config(Invalid { errors })) => wrong(each(errors)),
+        Err(ReloadError::Tokens(error)) => wrong(vec![NoticeBody::of("admin.tokens_file", error.to_string())]),
+        Err(ReloadError::Route(error)) => wrong(vec![NoticeBody::of("routes", error.to_string())]),
+        Err(error @ ReloadError::Interrupted(_)) => return Err(error.into()),
     };
     Ok(Json(verdict))
 }
@@ -151,7 +158,7 @@ pub(super) struct ReloadBody {
 }
 
 pub(super) async fn reload(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<ReloadBody>, Problem> {
-    let Reloaded { changes, warnings } = admin.reload.reload().await?;
+    let Reloaded { changes, warnings } = admin.parts.reload.reload().await?;
     let needs_restart = changes.iter().filter(|change| change.needs_restart).map(|change| change.key.clone()).collect();
     Ok(Json(ReloadBody { changes: each(changes), needs_restart, warnings: each(warnings) }))
 }

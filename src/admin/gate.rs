@@ -56,6 +56,7 @@ pub(super) async fn gate(
     };
     let response = finish(response, &request_id);
     admin
+        .parts
         .metrics
         .families()
         .admin_requests_total
@@ -147,7 +148,7 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
     if access == Access::Open {
         return Ok(None);
     }
-    let tokens = admin.tokens.load();
+    let tokens = admin.parts.tokens.load();
     let Some(tokens) = tokens.as_ref() else {
         return match admin.locality {
             Locality::Loopback | Locality::Unix => Ok(Some(anonymous())),
@@ -168,7 +169,7 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
 
 /// Whose token this is, whether or not it is good for anything here.
 fn known(admin: &Admin, headers: &HeaderMap) -> Option<Caller> {
-    admin.tokens.load().as_ref().and_then(|tokens| tokens.caller(headers))
+    admin.parts.tokens.load().as_ref().and_then(|tokens| tokens.caller(headers))
 }
 
 fn anonymous() -> Caller {

@@ -129,19 +129,7 @@ pub struct Parts {
 /// The admin API of one process.
 #[derive(Debug)]
 pub struct Admin {
-    config: Arc<ArcSwap<Config>>,
-    events: Arc<Events>,
-    metrics: Arc<Metrics>,
-    backends: Backends,
-    pipes: Arc<Pipes>,
-    streams: Arc<Streams>,
-    phase: Arc<PhaseCell>,
-    limits: Arc<Limiter>,
-    memory: Arc<Memory>,
-    level: Arc<Level>,
-    tokens: Arc<ArcSwapOption<Tokens>>,
-    reload: Arc<Reload>,
-    state_file: Option<Arc<StateFile>>,
+    parts: Parts,
     locality: Locality,
     access: AccessRules,
     started: Instant,
@@ -157,22 +145,8 @@ impl Admin {
     /// The API over `parts`.
     #[must_use]
     pub fn new(parts: Parts, locality: Locality) -> Arc<Self> {
-        let Parts {
-            config,
-            events,
-            metrics,
-            backends,
-            pipes,
-            streams,
-            phase,
-            limits,
-            memory,
-            level,
-            tokens,
-            reload,
-            state_file,
-        } = parts;
         Arc::new(Self {
+            parts,
             locality,
             access: endpoints::access_rules(),
             started: Instant::now(),
@@ -182,19 +156,6 @@ impl Admin {
             waiting: Semaphore::new(WAITERS_MAX),
             rebalances: Rebalances::default(),
             broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
-            config,
-            events,
-            metrics,
-            backends,
-            pipes,
-            streams,
-            phase,
-            limits,
-            memory,
-            level,
-            tokens,
-            reload,
-            state_file,
         })
     }
 
@@ -210,8 +171,8 @@ impl Admin {
 
     /// Waits until what was just changed about backends survives a restart, where anything does.
     async fn kept(&self) {
-        if let Some(file) = &self.state_file {
-            let index = *self.backends.index().borrow();
+        if let Some(file) = &self.parts.state_file {
+            let index = *self.parts.backends.index().borrow();
             file.catch_up(index).await;
         }
     }

@@ -60,6 +60,21 @@ pub enum EjectCause {
     ServerErrors,
 }
 
+impl EjectCause {
+    /// Every cause, in the order of their numbers, for metrics that list them.
+    pub const ALL: [Self; 3] = [Self::FailedDials, Self::YoungDeaths, Self::ServerErrors];
+
+    /// Its name in metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::FailedDials => "failed_dials",
+            Self::YoungDeaths => "young_deaths",
+            Self::ServerErrors => "server_errors",
+        }
+    }
+}
+
 /// An order to a pipe to leave its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leave {

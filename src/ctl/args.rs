@@ -38,7 +38,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<Pipes>,
     },
-    /// The processes behind the backends: instance, labels, lease, last probe
+    /// The processes behind the backends: instance, labels, lease, last probe, what they report of themselves
     Workers {
         /// Only those of this pool
         #[arg(long)]
@@ -289,10 +289,10 @@ pub(super) struct Filter {
 pub(super) enum Config {
     /// The effective configuration, secrets masked
     Show,
-    /// Whether the process would take this file: exit 0, or 2 with every error; - reads stdin
+    /// Whether the process would take a file: exit 0, or 2 with every error
     Validate {
-        /// The file
-        file: PathBuf,
+        /// The file, - for stdin; without one, the file that the process itself reads, as it is now
+        file: Option<PathBuf>,
     },
     /// Read the configuration again and put it in force
     Reload,

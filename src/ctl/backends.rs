@@ -9,7 +9,7 @@ use super::output::{Output, View, text};
 use super::table::Column;
 use super::{CallError, Client, Misuse};
 
-const BACKEND_COLUMNS: [Column; 9] = [
+const BACKEND_COLUMNS: [Column; 10] = [
     ("ID", "/id"),
     ("POOL", "/pool"),
     ("URL", "/url"),
@@ -19,15 +19,18 @@ const BACKEND_COLUMNS: [Column; 9] = [
     ("ELIGIBLE", "/eligible"),
     ("PIPES", "/pipes"),
     ("WEIGHT", "/weight"),
+    ("COUNTS", "/weight_percent"),
 ];
-const WORKER_COLUMNS: [Column; 9] = [
+const WORKER_COLUMNS: [Column; 11] = [
     ("ID", "/id"),
     ("INSTANCE", "/instance"),
     ("LABELS", "/labels"),
     ("SERVES", "/serves"),
     ("LEASE", "/lease_state"),
     ("EXPIRES", "/lease_expires_at"),
-    ("REGISTERED", "/registered_at"),
+    ("MEMORY", "/reported/memory_bytes"),
+    ("LIMIT", "/reported/memory_limit_bytes"),
+    ("CPU", "/reported/cpu_percent"),
     ("PROBED", "/last_probe/at"),
     ("PROBLEM", "/last_probe/problem"),
 ];

@@ -83,24 +83,36 @@ impl fmt::Display for Target {
 pub enum CallError {
     /// Nobody answers there.
     #[error(
-        "no Holdline answers at {target}: {source}; start one with `holdline serve`, \
+        "no Holdline answers at {target}: {why}; start one with `holdline serve`, \
          or say where it is with --admin or HOLDLINE_ADMIN"
     )]
     Unreachable {
         /// Where.
         target: Target,
-        /// Why.
-        source: io::Error,
+        /// Why; not its source, which would be said twice.
+        why: io::Error,
     },
+    /// Somebody answers who is not the admin API: its errors have a request id.
+    #[error(
+        "what answers at {0} ({1}) is not the admin API; is that the public listener? \
+         Say where admin.listen is with --admin or HOLDLINE_ADMIN"
+    )]
+    Stranger(Target, StatusCode),
     /// The connection broke before the answer was complete.
     #[error("the connection to {0} broke: {1}; is that the admin listener?")]
     Broken(Target, String),
     /// It took too long.
     #[error("{0} did not answer in {seconds}s; see its log", seconds = .1.as_secs())]
     TimedOut(Target, Duration),
-    /// A token is missing or unknown.
-    #[error("{0} wants a token: put one of admin.tokens_file into HOLDLINE_TOKEN")]
-    Unauthorized(Target),
+    /// A token is missing.
+    #[error("{0} wants a token: put one into HOLDLINE_TOKEN whose SHA-256 is in admin.tokens_file")]
+    TokenMissing(Target),
+    /// The token is none of those that are known.
+    #[error(
+        "{0} does not know the token in HOLDLINE_TOKEN: its SHA-256 is not in admin.tokens_file, \
+         or that was not reloaded since"
+    )]
+    TokenUnknown(Target),
     /// The token is known and not good enough.
     #[error("{0}; use a token of another role in HOLDLINE_TOKEN")]
     Forbidden(String),
@@ -183,7 +195,9 @@ impl Client {
         let reply = self.ask(method, path, body, patience).await?;
         match reply.status {
             status if status.is_success() => Ok(reply),
-            StatusCode::UNAUTHORIZED => Err(CallError::Unauthorized(self.target.clone())),
+            status if reply.body["request_id"].is_null() => Err(CallError::Stranger(self.target.clone(), status)),
+            StatusCode::UNAUTHORIZED if self.token.is_some() => Err(CallError::TokenUnknown(self.target.clone())),
+            StatusCode::UNAUTHORIZED => Err(CallError::TokenMissing(self.target.clone())),
             StatusCode::NOT_FOUND => Err(CallError::NotFound(explain(&reply))),
             StatusCode::FORBIDDEN if reply.body["type"] == ROLE_FORBIDDEN => Err(CallError::Forbidden(explain(&reply))),
             _ => Err(CallError::Refused(explain(&reply))),
@@ -208,7 +222,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Reply, CallError> {
         let exchange = async {
-            let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
+            let unreachable = |why| CallError::Unreachable { target: self.target.clone(), why };
             let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
             match &self.target {
                 Target::Tcp(authority) => {
@@ -284,11 +298,11 @@ fn explain(reply: &Reply) -> String {
     }
     for error in reply.body["errors"].as_array().into_iter().flatten() {
         let (pointer, message) = (text(&error["pointer"]), text(&error["message"]));
-        if message != line {
-            line.push_str("; ");
-            line.push_str(&message);
+        if message == line {
+            line.push_str(&format!(" (at {pointer:?})"));
+        } else if !line.contains(&message) {
+            line.push_str(&format!("; {message} (at {pointer:?})"));
         }
-        line.push_str(&format!(" (at {pointer:?})"));
     }
     let id = text(&reply.body["request_id"]);
     if id.is_empty() { line } else { format!("{line} [{} {id}]", reply.status.as_u16()) }
@@ -327,6 +341,12 @@ mod tests {
         });
         let reply = Reply { status: StatusCode::UNPROCESSABLE_ENTITY, body, index: None };
         assert_eq!(explain(&reply), "no (at \"/url\") [422 r1]");
+        let body = serde_json::json!({
+            "detail": "f:1: no\nf:2: nor this", "request_id": "r1",
+            "errors": [{"pointer": "/a", "message": "f:1: no"}, {"pointer": "/b", "message": "and that"}],
+        });
+        let reply = Reply { status: StatusCode::UNPROCESSABLE_ENTITY, body, index: None };
+        assert_eq!(explain(&reply), "f:1: no\nf:2: nor this; and that (at \"/b\") [422 r1]");
         assert!(explain(&Reply { status: StatusCode::BAD_GATEWAY, body: Value::Null, index: None }).contains("502"));
     }
 }

@@ -11,11 +11,14 @@ use serde_json::{Value, json};
 
 use super::args::Config;
 use super::output::{Output, View, pipes_in_all, text};
+use super::table::to_the_second;
 use super::{Client, Misuse, PATIENCE};
 use crate::log::escaped;
 
 /// How long one long poll of `events --follow` lasts.
 const FOLLOW_WAIT: Duration = Duration::from_secs(25);
+/// How the file is called that the process reads itself.
+const ITS_OWN: &str = "the configuration of the process";
 /// Bytes of a configuration that are read from stdin; more is not one.
 const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
@@ -53,21 +56,29 @@ fn event_line(event: &Value) -> String {
 pub(super) async fn config(client: &Client, out: Output, command: Config) -> anyhow::Result<()> {
     match command {
         Config::Show => out.show(client, &View::page("/v1/config")).await,
-        Config::Validate { file } => {
-            let toml = read(&file).map_err(|error| Misuse(format!("{}: {error}", file.display())))?;
-            let verdict = client.call(Method::POST, "/v1/config/validate", Some(&json!({"toml": toml}))).await?;
-            let name = file.display().to_string();
-            out.done(&verdict, judged(&name, &verdict).trim_end())?;
-            if verdict["valid"] == true {
-                return Ok(());
-            }
-            Err(Misuse(format!("{name} would not be taken")).into())
-        }
+        Config::Validate { file } => validate(client, out, file.as_deref()).await,
         Config::Reload => {
             let answer = client.call(Method::POST, "/v1/config/reload", Some(&json!({}))).await?;
-            out.done(&answer, format!("in force\n{}", changes(&answer)).trim_end())
+            out.done(&answer, reloaded(&answer).trim_end())
         }
     }
+}
+
+async fn validate(client: &Client, out: Output, file: Option<&Path>) -> anyhow::Result<()> {
+    let (name, candidate) = match file {
+        Some(file) => {
+            let name = file.display().to_string();
+            let toml = read(file).map_err(|error| Misuse(format!("{name}: {error}")))?;
+            (Some(name), json!({"toml": toml}))
+        }
+        None => (None, json!({})),
+    };
+    let verdict = client.call(Method::POST, "/v1/config/validate", Some(&candidate)).await?;
+    out.done(&verdict, judged(name.as_deref(), &verdict).trim_end())?;
+    if verdict["valid"] == true {
+        return Ok(());
+    }
+    Err(Misuse(format!("{} would not be taken", name.as_deref().unwrap_or(ITS_OWN))).into())
 }
 
 fn read(file: &Path) -> std::io::Result<String> {
@@ -80,22 +91,37 @@ fn read(file: &Path) -> std::io::Result<String> {
 }
 
 /// A verdict as lines: errors and warnings with their places, then what would change.
-fn judged(name: &str, verdict: &Value) -> String {
-    let mut lines = String::new();
-    for (kind, notices) in [("", &verdict["errors"]), ("warning: ", &verdict["warnings"])] {
-        for notice in notices.as_array().into_iter().flatten() {
-            let place = match (notice["line"].as_u64(), notice["column"].as_u64(), notice["variable"].as_str()) {
-                (Some(line), Some(column), _) => format!("{name}:{line}:{column}: "),
-                (_, _, Some(variable)) => format!("{}: ", escaped(variable)),
-                (Some(_) | None, _, None) => String::new(),
-            };
-            let _ = writeln!(lines, "{kind}{place}{}: {}", text(&notice["key"]), text(&notice["message"]));
-        }
-    }
+fn judged(name: Option<&str>, verdict: &Value) -> String {
+    let mut lines = notices("", name, &verdict["errors"]) + &notices("warning: ", name, &verdict["warnings"]);
     if verdict["valid"] == true {
-        let _ = writeln!(lines, "{name}: ok");
+        let _ = writeln!(lines, "{}: ok", name.unwrap_or(ITS_OWN));
     }
     lines + &changes(verdict)
+}
+
+/// What a reload did, what its author should know, and what is left to do.
+fn reloaded(answer: &Value) -> String {
+    let mut lines = notices("warning: ", None, &answer["warnings"]) + "in force\n" + &changes(answer);
+    let waiting: Vec<String> = answer["needs_restart"].as_array().into_iter().flatten().map(text).collect();
+    if !waiting.is_empty() {
+        let _ = writeln!(lines, "restart the process for {}", waiting.join(", "));
+    }
+    lines
+}
+
+/// Each notice with its place: a line of the file `name`, or of the one that the process names, or a variable.
+fn notices(kind: &str, name: Option<&str>, notices: &Value) -> String {
+    let mut lines = String::new();
+    for notice in notices.as_array().into_iter().flatten() {
+        let file = name.map_or_else(|| text(&notice["file"]), str::to_owned);
+        let place = match (notice["line"].as_u64(), notice["column"].as_u64(), notice["variable"].as_str()) {
+            (Some(line), Some(column), _) => format!("{file}:{line}:{column}: "),
+            (_, _, Some(variable)) => format!("{}: ", escaped(variable)),
+            (Some(_) | None, _, None) => String::new(),
+        };
+        let _ = writeln!(lines, "{kind}{place}{}: {}", text(&notice["key"]), text(&notice["message"]));
+    }
+    lines
 }
 
 fn changes(answer: &Value) -> String {
@@ -125,7 +151,8 @@ pub(super) async fn log(
         body["for"] = json!(time);
     }
     let answer = client.call(Method::PUT, "/v1/log", Some(&body)).await?;
-    let until = answer["until"].as_str().map(|until| format!(" until {}", escaped(until))).unwrap_or_default();
+    let until =
+        answer["until"].as_str().map(|at| format!(" until {}", to_the_second(&escaped(at)))).unwrap_or_default();
     out.done(&answer, &format!("the log's level is {}{until}", text(&answer["level"])))
 }
 
@@ -155,11 +182,21 @@ mod tests {
             {"key": "server.threads", "needs_restart": true}, {"key": "log.level", "needs_restart": false},
         ]});
         let text = "f: ok\nchanges server.threads, after a restart only\nchanges log.level\n";
-        assert_eq!(judged("f", &good), text);
+        assert_eq!(judged(Some("f"), &good), text);
         let bad = json!({"valid": false, "warnings": [], "changes": [], "errors": [
             {"line": 2, "column": 5, "variable": null, "key": "a.b", "message": "no"},
             {"line": null, "column": null, "variable": "HOLDLINE_A__B", "key": "a.b", "message": "no"},
         ]});
-        assert_eq!(judged("f", &bad), "f:2:5: a.b: no\nHOLDLINE_A__B: a.b: no\n");
+        assert_eq!(judged(Some("f"), &bad), "f:2:5: a.b: no\nHOLDLINE_A__B: a.b: no\n");
+    }
+
+    #[test]
+    fn a_reload_says_what_is_in_force_what_to_know_and_what_is_left_to_do() {
+        let warning = json!({"file": "p", "line": 1, "column": 2, "variable": null, "key": "a.b", "message": "odd"});
+        let changes = json!([{"key": "log.level", "needs_restart": false}, {"key": "x", "needs_restart": true}]);
+        let answer = json!({"changes": changes, "needs_restart": ["x"], "warnings": [warning]});
+        let text = "warning: p:1:2: a.b: odd\nin force\nchanges log.level\nchanges x, after a restart only\n\
+                    restart the process for x\n";
+        assert_eq!(reloaded(&answer), text);
     }
 }

@@ -15,7 +15,7 @@ pub(super) type Column = (&'static str, &'static str);
 /// The items as lines under a heading; only the heading if there are none.
 pub(super) fn render(columns: &[Column], items: &[Value]) -> String {
     let mut rows = vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect::<Vec<_>>()];
-    rows.extend(items.iter().map(|item| columns.iter().map(|(_, at)| cell(item.pointer(at))).collect()));
+    rows.extend(items.iter().map(|item| columns.iter().map(|(_, at)| short(at, item.pointer(at))).collect()));
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns.len()).map(width).collect();
     let mut text = String::new();
@@ -53,9 +53,44 @@ fn flatten(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
-            lines.push((name.to_owned(), cell(Some(value))));
+            let readable =
+                if is_large(name, value) { format!(" ({})", short(name, Some(value))) } else { String::new() };
+            lines.push((name.to_owned(), cell(Some(value)) + &readable));
         }
     }
+}
+
+/// Whether it is a number of bytes that nobody reads at a glance.
+fn is_large(name: &str, value: &Value) -> bool {
+    name.ends_with("_bytes") && value.as_u64().is_some_and(|count| count >= 1024)
+}
+
+/// A cell in a table: by the unit in its name, a size as people read it, and a time to the second.
+fn short(name: &str, value: Option<&Value>) -> String {
+    match value {
+        Some(Value::Number(count)) if name.ends_with("_bytes") => count.as_u64().map_or_else(String::new, bytes),
+        Some(Value::Number(percent)) if name.ends_with("_percent") => format!("{percent} %"),
+        Some(Value::String(at)) if name.ends_with("_at") || name.ends_with("/at") => to_the_second(&escaped(at)),
+        other => cell(other),
+    }
+}
+
+/// `1.5 MiB`.
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+pub(super) fn bytes(count: u64) -> String {
+    let mut value = count as f64;
+    for unit in ["B", "KiB", "MiB"] {
+        if value < 1024.0 {
+            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
+        }
+        value /= 1024.0;
+    }
+    format!("{value:.1} GiB")
+}
+
+/// An RFC 3339 time in UTC without its fraction.
+pub(super) fn to_the_second(at: &str) -> String {
+    at.split_once('.').map_or_else(|| at.to_owned(), |(seconds, _)| format!("{seconds}Z"))
 }
 
 fn cell(value: Option<&Value>) -> String {
@@ -88,8 +123,16 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_in_a_name_is_a_unit_in_its_cell() {
+        let items = [json!({"a_bytes": 1536, "b_percent": 12, "at": "2026-11-21T10:13:37.123456Z", "c_bytes": null})];
+        let text = render(&[("A", "/a_bytes"), ("B", "/b_percent"), ("AT", "/at"), ("C", "/c_bytes")], &items);
+        assert_eq!(text.lines().nth(1), Some("1.5 KiB  12 %  2026-11-21T10:13:37Z  -"));
+    }
+
+    #[test]
     fn an_object_reads_as_names_and_values() {
-        let text = describe(&json!({"id": "a", "up": {"lost": 0}, "list": [{"b": null}], "keys": ["x", "y"]}));
-        assert_eq!(text, "id         a\nkeys       x,y\nlist[0].b  -\nup.lost    0\n");
+        let object = json!({"id": "a", "up": {"lost": 0}, "list": [{"b": null}], "keys": ["x", "y"], "m_bytes": 2048});
+        let text = "id         a\nkeys       x,y\nlist[0].b  -\nm_bytes    2048 (2.0 KiB)\nup.lost    0\n";
+        assert_eq!(describe(&object), text);
     }
 }

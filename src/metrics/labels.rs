@@ -7,7 +7,7 @@ use holdline_core::limits::PipeLimit;
 pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
 
-use crate::backends::EjectCause;
+pub use crate::backends::EjectCause;
 
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
 macro_rules! label {
@@ -185,28 +185,6 @@ label! {
         Forbidden = "forbidden",
         /// Anything else: unreachable, reset, TLS.
         Failed = "failed",
-    }
-}
-
-label! {
-    /// Why a backend was ejected.
-    EjectReason {
-        /// Dials failed in a row.
-        FailedDials = "failed_dials",
-        /// Attaches died young.
-        YoungDeaths = "young_deaths",
-        /// It answered dials with 5xx.
-        ServerErrors = "server_errors",
-    }
-}
-
-impl From<EjectCause> for EjectReason {
-    fn from(cause: EjectCause) -> Self {
-        match cause {
-            EjectCause::FailedDials => Self::FailedDials,
-            EjectCause::YoungDeaths => Self::YoungDeaths,
-            EjectCause::ServerErrors => Self::ServerErrors,
-        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DialState, DropReason, EjectReason, EndedBy, Interruption,
+    BackendStateLabel, ConnectResult, ConnectionResult, DialState, DropReason, EjectCause, EndedBy, Interruption,
     LimitLabel, ListenerLabel, Loss, MoveResult, OverflowLabel, PipeState, ReattachResult, SpanResult,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
@@ -136,7 +136,7 @@ impl Metrics {
     /// Counts what a backend event says.
     pub fn backend_event(&self, event: &BackendEvent) {
         match event {
-            BackendEvent::Ejected { pool, reason, .. } => self.pool(pool).ejected((*reason).into()).inc(),
+            BackendEvent::Ejected { pool, reason, .. } => self.pool(pool).ejected(*reason).inc(),
             BackendEvent::LeaseExpired { pool, .. } => self.pool(pool).leases_expired.inc(),
             BackendEvent::Registered { .. }
             | BackendEvent::Replaced { .. }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
-    BackendStateLabel, ConnectResult, DialState, DropReason, EjectReason, EndedBy, Interruption, LimitLabel, Loss,
+    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Interruption, LimitLabel, Loss,
     MoveResult, OverflowLabel, PipeState, ReattachResult, ResumeResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
@@ -255,7 +255,7 @@ pub struct PoolMetrics {
     reattach: [IntCounter; ReattachResult::ALL.len()],
     dials: [IntGauge; DialState::ALL.len()],
     moves: [IntCounter; MoveResult::ALL.len()],
-    ejections: [IntCounter; EjectReason::ALL.len()],
+    ejections: [IntCounter; EjectCause::ALL.len()],
 }
 
 impl PoolMetrics {
@@ -270,7 +270,7 @@ impl PoolMetrics {
                 .map(|result| families.reattach_total.with_label_values(&[name, result.as_str()])),
             dials: DialState::ALL.map(|state| families.reattach_dials.with_label_values(&[name, state.as_str()])),
             moves: MoveResult::ALL.map(|result| families.moves_total.with_label_values(&[name, result.as_str()])),
-            ejections: EjectReason::ALL
+            ejections: EjectCause::ALL
                 .map(|reason| families.backend_ejections_total.with_label_values(&[name, reason.as_str()])),
         }
     }
@@ -301,7 +301,7 @@ impl PoolMetrics {
 
     /// The counter of backends put aside for `reason`.
     #[must_use]
-    pub fn ejected(&self, reason: EjectReason) -> &IntCounter {
+    pub fn ejected(&self, reason: EjectCause) -> &IntCounter {
         &self.ejections[reason as usize]
     }
 

@@ -336,7 +336,7 @@ impl Driver {
             | Fact::Ended { .. } => None,
         };
         if let Fact::Interrupted { reason, .. } = &fact {
-            self.reporter.trace_search(self.plan.trace.as_deref(), *reason);
+            self.reporter.trace_search(self.plan.trace.as_deref(), reason.as_str());
         }
         self.note_move(&fact, now);
         self.reporter.say(fact, backend.as_ref());
@@ -359,6 +359,10 @@ impl Driver {
 
     fn dial(&mut self, order: DialOrder, now: Time) {
         self.watch_pool();
+        if self.backend.is_some() {
+            // A move that attaches the next worker first: nothing is interrupted yet, but the search begins here.
+            self.reporter.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
+        }
         let attachment = order.attachment;
         let exclude = self.pipe.excluded(now);
         let previous = self.previous.as_ref().map(|(_, id)| id.clone());

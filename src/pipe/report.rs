@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, Fact, Interruption, LaneView, Loss, PipeState, PipeView};
+use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
@@ -112,14 +112,14 @@ impl Reporter {
     }
 
     /// Begins the span of a search for another worker, below that of the handshake; one that goes on keeps its own.
-    pub fn trace_search(&mut self, handshake: Option<&Context>, reason: Interruption) {
+    pub fn trace_search(&mut self, handshake: Option<&Context>, reason: &str) {
         if self.search.is_some() {
             return;
         }
         self.search = self.shared.tracer.child(Name::Reattach, handshake).map(|mut span| {
             span.set("holdline.pipe", self.entry.id.to_string().as_str());
             span.set("holdline.route", self.entry.route.name.as_str());
-            span.set("holdline.reason", reason.as_str());
+            span.set("holdline.reason", reason);
             Box::new(span)
         });
     }
@@ -263,8 +263,11 @@ impl Reporter {
         });
     }
 
-    fn stayed(&self, backend: &str) {
+    fn stayed(&mut self, backend: &str) {
         self.moved(MoveResult::Stayed);
+        if let Some(mut span) = self.search.take() {
+            span.set("holdline.result", MoveResult::Stayed.as_str());
+        }
         tracing::info!(pipe = %self.entry.id, backend, "pipe.stayed");
     }
 
@@ -311,17 +314,17 @@ impl Reporter {
             self.route.pipe_closed(by, code);
             self.route.pipe_seconds.observe(lived.as_secs_f64());
         }
+        let result = match by {
+            EndedBy::Client => ReattachResult::ClientGone,
+            EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
+            EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
+            EndedBy::Holdline if self.expired => ReattachResult::Expired,
+            EndedBy::Holdline => ReattachResult::Closed,
+        };
         if self.searching {
-            let result = match by {
-                EndedBy::Client => ReattachResult::ClientGone,
-                EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
-                EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
-                EndedBy::Holdline if self.expired => ReattachResult::Expired,
-                EndedBy::Holdline => ReattachResult::Closed,
-            };
             self.pool.reattach(result).inc();
-            self.end_search(result, 0);
         }
+        self.end_search(result, 0);
         let (by, code, reason) = self.ending();
         let said = |number: &AtomicU64| number.load(Relaxed);
         let (up, down) = (&self.entry.up, &self.entry.down);

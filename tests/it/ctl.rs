@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, within};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, within};
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -125,6 +125,8 @@ async fn the_process_is_read_and_steered() {
     let done = ctl(&proxy, &["config", "validate", bad.to_str().unwrap()]).await;
     assert!(done.out.contains("bad.toml:2:1: log.levle"), "{done:?}");
     done.fails(2, "would not be taken");
+    let out = ctl(&proxy, &["config", "validate"]).await.fine();
+    assert_eq!(out, "the configuration of the process: ok\nchanges nothing\n");
     assert!(ctl(&proxy, &["log", "debug"]).await.fine().contains("the log's level is debug"));
     assert_eq!(json_of(&proxy, &["log"]).await["level"], "debug");
     assert!(ctl(&proxy, &["drain"]).await.fine().starts_with("draining"));
@@ -134,9 +136,59 @@ async fn the_process_is_read_and_steered() {
 }
 
 #[tokio::test]
+async fn a_reload_says_what_changed_what_to_know_and_what_waits_for_a_restart() {
+    let proxy = Proxy::start("");
+    let file = proxy.config_file().display().to_string();
+    proxy.rewrite("[server]\nthreads = 7\nmax_connections = 77\n[resume]\nkeys_file = \"/nowhere/keys\"\n");
+    let foreseen = ctl(&proxy, &["config", "validate"]).await.fine();
+    let out = ctl(&proxy, &["config", "reload"]).await.fine();
+    for said in [&foreseen, &out] {
+        assert!(said.contains(&format!("warning: {file}:5:13: resume.keys_file: ")), "{said}");
+        assert!(said.contains("changes server.max_connections\n"), "{said}");
+        assert!(said.contains("changes server.threads, after a restart only\n"), "{said}");
+    }
+    assert!(out.contains("in force\n") && out.ends_with("restart the process for server.threads\n"), "{out}");
+    assert_eq!(json_of(&proxy, &["config", "reload"]).await["needs_restart"], json!(["server.threads"]));
+    proxy.rewrite("[log]\nlevel = \"loud\"\n[server]\nthreads = \"many\"\n");
+    let refused = ctl(&proxy, &["config", "validate"]).await;
+    assert!(refused.out.contains(&format!("{file}:2:9: log.level: ")), "{refused:?}");
+    refused.fails(2, "the configuration of the process would not be taken");
+    let refused = ctl(&proxy, &["config", "reload"]).await;
+    assert!(refused.err.contains(&format!("{file}:4:11: server.threads: ")), "{refused:?}");
+    refused.fails(1, &format!("{file}:2:9: log.level: "));
+}
+
+#[tokio::test]
+async fn px_07_what_workers_report_of_themselves_is_a_column() {
+    let proxy = Proxy::start(
+        "[[pools]]\nname = \"default\"\nweight_from = \"memory\"\n\
+         health = { kind = \"http\", path = \"/health\", interval = \"50ms\", timeout = \"5s\" }\n",
+    );
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    eventually("its report", async || {
+        proxy.get("/v1/backends/w").await["reported"]["memory_bytes"].is_u64().then_some(())
+    })
+    .await;
+    let table = ctl(&proxy, &["workers"]).await.fine();
+    let cell = |heading: &str| {
+        let mut lines = table.lines();
+        let at = lines.next().unwrap().find(heading).unwrap();
+        lines.next().unwrap()[at..].split("  ").next().unwrap().to_owned()
+    };
+    assert!(cell("MEMORY").ends_with(" MiB") && cell("LIMIT") == "2.0 GiB" && cell("CPU") == "-", "{table}");
+    let backends = ctl(&proxy, &["backends"]).await.fine();
+    assert!(backends.lines().next().unwrap().ends_with("WEIGHT  COUNTS"), "{backends}");
+    assert!(backends.lines().nth(1).unwrap().ends_with(" %"), "{backends}");
+}
+
+#[tokio::test]
 async fn errors_say_what_to_do_next() {
     finish(command("127.0.0.1:1", &["pipes"])).await.fails(1, "--admin");
     let proxy = Proxy::start("");
+    for asked in [&["pipes"][..], &["pools", "rebalance", "default"]] {
+        finish(command(&proxy.public.to_string(), asked)).await.fails(1, "is that the public listener?");
+    }
     proxy.register("worker-1", "127.0.0.1:7001").await;
     ctl(&proxy, &["backends", "show", "wroker-1"]).await.fails(1, "did you mean \"worker-1\"?");
     ctl(&proxy, &["backends", "drain", "zebra"]).await.fails(1, "`holdline ctl backends` lists what there is");
@@ -152,13 +204,16 @@ async fn errors_say_what_to_do_next() {
 }
 
 #[tokio::test]
-async fn a_missing_token_and_a_weak_one_are_told_apart() {
+async fn a_missing_token_a_wrong_one_and_a_weak_one_are_told_apart() {
     let files = tempfile::tempdir().unwrap();
     let tokens = files.path().join("tokens");
     let digest: String = Sha256::digest("see").iter().map(|byte| format!("{byte:02x}")).collect();
     std::fs::write(&tokens, format!("viewer {digest} wall\n")).unwrap();
     let proxy = Proxy::start(&format!("[admin]\ntokens_file = {:?}\n", tokens.to_str().unwrap()));
-    ctl(&proxy, &["pipes"]).await.fails(1, "HOLDLINE_TOKEN");
+    ctl(&proxy, &["pipes"]).await.fails(1, "put one into HOLDLINE_TOKEN");
+    let mut wrong = command(&proxy.admin.to_string(), &["pipes"]);
+    wrong.env("HOLDLINE_TOKEN", "guess");
+    finish(wrong).await.fails(1, "does not know the token in HOLDLINE_TOKEN");
     let mut weak = command(&proxy.admin.to_string(), &["drain"]);
     weak.env("HOLDLINE_TOKEN", "see");
     finish(weak).await.fails(1, "use a token of another role");

@@ -80,6 +80,7 @@ async fn ib_12_ten_connections_at_once_and_twenty_a_minute_of_a_key_and_address_
     assert_eq!(stats["rate_limits"]["limited_total"], 6);
     assert_eq!(stats["rate_limits"]["buckets"], metrics.sum("rate_limit_entries", &[]) as u64);
     assert_eq!(stats["rate_limits"]["buckets"], 5);
+    assert_eq!(proxy.get("/health").await["rate_limit_buckets"], 5);
 }
 
 #[tokio::test]

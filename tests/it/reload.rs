@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
+use tokio::sync::{Barrier, watch};
 
 use crate::harness::{Client, DemoWorker, Proxy, Said, Wire, ask, eventually};
 
@@ -18,6 +18,11 @@ fn keys(changes: &Value) -> Vec<&str> {
     changes.as_array().unwrap().iter().map(|change| change["key"].as_str().unwrap()).collect()
 }
 
+/// `server.max_connections` of a generation.
+const fn connections(number: usize) -> usize {
+    2000 + number
+}
+
 /// A configuration that differs from the one before in pools, routes, limits and times.
 fn generation(number: usize) -> String {
     let odd = number % 2 == 1;
@@ -27,79 +32,103 @@ fn generation(number: usize) -> String {
         "[server]\nmax_connections = {}\nhandshake_timeout = \"{}s\"\n[replay]\ntotal_bytes_max = \"{}MiB\"\n\
          [[pools]]\nname = \"default\"\nbalance = \"{}\"\n{extra}\
          [[routes]]\nname = \"all\"\npath = \"/{{*path}}\"\npool = \"default\"\n{route}",
-        1000 + number,
+        connections(number),
         5 + number % 3,
         64 + number,
         if odd { "round_robin" } else { "least_pipes" },
     )
 }
 
-/// In each round sends two numbers and hears both come back, in order and once; how many in all.
-async fn converse(mut client: Client, mut round: watch::Receiver<usize>, said: Arc<AtomicU64>) -> u64 {
-    let mut number = 0;
+/// One of this many clients speaks in a round.
+const TURNS: usize = 10;
+
+/// In each round the clients whose turn it is say its number and hear it come back, which nothing may come before.
+async fn converse(mut clients: Vec<Client>, mut rounds: watch::Receiver<usize>, said: Arc<AtomicU64>) {
+    let mut done = 0;
     // the sender goes when the last round is over
-    while round.changed().await.is_ok() {
-        let (first, second) = (number.to_string(), (number + 1).to_string());
-        client.text(first.clone()).await;
-        client.text(second.clone()).await;
-        assert_eq!((client.hear().await.text(), client.hear().await.text()), (first, second));
-        number += 2;
-        said.fetch_add(2, Relaxed);
+    while rounds.changed().await.is_ok() {
+        let newest = *rounds.borrow_and_update();
+        for round in done + 1..=newest {
+            for client in clients.iter_mut().skip(round % TURNS).step_by(TURNS) {
+                client.text(round.to_string()).await;
+            }
+            for client in clients.iter_mut().skip(round % TURNS).step_by(TURNS) {
+                assert_eq!(client.hear().await.text(), round.to_string());
+                said.fetch_add(1, Relaxed);
+            }
+        }
+        done = newest;
     }
-    client.close(1000, "").await;
-    number
+    for client in &mut clients {
+        client.close(1000, "").await;
+    }
+}
+
+/// Puts the next generation in force, by signal and by request in turn.
+async fn next_generation(proxy: &Proxy, number: usize) {
+    proxy.rewrite(&generation(number));
+    if number.is_multiple_of(2) {
+        let answer = reload(proxy).await;
+        assert!(keys(&answer["changes"]).contains(&"server.max_connections"), "{answer}");
+        return;
+    }
+    proxy.signal(Signal::HUP);
+    eventually("the reload", async || {
+        let config = proxy.get("/v1/config").await;
+        (config["server"]["max_connections"] == connections(number)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_reloads_under_two_hundred_talking_pipes_close_none_and_lose_nothing() {
-    const PIPES: usize = 200;
+async fn a_hundred_reloads_under_a_thousand_talking_pipes_close_none_and_lose_nothing() {
+    const TALKERS: usize = 4;
+    const EACH: usize = 250;
+    const PIPES: usize = TALKERS * EACH;
     const RELOADS: usize = 100;
-    let proxy = Proxy::start(&generation(0));
+    let proxy = Arc::new(Proxy::start(&generation(0)));
     let workers = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[])];
     for (name, worker) in ["a", "b"].iter().zip(&workers) {
         proxy.register(name, worker.address).await;
     }
     let (rounds, said) = (watch::Sender::new(0), Arc::new(AtomicU64::new(0)));
-    let mut clients = Vec::new();
-    for number in 0..PIPES {
-        let client = Client::connect(proxy.public, &format!("/ws/{number}/echo")).await;
-        clients.push(tokio::spawn(converse(client, rounds.subscribe(), said.clone())));
-    }
+    let ready = Arc::new(Barrier::new(TALKERS + 1));
+    let talkers: Vec<_> = (0..TALKERS)
+        .map(|_| {
+            let (proxy, ready, said, rounds) = (proxy.clone(), ready.clone(), said.clone(), rounds.subscribe());
+            tokio::spawn(async move {
+                let mut clients = Vec::new();
+                for number in 0..EACH {
+                    clients.push(Client::connect(proxy.public, &format!("/ws/{number}/echo")).await);
+                }
+                ready.wait().await;
+                converse(clients, rounds, said).await;
+            })
+        })
+        .collect();
+    ready.wait().await;
     for number in 1..=RELOADS {
-        proxy.rewrite(&generation(number));
         let before = said.load(Relaxed);
         rounds.send_replace(number);
-        if number % 2 == 0 {
-            let answer = reload(&proxy).await;
-            assert!(keys(&answer["changes"]).contains(&"server.max_connections"), "{answer}");
-        } else {
-            proxy.signal(Signal::HUP);
-            let limit = 1000 + number;
-            eventually("the reload", async || {
-                let config = proxy.get("/v1/config").await;
-                (config["server"]["max_connections"] == limit).then_some(())
-            })
-            .await;
-        }
+        next_generation(&proxy, number).await;
         eventually("traffic goes on", async || (said.load(Relaxed) > before).then_some(())).await;
     }
     assert_eq!(proxy.pipes().await.len(), PIPES);
     drop(rounds);
-    let mut total = 0;
-    for client in clients {
-        total += client.await.unwrap();
+    for talker in talkers {
+        talker.await.unwrap();
     }
     proxy.emptied().await;
     let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("messages_total", &[("lane", "up")]), total as f64);
-    assert_eq!(metrics.sum("messages_total", &[("lane", "down")]), total as f64);
+    let total = (PIPES * RELOADS / TURNS) as f64;
+    assert_eq!(metrics.sum("messages_total", &[("lane", "up")]), total);
+    assert_eq!(metrics.sum("messages_total", &[("lane", "down")]), total);
     assert_eq!(metrics.sum("pipe_closes_total", &[]), PIPES as f64);
     assert_eq!(metrics.sum("pipe_closes_total", &[("side", "client"), ("code", "1000")]), PIPES as f64);
     for bad in ["interruptions_total", "lost_messages_total", "in_doubt_messages_total"] {
         assert_eq!(metrics.sum(bad, &[]), 0.0, "{bad}");
     }
     assert_eq!(proxy.records("config.reloaded").len(), RELOADS);
-    assert!(total > (PIPES * RELOADS / 2) as u64, "{total} messages");
 }
 
 #[tokio::test]
@@ -219,14 +248,17 @@ async fn tokens_are_read_again_and_a_broken_tokens_file_changes_nothing() {
     };
     std::fs::write(&tokens, line("operator", "old")).unwrap();
     let proxy = Proxy::start(&format!("[admin]\ntokens_file = {:?}\n", tokens.to_str().unwrap()));
-    let try_reload = async |token: &str| {
+    let try_post = async |path: &str, token: &str| {
         let bearer = format!("Bearer {token}");
         let headers = [("content-type", "application/json"), ("authorization", bearer.as_str())];
-        ask(proxy.admin, "POST", "/v1/config/reload", &headers, "{}").await
+        ask(proxy.admin, "POST", path, &headers, "{}").await
     };
+    let try_reload = async |token: &str| try_post("/v1/config/reload", token).await;
     std::fs::write(&tokens, "nonsense\n").unwrap();
     let refused = try_reload("old").await.expect(422).json();
     assert_eq!(refused["errors"][0]["pointer"], "/admin/tokens_file");
+    let verdict = try_post("/v1/config/validate", "old").await.expect(200).json();
+    assert_eq!((&verdict["valid"], &verdict["errors"][0]["key"]), (&json!(false), &json!("admin.tokens_file")));
     std::fs::write(&tokens, line("operator", "new")).unwrap();
     try_reload("new").await.expect(401);
     try_reload("old").await.expect(200);

@@ -192,6 +192,53 @@ async fn spans_of_a_handshake_its_attach_and_a_reattach_reach_the_collector() {
 }
 
 #[tokio::test]
+async fn a_planned_move_is_a_span_from_its_dial_to_its_end_and_the_new_worker_hangs_below_its_attach() {
+    let collector = Collector::start().await;
+    let proxy = Proxy::start(&collector.config());
+    let workers = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("a", workers[0].address).await;
+    let sent = traceparent("01");
+    let headers = [("traceparent", sent.as_str())];
+    let (mut client, mut old) = tokio::join!(Wire::connect(proxy.public, "/ws", &headers), workers[0].accept());
+    let handshake = collector.child("handshake", SPAN).await;
+    proxy.register("b", workers[1].address).await;
+    proxy.api("PUT", "/v1/backends/a/state", Some(json!({"state": "drain"}))).await.expect(202);
+    let mut new = workers[1].accept().await;
+    assert!(matches!(old.hear().await, Said::Close(1001, _)));
+    old.close(1001, "").await;
+    client.text("hello").await;
+    assert_eq!(new.hear().await, Said::Text("hello".into()));
+
+    let moved = collector.child("reattach", &hex(&handshake.span_id)).await;
+    assert_eq!(text(attribute(&moved, "holdline.reason")), "drain");
+    assert_eq!(text(attribute(&moved, "holdline.result")), "attached");
+    let attach = collector.child("attach", &hex(&moved.span_id)).await;
+    assert_eq!(told(&new.head), (TRACE, hex(&attach.span_id).as_str()), "the worker is below its attach");
+    assert_eq!(text(attribute(&attach, "holdline.backend")), "b");
+    assert!(moved.start_time_unix_nano <= attach.start_time_unix_nano, "{moved:?} {attach:?}");
+    assert!(attach.end_time_unix_nano <= moved.end_time_unix_nano, "{moved:?} {attach:?}");
+}
+
+#[tokio::test]
+async fn a_move_that_comes_to_nothing_ends_its_span_where_the_pipe_stays() {
+    let collector = Collector::start().await;
+    let proxy =
+        Proxy::start(&format!("[reattach]\nbackoff_min = \"30s\"\nbackoff_max = \"30s\"\n{}", collector.config()));
+    let workers = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("a", workers[0].address).await;
+    let sent = traceparent("01");
+    let headers = [("traceparent", sent.as_str())];
+    let (_client, _old) = tokio::join!(Wire::connect(proxy.public, "/ws", &headers), workers[0].accept());
+    let handshake = collector.child("handshake", SPAN).await;
+    proxy.register("b", workers[1].address).await;
+    proxy.api("PUT", "/v1/backends/a/state", Some(json!({"state": "drain"}))).await.expect(202);
+    workers[1].knock().await.answer("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await;
+    let stayed = collector.child("reattach", &hex(&handshake.span_id)).await;
+    assert_eq!(text(attribute(&stayed, "holdline.result")), "stayed");
+    collector.child("attach", &hex(&stayed.span_id)).await;
+}
+
+#[tokio::test]
 async fn a_client_decides_whether_it_is_recorded_and_one_that_says_nothing_begins_a_trace() {
     let collector = Collector::start().await;
     let proxy = Proxy::start(&collector.config());

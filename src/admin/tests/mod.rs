@@ -168,7 +168,7 @@ impl Fixture {
             named: false,
             sharing: Sharing::Alone,
         };
-        self.admin.pipes.open(facts)
+        self.admin.parts.pipes.open(facts)
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -82,6 +82,15 @@ fn the_screen_shows_pools_backends_pipes_rates_and_buffers() {
 }
 
 #[test]
+fn a_narrow_screen_leaves_columns_out_and_cuts_none() {
+    let screen = screen(&model(), 80, 20);
+    let row = screen.lines().find(|line| line.starts_with("p2")).unwrap_or_else(|| panic!("{screen}"));
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells, ["p2", "s1", "b", "attached", "2.0", "KiB", "10.0", "0.0", "0"], "{screen}");
+    assert!(screen.contains("BUFFERED  UP/S   DOWN/S INTR"), "{screen}");
+}
+
+#[test]
 fn a_screen_of_any_size_is_drawn() {
     let (model, empty) = (model(), Model::new("x".into()));
     for (width, height) in [(1, 1), (20, 5), (80, 24), (300, 100)] {

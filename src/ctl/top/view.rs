@@ -8,11 +8,14 @@ use ratatui::widgets::{Block, Borders, Paragraph, Row, Table, TableState};
 
 use super::model::{Model, Pane};
 use super::rows::{Backend, Look, Pipe, Pool};
+use crate::ctl::table::bytes;
 
 /// Lines that pools may take; more of them are cut.
 const POOL_LINES_MAX: u16 = 8;
 /// The share of the screen that backends may take, in percent.
 const BACKENDS_PERCENT_MAX: u16 = 40;
+/// Columns of a screen from which on there is room for all that is known of a pipe.
+const WIDE_FROM: u16 = 110;
 
 /// Draws everything. `has_colour` is false where `NO_COLOR` is set.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &Model, has_colour: bool) {
@@ -98,7 +101,7 @@ fn footer<'a>(model: &Model, paint: Paint) -> Line<'a> {
     Line::from(keys)
 }
 
-fn heading<const N: usize>(names: [&'static str; N]) -> Row<'static> {
+fn heading(names: impl IntoIterator<Item = &'static str>) -> Row<'static> {
     Row::new(names).style(Style::default().add_modifier(Modifier::BOLD))
 }
 
@@ -157,44 +160,33 @@ fn draw_backends(frame: &mut Frame<'_>, area: Rect, model: &Model, paint: Paint)
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(model.backend_row()));
 }
 
+/// A column of the pipes: its heading, its width, whether a narrow screen has it too, and its cells.
+type PipeColumn = (&'static str, Constraint, bool, fn(&Pipe, Paint) -> Line<'static>);
+
+const PIPE_COLUMNS: [PipeColumn; 11] = [
+    ("PIPE", Constraint::Length(22), true, |pipe, _| Line::from(pipe.id.clone())),
+    ("ROUTE", Constraint::Min(8), false, |pipe, _| Line::from(pipe.route.clone())),
+    ("KEY", Constraint::Min(8), true, |pipe, _| Line::from(pipe.key.clone())),
+    ("CLIENT", Constraint::Min(10), false, |pipe, _| Line::from(pipe.client.clone())),
+    ("BACKEND", Constraint::Min(10), true, |pipe, _| Line::from(pipe.backend.clone())),
+    ("STATE", Constraint::Length(8), true, |pipe, paint| Line::styled(pipe.state.clone(), paint.state(&pipe.state))),
+    ("LEVEL", Constraint::Length(7), false, |pipe, _| Line::from(pipe.level.clone())),
+    ("BUFFERED", Constraint::Length(9), true, |pipe, _| Line::from(bytes(pipe.buffered_bytes))),
+    ("UP/S", Constraint::Length(6), true, |pipe, _| Line::from(format!("{:.1}", pipe.up_rate))),
+    ("DOWN/S", Constraint::Length(6), true, |pipe, _| Line::from(format!("{:.1}", pipe.down_rate))),
+    ("INTR", Constraint::Length(4), true, |pipe, _| Line::from(pipe.interruptions.to_string())),
+];
+
 fn draw_pipes(frame: &mut Frame<'_>, area: Rect, model: &Model, look: &Look, paint: Paint) {
-    let row = |pipe: &&Pipe| {
-        Row::new([
-            Line::from(pipe.id.clone()),
-            Line::from(pipe.route.clone()),
-            Line::from(pipe.key.clone()),
-            Line::from(pipe.client.clone()),
-            Line::from(pipe.backend.clone()),
-            Line::styled(pipe.state.clone(), paint.state(&pipe.state)),
-            Line::from(pipe.level.clone()),
-            Line::from(bytes(pipe.buffered_bytes)),
-            Line::from(format!("{:.1}", pipe.up_rate)),
-            Line::from(format!("{:.1}", pipe.down_rate)),
-            Line::from(pipe.interruptions.to_string()),
-        ])
-    };
-    let widths = [
-        Constraint::Length(22),
-        Constraint::Min(8),
-        Constraint::Min(8),
-        Constraint::Min(10),
-        Constraint::Min(10),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Length(9),
-        Constraint::Length(7),
-        Constraint::Length(7),
-        Constraint::Length(4),
-    ];
-    let is_here = model.pane == Pane::Pipes;
+    let is_wide = area.width >= WIDE_FROM;
+    let columns: Vec<&PipeColumn> = PIPE_COLUMNS.iter().filter(|(_, _, always, _)| *always || is_wide).collect();
     let rows = model.pipes();
+    let lines = rows.iter().map(|pipe| Row::new(columns.iter().map(|(_, _, _, cell)| cell(pipe, paint))));
     let only = model.filter.as_ref().map(|backend| format!(" on {backend}")).unwrap_or_default();
     let title = format!(" {} of {} pipes{only} by {} ", rows.len(), look.health.pipes, model.pipe_sort.as_str());
-    let table = Table::new(rows.iter().map(row), widths)
-        .header(heading([
-            "PIPE", "ROUTE", "KEY", "CLIENT", "BACKEND", "STATE", "LEVEL", "BUFFERED", "UP/S", "DOWN/S", "INTR",
-        ]))
-        .row_highlight_style(Paint::cursor(is_here))
+    let table = Table::new(lines, columns.iter().map(|(_, width, _, _)| *width))
+        .header(heading(columns.iter().map(|(name, _, _, _)| *name)))
+        .row_highlight_style(Paint::cursor(model.pane == Pane::Pipes))
         .block(Block::default().borders(Borders::TOP).title(title));
     frame.render_stateful_widget(table, area, &mut TableState::default().with_selected(model.pipe_row()));
 }
@@ -202,17 +194,4 @@ fn draw_pipes(frame: &mut Frame<'_>, area: Rect, model: &Model, look: &Look, pai
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates are not negative")]
 fn whole(rate: f64) -> u64 {
     rate as u64
-}
-
-/// `1.5 MiB`.
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "KiB", "MiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{count} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} GiB")
 }
