@@ -202,8 +202,7 @@ async fn connect(
     let tls_name = url.tls_name();
     let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
     // Most backends get the client's own, and most dials need not render theirs.
-    let authority = plan.host.is_none() || named;
-    let authority = authority.then(|| url.authority()).unwrap_or_default();
+    let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
