@@ -119,6 +119,7 @@ impl Memory {
         let candidates = entries.iter().enumerate().map(|(pipe, entry)| Candidate {
             pipe,
             detached: matches!(entry.state(), PipeState::Detached | PipeState::ClientDetached),
+            clients: entry.clients(),
             opened: since_epoch(entry),
             active: entry.active_at(),
             bytes: entry.memory_bytes.load(Relaxed),

@@ -249,6 +249,15 @@ impl PipeEntry {
         }
     }
 
+    /// Clients whose conversation this is: one, or all the viewers of a stream.
+    #[must_use]
+    pub fn clients(&self) -> usize {
+        match &self.sharing {
+            Sharing::Stream(viewers) => viewers.load(Relaxed),
+            Sharing::Alone | Sharing::Viewer(_) => 1,
+        }
+    }
+
     /// Notes how many watch the stream whose pipe this is.
     pub(crate) fn set_viewers(&self, count: usize) {
         match &self.sharing {

@@ -68,6 +68,17 @@ pub enum StartError {
     Exposed(String),
 }
 
+impl StartError {
+    /// Whether the configuration has to change, or a file that it names.
+    #[must_use]
+    pub const fn is_misuse(&self) -> bool {
+        match self {
+            Self::Route(_) | Self::Tokens(_) => true,
+            Self::Io(_) | Self::StateFile(_) | Self::Exposed(_) => false,
+        }
+    }
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Running {

@@ -178,12 +178,23 @@ impl Barrier {
         self.outstanding.filter(|_| !self.nopong)?.heard_at.map(|at| at + PONG_PATIENCE)
     }
 
+    /// Whether a ping is out that was not given up.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.outstanding.is_some() && !self.nopong
+    }
+
     /// Gives an unanswered ping up if its time has come; whether the peer now counts as one that answers none.
     pub fn tick(&mut self, now: Time) -> bool {
         if self.patience_ends().is_some_and(|end| now >= end) {
-            self.nopong = true;
+            self.give_up();
         }
         self.nopong
+    }
+
+    /// The peer counts as one that answers no pings, until it answers one.
+    pub const fn give_up(&mut self) {
+        self.nopong = true;
     }
 
     pub(crate) fn freeze(&self, out: &mut Writer) {

@@ -49,7 +49,7 @@ impl Pressure {
     }
 }
 
-/// Which pipe is evicted first; detached ones go before all others.
+/// Which pipe is evicted first; detached ones go before all others, and a stream that many watch goes last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evict {
     /// The one that was idle longest.
@@ -148,8 +148,10 @@ impl Watch {
 pub struct Candidate<T> {
     /// Whose it is.
     pub pipe: T,
-    /// Whether it waits for a worker.
+    /// Whether it waits for a worker or for its client.
     pub detached: bool,
+    /// Clients that lose their conversation with it: a shared stream's are all its viewers.
+    pub clients: usize,
     /// When it was opened.
     pub opened: Time,
     /// When something last went through it.
@@ -171,7 +173,7 @@ pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplu
             Evict::Oldest => candidate.opened.as_micros(),
             Evict::Largest => u64::MAX - candidate.bytes,
         };
-        (!candidate.detached, rank)
+        (harm(candidate), rank)
     });
     let mut freed = 0;
     candidates.retain(|candidate| {
@@ -180,6 +182,16 @@ pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplu
         needed
     });
     candidates
+}
+
+/// How bad it is to lose a pipe: nobody hears from one that is detached or that nobody watches, and one that many watch
+/// would cost each of them what it holds for them together.
+const fn harm<T>(candidate: &Candidate<T>) -> u8 {
+    match (candidate.detached, candidate.clients) {
+        (true, _) | (false, 0) => 0,
+        (false, 1) => 1,
+        (false, _) => 2,
+    }
 }
 
 #[cfg(test)]
@@ -253,7 +265,26 @@ mod tests {
 
     fn candidate(pipe: u32, detached: bool, opened: u64, active: u64, bytes: u64) -> Candidate<u32> {
         let at = Time::from_micros;
-        Candidate { pipe, detached, opened: at(opened), active: at(active), bytes }
+        Candidate { pipe, detached, clients: 1, opened: at(opened), active: at(active), bytes }
+    }
+
+    #[test]
+    fn ib_24_a_stream_that_nobody_watches_goes_at_once_and_one_that_many_watch_after_all_pipes_of_one_client() {
+        let stream = |pipe, clients| Candidate { clients, ..candidate(pipe, false, 0, 0, 9 * MIB) };
+        let pipes = vec![
+            stream(1, 200),
+            stream(2, 1),
+            stream(3, 0),
+            candidate(4, true, 50, 96, MIB),
+            candidate(5, false, 30, 50, MIB),
+            Candidate { detached: true, ..stream(6, 2) },
+        ];
+        for policy in Evict::ALL {
+            let order: Vec<u32> = victims(pipes.clone(), policy, u64::MAX).iter().map(|victim| victim.pipe).collect();
+            let first: std::collections::BTreeSet<u32> = order[..3].iter().copied().collect();
+            assert_eq!(first, [3, 4, 6].into(), "{policy:?}: detached or unwatched");
+            assert_eq!(order[3..], [2, 5, 1], "{policy:?}: then by policy, and the watched one last");
+        }
     }
 
     #[test]

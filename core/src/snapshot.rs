@@ -18,7 +18,7 @@ use crate::close::{self, CloseFrame, NO_CODE, REASON_BYTES_MAX};
 use crate::ids::{BackendKey, Seq};
 use crate::time::Time;
 
-/// The form of the bytes; another form is another number.
+/// The form of the bytes; another form is another number, to which `core/tests/pipe/form.rs` holds us.
 pub const VERSION: u16 = 1;
 
 const MAGIC: &[u8; 6] = b"HLpipe";

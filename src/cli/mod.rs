@@ -64,11 +64,24 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("holdline: {error:#}");
+            eprintln!("holdline: {}", in_words(&error));
             let is_misuse = error.is::<Misuse>() || error.is::<Invalid>();
             if is_misuse { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// An error with its causes, each said once: many name their cause in their own words.
+pub(crate) fn in_words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
 }
 
 /// Ends the process when stdin does, for a child that must not outlive its parent.

@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(loaded) => loaded,
         Err(invalid) => {
             eprintln!("{invalid}");
-            return ExitCode::from(2);
+            return ExitCode::from(super::MISUSE);
         }
     };
     let log = match crate::log::init(loaded.config.log.format, loaded.config.log.level) {
@@ -62,8 +62,9 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "could not start");
-            eprintln!("holdline: {error:#}");
-            ExitCode::FAILURE
+            eprintln!("holdline: {}", super::in_words(&error));
+            let is_misuse = error.downcast_ref().is_some_and(serve::StartError::is_misuse);
+            if is_misuse { ExitCode::from(super::MISUSE) } else { ExitCode::FAILURE }
         }
     }
 }

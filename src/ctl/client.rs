@@ -83,14 +83,14 @@ impl fmt::Display for Target {
 pub enum CallError {
     /// Nobody answers there.
     #[error(
-        "no Holdline answers at {target}: {why}; start one with `holdline serve`, \
+        "no Holdline answers at {target}: {source}; start one with `holdline serve`, \
          or say where it is with --admin or HOLDLINE_ADMIN"
     )]
     Unreachable {
         /// Where.
         target: Target,
-        /// Why; not its source, which would be said twice.
-        why: io::Error,
+        /// Why.
+        source: io::Error,
     },
     /// Somebody answers who is not the admin API: its errors have a request id.
     #[error(
@@ -222,7 +222,7 @@ impl Client {
         patience: Duration,
     ) -> Result<Reply, CallError> {
         let exchange = async {
-            let unreachable = |why| CallError::Unreachable { target: self.target.clone(), why };
+            let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
             let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
             match &self.target {
                 Target::Tcp(authority) => {

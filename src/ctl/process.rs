@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::Config;
 use super::output::{Output, View, pipes_in_all, text};
-use super::table::to_the_second;
+use super::table::{to_the_millisecond, to_the_second};
 use super::{Client, Misuse, PATIENCE};
 use crate::log::escaped;
 
@@ -43,7 +43,7 @@ pub(super) async fn events(client: &Client, out: Output, mut after: u64, follow:
 
 /// `12 2026-11-21T10:13:37Z pipe.interrupted pipe=… reason=reset`.
 fn event_line(event: &Value) -> String {
-    let mut line = format!("{} {} {}", event["seq"], text(&event["at"]), text(&event["type"]));
+    let mut line = format!("{} {} {}", event["seq"], to_the_millisecond(&text(&event["at"])), text(&event["type"]));
     for (name, value) in event.as_object().into_iter().flatten() {
         if !matches!(name.as_str(), "seq" | "at" | "type") {
             let value = value.as_str().map_or_else(|| value.to_string(), escaped);
@@ -174,6 +174,10 @@ mod tests {
     fn an_event_reads_as_one_line() {
         let event = json!({"seq": 3, "at": "2026-11-21T00:00:00Z", "type": "x.y", "reason": "a\nb", "n": 1});
         assert_eq!(event_line(&event), "3 2026-11-21T00:00:00Z x.y n=1 reason=a\\nb\n");
+        for (fraction, shown) in [("1", "100"), ("123456789", "123"), ("0129", "012")] {
+            let event = json!({"seq": 3, "at": format!("2026-11-21T00:00:00.{fraction}Z"), "type": "x.y"});
+            assert_eq!(event_line(&event), format!("3 2026-11-21T00:00:00.{shown}Z x.y\n"));
+        }
     }
 
     #[test]

@@ -93,6 +93,12 @@ pub(super) fn to_the_second(at: &str) -> String {
     at.split_once('.').map_or_else(|| at.to_owned(), |(seconds, _)| format!("{seconds}Z"))
 }
 
+/// The same with milliseconds, for what comes thick and fast.
+pub(super) fn to_the_millisecond(at: &str) -> String {
+    let Some((seconds, rest)) = at.split_once('.') else { return at.to_owned() };
+    format!("{seconds}.{:0<3.3}Z", rest.trim_end_matches('Z'))
+}
+
 fn cell(value: Option<&Value>) -> String {
     let text = match value {
         None | Some(Value::Null) => "-".to_owned(),

@@ -53,7 +53,7 @@ pub fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("holdline: {error:#}");
+            eprintln!("holdline: {}", crate::cli::in_words(&error));
             ExitCode::FAILURE
         }
     }

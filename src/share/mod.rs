@@ -15,10 +15,15 @@ mod stream_link;
 mod viewer_link;
 
 use std::collections::HashMap;
+use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+use holdline_core::close::CloseFrame;
+use holdline_core::shared::MESSAGE_OVERHEAD_BYTES;
+use holdline_core::shared::cutter::{Cutter, Piece};
 use http::StatusCode;
 use tokio::sync::watch;
 
@@ -68,6 +73,33 @@ enum Opening {
     Over,
     /// No worker could be reached; it would be no better for whoever waits.
     Failed(StatusCode),
+}
+
+/// Cuts whole messages off what a pipe writes, as many as there is `room` for and the one that has begun; how many bytes
+/// were taken, and the close frame, if it came.
+fn cut_off(
+    cutter: &mut Cutter,
+    slices: &[IoSlice<'_>],
+    mut room: usize,
+    messages: &mut Vec<Bytes>,
+) -> io::Result<(usize, Option<CloseFrame>)> {
+    let (mut end, mut taken) = (None, 0);
+    for slice in slices {
+        let mut rest = &**slice;
+        while !rest.is_empty() && (room > 0 || cutter.partial_bytes() > 0) {
+            let (used, piece) = cutter.cut(rest).map_err(|_| io::ErrorKind::InvalidData)?;
+            (rest, taken) = (&rest[used..], taken + used);
+            match piece {
+                Some(Piece::Message(message)) => {
+                    room = room.saturating_sub(message.len() + MESSAGE_OVERHEAD_BYTES);
+                    messages.push(message);
+                }
+                Some(Piece::Close(frame)) => end = Some(frame),
+                None => {}
+            }
+        }
+    }
+    Ok((taken, end))
 }
 
 #[derive(Debug)]

@@ -11,13 +11,13 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode, Side};
-use holdline_core::shared::MESSAGE_OVERHEAD_BYTES;
-use holdline_core::shared::cutter::{Cutter, Piece};
+use holdline_core::shared::cutter::Cutter;
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::Hub;
+use super::cut_off;
 use super::hub::Turn;
 use crate::events::Fact as Event;
 use crate::metrics::GaugeGuard;
@@ -94,23 +94,8 @@ impl StreamLink {
     }
 
     /// Takes in whole messages, as many bytes of `slices` as there is `room` for; how many.
-    fn write(&mut self, slices: &[IoSlice<'_>], mut room: usize) -> io::Result<usize> {
-        let (mut end, mut taken) = (None, 0);
-        for slice in slices {
-            let mut rest = &**slice;
-            while !rest.is_empty() && (room > 0 || self.cutter.partial_bytes() > 0) {
-                let (used, piece) = self.cutter.cut(rest).map_err(|_| io::ErrorKind::InvalidData)?;
-                (rest, taken) = (&rest[used..], taken + used);
-                match piece {
-                    Some(Piece::Message(message)) => {
-                        room = room.saturating_sub(message.len() + MESSAGE_OVERHEAD_BYTES);
-                        self.messages.push(message);
-                    }
-                    Some(Piece::Close(frame)) => end = Some(frame),
-                    None => {}
-                }
-            }
-        }
+    fn write(&mut self, slices: &[IoSlice<'_>], room: usize) -> io::Result<usize> {
+        let (taken, end) = cut_off(&mut self.cutter, slices, room, &mut self.messages)?;
         if let Some(frame) = end {
             if !self.said_close {
                 self.say_close(&frame);

@@ -12,10 +12,10 @@ use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
 use holdline_core::pipe::Loss;
 use holdline_core::settings::DownPolicy;
-use holdline_core::shared::cutter::{Cutter, Piece};
-use holdline_core::shared::{MESSAGE_OVERHEAD_BYTES, Seat, Taken};
+use holdline_core::shared::cutter::Cutter;
+use holdline_core::shared::{Seat, Taken};
 
-use super::Hub;
+use super::{Hub, cut_off};
 use crate::metrics::RouteMetrics;
 
 /// Messages that a viewer's pipe takes before it writes again.
@@ -90,26 +90,12 @@ impl ViewerLink {
     /// The bytes are not what a pipe writes: a fault of ours.
     pub fn poll_write_vectored(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Some(seat) = &self.seat else { return Poll::Pending };
-        let mut room = self.hub.room(seat, cx.waker());
+        let room = self.hub.room(seat, cx.waker());
         if room == 0 {
             return Poll::Pending;
         }
-        let mut taken = 0;
-        for slice in slices {
-            let mut rest = &**slice;
-            while !rest.is_empty() && room > 0 {
-                let (used, piece) = self.cutter.cut(rest).map_err(|_| io::ErrorKind::InvalidData)?;
-                (rest, taken) = (&rest[used..], taken + used);
-                match piece {
-                    Some(Piece::Message(message)) => {
-                        room = room.saturating_sub(message.len() + MESSAGE_OVERHEAD_BYTES);
-                        self.messages.push(message);
-                    }
-                    Some(Piece::Close(frame)) => self.said_close = Some(frame),
-                    None => {}
-                }
-            }
-        }
+        let (taken, end) = cut_off(&mut self.cutter, slices, room, &mut self.messages)?;
+        self.said_close = end.or(self.said_close.take());
         if !self.messages.is_empty() {
             self.hub.offer(seat, &mut self.messages);
         }

@@ -76,7 +76,7 @@ async fn a_client_that_was_lost_comes_back_to_its_worker_and_misses_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_that_closes_in_good_order_is_not_waited_for() {
+async fn iw_08_a_client_that_closes_in_good_order_is_not_waited_for_and_its_name_is_free_at_once() {
     let (proxy, worker) = started("10m", "replace").await;
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;
     client.close(1000, "bye").await;

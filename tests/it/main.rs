@@ -32,6 +32,7 @@ mod service;
 mod share;
 mod slow;
 mod state_file;
+mod stats;
 mod storm;
 mod timing;
 mod top;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, DemoWorker, KEYED, Proxy, Said, StepWorker, Wire, ask, eventually};
+use crate::harness::{Client, DemoWorker, KEYED, Proxy, Said, StepWorker, Wire, ask, eventually, within};
 
 #[tokio::test]
 async fn st_09_a_shutdown_says_1001_to_all_is_bounded_despite_stuck_peers_and_reports() {
@@ -136,6 +136,24 @@ async fn px_01_the_cpu_percent_is_real() {
     .await;
     assert!(proxy.cpu_time() > began);
     assert!(busy <= 100.0 * 16.0, "{busy}");
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why_once_and_whose_fault_it_is() {
+    let taken = StepWorker::start().await;
+    let start = async |name: &str, value: &str| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_holdline"));
+        command.arg("serve").env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#).kill_on_drop(true);
+        command.env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0").env("HOLDLINE_LOG__LEVEL", "off").env(name, value);
+        let ended = within("the end", command.output()).await.unwrap();
+        (ended.status.code(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, said) = start("HOLDLINE_ADMIN__TOKENS_FILE", "/nowhere/tokens").await;
+    assert_eq!((code, said.matches("os error 2").count()), (Some(2), 1), "{said}");
+    assert!(said.starts_with("holdline: the tokens file /nowhere/tokens"), "{said}");
+    let (code, said) = start("HOLDLINE_SERVER__LISTEN", &format!("[\"{}\"]", taken.address)).await;
+    assert_eq!((code, said.matches("already in use").count()), (Some(1), 1), "{said}");
+    assert!(said.starts_with(&format!("holdline: server.listen {}", taken.address)), "{said}");
 }
 
 /// Where a number is in `/v1/stats`, and the metric and the labels that it must be the sum of.

@@ -168,6 +168,7 @@ impl Pipe {
         self.down.assembler = Assembler::new(Side::Backend);
         self.down.deaf = false;
         self.down.paused = false;
+        self.is_no_longer_stuck();
         self.to_backend.reset();
     }
 

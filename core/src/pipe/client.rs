@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::{Action, EndedBy, Fact, LinkLoss, Loss, Peer, Pipe};
 use crate::assembler::Assembler;
 use crate::backoff::Draw;
-use crate::barrier::{Barrier, Level};
+use crate::barrier::{Barrier, Level, PONG_PATIENCE};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Heartbeat;
@@ -35,6 +35,8 @@ pub(super) struct Comeback {
     pub in_doubt: u64,
     /// What the worker said at its end, until the client has been told.
     pub ending: Option<CloseFrame>,
+    /// Since when neither link is read.
+    pub stuck_since: Option<Time>,
 }
 
 impl Comeback {
@@ -44,7 +46,7 @@ impl Comeback {
             DownPolicy::Keep => Some(Barrier::new(draw.key(), now)),
             DownPolicy::Latest(_) => None,
         };
-        Some(Box::new(Self { barrier, in_doubt: 0, ending: None }))
+        Some(Box::new(Self { barrier, in_doubt: 0, ending: None, stuck_since: None }))
     }
 }
 
@@ -57,10 +59,10 @@ pub(super) fn retention_down(settings: &PipeSettings) -> Retention {
 }
 
 impl Pipe {
-    /// Whether a client that comes now finds its conversation here.
+    /// Whether a client that comes now finds its conversation here, be it only for what it was not told of the end.
     #[must_use]
-    pub const fn awaits_client(&self) -> bool {
-        self.comeback.is_some() && self.client.is_open()
+    pub fn awaits_client(&self) -> bool {
+        self.may_come_back() || self.client.is_detached()
     }
 
     /// The client is there on another link, which `generation`, if there is one, names from now on. A link that it still
@@ -112,7 +114,7 @@ impl Pipe {
             ClientLeg::Open => true,
             // It has not been told that its worker has ended the conversation, nor all that came before.
             ClientLeg::Closing { said_close: false, .. } => {
-                comeback.ending.is_some() && !self.to_client.is_close_written()
+                comeback.ending.is_some() && !self.up.deaf && !self.to_client.is_close_written()
             }
             ClientLeg::Closing { said_close: true, .. }
             | ClientLeg::Detached { .. }
@@ -152,6 +154,7 @@ impl Pipe {
         }
         self.to_client.reset();
         self.stalled_since = None;
+        self.is_no_longer_stuck();
         self.client = ClientLeg::Detached { since: now };
         self.report(Fact::ClientDetached { generation: self.generation, in_doubt: rewound.in_doubt });
         self.after_down(now);
@@ -166,15 +169,20 @@ impl Pipe {
             }
         }
         self.client = ClientLeg::Gone;
+        self.leave_down_in_doubt();
+        let undelivered = self.down.buffer.clear();
+        self.report_lost(LaneName::Down, Loss::PeerGone, undelivered);
+        self.stalled_since = None;
+        self.to_client.reset();
+    }
+
+    /// Says how many messages the client will be asked for no more.
+    pub(super) fn leave_down_in_doubt(&mut self) {
         let in_doubt = self.down.buffer.in_doubt_messages();
         if let Some(comeback) = self.comeback.as_mut().filter(|_| in_doubt > 0) {
             comeback.in_doubt += in_doubt;
             self.report(Fact::LeftInDoubt { lane: LaneName::Down, messages: in_doubt });
         }
-        let undelivered = self.down.buffer.clear();
-        self.report_lost(LaneName::Down, Loss::PeerGone, undelivered);
-        self.stalled_since = None;
-        self.to_client.reset();
     }
 
     /// Drops a client that has not been told everything; it may come back for the rest.
@@ -197,6 +205,30 @@ impl Pipe {
         if let Some(barrier) = self.barrier_down() {
             barrier.heard(now);
         }
+    }
+
+    /// One of the links is read from now on, or no longer. A client that is not read may have answered its ping; but if
+    /// neither is, each may wait for the answer that lies unread in the other, so that patience with the client must end.
+    pub(super) fn reading_changed(&mut self, side: Side, now: Time) {
+        let stuck = self.up.paused && self.down.paused;
+        let Some(comeback) = &mut self.comeback else { return };
+        comeback.stuck_since = stuck.then(|| comeback.stuck_since.unwrap_or(now));
+        if let Some(barrier) = comeback.barrier.as_mut().filter(|_| side == Side::Client) {
+            barrier.unread();
+        }
+    }
+
+    /// One of the links is gone: whatever the other waits for, it is not the answer in that one.
+    pub(super) fn is_no_longer_stuck(&mut self) {
+        if let Some(comeback) = &mut self.comeback {
+            comeback.stuck_since = None;
+        }
+    }
+
+    /// Whether the worker is not read because the client has not confirmed what it was sent.
+    pub(super) fn owes_confirmation(&self) -> bool {
+        let asked = self.comeback.as_ref().is_some_and(|comeback| comeback.barrier.is_some());
+        asked && self.down.buffer.held_bytes() >= self.settings.replay_bytes_max
     }
 
     pub(super) fn client_ponged(&mut self, payload: &[u8], now: Time) {
@@ -229,13 +261,25 @@ impl Pipe {
             return None;
         }
         let due = barrier.due_at(self.down.buffer.sent()).filter(|_| self.to_client.may_ping(&self.down.buffer));
-        earliest(due, barrier.patience_ends())
+        earliest(due, self.client_patience_ends())
+    }
+
+    /// When an unanswered ping of the client is given up.
+    fn client_patience_ends(&self) -> Option<Time> {
+        let comeback = self.comeback.as_ref()?;
+        let barrier = comeback.barrier.as_ref()?;
+        match self.up.paused {
+            false => barrier.patience_ends(),
+            true => comeback.stuck_since.filter(|_| barrier.is_waiting()).map(|since| since + PONG_PATIENCE),
+        }
     }
 
     /// Gives up waiting for a pong; from then on, what is written counts as confirmed.
     pub(super) fn tick_client_barrier(&mut self, now: Time) {
-        let Some(barrier) = self.barrier_down() else { return };
-        if barrier.patience_ends().is_some_and(|end| now >= end) && barrier.tick(now) {
+        if self.client_patience_ends().is_some_and(|end| now >= end)
+            && let Some(barrier) = self.barrier_down()
+        {
+            barrier.give_up();
             let sent = self.down.buffer.sent();
             self.down.buffer.confirm(sent, now);
         }

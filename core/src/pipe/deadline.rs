@@ -4,7 +4,6 @@ use super::{EndedBy, Fact, Interruption, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Beat;
-use crate::ids::LaneName;
 use crate::leg::{BackendLeg, ClientLeg};
 use crate::settings::{DownPolicy, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
@@ -136,10 +135,7 @@ impl Pipe {
 
     /// Ends the pipe because its client does not take what it is sent.
     pub(super) fn client_too_slow(&mut self, now: Time) {
-        // A half-written message stays: a close frame inside it would be read as a part of it.
-        let messages = self.down.buffer.drop_oldest_unsent(0);
-        self.report_lost(LaneName::Down, Loss::PeerGone, messages);
-        self.stalled_since = None;
+        self.give_up_down(Loss::PeerGone, now);
         self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
     }
 

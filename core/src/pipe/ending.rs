@@ -47,11 +47,7 @@ impl Pipe {
     ///
     /// False if it is ending anyway; what waits is given up all the same.
     pub fn evict(&mut self, now: Time) -> bool {
-        let messages = self.down.buffer.drop_oldest_unsent(0);
-        self.report_lost(LaneName::Down, Loss::Evicted, messages);
-        let passed = self.down.buffer.sent();
-        self.down.buffer.confirm(passed, now);
-        self.stalled_since = None;
+        self.give_up_down(Loss::Evicted, now);
         if !self.client.is_open() {
             if matches!(self.backend, BackendLeg::Detached { .. } | BackendLeg::Dialing { .. }) {
                 self.settle_up(Loss::Evicted);
@@ -84,6 +80,17 @@ impl Pipe {
         }
         let undelivered = self.up.buffer.clear();
         self.report_lost(LaneName::Up, reason, undelivered);
+    }
+
+    /// Forgets what waits for the client, but for a half-written message: a close frame inside it would be read as a part
+    /// of it.
+    pub(super) fn give_up_down(&mut self, reason: Loss, now: Time) {
+        self.leave_down_in_doubt();
+        let messages = self.down.buffer.drop_oldest_unsent(0);
+        self.report_lost(LaneName::Down, reason, messages);
+        let passed = self.down.buffer.sent();
+        self.down.buffer.confirm(passed, now);
+        self.stalled_since = None;
     }
 
     pub(super) fn report_ended(&mut self, by: EndedBy, frame: &CloseFrame) {

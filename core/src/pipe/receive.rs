@@ -193,6 +193,9 @@ impl Pipe {
             let messages = self.down.buffer.drop_oldest_unsent(keep.get());
             if messages > 0 {
                 self.dropped_down(messages);
+                // What was passed over is dropped, not in doubt.
+                let passed = self.down.buffer.sent();
+                self.down.buffer.confirm(passed, now);
             }
         }
         if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() && self.client.is_linked() {

@@ -35,13 +35,16 @@ impl Pipe {
     /// # Errors
     /// Why it was not taken; nothing has changed then.
     pub fn say(&mut self, speech: Speech, payload: &[u8], now: Time) -> Result<Seq, Unsaid> {
-        if !self.client.is_open() {
+        // A client that is awaited only to be told of the end is not told more than the worker said.
+        if !self.client.is_open() || self.ended {
             return Err(Unsaid::Closing);
         }
         if payload.len() > self.settings.message_bytes_max {
             return Err(Unsaid::TooBig);
         }
-        if self.down.buffer.unsent_bytes() >= self.settings.window_bytes {
+        let buffer = &self.down.buffer;
+        let keeps_no_more = self.comeback.is_some() && buffer.held_bytes() >= self.settings.replay_bytes_max;
+        if keeps_no_more || buffer.unsent_bytes() >= self.settings.window_bytes {
             return Err(Unsaid::Full);
         }
         let opcode = match speech {

@@ -140,7 +140,8 @@ impl Pipe {
         out.count(*interruptions);
         out.count(*in_doubt);
         out.flag(*ended);
-        if let Some(Comeback { barrier, in_doubt, ending }) = comeback.as_deref() {
+        // Whether neither link is read is known anew in the other process.
+        if let Some(Comeback { barrier, in_doubt, ending, stuck_since: _ }) = comeback.as_deref() {
             if let Some(barrier) = barrier {
                 barrier.freeze(out);
             }
@@ -189,6 +190,7 @@ impl Pipe {
             None => None,
         };
         pipe.demand_legs()?;
+        pipe.reading_changed(Side::Backend, input.frozen_at());
         Ok(pipe)
     }
 
@@ -221,7 +223,7 @@ impl Comeback {
     /// Reads what belongs to a client that may come back, and `asks` for what it has, of the messages up to `accepted`.
     fn thaw(input: &mut Reader<'_>, asks: bool, accepted: Seq) -> Read<Self> {
         let barrier = if asks { Some(Barrier::thaw(input, accepted)?) } else { None };
-        Ok(Self { barrier, in_doubt: input.count()?, ending: input.option(Reader::close_frame)? })
+        Ok(Self { barrier, in_doubt: input.count()?, ending: input.option(Reader::close_frame)?, stuck_since: None })
     }
 }
 

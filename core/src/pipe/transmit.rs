@@ -118,10 +118,15 @@ impl Pipe {
             ClientLeg::Open => {}
         }
         let buffer = &self.up.buffer;
-        if self.backend.is_attached() {
-            return if buffer.unconfirmed_bytes() >= self.settings.window_bytes { 0 } else { usize::MAX };
-        }
         let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());
+        if self.backend.is_attached() {
+            return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {
+                false => usize::MAX,
+                // The worker's confirmation may lie behind what is not read for want of the client's.
+                true if self.owes_confirmation() => room,
+                true => 0,
+            };
+        }
         if self.backend.link().is_some() {
             return room;
         }
@@ -142,7 +147,7 @@ impl Pipe {
                 self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes())
             }
             DownPolicy::Keep if buffer.unsent_bytes() >= self.settings.window_bytes => 0,
-            DownPolicy::Keep if self.comeback.is_some() && buffer.held_bytes() >= self.settings.replay_bytes_max => 0,
+            DownPolicy::Keep if self.owes_confirmation() => 0,
             DownPolicy::Keep => usize::MAX,
         }
     }
@@ -170,6 +175,7 @@ impl Pipe {
         if paused && side == Side::Backend {
             self.barrier.unread();
         }
+        self.reading_changed(side, now);
         if paused && !throttled {
             self.report(Fact::ReadPaused(name));
             if side == Side::Client && self.backend.link().is_none() && self.client_budget() == 0 {

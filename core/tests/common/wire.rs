@@ -37,6 +37,7 @@ pub struct Reader {
     masked: bool,
     closed: bool,
     lenient: bool,
+    talks_on: bool,
 }
 
 impl Reader {
@@ -48,6 +49,12 @@ impl Reader {
     /// An end that takes a violation for a close with code 0, and hears nothing after a close.
     pub fn lenient(masked: bool) -> Self {
         Self { masked, lenient: true, ..Self::default() }
+    }
+
+    /// A lenient end whose peer goes on with control frames behind its close frame, as a peer does that answers a ping
+    /// before it has heard of the other's close frame (RFC 6455 section 5.5.2).
+    pub fn of_one_that_talks_on(masked: bool) -> Self {
+        Self { masked, lenient: true, talks_on: true, ..Self::default() }
     }
 
     /// Takes in bytes; what they made whole.
@@ -62,7 +69,7 @@ impl Reader {
         while let Some((first, payload, len)) = one_frame(&self.bytes[at..], self.masked) {
             at += len;
             if let Some(item) = self.frame(first, payload) {
-                self.closed |= matches!(item, Item::Close(..));
+                self.closed |= matches!(item, Item::Close(code, _) if code == 0 || !self.talks_on);
                 items.push(item);
             }
             if self.closed {

@@ -6,7 +6,7 @@ use holdline_core::barrier::Level;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
 use holdline_core::ids::{Generation, LaneName, Seq};
-use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState};
+use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Speech, Unsaid};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::time::Time;
 
@@ -318,6 +318,67 @@ fn a_client_that_answers_no_pings_though_it_talks_confirms_by_what_is_written() 
     assert_eq!((bench.pipe.view().down.level, bench.pipe.view().down.confirmed), (Level::Written, Seq(1)));
     bench.worker_says("2");
     assert_eq!(bench.pipe.view().down.confirmed, Seq(2));
+}
+
+#[test]
+fn a_client_whose_pong_waits_unread_is_not_taken_for_one_that_answers_none() {
+    let mut bench = bench();
+    bench.worker_says("1");
+    bench.wait(ms(25));
+    bench.client_says("alive");
+    bench.operator(|pipe, now| pipe.set_paused(Side::Client, true, now));
+    bench.wait(secs(30));
+    bench.operator(|pipe, now| pipe.set_paused(Side::Client, false, now));
+    bench.client_vanishes();
+    assert!(bench.client_attaches());
+    bench.client_got();
+    assert_eq!(bench.pipe.view().down.in_doubt, 1, "nobody knows whether it had it: {:?}", bench.facts);
+}
+
+#[test]
+fn what_an_evicted_client_was_sent_and_never_confirmed_is_in_doubt() {
+    let mut bench = bench();
+    bench.worker_says("1");
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    assert!(bench.facts.contains(&Fact::LeftInDoubt { lane: LaneName::Down, messages: 1 }), "{:?}", bench.facts);
+    assert_eq!((bench.pipe.view().down.in_doubt, bench.pipe.view().down.lost), (1, 0));
+}
+
+#[test]
+fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_new_one() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("the last thing");
+    bench.worker_closes(4001, "done");
+    assert!(bench.pipe.awaits_client(), "nobody knows that its old link is dead");
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
+    assert!(!bench.client_attaches(), "it was told");
+}
+
+#[test]
+fn a_client_that_broke_a_rule_at_the_end_is_not_waited_for() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("the last thing");
+    bench.worker_closes(4001, "done");
+    bench.client_sends(&[0x83, 0x80, 0, 0, 0, 0]);
+    assert!(!bench.pipe.awaits_client());
+    bench.client_vanishes();
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn an_operator_is_heard_by_an_absent_client_up_to_the_bound_and_not_behind_the_end() {
+    let mut bench = bench_with(|settings| settings.replay_bytes_max = 100);
+    bench.client_vanishes();
+    let say = |bench: &mut Bench| bench.pipe.say(Speech::Text, &[b'x'; 60], bench.now);
+    assert_eq!((say(&mut bench), say(&mut bench)), (Ok(Seq(1)), Ok(Seq(2))));
+    assert_eq!(say(&mut bench), Err(Unsaid::Full));
+    bench.worker_closes(4001, "done");
+    assert_eq!(say(&mut bench), Err(Unsaid::Closing));
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), [text(&"x".repeat(60)), text(&"x".repeat(60)), closed(4001, "done")]);
 }
 
 #[test]

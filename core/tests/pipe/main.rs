@@ -7,6 +7,7 @@ mod wire;
 mod bench;
 mod client;
 mod closing;
+mod form;
 mod handover;
 mod interruption;
 mod limits;

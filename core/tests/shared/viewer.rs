@@ -37,6 +37,7 @@ pub struct Viewer {
     pub told: Option<u16>,
     pub finished: bool,
     pub said_close: bool,
+    evicted: bool,
     pipe: Pipe,
     keeps: bool,
     seat: Option<Seat>,
@@ -63,6 +64,7 @@ impl Viewer {
             told: None,
             finished: false,
             said_close: false,
+            evicted: false,
             pipe: Pipe::open(settings, BackendKey(u64::MAX), number as u64, now),
             keeps,
             seat: Some(seat),
@@ -80,7 +82,7 @@ impl Viewer {
 
     /// Whether it is an ordinary viewer still, which nobody has told or heard a goodbye from.
     pub fn is_watching(&self) -> bool {
-        !self.finished && !self.client_gone && !self.said_close && self.told.is_none()
+        !self.finished && !self.client_gone && !self.said_close && !self.evicted && self.told.is_none()
     }
 
     /// The client says something, if its pipe reads it.
@@ -111,12 +113,23 @@ impl Viewer {
         }
     }
 
-    /// One turn of its pipe; `starved` when its thread is too busy to let it read the stream.
+    /// Memory is out, and it has to go; whether it was there to be told so.
+    pub fn is_evicted_at(&mut self, now: Time) -> bool {
+        let evicted = self.is_watching() && self.pipe.evict(now);
+        self.evicted |= evicted;
+        evicted
+    }
+
+    pub fn charged_bytes(&self) -> usize {
+        self.pipe.charged_bytes()
+    }
+
+    /// One turn of its pipe, which may take in so much; nothing when its thread is too busy to let it read the stream.
     pub fn turn(
         &mut self,
         stream: &mut Stream,
         sent: &[u64],
-        starved: bool,
+        room: Option<usize>,
         draw: &mut Draw,
         marks: &mut Marks,
         now: Time,
@@ -124,8 +137,8 @@ impl Viewer {
         self.pipe.tick(now);
         loop {
             let mut moved = self.write_up(stream, marks, now);
-            if !starved {
-                moved += self.read_stream(stream, marks, now);
+            if let Some(room) = room {
+                moved += self.read_stream(stream, room, marks, now);
             }
             moved += self.write_client(sent, draw, now);
             if !self.act(stream, marks, now) && moved == 0 {
@@ -163,9 +176,9 @@ impl Viewer {
         taken
     }
 
-    fn read_stream(&mut self, stream: &mut Stream, marks: &mut Marks, now: Time) -> usize {
+    fn read_stream(&mut self, stream: &mut Stream, room: usize, marks: &mut Marks, now: Time) -> usize {
         let Some(seat) = &mut self.seat else { return 0 };
-        if self.over || self.pipe.read_budget(Side::Backend, usize::MAX) == 0 {
+        if self.over || self.pipe.read_budget(Side::Backend, room) == 0 {
             return 0;
         }
         let taken = self.closing.take().map_or_else(|| stream.take(seat), Taken::End);
@@ -228,6 +241,7 @@ impl Viewer {
                 self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&pong), now);
             }
             Item::Close(code, reason) => {
+                assert!(!self.evicted || *code == 1013, "it was evicted, and told {code}");
                 self.told = Some(*code);
                 if !self.said_close {
                     let answer = frame(0x88, &close_payload(*code, reason), Some([9; 4]));
@@ -275,7 +289,9 @@ impl Viewer {
                     *marks.entry("stalled").or_default() += 1;
                 }
             }
-            Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) | Fact::Limited { .. } => {}
+            Fact::Limited { .. } => *marks.entry("a viewer over its limits").or_default() += 1,
+            Fact::Ended { code: 1008, .. } => *marks.entry("a viewer closed for its limits").or_default() += 1,
+            Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) => {}
             Fact::Interrupted { .. }
             | Fact::Reattached { .. }
             | Fact::Stayed { .. }

@@ -8,8 +8,9 @@ use holdline_core::backoff::Draw;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
 use holdline_core::ids::{Attachment, BackendKey, Generation};
+use holdline_core::limits::Rate;
 use holdline_core::pipe::{Action, Fact, Input, LinkLoss, Peer, Pipe};
-use holdline_core::settings::{DownPolicy, PipeSettings};
+use holdline_core::settings::{DownPolicy, OnExceed, PipeLimits, PipeSettings};
 use holdline_core::shared::cutter::{Cutter, Piece};
 use holdline_core::shared::merge::{INBOX_BYTES_MAX, LEFT_BEHIND_BYTES_MAX};
 use holdline_core::shared::{MESSAGE_OVERHEAD_BYTES, Stream, StreamSettings, stream_pipe, viewer_pipe};
@@ -44,6 +45,8 @@ struct World {
     leaving: bool,
     ended: bool,
     worker: Option<Worker>,
+    /// What all pipes together may take in: little when memory is short.
+    room: usize,
     dialing: Option<(Attachment, Time)>,
     viewers: Vec<Viewer>,
     /// The numbers of the messages that the stream was given, and their sizes in it.
@@ -66,8 +69,8 @@ pub fn run(seed: u64) -> Marks {
     world.calm_down();
     match world.below(3) {
         0 => world.end_by_worker(),
-        1 => world.end_by_linger(),
-        _ => world.end_by_worker_lost_for_good(),
+        1 => world.end_by_nobody(),
+        _ => world.end_by_force(),
     }
     world.marks
 }
@@ -85,8 +88,12 @@ impl World {
             stall_max: Duration::from_millis(pick(&mut draw, &[200, 1_000, 15_000])),
             window_bytes: pick(&mut draw, &[2_000, 20_000, 262_144]) as usize,
             replay_bytes_max: pick(&mut draw, &[20_000, 200_000]) as usize,
+            limits: limits(pick(&mut draw, &[0, 0, 12]), Duration::from_millis(100), OnExceed::Throttle),
             ..PipeSettings::default()
         };
+        let (taps, on_exceed) = [(0, OnExceed::Throttle), (2, OnExceed::Throttle), (3, OnExceed::Close)]
+            [pick(&mut draw, &[0, 0, 1, 2]) as usize];
+        let watched_by = PipeSettings { limits: limits(taps, Duration::from_millis(500), on_exceed), ..route.clone() };
         let settings = StreamSettings {
             bytes_max: pick(&mut draw, &[2_000, 10_000, 100_000]) as usize,
             catch_up: pick(&mut draw, &[0, 0, 1, 5]) as u32,
@@ -97,7 +104,8 @@ impl World {
         let stream = Stream::new(StreamSettings { linger: Duration::from_secs(3600), ..settings }, now);
         Self {
             pipe: Pipe::open(Arc::new(stream_pipe(&route)), BackendKey(1), seed, now),
-            viewer_settings: Arc::new(viewer_pipe(&route)),
+            viewer_settings: Arc::new(viewer_pipe(&watched_by)),
+            room: usize::MAX,
             worker: Some(Worker::new(Attachment::FIRST)),
             stream,
             settings,
@@ -136,6 +144,10 @@ impl World {
         self.now = self.now + Duration::from_micros(micros);
         if self.viewers.is_empty() || (self.viewers.len() < 12 && self.once_in(25)) {
             self.join();
+        }
+        if self.once_in(25) {
+            self.room = [0, 500, usize::MAX, usize::MAX][self.below(4) as usize];
+            self.mark("memory is short");
         }
         self.worker_step();
         self.viewers_act();
@@ -187,6 +199,9 @@ impl World {
                     self.viewers[index].vanish(now);
                 }
                 8 => self.viewers[index].pace = Pace::Quick,
+                9 if self.once_in(10) && self.viewers[index].is_evicted_at(now) => {
+                    self.mark("a viewer evicted");
+                }
                 _ => {}
             }
         }
@@ -238,7 +253,7 @@ impl World {
     /// Lets the stream's pipe read up to `chunk` bytes of its worker.
     fn deliver(&mut self, chunk: usize) {
         let Some(worker) = &mut self.worker else { return };
-        if self.pipe.read_budget(Side::Backend, usize::MAX) == 0 {
+        if self.pipe.read_budget(Side::Backend, self.room) == 0 {
             return;
         }
         let bytes: Vec<u8> = worker.out.drain(..chunk.min(worker.out.len())).collect();
@@ -265,8 +280,9 @@ impl World {
         for index in 0..self.viewers.len() {
             let index = (first + index) % self.viewers.len();
             let starved = rough && self.once_in(5);
+            let room = if starved { None } else { Some(self.room) };
             let viewer = &mut self.viewers[index];
-            viewer.turn(&mut self.stream, &self.sent, starved, &mut self.draw, &mut self.marks, self.now);
+            viewer.turn(&mut self.stream, &self.sent, room, &mut self.draw, &mut self.marks, self.now);
         }
         self.pump();
         let down = self.settings.bytes_max.max(self.settings.bytes_max / 4 + MESSAGE_BYTES_MAX as usize + 100);
@@ -381,9 +397,10 @@ impl World {
                 }
                 Action::CancelDial(_) => self.dialing = None,
                 Action::TakeOver(_) => panic!("nobody moves it on purpose"),
-                Action::DropBackend { .. } => self.worker = None,
+                Action::DropBackend { last_words, .. } => self.drop_worker(&last_words),
                 Action::ShutdownClient | Action::DropClient { .. } => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),
+                Action::Report(Fact::Limited { .. }) => self.mark("the worker throttled"),
                 Action::Report(_) => {}
                 Action::Finish => self.finished = true,
             }
@@ -391,8 +408,18 @@ impl World {
         acted
     }
 
+    fn drop_worker(&mut self, last_words: &[u8]) {
+        let Some(mut worker) = self.worker.take() else { return };
+        for item in worker.reader.read(last_words) {
+            if let Item::Close(code, _) = item {
+                self.worker_told = Some(code);
+            }
+        }
+    }
+
     /// Nothing goes wrong any more, and everybody reads.
     fn calm_down(&mut self) {
+        self.room = usize::MAX;
         for _ in 0..200 {
             self.now = self.now + Duration::from_millis(20);
             self.viewers.iter_mut().for_each(|viewer| viewer.pace = Pace::Quick);
@@ -435,24 +462,44 @@ impl World {
         self.check_over();
     }
 
-    /// All viewers go, nobody comes, and the worker is told goodbye.
-    fn end_by_linger(&mut self) {
+    /// All viewers go, nobody comes, and the worker is told goodbye: in time, or at once when memory is short.
+    fn end_by_nobody(&mut self) {
         let now = self.now;
+        if !self.watching().is_empty() {
+            assert!(!self.stream.shed(), "a stream that is watched does not linger");
+        }
         self.viewers.iter_mut().for_each(|viewer| viewer.say_close(now));
-        self.turns(false);
-        self.now = self.now + Duration::from_secs(3600);
+        self.settle();
+        if self.once_in(2) {
+            assert_eq!(self.worker_told, None, "it lingers");
+            self.mark("shed while it lingers");
+            assert!(self.stream.shed());
+        } else {
+            self.now = self.now + Duration::from_secs(3600);
+        }
         self.settle();
         assert_eq!(self.worker_told, Some(1001));
         self.check_over();
     }
 
-    /// The worker dies and no other comes within grace.
-    fn end_by_worker_lost_for_good(&mut self) {
+    /// The worker dies and no other comes within grace, or memory is out and the stream has to go with all its viewers.
+    fn end_by_force(&mut self) {
         let watching: Vec<_> = self.watching();
-        self.kill_worker();
-        self.dialing = None;
-        self.now = self.now + Duration::from_secs(31);
-        self.pipe.tick(self.now);
+        if self.once_in(2) {
+            self.kill_worker();
+            self.dialing = None;
+            self.now = self.now + Duration::from_secs(31);
+            self.pipe.tick(self.now);
+        } else {
+            self.mark("the stream evicted");
+            assert!(self.pipe.evict(self.now));
+            self.pump();
+            assert_eq!(
+                (self.worker_told, self.pipe.charged_bytes()),
+                (Some(1001), 0),
+                "it frees at once what it holds"
+            );
+        }
         for _ in 0..100 {
             self.now = self.now + Duration::from_millis(20);
             self.turns(false);
@@ -482,6 +529,8 @@ impl World {
         self.now = self.now + Duration::from_secs(40);
         self.turns(false);
         assert!(self.finished, "the stream's pipe is over");
+        assert_eq!(self.pipe.charged_bytes(), 0, "bytes leaked");
+        assert!(self.viewers.iter().all(|viewer| viewer.charged_bytes() == 0), "bytes leaked by a viewer");
         assert!(self.viewers.iter().all(|viewer| viewer.finished), "and so is every viewer's");
         assert_eq!((self.stream.viewers(), self.stream.join().is_none()), (0, true));
     }
@@ -490,6 +539,14 @@ impl World {
 impl Worker {
     fn new(attachment: Attachment) -> Self {
         Self { attachment, reader: Reader::new(true), out: Vec::new(), said_close: false }
+    }
+}
+
+/// So many messages in `per`; none is no limit.
+fn limits(messages: u64, per: Duration, on_exceed: OnExceed) -> PipeLimits {
+    match messages {
+        0 => PipeLimits::OFF,
+        messages => PipeLimits { messages: Rate::new(messages, per), on_exceed, ..PipeLimits::OFF },
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Client {
     dawdles: bool,
     answers_close: bool,
     count: u64,
+    /// What it was asked last, to be answered by mistake on its next link.
+    last_ping: Option<Vec<u8>>,
+    stale_pong: Option<Vec<u8>>,
 }
 
 impl Client {
@@ -35,7 +38,23 @@ impl Client {
             dawdles: plan.may(Fault::ClientSlow) && rng.once_in(2),
             answers_close: !plan.may(Fault::NoCloseAnswer) || rng.once_in(2),
             count: 0,
+            last_ping: None,
+            stale_pong: None,
         }
+    }
+
+    /// Whether it would come back after the loss of its link: nobody has said goodbye.
+    pub const fn wants_back(&self) -> bool {
+        !self.said_close && !self.got_close
+    }
+
+    /// The same client on a new link. What it had half said or half read went with the old one.
+    pub fn comes_back(&mut self, plan: &Plan) {
+        self.reader = Reader::new(false);
+        self.out.clear();
+        (self.gone, self.half_open) = (false, false);
+        (self.said_close, self.got_close) = (false, false);
+        self.stale_pong = self.last_ping.take().filter(|_| plan.may(Fault::StalePong));
     }
 
     pub fn calm(&mut self) {
@@ -67,7 +86,12 @@ impl Client {
         let bytes = link.to_peer.read(rng.chunk());
         for item in self.reader.read(&bytes) {
             match item {
-                Item::Ping(payload) => self.push(0x8A, &payload, rng),
+                Item::Ping(payload) => {
+                    self.push(0x8A, &payload, rng);
+                    if payload != b"holdline" {
+                        self.last_ping = Some(payload);
+                    }
+                }
                 Item::Close(code, _) => {
                     self.got_close = true;
                     if !self.said_close && self.answers_close {
@@ -93,6 +117,10 @@ impl Client {
         }
         if rng.once_in(20) {
             self.push(0x89, b"anyone?", rng);
+        }
+        if let Some(payload) = self.stale_pong.take() {
+            marks.hit(Mark::StaleClientPong);
+            self.push(0x8A, &payload, rng);
         }
     }
 
@@ -141,17 +169,20 @@ impl Client {
 
     fn err(&mut self, link: &mut Link, plan: &Plan, rng: &mut Rng, marks: &mut Marks) {
         let rarity = plan.rarity * 3;
+        // Where it comes back it is lost often.
+        let returns = plan.returns.is_some();
+        let loss_rarity = if returns { plan.rarity / 2 } else { rarity };
         if plan.may(Fault::ClientCloses) && rng.once_in(rarity) {
             let code = rng.pick(&[1000, 1001, 1005, 4001]);
             self.push(0x88, &wire::close_payload(code, if code == 1005 { "" } else { "bye" }), rng);
             self.said_close = true;
             marks.hit(Mark::ClientClosed);
-        } else if plan.may(Fault::ClientVanishes) && rng.once_in(rarity) {
+        } else if (returns || plan.may(Fault::ClientVanishes)) && rng.once_in(loss_rarity) {
             let keep = rng.once_in(2);
             link.from_peer.end(rng.pick(&[LinkLoss::Eof, LinkLoss::Reset]), keep);
             self.gone = true;
             marks.hit(Mark::ClientVanished);
-        } else if plan.may(Fault::ClientHalfOpen) && rng.once_in(rarity) {
+        } else if (returns || plan.may(Fault::ClientHalfOpen)) && rng.once_in(loss_rarity) {
             self.half_open = true;
             marks.hit(Mark::HalfOpenClient);
         } else if plan.may(Fault::ClientViolates) && rng.once_in(rarity) {

@@ -34,6 +34,8 @@ pub enum Order {
     Drop(Attachment, bool),
     /// A link that waited to take over was dropped.
     LetGo(Attachment),
+    /// The client's link was dropped.
+    DropClient(Generation),
 }
 
 /// The clock of one process: the world's time since it began.
@@ -60,6 +62,7 @@ pub struct Driver {
     pub model: Model,
     pub client: Client,
     client_link: Option<Link>,
+    generation: Generation,
     /// Every attach that its worker still thinks about; the current one among them.
     pub conns: BTreeMap<Attachment, Conn>,
     current: Option<Attachment>,
@@ -90,6 +93,7 @@ impl Driver {
             model: Model::new(settings.clone(), now),
             client,
             client_link: Some(link),
+            generation: Generation::FIRST,
             conns: BTreeMap::from([(Attachment::FIRST, conn)]),
             current: Some(Attachment::FIRST),
             held: None,
@@ -118,6 +122,9 @@ impl Driver {
     /// Calls the pipe and hears what it has to say about it.
     pub fn call<T>(&mut self, now: Time, marks: &mut Marks, call: impl FnOnce(&mut Pipe, Time) -> T) -> T {
         let result = call(&mut self.pipe, self.clock.shows(now));
+        if self.settings.client_grace.is_some() {
+            self.model.client_level(self.pipe.view().down.level, now, marks);
+        }
         self.facts.clear();
         while let Some(action) = self.pipe.next_action() {
             self.act(action, now, marks);
@@ -150,7 +157,10 @@ impl Driver {
                     link.to_peer.end(LinkLoss::Eof, true);
                 }
             }
-            Action::DropClient { .. } => {
+            Action::DropClient { generation, last_words } => {
+                assert_eq!(generation, self.generation, "another link than the one there is");
+                self.model.client_dropped(&last_words, marks);
+                self.orders.push_back(Order::DropClient(generation));
                 // The client may still read what it was given; nobody will write to it or read it again.
                 if let Some(mut link) = self.client_link.take() {
                     link.to_peer.end(LinkLoss::Eof, true);
@@ -297,6 +307,9 @@ impl Driver {
         if self.freezes.1 && rng.once_in(4) {
             self.lose_link(now, marks);
         }
+        if self.freezes.1 && self.settings.client_grace.is_some() && rng.once_in(4) {
+            self.lose_client(now, marks);
+        }
     }
 
     /// The pipe as bytes, for a process with this clock.
@@ -308,9 +321,11 @@ impl Driver {
             PipeState::Leaving if self.held.is_some() => Mark::FrozenHeld,
             PipeState::Leaving if self.dials() => Mark::FrozenDialingNext,
             PipeState::Leaving => Mark::FrozenLeaving,
+            PipeState::Detached if !view.has_client => Mark::FrozenClientAwayInOutage,
             PipeState::Detached if dials => Mark::FrozenDialing,
             PipeState::Detached => Mark::FrozenDetached,
-            PipeState::ClientDetached | PipeState::Closing => Mark::FrozenClosing,
+            PipeState::ClientDetached => Mark::FrozenClientAway,
+            PipeState::Closing => Mark::FrozenClosing,
         });
         self.model.frozen(clock.0, marks);
         self.pipe.snapshot(self.clock.shows(now)).into_bytes()
@@ -340,6 +355,8 @@ impl Driver {
         let after = self.pipe.view();
         assert_eq!((before.state, before.up, before.down), (after.state, after.up, after.down), "thawed");
         assert_eq!((before.backend, before.interruptions), (after.backend, after.interruptions), "thawed");
+        assert_eq!((before.generation, before.awaits_client), (after.generation, after.awaits_client), "thawed");
+        assert_eq!(before.has_client, after.has_client, "thawed");
         if let Some((held, _)) = self.held.take() {
             self.end_link(held, &[]);
             self.orders.push_back(Order::LetGo(held));
@@ -356,6 +373,38 @@ impl Driver {
         marks.hit(Mark::LinkLostWithFreeze);
         self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
         assert_ne!(self.current, Some(attachment), "a dead link is kept");
+    }
+
+    /// Nor did the client's.
+    fn lose_client(&mut self, now: Time, marks: &mut Marks) {
+        if self.client_link.is_some() {
+            marks.hit(Mark::ClientLostWithFreeze);
+            self.client_is_lost(LinkLoss::Reset, now, marks);
+        }
+    }
+
+    fn client_is_lost(&mut self, loss: LinkLoss, now: Time, marks: &mut Marks) {
+        let generation = self.generation;
+        self.model.client_gone(marks);
+        self.call(now, marks, |pipe, now| pipe.lost(Peer::Client(generation), loss, now));
+        assert!(self.client_link.is_none(), "a client's dead link is kept");
+    }
+
+    /// The client is there on another link, while its pipe may still believe in the old one.
+    pub fn client_returns(&mut self, plan: &Plan, capacity: usize, now: Time, marks: &mut Marks) {
+        let before = self.pipe.view();
+        self.model.client_returns();
+        let generation = self.call(now, marks, |pipe, now| pipe.client_attached(now));
+        self.generation = generation.expect("it is awaited");
+        assert!(self.client_link.is_none(), "two links of one client");
+        self.client_link = Some(Link::new(capacity));
+        self.client.comes_back(plan);
+        match before.state {
+            PipeState::Detached => marks.hit(Mark::CameBackInOutage),
+            PipeState::Leaving => marks.hit(Mark::CameBackAmidMove),
+            PipeState::Closing => marks.hit(Mark::CameBackForTheEnd),
+            PipeState::Attached | PipeState::ClientDetached => {}
+        }
     }
 
     fn tick(&mut self, now: Time, marks: &mut Marks) {
@@ -376,20 +425,23 @@ impl Driver {
             return false;
         }
         let budget = self.pipe.read_budget(Side::Client, room);
+        self.model.client_paused(budget == 0, now);
         self.call(now, marks, |pipe, now| pipe.set_paused(Side::Client, budget == 0, now));
         let Some(link) = self.client_link.as_mut().filter(|_| budget > 0) else { return false };
         let bytes = link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
-            self.model.client_gone(marks);
-            self.call(now, marks, |pipe, now| pipe.lost(Peer::Client(Generation::FIRST), loss, now));
+            self.client_is_lost(loss, now, marks);
             return true;
         }
         if bytes.is_empty() {
             return false;
         }
         self.model.client_bytes(&bytes, marks);
+        if self.model.is_read_beyond_the_window(&self.pipe) {
+            marks.hit(Mark::ReadBeyondTheWindow);
+        }
         let (charged, accepted) = (self.pipe.charged_bytes(), self.pipe.view().up.accepted.0);
-        self.give(Peer::Client(Generation::FIRST), &bytes, rng, now, marks);
+        self.give(Peer::Client(self.generation), &bytes, rng, now, marks);
         self.model.check_bound(&self.pipe, charged, accepted);
         true
     }
@@ -406,6 +458,7 @@ impl Driver {
     fn read_worker(&mut self, rng: &mut Rng, now: Time, room: usize, marks: &mut Marks) -> bool {
         let Some(attachment) = self.current else { return false };
         let budget = self.pipe.read_budget(Side::Backend, room);
+        self.model.worker_paused(budget == 0, now);
         self.call(now, marks, |pipe, now| pipe.set_paused(Side::Backend, budget == 0, now));
         let Some(conn) = self.conns.get_mut(&attachment).filter(|_| budget > 0) else { return false };
         let bytes = conn.link.from_peer.read(budget.min(rng.chunk()));
@@ -417,12 +470,14 @@ impl Driver {
         if bytes.is_empty() {
             return false;
         }
-        let state = self.pipe.state();
+        let before = self.pipe.view();
         let heard = self.model.worker_bytes(&bytes);
         self.give(Peer::Backend(attachment), &bytes, rng, now, marks);
-        if state == PipeState::Attached {
+        self.model.worker_was_heard();
+        if matches!(before.state, PipeState::Attached | PipeState::ClientDetached) {
             self.check_close(attachment, &heard);
         }
+        self.model.check_bound_down(&self.pipe, &before, marks);
         true
     }
 
@@ -472,7 +527,7 @@ impl Driver {
                 if let Some(link) = &mut self.client_link {
                     link.to_peer.write(&bytes);
                 }
-                self.model.client_is_given(&bytes);
+                self.model.client_is_given(&bytes, marks);
             }
             Side::Backend => {
                 if let Some(conn) = self.current.and_then(|it| self.conns.get_mut(&it)) {

@@ -31,6 +31,10 @@ marks! {
     FrozenHalfWritten, FrozenHalfRead, FrozenPinged, FrozenUnconfirmed, FrozenOlderThanClock, LinkLostWithFreeze,
     HandedOver, HandedBack, HandOverTookTime, HandedOverFull, LateNewsOfTheOld, Keyed, AliasChanged, Reregistered,
     OldAliasRefused, Throttled, OverLimitClosed, Evicted, LostByEviction,
+    CameBack, CameBackInOutage, CameBackAmidMove, CameBackForTheEnd, CameTooLate, ClientGraceRanOut, Replaced, Rejected,
+    ReplayedDown, InDoubtDown, LeftInDoubtDown, ClientPongsMissing, NeitherRead, ReadBeyondTheWindow, StaleClientPong, LateClientNews, RestOfTheReplaced,
+    HalfMessageToDeadClient, ReadUpToTheBound, EvictedWhileAway, WorkerLostWhileAway, MovedWhileAway, AttachedWhileAway,
+    FrozenClientAway, FrozenClientAwayInOutage, ClientLostWithFreeze, GraceRanOutWhileAway, EndedWhileAway,
     HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
 }
 

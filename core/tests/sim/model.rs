@@ -4,6 +4,7 @@
 //! the facts and orders that the pipe spoke. From these it knows what must be true after each step, and says so.
 
 mod checks;
+mod client;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,11 +12,12 @@ use std::time::Duration;
 
 use holdline_core::ids::{Attachment, LaneName, Seq};
 use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss};
-use holdline_core::settings::{DownPolicy, OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
 use crate::wire::{Item, Reader};
+use client::ClientSide;
 
 /// An attach that lasts this long ends the outage before it.
 const PROVEN_AFTER: Duration = Duration::from_secs(2);
@@ -39,6 +41,8 @@ struct Tap {
     pings: BTreeMap<Vec<u8>, u64>,
     talked: bool,
     told_to_close: bool,
+    /// It is not being read.
+    paused: bool,
     /// It was attached after the pipe's end, for the client's last messages.
     farewell: bool,
 }
@@ -75,6 +79,9 @@ pub struct Model {
     last_lost: Option<(Attachment, Interruption)>,
     /// The message that the worker of the last dial was told it would be sent first.
     promised: Option<(Attachment, u64)>,
+    client: ClientSide,
+    /// What the current worker closed with, while the pipe is told.
+    worker_closed: Option<(u16, String)>,
     pub ended: Option<(EndedBy, u16, String)>,
 }
 
@@ -105,7 +112,7 @@ impl Model {
     pub fn new(settings: Arc<PipeSettings>, now: Time) -> Self {
         let mut model = Self {
             settings,
-            from_client: Reader::lenient(true),
+            from_client: Reader::of_one_that_talks_on(true),
             to_client: Reader::new(false),
             client_open: true,
             up: Vec::new(),
@@ -130,6 +137,8 @@ impl Model {
             dropped: 0,
             last_lost: None,
             promised: None,
+            client: ClientSide::new(now),
+            worker_closed: None,
             ended: None,
         };
         model.attached(Attachment::FIRST, None, now);
@@ -143,40 +152,6 @@ impl Model {
     /// Whether the model knows exactly what was sent and confirmed.
     fn is_exact(&self) -> bool {
         self.settings.replay != ReplayPolicy::None
-    }
-
-    /// The pipe is about to be given these bytes of the client.
-    pub fn client_bytes(&mut self, bytes: &[u8], marks: &mut Marks) {
-        if !self.client_open {
-            return;
-        }
-        for item in self.from_client.read(bytes) {
-            match item {
-                item @ (Item::Text(_) | Item::Binary(_)) if len(&item) <= self.settings.message_bytes_max => {
-                    self.up_charges.push(self.up_charges.last().unwrap_or(&0) + charge(&item));
-                    self.up.push(item);
-                    self.fates.push(Fate::Open);
-                }
-                Item::Text(_) | Item::Binary(_) => self.client_open = false,
-                Item::Close(code, _) => {
-                    self.client_open = false;
-                    if code != 0 && self.tap.is_none() {
-                        marks.hit(Mark::ClientClosedDetached);
-                    }
-                }
-                Item::Ping(_) | Item::Pong(_) => {}
-            }
-            if !self.client_open {
-                return;
-            }
-        }
-    }
-
-    pub fn client_gone(&mut self, marks: &mut Marks) {
-        if self.client_open && !self.from_client.is_at_boundary() {
-            marks.hit(Mark::HalfMessageFromDeadClient);
-        }
-        self.client_open = false;
     }
 
     /// The pipe is about to be given these bytes of the current worker.
@@ -198,8 +173,9 @@ impl Model {
                 }
                 Item::Pong(payload) => self.ponged(&payload),
                 Item::Ping(_) => {}
-                Item::Close(code, _) => {
+                Item::Close(code, reason) => {
                     heard.closed = Some(code);
+                    self.worker_closed = Some((code, reason));
                     if self.tap.as_ref().is_some_and(|tap| tap.told_to_close) {
                         self.confirm(self.sent);
                     }
@@ -305,31 +281,6 @@ impl Model {
         }
     }
 
-    /// The client's link took these bytes.
-    pub fn client_is_given(&mut self, bytes: &[u8]) {
-        for item in self.to_client.read(bytes) {
-            match item {
-                item @ (Item::Text(_) | Item::Binary(_)) => {
-                    if matches!(self.settings.down, DownPolicy::Latest(_)) {
-                        while self.down.get(self.down_next).is_some_and(|other| *other != item) {
-                            self.down_next += 1;
-                        }
-                    }
-                    assert_eq!(self.down.get(self.down_next), Some(&item), "not the next message for the client");
-                    self.down_next += 1;
-                    self.delivered += 1;
-                }
-                Item::Close(code, _) => {
-                    let said = self.ended.as_ref().map(|(_, code, _)| *code);
-                    // A client that breaks a rule while its end is on the way is told of that instead.
-                    let by_us = matches!(self.ended, Some((EndedBy::Client, ..))) || matches!(code, 1002 | 1008 | 1009);
-                    assert!(said == Some(code) || by_us, "the client was told {code}, the end was {said:?}");
-                }
-                Item::Ping(_) | Item::Pong(_) => {}
-            }
-        }
-    }
-
     /// A worker was attached.
     pub fn attached(&mut self, attachment: Attachment, has: Option<Seq>, now: Time) {
         if let Some((_, first)) = self.promised.filter(|&(dialed, _)| dialed == attachment && self.is_exact()) {
@@ -351,6 +302,7 @@ impl Model {
             pings: BTreeMap::new(),
             talked: false,
             told_to_close: false,
+            paused: false,
             farewell: self.ended.is_some(),
         });
     }
@@ -380,6 +332,7 @@ impl Model {
     /// The worker's link was dropped.
     pub fn dropped(&mut self) {
         self.dropped_tap = self.tap.take().map(|tap| (tap.attachment, tap.since));
+        self.client.stuck_since = None;
     }
 
     /// A dial was ordered.
@@ -409,10 +362,12 @@ impl Model {
             Fact::Interrupted { attachment, reason, in_doubt, gap, .. } => {
                 self.interrupted(*attachment, *reason, *in_doubt, *gap, now, marks);
             }
-            Fact::LeftInDoubt { lane: LaneName::Down, .. }
-            | Fact::ClientDetached { .. }
-            | Fact::ClientAttached { .. }
-            | Fact::ClientExpired { .. } => panic!("no client comes back here: {fact:?}"),
+            Fact::LeftInDoubt { lane: LaneName::Down, messages } => self.left_in_doubt_down(*messages, marks),
+            Fact::ClientDetached { generation, in_doubt } => self.client_detached(*generation, *in_doubt, now, marks),
+            Fact::ClientAttached { generation, away, again } => {
+                self.client_attached(*generation, *away, *again, now, marks);
+            }
+            Fact::ClientExpired { away } => self.client_expired(*away, now, marks),
             Fact::LeftInDoubt { lane: LaneName::Up, messages } => {
                 self.left_in_doubt += messages;
                 self.in_doubt += messages;
@@ -425,6 +380,7 @@ impl Model {
             }
             Fact::Reattached { outage, .. } => {
                 marks.hit(Mark::Reattached);
+                self.hit_if_away(Mark::AttachedWhileAway, marks);
                 // A worker that is there for a farewell only proves nothing by what it says to nobody.
                 let expected = self.outage.map(|since| now - since);
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
@@ -492,6 +448,8 @@ impl Model {
             Interruption::Admin => Mark::AdminSeen,
             Interruption::Handover => Mark::HandoverSeen,
         });
+        let planned = reason.cause().is_planned();
+        self.hit_if_away(if planned { Mark::MovedWhileAway } else { Mark::WorkerLostWhileAway }, marks);
         let (lost, since) = self.dropped_tap.take().expect("there was a worker to lose");
         assert_eq!(lost, attachment);
         self.last_lost = Some((attachment, reason));
@@ -527,6 +485,7 @@ impl Model {
 
     fn end(&mut self, by: EndedBy, code: u16, reason: &str, now: Time, marks: &mut Marks) {
         assert!(self.ended.is_none(), "it ended twice");
+        self.client_ends(by, code, reason, marks);
         self.client_open = false;
         self.ended = Some((by, code, reason.to_owned()));
         match (by, reason) {

@@ -148,6 +148,13 @@ impl Fault {
     ];
 }
 
+/// How clients that are lost come back, where they may.
+#[derive(Clone, Copy, Debug)]
+pub struct Returns {
+    /// A second connection of a client that is there is refused; else it takes the place of the first.
+    pub rejects: bool,
+}
+
 /// Everything that is decided at the start of a run.
 #[derive(Debug)]
 pub struct Plan {
@@ -165,10 +172,11 @@ pub struct Plan {
     pub link_bytes: usize,
     /// Down messages: one in so many actions.
     pub talk: u64,
+    pub returns: Option<Returns>,
 }
 
 impl Plan {
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub fn draw(rng: &mut Rng, seed: u64) -> Self {
         let faults = Fault::ALL.iter().enumerate().fold(0, |set, (bit, _)| set | (rng.below(2) << bit));
         let disaster = Duration::from_millis(rng.pick(&[800, 4_000, 4_000, 15_000, 40_000]));
         let mut plan = Self {
@@ -182,9 +190,16 @@ impl Plan {
             rarity: rng.pick(&[40, 80, 200]),
             link_bytes: rng.pick(&[64, 600, 5_000, 65_536]),
             talk: rng.pick(&[2, 5, 20, 1000]),
+            returns: None,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
+        // Drawn apart, so that the seeds whose clients do not come back mean what they meant before.
+        let mut apart = Rng::new(!seed);
+        if apart.below(5) < 2 {
+            plan.returns = Some(Returns { rejects: apart.once_in(3) });
+            plan.settings.client_grace = Some(apart.pick(&[300, 2_000, 20_000].map(Duration::from_millis)));
+        }
         plan
     }
 

@@ -1,10 +1,12 @@
 //! What the model demands of a pipe: after each step, after a read in an outage, when all is calm, and in the end.
 
-use holdline_core::pipe::{Pipe, PipeState};
+use holdline_core::frame::Side;
+use holdline_core::pipe::{Pipe, PipeState, PipeView};
 use holdline_core::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
 use super::{Fate, Model, PROVEN_AFTER};
+use crate::marks::{Mark, Marks};
 
 impl Model {
     /// What must be true after each step.
@@ -17,6 +19,7 @@ impl Model {
         assert_eq!((view.up.lost, view.down.lost, view.down.dropped), (self.lost_up, self.lost_down, self.dropped));
         assert_eq!(view.backend.is_some(), self.tap.is_some(), "attached or not");
         assert!(view.up.confirmed <= view.up.sent && view.up.sent <= view.up.accepted);
+        self.check_client(pipe, now);
         if self.ended.is_some() || !self.client_open {
             assert!(view.state == PipeState::Closing, "{:?} after the end", view.state);
             return;
@@ -32,12 +35,45 @@ impl Model {
             assert_eq!(view.up.buffered_bytes, held, "bytes held upwards");
         }
         if self.settings.down == DownPolicy::Keep {
-            let held = self.down_charges[self.down.len()] - self.down_charges[self.down_next];
+            let kept_from = if self.asks_client() { self.client.settled } else { self.down_next };
+            let held = self.down_charges[self.down.len()] - self.down_charges[kept_from];
             assert_eq!(view.down.buffered_bytes, held, "bytes held downwards");
         }
         if view.state == PipeState::Detached {
             let since = self.outage.expect("a detached pipe is in an outage");
             assert!(now < since + self.settings.grace, "grace was extended: detached since {since:?}, now {now:?}");
+        }
+    }
+
+    /// What must be true of the client's leg, as long as there is one.
+    fn check_client(&self, pipe: &Pipe, now: Time) {
+        let (view, client) = (pipe.view(), &self.client);
+        assert_eq!((view.has_client, view.awaits_client), (client.linked, self.may_return()), "linked, awaited");
+        assert_eq!((view.generation, view.down.in_doubt), (client.generation, client.in_doubt));
+        if self.asks_client() && self.ended.is_none() && self.client_open {
+            let expected = (self.down_next as u64, client.settled as u64);
+            assert_eq!((view.down.sent.0, view.down.confirmed.0), expected, "sent and confirmed downwards");
+        }
+        if let (Some(since), Some(grace)) = (client.away, self.settings.client_grace) {
+            assert!(now < since + grace, "the client's grace was extended: away since {since:?}, now {now:?}");
+        }
+    }
+
+    /// After a read of the worker while the client is away: the bound holds, or nothing had been read.
+    pub fn check_bound_down(&self, pipe: &Pipe, before: &PipeView, marks: &mut Marks) {
+        if self.client.away.is_none() || before.has_client {
+            return;
+        }
+        let held = pipe.view().down.buffered_bytes;
+        let bound = match self.settings.down {
+            DownPolicy::Keep => self.settings.replay_bytes_max,
+            DownPolicy::Latest(keep) => keep.get() as usize * self.settings.message_bytes_max,
+        };
+        // As above: small messages are charged more than their bytes on the wire.
+        let came = (pipe.view().down.accepted.0 - before.down.accepted.0) as usize;
+        assert!(held <= bound.max(before.down.buffered_bytes) + came * 14, "over the bound: {held} for {bound}");
+        if self.settings.down == DownPolicy::Keep && pipe.read_budget(Side::Backend, usize::MAX) == 0 {
+            marks.hit(Mark::ReadUpToTheBound);
         }
     }
 
@@ -58,6 +94,14 @@ impl Model {
                 assert!(view.up.buffered_bytes <= self.settings.replay_bytes_max, "over the bound and not closed");
             }
         }
+    }
+
+    /// Whether the client is read only because both ends wait for each other's confirmation.
+    pub fn is_read_beyond_the_window(&self, pipe: &Pipe) -> bool {
+        let (view, settings) = (pipe.view(), &self.settings);
+        let full = view.up.buffered_bytes >= settings.window_bytes && !self.keeps_tail() && self.is_exact();
+        let owes = self.asks_client() && view.down.buffered_bytes >= settings.replay_bytes_max;
+        view.state == PipeState::Attached && full && view.up.confirmed < view.up.sent && owes
     }
 
     /// Whether everything that both sides said has arrived.
@@ -81,11 +125,8 @@ impl Model {
         } else {
             assert_eq!(given_up, open, "messages given up, and messages without a fate ({:?})", self.ended);
         }
-        assert_eq!(
-            self.delivered + self.dropped + self.lost_down,
-            view.down.accepted.0,
-            "fates of the worker's messages"
-        );
+        let delivered = if self.asks_client() { self.client.settled as u64 } else { self.delivered };
+        assert_eq!(delivered + self.dropped + self.lost_down, view.down.accepted.0, "fates of the worker's messages");
         assert_eq!(pipe.charged_bytes(), 0, "bytes leaked");
         assert_eq!(pipe.deadline(), None, "a finished pipe waits for something");
         assert!(view.memory_bytes < 32 << 10, "memory leaked: {}", view.memory_bytes);

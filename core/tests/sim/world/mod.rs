@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdline_core::health::{Experience, HealthChange, Probed};
-use holdline_core::ids::Attachment;
+use holdline_core::ids::{Attachment, Generation};
 use holdline_core::pipe::{Input, LinkLoss, Peer};
 use holdline_core::pool::{Choose, PoolSettings};
 use holdline_core::time::Time;
@@ -25,6 +25,7 @@ const CALM_MAX: Duration = Duration::from_secs(600);
 /// From one probe of each worker to the next.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
+mod clients;
 mod dials;
 mod homes;
 mod strikes;
@@ -37,6 +38,8 @@ enum Event {
     WorkerActs(usize, Attachment),
     DialDone(usize, Attachment, Answer),
     LateNews(usize, Attachment),
+    LateClientNews(usize, Generation),
+    ClientReturns(usize),
     EarlyTick(usize),
     Probe,
     Strike,
@@ -88,7 +91,7 @@ struct World {
 /// Runs the world of one seed to its end; it panics over the first thing that is not as it must be.
 pub fn run(seed: u64) -> Marks {
     let mut rng = Rng::new(seed);
-    let plan = Plan::draw(&mut rng);
+    let plan = Plan::draw(&mut rng, seed);
     let mut world = World::new(seed, rng, plan);
     world.run();
     world.marks
@@ -208,6 +211,8 @@ impl World {
             Event::WorkerActs(pipe, attachment) => self.worker_acts(pipe, attachment),
             Event::DialDone(pipe, attachment, answer) => self.dial_done(pipe, attachment, answer),
             Event::LateNews(pipe, attachment) => self.late_news(pipe, attachment),
+            Event::LateClientNews(pipe, generation) => self.late_client_news(pipe, generation),
+            Event::ClientReturns(pipe) => self.client_returns(pipe),
             Event::EarlyTick(pipe) => self.early_tick(pipe),
             Event::Probe => self.probe(),
             Event::Strike => self.strike(),
@@ -232,13 +237,15 @@ impl World {
         let calm = self.calm_since.is_some();
         let driver = &mut self.drivers[pipe];
         if driver.client.gone {
-            return self.settle(pipe);
+            self.settle(pipe);
+            return self.client_is_gone(pipe);
         }
         driver.client_acts(&self.plan, &mut self.rng, calm, &mut self.marks);
         if calm {
             self.last_things(pipe);
         }
         self.settle(pipe);
+        self.client_tries_again(pipe);
         let pause = self.pause();
         self.at(pause, Event::ClientActs(pipe));
     }
@@ -298,6 +305,7 @@ impl World {
                 }
                 Order::Drop(attachment, died) => self.dropped(pipe, attachment, died),
                 Order::LetGo(attachment) => self.release(pipe, attachment),
+                Order::DropClient(generation) => self.client_dropped(pipe, generation),
             }
         }
     }

@@ -44,6 +44,7 @@ impl World {
         }
         if self.plan.may(Fault::OperatorCloses) && self.rng.once_in(rarity * 4) {
             let frame = CloseFrame::new(1001, "by order");
+            self.drivers[pipe].model.ended_by_order();
             self.drivers[pipe].call(now, &mut self.marks, |it, now| it.close(EndedBy::Operator, frame, now));
         }
         if self.plan.may(Fault::OperatorSays) && self.rng.once_in(rarity.min(20)) {
@@ -53,6 +54,7 @@ impl World {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
             if self.rng.once_in(rarity) {
+                self.drivers[pipe].model.ended_by_order();
                 self.drivers[pipe].call(now, &mut self.marks, |it, now| it.evict(now));
             }
         }

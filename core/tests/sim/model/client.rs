@@ -1,0 +1,350 @@
+//! The client's side of the model: what it was given, what it has confirmed, and whether it may come back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use holdline_core::barrier::{Level, PONG_PATIENCE};
+use holdline_core::ids::Generation;
+use holdline_core::pipe::EndedBy;
+use holdline_core::settings::DownPolicy;
+use holdline_core::time::Time;
+
+use super::{Fate, Model, charge, len};
+use crate::marks::{Mark, Marks};
+use crate::wire::{Item, Reader};
+
+/// The client's leg, and how far down messages have come.
+#[derive(Debug)]
+pub(super) struct ClientSide {
+    pub generation: Generation,
+    pub linked: bool,
+    /// Since when it is away, and may come back.
+    pub away: Option<Time>,
+    /// Its new link takes the place of one that is not known to be dead.
+    replaces: bool,
+    /// Barrier pings on their way, and how many messages each covers.
+    pings: BTreeMap<Vec<u8>, usize>,
+    /// Messages that it has confirmed, or that were given up as in doubt at the end.
+    pub settled: usize,
+    /// Messages that any of its links was given whole.
+    given: usize,
+    /// Written counts as confirmed: it answers no pings.
+    written: bool,
+    pub in_doubt: u64,
+    /// What it says no longer counts.
+    deaf: bool,
+    said_close: bool,
+    /// Our close frame was given to its link whole.
+    told: bool,
+    /// The worker ended the conversation by a close frame of its own.
+    ending: bool,
+    expired: bool,
+    /// Since when its link is read, or is not.
+    turned: Time,
+    paused: bool,
+    /// Since when neither link is read, if so.
+    pub stuck_since: Option<Time>,
+}
+
+impl ClientSide {
+    pub fn new(now: Time) -> Self {
+        Self {
+            generation: Generation::FIRST,
+            linked: true,
+            away: None,
+            replaces: false,
+            pings: BTreeMap::new(),
+            settled: 0,
+            given: 0,
+            written: false,
+            in_doubt: 0,
+            deaf: false,
+            said_close: false,
+            told: false,
+            ending: false,
+            expired: false,
+            turned: now,
+            paused: false,
+            stuck_since: None,
+        }
+    }
+}
+
+impl Model {
+    /// Whether the client is asked what it has.
+    pub(super) fn asks_client(&self) -> bool {
+        self.settings.client_grace.is_some() && self.settings.down == DownPolicy::Keep
+    }
+
+    /// Whether a client that is lost now, or is away, finds its conversation again.
+    pub(super) fn may_return(&self) -> bool {
+        let owed_the_end = self.client.ending && !self.client.told && !self.client.said_close && !self.client.deaf;
+        self.settings.client_grace.is_some() && (self.client_open || owed_the_end)
+    }
+
+    pub(super) fn hit_if_away(&self, mark: Mark, marks: &mut Marks) {
+        if self.client.away.is_some() {
+            marks.hit(mark);
+        }
+    }
+
+    /// The pipe is about to be given these bytes of the client.
+    pub fn client_bytes(&mut self, bytes: &[u8], marks: &mut Marks) {
+        for item in self.from_client.read(bytes) {
+            if self.client.deaf {
+                return;
+            }
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) if len(&item) <= self.settings.message_bytes_max => {
+                    if self.client_open {
+                        self.up_charges.push(self.up_charges.last().unwrap_or(&0) + charge(&item));
+                        self.up.push(item);
+                        self.fates.push(Fate::Open);
+                    }
+                }
+                Item::Text(_) | Item::Binary(_) | Item::Close(0, _) => {
+                    (self.client_open, self.client.deaf) = (false, true);
+                }
+                Item::Close(..) => {
+                    if self.client_open && self.tap.is_none() {
+                        marks.hit(Mark::ClientClosedDetached);
+                    }
+                    (self.client_open, self.client.said_close) = (false, true);
+                    if self.client.told {
+                        self.confirm_down(self.down_next);
+                    }
+                }
+                Item::Pong(payload) => {
+                    if let Some(covers) = self.client.pings.remove(&payload) {
+                        self.client.written = false;
+                        self.confirm_down(covers);
+                    }
+                }
+                Item::Ping(_) => {}
+            }
+        }
+    }
+
+    fn confirm_down(&mut self, messages: usize) {
+        if self.asks_client() {
+            self.client.settled = self.client.settled.max(messages.min(self.down_next));
+        }
+    }
+
+    /// The client's link is found dead, and the pipe is about to hear of it.
+    pub fn client_gone(&mut self, marks: &mut Marks) {
+        if self.client_open && !self.from_client.is_at_boundary() {
+            marks.hit(Mark::HalfMessageFromDeadClient);
+        }
+        if !self.may_return() {
+            self.client_open = false;
+        }
+    }
+
+    /// The client's link is being read, or no longer.
+    pub fn client_paused(&mut self, paused: bool, now: Time) {
+        if self.client.paused != paused {
+            (self.client.paused, self.client.turned) = (paused, now);
+        }
+        self.note_if_stuck(now);
+    }
+
+    /// The worker's link is being read, or no longer.
+    pub fn worker_paused(&mut self, paused: bool, now: Time) {
+        if let Some(tap) = &mut self.tap {
+            tap.paused = paused;
+        }
+        self.note_if_stuck(now);
+    }
+
+    fn note_if_stuck(&mut self, now: Time) {
+        let stuck = self.client.paused && self.tap.as_ref().is_some_and(|tap| tap.paused);
+        self.client.stuck_since = stuck.then_some(self.client.stuck_since.unwrap_or(now));
+    }
+
+    /// The pipe says what a confirmation of the client means.
+    pub fn client_level(&mut self, level: Level, now: Time, marks: &mut Marks) {
+        let gives_up = self.asks_client() && self.client.linked && !self.client.written && level == Level::Written;
+        if !gives_up {
+            return;
+        }
+        marks.hit(Mark::ClientPongsMissing);
+        let side = &self.client;
+        // A client that is not read cannot be heard to answer; but if nobody is read, somebody must give in.
+        let since = if side.paused { side.stuck_since } else { Some(side.turned) };
+        assert!(since.is_some_and(|since| now >= since + PONG_PATIENCE), "no patience with a client: {side:?}");
+        if side.paused {
+            marks.hit(Mark::NeitherRead);
+        }
+        self.client.written = true;
+        self.confirm_down(self.down_next);
+    }
+
+    /// The client's link took these bytes.
+    pub fn client_is_given(&mut self, bytes: &[u8], marks: &mut Marks) {
+        for item in self.to_client.read(bytes) {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) => self.given_one(&item, marks),
+                Item::Close(code, _) => {
+                    let said = self.ended.as_ref().map(|(_, code, _)| *code);
+                    // A client that breaks a rule while its end is on the way is told of that instead.
+                    let by_us = matches!(self.ended, Some((EndedBy::Client, ..))) || matches!(code, 1002 | 1008 | 1009);
+                    assert!(said == Some(code) || by_us, "the client was told {code}, the end was {said:?}");
+                    self.client.told = true;
+                }
+                Item::Ping(payload) if payload != b"holdline" => {
+                    assert!(self.asks_client(), "a barrier ping that nobody needs");
+                    self.client.pings.insert(payload, self.down_next);
+                }
+                Item::Ping(_) | Item::Pong(_) => {}
+            }
+        }
+    }
+
+    fn given_one(&mut self, item: &Item, marks: &mut Marks) {
+        if matches!(self.settings.down, DownPolicy::Latest(_)) {
+            while self.down.get(self.down_next).is_some_and(|other| other != item) {
+                self.down_next += 1;
+            }
+        }
+        assert_eq!(self.down.get(self.down_next), Some(item), "not the next message for the client");
+        self.down_next += 1;
+        self.delivered += 1;
+        if self.down_next <= self.client.given {
+            assert!(self.asks_client(), "a message was sent again to a client that is not asked");
+            marks.hit(Mark::ReplayedDown);
+        }
+        self.client.given = self.client.given.max(self.down_next);
+        if self.client.written {
+            self.confirm_down(self.down_next);
+        }
+    }
+
+    /// The client's link was dropped, with these words if another has taken its place.
+    pub fn client_dropped(&mut self, last_words: &[u8], marks: &mut Marks) {
+        assert!(std::mem::replace(&mut self.client.linked, false), "a link was dropped twice");
+        if last_words.is_empty() {
+            return;
+        }
+        assert!(self.client.replaces, "words for a client that is gone");
+        let mut items = self.to_client.clone().read(last_words);
+        assert_eq!(items.pop(), Some(Item::Close(1000, "replaced".to_owned())));
+        for item in items {
+            match item {
+                item @ (Item::Text(_) | Item::Binary(_)) => {
+                    marks.hit(Mark::RestOfTheReplaced);
+                    let next = match self.settings.down {
+                        DownPolicy::Keep => self.down.get(self.down_next) == Some(&item),
+                        DownPolicy::Latest(_) => self.down[self.down_next..].contains(&item),
+                    };
+                    assert!(next, "the rest of another message: {item:?}");
+                }
+                Item::Ping(_) | Item::Pong(_) => {}
+                Item::Close(..) => panic!("two close frames"),
+            }
+        }
+    }
+
+    pub(super) fn client_detached(&mut self, generation: Generation, in_doubt: u64, now: Time, marks: &mut Marks) {
+        assert!(self.may_return(), "it was not to be waited for");
+        assert_eq!(generation, self.client.generation);
+        assert!(!self.client.linked && self.client.away.is_none());
+        let expected = if self.asks_client() { self.down_next - self.client.settled } else { 0 };
+        assert_eq!(in_doubt, expected as u64, "messages in doubt downwards");
+        if in_doubt > 0 {
+            marks.hit(Mark::InDoubtDown);
+        }
+        if !self.to_client.is_at_boundary() {
+            marks.hit(Mark::HalfMessageToDeadClient);
+        }
+        if !self.from_client.is_at_boundary() {
+            marks.hit(Mark::HalfMessageFromDeadClient);
+        }
+        self.client.in_doubt += in_doubt;
+        if self.asks_client() {
+            self.down_next = self.client.settled;
+        }
+        self.from_client = Reader::of_one_that_talks_on(true);
+        self.to_client = Reader::new(false);
+        self.client.pings.clear();
+        self.client.away = Some(now);
+    }
+
+    /// The client is about to be attached again.
+    pub fn client_returns(&mut self) {
+        assert!(self.may_return(), "nobody waits for it");
+        self.client.replaces = self.client.linked;
+    }
+
+    pub(super) fn client_attached(
+        &mut self,
+        generation: Generation,
+        away: Option<Duration>,
+        again: u64,
+        now: Time,
+        marks: &mut Marks,
+    ) {
+        let since = self.client.away.take().expect("one link at a time");
+        let replaces = std::mem::replace(&mut self.client.replaces, false);
+        marks.hit(if replaces { Mark::Replaced } else { Mark::CameBack });
+        assert_eq!(away, (!replaces).then(|| now - since), "for how long it was away");
+        assert_eq!(generation, self.client.generation.next());
+        let expected = if self.asks_client() { self.client.given - self.down_next } else { 0 };
+        assert_eq!(again, expected as u64, "messages to be sent again to the client");
+        let side = &mut self.client;
+        side.generation = generation;
+        side.linked = true;
+        (side.written, side.paused, side.turned, side.stuck_since) = (false, false, now, None);
+    }
+
+    pub(super) fn client_expired(&mut self, away: Duration, now: Time, marks: &mut Marks) {
+        marks.hit(Mark::ClientGraceRanOut);
+        let since = self.client.away.take().expect("only a client that is away runs out of grace");
+        assert_eq!(away, now - since);
+        assert!(self.settings.client_grace.is_some_and(|grace| away >= grace), "the client's grace was cut short");
+        (self.client.expired, self.client.ending) = (true, false);
+    }
+
+    pub(super) fn left_in_doubt_down(&mut self, messages: u64, marks: &mut Marks) {
+        marks.hit(Mark::LeftInDoubtDown);
+        assert!(self.asks_client());
+        assert_eq!(messages, (self.down_next - self.client.settled) as u64, "left in doubt downwards");
+        self.client.in_doubt += messages;
+        self.client.settled = self.down_next;
+    }
+
+    /// The pipe ends: what that means for a client that may come back.
+    pub(super) fn client_ends(&mut self, by: EndedBy, code: u16, reason: &str, marks: &mut Marks) {
+        match reason {
+            "no backend within grace" => self.hit_if_away(Mark::GraceRanOutWhileAway, marks),
+            "out of memory" => self.hit_if_away(Mark::EvictedWhileAway, marks),
+            _ => {}
+        }
+        let by_worker = by == EndedBy::Backend && self.worker_closed == Some((code, reason.to_owned()));
+        let returns = self.settings.client_grace.is_some();
+        self.client.ending = returns && by_worker;
+        if self.client.ending {
+            self.hit_if_away(Mark::EndedWhileAway, marks);
+        } else {
+            self.client.away = None;
+        }
+        if by == EndedBy::Client && !self.client.said_close {
+            assert!(!returns || code != 1006 || self.client.expired, "a client's loss ended its pipe");
+            let stood_still = matches!(reason, "client too slow" | "message not finished in time");
+            assert!(!returns || !stood_still, "a client that stood still was not taken for lost");
+            self.client.deaf = true;
+        }
+    }
+
+    /// The pipe is ended by others: who is waited for only to be told of an end is let go.
+    pub fn ended_by_order(&mut self) {
+        if self.ended.is_some() && self.client.away.take().is_some() {
+            self.client.ending = false;
+        }
+    }
+
+    /// The pipe has dealt with the worker's bytes.
+    pub fn worker_was_heard(&mut self) {
+        self.worker_closed = None;
+    }
+}
