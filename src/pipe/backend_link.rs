@@ -47,7 +47,7 @@ pub enum Place {
 impl Place {
     /// Who the backend is.
     #[must_use]
-    pub const fn key(&self) -> BackendKey {
+    pub fn key(&self) -> BackendKey {
         match self {
             Self::Worker(reservation) => reservation.key(),
             Self::Stream(_) => STREAM_KEY,
@@ -56,7 +56,7 @@ impl Place {
 
     /// Its name.
     #[must_use]
-    pub const fn id(&self) -> &Arc<str> {
+    pub fn id(&self) -> &Arc<str> {
         match self {
             Self::Worker(reservation) => reservation.id(),
             Self::Stream(name) => name,

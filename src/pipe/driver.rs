@@ -91,13 +91,13 @@ pub struct Driver {
 impl Driver {
     /// A pipe whose client is about to be answered, because `attach`, its first worker, has been. It begins with [`Driver::start`].
     #[must_use]
-    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Self {
+    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Box<Self> {
         let now = shared.clock.now();
         let registration = shared.pipes.open(facts);
         let backend_id = attach.reservation.id().clone();
         let reporter = Reporter::open(&shared, registration.entry(), &backend_id);
         let pipe = Pipe::open(plan.settings.clone(), attach.reservation.key(), rand::random(), now);
-        let mut driver = Self {
+        let mut driver = Box::new(Self {
             pipe,
             client: None,
             generation: Generation::FIRST,
@@ -116,7 +116,7 @@ impl Driver {
             shared,
             reporter,
             registration,
-        };
+        });
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
     }
@@ -268,6 +268,7 @@ impl Driver {
             if moved >= enough {
                 return moved;
             }
+            let is_last = self.pipe.drops_client_next();
             let gather = self.pipe.gather(side, now);
             if gather.is_empty() {
                 return moved;
@@ -275,6 +276,7 @@ impl Driver {
             let (due, more) = (gather.len(), gather.has_more());
             let written = match side {
                 Side::Client => match &mut self.client {
+                    Some(stream) if is_last => stream.poll_write_last(cx, gather.as_slices()),
                     Some(stream) => Pin::new(stream).poll_write_vectored(cx, gather.as_slices()),
                     None => return moved,
                 },

@@ -186,12 +186,13 @@ pub struct Pipe {
     barrier: Barrier,
     client_beat: Heartbeat,
     backend_beat: Heartbeat,
-    outage: Option<Outage>,
+    /// Boxed, as what follows: most pipes are never without a worker.
+    outage: Option<Box<Outage>>,
     suspects: Suspects,
     /// What a wrong worker said, to be passed on when no right one is left.
-    wrong_worker: Option<CloseFrame>,
+    wrong_worker: Option<Box<CloseFrame>>,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
-    farewell: Option<CloseFrame>,
+    farewell: Option<Box<CloseFrame>>,
     /// Since when the client has taken nothing of what waits for it.
     stalled_since: Option<Time>,
     interruptions: u64,

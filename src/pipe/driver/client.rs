@@ -12,7 +12,7 @@ use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, Peer};
 use holdline_core::time::Time;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Driver;
 use crate::config::Duplicate;
@@ -122,12 +122,15 @@ impl Driver {
         if generation != self.generation {
             return;
         }
-        let Some(stream) = self.client.take() else { return };
+        let Some(mut stream) = self.client.take() else { return };
         if self.pipe.awaits_client() {
             let absent = self.shared.metrics.absent(ListenerLabel::Public);
             self.visits.get_or_insert_default().absent = Some(absent);
         }
-        if !last_words.is_empty() {
+        if last_words.is_empty() {
+            // Closing alone would throw away what was written last, if the client had said more than was read.
+            let _ = Pin::new(&mut stream).poll_shutdown(cx);
+        } else {
             self.part_from(stream, last_words, cx);
         }
     }
