@@ -172,6 +172,14 @@ impl ReplayBuffer {
         self.sent.0 - self.confirmed.0
     }
 
+    /// Those of them that are still held. A message that was dropped was never sent, and is passed over as if it had been.
+    #[must_use]
+    pub fn held_in_doubt_messages(&self) -> u64 {
+        let place = |seq: Seq| seq.0.saturating_sub(self.base.0) as usize;
+        let sent = self.messages.range(place(self.confirmed)..place(self.sent));
+        sent.filter(|message| message.wire_bytes > 0).count() as u64
+    }
+
     /// Bytes of the messages that wait for the link, headers included.
     #[must_use]
     pub const fn unsent_wire_bytes(&self) -> u64 {

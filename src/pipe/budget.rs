@@ -4,11 +4,22 @@
 //! [`MESSAGE_BYTES`] beside its own bytes, so that a turn of the smallest messages is not a hundred times as long as one
 //! of video. What one read brings is never cut in two, so a turn may pass the bound by one read and one write.
 
+use std::pin::pin;
+use std::task::Context;
+
 /// Bytes that one turn of a pipe moves at most before other pipes of the thread have theirs.
 pub const TURN_BYTES_MAX: usize = 1024 * 1024;
 
 /// What a message costs beside moving its bytes, as bytes moved: about as long as parsing, numbering and laying it out.
 pub const MESSAGE_BYTES: usize = 256;
+
+/// Has the task polled again once its thread has looked at all sockets. One that merely wakes itself would be polled
+/// again before that, as would all others like it: together they had sixty turns between two looks.
+pub fn take_turns(cx: &mut Context<'_>) {
+    let turns = pin!(tokio::task::yield_now());
+    // It is pending once, and has told the runtime by then whom to wake.
+    let _ = turns.poll(cx);
+}
 
 /// What is left of one turn.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ use tokio::time::Sleep;
 use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
-use super::budget::Budget;
+use super::budget::{Budget, take_turns};
 use super::reading::{Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
@@ -176,7 +176,7 @@ impl Driver {
                 break;
             }
             if budget.is_spent_by(moved, self.pipe.messages_in()) {
-                cx.waker().wake_by_ref();
+                take_turns(cx);
                 break;
             }
         }

@@ -180,6 +180,27 @@ async fn st_05_a_client_that_comes_back_is_let_in_at_the_limit() {
 }
 
 #[tokio::test]
+async fn st_05_limits_of_key_and_address_let_a_client_back_in_and_nobody_else() {
+    let proxy = Proxy::start(
+        "[limits]\nkey_connections = 1\nkey_rate = \"1/h\"\naddress_connections = 1\naddress_rate = \"1/h\"\n\
+         [[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/ws/{key}/{client}\"\npool = \"default\"\n\
+         key = \"{key}\"\nclient_id = \"{client}\"\n",
+    );
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = pair(&proxy, &worker, "/ws/k/c1", &[]).await;
+    for n in 0..5 {
+        client.reset();
+        pipe_in(&proxy, "client_detached").await;
+        let refused = Wire::open(proxy.public, "/ws/k/somebody-else", &[]).await.unwrap_err();
+        assert_eq!(refused.status, 429, "a pipe whose client is away still counts");
+        client = Wire::connect(proxy.public, "/ws/k/c1", &[]).await;
+        client.text(&n.to_string()).await;
+        assert_eq!(wire.hear().await, text(&n.to_string()));
+    }
+}
+
+#[tokio::test]
 async fn both_ends_of_a_pipe_may_be_lost_and_found() {
     let (proxy, worker) = started("10m", "replace").await;
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::harness::wire::BINARY;
 use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles, within};
 
+/// What the benchmark measures is what loses nothing: these tests break workers under its very configuration.
+const BENCH: &str = include_str!("../../benches/load/holdline.toml");
 const EAGER: &str = "[reattach]\ndials_per_minute = 0\n";
 
 fn tap(n: u64) -> String {
@@ -70,7 +72,7 @@ async fn ib_02_ten_thousand_video_frames_over_more_than_ten_reattaches_all_parse
 
 #[tokio::test]
 async fn ib_04_a_hundred_taps_sent_during_an_outage_arrive_in_order_as_exactly_a_hundred_messages() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start(BENCH);
     let mut first = DemoWorker::start("first", &[]);
     proxy.register("first", first.address).await;
     let mut client = Client::connect(proxy.public, "/ws/s1/control").await;
@@ -92,7 +94,7 @@ async fn ib_04_a_hundred_taps_sent_during_an_outage_arrive_in_order_as_exactly_a
 /// What two workers executed when the first was killed with commands 6 to 20 written to it and unread, and 21 to 30
 /// were sent while there was none; and how many were in doubt.
 async fn killed_amid_its_queue(policy: &str) -> (Vec<u64>, Vec<u64>, f64) {
-    let proxy = Proxy::start(&format!("[replay]\npolicy = \"{policy}\"\n"));
+    let proxy = Proxy::start(&format!("{BENCH}[replay]\npolicy = \"{policy}\"\n"));
     let journal = tempfile::NamedTempFile::new().unwrap();
     let mut first = DemoWorker::start("first", &["--pull", "--journal", journal.path().to_str().unwrap()]);
     first.knob("hold").await;
@@ -142,7 +144,7 @@ async fn ib_05_unsent_executes_nothing_twice_when_a_worker_is_killed_and_says_ho
 
 #[tokio::test]
 async fn ib_05_a_worker_that_stops_in_order_finishes_its_queue_and_nothing_comes_twice() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start(BENCH);
     let journal = tempfile::NamedTempFile::new().unwrap();
     let arguments = ["--journal", journal.path().to_str().unwrap(), "--command-ms", "5"];
     let first = DemoWorker::start("first", &arguments);
@@ -188,7 +190,7 @@ async fn ib_05_replay_delay_holds_the_flush_back_and_not_the_attach() {
 
 #[tokio::test]
 async fn iw_02_buffered_messages_reach_the_new_worker_within_50_ms_of_its_upgrade_the_client_idle() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start(BENCH);
     let first = StepWorker::start().await;
     proxy.register("first", first.address).await;
     let mut clients = Vec::new();
@@ -319,7 +321,7 @@ async fn speak(client: &mut Client, sent: &[Said], mut released: tokio::sync::wa
 /// Twenty workers die one after the other while a client sends its messages; what it said, what they read, and what it
 /// heard of them.
 async fn twenty_outages(talk: bool) {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start(BENCH);
     let worker = StepWorker::start().await;
     proxy.register("w0", worker.address).await;
     let (mut client, wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
@@ -384,7 +386,7 @@ async fn iw_04_over_twenty_outages_with_workers_that_talk_all_the_time_the_journ
 
 #[tokio::test]
 async fn a_message_that_was_half_sent_when_its_worker_died_arrives_whole_at_the_next() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start(BENCH);
     let first = StepWorker::start().await;
     proxy.register("first", first.address).await;
     let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), first.accept());

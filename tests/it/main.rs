@@ -14,6 +14,7 @@ mod comeback;
 mod ctl;
 mod delivery;
 mod endings;
+mod fair;
 mod fidelity;
 mod handover;
 mod health;

@@ -1,23 +1,27 @@
-//! The comparison: every load on every proxy, in fresh processes, interleaved, for some rounds.
+//! The comparison: every load on every proxy, in fresh processes, interleaved, for some rounds; then what only Holdline does.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::about::About;
 use crate::fanout;
 use crate::generator::Outcome;
 use crate::load::SCENARIOS;
-use crate::peers::{Peer, pinned, start, start_backend};
-use crate::table;
+use crate::measure::pipes_max;
+use crate::peers::{Peer, Scratch, own, pinned, start, start_backend};
+use crate::report::{Outputs, Report};
+use crate::row::{Cell, Row};
 
 /// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
 const FAN_OUT_ROUNDS_MAX: usize = 3;
+/// Rounds over each size: what is looked for is a multiple.
+const SCALE_ROUNDS_MAX: usize = 3;
 
-/// Idle pipes: as many as `ulimit -n` of 20,000 lets a proxy hold, with two sockets each.
-const IDLE: usize = 8000;
+/// Idle pipes, where `ulimit -n` lets a proxy hold so many with two sockets each.
+const IDLE: usize = 10_000;
 const IDLE_QUICK: usize = 1000;
 
 #[derive(clap::Args)]
@@ -33,19 +37,18 @@ pub struct Options {
     /// One short round
     #[arg(long)]
     pub quick: bool,
-    /// Only loads whose name contains this
+    /// Only what has this in its name: a load, "viewers", "single", "reattach" or "scale"
     #[arg(long)]
     pub only: Vec<String>,
-    /// Only these proxies
+    /// Only these proxies: direct, nginx, "nginx 64k", haproxy, pushpin, holdline
     #[arg(long, value_delimiter = ',')]
     pub peers: Vec<String>,
     #[arg(long, default_value_t = 0)]
     pub proxy_core: usize,
     #[arg(long, default_value_t = 1)]
     pub load_core: usize,
-    /// Where the figures go as JSON
-    #[arg(long, default_value = "target/bench.json")]
-    pub json: PathBuf,
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// One load of the comparison.
@@ -57,71 +60,103 @@ struct Case {
     target: Option<f64>,
 }
 
-/// All runs of one load on one proxy.
-#[derive(Debug, Serialize)]
-pub struct Cell {
-    pub peer: &'static str,
-    pub runs: Vec<Outcome>,
-}
-
-/// All proxies under one load.
-#[derive(Debug, Serialize)]
-pub struct Row {
-    pub name: String,
-    pub load: String,
-    pub target: Option<f64>,
-    pub cells: Vec<Cell>,
-}
-
 pub fn run(options: &Options) -> anyhow::Result<()> {
     let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 5 });
-    let seconds = options.seconds.unwrap_or(if options.quick { 0.5 } else { 2.0 });
-    let peers: Vec<Peer> = Peer::ALL.into_iter().filter(|&peer| wanted(options, peer)).collect();
-    let mut rows: Vec<Row> = cases(options)
-        .into_iter()
-        .map(|case| Row { name: case.name, load: case.load, target: case.target, cells: Vec::new() })
-        .collect();
-    let cases = cases(options);
-    let dir = std::env::temp_dir().join(format!("holdline-bench-{}", std::process::id()));
-    fs::create_dir_all(&dir)?;
-    for row in &mut rows {
-        row.cells = peers.iter().map(|peer| Cell { peer: peer.name(), runs: Vec::new() }).collect();
+    let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 1.0 });
+    let mut report = Report { about: About::here(&options.holdline, rounds, seconds), ..Report::default() };
+    report.rows = compare(options, rounds, seconds)?;
+    if options.wants(fanout::NAME) {
+        let arguments = ["--rounds", &rounds.min(FAN_OUT_ROUNDS_MAX).to_string(), "--seconds", &seconds.to_string()];
+        report.fan_out = Some(options.part("fanout", &arguments)?);
     }
+    if options.wants("single") {
+        let times = if options.quick { "20" } else { "200" };
+        report.single = Some(options.part("single", &["--times", times])?);
+    }
+    if options.wants("reattach") {
+        for arguments in reattaches(options.quick) {
+            report.reattach.push(options.part("reattach", arguments)?);
+        }
+    }
+    if options.wants("scale") && !(options.quick && options.only.is_empty()) {
+        let arguments = ["--rounds", &rounds.min(SCALE_ROUNDS_MAX).to_string(), "--seconds", &seconds.to_string()];
+        report.scale = Some(options.part("scale", &arguments)?);
+    }
+    report.write(&options.outputs.json)?;
+    report.put_out(&options.outputs)
+}
+
+/// With default settings, on the one core that the comparison has, by a drain at full speed and at the default pace.
+const fn reattaches(quick: bool) -> &'static [&'static [&'static str]] {
+    if quick {
+        return &[&["--pipes", "1000"], &["--pipes", "1000", "--by", "drain", "--moves-per-second", "0"]];
+    }
+    &[&[], &["--threads", "1"], &["--by", "drain", "--moves-per-second", "0"], &["--by", "drain"]]
+}
+
+fn compare(options: &Options, rounds: usize, seconds: f64) -> anyhow::Result<Vec<Row>> {
+    let peers: Vec<Peer> = Peer::ALL.into_iter().filter(|&peer| options.compares(peer)).collect();
+    let cases = cases(options);
+    let cells =
+        || peers.iter().map(|peer| Cell { peer: peer.name().to_owned(), runs: Vec::new(), failed: 0 }).collect();
+    let row =
+        |case: &Case| Row { name: case.name.clone(), load: case.load.clone(), target: case.target, cells: cells() };
+    let mut rows: Vec<Row> = cases.iter().map(row).collect();
+    let dir = Scratch::new("bench")?;
     for round in 0..rounds {
         for (row, case) in rows.iter_mut().zip(&cases) {
             for turn in 0..peers.len() {
                 let which = (turn + round) % peers.len();
-                eprintln!("round {} of {rounds}: {}, {}", round + 1, case.name, peers[which].name());
-                let outcome = run_once(options, case, peers[which], seconds, &dir)
-                    .with_context(|| format!("{} on {}", case.name, peers[which].name()))?;
-                row.cells[which].runs.push(outcome);
+                if row.cells[which].failed > 0 || !peers[which].can(&case.load) {
+                    continue;
+                }
+                let what = format!("{} on {}", case.name, peers[which].name());
+                eprintln!("round {} of {rounds}: {what}", round + 1);
+                match run_once(options, case, peers[which], seconds, dir.path()).context(what) {
+                    Ok(outcome) => row.cells[which].runs.push(outcome),
+                    Err(error) if matches!(peers[which], Peer::Holdline | Peer::Direct) => return Err(error),
+                    Err(error) => {
+                        eprintln!("it counts as failed: {error:#}");
+                        row.cells[which].failed += 1;
+                    }
+                }
             }
         }
     }
-    fs::remove_dir_all(&dir)?;
-    table::print(&rows);
-    if options.only.is_empty() || options.only.iter().any(|part| fanout::NAME.contains(part.as_str())) {
-        fan_out(options, rounds.min(FAN_OUT_ROUNDS_MAX), seconds)?;
-    }
-    if let Some(parent) = options.json.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(&options.json, serde_json::to_string_pretty(&rows)?)?;
-    eprintln!("written: {}", options.json.display());
-    Ok(())
+    Ok(rows)
 }
 
-/// A quick run leaves out what is only there to be looked at.
-fn wanted(options: &Options, peer: Peer) -> bool {
-    if options.peers.is_empty() {
-        return !options.quick || !matches!(peer, Peer::Direct | Peer::Nginx);
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
-    options.peers.iter().any(|name| name == peer.name())
+
+    /// A quick run leaves out what is only there to be looked at; nobody has to have Pushpin.
+    fn compares(&self, peer: Peer) -> bool {
+        if !self.peers.is_empty() {
+            return self.peers.iter().any(|name| name == peer.name());
+        }
+        match peer {
+            Peer::Nginx => !self.quick,
+            Peer::Pushpin => !self.quick && Path::new("/usr/lib/pushpin/internal.conf").exists(),
+            Peer::Direct | Peer::Nginx64k | Peer::HaProxy | Peer::Holdline => true,
+        }
+    }
+
+    /// What has a role of its own says its figures as JSON.
+    fn part<T: DeserializeOwned>(&self, role: &str, arguments: &[&str]) -> anyhow::Result<T> {
+        eprintln!("{role} {}", arguments.join(" "));
+        let mut command = own(self.load_core, role)?;
+        command.arg("--holdline").arg(&self.holdline).args(arguments).arg("--json");
+        let output = command.stderr(Stdio::inherit()).output()?;
+        ensure!(output.status.success(), "{role} failed");
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
 }
 
 fn cases(options: &Options) -> Vec<Case> {
     let case = |name: &str, load: String, target| Case { name: name.to_owned(), load, beside: None, target };
-    let idle = if options.quick { IDLE_QUICK } else { IDLE };
+    let idle = pipes_max(if options.quick { IDLE_QUICK } else { IDLE }, 2);
     SCENARIOS
         .iter()
         .map(|scenario| Case {
@@ -132,34 +167,25 @@ fn cases(options: &Options) -> Vec<Case> {
             case("handshake cycle", "cycles:16".to_owned(), Some(1.0)),
             case("idle pipes", format!("idle:{idle}"), Some(0.5)),
         ])
-        .filter(|case| options.only.is_empty() || options.only.iter().any(|part| case.name.contains(part.as_str())))
+        .filter(|case| options.wants(&case.name))
         .collect()
 }
 
-/// Shared against single pipes is Holdline against itself, so it has a table of its own.
-fn fan_out(options: &Options, rounds: usize, seconds: f64) -> anyhow::Result<()> {
-    eprintln!("{rounds} rounds of {}", fanout::NAME);
-    let own = std::env::current_exe()?;
-    let mut command = pinned(options.load_core, &own.to_string_lossy());
-    command.arg("fanout").arg("--holdline").arg(&options.holdline);
-    command.args(["--rounds", &rounds.to_string(), "--seconds", &seconds.to_string()]);
-    ensure!(command.status()?.success(), "{} failed", fanout::NAME);
-    Ok(())
-}
-
-fn run_once(
-    options: &Options,
-    case: &Case,
-    peer: Peer,
-    seconds: f64,
-    dir: &std::path::Path,
-) -> anyhow::Result<Outcome> {
+fn run_once(options: &Options, case: &Case, peer: Peer, seconds: f64, dir: &Path) -> anyhow::Result<Outcome> {
     let (backend, address) = start_backend(options.load_core)?;
     let (proxy, target) = start(peer, &options.holdline, address, options.proxy_core, dir)?;
     let own = std::env::current_exe()?;
     let mut command = pinned(options.load_core, &own.to_string_lossy());
-    command.args(["run", "--target", &target.to_string(), "--load", &case.load]);
-    command.args(["--seconds", &seconds.to_string(), "--warmup", if options.quick { "0.2" } else { "0.5" }]);
+    command.args([
+        "run",
+        "--target",
+        &target.to_string(),
+        "--load",
+        &case.load,
+        "--worker",
+        &backend.pid().to_string(),
+    ]);
+    command.args(["--seconds", &seconds.to_string(), "--warmup", if options.quick { "0.1" } else { "0.5" }]);
     if let Some(beside) = &case.beside {
         command.args(["--beside", beside]);
     }

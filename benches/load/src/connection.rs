@@ -34,11 +34,23 @@ pub struct Connection {
     pub eager: bool,
     pub closed: bool,
     said_close: bool,
+    /// The code and the reason of the peer's close frame.
+    pub farewell: String,
 }
 
 impl Connection {
     pub fn new(stream: TcpStream, input: Vec<u8>, masked: bool) -> Self {
-        Self { stream, masked, input, output: Vec::new(), written: 0, eager: false, closed: false, said_close: false }
+        Self {
+            stream,
+            masked,
+            input,
+            output: Vec::new(),
+            written: 0,
+            eager: false,
+            closed: false,
+            said_close: false,
+            farewell: String::new(),
+        }
     }
 
     pub const fn pending(&self) -> usize {
@@ -133,6 +145,7 @@ impl Connection {
                 PING => self.put(PONG, payload),
                 PONG => {}
                 CLOSE => {
+                    self.farewell = farewell(payload);
                     if !self.said_close {
                         self.put_close();
                         self.flush()?;
@@ -163,6 +176,11 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+fn farewell(payload: &[u8]) -> String {
+    let Some((code, reason)) = payload.split_first_chunk::<2>() else { return "no code".to_owned() };
+    format!("{} {}", u16::from_be_bytes(*code), String::from_utf8_lossy(reason))
 }
 
 /// Where an answer to a frame goes.

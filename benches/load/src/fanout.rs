@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::connection::{Connection, Heard, now_ns, numbers};
 use crate::generator::{self, Outcome, Shared, open, tally};
+use crate::holdline::Start;
 use crate::measure::resident_bytes;
-use crate::peers::{serve_with, start_backend};
+use crate::peers::{Scratch, start_backend};
+use crate::stats::median;
 use crate::wire::TEXT;
 
 /// What the comparison calls it.
@@ -34,14 +37,44 @@ pub struct Options {
     pub rounds: usize,
     #[arg(long, default_value_t = 3.0)]
     pub seconds: f64,
+    /// Prints the figures as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// With a worker connection each, and with one between them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Figures {
+    pub viewers: usize,
+    pub single: Side,
+    pub shared: Side,
 }
 
 /// CPU seconds for a gigabyte delivered, frames a viewer got in a second, and resident bytes for a viewer.
-struct Figures {
-    cpu_per_gb: f64,
-    fps: f64,
-    viewer_bytes: f64,
-    p99_ms: f64,
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Side {
+    pub cpu_per_gb: f64,
+    pub fps: f64,
+    pub viewer_bytes: f64,
+    pub p99_ms: f64,
+}
+
+impl Figures {
+    pub fn ratio(&self) -> f64 {
+        self.shared.cpu_per_gb / self.single.cpu_per_gb
+    }
+}
+
+impl Side {
+    fn median(runs: &[Self]) -> Self {
+        let of = |value: fn(&Self) -> f64| median(runs.iter().map(value));
+        Self {
+            cpu_per_gb: of(|run| run.cpu_per_gb),
+            fps: of(|run| run.fps),
+            viewer_bytes: of(|run| run.viewer_bytes),
+            p99_ms: of(|run| run.p99_ms),
+        }
+    }
 }
 
 pub async fn run(options: Options) -> anyhow::Result<()> {
@@ -52,33 +85,34 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             runs.push(run.context("it hangs").flatten().with_context(|| format!("share = {share}"))?);
         }
     }
-    println!(
-        "\n| {} viewers, {} B at {} fps | CPU s/GB | fps | p99 ms | KB a viewer |",
-        options.viewers, options.size, options.fps
-    );
-    println!("|---|--:|--:|--:|--:|");
-    for (name, runs) in [("single pipes", &single), ("one shared stream", &shared)] {
-        let (cpu, fps) = (median(runs, |run| run.cpu_per_gb), median(runs, |run| run.fps));
-        let (p99, bytes) = (median(runs, |run| run.p99_ms), median(runs, |run| run.viewer_bytes));
-        println!("| {name} | {cpu:.3} | {fps:.1} | {p99:.0} | {:.1} |", bytes / 1e3);
+    let (single, shared) = (Side::median(&single), Side::median(&shared));
+    let figures = Figures { viewers: options.viewers, single, shared };
+    if options.json {
+        println!("{}", serde_json::to_string(&figures)?);
+    } else {
+        print(&options, &figures);
     }
-    let ratio = median(&shared, |run| run.cpu_per_gb) / median(&single, |run| run.cpu_per_gb);
-    println!("\nCPU per GB, shared to single: {ratio:.2}, target 0.70{}", if ratio > 0.7 { ": above" } else { "" });
     Ok(())
 }
 
-fn median(runs: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn print(options: &Options, figures: &Figures) {
+    println!("{} viewers, {} B at {} fps:", figures.viewers, options.size, options.fps);
+    for (name, side) in [("single pipes", &figures.single), ("one shared stream", &figures.shared)] {
+        let Side { cpu_per_gb, fps, viewer_bytes, p99_ms } = side;
+        let kb = viewer_bytes / 1e3;
+        println!("  {name:17} {cpu_per_gb:.3} CPU s/GB, {fps:.1} fps, p99 {p99_ms:.0} ms, {kb:.1} KB a viewer");
+    }
+    let ratio = figures.ratio();
+    println!("  CPU per GB, shared to single: {ratio:.2}, target 0.70{}", if ratio > 0.7 { ": above" } else { "" });
 }
 
-async fn once(options: &Options, share: bool) -> anyhow::Result<Figures> {
-    let dir = std::env::temp_dir().join(format!("holdline-fanout-{}", std::process::id()));
-    std::fs::create_dir_all(&dir)?;
-    let (backend, address) = start_backend(1)?;
-    let (proxy, target) = serve_with(&options.holdline, &[address], 0, &dir, &format!("share = {share}\n"))?;
-    let pid = proxy.as_ref().context("no proxy")?.pid();
+async fn once(options: &Options, share: bool) -> anyhow::Result<Side> {
+    let dir = Scratch::new("fanout")?;
+    let (_backend, address) = start_backend(1)?;
+    let (backends, route) = ([("w", address)], format!("share = {share}\n"));
+    let start = Start::new(&options.holdline, dir.path());
+    let proxy = Start { backends: &backends, route: &route, ..start }.start()?;
+    let (pid, target) = (proxy.pid(), proxy.public);
     let before = resident_bytes(&[pid]) as f64;
     // Nothing flows before all are there: a backend that streams to a hundred answers the next one late.
     let path = format!("/wait/{}/{}", options.size, options.fps);
@@ -96,6 +130,7 @@ async fn once(options: &Options, share: bool) -> anyhow::Result<Figures> {
         seconds: options.seconds,
         warmup: 1.0,
         pids: vec![pid],
+        worker: None,
     };
     let outcome: Outcome = generator::window(&window, &tally).await;
     let during = resident_bytes(&[pid]) as f64;
@@ -103,10 +138,8 @@ async fn once(options: &Options, share: bool) -> anyhow::Result<Figures> {
         ensure!(!viewer.is_finished(), "a viewer was closed: {:?}", viewer.await);
         viewer.abort();
     }
-    drop((proxy, backend));
-    std::fs::remove_dir_all(&dir)?;
     ensure!(outcome.messages > 0, "nothing came");
-    Ok(Figures {
+    Ok(Side {
         cpu_per_gb: outcome.cpu_ns as f64 / outcome.bytes as f64,
         fps: outcome.messages as f64 / outcome.seconds / options.viewers as f64,
         viewer_bytes: (during - before) / options.viewers as f64,

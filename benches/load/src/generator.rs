@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Heard, OUTPUT_BYTES_MAX, now_ns, numbers};
@@ -19,6 +19,10 @@ use crate::{idle, measure};
 
 /// How long a connection has for its last messages and the backend's count.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// All that is not the measured window, ten thousand handshakes among it: a peer that hangs must not hang the bench.
+const RUN_MAX: Duration = Duration::from_secs(150);
+/// Connections that are opened at once.
+const OPENING_MAX: usize = 64;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -36,6 +40,9 @@ pub struct Options {
     /// Roots of the process trees whose CPU and memory count
     #[arg(long, value_delimiter = ',')]
     pub pids: Vec<u32>,
+    /// The same of the worker, whose CPU is counted apart
+    #[arg(long)]
+    pub worker: Option<u32>,
 }
 
 /// What one run measured.
@@ -46,6 +53,8 @@ pub struct Outcome {
     pub bytes: u64,
     pub seconds: f64,
     pub cpu_ns: u64,
+    /// Of the worker.
+    pub worker_cpu_ns: u64,
     /// CPU that this generator took, as a share of the window: near 1 it set the rate.
     pub generator_load: f64,
     pub p50_us: f64,
@@ -68,15 +77,20 @@ pub struct Tally {
 pub type Shared = Rc<RefCell<Tally>>;
 
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let outcome = if let Some(count) = options.load.strip_prefix("idle:") {
-        idle::run(&options, count.parse()?).await?
-    } else if let Some(count) = options.load.strip_prefix("cycles:") {
-        idle::cycles(&options, count.parse()?).await?
-    } else {
-        run_loads(&options).await?
-    };
+    let most = RUN_MAX + Duration::from_secs_f64(options.warmup + options.seconds);
+    let outcome = tokio::time::timeout(most, measure(&options)).await.context("it hangs")??;
     println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+async fn measure(options: &Options) -> anyhow::Result<Outcome> {
+    if let Some(count) = options.load.strip_prefix("idle:") {
+        idle::run(options, count.parse()?).await
+    } else if let Some(count) = options.load.strip_prefix("cycles:") {
+        idle::cycles(options, count.parse()?).await
+    } else {
+        run_loads(options).await
+    }
 }
 
 pub fn tally() -> anyhow::Result<Shared> {
@@ -92,8 +106,7 @@ async fn run_loads(options: &Options) -> anyhow::Result<Outcome> {
     for (text, tally) in [(Some(&options.load), &measured), (options.beside.as_ref(), &aside)] {
         let Some(text) = text else { continue };
         let (load, connections) = parse(text)?;
-        for index in 0..connections {
-            let connection = open(options.target, &load.path()).await?;
+        for (index, connection) in open_many(options.target, &load.path(), connections).await?.into_iter().enumerate() {
             let offset = index as f64 / connections as f64;
             tasks.push(tokio::task::spawn_local(drive(connection, load, offset, tally.clone(), stopping.clone())));
         }
@@ -109,11 +122,14 @@ async fn run_loads(options: &Options) -> anyhow::Result<Outcome> {
 /// Measures one window; the CPU is taken at its very edges.
 pub async fn window(options: &Options, tally: &Shared) -> Outcome {
     tokio::time::sleep(Duration::from_secs_f64(options.warmup)).await;
-    let (began, cpu, own) = (Instant::now(), measure::cpu_ns(&options.pids), measure::cpu_ns(&[std::process::id()]));
+    let worker: Vec<u32> = options.worker.into_iter().collect();
+    let (began, own) = (Instant::now(), measure::cpu_ns(&[std::process::id()]));
+    let (worker_cpu, cpu) = (measure::cpu_ns(&worker), measure::cpu_ns(&options.pids));
     tally.borrow_mut().measuring = true;
     tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
     tally.borrow_mut().measuring = false;
     let cpu_ns = measure::cpu_ns(&options.pids) - cpu;
+    let worker_cpu_ns = measure::cpu_ns(&worker) - worker_cpu;
     let own_ns = measure::cpu_ns(&[std::process::id()]) - own;
     let elapsed = began.elapsed();
     let tally = tally.borrow();
@@ -123,6 +139,7 @@ pub async fn window(options: &Options, tally: &Shared) -> Outcome {
         bytes: tally.bytes,
         seconds: elapsed.as_secs_f64(),
         cpu_ns,
+        worker_cpu_ns,
         generator_load: own_ns as f64 / elapsed.as_nanos() as f64,
         p50_us: micros(0.5),
         p99_us: micros(0.99),
@@ -136,6 +153,25 @@ pub async fn open(target: SocketAddr, path: &str) -> anyhow::Result<Connection> 
     stream.set_nodelay(true)?;
     let rest = wire::ask(&mut stream, path).await?;
     Ok(Connection::new(stream, rest, true))
+}
+
+/// Opens `count` connections, some at a time.
+pub async fn open_many(target: SocketAddr, path: &str, count: usize) -> anyhow::Result<Vec<Connection>> {
+    let places = Rc::new(Semaphore::new(OPENING_MAX));
+    let path: Rc<str> = path.into();
+    let one = |_| {
+        let (places, path) = (places.clone(), path.clone());
+        tokio::task::spawn_local(async move {
+            let _place = places.acquire().await?;
+            open(target, &path).await
+        })
+    };
+    let opening: Vec<_> = (0..count).map(one).collect();
+    let mut connections = Vec::with_capacity(count);
+    for connection in opening {
+        connections.push(connection.await??);
+    }
+    Ok(connections)
 }
 
 /// One connection's books.
@@ -156,7 +192,7 @@ async fn drive(
     let mut books = Books { sent: 0, received: 0, told: None };
     let mut due = Instant::now();
     if let Load::Paced { per_second, .. } = load {
-        due += Duration::from_secs_f64(offset / f64::from(per_second));
+        due += Duration::from_secs_f64(offset / per_second);
     }
     while !*stopping.borrow() {
         let until = make(&mut connection, load, &mut books, &mut due, &tally);
@@ -176,7 +212,7 @@ async fn drive(
 /// Queues what is due; when the next message is.
 fn make(c: &mut Connection, load: Load, books: &mut Books, due: &mut Instant, tally: &Shared) -> Option<Instant> {
     match load {
-        Load::Push { .. } => None,
+        Load::Push { .. } | Load::Quiet => None,
         Load::Echo { size, in_flight } => {
             while books.sent - books.received < in_flight {
                 c.put_data(books.sent, now_ns(), size);
@@ -198,7 +234,7 @@ fn make(c: &mut Connection, load: Load, books: &mut Books, due: &mut Instant, ta
                 let late = u64::try_from(due.elapsed().as_nanos()).unwrap_or(0);
                 c.put_data(books.sent, now_ns() - late, size);
                 books.sent += 1;
-                *due += Duration::from_secs(1) / per_second;
+                *due += Duration::from_secs_f64(1.0 / per_second);
             }
             Some(*due)
         }
@@ -227,6 +263,7 @@ async fn step(
         Load::Echo { size, .. } | Load::Paced { size, .. } => (size, 2),
         Load::Push { size, .. } => (size, 1),
         Load::Upload { size } => (size, 0),
+        Load::Quiet => (0, 0),
     };
     connection
         .step(until, |_, heard| {
@@ -257,7 +294,7 @@ async fn settle(c: &mut Connection, load: Load, books: &mut Books, tally: &Share
     }
     let told = books.told.unwrap_or_default();
     match load {
-        Load::Echo { .. } | Load::Paced { .. } => {
+        Load::Echo { .. } | Load::Paced { .. } | Load::Quiet => {
             ensure!(
                 told == books.sent && told == books.received,
                 "{told} of {} came back as {}",

@@ -1,53 +1,33 @@
 //! Connections that do nothing, and connections that do nothing but come and go.
 
-use std::rc::Rc;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
-
-use crate::generator::{Options, Outcome, open, tally, window};
+use crate::connection::Connection;
+use crate::generator::{Options, Outcome, Shared, open, open_many, tally, window};
 use crate::measure::resident_bytes;
 
-/// Connections that are opened at once.
-const OPENING_MAX: usize = 64;
 /// From the last connection to the look at the memory, and as long again after they have closed.
 const REST: Duration = Duration::from_secs(1);
 const REST_AFTER: Duration = Duration::from_secs(10);
+/// A run with shorter windows has no time for that.
+const SECONDS_OF_A_FULL_RUN: f64 = 0.5;
 
 /// Resident memory of `count` idle pipes, and what is left of it when they have gone (full runs only).
 pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
     let before = resident_bytes(&options.pids) as f64;
-    let places = Rc::new(Semaphore::new(OPENING_MAX));
-    let mut opening = Vec::new();
-    for _ in 0..count {
-        let (places, target) = (places.clone(), options.target);
-        opening.push(tokio::task::spawn_local(async move {
-            let _place = places.acquire().await?;
-            open(target, "/echo").await
-        }));
-    }
-    let mut connections = Vec::new();
-    for connection in opening {
-        connections.push(connection.await??);
-    }
+    let connections = open_many(options.target, "/echo", count).await?;
     tokio::time::sleep(REST).await;
     let during = resident_bytes(&options.pids) as f64;
-    let mut closing = Vec::new();
-    for mut connection in connections {
-        closing.push(tokio::task::spawn_local(async move {
-            connection.put_close();
-            connection.flush()?;
-            while !connection.closed {
-                connection.step(None, |_, _| Ok(())).await?;
-            }
-            anyhow::Ok(())
-        }));
-    }
+    let closing: Vec<_> = connections
+        .into_iter()
+        .map(|mut connection| tokio::task::spawn_local(async move { close(&mut connection).await }))
+        .collect();
     for connection in closing {
         connection.await??;
     }
     let mut left = 0.0;
-    if options.seconds >= 2.0 {
+    if options.seconds >= SECONDS_OF_A_FULL_RUN {
         tokio::time::sleep(REST_AFTER).await;
         left = resident_bytes(&options.pids) as f64 - before;
     }
@@ -62,29 +42,9 @@ pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
 /// Connect, upgrade, close: as many as `concurrency` connections do one after the other.
 pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Outcome> {
     let tally = tally()?;
-    let mut tasks = Vec::new();
-    for _ in 0..concurrency {
-        let (tally, target) = (tally.clone(), options.target);
-        tasks.push(tokio::task::spawn_local(async move {
-            loop {
-                let began = std::time::Instant::now();
-                let mut connection = open(target, "/echo").await?;
-                let upgraded = began.elapsed();
-                connection.put_close();
-                connection.flush()?;
-                while !connection.closed {
-                    connection.step(None, |_, _| Ok(())).await?;
-                }
-                let mut tally = tally.borrow_mut();
-                if tally.measuring {
-                    tally.messages += 1;
-                    tally.latency.saturating_record(u64::try_from(upgraded.as_nanos()).unwrap_or(u64::MAX));
-                }
-            }
-            #[allow(unreachable_code)]
-            anyhow::Ok(())
-        }));
-    }
+    let target = options.target;
+    let tasks: Vec<_> =
+        (0..concurrency).map(|_| tokio::task::spawn_local(come_and_go(target, tally.clone()))).collect();
     let outcome = window(options, &tally).await;
     for task in tasks {
         if task.is_finished() {
@@ -94,4 +54,27 @@ pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Out
         }
     }
     Ok(outcome)
+}
+
+async fn come_and_go(target: SocketAddr, tally: Shared) -> anyhow::Result<()> {
+    loop {
+        let began = Instant::now();
+        let mut connection = open(target, "/echo").await?;
+        let upgraded = began.elapsed();
+        close(&mut connection).await?;
+        let mut tally = tally.borrow_mut();
+        if tally.measuring {
+            tally.messages += 1;
+            tally.latency.saturating_record(u64::try_from(upgraded.as_nanos()).unwrap_or(u64::MAX));
+        }
+    }
+}
+
+async fn close(connection: &mut Connection) -> anyhow::Result<()> {
+    connection.put_close();
+    connection.flush()?;
+    while !connection.closed {
+        connection.step(None, |_, _| Ok(())).await?;
+    }
+    Ok(())
 }

@@ -1,16 +1,18 @@
 //! The loads that proxies are compared under.
 
 /// What one connection does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Load {
     /// Round trips with so many in flight.
     Echo { size: usize, in_flight: u64 },
     /// Round trips at a fixed rate, whatever the answers do.
-    Paced { size: usize, per_second: u32 },
+    Paced { size: usize, per_second: f64 },
     /// The backend sends; 0 frames per second is as fast as it goes.
     Push { size: usize, fps: u32 },
     /// The client sends as fast as it goes.
     Upload { size: usize },
+    /// Nobody says anything.
+    Quiet,
 }
 
 /// A load as the tables name it.
@@ -49,12 +51,13 @@ pub fn parse(text: &str) -> anyhow::Result<(Load, usize)> {
     let bad = || anyhow::anyhow!("not a load: {text}");
     let (what, connections) = text.rsplit_once('x').ok_or_else(bad)?;
     let [kind, size, number] = what.split(':').collect::<Vec<_>>()[..] else { return Err(bad()) };
-    let (size, number): (usize, u32) = (size.parse()?, number.parse()?);
+    let size: usize = size.parse()?;
     let load = match kind {
-        "echo" => Load::Echo { size, in_flight: u64::from(number) },
-        "paced" => Load::Paced { size, per_second: number },
-        "push" => Load::Push { size, fps: number },
+        "echo" => Load::Echo { size, in_flight: number.parse()? },
+        "paced" => Load::Paced { size, per_second: number.parse()? },
+        "push" => Load::Push { size, fps: number.parse()? },
         "upload" => Load::Upload { size },
+        "quiet" => Load::Quiet,
         _ => return Err(bad()),
     };
     Ok((load, connections.parse()?))
@@ -64,7 +67,7 @@ impl Load {
     /// What to ask the backend for.
     pub fn path(self) -> String {
         match self {
-            Self::Echo { .. } | Self::Paced { .. } => "/echo".to_owned(),
+            Self::Echo { .. } | Self::Paced { .. } | Self::Quiet => "/echo".to_owned(),
             Self::Push { size, fps } => format!("/push/{size}/{fps}"),
             Self::Upload { size } => format!("/sink/{size}"),
         }

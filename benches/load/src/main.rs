@@ -1,17 +1,31 @@
-//! The bench's three roles: a backend, a load generator, and the comparison that starts both beside each proxy.
+//! The bench's roles: a backend, a load generator, the comparison that starts both beside each proxy, and the runs in
+//! which workers are lost.
 //!
 //! Every run verifies sequence numbers and totals on both ends; a run that lost, doubled or reordered a message fails.
 
+mod about;
+mod admin;
 mod backend;
 mod bench;
 mod connection;
+mod crash;
 mod fanout;
 mod generator;
+mod grid;
+mod holdline;
 mod idle;
 mod load;
+mod markdown;
 mod measure;
 mod peers;
+mod pipes;
+mod plot;
 mod reattach;
+mod report;
+mod row;
+mod scale;
+mod single;
+mod stats;
 mod table;
 mod wire;
 
@@ -27,25 +41,37 @@ struct Args {
 #[derive(Subcommand)]
 enum Role {
     /// Echoes, streams and counts on a port that it prints.
-    Backend,
+    Backend(backend::Options),
     /// Puts one load on one address and prints what it measured as JSON.
     Run(generator::Options),
-    /// Kills a worker under many pipes.
+    /// One worker with all pipes dies or is drained.
     Reattach(reattach::Options),
+    /// One pipe, whose workers die one after the other.
+    Single(single::Options),
     /// Many viewers of one device, with and without a shared stream.
     Fanout(fanout::Options),
-    /// Compares proxies.
-    Bench(bench::Options),
+    /// Cost over more and more pipes, and over more and more that is kept.
+    Scale(scale::Options),
+    /// Kills workers under load: nothing may be lost.
+    Crash(crash::Options),
+    /// Compares proxies, and does all of the above but the last.
+    Bench(Box<bench::Options>),
+    /// Prints, draws and fills in anew what an earlier comparison found.
+    Report(report::Outputs),
 }
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
     match Args::parse().role {
-        Role::Backend => local.block_on(&runtime, backend::serve()),
+        Role::Backend(options) => local.block_on(&runtime, backend::serve(options)),
         Role::Run(options) => local.block_on(&runtime, generator::run(options)),
         Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
+        Role::Single(options) => local.block_on(&runtime, single::run(options)),
         Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
+        Role::Scale(options) => local.block_on(&runtime, scale::run(options)),
+        Role::Crash(options) => local.block_on(&runtime, crash::run(options)),
         Role::Bench(options) => bench::run(&options),
+        Role::Report(outputs) => report::run(&outputs),
     }
 }

@@ -39,10 +39,37 @@ pub fn cpu_ns(roots: &[u32]) -> u64 {
 
 /// Resident bytes.
 pub fn resident_bytes(roots: &[u32]) -> u64 {
-    let of_process = |pid: u32| -> u64 {
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
-    };
-    tree(roots).into_iter().map(of_process).sum()
+    tree(roots).into_iter().map(|pid| status_bytes(pid, "VmRSS:")).sum()
+}
+
+/// A line of `/proc/PID/status`, which counts in KiB.
+fn status_bytes(pid: u32, name: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// The most resident bytes since [`forget_peak`], of the processes that still live.
+pub fn peak_bytes(roots: &[u32]) -> u64 {
+    tree(roots).into_iter().map(|pid| status_bytes(pid, "VmHWM:")).sum()
+}
+
+/// Begins to watch for the most resident bytes from now on (`man 5 proc`, clear_refs).
+pub fn forget_peak(roots: &[u32]) -> anyhow::Result<()> {
+    for pid in tree(roots) {
+        fs::write(format!("/proc/{pid}/clear_refs"), "5")?;
+    }
+    Ok(())
+}
+
+/// Descriptors that a process may open, by the limit that its children inherit.
+pub fn descriptors_max() -> usize {
+    let text = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Max open files"));
+    line.and_then(|rest| rest.split_whitespace().nth(1)?.parse().ok()).unwrap_or(1024)
+}
+
+/// As many of `wanted` pipes as a proxy can hold at `each` descriptors, with some to spare for its other needs.
+pub fn pipes_max(wanted: usize, each: usize) -> usize {
+    wanted.min(descriptors_max().saturating_sub(200) / each)
 }

@@ -3,13 +3,15 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-const START_MAX: Duration = Duration::from_secs(20);
+use crate::holdline::Start;
+
+pub const START_MAX: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
@@ -17,11 +19,13 @@ pub enum Peer {
     Nginx,
     Nginx64k,
     HaProxy,
+    Pushpin,
     Holdline,
 }
 
 impl Peer {
-    pub const ALL: [Self; 5] = [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Holdline];
+    pub const ALL: [Self; 6] =
+        [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Pushpin, Self::Holdline];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,7 +33,20 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Nginx64k => "nginx 64k",
             Self::HaProxy => "haproxy",
+            Self::Pushpin => "pushpin",
             Self::Holdline => "holdline",
+        }
+    }
+}
+
+impl Peer {
+    /// Nobody's idle pipes cost nothing, and Pushpin holds 2,000 as it is shipped.
+    pub fn can(self, load: &str) -> bool {
+        let idle = load.strip_prefix("idle:").and_then(|count| count.parse::<usize>().ok());
+        match self {
+            Self::Direct => idle.is_none(),
+            Self::Pushpin => idle.is_none_or(|count| count < 2000),
+            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline => true,
         }
     }
 }
@@ -38,13 +55,25 @@ impl Peer {
 pub struct Process(Child);
 
 impl Process {
+    pub const fn new(child: Child) -> Self {
+        Self(child)
+    }
+
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// SIGKILL: it has no chance to say good-bye. Does not wait until the kernel has closed its sockets.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        Ok(self.0.kill()?)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(Some(_))) {
+            return;
+        }
         // SIGTERM, because nginx's workers outlive a master that is killed.
         let _ = Command::new("kill").arg(self.0.id().to_string()).status();
         let began = Instant::now();
@@ -66,17 +95,48 @@ pub fn pinned(core: usize, program: &str) -> Command {
     command
 }
 
+/// This program in another role, on one core.
+pub fn own(core: usize, role: &str) -> anyhow::Result<Command> {
+    let mut command = pinned(core, &std::env::current_exe()?.to_string_lossy());
+    command.arg(role);
+    Ok(command)
+}
+
 /// The backend and its address.
 pub fn start_backend(core: usize) -> anyhow::Result<(Process, SocketAddr)> {
-    let own = std::env::current_exe()?;
-    let mut child =
-        pinned(core, &own.to_string_lossy()).arg("backend").stdout(Stdio::piped()).spawn().context("backend")?;
+    start_backend_with(core, &[])
+}
+
+/// The same with more arguments.
+pub fn start_backend_with(core: usize, arguments: &[&str]) -> anyhow::Result<(Process, SocketAddr)> {
+    let mut child = own(core, "backend")?.args(arguments).stdout(Stdio::piped()).spawn().context("backend")?;
     let stdout = child.stdout.take().context("no stdout")?;
     let process = Process(child);
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
     let address = line.trim().strip_prefix("listening ").context("the backend did not start")?.parse()?;
     Ok((process, address))
+}
+
+/// A directory of this process below the system's temporary one, removed with its guard.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("holdline-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The proxy and its address; no process for `Peer::Direct`.
@@ -87,15 +147,20 @@ pub fn start(
     core: usize,
     dir: &Path,
 ) -> anyhow::Result<(Option<Process>, SocketAddr)> {
-    match peer {
-        Peer::Direct => Ok((None, backend)),
-        Peer::Nginx => nginx("", backend, core, dir),
+    let (process, address) = match peer {
+        Peer::Direct => return Ok((None, backend)),
+        Peer::Nginx => nginx("", backend, core, dir)?,
         Peer::Nginx64k => {
-            nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, core, dir)
+            nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, core, dir)?
         }
-        Peer::HaProxy => haproxy(backend, core, dir),
-        Peer::Holdline => serve(holdline, &[backend], core, dir),
-    }
+        Peer::HaProxy => haproxy(backend, core, dir)?,
+        Peer::Pushpin => pushpin(backend, core, dir)?,
+        Peer::Holdline => {
+            let backends = [("w", backend)];
+            Start { backends: &backends, core: Some(core), ..Start::new(holdline, dir) }.start()?.into_process()
+        }
+    };
+    Ok((Some(process), address))
 }
 
 /// For those that cannot say which port they got.
@@ -103,18 +168,27 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn wait_for(process: Process, address: SocketAddr) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+/// Waits until somebody listens there; the process is borrowed so that it lives for as long.
+pub fn wait_for(_process: &Process, address: SocketAddr) -> anyhow::Result<()> {
     let began = Instant::now();
     while TcpStream::connect(address).is_err() {
         if began.elapsed() > START_MAX {
             bail!("nobody listens on {address}");
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
-    Ok((Some(process), address))
+    Ok(())
 }
 
-fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+/// Starts a proxy that takes its configuration from a file and says nothing.
+fn quiet(mut command: Command, address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let process = Process(command.spawn().with_context(|| format!("{command:?}"))?);
+    wait_for(&process, address)?;
+    Ok((process, address))
+}
+
+fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
     let address = free_address()?;
     let config = dir.join("nginx.conf");
     let text = format!(
@@ -128,80 +202,46 @@ fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow:
         log = dir.join("nginx.log").display(),
     );
     fs::write(&config, text)?;
-    let child = pinned(core, "nginx").arg("-c").arg(&config).stderr(Stdio::null()).spawn().context("nginx")?;
-    wait_for(Process(child), address)
+    let mut command = pinned(core, "nginx");
+    command.arg("-c").arg(&config);
+    quiet(command, address)
 }
 
-fn haproxy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+fn haproxy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
     let address = free_address()?;
     let config = dir.join("haproxy.cfg");
     let text = format!(
-        "global\n  maxconn 9900\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  \
+        "global\n  maxconn 9950\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  \
          timeout server 1h\n  timeout tunnel 1h\nfrontend f\n  bind {address}\n  default_backend b\nbackend b\n  server s {backend}\n"
     );
     fs::write(&config, text)?;
-    let child = pinned(core, "haproxy")
-        .args(["-q", "-db", "-f"])
-        .arg(&config)
-        .stderr(Stdio::null())
-        .spawn()
-        .context("haproxy")?;
-    wait_for(Process(child), address)
+    let mut command = pinned(core, "haproxy");
+    command.args(["-q", "-db", "-f"]).arg(&config);
+    quiet(command, address)
 }
 
-/// Holdline with its default settings, one data thread.
-pub fn serve(
-    binary: &Path,
-    backends: &[SocketAddr],
-    core: usize,
-    dir: &Path,
-) -> anyhow::Result<(Option<Process>, SocketAddr)> {
-    serve_with(binary, backends, core, dir, "")
-}
-
-/// The same with more keys for its route.
-pub fn serve_with(
-    binary: &Path,
-    backends: &[SocketAddr],
-    core: usize,
-    dir: &Path,
-    keys: &str,
-) -> anyhow::Result<(Option<Process>, SocketAddr)> {
-    let config = dir.join("proxy.toml");
-    let backends: String =
-        backends.iter().map(|backend| format!("[[pools.backends]]\nurl = \"ws://{backend}\"\n")).collect();
+/// Five processes that talk over sockets in a directory; what Debian ships points them to `/var/run`.
+fn pushpin(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    let (address, control) = (free_address()?, free_address()?);
+    let run = dir.join("pushpin");
+    fs::create_dir_all(&run)?;
+    let at = format!("ipc://{}/", run.display());
+    let shipped = fs::read_to_string("/usr/lib/pushpin/internal.conf").context("pushpin is not installed")?;
+    let internal = shipped.replace("ipc://{rundir}/{ipc_prefix}", &at).replace("ipc:///var/run/zurl/", &at);
+    fs::write(run.join("internal.conf"), internal)?;
+    fs::write(run.join("routes"), format!("* {backend}\n"))?;
+    let config = run.join("pushpin.conf");
     let text = format!(
-        "[server]\nlisten = [\"127.0.0.1:0\"]\nthreads = 1\n[admin]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
-         [[pools]]\nname = \"default\"\n{backends}\
-         [[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n{keys}"
+        "[global]\ninclude={run}/internal.conf\nrundir={run}\nipc_prefix=\nport_offset=0\n\
+         [runner]\nservices=condure,zurl,pushpin-proxy,pushpin-handler\nhttp_port={address}\nlogdir={run}\nlog_level=0\n\
+         client_buffer_size=65536\nclient_maxconn=20000\n[proxy]\nroutesfile={run}/routes\n\
+         [handler]\npush_in_spec={at}push\npush_in_sub_specs={at}sub\npush_in_http_port={control}\ncommand_spec={at}command\n\
+         stats_spec={at}stats\n",
+        run = run.display(),
+        control = control.port(),
     );
     fs::write(&config, text)?;
-    let log = dir.join("holdline.log");
-    let child = pinned(core, &binary.to_string_lossy())
-        .args(["serve", "-c"])
-        .arg(&config)
-        .stdout(Stdio::null())
-        .stderr(fs::File::create(&log)?)
-        .spawn()
-        .context("holdline")?;
-    let process = Process(child);
-    let began = Instant::now();
-    loop {
-        let text = fs::read_to_string(&log)?;
-        if let Some(address) = text.lines().find_map(public_address) {
-            return wait_for(process, address);
-        }
-        if began.elapsed() > START_MAX {
-            bail!("holdline did not start: {text}");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn public_address(line: &str) -> Option<SocketAddr> {
-    let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    if line["message"] != "listening" || line["listener"] != "public" {
-        return None;
-    }
-    line["address"].as_str()?.parse().ok()
+    let mut command = pinned(core, "pushpin");
+    command.arg(format!("--config={}", config.display()));
+    quiet(command, address)
 }

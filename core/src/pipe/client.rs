@@ -178,7 +178,7 @@ impl Pipe {
 
     /// Says how many messages the client will be asked for no more.
     pub(super) fn leave_down_in_doubt(&mut self) {
-        let in_doubt = self.down.buffer.in_doubt_messages();
+        let in_doubt = self.down.buffer.held_in_doubt_messages();
         if let Some(comeback) = self.comeback.as_mut().filter(|_| in_doubt > 0) {
             comeback.in_doubt += in_doubt;
             self.report(Fact::LeftInDoubt { lane: LaneName::Down, messages: in_doubt });

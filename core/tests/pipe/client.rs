@@ -345,6 +345,20 @@ fn what_an_evicted_client_was_sent_and_never_confirmed_is_in_doubt() {
 }
 
 #[test]
+fn what_waits_behind_a_half_written_message_of_an_evicted_client_is_lost_and_not_in_doubt_too() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("half written");
+    bench.worker_says("waits");
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("half written"), closed(1013, "out of memory")]);
+    bench.client_vanishes();
+    assert_eq!((bench.pipe.view().down.lost, bench.pipe.view().down.in_doubt), (1, 1));
+}
+
+#[test]
 fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_new_one() {
     let mut bench = bench();
     bench.set_room(Side::Client, 3);

@@ -20,9 +20,11 @@ const SEEDS: u64 = 120;
 
 /// What a sweep must have seen at least once.
 const MARKS: &[&str] = &[
+    "a viewer came back",
     "a viewer closed for its limits",
     "a viewer evicted",
     "a viewer over its limits",
+    "a viewer stayed away",
     "caught up",
     "dropped by latest",
     "gone after the linger",
@@ -31,6 +33,7 @@ const MARKS: &[&str] = &[
     "joined late",
     "memory is short",
     "passed over by the ring",
+    "sent again to a viewer",
     "several fragments",
     "shed while it lingers",
     "stalled",

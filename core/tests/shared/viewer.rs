@@ -46,9 +46,12 @@ pub struct Viewer {
     over: bool,
     client: Reader,
     client_gone: bool,
+    generation: Generation,
     /// Place among the messages of the stream of the one that it has to hear next.
     next: usize,
     heard: usize,
+    /// The two of them at the last message that the client has confirmed.
+    confirmed: (usize, usize),
     passed: u64,
     joined: usize,
 }
@@ -73,8 +76,10 @@ impl Viewer {
             over: false,
             client: Reader::new(false),
             client_gone: false,
+            generation: Generation::FIRST,
             next,
             heard: 0,
+            confirmed: (next, 0),
             passed: 0,
             joined: next,
         }
@@ -92,7 +97,7 @@ impl Viewer {
         }
         let mut text = format!("{}:{}:", self.number, self.taps + 1).into_bytes();
         text.resize(text.len() + bytes, b'x');
-        self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&frame(0x81, &text, Some([1, 2, 3, 4]))), now);
+        self.pipe.receive(Peer::Client(self.generation), Input::Copy(&frame(0x81, &text, Some([1, 2, 3, 4]))), now);
         // A pipe that has begun to end takes nothing any more, before its client knows.
         self.taps = self.pipe.view().up.accepted.0;
     }
@@ -103,14 +108,28 @@ impl Viewer {
         }
         self.said_close = true;
         let bytes = frame(0x88, &close_payload(1000, "bye"), Some([5, 6, 7, 8]));
-        self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&bytes), now);
+        self.pipe.receive(Peer::Client(self.generation), Input::Copy(&bytes), now);
     }
 
     pub fn vanish(&mut self, now: Time) {
         if !self.client_gone {
             self.client_gone = true;
-            self.pipe.lost(Peer::Client(Generation::FIRST), LinkLoss::Eof, now);
+            self.pipe.lost(Peer::Client(self.generation), LinkLoss::Eof, now);
         }
+    }
+
+    /// A client that has a name comes back, and begins behind what it has confirmed; whether it was waited for.
+    pub fn comes_back(&mut self, now: Time) -> bool {
+        if !self.client_gone || !self.pipe.awaits_client() {
+            return false;
+        }
+        self.generation = self.pipe.client_attached(now).expect("it is awaited");
+        self.client = Reader::new(false);
+        self.client_gone = false;
+        if self.keeps {
+            (self.next, self.heard) = self.confirmed;
+        }
+        true
     }
 
     /// Memory is out, and it has to go; whether it was there to be told so.
@@ -237,15 +256,18 @@ impl Viewer {
                 self.heard += 1;
             }
             Item::Ping(payload) => {
+                if payload != b"holdline" {
+                    self.confirmed = (self.next, self.heard);
+                }
                 let pong = frame(0x8a, payload, Some([9; 4]));
-                self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&pong), now);
+                self.pipe.receive(Peer::Client(self.generation), Input::Copy(&pong), now);
             }
             Item::Close(code, reason) => {
                 assert!(!self.evicted || *code == 1013, "it was evicted, and told {code}");
                 self.told = Some(*code);
                 if !self.said_close {
                     let answer = frame(0x88, &close_payload(*code, reason), Some([9; 4]));
-                    self.pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&answer), now);
+                    self.pipe.receive(Peer::Client(self.generation), Input::Copy(&answer), now);
                 }
             }
             Item::Text(_) | Item::Pong(_) => panic!("nobody says {item:?}"),
@@ -292,14 +314,15 @@ impl Viewer {
             Fact::Limited { .. } => *marks.entry("a viewer over its limits").or_default() += 1,
             Fact::Ended { code: 1008, .. } => *marks.entry("a viewer closed for its limits").or_default() += 1,
             Fact::Lost { .. } | Fact::Ended { .. } | Fact::ReadPaused(_) => {}
+            Fact::ClientDetached { .. }
+            | Fact::ClientAttached { .. }
+            | Fact::LeftInDoubt { lane: LaneName::Down, .. } => {}
+            Fact::ClientExpired { .. } => *marks.entry("a viewer stayed away").or_default() += 1,
+            Fact::Replayed { lane: LaneName::Down, .. } => *marks.entry("sent again to a viewer").or_default() += 1,
             Fact::Interrupted { .. }
             | Fact::Reattached { .. }
             | Fact::Stayed { .. }
-            | Fact::Replayed { .. }
-            | Fact::LeftInDoubt { lane: LaneName::Down, .. }
-            | Fact::ClientDetached { .. }
-            | Fact::ClientAttached { .. }
-            | Fact::ClientExpired { .. }
+            | Fact::Replayed { lane: LaneName::Up, .. }
             | Fact::Overflowed(_)
             | Fact::Expired { .. }
             | Fact::PongsMissing(_) => panic!("not of a viewer: {fact:?}"),

@@ -94,6 +94,7 @@ impl World {
         let (taps, on_exceed) = [(0, OnExceed::Throttle), (2, OnExceed::Throttle), (3, OnExceed::Close)]
             [pick(&mut draw, &[0, 0, 1, 2]) as usize];
         let watched_by = PipeSettings { limits: limits(taps, Duration::from_millis(500), on_exceed), ..route.clone() };
+        let client_grace = (pick(&mut draw, &[0, 0, 1]) == 1).then_some(Duration::from_secs(1));
         let settings = StreamSettings {
             bytes_max: pick(&mut draw, &[2_000, 10_000, 100_000]) as usize,
             catch_up: pick(&mut draw, &[0, 0, 1, 5]) as u32,
@@ -104,7 +105,7 @@ impl World {
         let stream = Stream::new(StreamSettings { linger: Duration::from_secs(3600), ..settings }, now);
         Self {
             pipe: Pipe::open(Arc::new(stream_pipe(&route)), BackendKey(1), seed, now),
-            viewer_settings: Arc::new(viewer_pipe(&watched_by)),
+            viewer_settings: Arc::new(PipeSettings { client_grace, ..viewer_pipe(&watched_by) }),
             room: usize::MAX,
             worker: Some(Worker::new(Attachment::FIRST)),
             stream,
@@ -199,6 +200,7 @@ impl World {
                     self.viewers[index].vanish(now);
                 }
                 8 => self.viewers[index].pace = Pace::Quick,
+                10..=12 if self.viewers[index].comes_back(now) => self.mark("a viewer came back"),
                 9 if self.once_in(10) && self.viewers[index].is_evicted_at(now) => {
                     self.mark("a viewer evicted");
                 }

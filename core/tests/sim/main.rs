@@ -39,6 +39,8 @@ const KEPT: &[(u64, &str)] = &[
     (11070, "the same, with the poisoned message the last one of all"),
     (16184, "workers that greet and then die of a message, wrong ones between them, were tried for ever"),
     (5076, "a pipe whose client said goodbye while it was parting from a worker could be frozen and not thawed"),
+    (595, "with both lanes at their bounds, each peer's pong lay unread behind what the other had not confirmed"),
+    (10296, "what was dropped behind a half-written message of an evicted pipe was lost as well as in doubt"),
 ];
 
 /// Seeds of a sweep unless `HOLDLINE_SIM_SEEDS` says otherwise.

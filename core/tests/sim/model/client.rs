@@ -111,7 +111,9 @@ impl Model {
                     }
                     (self.client_open, self.client.said_close) = (false, true);
                     if self.client.told {
+                        // It answered, and its link goes.
                         self.confirm_down(self.down_next);
+                        self.client.deaf = true;
                     }
                 }
                 Item::Pong(payload) => {

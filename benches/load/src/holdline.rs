@@ -1,0 +1,100 @@
+//! Starts Holdline with the bench's one configuration, `benches/load/holdline.toml`, and finds out where it listens.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::peers::{Process, START_MAX, pinned, wait_for};
+
+/// What every run of the bench starts Holdline with.
+const CONFIG: &str = include_str!("../holdline.toml");
+
+/// A running Holdline.
+pub struct Holdline {
+    process: Process,
+    pub public: SocketAddr,
+    pub admin: SocketAddr,
+}
+
+/// What differs from run to run.
+pub struct Start<'a> {
+    pub binary: &'a Path,
+    /// Backends from the start, by id.
+    pub backends: &'a [(&'a str, SocketAddr)],
+    /// The only core it may use.
+    pub core: Option<usize>,
+    pub dir: &'a Path,
+    /// More keys of the route.
+    pub route: &'a str,
+    /// Other keys, as environment.
+    pub environment: &'a [(&'a str, String)],
+}
+
+impl<'a> Start<'a> {
+    pub fn new(binary: &'a Path, dir: &'a Path) -> Self {
+        Self { binary, backends: &[], core: Some(0), dir, route: "", environment: &[] }
+    }
+
+    pub fn start(&self) -> anyhow::Result<Holdline> {
+        let config = self.write_config()?;
+        let log = self.dir.join("holdline.log");
+        let mut command = match self.core {
+            Some(core) => pinned(core, &self.binary.to_string_lossy()),
+            None => Command::new(self.binary),
+        };
+        command.args(["serve", "-c"]).arg(config).envs(self.environment.iter().map(|(key, value)| (key, value)));
+        let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn().context("holdline")?;
+        let process = Process::new(child);
+        let (public, admin) = listening(&log)?;
+        wait_for(&process, public)?;
+        Ok(Holdline { process, public, admin })
+    }
+
+    fn write_config(&self) -> anyhow::Result<PathBuf> {
+        let path = self.dir.join("proxy.toml");
+        let backend = |(id, address): &(&str, SocketAddr)| {
+            format!("[[pools.backends]]\nid = \"{id}\"\nurl = \"ws://{address}\"\n")
+        };
+        let backends: String = self.backends.iter().map(backend).collect();
+        fs::write(&path, format!("{CONFIG}{}\n{backends}", self.route))?;
+        Ok(path)
+    }
+}
+
+impl Holdline {
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn into_process(self) -> (Process, SocketAddr) {
+        (self.process, self.public)
+    }
+}
+
+/// The public and the admin address, once the log has both.
+fn listening(log: &Path) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    let began = Instant::now();
+    loop {
+        let text = fs::read_to_string(log)?;
+        let address = |listener| text.lines().find_map(|line| address_of(line, listener));
+        if let (Some(public), Some(admin)) = (address("public"), address("admin")) {
+            return Ok((public, admin));
+        }
+        if began.elapsed() > START_MAX {
+            bail!("holdline did not start: {text}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+fn address_of(line: &str, listener: &str) -> Option<SocketAddr> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    if line["message"] != "listening" || line["listener"] != listener {
+        return None;
+    }
+    line["address"].as_str()?.parse().ok()
+}
