@@ -184,7 +184,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
             driver.start(stream, parts.read_buf);
-            tokio::spawn(Guarded { driver: *driver, _guards: (membership, slot, admission, gauge) });
+            tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
         }
         (_, Some(Opened::Back(back))) => back.bring(stream, parts.read_buf),
         (Ok(()), None) => {
@@ -209,19 +209,19 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     error.is_parse().then_some(ConnectionResult::BadRequest)
 }
 
-/// A pipe with what it holds of the connection's books. By hand, because an `async` block would have room for the
-/// driver twice: where it was captured, and where it is awaited.
+/// A pipe with what it holds of the connection's books. The driver stays where it was made: it is large, and a task is
+/// moved several times before it runs.
 struct Guarded {
-    driver: Driver,
+    driver: Box<Driver>,
     /// The gauge goes last: whoever sees it at zero finds every place free.
-    _guards: (Option<Membership>, Slot, Admission, GaugeGuard),
+    _guards: (Option<Box<Membership>>, Slot, Admission, GaugeGuard),
 }
 
 impl Future for Guarded {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.driver).poll(cx)
+        Pin::new(&mut *self.driver).poll(cx)
     }
 }
 
@@ -400,7 +400,7 @@ impl Connection {
             driver.order(Command::going_away());
         }
         let membership = claim.map(|claim| claim.opened(Home { pipe: driver.entry().clone(), protocol }));
-        self.opens(Opened::Pipe(Box::new(driver), admission, membership));
+        self.opens(Opened::Pipe(driver, admission, membership));
         response
     }
 

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
 use crate::front::{Front, Slots, serve_connection};
+use crate::handshake::dial::answer_instead_of_acknowledging;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::phase::Phase;
 use crate::pipe::ClientStream;
@@ -122,6 +123,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
+                answer_instead_of_acknowledging(&stream);
                 Ok((ClientStream::Tcp(stream), peer.ip()))
             }
             Self::Unix(listener) => {

@@ -376,7 +376,7 @@ impl Pipes {
     /// Announces a pipe before anything is promised to its client: a process that stops waits for what is announced.
     #[must_use]
     pub fn expect(self: &Arc<Self>) -> Expected {
-        self.expected.send_modify(|expected| *expected += 1);
+        change(&self.expected, |expected| *expected += 1);
         Expected(self.clone())
     }
 
@@ -385,7 +385,7 @@ impl Pipes {
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
-        self.count.send_modify(|count| *count += 1);
+        change(&self.count, |count| *count += 1);
         self.changed();
         self.opened.fetch_add(1, Relaxed);
         Registration { pipes: self.clone(), entry, held_bytes: 0, memory_bytes: 0 }
@@ -426,7 +426,7 @@ impl Pipes {
     }
 
     pub(crate) fn changed(&self) {
-        self.index.send_modify(|index| *index += 1);
+        change(&self.index, |index| *index += 1);
     }
 
     /// How many pipes there ever were.
@@ -507,7 +507,7 @@ pub struct Expected(Arc<Pipes>);
 
 impl Drop for Expected {
     fn drop(&mut self) {
-        self.0.expected.send_modify(|expected| *expected -= 1);
+        change(&self.0.expected, |expected| *expected -= 1);
     }
 }
 
@@ -566,9 +566,18 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.hold(0, 0);
         self.pipes.shard(self.entry.id).remove(&self.entry.id);
-        self.pipes.count.send_modify(|count| *count -= 1);
+        change(&self.pipes.count, |count| *count -= 1);
         self.pipes.changed();
     }
+}
+
+/// Changes a number that others may wait for. Where nobody does, nobody is told: whoever subscribes reads it before it
+/// waits, which needs the lock that is held here.
+fn change<T>(number: &watch::Sender<T>, how: impl FnOnce(&mut T)) {
+    number.send_if_modified(|value| {
+        how(value);
+        number.receiver_count() > 0
+    });
 }
 
 /// A lock whose holder panicked still guards plain numbers: what they say is as good as before.

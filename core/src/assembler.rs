@@ -4,7 +4,7 @@
 //! are, and control frames, which concern this hop only. It keeps no payload; the few bytes of a header or a control
 //! frame that arrive split are all it ever holds.
 
-use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Side, Violation};
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Short, Side, Violation};
 use crate::snapshot::{Read, Reader, Writer, demand};
 
 /// A whole data message, by its sizes.
@@ -170,6 +170,24 @@ impl Assembler {
         }
         self.begin_frame(&header, limits)?;
         Ok(self.payload(header.header_len, input.len() - header.header_len))
+    }
+
+    /// Takes the messages at the start of `input` that are whole, short and of one frame, as nearly all are, and hands
+    /// each to `accept`; the bytes that they took. Whatever else there is, errors too, is for [`Self::step`].
+    pub fn whole_messages(&self, input: &[u8], limits: MessageLimits, mut accept: impl FnMut(Message)) -> usize {
+        if self.is_unfinished() || limits.fragments_max == 0 {
+            return 0;
+        }
+        let mut taken = 0;
+        while let Some(Short { header_len, payload_len }) = frame::short_message(&input[taken..], self.sender) {
+            let wire_bytes = header_len + payload_len;
+            if wire_bytes > input.len() - taken || payload_len > limits.bytes_max {
+                break;
+            }
+            taken += wire_bytes;
+            accept(Message { wire_bytes: wire_bytes as u32, payload_bytes: payload_len as u32 });
+        }
+        taken
     }
 
     /// Goes on with a header or control frame that began in earlier input.

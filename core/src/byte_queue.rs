@@ -19,13 +19,15 @@ const BLOCK_BYTES_MAX: usize = 16 * 1024;
 enum Block {
     Packed(Vec<u8>),
     Shared(Bytes),
+    /// Part of a buffer that is wanted back: [`ByteQueue::own_borrowed`] takes a copy in its place.
+    Borrowed(Bytes),
 }
 
 impl Block {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Packed(bytes) => bytes,
-            Self::Shared(bytes) => bytes,
+            Self::Shared(bytes) | Self::Borrowed(bytes) => bytes,
         }
     }
 
@@ -33,7 +35,7 @@ impl Block {
     fn cost(&self) -> usize {
         match self {
             Self::Packed(bytes) => bytes.capacity(),
-            Self::Shared(bytes) => bytes.len(),
+            Self::Shared(bytes) | Self::Borrowed(bytes) => bytes.len(),
         }
     }
 }
@@ -54,11 +56,12 @@ pub struct Gather<'a> {
     slices: [IoSlice<'a>; GATHER_SLICES_MAX],
     used: usize,
     bytes: usize,
+    more: bool,
 }
 
 impl Default for Gather<'_> {
     fn default() -> Self {
-        Self { slices: [IoSlice::new(&[]); GATHER_SLICES_MAX], used: 0, bytes: 0 }
+        Self { slices: [IoSlice::new(&[]); GATHER_SLICES_MAX], used: 0, bytes: 0, more: false }
     }
 }
 
@@ -92,15 +95,37 @@ impl<'a> Gather<'a> {
     pub const fn is_empty(&self) -> bool {
         self.bytes == 0
     }
+
+    /// Notes that this is not all that waits.
+    pub(crate) const fn set_more(&mut self) {
+        self.more = true;
+    }
+
+    /// Whether more waits behind it, so that there is something left to do when all of it is written.
+    #[must_use]
+    pub const fn has_more(&self) -> bool {
+        self.more
+    }
 }
 
 /// A queue of bytes with absolute offsets: `start` is the first byte held, `end` the first that has not come yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ByteQueue {
     blocks: VecDeque<Placed>,
     start: u64,
     end: u64,
     cost: usize,
+    /// Where the first piece begins that was borrowed and may still be held.
+    borrowed_from: u64,
+}
+
+/// An offset that no stream reaches.
+const NOTHING_BORROWED: u64 = u64::MAX;
+
+impl Default for ByteQueue {
+    fn default() -> Self {
+        Self { blocks: VecDeque::new(), start: 0, end: 0, cost: 0, borrowed_from: NOTHING_BORROWED }
+    }
 }
 
 impl ByteQueue {
@@ -149,6 +174,24 @@ impl ByteQueue {
         }
     }
 
+    /// Appends `bytes` without copying them, until [`Self::own_borrowed`].
+    pub fn push_borrowed(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.borrowed_from = self.borrowed_from.min(self.end);
+            self.push_block(Block::Borrowed(bytes));
+        }
+    }
+
+    /// Takes a copy of whatever is borrowed and still held, and lets the buffers go that it was part of.
+    pub fn own_borrowed(&mut self) {
+        let from = std::mem::replace(&mut self.borrowed_from, NOTHING_BORROWED);
+        for Placed { block, .. } in self.blocks.iter_mut().rev().take_while(|placed| placed.end > from) {
+            if let Block::Borrowed(bytes) = block {
+                *block = Block::Packed(bytes.to_vec());
+            }
+        }
+    }
+
     fn push_block(&mut self, block: Block) {
         self.cost += block.cost();
         self.end += block.as_slice().len() as u64;
@@ -188,7 +231,7 @@ impl ByteQueue {
             }
             match &mut last.block {
                 Block::Packed(bytes) => bytes.truncate(left),
-                Block::Shared(bytes) => bytes.truncate(left),
+                Block::Shared(bytes) | Block::Borrowed(bytes) => bytes.truncate(left),
             }
             last.end = offset;
             self.cost = self.cost - cost + last.block.cost();
@@ -227,6 +270,7 @@ impl ByteQueue {
         self.walk(from, to, |block, range| {
             pieces.push(match block {
                 Block::Packed(bytes) => Bytes::copy_from_slice(&bytes[range]),
+                Block::Borrowed(bytes) => Bytes::copy_from_slice(&bytes[range]),
                 Block::Shared(bytes) => bytes.slice(range),
             });
             true
@@ -290,6 +334,8 @@ mod tests {
     enum Op {
         Copy(usize),
         Share(usize),
+        Borrow(usize),
+        Own,
         Release(usize),
         Truncate(usize),
         Cut(usize, usize),
@@ -300,6 +346,8 @@ mod tests {
         prop_oneof![
             (0..2000usize).prop_map(Op::Copy),
             (0..40_000usize).prop_map(Op::Share),
+            (0..5000usize).prop_map(Op::Borrow),
+            Just(Op::Own),
             (0..5000usize).prop_map(Op::Release),
             (0..5000usize).prop_map(Op::Truncate),
             (0..5000usize, 0..5000usize).prop_map(|(a, b)| Op::Cut(a, b)),
@@ -312,6 +360,7 @@ mod tests {
         fn it_holds_what_a_plain_vector_would_hold(ops in proptest::collection::vec(op(), 1..60)) {
             let mut queue = ByteQueue::default();
             let mut model: Vec<u8> = Vec::new();
+            let mut lent: Vec<Bytes> = Vec::new();
             let mut next = 0u8;
             for op in ops {
                 let mut fresh = |len: usize| -> Vec<u8> {
@@ -320,6 +369,16 @@ mod tests {
                 match op {
                     Op::Copy(len) => { let bytes = fresh(len); queue.push_copy(&bytes); model.extend(bytes); }
                     Op::Share(len) => { let bytes = fresh(len); model.extend(&bytes); queue.push_shared(bytes.into()); }
+                    Op::Borrow(len) => {
+                        let bytes = Bytes::from(fresh(len));
+                        model.extend(&bytes);
+                        queue.push_borrowed(bytes.clone());
+                        lent.push(bytes);
+                    }
+                    Op::Own => {
+                        queue.own_borrowed();
+                        prop_assert!(lent.drain(..).all(|bytes| bytes.is_empty() || bytes.is_unique()));
+                    }
                     Op::Release(len) => {
                         let len = len.min(model.len());
                         queue.release_to(queue.start() + len as u64);

@@ -182,6 +182,41 @@ pub fn parse(bytes: &[u8], sender: Side) -> Result<Option<Header>, Violation> {
     Ok(Some(Header { fin, opcode, mask, payload_len, header_len }))
 }
 
+/// Sizes of a frame that is a data message by itself and whose payload is shorter than 64 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Short {
+    /// Bytes of the header.
+    pub header_len: usize,
+    /// Bytes of the payload.
+    pub payload_len: usize,
+}
+
+/// Reads the header at the start of `bytes` if it is a right one of the most frequent kind; for all else there is
+/// [`parse`]. The payload may not have come yet.
+#[inline]
+#[must_use]
+pub fn short_message(bytes: &[u8], sender: Side) -> Option<Short> {
+    let (FINAL_TEXT | FINAL_BINARY, &second) = (*bytes.first()?, bytes.get(1)?) else { return None };
+    let (mask_bit, mask_len) = match sender {
+        Side::Client => (0x80, 4),
+        Side::Backend => (0, 0),
+    };
+    if second & 0x80 != mask_bit {
+        return None;
+    }
+    let (length_len, payload_len) = match second & 0x7f {
+        126 => (2, usize::from(u16::from_be_bytes([*bytes.get(2)?, *bytes.get(3)?]))),
+        127 => return None,
+        short => (0, usize::from(short)),
+    };
+    let is_minimal = length_len == 0 || payload_len >= 126;
+    is_minimal.then_some(Short { header_len: 2 + length_len + mask_len, payload_len })
+}
+
+/// First bytes of frames that are a message by themselves (RFC 6455 section 5.2).
+const FINAL_TEXT: u8 = 0x81;
+const FINAL_BINARY: u8 = 0x82;
+
 fn parse_first(first: u8) -> Result<(bool, Opcode), Violation> {
     if first & 0x70 != 0 {
         return Err(Violation::ReservedBits);

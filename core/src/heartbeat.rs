@@ -3,6 +3,8 @@
 //! The timeout counts from the ping, so it may be longer than the interval, and any byte is life. While the leg is
 //! not read, its silence is our own doing and no verdict is spoken.
 
+use std::time::Duration;
+
 use crate::settings::Heartbeat as Settings;
 use crate::snapshot::{Read, Reader, Writer};
 use crate::time::{Time, earliest};
@@ -21,7 +23,9 @@ pub enum Beat {
 /// The heartbeat of one link.
 #[derive(Debug)]
 pub struct Heartbeat {
-    settings: Settings,
+    /// The settings in microseconds: half the room of two durations.
+    interval_micros: u64,
+    timeout_micros: u64,
     next_ping: Time,
     /// The first ping since the peer was last heard.
     unanswered: Option<Time>,
@@ -32,7 +36,13 @@ impl Heartbeat {
     /// A heartbeat whose first ping is one interval from `now`.
     #[must_use]
     pub fn new(settings: Settings, now: Time) -> Self {
-        Self { settings, next_ping: now + settings.interval, unanswered: None, paused: false }
+        Self {
+            interval_micros: micros(settings.interval),
+            timeout_micros: micros(settings.timeout),
+            next_ping: now + settings.interval,
+            unanswered: None,
+            paused: false,
+        }
     }
 
     /// Notes that bytes came from the peer.
@@ -51,32 +61,36 @@ impl Heartbeat {
     /// When [`Self::tick`] has something to say next.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        if self.settings.interval.is_zero() {
+        if self.interval_micros == 0 {
             return None;
         }
-        earliest(Some(self.next_ping), self.unanswered.map(|since| since + self.settings.timeout))
+        earliest(Some(self.next_ping), self.unanswered.map(|since| since + self.timeout()))
     }
 
     /// What is due at `now`.
     pub fn tick(&mut self, now: Time) -> Beat {
-        if self.settings.interval.is_zero() {
+        if self.interval_micros == 0 {
             return Beat::Rest;
         }
-        if self.unanswered.is_some_and(|since| now >= since + self.settings.timeout) {
+        if self.unanswered.is_some_and(|since| now >= since + self.timeout()) {
             return Beat::Dead;
         }
         if now < self.next_ping {
             return Beat::Rest;
         }
-        self.next_ping = now + self.settings.interval;
+        self.next_ping = now + Duration::from_micros(self.interval_micros);
         if !self.paused && self.unanswered.is_none() {
             self.unanswered = Some(now);
         }
         Beat::Ping
     }
 
+    const fn timeout(&self) -> Duration {
+        Duration::from_micros(self.timeout_micros)
+    }
+
     pub(crate) fn freeze(&self, out: &mut Writer) {
-        let Self { settings: _, next_ping, unanswered, paused } = self;
+        let Self { interval_micros: _, timeout_micros: _, next_ping, unanswered, paused } = self;
         out.time(*next_ping);
         out.option(*unanswered, Writer::time);
         out.flag(*paused);
@@ -84,14 +98,17 @@ impl Heartbeat {
 
     pub(crate) fn thaw(input: &mut Reader<'_>, settings: Settings) -> Read<Self> {
         let next_ping = input.time()?;
-        Ok(Self { settings, next_ping, unanswered: input.option(Reader::past)?, paused: input.flag()? })
+        let (unanswered, paused) = (input.option(Reader::past)?, input.flag()?);
+        Ok(Self { next_ping, unanswered, paused, ..Self::new(settings, Time::ZERO) })
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn at(seconds: u64) -> Time {

@@ -198,23 +198,22 @@ impl Outbox {
         }
     }
 
-    /// Whether [`Self::gather`] has anything to give.
+    /// Whether [`Self::gather`] may have anything to give: a quick no for a link that is due nothing.
     #[must_use]
-    pub fn has_output(&self, buffer: &ReplayBuffer) -> bool {
-        buffer.amid_bytes() > 0
-            || self.control.len() > self.control_done
-            || (self.sends_messages() && (buffer.rest_bytes() > 0 || !self.tail.as_slice().is_empty()))
+    pub const fn may_have_output(&self, buffer: &ReplayBuffer) -> bool {
+        buffer.has_unsent_bytes() || self.control.len() > self.control_done || !matches!(self.tail, Tail::Nothing)
     }
 
     /// Everything that the link should be given next; empty if nothing.
     #[must_use]
     pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
         let mut gather = Gather::default();
-        let _ = buffer.gather_amid(&mut gather)
+        let whole = buffer.gather_amid(&mut gather)
             && gather.push(&self.control[self.control_done..])
-            && self.sends_messages()
-            && buffer.gather_rest(&mut gather)
-            && gather.push(self.tail.as_slice());
+            && (!self.sends_messages() || (buffer.gather_rest(&mut gather) && gather.push(self.tail.as_slice())));
+        if !whole || self.late_pong.is_some() {
+            gather.set_more();
+        }
         gather
     }
 

@@ -32,6 +32,16 @@ pub enum Retention {
     UntilConfirmed(ReplayTail),
 }
 
+impl Retention {
+    /// The tail that is kept of what was confirmed, if any is.
+    fn tail(self) -> Option<ReplayTail> {
+        match self {
+            Self::UntilSent => None,
+            Self::UntilConfirmed(tail) => (tail != ReplayTail::default()).then_some(tail),
+        }
+    }
+}
+
 /// What the smallest message is charged, in bytes: empty messages must not pile up for free.
 pub const MESSAGE_CHARGE_MIN: usize = 16;
 
@@ -216,6 +226,16 @@ impl ReplayBuffer {
         self.queue.push_shared(bytes);
     }
 
+    /// Takes in bytes of data frames without copying them, until [`Self::own_borrowed`].
+    pub fn push_borrowed(&mut self, bytes: Bytes) {
+        self.queue.push_borrowed(bytes);
+    }
+
+    /// Takes a copy of whatever is borrowed and still held.
+    pub fn own_borrowed(&mut self) {
+        self.queue.own_borrowed();
+    }
+
     /// Accepts the message that the bytes pushed so far make whole; its number.
     pub fn accept(&mut self, message: Message) -> Seq {
         self.accepted = self.accepted.plus(1);
@@ -245,6 +265,12 @@ impl ReplayBuffer {
     /// Adds the messages behind a half-written one to `gather`; whether all fitted.
     pub fn gather_rest<'a>(&'a self, gather: &mut Gather<'a>) -> bool {
         self.queue.gather(self.amid_end(), self.accepted_offset, gather)
+    }
+
+    /// Whether there are bytes of whole messages that no link has been given.
+    #[must_use]
+    pub const fn has_unsent_bytes(&self) -> bool {
+        self.accepted_offset > self.sent_offset
     }
 
     /// Bytes left of a half-written message.
@@ -308,15 +334,12 @@ impl ReplayBuffer {
             return;
         }
         let newly = std::mem::replace(&mut self.confirmed, seq).0..seq.0;
-        match self.retention {
-            Retention::UntilSent => {}
-            Retention::UntilConfirmed(tail) => {
+        match (self.retention, self.retention.tail()) {
+            (Retention::UntilSent, _) => {}
+            (Retention::UntilConfirmed(_), None) => self.release(seq),
+            (Retention::UntilConfirmed(_), Some(tail)) => {
                 self.tail += newly.filter_map(|before| self.message_after(Seq(before))).map(held_charge).sum::<usize>();
-                if tail == ReplayTail::default() {
-                    self.release(seq);
-                } else {
-                    self.trim_tail(tail, now);
-                }
+                self.trim_tail(tail, now);
             }
         }
     }
@@ -357,11 +380,12 @@ impl ReplayBuffer {
     /// Forgets the messages up to `seq`.
     fn release(&mut self, seq: Seq) {
         let mut offset = self.queue.start();
+        let tail_end = if self.retention.tail().is_some() { self.confirmed } else { Seq::default() };
         while self.base < seq {
             let Some(message) = self.messages.pop_front() else { break };
             offset += u64::from(message.wire_bytes);
             self.held -= held_charge(message);
-            if self.base < self.confirmed && self.retention != Retention::UntilSent {
+            if self.base < tail_end {
                 self.tail -= held_charge(message);
             }
             self.base = self.base.plus(1);

@@ -39,7 +39,7 @@ struct Suspect {
 pub struct Suspects {
     list: Vec<Suspect>,
     /// The first replayed message of the last quick death, and how many in a row began with it.
-    killer: Option<(Seq, u32)>,
+    killer: Option<Box<(Seq, u32)>>,
 }
 
 impl Suspects {
@@ -109,12 +109,9 @@ impl Suspects {
             suspect.suspensions += 1;
             suspect.quick_deaths = 0;
         }
-        self.killer = match (first, self.killer) {
-            (Some(first), Some((last, deaths))) if first == last => Some((first, deaths + 1)),
-            (Some(first), _) => Some((first, 1)),
-            (None, _) => None,
-        };
-        self.killer.is_some_and(|(_, deaths)| deaths >= QUICK_DEATHS_MAX)
+        let before = self.killer.take().filter(|killer| Some(killer.0) == first).map_or(0, |killer| killer.1);
+        self.killer = first.map(|first| Box::new((first, before + 1)));
+        self.killer.as_ref().is_some_and(|killer| killer.1 >= QUICK_DEATHS_MAX)
     }
 
     /// Notes that an attach to `backend` outlived [`QUICK_DEATH`].
@@ -169,7 +166,7 @@ impl Suspects {
             out.flag(*wrong);
             out.flag(*tried);
         }
-        out.option(*killer, |out, (first, deaths)| {
+        out.option(killer.as_deref().copied(), |out, (first, deaths)| {
             out.seq(first);
             out.u32(deaths);
         });
@@ -192,8 +189,9 @@ impl Suspects {
             demand(suspect.quick_deaths < QUICK_DEATHS_MAX && suspect.suspensions < u32::MAX / 2, PART)?;
             suspects.list.push(suspect);
         }
-        suspects.killer = input.option(|input| Ok((input.seq()?, input.u32()?)))?;
-        demand(suspects.killer.is_none_or(|(_, deaths)| deaths < u32::MAX / 2), PART)?;
+        let killer = input.option(|input| Ok((input.seq()?, input.u32()?)))?;
+        demand(killer.is_none_or(|(_, deaths)| deaths < u32::MAX / 2), PART)?;
+        suspects.killer = killer.map(Box::new);
         Ok(suspects)
     }
 }

@@ -33,11 +33,25 @@ struct Made {
     refused: Option<Refused>,
 }
 
-fn assemble<'a>(side: Side, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
+/// `runs` takes whole messages by themselves where there are some, and must make no difference.
+fn assemble<'a>(side: Side, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
     let mut assembler = Assembler::new(side);
     let (mut made, mut open) = (Made::default(), Vec::new());
     for mut chunk in chunks {
         while !chunk.is_empty() {
+            if runs {
+                let mut at = 0;
+                let taken = assembler.whole_messages(chunk, LIMITS, |message| {
+                    let end = at + message.wire_bytes as usize;
+                    made.messages.push((chunk[at..end].to_vec(), message.payload_bytes as usize));
+                    at = end;
+                });
+                assert_eq!(taken, at);
+                chunk = &chunk[taken..];
+                if chunk.is_empty() {
+                    break;
+                }
+            }
             let (len, ended) = match assembler.step(chunk, LIMITS) {
                 Ok(Step::Data { len, ended }) => {
                     open.extend_from_slice(&chunk[..len]);
@@ -114,9 +128,12 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 fn is_the_same_however_it_is_cut(side: Side, bytes: &[u8], sizes: &[usize]) {
-    let whole = assemble(side, std::iter::once(bytes));
-    assert_eq!(whole, assemble(side, cut(bytes, sizes)));
-    assert_eq!(whole, assemble(side, bytes.chunks(1)));
+    let whole = assemble(side, false, std::iter::once(bytes));
+    for runs in [false, true] {
+        assert_eq!(whole, assemble(side, runs, cut(bytes, sizes)));
+        assert_eq!(whole, assemble(side, runs, bytes.chunks(1)));
+        assert_eq!(whole, assemble(side, runs, std::iter::once(bytes)));
+    }
 }
 
 #[test]
@@ -155,7 +172,7 @@ proptest! {
             }
             bytes.extend(wire::frame(0x80 | first, rest, Some([1, 2, 3, 4])));
         }
-        let made = assemble(Side::Client, cut(&bytes, &sizes));
+        let made = assemble(Side::Client, true, cut(&bytes, &sizes));
         prop_assert_eq!(made.refused, None);
         let mut reader = wire::Reader::new(true);
         let items: Vec<_> = made.messages.iter().flat_map(|(bytes, _)| reader.read(bytes)).collect();

@@ -11,6 +11,7 @@ use super::moves::{self, Pace};
 use super::networks::Networks;
 use super::owners::Owners;
 use super::report::WorkerReport;
+use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
@@ -102,6 +103,8 @@ pub(super) struct Record {
     pub(super) probe: ProbeState,
     /// One permit per dial of a pipe that lost or leaves another backend.
     pub(super) dials: Arc<Semaphore>,
+    /// What reservations share, made by the first one.
+    pub(super) picked: Option<Arc<Picked>>,
 }
 
 pub(super) struct ProbeState {
@@ -168,6 +171,7 @@ impl Registry {
             restored: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None, report: None },
             dials: moves::permits(self.bounds.dials_at_once),
+            picked: None,
         };
         self.records.insert(key, record);
         self.touched(key, false, fx);

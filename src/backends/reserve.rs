@@ -3,7 +3,7 @@
 use super::Backends;
 use super::facts::{EjectCause, Leave, LeaveCause, LeaveHow};
 use super::networks::{Networks, ResolveError, resolve};
-use super::registry::{Effects, Registry, Why, probes_of};
+use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
 use super::url::BackendUrl;
 use holdline_core::health::Experience;
@@ -123,15 +123,55 @@ impl Target {
 /// A backend that was picked, for a pipe with a place on it that is given back when this is dropped.
 pub struct Reservation {
     backends: Backends,
-    key: BackendKey,
-    id: Arc<str>,
-    pool: Arc<str>,
+    picked: Arc<Picked>,
     alias: Option<Arc<str>>,
-    target: Target,
     since: Time,
     /// Whether it holds a place; a plain request holds none.
     counted: bool,
+}
+
+/// What is the same for all who are on a backend, shared until something of it changes.
+#[derive(Debug)]
+pub(super) struct Picked {
+    key: BackendKey,
+    id: Arc<str>,
+    pool: Arc<str>,
+    target: Target,
     dials: Arc<Semaphore>,
+}
+
+impl Picked {
+    fn new(key: BackendKey, record: &Record, networks: &Arc<Networks>) -> Self {
+        Self {
+            key,
+            id: record.id.clone(),
+            pool: record.spec.pool.clone(),
+            target: target_of(record, networks),
+            dials: record.dials.clone(),
+        }
+    }
+
+    /// Whether all of it still holds; the id of a record and its key never change.
+    fn is_of(&self, record: &Record, networks: &Arc<Networks>) -> bool {
+        let target = target_of(record, networks);
+        let same_networks = match (&self.target.allowed, &target.allowed) {
+            (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        same_networks
+            && Arc::ptr_eq(&self.target.url, &target.url)
+            && Arc::ptr_eq(&self.pool, &record.spec.pool)
+            && Arc::ptr_eq(&self.dials, &record.dials)
+    }
+}
+
+fn target_of(record: &Record, networks: &Arc<Networks>) -> Target {
+    let allowed = match record.origin {
+        Origin::Static => None,
+        Origin::Registered => Some(networks.clone()),
+    };
+    Target { url: record.spec.url.clone(), allowed }
 }
 
 /// Leave to dial a backend, until it is dropped.
@@ -146,26 +186,26 @@ pub struct Turn {
 impl Reservation {
     /// The backend's place in the tables.
     #[must_use]
-    pub const fn key(&self) -> BackendKey {
-        self.key
+    pub fn key(&self) -> BackendKey {
+        self.picked.key
     }
 
     /// The backend's name.
     #[must_use]
-    pub const fn id(&self) -> &Arc<str> {
-        &self.id
+    pub fn id(&self) -> &Arc<str> {
+        &self.picked.id
     }
 
     /// The pool it was chosen from.
     #[must_use]
-    pub const fn pool(&self) -> &Arc<str> {
-        &self.pool
+    pub fn pool(&self) -> &Arc<str> {
+        &self.picked.pool
     }
 
     /// Where it listens.
     #[must_use]
     pub fn url(&self) -> &BackendUrl {
-        &self.target.url
+        &self.picked.target.url
     }
 
     /// What it calls the route key, if it has another name for it.
@@ -176,41 +216,42 @@ impl Reservation {
 
     /// Where to dial.
     #[must_use]
-    pub const fn target(&self) -> &Target {
-        &self.target
+    pub fn target(&self) -> &Target {
+        &self.picked.target
     }
 
     /// Waits until no more than `reattach.dials_at_once` dials of this backend run; cancel-safe, first come first served.
     pub async fn turn(&self) -> Turn {
-        if let Ok(permit) = self.dials.clone().try_acquire_owned() {
+        let dials = &self.picked.dials;
+        if let Ok(permit) = dials.clone().try_acquire_owned() {
             return Turn { _permit: Some(permit), waited: false };
         }
-        Turn { _permit: self.dials.clone().acquire_owned().await.ok(), waited: true }
+        Turn { _permit: dials.clone().acquire_owned().await.ok(), waited: true }
     }
 
     /// Says how it went. `Connected` once after the 101, `Died` if the attach ended against the pipe's will.
     pub fn report(&self, outcome: Outcome) {
-        self.backends.with(|registry, fx| registry.experienced(self.key, self.since, outcome, fx));
+        self.backends.with(|registry, fx| registry.experienced(self.key(), self.since, outcome, fx));
     }
 
     /// Whether the pipe has to leave. To be asked once after the attach, since an order to leave may have been given
     /// between the choice and the 101; later orders come through `on_leave`.
     #[must_use]
     pub fn must_leave(&self) -> Option<Leave> {
-        self.backends.must_leave(self.key)
+        self.backends.must_leave(self.key())
     }
 }
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reservation({} in {}, {})", self.id, self.pool, self.target.url)
+        write!(f, "Reservation({} in {}, {})", self.id(), self.pool(), self.url())
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.counted {
-            self.backends.with(|registry, fx| registry.release(self.key, fx));
+            self.backends.with(|registry, fx| registry.release(self.key(), fx));
         }
     }
 }
@@ -313,28 +354,17 @@ impl Registry {
         Ok(chosen)
     }
 
-    fn reservation(&self, backends: &Backends, chosen: Chosen, counted: bool) -> Option<Reservation> {
-        let record = self.records.get(&chosen.key)?;
-        Some(Reservation {
-            backends: backends.clone(),
-            key: chosen.key,
-            id: record.id.clone(),
-            pool: record.spec.pool.clone(),
-            alias: chosen.alias,
-            target: self.target(chosen.key)?,
-            since: self.clock.now(),
-            counted,
-            dials: record.dials.clone(),
-        })
+    fn reservation(&mut self, backends: &Backends, chosen: Chosen, counted: bool) -> Option<Reservation> {
+        let record = self.records.get_mut(&chosen.key)?;
+        let known = record.picked.take().filter(|picked| picked.is_of(record, &self.networks));
+        let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, &self.networks)));
+        record.picked = Some(picked.clone());
+        let since = self.clock.now();
+        Some(Reservation { backends: backends.clone(), picked, alias: chosen.alias, since, counted })
     }
 
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
-        let record = self.records.get(&key)?;
-        let allowed = match record.origin {
-            Origin::Static => None,
-            Origin::Registered => Some(self.networks.clone()),
-        };
-        Some(Target { url: record.spec.url.clone(), allowed })
+        Some(target_of(self.records.get(&key)?, &self.networks))
     }
 
     fn experienced(&mut self, key: BackendKey, since: Time, outcome: Outcome, fx: &mut Effects) {

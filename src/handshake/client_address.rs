@@ -3,6 +3,7 @@
 //! Invariant: an address counts only if every hop between it and us is in `server.trusted_proxies`; what stands left of
 //! it in the chain was written by a stranger and goes nowhere.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -69,34 +70,36 @@ impl TrustedProxies {
 }
 
 impl ClientAddress {
-    /// `X-Forwarded-For` for the backend: the client and the hops after it.
-    pub(super) fn forwarded_for(&self) -> String {
-        let mut list = self.address.to_string();
+    /// `X-Forwarded-For` for the backend: the client and the hops after it; `address` is the client's as text.
+    pub(super) fn forwarded_for<'a>(&self, address: &'a str) -> Cow<'a, str> {
+        let mut list = Cow::Borrowed(address);
         for hop in &self.hops {
-            let _ = write!(list, ", {hop}"); // Writing to a String cannot fail.
+            let _ = write!(list.to_mut(), ", {hop}"); // Writing to a String cannot fail.
         }
         list
     }
 
     /// `Forwarded` (RFC 7239) for the backend: the same chain, the client's element first.
-    pub(super) fn forwarded(&self) -> String {
-        let mut list = node(self.address);
+    pub(super) fn forwarded(&self, address: &str) -> String {
+        let mut list = String::with_capacity(128);
+        push_node(&mut list, self.address, address);
         if let Some(host) = &self.host {
-            let _ = write!(list, ";host=\"{host}\""); // `is_host` lets no quote through.
+            list.extend([";host=\"", host, "\""]); // `is_host` lets no quote through.
         }
         list.push_str(if self.https { ";proto=https" } else { ";proto=http" });
         for &hop in &self.hops {
-            let _ = write!(list, ", {}", node(hop));
+            list.push_str(", ");
+            push_node(&mut list, hop, &hop.to_string());
         }
         list
     }
 }
 
 /// RFC 7239 section 6: an IPv6 address is quoted and in brackets.
-fn node(address: IpAddr) -> String {
+fn push_node(list: &mut String, address: IpAddr, text: &str) {
     match address {
-        IpAddr::V4(address) => format!("for={address}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        IpAddr::V4(_) => list.extend(["for=", text]),
+        IpAddr::V6(_) => list.extend(["for=\"[", text, "]\""]),
     }
 }
 
@@ -196,14 +199,14 @@ mod tests {
         ] {
             let traced = trace(peer, &[("x-forwarded-for", chain)]);
             assert_eq!(traced.address.to_string(), client, "{peer} says {chain}");
-            assert_eq!(traced.forwarded_for(), sent, "{peer} says {chain}");
+            assert_eq!(traced.forwarded_for(&traced.address.to_string()), sent, "{peer} says {chain}");
         }
     }
 
     #[test]
     fn several_lines_are_one_chain() {
         let traced = trace("10.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "1.1.1.1, 10.0.0.2")]);
-        assert_eq!(traced.forwarded_for(), "1.1.1.1, 10.0.0.2, 10.0.0.1");
+        assert_eq!(traced.forwarded_for(&traced.address.to_string()), "1.1.1.1, 10.0.0.2, 10.0.0.1");
     }
 
     #[test]
@@ -213,7 +216,10 @@ mod tests {
         assert_eq!(traced.address.to_string(), "2001:db8::1");
         assert!(traced.https);
         assert_eq!(traced.host.as_deref(), Some("a.example:1"));
-        assert_eq!(traced.forwarded(), "for=\"[2001:db8::1]\";host=\"a.example:1\";proto=https, for=10.0.0.1");
+        assert_eq!(
+            traced.forwarded(&traced.address.to_string()),
+            "for=\"[2001:db8::1]\";host=\"a.example:1\";proto=https, for=10.0.0.1"
+        );
         assert_eq!(trace("10.0.0.1", &[("x-forwarded-for", "1.1.1.1"), forwarded]).address.to_string(), "1.1.1.1");
         assert_eq!(trace("192.0.2.1", &[forwarded]).address.to_string(), "192.0.2.1");
     }

@@ -8,10 +8,9 @@
 //! as if no proxy were there. Only a `wss://` backend with a name gets its own, because its certificate and virtual
 //! host go by that name; `X-Forwarded-Host` carries the client's either way.
 
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 
@@ -22,17 +21,18 @@ use super::client_address::ClientAddress;
 /// decides.
 #[must_use]
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
-    let mut headers = parts.headers.clone();
-    strip_hop_by_hop(&mut headers);
-    let forged = |name: &HeaderName| match guarded(name) {
-        Guarded::Never => true,
-        Guarded::Forwarding => !client.peer_trusted,
-        Guarded::Not => false,
-    };
-    remove_where(&mut headers, forged);
-    headers.remove(HOST);
-    headers.remove(EXPECT);
-    set_forwarding(&mut headers, client);
+    let named: Vec<_> = elements(&parts.headers, CONNECTION).collect();
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
+    for (name, value) in &parts.headers {
+        if goes_on(name, &named, client) {
+            headers.append(name, value.clone());
+        }
+    }
+    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address.to_string())) {
+        if let Some(Ok(value)) = value.map(|value| HeaderValue::from_str(&value)) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
     headers
 }
 
@@ -41,13 +41,33 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
 /// Kept by a pipe for its reattaches: one allocation instead of a map.
 #[must_use]
 pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
-    let mut headers = request_headers(parts, client);
-    strip_handshake(&mut headers);
-    let mut lines = Vec::with_capacity(headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum());
-    for (name, value) in &headers {
-        write_line(&mut lines, name.as_str(), value.as_bytes());
+    let named: Vec<_> = elements(&parts.headers, CONNECTION).collect();
+    let mut lines = Vec::with_capacity(HEAD_LINES_BYTES);
+    for (name, value) in &parts.headers {
+        if goes_on(name, &named, client) && !is_of_handshake(name) {
+            write_line(&mut lines, name.as_str(), value.as_bytes());
+        }
+    }
+    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address.to_string())) {
+        if let Some(value) = value.filter(|value| is_header_value(value)) {
+            write_line(&mut lines, name, value.as_bytes());
+        }
     }
     lines.into()
+}
+
+/// Room that the lines of most clients find enough.
+const HEAD_LINES_BYTES: usize = 1024;
+
+/// Whether a header of a client's request goes on to the backend as it is.
+fn goes_on(name: &HeaderName, named: &[&[u8]], client: &ClientAddress) -> bool {
+    let is_forged = || match guarded(name) {
+        Guarded::Never => true,
+        Guarded::Forwarding => !client.peer_trusted,
+        Guarded::Not => false,
+    };
+    let is_ours_to_say = matches!(name.as_str(), "host" | "expect") || OURS.contains(&name.as_str());
+    !is_ours_to_say && !is_hop_by_hop(name, named) && !is_forged()
 }
 
 /// The `Host` for a backend: the client's, unless the backend is `wss://` and `named` (not an address).
@@ -64,14 +84,27 @@ pub fn clean_response(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    strip_hop_by_hop(headers);
-    remove_where(headers, |name| name.as_str().starts_with("holdline-"));
+    clean(headers, |_| false);
 }
 
 /// The same for a backend's 101, whose handshake headers and framing are ours to make as well.
 pub(super) fn clean_switching(headers: &mut HeaderMap) {
-    clean_response(headers);
-    strip_handshake(headers);
+    clean(headers, is_of_handshake);
+}
+
+/// Removes what no client may see, and what `goes` besides.
+fn clean(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let named: Vec<_> = elements(headers, CONNECTION).collect();
+    let gone = |name: &&HeaderName| is_hop_by_hop(name, &named) || name.as_str().starts_with("holdline-") || goes(name);
+    let names: Vec<_> = headers.keys().filter(gone).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Whether `text` may stand behind a header's name: what [`HeaderValue::from_str`] takes, without making one.
+pub(super) fn is_header_value(text: &str) -> bool {
+    text.bytes().all(|byte| byte >= b' ' && byte != 0x7f || byte == b'\t')
 }
 
 /// Appends one header line, its name in the case that old peers look for.
@@ -90,37 +123,37 @@ pub(super) fn write_line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 }
 
 fn write_title_case(out: &mut Vec<u8>, name: &str) {
+    let from = out.len();
+    out.extend_from_slice(name.as_bytes());
     let mut start = true;
-    for byte in name.bytes() {
-        out.push(if start { byte.to_ascii_uppercase() } else { byte });
-        start = byte == b'-';
+    for byte in &mut out[from..] {
+        if start {
+            byte.make_ascii_uppercase();
+        }
+        start = *byte == b'-';
     }
 }
 
-/// RFC 9110 section 7.6.1, and what is spoken between neighbours only.
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<_> = elements(headers, CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
+/// RFC 9110 section 7.6.1, what is spoken between neighbours only, and what `Connection` has `named`.
+fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
+    let spoken_between_neighbours = matches!(
+        name.as_str(),
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    );
+    spoken_between_neighbours || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
-fn strip_handshake(headers: &mut HeaderMap) {
-    headers.remove(CONTENT_LENGTH);
-    remove_where(headers, |name| name.as_str().starts_with("sec-websocket-"));
-}
-
-fn remove_where(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let names: Vec<_> = headers.keys().filter(|name| goes(name)).cloned().collect();
-    for name in names {
-        headers.remove(name);
-    }
+fn is_of_handshake(name: &HeaderName) -> bool {
+    *name == CONTENT_LENGTH || name.as_str().starts_with("sec-websocket-")
 }
 
 enum Guarded {
@@ -134,7 +167,7 @@ enum Guarded {
 
 fn guarded(name: &HeaderName) -> Guarded {
     let spelled = name.as_str();
-    let plain = spelled.replace('_', "-");
+    let plain = if spelled.contains('_') { Cow::Owned(spelled.replace('_', "-")) } else { Cow::Borrowed(spelled) };
     if plain.starts_with("holdline-") {
         return Guarded::Never;
     }
@@ -146,29 +179,20 @@ fn guarded(name: &HeaderName) -> Guarded {
     }
 }
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The headers that are ours alone to say, in the order of [`forwarding`].
+const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "x-forwarded-proto", "x-forwarded-host"];
 
-fn set_forwarding(headers: &mut HeaderMap, client: &ClientAddress) {
+/// What they say, `address` being the client's as text; one that is no header value is left out: better none than a
+/// stranger's.
+fn forwarding<'a>(client: &'a ClientAddress, address: &'a str) -> [Option<Cow<'a, str>>; OURS.len()] {
     let proto = if client.https { "https" } else { "http" };
-    set(headers, X_FORWARDED_FOR, &client.forwarded_for());
-    set(headers, X_REAL_IP, &client.address.to_string());
-    set(headers, FORWARDED, &client.forwarded());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    match &client.host {
-        Some(host) => set(headers, X_FORWARDED_HOST, host),
-        None => drop(headers.remove(X_FORWARDED_HOST)),
-    }
-}
-
-/// A value that is no header value takes the old one along: better none than a stranger's.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
-        Ok(value) => drop(headers.insert(name, value)),
-        Err(_) => drop(headers.remove(name)),
-    }
+    [
+        Some(client.forwarded_for(address)),
+        Some(address.into()),
+        Some(client.forwarded(address).into()),
+        Some(proto.into()),
+        client.host.as_deref().map(Cow::Borrowed),
+    ]
 }
 
 #[cfg(test)]

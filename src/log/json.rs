@@ -19,7 +19,9 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = String::with_capacity(LINE_BYTES);
         let now = jiff::Timestamp::now();
-        write!(line, "{{\"timestamp\":\"{now:.6}\",\"level\":\"{}\"", event.metadata().level())?;
+        write!(line, "{{\"timestamp\":\"{now:.6}\",\"level\":\"")?;
+        line.push_str(event.metadata().level().as_str());
+        line.push('"');
         event.record(&mut Fields { line: &mut line });
         line.push_str(",\"target\":");
         quote(&mut line, event.metadata().target());
@@ -37,10 +39,10 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn name(&mut self, field: &Field) {
-        self.line.push(',');
-        // A field that is a keyword of Rust is written r#type there.
-        quote(self.line, field.name().strip_prefix("r#").unwrap_or(field.name()));
-        self.line.push(':');
+        self.line.push_str(",\"");
+        // A name of Rust's needs no escape; one that is a keyword there is written r#type.
+        self.line.push_str(field.name().strip_prefix("r#").unwrap_or(field.name()));
+        self.line.push_str("\":");
     }
 
     fn plain(&mut self, field: &Field, value: fmt::Arguments<'_>) {
@@ -93,25 +95,21 @@ fn quote(line: &mut String, text: &str) {
 
 /// RFC 8259 section 7.
 fn escape(line: &mut String, text: &str) {
-    let mut from = 0;
-    for (at, byte) in text.bytes().enumerate() {
-        let short = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            b'\n' => "\\n",
-            b'\r' => "\\r",
-            b'\t' => "\\t",
-            0..0x20 => "",
-            0x20.. => continue,
-        };
-        line.push_str(&text[from..at]);
-        line.push_str(short);
-        if short.is_empty() {
-            let _ = write!(line, "\\u{byte:04x}");
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+        line.push_str(&rest[..at]);
+        match rest.as_bytes()[at] {
+            b'"' => line.push_str("\\\""),
+            b'\\' => line.push_str("\\\\"),
+            b'\n' => line.push_str("\\n"),
+            b'\r' => line.push_str("\\r"),
+            b'\t' => line.push_str("\\t"),
+            // Writing into a string cannot fail.
+            byte => drop(write!(line, "\\u{byte:04x}")),
         }
-        from = at + 1;
+        rest = &rest[at + 1..];
     }
-    line.push_str(&text[from..]);
+    line.push_str(rest);
 }
 
 struct Escaping<'a>(&'a mut String);

@@ -42,7 +42,8 @@ pub struct Metrics {
 struct Handles {
     routes: HashMap<Arc<str>, Arc<RouteMetrics>>,
     pools: HashMap<Arc<str>, Arc<PoolMetrics>>,
-    backends: HashMap<(Arc<str>, Arc<str>), Arc<BackendMetrics>>,
+    /// By pool, then by id, so that looking one up makes no key.
+    backends: HashMap<Arc<str>, HashMap<Arc<str>, Arc<BackendMetrics>>>,
 }
 
 /// What the registry of backends knows of one backend, as it goes into gauges.
@@ -118,9 +119,12 @@ impl Metrics {
     #[must_use]
     pub fn backend(&self, pool: &str, backend: &str) -> Arc<BackendMetrics> {
         let mut handles = self.handles();
-        let key: (Arc<str>, Arc<str>) = (pool.into(), backend.into());
-        let made = handles.backends.entry(key);
-        Arc::clone(made.or_insert_with(|| Arc::new(BackendMetrics::new(&self.families, pool, backend))))
+        if let Some(known) = handles.backends.get(pool).and_then(|pool| pool.get(backend)) {
+            return Arc::clone(known);
+        }
+        let made = Arc::new(BackendMetrics::new(&self.families, pool, backend));
+        handles.backends.entry(pool.into()).or_default().insert(backend.into(), Arc::clone(&made));
+        made
     }
 
     /// The count of ended spans of which this became.
@@ -154,12 +158,15 @@ impl Metrics {
             self.backend(&fact.pool, &fact.backend).set(&self.families, fact);
         }
         let known = |pool: &str, backend: &str| facts.iter().any(|f| &*f.pool == pool && &*f.backend == backend);
-        self.handles().backends.retain(|(pool, backend), handle| {
-            let keep = known(pool, backend) || Arc::strong_count(handle) > 1;
-            if !keep {
-                handle.forget(&self.families);
-            }
-            keep
+        self.handles().backends.retain(|pool, backends| {
+            backends.retain(|backend, handle| {
+                let keep = known(pool, backend) || Arc::strong_count(handle) > 1;
+                if !keep {
+                    handle.forget(&self.families);
+                }
+                keep
+            });
+            !backends.is_empty()
         });
     }
 

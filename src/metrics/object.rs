@@ -1,5 +1,7 @@
 //! The numbers of one route, pool or backend, resolved once and then only added to.
 
+use std::sync::Arc;
+
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
@@ -126,11 +128,10 @@ impl RouteMetrics {
 
     /// Counts a pipe as opened, and keeps it in the gauge of its state until the value returned goes.
     #[must_use]
-    pub fn open_pipe(&self, state: PipeState) -> PipeGauge {
+    pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
-        let gauges = self.pipes.clone();
-        gauges[state as usize].inc();
-        PipeGauge { gauges, state }
+        self.pipes[state as usize].inc();
+        PipeGauge { route: self.clone(), state }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -178,7 +179,7 @@ impl RouteMetrics {
 /// One live pipe in the gauges of its route: moving it moves the gauges, dropping it takes it out.
 #[derive(Debug)]
 pub struct PipeGauge {
-    gauges: [IntGauge; PipeState::ALL.len()],
+    route: Arc<RouteMetrics>,
     state: PipeState,
 }
 
@@ -191,15 +192,15 @@ impl PipeGauge {
 
     /// Counts the pipe in another state from now on.
     pub fn set(&mut self, state: PipeState) {
-        self.gauges[self.state as usize].dec();
-        self.gauges[state as usize].inc();
+        self.route.pipes[self.state as usize].dec();
+        self.route.pipes[state as usize].inc();
         self.state = state;
     }
 }
 
 impl Drop for PipeGauge {
     fn drop(&mut self) {
-        self.gauges[self.state as usize].dec();
+        self.route.pipes[self.state as usize].dec();
     }
 }
 

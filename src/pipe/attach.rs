@@ -106,8 +106,8 @@ pub async fn first_attach(plan: &Plan, shared: &Shared) -> Result<FirstAttach, R
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = shared.tracer.child(Name::Attach, plan.trace.as_deref());
         match connect(plan, &reservation, headers, ExpectedProtocol::Offered, span, shared).await {
-            Ok(dialed) => {
-                let (headers, protocol) = (dialed.headers.clone(), dialed.protocol.clone());
+            Ok(mut dialed) => {
+                let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
                 return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
             }
             Err(error @ DialError::NotUpgraded(_)) => return Err(error.into_response()),
@@ -199,8 +199,10 @@ async fn connect(
         headers.push(("traceparent", span.context().traceparent()));
     }
     let url = reservation.url();
-    let authority = url.authority();
     let tls_name = url.tls_name();
+    let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
+    // Most backends get the client's own, and most dials need not render theirs.
+    let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
@@ -208,11 +210,7 @@ async fn connect(
             dial(Dial {
                 addresses: &addresses,
                 tls: tls_name.as_deref().map(|name| TlsPeer { client: &shared.tls, name }),
-                host: backend_host(
-                    plan.host.as_deref(),
-                    &authority,
-                    tls_name.is_some() && matches!(url.host(), Host::Name(_)),
-                ),
+                host: backend_host(plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,

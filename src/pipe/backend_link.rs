@@ -12,6 +12,7 @@ use holdline_core::shared::Taken;
 use holdline_core::time::Time;
 use tokio::io::AsyncWrite;
 
+use super::reading::Came;
 use crate::backends::{Leave, Outcome, Reservation};
 use crate::handshake::dial::BackendStream;
 use crate::share::ViewerLink;
@@ -46,7 +47,7 @@ pub enum Place {
 impl Place {
     /// Who the backend is.
     #[must_use]
-    pub const fn key(&self) -> BackendKey {
+    pub fn key(&self) -> BackendKey {
         match self {
             Self::Worker(reservation) => reservation.key(),
             Self::Stream(_) => STREAM_KEY,
@@ -55,7 +56,7 @@ impl Place {
 
     /// Its name.
     #[must_use]
-    pub const fn id(&self) -> &Arc<str> {
+    pub fn id(&self) -> &Arc<str> {
         match self {
             Self::Worker(reservation) => reservation.id(),
             Self::Stream(name) => name,
@@ -100,7 +101,7 @@ impl BackendLink {
     }
 }
 
-/// Gives `pipe` what its stream has for it, as far as its budget allows; the bytes that came.
+/// Gives `pipe` what its stream has for it, as far as its budget allows.
 pub(super) fn read_stream(
     link: &mut ViewerLink,
     peer: Peer,
@@ -108,9 +109,9 @@ pub(super) fn read_stream(
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
-) -> usize {
+) -> Came {
     if budget == 0 {
-        return 0;
+        return Came::Unread;
     }
     let mut came = 0;
     for _ in 0..link.batch() {
@@ -129,13 +130,14 @@ pub(super) fn read_stream(
                 let mut bytes = Vec::new();
                 frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
                 pipe.receive(peer, Input::Copy(&bytes), now);
-                return came + bytes.len();
+                return Came::Bytes(came + bytes.len());
             }
-            Taken::Nothing => return came,
+            Taken::Nothing if came == 0 => return Came::Nothing,
+            Taken::Nothing => break,
         }
         if came >= BATCH_BYTES_MAX.min(budget) {
-            return came;
+            break;
         }
     }
-    came
+    Came::Bytes(came)
 }

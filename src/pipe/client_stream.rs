@@ -2,9 +2,10 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::share::StreamLink;
@@ -27,6 +28,29 @@ impl ClientStream {
         match self {
             Self::Tcp(_) | Self::Unix(_) => 0,
             Self::Shared(link) => link.held_bytes(),
+        }
+    }
+}
+
+/// `MSG_MORE` of Linux: more comes at once, so that this need not be a packet of its own.
+const MORE: i32 = 0x8000;
+
+impl ClientStream {
+    /// Writes what stands at the end of the connection. The socket is to be shut down next: both go in one packet then,
+    /// and the peer is woken once.
+    ///
+    /// # Errors
+    /// The link is broken.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Self::Tcp(stream) = self else { return Pin::new(self).poll_write_vectored(cx, slices) };
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let send = || SockRef::from(&*stream).send_vectored_with_flags(slices, MORE);
+            match stream.try_io(Interest::WRITABLE, send) {
+                // It was noted, so that the next look waits for room.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::{Budget, take_turns};
-use super::reading::{Reading, read};
+use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
@@ -91,13 +91,13 @@ pub struct Driver {
 impl Driver {
     /// A pipe whose client is about to be answered, because `attach`, its first worker, has been. It begins with [`Driver::start`].
     #[must_use]
-    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Self {
+    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Box<Self> {
         let now = shared.clock.now();
         let registration = shared.pipes.open(facts);
         let backend_id = attach.reservation.id().clone();
         let reporter = Reporter::open(&shared, registration.entry(), &backend_id);
         let pipe = Pipe::open(plan.settings.clone(), attach.reservation.key(), rand::random(), now);
-        let mut driver = Self {
+        let mut driver = Box::new(Self {
             pipe,
             client: None,
             generation: Generation::FIRST,
@@ -116,7 +116,7 @@ impl Driver {
             shared,
             reporter,
             registration,
-        };
+        });
         driver.set_backend(Attachment::FIRST, attach, now);
         driver
     }
@@ -159,27 +159,8 @@ impl Driver {
         self.poll_parting(cx);
         self.take_first_bytes(now);
         self.poll_timer(cx, now);
-        let mut budget = Budget::new(self.pipe.messages_in());
-        loop {
-            // In the loop, because a dial that finds no candidate begins to wait within this turn.
-            self.poll_waiting(cx, now);
-            self.poll_wish(cx, now);
-            self.poll_dialing(cx, now);
-            self.poll_held(cx, now);
-            let mut moved = self.read_client(cx, now);
-            self.say_who_is_awaited();
-            moved += self.write(Side::Backend, budget.left(), cx, now) + self.read_backend(cx, now);
-            self.say_who_is_awaited();
-            moved += self.write(Side::Client, budget.left(), cx, now);
-            let acted = self.act(cx, now);
-            if moved == 0 && !acted {
-                break;
-            }
-            if budget.is_spent_by(moved, self.pipe.messages_in()) {
-                take_turns(cx);
-                break;
-            }
-        }
+        self.relay(cx, now);
+        self.pipe.own_borrowed();
         let beside = self.client.as_ref().map_or(0, ClientStream::held_bytes);
         let view = self.pipe.view();
         let fixed = size_of::<Self>() + beside;
@@ -190,6 +171,55 @@ impl Driver {
         }
         self.arm_timer(cx);
         Poll::Pending
+    }
+
+    /// Reads, writes and acts until there is nothing more to do now, or the turn's budget is spent.
+    fn relay(&mut self, cx: &mut Context<'_>, now: Time) {
+        let mut budget = Budget::new(self.pipe.messages_in());
+        // Whether something came or was decided since both legs were given all that they were due.
+        let mut news = true;
+        let (mut from_client, mut from_backend) = (Came::Unread, Came::Unread);
+        loop {
+            if news {
+                // In the loop, because a dial that finds no candidate begins to wait within this turn.
+                self.poll_waiting(cx, now);
+                self.poll_wish(cx, now);
+                self.poll_dialing(cx, now);
+                self.poll_held(cx, now);
+            }
+            let mut moved = 0;
+            if from_client != Came::Nothing {
+                from_client = self.read_client(cx, now);
+                moved += from_client.bytes();
+                news |= from_client.is_news();
+            }
+            if news {
+                self.say_who_is_awaited();
+                moved += self.write(Side::Backend, budget.left(), cx, now);
+            }
+            let mut answered = false;
+            if from_backend != Came::Nothing {
+                from_backend = self.read_backend(cx, now);
+                moved += from_backend.bytes();
+                answered = from_backend.is_news();
+            }
+            if news || answered {
+                self.say_who_is_awaited();
+                moved += self.write(Side::Client, budget.left(), cx, now);
+            }
+            let acted = self.act(cx, now);
+            if moved == 0 && !acted {
+                return;
+            }
+            if budget.is_spent_by(moved, self.pipe.messages_in()) {
+                return take_turns(cx);
+            }
+            if acted {
+                (from_client, from_backend) = (Came::Unread, Came::Unread);
+            }
+            // What the worker said may ask for an answer, or make room for more.
+            news = acted || answered;
+        }
     }
 
     fn take_first_bytes(&mut self, now: Time) {
@@ -207,15 +237,15 @@ impl Driver {
         }
     }
 
-    fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+    fn read_backend(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
         let budget = self.budget(Side::Backend);
-        let Some(backend) = &mut self.backend else { return 0 };
+        let Some(backend) = &mut self.backend else { return Came::Unread };
         self.pipe.set_paused(Side::Backend, budget == 0, now);
         let peer = Peer::Backend(backend.attachment);
         match &mut backend.stream {
             BackendLink::Worker(stream) => {
                 let end = backend.broken.unwrap_or(LinkLoss::Eof);
-                read(stream, Reading { peer, budget, share: true, end }, &mut self.pipe, cx, now)
+                read(stream, Reading { peer, budget, keep: Keep::UntilWritten, end }, &mut self.pipe, cx, now)
             }
             BackendLink::Stream(link) => read_stream(link, peer, budget, &mut self.pipe, cx, now),
         }
@@ -238,12 +268,15 @@ impl Driver {
             if moved >= enough {
                 return moved;
             }
+            let is_last = self.pipe.drops_client_next();
             let gather = self.pipe.gather(side, now);
             if gather.is_empty() {
                 return moved;
             }
+            let (due, more) = (gather.len(), gather.has_more());
             let written = match side {
                 Side::Client => match &mut self.client {
+                    Some(stream) if is_last => stream.poll_write_last(cx, gather.as_slices()),
                     Some(stream) => Pin::new(stream).poll_write_vectored(cx, gather.as_slices()),
                     None => return moved,
                 },
@@ -259,6 +292,9 @@ impl Driver {
                 Poll::Ready(Ok(bytes)) if bytes > 0 => {
                     self.pipe.transmitted(side, bytes, now);
                     moved += bytes;
+                    if bytes == due && !more {
+                        return moved;
+                    }
                 }
                 Poll::Ready(Ok(_)) => {
                     self.write_failed(side, LinkLoss::Eof, now);

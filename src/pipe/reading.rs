@@ -19,6 +19,10 @@ pub const READ_BYTES_MAX: usize = 256 * 1024;
 /// cheap, and a buffer that a small message holds on to would be a waste.
 const SHARE_BYTES_MIN: usize = 32 * 1024;
 
+/// Bytes of one read from which on a message that is passed on within the same turn is passed on from the thread's
+/// buffer; only what its peer does not take at once is copied. Below, keeping count costs more than the copy.
+const BORROW_BYTES_MIN: usize = 2 * 1024;
+
 /// Room that is left in the thread's buffer at least before a read; with less, the next buffer is taken.
 const READ_ROOM_MIN: usize = 128 * 1024;
 
@@ -37,49 +41,103 @@ pub(super) struct Reading {
     pub(super) peer: Peer,
     /// Bytes that may be read.
     pub(super) budget: usize,
-    /// What is long is not copied.
-    pub(super) share: bool,
+    pub(super) keep: Keep,
     /// What it means if there is nothing any more.
     pub(super) end: LinkLoss,
 }
 
-/// Reads one leg once, as far as its budget allows; the bytes that came.
+/// How the pipe keeps what is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keep {
+    /// As a copy: it may be kept for long.
+    Copy,
+    /// As it is, if it is long: it is kept until the peer has confirmed it.
+    UntilConfirmed,
+    /// As it is, if the peer takes it at once, which is all that it is kept for.
+    UntilWritten,
+}
+
+impl Keep {
+    /// Bytes of one read from which on they are not copied.
+    const fn as_it_is_from(self) -> usize {
+        match self {
+            Self::Copy => usize::MAX,
+            Self::UntilConfirmed => SHARE_BYTES_MIN,
+            Self::UntilWritten => BORROW_BYTES_MIN,
+        }
+    }
+}
+
+/// What a look at one leg brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Came {
+    /// It is not read now.
+    Unread,
+    /// Nothing yet; the task is woken when there is.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// There is nothing to come any more, which the pipe has been told.
+    End,
+}
+
+impl Came {
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Unread | Self::Nothing | Self::End => 0,
+        }
+    }
+
+    /// Whether the pipe heard anything from which something may follow.
+    pub(super) const fn is_news(self) -> bool {
+        match self {
+            Self::Bytes(_) | Self::End => true,
+            Self::Unread | Self::Nothing => false,
+        }
+    }
+}
+
+/// Reads one leg once, as far as its budget allows.
 pub(super) fn read(
     stream: &mut (impl AsyncRead + Unpin),
     reading: Reading,
     pipe: &mut Pipe,
     cx: &mut Context<'_>,
     now: Time,
-) -> usize {
-    let Reading { peer, budget, share, end } = reading;
+) -> Came {
+    let Reading { peer, budget, keep, end } = reading;
     if budget == 0 {
-        return 0;
+        return Came::Unread;
     }
     READ_BUFFER.with_borrow_mut(|buffer| {
-        if buffer.capacity() < READ_ROOM_MIN {
+        // From its start again, which is still in the processor's cache, if nobody holds a part of it.
+        if !buffer.try_reclaim(READ_BYTES_MAX) && buffer.capacity() < READ_ROOM_MIN {
             buffer.reserve(READ_BYTES_MAX);
         }
         let room = buffer.capacity().min(budget);
         let mut space = (&mut *buffer).limit(room);
         let result = pin!(stream.read_buf(&mut space)).poll(cx);
         match result {
-            Poll::Pending => 0,
+            Poll::Pending => Came::Nothing,
             Poll::Ready(Ok(0)) => {
                 pipe.lost(peer, end, now);
-                0
+                Came::End
             }
             Poll::Ready(Ok(count)) => {
-                if share && count >= SHARE_BYTES_MIN {
-                    pipe.receive(peer, Input::Share(&buffer.split().freeze()), now);
+                if count >= keep.as_it_is_from() {
+                    let bytes = buffer.split().freeze();
+                    let short = count < SHARE_BYTES_MIN;
+                    pipe.receive(peer, if short { Input::Borrow(&bytes) } else { Input::Share(&bytes) }, now);
                 } else {
                     pipe.receive(peer, Input::Copy(buffer), now);
                     buffer.clear();
                 }
-                count
+                Came::Bytes(count)
             }
             Poll::Ready(Err(_)) => {
                 pipe.lost(peer, LinkLoss::Reset, now);
-                0
+                Came::End
             }
         }
     })

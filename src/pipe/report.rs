@@ -57,7 +57,8 @@ pub struct Reporter {
     /// What was booked so far.
     booked: Option<Booked>,
     opened: Instant,
-    ended: Option<(EndedBy, u16, Box<str>)>,
+    /// By whom, the code and the reason; only of a pipe that is over or about to be.
+    ended: Option<Box<(EndedBy, u16, Box<str>)>>,
     searching: bool,
     /// The search as a tracing system sees it.
     search: Option<Box<Span>>,
@@ -71,7 +72,7 @@ impl Reporter {
     pub fn open(shared: &Arc<Shared>, entry: &Arc<PipeEntry>, backend: &str) -> Self {
         let route = shared.metrics.route(&entry.route.name);
         tracing::info!(
-            pipe = %entry.id, route = %entry.route.name, key = entry.key.as_deref(), client = %entry.client(), backend,
+            pipe = %entry.id, route = entry.route.name.as_str(), key = entry.key.as_deref(), client = entry.client().as_str(), backend,
             "pipe.open"
         );
         Self {
@@ -147,7 +148,7 @@ impl Reporter {
                 self.pool.interrupted(reason).inc();
                 self.route.up.in_doubt.inc_by(in_doubt);
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
-                tracing::info!(pipe = %self.entry.id, %backend, reason = reason.as_str(), in_doubt, "pipe.interrupted");
+                tracing::info!(pipe = %self.entry.id, backend = &*backend, reason = reason.as_str(), in_doubt, "pipe.interrupted");
                 self.event(|entry| Event::PipeInterrupted {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
@@ -165,7 +166,7 @@ impl Reporter {
                 let backend = backend.cloned().unwrap_or_else(|| "".into());
                 // a reattach is often over within a millisecond, so the fraction counts
                 let took_ms = outage.as_micros() as f64 / 1000.0;
-                tracing::info!(pipe = %self.entry.id, %backend, took_ms, replayed = again, "pipe.reattached");
+                tracing::info!(pipe = %self.entry.id, backend = &*backend, took_ms, replayed = again, "pipe.reattached");
                 self.event(|entry| Event::PipeReattached {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
@@ -197,7 +198,7 @@ impl Reporter {
                 });
             }
             Fact::PongsMissing(_) => self.pongs_missing(backend.map_or("", |id| id)),
-            Fact::Ended { by, code, reason } => self.ended = Some((by, code, reason.into())),
+            Fact::Ended { by, code, reason } => self.ended = Some(Box::new((by, code, reason.into()))),
         }
     }
 
@@ -303,7 +304,7 @@ impl Reporter {
 
     /// The code that the pipe ended with so far.
     fn ending(&self) -> (EndedBy, u16, &str) {
-        self.ended.as_ref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
+        self.ended.as_deref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
     }
 
     fn close(&mut self) {
@@ -329,7 +330,7 @@ impl Reporter {
         let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(
             pipe = %self.entry.id,
-            route = %self.entry.route.name,
+            route = self.entry.route.name.as_str(),
             by = by.as_str(),
             code,
             reason,

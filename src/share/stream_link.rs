@@ -173,7 +173,13 @@ impl AsyncWrite for StreamLink {
         if room == 0 && link.cutter.partial_bytes() == 0 {
             return Poll::Pending;
         }
-        Poll::Ready(link.write(slices, room))
+        let had_said_close = link.said_close;
+        let written = link.write(slices, room);
+        if link.said_close && !had_said_close {
+            // Its answer can be read now, and nobody else says so.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {

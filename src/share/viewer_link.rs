@@ -95,7 +95,11 @@ impl ViewerLink {
             return Poll::Pending;
         }
         let (taken, end) = cut_off(&mut self.cutter, slices, room, &mut self.messages)?;
-        self.said_close = end.or(self.said_close.take());
+        if end.is_some() {
+            self.said_close = end;
+            // The answer can be read now, and nobody else says so.
+            cx.waker().wake_by_ref();
+        }
         if !self.messages.is_empty() {
             self.hub.offer(seat, &mut self.messages);
         }

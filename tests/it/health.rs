@@ -223,7 +223,7 @@ async fn renew(proxy: &Proxy, ids: &[&str]) {
 async fn leases_that_run_out_together_are_kept_and_a_lone_one_costs_its_worker_new_pipes_and_if_it_is_dead_the_rest() {
     let proxy = Proxy::start("[[pools]]\nname = \"default\"\nhealth.interval = \"1h\"\n");
     let leased =
-        |worker: &StepWorker| json!({ "url": format!("ws://{}", worker.address), "lease": "2s", "instance": "i" });
+        |worker: &StepWorker| json!({ "url": format!("ws://{}", worker.address), "lease": "3s", "instance": "i" });
     let lone = StepWorker::start().await;
     proxy.register_as("lone", leased(&lone)).await;
     let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), lone.accept());
@@ -231,23 +231,26 @@ async fn leases_that_run_out_together_are_kept_and_a_lone_one_costs_its_worker_n
     for (id, worker) in ["a", "b", "c"].iter().zip(&others) {
         proxy.register_as(id, leased(worker)).await;
     }
+    // who says the same again renews: the four leases end within the same moment
+    proxy.register_as("lone", leased(&lone)).await;
     // nobody renews: it is more likely that we have a fault than that all of them have
     let kept = proxy.event_of(0, "pool.self_preservation").await;
     assert!(kept["late"].as_u64().unwrap() * 2 > kept["live"].as_u64().unwrap(), "{kept}");
     let pool = proxy.get("/v1/pools/default").await;
     assert_eq!((&pool["eligible"], &pool["states"]["lease"]["live"]), (&json!(4), &json!(4)), "{pool}");
     let steps = async {
-        let expired = proxy.event_of(0, "backend.lease_expired").await;
-        assert_eq!(expired["backend"], "lone", "{expired}");
+        // the others may expire too where this machine stalls for as long as a lease lasts; they are renewed all the same
+        let of_lone = |kind: &'static str| move |event: &Value| event["type"] == kind && event["backend"] == "lone";
+        proxy.event(0, "the lone lease expires", of_lone("backend.lease_expired")).await;
         let backend = proxy.get("/v1/backends/lone").await;
         assert_eq!((&backend["lease_state"], &backend["eligible"]), (&json!("expired"), &json!(false)), "{backend}");
         assert_eq!(proxy.pipes().await[0]["backend"], "lone", "its worker answers probes: the pipe stays");
         proxy.api("PUT", "/v1/backends/lone/lease", Some(json!({}))).await.expect(200);
-        let revived = proxy.event_of(0, "backend.lease_revived").await;
+        let revived = proxy.event(0, "it is revived", of_lone("backend.lease_revived")).await;
         assert_eq!(proxy.get("/v1/backends/lone").await["eligible"], true);
         drop(lone);
         let after = revived["seq"].as_u64().unwrap();
-        assert_eq!(proxy.event_of(after, "backend.lease_expired").await["backend"], "lone");
+        proxy.event(after, "it expires again", of_lone("backend.lease_expired")).await;
         let [a, b, c] = &others;
         let mut next =
             tokio::select! { next = a.accept() => next, next = b.accept() => next, next = c.accept() => next };
@@ -258,7 +261,7 @@ async fn leases_that_run_out_together_are_kept_and_a_lone_one_costs_its_worker_n
         () = renew(&proxy, &["a", "b", "c"]) => {}
         () = steps => {}
     }
-    assert_eq!(proxy.metrics().await.sum("leases_expired_total", &[("pool", "default")]), 2.0);
+    assert!(proxy.metrics().await.sum("leases_expired_total", &[("pool", "default")]) >= 2.0);
     proxy.api("PUT", "/v1/backends/stranger/lease", Some(json!({}))).await.expect(404);
     drop(wire);
 }

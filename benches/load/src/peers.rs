@@ -52,39 +52,48 @@ impl Peer {
 }
 
 /// A child that goes with its guard, and its own children with it.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    /// From SIGTERM to SIGKILL.
+    patience: Duration,
+}
+
+/// Nobody waits for what a killed process would still have said.
+const PATIENCE: Duration = Duration::from_millis(300);
+/// Those whose own children outlive them if they are killed.
+const PATIENCE_WITH_CHILDREN: Duration = Duration::from_secs(5);
 
 impl Process {
     pub const fn new(child: Child) -> Self {
-        Self(child)
+        Self { child, patience: PATIENCE }
     }
 
     pub fn pid(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// SIGKILL: it has no chance to say good-bye. Does not wait until the kernel has closed its sockets.
     pub fn kill(&mut self) -> anyhow::Result<()> {
-        Ok(self.0.kill()?)
+        Ok(self.child.kill()?)
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(Some(_))) {
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
         // SIGTERM, because nginx's workers outlive a master that is killed.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
         let began = Instant::now();
-        while began.elapsed() < Duration::from_millis(300) {
-            if matches!(self.0.try_wait(), Ok(Some(_))) {
+        while began.elapsed() < self.patience {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
                 return;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -111,7 +120,7 @@ pub fn start_backend(core: usize) -> anyhow::Result<(Process, SocketAddr)> {
 pub fn start_backend_with(core: usize, arguments: &[&str]) -> anyhow::Result<(Process, SocketAddr)> {
     let mut child = own(core, "backend")?.args(arguments).stdout(Stdio::piped()).spawn().context("backend")?;
     let stdout = child.stdout.take().context("no stdout")?;
-    let process = Process(child);
+    let process = Process::new(child);
     let mut line = String::new();
     BufReader::new(stdout).read_line(&mut line)?;
     let address = line.trim().strip_prefix("listening ").context("the backend did not start")?.parse()?;
@@ -183,7 +192,8 @@ pub fn wait_for(_process: &Process, address: SocketAddr) -> anyhow::Result<()> {
 /// Starts a proxy that takes its configuration from a file and says nothing.
 fn quiet(mut command: Command, address: SocketAddr) -> anyhow::Result<(Process, SocketAddr)> {
     command.stdout(Stdio::null()).stderr(Stdio::null());
-    let process = Process(command.spawn().with_context(|| format!("{command:?}"))?);
+    let child = command.spawn().with_context(|| format!("{command:?}"))?;
+    let process = Process { child, patience: PATIENCE_WITH_CHILDREN };
     wait_for(&process, address)?;
     Ok((process, address))
 }

@@ -48,11 +48,11 @@ impl Pipe {
         let farewell = match &self.client {
             ClientLeg::SaidClose(frame) => Some(frame.clone()),
             ClientLeg::Open | ClientLeg::Detached { .. } | ClientLeg::Closing { .. } | ClientLeg::Gone => {
-                self.farewell.clone()
+                self.farewell.as_deref().cloned()
             }
         };
         if let Some(frame) = farewell.filter(|_| self.owes_worker()) {
-            self.farewell = Some(frame.clone());
+            self.farewell = Some(Box::new(frame.clone()));
             if matches!(self.client, ClientLeg::SaidClose(_)) {
                 self.answer_client_close(frame, now);
             }
@@ -98,13 +98,13 @@ impl Pipe {
             in_doubt: rewound.in_doubt,
             gap: rewound.gap,
         });
-        self.outage = Some(Outage {
-            since: self.outage.map_or(now, |outage| outage.since),
+        self.outage = Some(Box::new(Outage {
+            since: self.outage.as_ref().map_or(now, |outage| outage.since),
             cause: reason.cause(),
             previous: link.backend,
             gap: rewound.gap,
             round: 0,
-        });
+        }));
         let mut next = self.if_promise_holds(next, rewound.gap);
         if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Held(_)) {
             self.drop_waiting(now);
@@ -174,7 +174,9 @@ impl Pipe {
 
     /// Orders a dial, if the leg is detached.
     pub(super) fn dial(&mut self) {
-        let (BackendLeg::Detached { .. }, Some(outage)) = (&self.backend, self.outage) else { return };
+        let (BackendLeg::Detached { .. }, Some(outage)) = (&self.backend, self.outage.as_deref().copied()) else {
+            return;
+        };
         let avoid = outage.cause.is_planned().then_some(outage.previous);
         let (attachment, _) = self.order_dial(avoid, outage.cause, outage.previous, outage.gap);
         self.backend = BackendLeg::Dialing { attachment };
@@ -247,7 +249,7 @@ impl Pipe {
         let retry_at = earliest(retry_at, self.suspects.next_return(now));
         if self.suspects.any_tried() {
             let settings = &self.settings;
-            let round = self.outage.map_or(0, |outage| outage.round);
+            let round = self.outage.as_ref().map_or(0, |outage| outage.round);
             let wait = backoff::wait(round, settings.backoff_min, settings.backoff_max, &mut self.draw);
             if let Some(outage) = &mut self.outage {
                 outage.round += 1;
@@ -257,7 +259,7 @@ impl Pipe {
             && let Some(frame) = self.wrong_worker.take()
         {
             self.report_ended(EndedBy::Backend, &frame);
-            self.give_up(frame, Loss::Closed, now);
+            self.give_up(*frame, Loss::Closed, now);
         } else {
             self.backend = BackendLeg::Detached { retry_at };
         }
@@ -315,7 +317,7 @@ impl Pipe {
         }
         let buffer = &self.up.buffer;
         let again = buffer.again_messages();
-        let outage = self.outage.map_or(Duration::ZERO, |outage| now.since(outage.since));
+        let outage = self.outage.as_ref().map_or(Duration::ZERO, |outage| now.since(outage.since));
         let hold_until = self.hold_until(now);
         self.barrier = Barrier::new(self.draw.key(), now);
         self.barrier.start_at(buffer.sent());
@@ -332,7 +334,7 @@ impl Pipe {
         self.to_backend.set_held(hold_until.is_some());
         self.backend = match &self.farewell {
             Some(frame) => {
-                self.to_backend.close(frame.clone(), true);
+                self.to_backend.close(CloseFrame::clone(frame), true);
                 BackendLeg::Closing { link, deadline: now + self.settings.grace }
             }
             None => BackendLeg::Attached(link),
@@ -342,7 +344,7 @@ impl Pipe {
 
     /// Until when the replay waits so that a worker that was cut off can finish its queue.
     fn hold_until(&self, now: Time) -> Option<Time> {
-        let until = self.outage?.since + self.settings.replay_delay;
+        let until = self.outage.as_ref()?.since + self.settings.replay_delay;
         (until > now).then_some(until)
     }
 
@@ -382,7 +384,7 @@ impl Pipe {
                 if reattached && !link.talked && self.settings.wrong_worker_codes.contains(frame.code) {
                     self.suspects.wrong(backend);
                     self.interrupt(Interruption::WrongWorker, Some(&frame), now);
-                    self.wrong_worker = Some(frame);
+                    self.wrong_worker = Some(Box::new(frame));
                 } else if self.settings.interrupt_codes.contains(frame.code) {
                     self.interrupt(Interruption::Close, Some(&frame), now);
                 } else {

@@ -37,7 +37,8 @@ impl Pipe {
     }
 
     fn backend_deadline(&self) -> Option<Time> {
-        let outage = self.outage.filter(|_| self.backend.link().is_none()).map(|it| it.since + self.settings.grace);
+        let outage =
+            self.outage.as_ref().filter(|_| self.backend.link().is_none()).map(|it| it.since + self.settings.grace);
         match &self.backend {
             BackendLeg::Gone => None,
             BackendLeg::Closing { link, deadline } => earliest(Some(*deadline), link.hold_until),
@@ -164,11 +165,12 @@ impl Pipe {
     }
 
     fn tick_detached(&mut self, now: Time) {
-        if let Some(outage) = self.outage.filter(|outage| now >= outage.since + self.settings.grace) {
+        if let Some(outage) = self.outage.as_deref().copied().filter(|outage| now >= outage.since + self.settings.grace)
+        {
             self.report(Fact::Expired { outage: now.since(outage.since) });
             if let Some(frame) = self.wrong_worker.take() {
                 self.report_ended(EndedBy::Backend, &frame);
-                return self.give_up(frame, Loss::Grace, now);
+                return self.give_up(*frame, Loss::Grace, now);
             }
             return self.give_up(CloseFrame::new(1013, "no backend within grace"), Loss::Grace, now);
         }

@@ -123,6 +123,12 @@ impl Pipe {
         self.client = ClientLeg::Closing { deadline: now + self.settings.close_timeout, said_close };
     }
 
+    /// Whether the client's link is dropped as soon as it has taken what is due to it.
+    #[must_use]
+    pub const fn drops_client_next(&self) -> bool {
+        matches!(self.client, ClientLeg::Closing { said_close: true, .. })
+    }
+
     /// Our close frame has left for the client.
     pub(super) fn client_was_told(&mut self) {
         if let ClientLeg::Closing { said_close, .. } = self.client {
@@ -183,7 +189,7 @@ impl Pipe {
             | BackendLeg::Detached { .. }
             | BackendLeg::Dialing { .. } => {
                 if self.up.buffer.unsent_messages() > 0 {
-                    self.farewell = Some(frame.clone());
+                    self.farewell = Some(Box::new(frame.clone()));
                 } else {
                     self.drop_backend(Vec::new(), false);
                 }

@@ -100,13 +100,15 @@ pub enum Input<'a> {
     Copy(&'a [u8]),
     /// The pipe keeps parts of it alive instead of copying them.
     Share(&'a Bytes),
+    /// The same, but only until [`Pipe::own_borrowed`]: what has been passed on by then was never copied.
+    Borrow(&'a Bytes),
 }
 
 impl Input<'_> {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Copy(bytes) => bytes,
-            Self::Share(bytes) => bytes,
+            Self::Share(bytes) | Self::Borrow(bytes) => bytes,
         }
     }
 }
@@ -184,12 +186,13 @@ pub struct Pipe {
     barrier: Barrier,
     client_beat: Heartbeat,
     backend_beat: Heartbeat,
-    outage: Option<Outage>,
+    /// Boxed, as what follows: most pipes are never without a worker.
+    outage: Option<Box<Outage>>,
     suspects: Suspects,
     /// What a wrong worker said, to be passed on when no right one is left.
-    wrong_worker: Option<CloseFrame>,
+    wrong_worker: Option<Box<CloseFrame>>,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
-    farewell: Option<CloseFrame>,
+    farewell: Option<Box<CloseFrame>>,
     /// Since when the client has taken nothing of what waits for it.
     stalled_since: Option<Time>,
     interruptions: u64,
@@ -256,6 +259,12 @@ impl Pipe {
             self.switching = false;
         }
         action
+    }
+
+    /// Takes a copy of what is still held of borrowed input, so that whoever lent its buffer has it back.
+    pub fn own_borrowed(&mut self) {
+        self.up.buffer.own_borrowed();
+        self.down.buffer.own_borrowed();
     }
 
     fn report(&mut self, fact: Fact) {

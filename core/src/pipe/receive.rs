@@ -51,7 +51,11 @@ impl Pipe {
         let bytes = input.as_slice();
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
-        while at < bytes.len() {
+        loop {
+            at += self.take_whole(side, &bytes[at..], limits, keep);
+            if at == bytes.len() {
+                break;
+            }
             let step = match self.lane(side).assembler.step(&bytes[at..], limits) {
                 Ok(step) => step,
                 Err(refused) => {
@@ -129,7 +133,26 @@ impl Pipe {
         match input {
             Input::Copy(bytes) => buffer.push_copy(&bytes[range]),
             Input::Share(bytes) => buffer.push_shared(bytes.slice(range)),
+            Input::Borrow(bytes) => buffer.push_borrowed(bytes.slice(range)),
         }
+    }
+
+    /// Takes in the messages that are whole at the start of `bytes`; the bytes they took.
+    fn take_whole(&mut self, side: Side, bytes: &[u8], limits: MessageLimits, keep: bool) -> usize {
+        let Lane { assembler, buffer, began, payload_bytes, .. } = self.lane(side);
+        let taken = assembler.whole_messages(bytes, limits, |message| {
+            if keep {
+                *payload_bytes += u64::from(message.payload_bytes);
+                buffer.accept(message);
+            }
+        });
+        if taken > 0 {
+            *began = None;
+            if keep && side == Side::Backend {
+                self.worker_talked();
+            }
+        }
+        taken
     }
 
     fn accept(&mut self, side: Side, message: Message, keep: bool) {

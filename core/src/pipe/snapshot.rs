@@ -134,7 +134,7 @@ impl Pipe {
         out.option(outage.as_ref(), |out, outage| outage.freeze(out));
         suspects.freeze(out);
         for frame in [wrong_worker, farewell] {
-            out.option(frame.as_ref(), Writer::close_frame);
+            out.option(frame.as_deref(), Writer::close_frame);
         }
         out.option(*stalled_since, Writer::time);
         out.count(*interruptions);
@@ -178,10 +178,10 @@ impl Pipe {
             pipe.to_backend = Outbox::thaw(input, true)?;
             pipe.backend_beat = Heartbeat::thaw(input, pipe.settings.backend_heartbeat)?;
         }
-        pipe.outage = input.option(Outage::thaw)?;
+        pipe.outage = input.option(Outage::thaw)?.map(Box::new);
         pipe.suspects = Suspects::thaw(input)?;
-        pipe.wrong_worker = input.option(Reader::close_frame)?;
-        pipe.farewell = input.option(Reader::close_frame)?;
+        pipe.wrong_worker = input.option(Reader::close_frame)?.map(Box::new);
+        pipe.farewell = input.option(Reader::close_frame)?.map(Box::new);
         pipe.stalled_since = input.option(Reader::past)?;
         (pipe.interruptions, pipe.in_doubt) = (input.count()?, input.count()?);
         pipe.ended = input.flag()?;

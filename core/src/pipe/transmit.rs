@@ -24,7 +24,7 @@ impl Pipe {
         }
     }
 
-    /// Decides what the next write to the link of `side` holds; whether there is anything.
+    /// Decides what the next write to the link of `side` holds; false if it is nothing.
     fn prepare(&mut self, side: Side, now: Time) -> bool {
         match side {
             Side::Client => {
@@ -34,7 +34,7 @@ impl Pipe {
                 let asks = matches!(self.client, ClientLeg::Open);
                 let barrier = self.comeback.as_mut().and_then(|it| it.barrier.as_mut()).filter(|_| asks);
                 self.to_client.prepare(&self.down.buffer, barrier, [0; 4], now);
-                self.to_client.has_output(&self.down.buffer)
+                self.to_client.may_have_output(&self.down.buffer)
             }
             Side::Backend => {
                 if self.backend.link().is_none() || self.is_switching() {
@@ -43,7 +43,7 @@ impl Pipe {
                 let asks = self.settings.replay != ReplayPolicy::None;
                 let key = self.draw.key();
                 self.to_backend.prepare(&self.up.buffer, asks.then_some(&mut self.barrier), key, now);
-                self.to_backend.has_output(&self.up.buffer)
+                self.to_backend.may_have_output(&self.up.buffer)
             }
         }
     }

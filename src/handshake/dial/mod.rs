@@ -17,18 +17,18 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
 pub use answer::HEAD_BYTES_MAX;
-pub use connect::connect;
+pub use connect::{answer_instead_of_acknowledging, connect};
 pub use error::{ConnectError, ConnectFailure, DialError};
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 pub use stream::BackendStream;
 pub use tls::{TlsClient, TlsPeer};
 
 use super::accept::accept_key;
-use super::forward::write_line;
+use super::forward::{is_header_value, write_line};
 use answer::Expected;
 
 /// One attempt to attach a backend.
@@ -143,8 +143,8 @@ fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
     head.extend_from_slice(dial.head_lines);
     for (name, value) in dial.attach {
         // A value that could break out of its line stays away: ids and counts never do.
-        if HeaderValue::from_str(value).is_ok() {
-            write_line(&mut head, &name.to_ascii_lowercase(), value.as_bytes());
+        if is_header_value(value) {
+            write_line(&mut head, name, value.as_bytes());
         }
     }
     head.extend_from_slice(b"\r\n");

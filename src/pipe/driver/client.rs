@@ -12,7 +12,7 @@ use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, Peer};
 use holdline_core::time::Time;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Driver;
 use crate::config::Duplicate;
@@ -21,7 +21,7 @@ use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
 use crate::pipe::client_stream::LooseStream;
-use crate::pipe::reading::{Reading, read};
+use crate::pipe::reading::{Came, Keep, Reading, read};
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
@@ -60,15 +60,15 @@ impl Driver {
         }
     }
 
-    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> usize {
+    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
         let budget = self.budget(Side::Client);
-        let Some(stream) = &mut self.client else { return 0 };
+        let Some(stream) = &mut self.client else { return Came::Unread };
         self.pipe.set_paused(Side::Client, budget == 0, now);
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-        let share = self.backend.is_some();
+        let keep = if self.backend.is_some() { Keep::UntilConfirmed } else { Keep::Copy };
         read(
             stream,
-            Reading { peer: Peer::Client(self.generation), budget, share, end: LinkLoss::Eof },
+            Reading { peer: Peer::Client(self.generation), budget, keep, end: LinkLoss::Eof },
             &mut self.pipe,
             cx,
             now,
@@ -122,12 +122,15 @@ impl Driver {
         if generation != self.generation {
             return;
         }
-        let Some(stream) = self.client.take() else { return };
+        let Some(mut stream) = self.client.take() else { return };
         if self.pipe.awaits_client() {
             let absent = self.shared.metrics.absent(ListenerLabel::Public);
             self.visits.get_or_insert_default().absent = Some(absent);
         }
-        if !last_words.is_empty() {
+        if last_words.is_empty() {
+            // Closing alone would throw away what was written last, if the client had said more than was read.
+            let _ = Pin::new(&mut stream).poll_shutdown(cx);
+        } else {
             self.part_from(stream, last_words, cx);
         }
     }
