@@ -8,8 +8,8 @@
 //!
 //! What counts is resident memory, less what the allocator keeps of memory that pipes have given back: an allocator may
 //! hold on to it for good, and it will be used again before any more is taken. It is known by comparison with the peak:
-//! what pipes are charged has fallen since, and resident memory has not. Whenever resident memory grows beyond its peak
-//! nothing can have been left over, and the peak is the present.
+//! what pipes are charged has fallen since, and resident memory has not. When resident memory grows beyond its peak all
+//! the same, what is left over is not what is needed, or is none: each byte of growth takes eight off it.
 
 use crate::time::Time;
 
@@ -24,6 +24,11 @@ const EVICT_TO_PERCENT: u64 = 90;
 
 /// The limit counts as reached when only so small a part of it is left, as one in so many: reading stops short of it.
 const MARGIN: u64 = 64;
+
+/// Bytes left over that a byte of growth puts in doubt. With more, a little growth at a time when all pipes are gone would
+/// leave memory short for good, though nearly all is free; with less, the limit is passed by more than a ninth of what
+/// was thought to be left over before that is noticed.
+const DOUBT: u64 = 8;
 
 /// How short memory is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -135,8 +140,11 @@ impl Watch {
         let peak = self.peak.get_or_insert(sample);
         // A little growth says nothing: a page here and there is touched again.
         let noise = sample.limit / MARGIN;
-        if sample.charged >= peak.charged || sample.resident > peak.resident.saturating_add(noise) {
+        if sample.charged >= peak.charged {
             *peak = sample;
+        } else if sample.resident > peak.resident.saturating_add(noise) {
+            let doubt = (sample.resident - peak.resident).saturating_mul(DOUBT);
+            *peak = Sample { charged: peak.charged.saturating_sub(doubt).max(sample.charged), ..sample };
         }
         let given_back = peak.charged - sample.charged;
         given_back.saturating_sub(peak.resident.saturating_sub(sample.resident))
@@ -259,8 +267,19 @@ mod tests {
         let mut watch = Watch::default();
         look(&mut watch, 900, 500);
         assert_eq!(look(&mut watch, 900, 100).used, 500 * MIB);
-        // More than ever is resident, so nothing was left to use again.
-        assert_eq!(look(&mut watch, 930, 100).used, 930 * MIB);
+        // More than ever is resident, so less was left to use again than it seemed; and then nothing.
+        assert_eq!(look(&mut watch, 930, 100).used, (930 - 400 + 8 * 30) * MIB);
+        assert_eq!(look(&mut watch, 950, 100).used, 950 * MIB);
+    }
+
+    #[test]
+    fn a_little_growth_after_a_flood_does_not_leave_memory_short_for_good() {
+        let mut watch = Watch::default();
+        look(&mut watch, 300, 0);
+        assert_eq!(look(&mut watch, 990, 690).pressure, Pressure::Full);
+        // All pipes are gone, the allocator keeps what they held, and something else took a page here and there.
+        assert_eq!(look(&mut watch, 1010, 0).pressure, Pressure::Low);
+        assert_eq!(look(&mut watch, 1010, 0).used, (1010 - 690 + 8 * 20) * MIB);
     }
 
     fn candidate(pipe: u32, detached: bool, opened: u64, active: u64, bytes: u64) -> Candidate<u32> {
