@@ -65,6 +65,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let seconds = options.seconds.unwrap_or(if options.quick { 0.3 } else { 1.0 });
     let mut report = Report { about: About::here(&options.holdline, rounds, seconds), ..Report::default() };
     report.rows = compare(options, rounds, seconds)?;
+    // What was measured is kept if a later part fails or is interrupted: `--again` puts it out.
+    report.write(&options.outputs.json)?;
     if options.wants(fanout::NAME) {
         let arguments = ["--rounds", &rounds.min(FAN_OUT_ROUNDS_MAX).to_string(), "--seconds", &seconds.to_string()];
         report.fan_out = Some(options.part("fanout", &arguments)?);
@@ -76,6 +78,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.wants("reattach") {
         for arguments in reattaches(options.quick) {
             report.reattach.push(options.part("reattach", arguments)?);
+            report.write(&options.outputs.json)?;
         }
     }
     if options.wants("scale") && !(options.quick && options.only.is_empty()) {
