@@ -192,7 +192,8 @@ pub struct Short {
 }
 
 /// Reads the header at the start of `bytes` if it is a right one of the most frequent kind; for all else there is
-/// [`parse`]. The payload may not have come yet.
+/// [`parse`], with which it must agree (`core/tests/properties` reads everything both ways). The payload may not have
+/// come yet.
 #[inline]
 #[must_use]
 pub fn short_message(bytes: &[u8], sender: Side) -> Option<Short> {
