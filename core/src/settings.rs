@@ -164,9 +164,9 @@ pub struct PipeSettings {
     /// How long an attached worker may stay silent before it is given up, if at all.
     pub first_message_timeout: Option<Duration>,
     /// How long a planned move waits for the old worker, for each of its two steps.
-    pub handover_timeout: Duration,
+    pub move_timeout: Duration,
     /// How long after its last message a worker that has confirmed it is left alone before a planned move tells it to
-    /// go; `handover_timeout` at most.
+    /// go; `move_timeout` at most.
     pub settle: Duration,
     /// How long a close frame waits for its answer.
     pub close_timeout: Duration,
@@ -202,7 +202,7 @@ impl Default for PipeSettings {
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,
-            handover_timeout: Duration::from_secs(10),
+            move_timeout: Duration::from_secs(10),
             settle: Duration::from_millis(200),
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
@@ -226,7 +226,7 @@ pub struct ReplayTail {
 
 /// How a pipe is moved off a worker that is still there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum HandOver {
+pub enum MoveOrder {
     /// Another worker is attached before this one is let go, so that the pipe has two for a moment.
     #[default]
     AttachFirst,

@@ -37,7 +37,7 @@ backend_timeout = "4s"
 grace = "60s"
 backoff_max = "500ms"
 dials_per_minute = 0
-handover_timeout = "3s"
+move_timeout = "3s"
 [log]
 format = "json"
 [[pools]]

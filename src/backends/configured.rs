@@ -38,7 +38,7 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         name,
         balance: pool.balance,
         max_pipes_per_backend: pool.max_pipes_per_backend,
-        handover: pool.handover,
+        move_order: pool.move_order,
         weight_from: pool.weight_from,
         worker_memory_max: pool.worker_memory_max as u64,
         probes: ProbeSettings { kind, interval: health.interval, timeout: health.timeout },
@@ -68,7 +68,7 @@ fn backend(pool: &Arc<str>, index: usize, entry: &config::Backend) -> (Arc<str>,
 mod tests {
     use super::*;
     use holdline_core::pool::AdminState;
-    use holdline_core::settings::HandOver;
+    use holdline_core::settings::MoveOrder;
     use std::time::Duration;
 
     const FILE: &str = r#"
@@ -81,7 +81,7 @@ mod tests {
         [[pools]]
         name = "farm"
         max_pipes_per_backend = 4
-        handover = "leave_first"
+        move_order = "leave_first"
         health = { kind = "http", path = "/health", interval = "3s", timeout = "2s", fall = 5, rise = 2 }
         [[pools.backends]]
         id = "w1"
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(setup.bounds, Bounds { dials_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
-        assert_eq!(pool.handover, HandOver::LeaveFirst);
+        assert_eq!(pool.move_order, MoveOrder::LeaveFirst);
         let probes = ProbeSettings {
             kind: ProbeKind::Http("/health".to_owned()),
             interval: Duration::from_secs(3),

@@ -8,7 +8,7 @@ use super::registry::Registry;
 use super::{Backends, Bounds};
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::Backend;
-use holdline_core::settings::HandOver;
+use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,8 +51,8 @@ impl Backends {
 
     /// How a pipe is moved off a backend of `pool`.
     #[must_use]
-    pub fn handover(&self, pool: &str) -> HandOver {
-        self.with(|registry, _| registry.pools.get(pool).map(|entry| entry.handover)).unwrap_or_default()
+    pub fn move_order(&self, pool: &str) -> MoveOrder {
+        self.with(|registry, _| registry.pools.get(pool).map(|entry| entry.move_order)).unwrap_or_default()
     }
 
     /// Whether `backend` may take a pipe now.

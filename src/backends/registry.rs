@@ -16,7 +16,7 @@ use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSett
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, DialBudget, Pool, PoolSettings};
-use holdline_core::settings::{HandOver, WeightFrom};
+use holdline_core::settings::{MoveOrder, WeightFrom};
 use holdline_core::time::Time;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,7 +76,7 @@ pub(super) struct PoolEntry {
     pub(super) owners: Owners,
     /// When the next planned move may begin.
     pub(super) pace: Pace,
-    pub(super) handover: HandOver,
+    pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
     pub(super) probes: ProbeSettings,
@@ -363,7 +363,7 @@ impl PoolEntry {
             core: Pool::new(pool_settings(spec)),
             owners: Owners::default(),
             pace: Pace::default(),
-            handover: spec.handover,
+            move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
             probes: spec.probes.clone(),

@@ -6,7 +6,7 @@ use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, Serves};
-use holdline_core::settings::{Balance, HandOver, WeightFrom};
+use holdline_core::settings::{Balance, MoveOrder, WeightFrom};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -36,7 +36,7 @@ pub struct PoolSpec {
     /// Pipes per backend; zero is no limit.
     pub max_pipes_per_backend: u32,
     /// How a pipe is moved off one of its backends.
-    pub handover: HandOver,
+    pub move_order: MoveOrder,
     /// What decides how much of a backend's weight counts.
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
@@ -57,7 +57,7 @@ impl PoolSpec {
             name: name.into(),
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
-            handover: HandOver::default(),
+            move_order: MoveOrder::default(),
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
             probes: ProbeSettings::default(),

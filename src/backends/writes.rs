@@ -163,7 +163,7 @@ impl Registry {
             entry.configured = true;
             entry.core.configure(pool_settings(pool));
             entry.probes = pool.probes.clone();
-            entry.handover = pool.handover;
+            entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             // A raised limit may be what somebody waits for.
             entry.wake();

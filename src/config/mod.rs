@@ -138,7 +138,7 @@ impl Config {
             backend_heartbeat: self.backend_heartbeat(route),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
-            handover_timeout: self.reattach.handover_timeout,
+            move_timeout: self.reattach.move_timeout,
             settle: self.reattach.settle,
             close_timeout: self.server.close_timeout,
         }

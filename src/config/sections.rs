@@ -177,7 +177,7 @@ pub struct Reattach {
     /// Planned moves that one pool begins in a second; 0 is no limit.
     pub moves_per_second: u32,
     /// How long a planned move waits for the old worker, for each of its two steps.
-    pub handover_timeout: Duration,
+    pub move_timeout: Duration,
     /// How long after its last message a worker is told to go.
     pub settle: Duration,
 }
@@ -191,7 +191,7 @@ impl Default for Reattach {
             dials_per_minute: 15,
             dials_at_once: 64,
             moves_per_second: 100,
-            handover_timeout: Duration::from_secs(10),
+            move_timeout: Duration::from_secs(10),
             settle: Duration::from_millis(200),
         }
     }

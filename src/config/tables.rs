@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, HandOver, OverflowPolicy, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
 };
 
 use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
@@ -22,7 +22,7 @@ pub struct Pool {
     /// Pipes on one backend at once; 0 is no limit.
     pub max_pipes_per_backend: u32,
     /// How a pipe is moved off one of its backends.
-    pub handover: HandOver,
+    pub move_order: MoveOrder,
     /// What decides how much of a backend's weight counts.
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
@@ -41,7 +41,7 @@ impl Default for Pool {
             name: "default".to_owned(),
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
-            handover: HandOver::AttachFirst,
+            move_order: MoveOrder::AttachFirst,
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,

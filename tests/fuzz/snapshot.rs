@@ -289,7 +289,7 @@ fn moving() -> Driven {
     let mut driven = Driven::open(PipeSettings::default());
     driven.say(Side::Client, b"in doubt");
     driven.give(Side::Backend, usize::MAX);
-    driven.pipe.hand_over(Cause::Handover, driven.now);
+    driven.pipe.move_on(Cause::Handover, driven.now);
     driven.act();
     driven.attach();
     driven.say(Side::Client, b"for the next one");

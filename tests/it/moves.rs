@@ -160,7 +160,7 @@ async fn an_old_worker_that_dies_amid_a_move_is_replaced_with_a_replay_of_what_i
 
 #[tokio::test]
 async fn a_pool_that_forbids_two_at_once_lets_the_old_worker_go_first() {
-    let config = "[[pools]]\nname = \"default\"\nhandover = \"leave_first\"\n";
+    let config = "[[pools]]\nname = \"default\"\nmove_order = \"leave_first\"\n";
     let (proxy, mut client, mut old, _a, b) = on_a(config).await;
     drain(&proxy, "a").await;
     assert_eq!(old.hear().await, Said::Close(1001, MOVING.into()));

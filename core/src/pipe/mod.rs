@@ -32,7 +32,7 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `handover` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
+//! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
 //! `deadline` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `snapshot` how it goes to
 //! another process.
 
@@ -41,7 +41,7 @@ mod backend;
 mod client;
 mod deadline;
 mod ending;
-mod handover;
+mod moving;
 mod receive;
 mod say;
 mod snapshot;

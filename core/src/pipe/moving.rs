@@ -4,7 +4,7 @@
 //! sent before belongs to the old worker, whose pong confirms it, and everything after to the new one. The old worker is
 //! told 1001 then, and what it still has to say is relayed until it closes.
 //!
-//! Where the new worker comes first ([`Pipe::hand_over`]), it is dialled meanwhile and its link waits beside the old one's. It was told
+//! Where the new worker comes first ([`Pipe::move_on`]), it is dialled meanwhile and its link waits beside the old one's. It was told
 //! which message it will be sent first, and takes over only if that has stayed true; a dial that fails leaves the pipe
 //! where it was. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
 //!
@@ -23,8 +23,8 @@ const FAREWELL: &str = "moving to another worker";
 impl Pipe {
     /// Moves the pipe to another worker in good order, attaching that one before this one is left.
     ///
-    /// If none can be attached within `handover_timeout`, the pipe stays, and says so ([`Fact::Stayed`]).
-    pub fn hand_over(&mut self, cause: Cause, now: Time) {
+    /// If none can be attached within `move_timeout`, the pipe stays, and says so ([`Fact::Stayed`]).
+    pub fn move_on(&mut self, cause: Cause, now: Time) {
         if self.stop_sending(cause, now) {
             self.dial_next();
         }
@@ -45,7 +45,7 @@ impl Pipe {
     /// Holds back what the worker has not begun to get; false if there is none that could be left.
     fn stop_sending(&mut self, cause: Cause, now: Time) -> bool {
         let BackendLeg::Attached(link) = &self.backend else { return false };
-        let (link, deadline) = (link.clone(), now + self.settings.handover_timeout);
+        let (link, deadline) = (link.clone(), now + self.settings.move_timeout);
         self.backend = BackendLeg::Leaving { link, stage: Leaving::Settling, cause, deadline, next: Next::Nobody };
         self.to_backend.set_held(true);
         true
@@ -130,7 +130,7 @@ impl Pipe {
         if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
             return None;
         }
-        Some(self.fed_at + self.settings.settle.min(self.settings.handover_timeout))
+        Some(self.fed_at + self.settings.settle.min(self.settings.move_timeout))
     }
 
     /// Says goodbye to a worker that is being left, once it has had its time with what it was sent.
@@ -140,11 +140,11 @@ impl Pipe {
         }
         let BackendLeg::Leaving { stage, deadline, .. } = &mut self.backend else { return };
         *stage = Leaving::Parting;
-        *deadline = now + self.settings.handover_timeout;
+        *deadline = now + self.settings.move_timeout;
         self.to_backend.close(CloseFrame::new(1001, FAREWELL), false);
     }
 
-    /// The step of a move that is under way took longer than `handover_timeout`.
+    /// The step of a move that is under way took longer than `move_timeout`.
     pub(super) fn leaving_took_too_long(&mut self, now: Time) {
         let BackendLeg::Leaving { stage, cause, next, .. } = &self.backend else { return };
         if matches!(next, Next::Dialing { .. }) {

@@ -204,8 +204,8 @@ fn a_move_soon_after_a_reattach_does_not_eat_the_grace_of_the_next_outage() {
     assert_eq!(bench.state(), PipeState::Attached);
 }
 
-fn hand_over(bench: &mut Bench) {
-    bench.operator(|pipe, now| pipe.hand_over(Cause::Drain, now));
+fn move_on(bench: &mut Bench) {
+    bench.operator(|pipe, now| pipe.move_on(Cause::Drain, now));
 }
 
 const FAREWELL: &str = "moving to another worker";
@@ -214,7 +214,7 @@ const FAREWELL: &str = "moving to another worker";
 fn held() -> Bench {
     let mut bench = Bench::new();
     bench.client_says("1");
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.attach(B);
     assert_eq!(bench.holds(), Some(B));
     bench
@@ -224,7 +224,7 @@ fn held() -> Bench {
 fn the_new_worker_is_attached_before_the_old_one_is_told_to_go() {
     let mut bench = Bench::new();
     bench.client_says("1");
-    hand_over(&mut bench);
+    move_on(&mut bench);
     let order = bench.dial();
     assert_eq!((order.cause, order.avoid, order.first_seq, order.again), (Cause::Drain, Some(A), Seq(2), 0));
     assert!(bench.pipe.excluded(bench.now).contains(&A), "not the same again");
@@ -260,7 +260,7 @@ fn a_new_worker_that_is_there_waits_for_the_pong_of_the_old_one() {
 fn a_failed_dial_is_followed_by_the_next_and_when_none_is_left_the_pipe_is_where_it_was() {
     let mut bench = Bench::new();
     bench.client_says("1");
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.client_says("2");
     bench.dial_fails(DialFailure::Failed(B));
     assert_eq!(bench.pipe.excluded(bench.now), [B, A]);
@@ -269,7 +269,7 @@ fn a_failed_dial_is_followed_by_the_next_and_when_none_is_left_the_pipe_is_where
     assert!(bench.facts.contains(&Fact::Stayed { backend: A }));
     assert_eq!(bench.worker_got(), texts(&["1", "2"]), "what was held goes on to the old worker");
     assert_eq!(bench.pipe.excluded(bench.now), []);
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.settle();
     bench.attach(B);
     assert_eq!(bench.worker_got(), [closed(1001, FAREWELL)], "the next try may work");
@@ -278,7 +278,7 @@ fn a_failed_dial_is_followed_by_the_next_and_when_none_is_left_the_pipe_is_where
 #[test]
 fn a_dial_that_hangs_is_given_up_and_the_pipe_is_where_it_was() {
     let mut bench = Bench::new();
-    hand_over(&mut bench);
+    move_on(&mut bench);
     let attachment = bench.dial().attachment;
     bench.client_says("1");
     bench.wait(secs(10));
@@ -290,7 +290,7 @@ fn a_dial_that_hangs_is_given_up_and_the_pipe_is_where_it_was() {
 #[test]
 fn a_new_worker_that_refuses_the_pipe_is_no_worker() {
     let mut bench = Bench::new();
-    hand_over(&mut bench);
+    move_on(&mut bench);
     assert!(!bench.attach_with(B, Some(ResumeAnswer::Refuse)));
     assert!(bench.is_dialing(), "the next candidate");
     bench.attach_with(C, Some(ResumeAnswer::New));
@@ -338,7 +338,7 @@ fn an_old_worker_that_dies_with_nothing_in_doubt_is_followed_by_the_one_that_wai
     let mut bench = Bench::new();
     bench.client_says("1");
     bench.settle();
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.worker_dies(LinkLoss::Reset);
     assert!(bench.is_dialing(), "the dial under way goes on");
     bench.attach(B);
@@ -370,7 +370,7 @@ fn a_half_written_message_counts_as_the_old_workers() {
     let mut bench = Bench::new();
     bench.set_room(Side::Backend, 10);
     bench.client_says("a message of thirty bytes or so");
-    hand_over(&mut bench);
+    move_on(&mut bench);
     assert_eq!(bench.dial().first_seq, Seq(2));
     bench.attach(B);
     bench.set_room(Side::Backend, usize::MAX);
@@ -388,7 +388,7 @@ fn a_client_that_closes_lets_go_of_the_worker_that_waits() {
     assert_eq!(bench.holds(), None);
     assert_eq!(bench.worker_got(), [text("1"), closed(1000, "bye")]);
     let mut bench = Bench::new();
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.client_vanishes();
     assert!(!bench.is_dialing());
 }
@@ -414,7 +414,7 @@ fn an_end_said_by_the_old_worker_lets_go_of_the_one_that_waits() {
 #[test]
 fn an_order_to_leave_at_once_waits_for_no_dial() {
     let mut bench = Bench::new();
-    hand_over(&mut bench);
+    move_on(&mut bench);
     let attachment = bench.dial().attachment;
     leave(&mut bench);
     assert!(bench.orders().contains(&Action::CancelDial(attachment)));
@@ -429,7 +429,7 @@ fn a_replay_held_for_its_delay_stays_held_for_a_pipe_that_stays() {
     bench.client_says("1");
     bench.worker_dies(LinkLoss::Eof);
     bench.attach(B);
-    hand_over(&mut bench);
+    move_on(&mut bench);
     assert_eq!((bench.dial().first_seq, bench.dial().again), (Seq(1), 1));
     bench.nobody_is_there();
     assert_eq!(bench.worker_got(), []);
@@ -444,7 +444,7 @@ fn what_the_client_says_amid_a_move_is_neither_lost_nor_its_end_whatever_the_pol
         settings.overflow = OverflowPolicy::Close;
         settings.replay_bytes_max = 20;
     });
-    hand_over(&mut bench);
+    move_on(&mut bench);
     bench.attach(B);
     for _ in 0..3 {
         bench.client_says("ten bytes.");

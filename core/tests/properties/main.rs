@@ -392,7 +392,7 @@ fn run_pipe(settings: PipeSettings, ops: &[Op]) {
             Op::FailDial(how) => bare.fail(*how),
             Op::PoolChanged => bare.pipe.pool_changed(now),
             Op::Leave => bare.pipe.leave(Cause::Drain, now),
-            Op::HandOver => bare.pipe.hand_over(Cause::Admin, now),
+            Op::HandOver => bare.pipe.move_on(Cause::Admin, now),
             Op::Close => bare.pipe.close(EndedBy::Operator, CloseFrame::new(1001, "x"), now),
             Op::Pause(client, paused) => {
                 bare.pipe.set_paused(if *client { Side::Client } else { Side::Backend }, *paused, now);

@@ -237,7 +237,7 @@ fn settings(rng: &mut Rng, small: bool) -> PipeSettings {
         grace: rng.pick(&[Duration::from_millis(700), Duration::from_secs(5), Duration::from_secs(30)]),
         backoff_max: rng.pick(&[Duration::from_millis(200), Duration::from_secs(2)]),
         first_message_timeout: rng.once_in(4).then(|| Duration::from_secs(3)),
-        handover_timeout: rng.pick(&[Duration::from_millis(500), Duration::from_secs(10)]),
+        move_timeout: rng.pick(&[Duration::from_millis(500), Duration::from_secs(10)]),
         settle: rng.pick(&[Duration::ZERO, Duration::from_millis(30), Duration::from_secs(1)]),
         close_timeout: rng.pick(&[Duration::from_millis(300), Duration::from_secs(5)]),
         client_heartbeat: heartbeat(rng),

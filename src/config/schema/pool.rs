@@ -28,8 +28,8 @@ fn balancing() -> Vec<Key<Pool>> {
             "pipes on one backend at once; 0 is no limit",
         ),
         key(
-            "handover",
-            |p: &mut Pool| &mut p.handover,
+            "move_order",
+            |p: &mut Pool| &mut p.move_order,
             any,
             "a planned move: \"attach_first\" has both workers for a moment, \"leave_first\" never two at once",
         ),

@@ -301,8 +301,8 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "planned moves that a pool begins in a second, with jitter; 0 is no limit, a drain's deadline goes before",
         ),
         key(
-            "reattach.handover_timeout",
-            |c: &mut Config| &mut c.reattach.handover_timeout,
+            "reattach.move_timeout",
+            |c: &mut Config| &mut c.reattach.move_timeout,
             range(MILLISECOND, HOUR),
             "how long a planned move waits for the old worker's pong, and then for its close",
         ),

@@ -1,6 +1,6 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, HandOver, OverflowPolicy, ReplayPolicy, WeightFrom};
+use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -30,7 +30,7 @@ impl Choice for Balance {
     ];
 }
 
-impl Choice for HandOver {
+impl Choice for MoveOrder {
     const WORDS: &'static [(&'static str, Self)] =
         &[("attach_first", Self::AttachFirst), ("leave_first", Self::LeaveFirst)];
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use holdline_core::backoff::{self, Draw};
 use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Cause, Fact, LinkLoss, Peer, PipeState};
-use holdline_core::settings::HandOver;
+use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep};
@@ -123,9 +123,9 @@ impl Driver {
         if self.shared.backends.choose(pool, &ask).is_err() {
             return;
         }
-        match self.shared.backends.handover(pool) {
-            HandOver::AttachFirst => self.pipe.hand_over(cause, now),
-            HandOver::LeaveFirst => self.pipe.leave(cause, now),
+        match self.shared.backends.move_order(pool) {
+            MoveOrder::AttachFirst => self.pipe.move_on(cause, now),
+            MoveOrder::LeaveFirst => self.pipe.leave(cause, now),
         }
     }
 

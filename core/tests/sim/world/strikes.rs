@@ -128,7 +128,7 @@ impl World {
             }
         }
         self.drivers[pipe].call(now, &mut self.marks, |it, now| match first {
-            true => it.hand_over(cause, now),
+            true => it.move_on(cause, now),
             false => it.leave(cause, now),
         });
     }
