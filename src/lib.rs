@@ -12,7 +12,7 @@
 //! registry of what is live, [`clients`], who comes back to which, [`share`], for pipes that have one worker connection
 //! between them, and [`rebalance`], which
 //! spreads pipes evenly; [`rules`] and [`level`], what holds now, and [`reload`], which changes it; [`activation`] and
-//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
+//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`], [`client_stream`] and [`send_timeout`], which everyone
 //! uses; and [`worker`], the simulated device worker that demos and tests stand behind the proxy.
 
 pub mod activation;
@@ -20,6 +20,7 @@ pub mod admin;
 pub mod backends;
 pub mod blame;
 pub mod cli;
+pub mod client_stream;
 pub mod clients;
 pub mod clock;
 pub mod config;

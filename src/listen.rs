@@ -11,12 +11,12 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::client_stream::ClientStream;
 use crate::config::Listen;
 use crate::front::{Front, Slots, serve_connection};
 use crate::handshake::dial::answer_instead_of_acknowledging;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::phase::Phase;
-use crate::pipe::ClientStream;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4096;

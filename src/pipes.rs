@@ -3,6 +3,7 @@
 //! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
+mod newcomer;
 mod numbers;
 
 use std::collections::HashMap;
@@ -23,8 +24,8 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
-use crate::pipe::Newcomer;
 use crate::routes::Route;
+pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.

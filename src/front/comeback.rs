@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::{Connection, Opened};
+use crate::client_stream::{ClientStream, LooseStream};
 use crate::clients::{ClientName, Found as Behind, Home};
 use crate::config::Duplicate;
 use crate::handshake::accept::switching_protocols;
@@ -20,9 +21,7 @@ use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::ResumeResult;
 use crate::phase::Phase;
-use crate::pipe::attach::Return;
-use crate::pipe::{ClientStream, LooseStream, Newcomer};
-use crate::pipes::{Command, PipeEntry};
+use crate::pipes::{Command, Newcomer, PipeEntry, Return};
 use crate::routes::Found;
 
 /// A client that has been answered, and the pipe that it goes to.
