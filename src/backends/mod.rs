@@ -39,7 +39,7 @@ pub use writes::REMOVAL_DEADLINE;
 
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::DialBudget;
-use holdline_core::pool::dials::DIALS_PER_WINDOW;
+use holdline_core::pool::deaths::DIALS_PER_WINDOW;
 use registry::{Clock, Effects, Registry};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
