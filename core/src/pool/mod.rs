@@ -16,7 +16,7 @@ pub mod deaths;
 mod leases;
 
 pub use backend::{AdminState, Backend, BackendSettings, Serves};
-pub use deaths::{DialBudget, Dialer};
+pub use deaths::YoungDeaths;
 pub use leases::LeaseChange;
 
 use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};

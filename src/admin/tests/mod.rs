@@ -198,6 +198,6 @@ fn request(method: Method, path: &str, token: Option<&str>) -> axum::http::reque
 
 fn setup() -> Setup {
     let networks = Networks::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let bounds = Bounds { dials_per_window: 0, ..Bounds::default() };
+    let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
     Setup { pools: vec![PoolSpec::new("default")], networks, bounds }
 }
