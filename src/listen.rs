@@ -13,8 +13,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
 use crate::front::{Front, Slots, serve_connection};
-use crate::handshake::dial::answer_instead_of_acknowledging;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::answer_instead_of_acknowledging;
 use crate::phase::Phase;
 use crate::pipe::ClientStream;
 
