@@ -5,14 +5,15 @@
 //! touches the outside.
 //!
 //! The way of a message, in reading order: [`serve`] starts the threads, the [`door`] accepts and reads the
-//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
+//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, [`net`] connects, and
+//! [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
 //! [`metrics`], [`events`] and [`log`] for those who watch, and [`trace`] for their tracing systems; [`pipes`], the
 //! registry of what is live, [`clients`], who comes back to which, [`share`], for pipes that have one worker connection
 //! between them, and [`rebalance`], which
 //! spreads pipes evenly; [`rules`] and [`level`], what holds now, and [`reload`], which changes it; [`activation`] and
-//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`], [`client_stream`] and [`send_timeout`], which everyone
+//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
 //! uses; and [`worker`], the simulated device worker that demos and tests stand behind the proxy.
 
 pub mod activation;
@@ -20,7 +21,6 @@ pub mod admin;
 pub mod backends;
 pub mod blame;
 pub mod cli;
-pub mod client_stream;
 pub mod clients;
 pub mod clock;
 pub mod config;
@@ -35,6 +35,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod net;
 pub mod notify;
 pub mod phase;
 pub mod pipe;

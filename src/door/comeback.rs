@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::http1::{Connection, Opened, busy};
-use crate::client_stream::{ClientStream, LooseStream};
 use crate::clients::{ClientName, Found as Behind, Home};
 use crate::config::Duplicate;
 use crate::handshake::accept::switching_protocols;
@@ -20,6 +19,7 @@ use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::ResumeResult;
+use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
 use crate::pipes::{Command, Newcomer, PipeEntry, Return};
 use crate::routes::Found;

@@ -25,7 +25,6 @@ use tokio::io::AsyncWriteExt;
 
 use super::comeback::{Back, name_of};
 use super::share::join_or_open;
-use crate::client_stream::ClientStream;
 use crate::clients::{Claim, Found as Behind, Home, Membership};
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
@@ -37,6 +36,7 @@ use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
+use crate::net::ClientStream;
 use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientLink, Driver, Shared};

@@ -12,11 +12,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::http1::{Front, serve_connection};
-use crate::client_stream::ClientStream;
 use crate::config::Listen;
-use crate::handshake::dial::answer_instead_of_acknowledging;
 use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::ClientStream;
+use crate::net::answer_instead_of_acknowledging;
 use crate::phase::Phase;
 
 /// Connections that the kernel holds for us until they are accepted.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use holdline_core::frame::{self, Opcode};
-use holdline_core::ids::{Attachment, BackendKey};
+use holdline_core::ids::{Attachment, BackendKey, PipeId};
 use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
 use holdline_core::shared::Taken;
 use holdline_core::time::Time;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncWrite, ReadBuf};
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
 use crate::backends::{Leave, Outcome, Reservation};
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 use crate::share::ViewerLink;
 
 /// Stands for the stream where a viewer's pipe names its backend; no pool gives this key to a backend.
@@ -71,9 +71,9 @@ impl Transport {
         }
     }
 
-    fn report(&self, outcome: Outcome) {
+    fn report(&self, pipe: PipeId, outcome: Outcome) {
         match self {
-            Self::Worker(_, reservation) => reservation.report(outcome),
+            Self::Worker(_, reservation) => reservation.report(Some(pipe), outcome),
             // The stream's own pipe has its experience with the worker.
             Self::Stream(..) => {}
         }
@@ -126,7 +126,7 @@ enum Peeked {
 
 /// One attach.
 #[derive(Debug)]
-struct BackendLink {
+pub struct BackendLink {
     attachment: Attachment,
     transport: Transport,
     since: Time,
@@ -135,14 +135,15 @@ struct BackendLink {
 }
 
 impl BackendLink {
-    /// Says the last words and lets go.
-    fn part(mut self, last_words: &[u8], died: bool, cx: &mut Context<'_>, now: Time) {
+    /// Says that the backend has died.
+    pub fn died(&self, pipe: PipeId, now: Time) {
+        self.transport.report(pipe, Outcome::Died(now.since(self.since)));
+    }
+
+    fn say(&mut self, last_words: &[u8], cx: &mut Context<'_>) {
         if !last_words.is_empty() && self.broken.is_none() {
             // Best effort: the link is dropped next.
             let _ = self.transport.poll_write(cx, &[IoSlice::new(last_words)]);
-        }
-        if died {
-            self.transport.report(Outcome::Died(now.since(self.since)));
         }
     }
 }
@@ -202,22 +203,20 @@ impl BackendEnd {
         Some(next.link.transport)
     }
 
-    /// Drops the link of `attachment`; whether that was the one in use, and not one that waited.
+    /// Takes out the link of `attachment` after its last words. One that only waited is dropped: it has served nothing.
     pub fn drop_link(
         &mut self,
         attachment: Attachment,
         last_words: &[u8],
-        died: bool,
         cx: &mut Context<'_>,
-        now: Time,
-    ) -> bool {
-        let current = self.link.take_if(|link| link.attachment == attachment);
-        let was_current = current.is_some();
-        let next = || self.next.take_if(|next| next.link.attachment == attachment).map(|next| next.link);
-        if let Some(link) = current.or_else(next) {
-            link.part(last_words, died, cx, now);
+    ) -> Option<BackendLink> {
+        if let Some(mut next) = self.next.take_if(|next| next.link.attachment == attachment) {
+            next.link.say(last_words, cx);
+            return None;
         }
-        was_current
+        let mut link = self.link.take_if(|link| link.attachment == attachment)?;
+        link.say(last_words, cx);
+        Some(link)
     }
 
     /// Gives `pipe` what the link has for it, as far as `budget` allows.

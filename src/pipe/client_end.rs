@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
-use crate::client_stream::ClientStream;
 use crate::metrics::AbsentGuard;
+use crate::net::ClientStream;
 use crate::share::StreamLink;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.

@@ -225,10 +225,7 @@ impl Driver {
                 Action::CancelDial(_) => self.search.cancel_dial(),
                 Action::TakeOver(attachment) => self.take_over(attachment, now),
                 Action::DropBackend { attachment, last_words, died } => {
-                    if self.backend.drop_link(attachment, &last_words, died, cx, now) {
-                        self.search.unwish();
-                        self.entry().set_backend(None);
-                    }
+                    self.drop_backend(attachment, &last_words, died, cx, now);
                 }
                 Action::ShutdownClient => self.client.shut_down(cx),
                 Action::DropClient { generation, last_words } => self.drop_client(generation, last_words, cx),

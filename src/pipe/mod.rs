@@ -2,7 +2,8 @@
 //!
 //! `attach` finds workers; `client_end` and `backend_end` are what the two legs hang on, by a `link` each, and `search` is
 //! how the next worker is come by. `driver` moves bytes between the ends and carries out what the core decides: `reading`
-//! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, and `report` says what happened.
+//! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened, and
+//! `holding` what it waits for.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 mod alarm;
@@ -11,6 +12,7 @@ mod backend_end;
 mod budget;
 mod client_end;
 mod driver;
+mod holding;
 mod link;
 mod reading;
 mod report;
@@ -26,8 +28,8 @@ use crate::backends::Backends;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::events::Events;
-use crate::handshake::dial::TlsClient;
 use crate::metrics::Metrics;
+use crate::net::TlsClient;
 use crate::pipes::Pipes;
 use crate::rules::InForce;
 use crate::share::Streams;

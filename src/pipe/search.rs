@@ -37,6 +37,14 @@ struct Wish {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+/// A wish whose turn has come.
+pub enum Wished {
+    /// To leave this backend.
+    Leave(BackendKey, Cause),
+    /// It was taken back.
+    Nothing,
+}
+
 /// A pipe's search for its next worker.
 #[derive(Default)]
 pub struct Search {
@@ -109,8 +117,8 @@ impl Search {
         self.wish = None;
     }
 
-    /// The wish whose turn has come, once a turn.
-    pub fn poll_wish(&mut self, backends: &Backends, cx: &mut Context<'_>) -> Option<(BackendKey, Cause)> {
+    /// What became of the wish, once its turn has come.
+    pub fn poll_wish(&mut self, backends: &Backends, cx: &mut Context<'_>) -> Option<Wished> {
         let wish = self.wish.as_mut()?;
         if wish.timer.as_mut()?.as_mut().poll(cx).is_pending() {
             return None;
@@ -119,9 +127,9 @@ impl Search {
         let (backend, cause) = (wish.backend, wish.cause);
         if wish.ordered && backends.must_leave(backend).is_none() {
             self.wish = None;
-            return None;
+            return Some(Wished::Nothing);
         }
-        Some((backend, cause))
+        Some(Wished::Leave(backend, cause))
     }
 
     /// Has the wish tried again after a move that came to nothing.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::client_stream::LooseStream;
+use crate::net::LooseStream;
 use crate::routes::Target;
 
 /// A client that has been answered and comes to its pipe.

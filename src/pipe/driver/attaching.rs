@@ -6,12 +6,15 @@ use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, PipeState};
 use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
+use tokio::time::Instant;
 
 use super::Driver;
 use crate::backends::Ask;
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::{Attach, next_attach};
 use crate::pipe::backend_end::Transport;
+use crate::pipe::holding::{hold, release};
+use crate::pipe::search::Wished;
 use crate::pipes::Command;
 
 impl Driver {
@@ -34,7 +37,8 @@ impl Driver {
         let exclude = self.pipe.excluded(now);
         let previous = self.backend.last().map(|(_, id)| id.clone());
         let search = self.reporter.search();
-        let dial = next_attach(self.plan.clone(), order, exclude, previous, search, self.shared.clone());
+        let (plan, entry, shared) = (self.plan.clone(), self.entry().clone(), self.shared.clone());
+        let dial = next_attach(plan, order, exclude, previous, search, entry, shared);
         self.search.dial(attachment, Box::pin(dial));
     }
 
@@ -43,10 +47,12 @@ impl Driver {
         if self.search.poll_pool(&self.shared.backends, cx) {
             self.pipe.pool_changed(now);
         }
-        if let Some((backend, cause)) = self.search.poll_wish(&self.shared.backends, cx)
-            && self.pipe.state() == PipeState::Attached
-        {
-            self.leave_if_possible(backend, cause, now);
+        match self.search.poll_wish(&self.shared.backends, cx) {
+            Some(Wished::Leave(backend, cause)) if self.pipe.state() == PipeState::Attached => {
+                self.leave_if_possible(backend, cause, now);
+            }
+            Some(Wished::Nothing) => release(&self.shared, self.entry()),
+            Some(Wished::Leave(..)) | None => {}
         }
         if let Some((attachment, result)) = self.search.poll_dial(cx) {
             self.dialed(attachment, result, now.max(self.shared.clock.now()));
@@ -61,6 +67,7 @@ impl Driver {
             Ok(attach) => attach,
             Err(failure) => return self.pipe.dial_failed(attachment, failure, now),
         };
+        release(&self.shared, self.entry());
         if !self.pipe.attached(attachment, attach.transport.key(), attach.resume, now) {
             return;
         }
@@ -78,9 +85,10 @@ impl Driver {
         exclude.push(backend);
         let (backends, pool) = (&self.shared.backends, &self.plan.route.pool);
         self.search.watch(backends, pool);
-        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
-        if backends.choose(pool, &ask).is_err() {
-            return;
+        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
+        if let Err(none) = backends.choose(pool, &ask) {
+            let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+            return hold(&self.shared, self.entry(), none.hold(), retry);
         }
         match backends.move_order(pool) {
             MoveOrder::AttachFirst => self.pipe.move_on(cause, now),
@@ -95,6 +103,23 @@ impl Driver {
         self.reporter.moved(MoveResult::Moved);
         self.search.unwatch();
         self.set_backend(attachment, transport, now);
+    }
+
+    /// Drops a worker, if it is linked or waits to be.
+    pub(super) fn drop_backend(
+        &mut self,
+        attachment: Attachment,
+        last_words: &[u8],
+        died: bool,
+        cx: &mut Context<'_>,
+        now: Time,
+    ) {
+        let Some(link) = self.backend.drop_link(attachment, last_words, cx) else { return };
+        if died {
+            link.died(self.plan.pipe, now);
+        }
+        self.search.unwish();
+        self.entry().set_backend(None);
     }
 
     /// Counts what became of a move, and tries again after one that came to nothing.
