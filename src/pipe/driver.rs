@@ -26,14 +26,15 @@ use tokio::io::AsyncWrite;
 use tokio::time::Sleep;
 
 use self::moving::{Held, Wish};
+use super::ClientStream;
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::{Budget, take_turns};
 use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
-use super::{ClientStream, Shared};
 use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
+use crate::process::Process;
 
 pub use client::Newcomer;
 use client::Visits;
@@ -83,7 +84,7 @@ pub struct Driver {
     /// Bytes that came with a handshake, the client's and the backend's; rare, and gone after the first turn.
     first: Option<Box<FirstBytes>>,
     plan: Arc<Plan>,
-    shared: Arc<Shared>,
+    shared: Arc<Process>,
     reporter: Reporter,
     registration: Registration,
 }
@@ -91,7 +92,7 @@ pub struct Driver {
 impl Driver {
     /// A pipe whose client is about to be answered, because `attach`, its first worker, has been. It begins with [`Driver::start`].
     #[must_use]
-    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Box<Self> {
+    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Process>) -> Box<Self> {
         let now = shared.clock.now();
         let registration = shared.pipes.open(facts);
         let backend_id = attach.reservation.id().clone();
