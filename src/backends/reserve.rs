@@ -2,10 +2,9 @@
 
 use super::Backends;
 use super::facts::{EjectCause, Leave, LeaveCause, LeaveHow};
-use super::networks::{Networks, ResolveError, resolve};
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
-use super::url::BackendUrl;
+use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, resolve};
 use holdline_core::health::Experience;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{Backend, Choose, Chosen, Dialer, NoCandidate};
@@ -50,57 +49,6 @@ pub enum Outcome {
     Died(Duration),
 }
 
-/// Why a dial failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DialFailure {
-    /// Nobody listens there.
-    Refused,
-    /// No connection or no answer in time.
-    Timeout,
-    /// No route, or the connection broke.
-    Unreachable,
-    /// The name has no address.
-    Resolve,
-    /// Its addresses are outside of `admin.backend_networks`.
-    NotAllowed,
-    /// The TLS handshake failed.
-    Tls,
-    /// Something answered that is not a proper WebSocket handshake.
-    BadAnswer,
-    /// An HTTP status other than 101; only 5xx counts against the backend.
-    Status(u16),
-    /// We are out of descriptors or ports: says nothing about the backend.
-    Local,
-}
-
-impl DialFailure {
-    /// What it is for people.
-    fn text(self) -> String {
-        let text = match self {
-            Self::Refused => "connection refused",
-            Self::Timeout => "no connection or answer in time",
-            Self::Unreachable => "unreachable",
-            Self::Resolve => "the name does not resolve",
-            Self::NotAllowed => "the address is not allowed",
-            Self::Tls => "the TLS handshake failed",
-            Self::BadAnswer => "not a WebSocket answer",
-            Self::Status(status) => return format!("answered {status}"),
-            Self::Local => "out of local resources",
-        };
-        text.to_owned()
-    }
-}
-
-impl From<&ResolveError> for DialFailure {
-    fn from(error: &ResolveError) -> Self {
-        match error {
-            ResolveError::NotFound => Self::Resolve,
-            ResolveError::Timeout => Self::Timeout,
-            ResolveError::NotAllowed(_) => Self::NotAllowed,
-        }
-    }
-}
-
 /// Where to connect to, with the networks that it may be in.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -115,7 +63,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         resolve(&self.url, self.allowed.as_deref()).await
     }
 }
@@ -381,17 +329,17 @@ impl Registry {
             Outcome::Connected => (Experience::Connected, why(String::new(), EjectCause::FailedDials)),
             Outcome::Died(lived) => (Experience::Died { lived }, why(String::new(), EjectCause::YoungDeaths)),
             Outcome::DialFailed(DialFailure::Refused) if probed => {
-                (Experience::Refused, why(DialFailure::Refused.text(), EjectCause::FailedDials))
+                (Experience::Refused, why(DialFailure::Refused.to_string(), EjectCause::FailedDials))
             }
             Outcome::DialFailed(DialFailure::Local) => return,
             Outcome::DialFailed(DialFailure::Status(status)) if status < 500 => {
                 (Experience::Connected, why(String::new(), EjectCause::FailedDials))
             }
             Outcome::DialFailed(failure @ DialFailure::Status(_)) => {
-                (Experience::DialFailed { since }, why(failure.text(), EjectCause::ServerErrors))
+                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::ServerErrors))
             }
             Outcome::DialFailed(failure) => {
-                (Experience::DialFailed { since }, why(failure.text(), EjectCause::FailedDials))
+                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::FailedDials))
             }
         };
         let was_eligible = pool.core.get(key).is_some_and(Backend::is_eligible);
