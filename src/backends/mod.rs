@@ -21,7 +21,7 @@ mod spec;
 mod views;
 mod writes;
 
-pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
+pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use report::WorkerReport;
 pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
@@ -34,8 +34,8 @@ pub use writes::REMOVAL_DEADLINE;
 
 use crate::net::Networks;
 use holdline_core::ids::BackendKey;
-use holdline_core::pool::DialBudget;
-use holdline_core::pool::dials::DIALS_PER_WINDOW;
+use holdline_core::pool::YoungDeaths;
+use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
 use registry::{Clock, Effects, Registry};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -69,8 +69,8 @@ pub struct Setup {
 /// How hard pipes that lost or leave a backend may press on the others; zero is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Dials per minute, dialer and backend.
-    pub dials_per_window: u32,
+    /// Attaches that died young per minute, pipe and backend.
+    pub deaths_per_window: u32,
     /// Dials of one backend at a time.
     pub dials_at_once: u32,
     /// Planned moves that one pool begins in a second.
@@ -79,7 +79,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { dials_per_window: DIALS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
+        Self { deaths_per_window: DEATHS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
     }
 }
 
@@ -99,7 +99,7 @@ impl Backends {
             pools: BTreeMap::new(),
             records: HashMap::new(),
             ids: BTreeMap::new(),
-            budget: DialBudget::new(setup.bounds.dials_per_window),
+            deaths: YoungDeaths::new(setup.bounds.deaths_per_window),
             bounds: setup.bounds,
             last_key: 0,
             last_version: 0,

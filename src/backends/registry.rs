@@ -15,7 +15,7 @@ use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSett
 use crate::net::Networks;
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
-use holdline_core::pool::{AdminState, Backend, BackendSettings, DialBudget, Pool, PoolSettings};
+use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
 use holdline_core::settings::{MoveOrder, WeightFrom};
 use holdline_core::time::Time;
 use std::collections::{BTreeMap, HashMap};
@@ -64,7 +64,7 @@ pub(super) struct Registry {
     pub(super) pools: BTreeMap<Arc<str>, PoolEntry>,
     pub(super) records: HashMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
-    pub(super) budget: DialBudget,
+    pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,
     pub(super) last_key: u64,
     pub(super) last_version: u64,

@@ -93,7 +93,7 @@ fn choose(
     found: &Found,
     exclude: &[holdline_core::ids::BackendKey],
 ) -> Result<Reservation, NoBackend> {
-    let ask = Ask { key: found.key.as_deref(), exclude, avoid: None, dialer: None };
+    let ask = Ask { key: found.key.as_deref(), exclude, avoid: None, pipe: None };
     context.backends.choose_request(&found.route.pool, &ask)
 }
 
@@ -210,8 +210,8 @@ async fn send(
 /// about its sockets.
 fn report(backend: &Reservation, outcome: &Result<(Response<Incoming>, Lease), ExchangeError>) {
     match outcome {
-        Ok(_) => backend.report(Outcome::Connected),
-        Err(ExchangeError::Connect(error)) => backend.report(Outcome::DialFailed(error.kind)),
+        Ok(_) => backend.report(None, Outcome::Connected),
+        Err(ExchangeError::Connect(error)) => backend.report(None, Outcome::DialFailed(error.kind)),
         Err(_) => {}
     }
 }

@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
-use holdline_core::pool::Dialer;
 use holdline_core::settings::PipeSettings;
 use http::Response;
 
 use super::backend_link::{BackendLink, Place};
-use crate::backends::{Ask, Outcome, Reservation};
+use super::holding::hold;
+use crate::backends::{Ask, Hold, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net::{DialFailure as Failure, Host, TlsPeer};
+use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
@@ -101,7 +102,7 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
     let mut exclude = Vec::new();
     let mut last_error = None;
     while exclude.len() < FIRST_ATTACH_TRIES_MAX {
-        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
+        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(plan.pipe) };
         let Ok(reservation) = process.backends.choose(&plan.route.pool, &ask) else { break };
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
@@ -137,21 +138,27 @@ pub async fn next_attach(
     exclude: Vec<BackendKey>,
     previous: Option<Arc<str>>,
     search: Option<Context>,
+    entry: Arc<PipeEntry>,
     process: Arc<Process>,
 ) -> Result<Attach, DialFailure> {
-    let dialer = plan.key.clone().map_or(Dialer::Pipe(plan.pipe), Dialer::Key);
-    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, dialer: Some(&dialer) };
+    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, pipe: Some(plan.pipe) };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+            hold(&process, &entry, none.hold(), retry_after);
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
     let pool = process.metrics.pool(reservation.pool());
-    let waiting = pool.dial(DialState::Waiting);
-    let turn = reservation.turn().await;
-    drop(waiting);
+    let turn = match reservation.turn_now() {
+        Some(turn) => turn,
+        None => {
+            let _waiting = pool.dial(DialState::Waiting);
+            hold(&process, &entry, Hold::DialsAtOnce, None);
+            reservation.turn().await
+        }
+    };
     if turn.waited && !process.backends.is_eligible(reservation.key()) {
         return Err(DialFailure::Failed(reservation.key()));
     }
@@ -239,7 +246,7 @@ fn book(
         Ok(_) => Outcome::Connected,
         Err(error) => Outcome::DialFailed(error.failure()),
     };
-    reservation.report(outcome);
+    reservation.report(Some(plan.pipe), outcome);
     let label = connect_result(result);
     process.metrics.backend(reservation.pool(), reservation.id()).connect(label).inc();
     if let Some(mut span) = span {

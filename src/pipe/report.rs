@@ -10,6 +10,7 @@ use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
+use super::holding::release;
 use crate::events::Fact as Event;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
@@ -348,6 +349,7 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
+        release(&self.process, &self.entry);
         self.close();
     }
 }
