@@ -4,6 +4,7 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod held;
+mod newcomer;
 mod numbers;
 
 use std::collections::HashMap;
@@ -24,9 +25,9 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
-use crate::pipe::Newcomer;
 use crate::routes::Route;
 pub use held::Held;
+pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.

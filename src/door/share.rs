@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use bytes::Bytes;
 use holdline_core::ids::PipeId;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientStream, Driver};
+use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{PipeFacts, Sharing};
 use crate::process::Process;
 use crate::routes::Share;
@@ -110,7 +109,7 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, process: &Arc<Process>) 
     let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, process.clock));
     let link = StreamLink::new(hub.clone(), process.streams.clone(), process.events.clone(), counted);
     let joined = join(&hub, plan, true, process);
-    driver.start(ClientStream::Shared(Box::new(link)), Bytes::new());
+    driver.start(ClientLink::Viewers(Box::new(link)));
     tokio::spawn(driver);
     claim.opened(hub.clone());
     let Some(first) = joined else {
