@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Mutex;
 
-use crate::admin::auth::{Tokens, TokensError};
+use crate::tokens::{Tokens, TokensError};
 use crate::backends::{Backends, Setup};
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
 use crate::events::{Events, Fact};

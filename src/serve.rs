@@ -15,7 +15,7 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::activation::Inherited;
-use crate::admin::auth::Tokens;
+use crate::tokens::Tokens;
 use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
@@ -59,7 +59,7 @@ pub enum StartError {
     Route(#[from] RouteError),
     /// The tokens file cannot be used.
     #[error(transparent)]
-    Tokens(#[from] admin::auth::TokensError),
+    Tokens(#[from] crate::tokens::TokensError),
     /// What an earlier process knew can be neither read nor written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),

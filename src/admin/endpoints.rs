@@ -9,7 +9,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
-use super::auth::Access;
+use crate::tokens::Access;
 use super::list::List;
 use super::openapi::{self, Operation, operation};
 use super::problem::{Kind, Problem};

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::auth::{Access, Caller, Role};
+use crate::tokens::{Access, Caller, Role};
 use super::body::{is_json, is_merge_patch};
 use super::problem::{Kind, Problem};
 use super::{Admin, Locality};

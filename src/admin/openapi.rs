@@ -9,7 +9,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::auth::Access;
+use crate::tokens::Access;
 use super::endpoints::Endpoint;
 use super::problem::ProblemBody;
 

@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
-use crate::trace::OtlpEndpoint;
+use super::collector::OtlpEndpoint;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -18,7 +18,7 @@ use super::notice::{Place, quoted};
 use super::types::{Listen, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
-use crate::trace::OtlpEndpoint;
+use super::collector::OtlpEndpoint;
 
 mod words;
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::{Connection, Opened};
 use crate::clients::{ClientName, Found as Behind, Home};
-use crate::config::Duplicate;
+use crate::routes::Duplicate;
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{UpgradeRequest, host};
 use crate::handshake::client_address::ClientAddress;

@@ -14,7 +14,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         key: None,
         backend_path: None,
         client_id: None,
-        duplicate: crate::config::Duplicate::Replace,
+        duplicate: crate::routes::Duplicate::Replace,
         client_grace: std::time::Duration::from_secs(60),
         origins: Vec::new(),
         websocket_only: false,

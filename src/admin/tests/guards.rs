@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Fixture, request};
 use crate::admin::Locality;
-use crate::admin::auth::{Access, Role};
+use crate::tokens::{Access, Role};
 use crate::admin::body::BODY_BYTES_MAX;
 
 /// A path that fits the pattern.

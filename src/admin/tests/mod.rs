@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::Tokens;
+use crate::tokens::Tokens;
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Bounds, PoolSpec, Setup};
 use crate::clock::Clock;
@@ -152,7 +152,7 @@ impl Fixture {
             key: None,
             backend_path: None,
             client_id: None,
-            duplicate: crate::config::Duplicate::Replace,
+            duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             websocket_only: false,

@@ -136,7 +136,7 @@ impl<'a> Top<'a> {
                 self.model.notice = Some(text);
                 *is_due = true;
             }
-            Done::Ordered(Err(error)) => self.model.notice = Some(crate::cli::in_words(&error)),
+            Done::Ordered(Err(error)) => self.model.notice = Some(in_words(&error)),
         }
     }
 }

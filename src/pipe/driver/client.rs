@@ -15,7 +15,7 @@ use holdline_core::time::Time;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Driver;
-use crate::config::Duplicate;
+use crate::routes::Duplicate;
 use crate::metrics::AbsentGuard;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
