@@ -15,7 +15,6 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::activation::Inherited;
-use crate::tokens::Tokens;
 use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
@@ -40,6 +39,7 @@ use crate::reload::{self, Reload};
 use crate::routes::RouteError;
 use crate::rules::{InForce, Rules};
 use crate::share::Streams;
+use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
 
 /// How long data threads have to finish what they do once no pipe is left.

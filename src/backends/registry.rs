@@ -23,7 +23,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 /// What a change means for the world.
 #[derive(Default)]

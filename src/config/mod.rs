@@ -155,7 +155,8 @@ impl Config {
     }
 
     /// The routes as the table takes them, in the order of the file.
-    fn route_specs(&self) -> Vec<RouteSpec> {
+    #[must_use]
+    pub fn route_specs(&self) -> Vec<RouteSpec> {
         let routes = self.routes.iter().map(|route| RouteSpec {
             name: route.name.clone(),
             path: route.path.clone(),

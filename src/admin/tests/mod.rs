@@ -17,7 +17,6 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::tokens::Tokens;
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Bounds, PoolSpec, Setup};
 use crate::clock::Clock;
@@ -34,6 +33,7 @@ use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
 use crate::reload::{self, Reload};
 use crate::routes::{RouteSpec, RouteTable};
 use crate::rules::Rules;
+use crate::tokens::Tokens;
 
 struct Fixture {
     admin: Arc<Admin>,

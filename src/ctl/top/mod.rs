@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ask::{Kind, List, Thing};
+use super::in_words;
 use super::{CallError, Client, Misuse, PATIENCE};
 use model::{Model, Order};
 use rows::{Answers, Look};
