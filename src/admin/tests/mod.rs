@@ -17,7 +17,6 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::Tokens;
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Bounds, PoolSpec, Setup};
 use crate::clock::Clock;
@@ -34,6 +33,7 @@ use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
 use crate::reload::{self, Reload};
 use crate::routes::{RouteSpec, RouteTable};
 use crate::rules::Rules;
+use crate::tokens::Tokens;
 
 struct Fixture {
     admin: Arc<Admin>,
@@ -151,7 +151,7 @@ impl Fixture {
             key: None,
             backend_path: None,
             client_id: None,
-            duplicate: crate::config::Duplicate::Replace,
+            duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             websocket_only: false,

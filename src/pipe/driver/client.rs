@@ -15,13 +15,13 @@ use holdline_core::time::Time;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Driver;
-use crate::config::Duplicate;
 use crate::metrics::AbsentGuard;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::ClientStream;
 use crate::pipe::attach::{Plan, Return};
 use crate::pipe::client_stream::LooseStream;
 use crate::pipe::reading::{Came, Keep, Reading, read};
+use crate::routes::Duplicate;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
