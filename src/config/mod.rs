@@ -167,6 +167,7 @@ impl Config {
             client_id: route.client_id.clone(),
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
+            raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
