@@ -7,11 +7,11 @@ use super::{
 };
 use crate::assembler::Assembler;
 use crate::backoff;
-use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
-use crate::heartbeat::Heartbeat;
 use crate::ids::{Attachment, BackendKey, Seq};
+use crate::leg::barrier::Barrier;
+use crate::leg::heartbeat::Heartbeat;
 use crate::leg::{Attached, BackendLeg, Cause, ClientLeg, Leaving, Next};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;

@@ -3,7 +3,7 @@
 use super::{EndedBy, Fact, Interruption, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
-use crate::heartbeat::Beat;
+use crate::leg::heartbeat::Beat;
 use crate::leg::{BackendLeg, ClientLeg};
 use crate::settings::{DownPolicy, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;

@@ -61,13 +61,13 @@ pub use view::{LaneView, PipeState, PipeView};
 
 use crate::assembler::Assembler;
 use crate::backoff::Draw;
-use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
-use crate::heartbeat::Heartbeat;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
+use crate::leg::barrier::Barrier;
+use crate::leg::heartbeat::Heartbeat;
+use crate::leg::outbox::Outbox;
 use crate::leg::{Attached, BackendLeg, ClientLeg};
-use crate::outbox::Outbox;
 use crate::replay::{ReplayBuffer, Retention};
 use crate::settings::{PipeSettings, ReplayPolicy};
 use crate::suspects::Suspects;
@@ -287,7 +287,7 @@ impl Pipe {
         match self.settings.replay {
             ReplayPolicy::None => true,
             ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed => {
-                matches!(self.barrier.level(), crate::barrier::Level::Written)
+                matches!(self.barrier.level(), crate::leg::barrier::Level::Written)
             }
         }
     }

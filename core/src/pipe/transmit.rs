@@ -1,10 +1,10 @@
 //! Bytes out: what each link is due, how much of it went, and how much may be read to follow.
 
 use super::{Fact, Pipe};
-use crate::barrier::Level;
 use crate::byte_queue::Gather;
 use crate::frame::Side;
 use crate::ids::LaneName;
+use crate::leg::barrier::Level;
 use crate::leg::{BackendLeg, ClientLeg};
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;

@@ -1,9 +1,9 @@
 //! What a pipe looks like from outside.
 
 use super::Pipe;
-use crate::barrier::Level;
 use crate::ids::{Attachment, BackendKey, Generation, Seq};
 use crate::leg::ClientLeg;
+use crate::leg::barrier::Level;
 
 /// A pipe's state as the API names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -3,11 +3,11 @@
 //!
 //! Control frames go in only between messages, so nothing is ever written into the middle of one.
 
-use crate::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
 use crate::ids::Seq;
+use crate::leg::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
 use crate::replay::ReplayBuffer;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
@@ -101,12 +101,6 @@ impl Outbox {
         self.held = held;
     }
 
-    /// Whether whole messages are held back.
-    #[must_use]
-    pub const fn is_held(&self) -> bool {
-        self.held
-    }
-
     /// Answers a ping.
     pub fn pong(&mut self, payload: &[u8], key: [u8; 4]) {
         if !matches!(self.end, End::Open | End::Wanted { .. }) {
@@ -145,12 +139,6 @@ impl Outbox {
             End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
             End::Wanted { .. } | End::Said => {}
         }
-    }
-
-    /// Whether an end was asked for.
-    #[must_use]
-    pub const fn is_closing(&self) -> bool {
-        !matches!(self.end, End::Open)
     }
 
     /// Whether the close frame has left whole.
