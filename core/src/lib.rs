@@ -4,7 +4,7 @@
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
-//! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`]); the two legs and their links ([`leg`]); what a pipe
+//! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], `lane`, `throttle`); the two legs and their links ([`leg`]); what a pipe
 //! remembers of its workers ([`backoff`], [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of
 //! one worker; and beside it the [`pool`] that backends are chosen from, with their [`health`] and their [`lease`], the
 //! [`limits`] on who may connect how often, and who goes when [`memory`] is short. A pipe can be frozen into a
@@ -17,6 +17,7 @@ pub mod close;
 pub mod frame;
 pub mod health;
 pub mod ids;
+mod lane;
 pub mod lease;
 pub mod leg;
 pub mod limits;
@@ -28,4 +29,5 @@ pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod suspects;
+mod throttle;
 pub mod time;
