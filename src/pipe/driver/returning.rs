@@ -34,7 +34,7 @@ impl Driver {
             // Two came at once, and both found the pipe without a client.
             return self.turn_away(link, &CloseFrame::new(1008, "connected already"), cx);
         }
-        let Some(generation) = self.pipe.client_attached(now) else {
+        let Some(generation) = self.pipe.client_attached(None, now) else {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         };
         // The old socket goes by the order that names it, before the new one is there.
