@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::admin::auth::Tokens;
 use crate::backends::{Backends, Setup};
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -23,6 +22,7 @@ use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rules::Rules;
 use crate::share::Streams;
+use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
 
 /// The services of one process; share it by `Arc`.

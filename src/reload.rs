@@ -9,13 +9,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
-use crate::admin::auth::{Tokens, TokensError};
 use crate::backends::Setup;
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
 use crate::events::Fact;
 use crate::process::Process;
 use crate::routes::RouteError;
 use crate::rules::Rules;
+use crate::tokens::{Tokens, TokensError};
 
 /// The configuration in force and the way to another one.
 #[derive(Debug)]

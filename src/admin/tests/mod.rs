@@ -16,7 +16,6 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::Tokens;
 use super::{Admin, Locality};
 use crate::config::{Config, Loaded, LogLevel};
 use crate::log::LogHandle;
@@ -25,6 +24,7 @@ use crate::process::{Judged, Process};
 use crate::reload::Reload;
 use crate::routes::{RouteSpec, RouteTable};
 use crate::rules::Rules;
+use crate::tokens::Tokens;
 
 struct Fixture {
     admin: Arc<Admin>,
@@ -103,7 +103,7 @@ impl Fixture {
             key: None,
             backend_path: None,
             client_id: None,
-            duplicate: crate::config::Duplicate::Replace,
+            duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             raw_path: false,
