@@ -335,7 +335,7 @@ impl Pipe {
         self.backend = match &self.farewell {
             Some(frame) => {
                 self.to_backend.close(CloseFrame::clone(frame), true);
-                BackendLeg::Closing { link, deadline: now + self.settings.grace }
+                BackendLeg::Closing { link, deadline: now + self.settings.farewell_grace() }
             }
             None => BackendLeg::Attached(link),
         };

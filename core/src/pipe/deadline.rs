@@ -37,8 +37,7 @@ impl Pipe {
     }
 
     fn backend_deadline(&self) -> Option<Time> {
-        let outage =
-            self.outage.as_ref().filter(|_| self.backend.link().is_none()).map(|it| it.since + self.settings.grace);
+        let outage = self.grace_ends().filter(|_| self.backend.link().is_none());
         match &self.backend {
             BackendLeg::Gone => None,
             BackendLeg::Closing { link, deadline } => earliest(Some(*deadline), link.hold_until),
@@ -54,6 +53,15 @@ impl Pipe {
                 earliest(earliest(settle, silent), earliest(link.hold_until, self.link_deadline()))
             }
         }
+    }
+
+    /// When the current outage has lasted too long, if it can.
+    fn grace_ends(&self) -> Option<Time> {
+        let grace = match self.farewell {
+            Some(_) => Some(self.settings.farewell_grace()),
+            None => self.settings.grace,
+        };
+        Some(self.outage.as_ref()?.since + grace?)
     }
 
     /// Deadlines that every live backend link has.
@@ -165,7 +173,8 @@ impl Pipe {
     }
 
     fn tick_detached(&mut self, now: Time) {
-        if let Some(outage) = self.outage.as_deref().copied().filter(|outage| now >= outage.since + self.settings.grace)
+        if let Some(outage) =
+            self.outage.as_deref().copied().filter(|_| self.grace_ends().is_some_and(|end| now >= end))
         {
             self.report(Fact::Expired { outage: now.since(outage.since) });
             if let Some(frame) = self.wrong_worker.take() {

@@ -183,7 +183,7 @@ impl Pipe {
                 self.dismiss_next();
                 self.to_backend.set_held(link.hold_until.is_some());
                 self.to_backend.close(frame, true);
-                self.backend = BackendLeg::Closing { link, deadline: now + self.settings.grace };
+                self.backend = BackendLeg::Closing { link, deadline: now + self.settings.farewell_grace() };
             }
             BackendLeg::Leaving { stage: Leaving::Parting, .. }
             | BackendLeg::Detached { .. }
