@@ -140,7 +140,7 @@ impl Pipe {
             return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
         }
         let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
-        closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::Closed))
+        closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
     /// Whether the same replayed message has been the first one for three workers that died at once.

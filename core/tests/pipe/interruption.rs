@@ -259,8 +259,11 @@ fn credentials_that_a_reattach_refuses_end_the_pipe_with_1008() {
 fn a_route_that_wants_no_reattach_gives_1012_at_once_ib_06() {
     let mut bench = Bench::with(|settings| settings.on_backend_loss = BackendLoss::Close);
     bench.worker_says("shown");
+    bench.set_room(Side::Backend, 0);
+    bench.client_says("candidate");
     bench.worker_dies(LinkLoss::Reset);
     assert_eq!(bench.client_got(), [text("shown"), closed(1012, "backend lost")]);
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::CloseRoute, messages: 1 }));
     assert!(!bench.is_dialing());
     bench.client_closes(1012, "");
     assert!(bench.is_finished());

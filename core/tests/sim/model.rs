@@ -393,7 +393,7 @@ impl Model {
                     Loss::Grace => Mark::LostByGrace,
                     Loss::Overflow => Mark::LostByOverflow,
                     Loss::Evicted => Mark::LostByEviction,
-                    Loss::Closed | Loss::PeerGone => Mark::LostClosed,
+                    Loss::Closed | Loss::PeerGone | Loss::CloseRoute => Mark::LostClosed,
                 });
             }
             Fact::Lost { lane: LaneName::Down, messages, .. } => {
