@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use holdline_core::frame::{self, Opcode};
-use holdline_core::ids::BackendKey;
+use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pipe::{Input, Peer, Pipe};
 use holdline_core::shared::Taken;
 use holdline_core::time::Time;
@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 
 use super::reading::Came;
 use crate::backends::{Leave, Outcome, Reservation};
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 use crate::share::ViewerLink;
 
 /// The live transport of a backend leg.
@@ -64,9 +64,9 @@ impl Place {
     }
 
     /// Says how it went with a worker.
-    pub fn report(&self, outcome: Outcome) {
+    pub fn report(&self, pipe: PipeId, outcome: Outcome) {
         match self {
-            Self::Worker(reservation) => reservation.report(outcome),
+            Self::Worker(reservation) => reservation.report(Some(pipe), outcome),
             // The stream's own pipe has its experience with the worker.
             Self::Stream(_) => {}
         }

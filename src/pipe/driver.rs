@@ -29,6 +29,7 @@ use self::moving::{Held, Wish};
 use super::attach::{Attach, Plan, next_attach};
 use super::backend_link::{BackendLink, Place, read_stream};
 use super::budget::{Budget, take_turns};
+use super::holding::release;
 use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
@@ -385,7 +386,7 @@ impl Driver {
             let _ = backend.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
         }
         if died {
-            backend.reservation.report(Outcome::Died(now.since(backend.since)));
+            backend.reservation.report(self.plan.pipe, Outcome::Died(now.since(backend.since)));
         }
         self.wish = None;
         self.entry().set_backend(None);
@@ -401,7 +402,8 @@ impl Driver {
         let exclude = self.pipe.excluded(now);
         let previous = self.previous.as_ref().map(|(_, id)| id.clone());
         let search = self.reporter.search();
-        let dial = next_attach(self.plan.clone(), order, exclude, previous, search, self.shared.clone());
+        let dial =
+            next_attach(self.plan.clone(), order, exclude, previous, search, self.entry().clone(), self.shared.clone());
         self.dialing = Some((attachment, Box::pin(dial)));
     }
 
@@ -413,6 +415,7 @@ impl Driver {
         let now = now.max(self.shared.clock.now());
         match result {
             Ok(attach) => {
+                release(&self.shared, self.entry());
                 if self.pipe.attached(attachment, attach.reservation.key(), attach.resume, now) {
                     if self.backend.is_some() {
                         self.held = Some(Box::new(Held::new(attachment, attach)));

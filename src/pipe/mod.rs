@@ -1,7 +1,7 @@
 //! One pipe, live: the sockets, timers and dials around `holdline_core::pipe::Pipe`.
 //!
-//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `reading` is how it reads, and
-//! `report` says what happened.
+//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `reading` is how it reads,
+//! `report` says what happened, and `holding` what it waits for.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 pub mod attach;
@@ -9,6 +9,7 @@ mod backend_link;
 mod budget;
 mod client_stream;
 mod driver;
+mod holding;
 mod reading;
 mod report;
 
@@ -22,8 +23,8 @@ use crate::backends::Backends;
 use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::events::Events;
-use crate::handshake::dial::TlsClient;
 use crate::metrics::Metrics;
+use crate::net::TlsClient;
 use crate::pipes::Pipes;
 use crate::rules::InForce;
 use crate::share::Streams;

@@ -11,6 +11,7 @@ use holdline_core::settings::{BackendLoss, OverflowPolicy};
 use holdline_core::time::Time;
 
 use super::Shared;
+use super::holding::release;
 use crate::events::Fact as Event;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
@@ -354,6 +355,7 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
+        release(&self.shared, &self.entry);
         self.close();
     }
 }

@@ -19,10 +19,11 @@ use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep};
 
 use super::Driver;
-use crate::backends::{Ask, Outcome};
+use crate::backends::Ask;
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::Attach;
 use crate::pipe::backend_link::BackendLink;
+use crate::pipe::holding::{hold, release};
 
 /// The bits of a frame's first byte that say what it is (RFC 6455 section 5.2), and those of a close frame.
 const OPCODE: u8 = 0x0F;
@@ -44,14 +45,13 @@ pub(super) struct Wish {
 pub(super) struct Held {
     attachment: Attachment,
     attach: Attach,
-    since: Instant,
     /// It has said something, so that its end can no longer be seen without reading it.
     talked: bool,
 }
 
 impl Held {
     pub(super) fn new(attachment: Attachment, attach: Attach) -> Self {
-        Self { attachment, attach, since: Instant::now(), talked: false }
+        Self { attachment, attach, talked: false }
     }
 
     /// Looks at what has come without taking it: how the link ended, if it did before it said a message.
@@ -108,6 +108,7 @@ impl Driver {
         let (backend, cause, ordered) = (wish.backend, wish.cause, wish.ordered);
         if ordered && self.shared.backends.must_leave(backend).is_none() {
             self.wish = None;
+            release(&self.shared, self.entry());
         } else if self.pipe.state() == PipeState::Attached {
             self.leave_if_possible(backend, cause, now);
         }
@@ -119,9 +120,10 @@ impl Driver {
         exclude.push(backend);
         self.watch_pool();
         let pool = &self.plan.route.pool;
-        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
-        if self.shared.backends.choose(pool, &ask).is_err() {
-            return;
+        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
+        if let Err(none) = self.shared.backends.choose(pool, &ask) {
+            let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+            return hold(&self.shared, self.entry(), none.hold(), retry);
         }
         match self.shared.backends.move_order(pool) {
             MoveOrder::AttachFirst => self.pipe.move_on(cause, now),
@@ -186,12 +188,10 @@ impl Driver {
         self.take_first_bytes(now);
     }
 
-    /// Drops the worker that waits, if it is this one.
+    /// Drops the worker that waits, if it is this one. One that has died served nothing: that does not count against it.
     pub(super) fn let_go(&mut self, attachment: Attachment, last_words: &[u8], died: bool, cx: &mut Context<'_>) {
         let Some(mut held) = self.held.take_if(|held| held.attachment == attachment) else { return };
-        if died {
-            held.attach.reservation.report(Outcome::Died(held.since.elapsed()));
-        } else {
+        if !died {
             // It is being dropped: what it does not take at once it does not get.
             let _ = held.attach.stream.poll_write_vectored(cx, &[IoSlice::new(last_words)]);
         }
