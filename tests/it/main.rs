@@ -28,6 +28,7 @@ mod owners;
 mod process;
 mod rates;
 mod reload;
+mod roadmap;
 mod rolling;
 mod service;
 mod share;
