@@ -104,6 +104,7 @@ impl Pipe {
             previous: link.backend,
             gap: rewound.gap,
             round: 0,
+            changed: false,
         }));
         let mut next = self.if_promise_holds(next, rewound.gap);
         if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Held(_)) {
@@ -247,7 +248,8 @@ impl Pipe {
 
     fn no_candidate(&mut self, retry_at: Option<Time>, now: Time) {
         let retry_at = earliest(retry_at, self.suspects.next_return(now));
-        if self.suspects.any_tried() {
+        let changed = self.outage.as_mut().is_some_and(|outage| std::mem::take(&mut outage.changed));
+        if changed || self.suspects.any_tried() {
             let settings = &self.settings;
             let round = self.outage.as_ref().map_or(0, |outage| outage.round);
             let wait = backoff::wait(round, settings.backoff_min, settings.backoff_max, &mut self.draw);
@@ -267,6 +269,10 @@ impl Pipe {
 
     /// Another try is worth it: a backend was registered or has recovered.
     pub fn pool_changed(&mut self, _now: Time) {
+        if let (BackendLeg::Dialing { .. }, Some(outage)) = (&self.backend, &mut self.outage) {
+            outage.changed = true;
+            return;
+        }
         self.suspects.new_round();
         self.dial();
     }

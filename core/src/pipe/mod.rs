@@ -159,6 +159,8 @@ struct Outage {
     previous: BackendKey,
     gap: Option<(Seq, Seq)>,
     round: u32,
+    /// The pool has changed since the dial under way was ordered: that it finds no candidate is old news.
+    changed: bool,
 }
 
 /// When a message of the client may be forgotten.

@@ -263,7 +263,8 @@ impl Lane {
 
 impl Outage {
     fn freeze(&self, out: &mut Writer) {
-        let Self { since, cause, previous, gap, round } = self;
+        // The next process asks its own pool anew.
+        let Self { since, cause, previous, gap, round, changed: _ } = self;
         out.time(*since);
         cause.freeze(out);
         out.backend(*previous);
@@ -281,6 +282,7 @@ impl Outage {
             previous: input.backend()?,
             gap: input.option(|input| Ok((input.seq()?, input.seq()?)))?,
             round: input.u32()?,
+            changed: false,
         };
         let ordered = outage.gap.is_none_or(|(first, last): (Seq, Seq)| first <= last);
         demand(ordered && outage.round < u32::MAX / 2, "outage")?;

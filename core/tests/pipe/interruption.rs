@@ -225,6 +225,21 @@ fn a_backend_that_registers_while_the_pipe_waits_is_dialled_at_once_iw_12() {
 }
 
 #[test]
+fn a_pool_that_changes_during_a_dial_is_asked_again_though_that_dial_finds_nobody() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.nobody_is_there();
+    bench.wait(ms(50));
+    assert!(bench.is_dialing(), "who came after the question is not in the answer");
+    bench.dial_fails(DialFailure::Failed(A));
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.nobody_is_there();
+    bench.wait(ms(100));
+    assert!(bench.is_dialing(), "who failed before the change may do after it");
+}
+
+#[test]
 fn a_pool_that_says_when_is_asked_then_and_not_before() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
