@@ -23,7 +23,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
 use crate::clients::{Claim, Found as Behind, Home, Membership};
@@ -32,7 +32,7 @@ use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
-use crate::http::{Body, HttpContext, relay};
+use crate::http::{Body, Bound, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay};
 use crate::limits::{Admission, Exceeded, Limiter};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
@@ -68,6 +68,8 @@ pub struct Front {
     pub memory: Arc<Memory>,
     /// The count of client connections, over all threads.
     pub slots: Arc<Slots>,
+    /// The plain requests that are being answered, over all threads.
+    pub exchanges: Exchanges,
 }
 
 /// Counts client connections against `server.max_connections`, and against the descriptors that there are.
@@ -143,6 +145,8 @@ struct Connection {
     front: Arc<Front>,
     peer: IpAddr,
     over: bool,
+    talk: Arc<Talk>,
+    bound: Bound,
     /// The pipe that starts once its client's 101 has left.
     opened: Mutex<Option<Opened>>,
 }
@@ -162,48 +166,75 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
-    let connection =
-        Arc::new(Connection { front: front.clone(), peer, over: slot.is_over(), opened: Mutex::default() });
+    let connection = Arc::new(Connection {
+        front: front.clone(),
+        peer,
+        over: slot.is_over(),
+        talk: Arc::default(),
+        bound: Bound::default(),
+        opened: Mutex::default(),
+    });
     let service = service_fn(|request| {
         let connection = connection.clone();
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
+        Box::pin(async move {
+            let response = connection.answer(request).await;
+            Ok::<_, Infallible>(response.map(|body| connection.talk.answering(body)))
+        })
     });
     let rules = front.shared.rules.load_full();
+    let socket = SendTimeout::new(stream, rules.send_timeout);
+    let socket = ClientSocket::new(socket, connection.talk.clone(), rules.patience);
+    let limits = rules.linger;
     let mut serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(rules.handshake_timeout)
+        .half_close(true)
+        .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
-        .serve_connection(TokioIo::new(SendTimeout::new(stream, rules.send_timeout)), service);
+        .serve_connection(TokioIo::new(socket), service);
     drop(rules);
     let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
     let parts = serving.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
+    let socket = parts.io.into_inner();
+    let timed_out = socket.has_timed_out();
+    let (stream, first) = socket.into_parts(parts.read_buf);
+    let stream = stream.into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (served, opened) {
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(stream, parts.read_buf);
+            driver.start(stream, first);
             tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
         }
-        (_, Some(Opened::Back(back))) => back.bring(stream, parts.read_buf),
-        (Ok(()), None) => {
-            // The peer may be gone already; there is nobody left to tell.
-            let _ = stream.shutdown().await;
-        }
-        (Err(error), None) => {
-            if let Some(result) = failure(&error) {
+        (_, Some(Opened::Back(back))) => back.bring(stream, first),
+        (served, None) => {
+            let failure = served.err().and_then(|error| failure(&error));
+            let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
+            if let Some(result) = result {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
-            tracing::debug!(%peer, %error, "connection failed");
-            let _ = stream.shutdown().await;
+            let sends_on = connection.talk.is_unread() || !first.is_empty() || failure == Some(ConnectionResult::BadRequest);
+            close(stream, sends_on.then_some(limits), &front).await;
         }
+    }
+}
+
+/// Closes a connection; one whose client may be sending is read within limits first.
+async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, front: &Front) {
+    let Some(limits) = limits else {
+        // Best effort: the socket is dropped next.
+        let _ = stream.shutdown().await;
+        return;
+    };
+    // A stop waits for the client to take its answer.
+    let _counted = front.exchanges.begin();
+    if !linger(&mut stream, limits).await {
+        front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
     }
 }
 
 fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_timeout() || io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+    if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
@@ -228,6 +259,11 @@ impl Future for Guarded {
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+        self.talk.asked(request.version(), wants_upgrade);
+        if !wants_upgrade {
+            self.talk.hold(self.front.exchanges.begin());
+        }
+        let request = request.map(|body| RequestBody::new(body, &self.talk));
         let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = self.judge(request).await;
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
@@ -240,7 +276,7 @@ impl Connection {
         response
     }
 
-    async fn judge(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn judge(&self, request: Request<RequestBody>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         // Somebody who comes back to a live pipe is let in all the same.
         if self.over && !self.comes_back(&parts) {
@@ -271,7 +307,8 @@ impl Connection {
                 if let Err(exceeded) = self.front.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
-                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, &client).await
+                let caller = Caller { address: &client, talk: &self.talk, bound: &self.bound };
+                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, caller).await
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::config::{Config, Loaded, Sources};
 use crate::events::Events;
 use crate::front::{Front, Slots};
 use crate::handshake::dial::TlsClient;
-use crate::http::{HttpContext, IDLE_TIMEOUT};
+use crate::http::{Exchanges, HttpContext, IDLE_TIMEOUT};
 use crate::level::Level;
 use crate::limits::Limiter;
 use crate::listen::{self, Bound};
@@ -117,6 +117,7 @@ struct Doors {
     slots: Arc<Slots>,
     limits: Arc<Limiter>,
     memory: Arc<Memory>,
+    exchanges: Exchanges,
 }
 
 /// Starts a proxy; its control part runs on the current runtime. Listeners that were `inherited` take the place of the
@@ -160,6 +161,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
         slots: slots(&config.load()),
         limits: Arc::new(Limiter::new(config.load().limits, shared.clock)),
         memory: memory.clone(),
+        exchanges: Exchanges::default(),
     };
     let threads = start_threads(&config.load(), &shared, &doors, &bound)?;
     let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
@@ -285,6 +287,7 @@ fn start_threads(config: &Config, shared: &Arc<Shared>, doors: &Doors, bound: &[
                 limits: doors.limits.clone(),
                 memory: doors.memory.clone(),
                 slots: doors.slots.clone(),
+                exchanges: doors.exchanges.clone(),
             };
             start_thread(number, listeners, Arc::new(front))
         })

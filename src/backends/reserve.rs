@@ -283,13 +283,19 @@ impl Backends {
         })
     }
 
-    /// Picks a backend of `pool` for one plain request, which takes no place: the one that has the key's pipes, if any.
+    /// Picks a backend of `pool` for one plain request, which takes no place: `own`, which its client is logged in at, or
+    /// the one that has the key's pipes, if any.
     ///
     /// # Errors
     /// When there is none now.
-    pub fn choose_request(&self, pool: &str, ask: &Ask<'_>) -> Result<Reservation, NoBackend> {
+    pub fn choose_request(
+        &self,
+        pool: &str,
+        ask: &Ask<'_>,
+        own: Option<BackendKey>,
+    ) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
-            let chosen = registry.choose_request(pool, ask)?;
+            let chosen = registry.choose_request(pool, ask, own)?;
             registry.reservation(self, chosen, false).ok_or(NoBackend { reason: NoCandidate::Empty, retry_at: None })
         })
     }
@@ -344,10 +350,15 @@ impl Registry {
         }
     }
 
-    fn choose_request(&mut self, pool: &str, ask: &Ask<'_>) -> Result<Chosen, NoBackend> {
+    fn choose_request(
+        &mut self,
+        pool: &str,
+        ask: &Ask<'_>,
+        own: Option<BackendKey>,
+    ) -> Result<Chosen, NoBackend> {
         let nobody = |reason| NoBackend { reason, retry_at: None };
         let entry = self.pools.get_mut(pool).ok_or(nobody(NoCandidate::Empty))?;
-        let prefer = entry.owners.of(ask.key);
+        let prefer = own.or_else(|| entry.owners.of(ask.key));
         let question = Choose { key: ask.key, exclude: ask.exclude, avoid: ask.avoid, prefer, random: rand::random() };
         let chosen = entry.core.choose_request(&question).map_err(nobody)?;
         entry.owners.set(ask.key, chosen.key);

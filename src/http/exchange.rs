@@ -45,7 +45,7 @@ pub enum ExchangeError {
     /// No connection: nothing was sent.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// A kept connection ended without an answer: closed by the backend while it waited, most likely.
+    /// A kept connection ended before the first byte of an answer: closed by the backend while it waited, most likely.
     #[error("a kept connection ended")]
     Stale,
     /// The connection ended before the head of an answer.
@@ -100,8 +100,15 @@ impl ExchangeError {
 
 /// A connection for one request.
 pub(super) struct Line {
-    lease: Lease,
+    pub lease: Lease,
     reused: bool,
+}
+
+impl Line {
+    /// A kept connection.
+    pub const fn kept(lease: Lease) -> Self {
+        Self { lease, reused: true }
+    }
 }
 
 /// A kept connection if there is one and `may_reuse`, else a new one; nothing is sent yet.
@@ -111,8 +118,8 @@ pub(super) async fn line(
     may_reuse: bool,
     timeouts: &HttpTimeouts,
 ) -> Result<Line, ExchangeError> {
-    if let Some(lease) = connections.reuse(peer.name).filter(|_| may_reuse) {
-        return Ok(Line { lease, reused: true });
+    if may_reuse && let Some(lease) = connections.reuse(peer.name) {
+        return Ok(Line::kept(lease));
     }
     let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
     let lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
@@ -126,10 +133,7 @@ pub(super) async fn exchange(
     timeouts: &HttpTimeouts,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
     let Line { mut lease, reused } = line;
-    let progress = match request.body() {
-        RequestBody::Empty => None,
-        RequestBody::Streamed(_, progress) => Some(progress.clone()),
-    };
+    let progress = request.body().progress();
     let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
     let answer = tokio::select! {
         answer = sender.send_request(request) => answer,
@@ -140,7 +144,7 @@ pub(super) async fn exchange(
         Ok(answer) => Ok((answer, lease)),
         Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
         Err(error) if error.is_user() => Err(ExchangeError::Client),
-        Err(_) if reused => Err(ExchangeError::Stale),
+        Err(_) if reused && !lease.has_heard() => Err(ExchangeError::Stale),
         Err(error) => Err(ExchangeError::Lost(error)),
     }
 }

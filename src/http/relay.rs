@@ -1,22 +1,28 @@
 //! One plain request: the backend of its key, or any; once more elsewhere if that may be.
 //!
-//! Invariant: a request that may have reached a backend is sent again only if it is a GET or HEAD without a body, and
-//! only once. What the backend answers is the client's, status, headers and body.
+//! Invariant: a request that may have reached a backend is sent again only if it is a GET, HEAD or OPTIONS without a
+//! body, and only once; one whose connection was refused has reached none, and may be any. What the backend answers is
+//! the client's, status, headers and body.
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::ids::BackendKey;
+
 use super::body::Body;
+use super::bound::{Bound, asks_to_log_in, logs_in};
 use super::connections::{Connections, Lease};
-use super::exchange::{ExchangeError, HttpTimeouts, Peer, exchange, line};
+use super::exchange::{ExchangeError, HttpTimeouts, Line, Peer, exchange, line};
 use super::relayed::RelayedBody;
-use super::request_body::{Progress, RequestBody};
+use super::request_body::RequestBody;
+use super::talk::Talk;
 use crate::backends::{Ask, Backends, Host, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
-use crate::handshake::dial::{TlsClient, TlsPeer};
+use crate::handshake::dial::{ConnectFailure, TlsClient, TlsPeer};
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
 use crate::routes::Found;
@@ -57,30 +63,42 @@ impl HttpContext {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Where it comes from.
+    pub address: &'a ClientAddress,
+    /// The conversation on its connection.
+    pub talk: &'a Arc<Talk>,
+    /// The worker connection that it is logged in on, if any.
+    pub bound: &'a Bound,
+}
+
 /// Relays a request that asks for no upgrade, to a backend of the route that was `found` for it.
 ///
 /// Never fails: what goes wrong is the response. Dropping the future or the response's body cancels the backend request.
 pub async fn relay(
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     context: &HttpContext,
     found: &Found,
-    client: &ClientAddress,
+    caller: Caller<'_>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let mut outgoing = Outgoing::new(parts, body, client);
-    let first = match choose(context, found, &[]) {
+    let mut outgoing = Outgoing::new(parts, body, caller);
+    let first = match choose(context, found, caller, &[]) {
         Ok(backend) => backend,
         Err(none) => return no_backend(&none, found).into_response(),
     };
-    let error = match attempt(context, found, &first, &mut outgoing).await {
+    let error = match attempt(context, found, &first, &mut outgoing, caller).await {
         Ok(response) => return response,
         Err(error) => error,
     };
-    if matches!(error, ExchangeError::Connect(_))
-        && outgoing.repeatable
-        && let Ok(second) = choose(context, found, &[first.key()])
-    {
-        return match attempt(context, found, &second, &mut outgoing).await {
+    let may_go_elsewhere = match &error {
+        ExchangeError::Connect(error) => outgoing.repeatable || error.kind == ConnectFailure::Refused,
+        _ => false,
+    };
+    if may_go_elsewhere && let Ok(second) = choose(context, found, caller, &[first.key()]) {
+        return match attempt(context, found, &second, &mut outgoing, caller).await {
             Ok(response) => response,
             Err(error) => failed(&error, &second),
         };
@@ -91,10 +109,11 @@ pub async fn relay(
 fn choose(
     context: &HttpContext,
     found: &Found,
-    exclude: &[holdline_core::ids::BackendKey],
+    caller: Caller<'_>,
+    exclude: &[BackendKey],
 ) -> Result<Reservation, NoBackend> {
-    let ask = Ask { key: found.key.as_deref(), exclude, avoid: None, dialer: None };
-    context.backends.choose_request(&found.route.pool, &ask)
+    let ask = Ask { key: found.key.as_deref(), exclude, ..Ask::default() };
+    context.backends.choose_request(&found.route.pool, &ask, caller.bound.backend())
 }
 
 fn no_backend(none: &NoBackend, found: &Found) -> Refusal {
@@ -114,37 +133,45 @@ struct Outgoing {
     headers: HeaderMap,
     client_host: Option<String>,
     /// Taken by the first attempt that sends it.
-    body: Option<Incoming>,
-    progress: Progress,
-    /// Whether it may be sent a second time: GET or HEAD without a body.
+    body: Option<RequestBody>,
+    /// Whether it may be sent a second time: GET, HEAD or OPTIONS without a body.
     repeatable: bool,
+    /// Whether it has a body that a worker may leave unread, to take it for the next request.
+    odd_body: bool,
 }
 
 impl Outgoing {
-    fn new(parts: Parts, body: Incoming, client: &ClientAddress) -> Self {
-        let mut headers = request_headers(&parts, client);
+    fn new(parts: Parts, body: RequestBody, caller: Caller<'_>) -> Self {
+        let mut headers = request_headers(&parts, caller.address);
         let bodyless = body.is_end_stream();
         if !bodyless && body.size_hint().exact().is_none() {
             // Without it hyper would send a GET's body of unknown length as none at all.
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let safe = matches!(parts.method, Method::GET | Method::HEAD);
+        let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let bodies_are_odd = safe || parts.method == Method::DELETE;
         Self {
             client_host: crate::handshake::check::host(&parts).map(str::to_owned),
             method: parts.method,
             headers,
             body: Some(body).filter(|_| !bodyless),
-            progress: Progress::new(),
             repeatable: safe && bodyless,
+            odd_body: bodies_are_odd && !bodyless,
+        }
+    }
+
+    /// Says what becomes of the connection behind this request.
+    fn mark(&self, lease: &mut Lease, bound: &Bound, backend: BackendKey) {
+        if logs_in(&self.headers) {
+            lease.bind(bound, backend);
+        }
+        if self.odd_body {
+            lease.is_last();
         }
     }
 
     fn request(&mut self, uri: Uri, host: &str) -> Option<Request<RequestBody>> {
-        let body = match self.body.take() {
-            Some(body) => RequestBody::Streamed(body, self.progress.clone()),
-            None => RequestBody::Empty,
-        };
-        let mut request = Request::new(body);
+        let mut request = Request::new(self.body.take().unwrap_or(RequestBody::Empty));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
@@ -160,9 +187,12 @@ async fn attempt(
     found: &Found,
     backend: &Reservation,
     outgoing: &mut Outgoing,
+    caller: Caller<'_>,
 ) -> Result<Response<Body>, ExchangeError> {
-    match send(context, found, backend, outgoing, outgoing.repeatable).await {
-        Err(ExchangeError::Stale) => send(context, found, backend, outgoing, false).await,
+    match send(context, found, backend, outgoing, caller, outgoing.repeatable).await {
+        Err(ExchangeError::Stale) if outgoing.repeatable => {
+            send(context, found, backend, outgoing, caller, false).await
+        }
         done => done,
     }
 }
@@ -172,6 +202,7 @@ async fn send(
     found: &Found,
     backend: &Reservation,
     outgoing: &mut Outgoing,
+    caller: Caller<'_>,
     may_reuse: bool,
 ) -> Result<Response<Body>, ExchangeError> {
     let url = backend.url();
@@ -189,9 +220,15 @@ async fn send(
         Err(error) => Err(error),
         Ok(addresses) => {
             let peer = Peer { addresses: &addresses, tls, name: &name };
-            match line(&context.connections, peer, may_reuse, &context.timeouts).await {
+            let own = Lease::of_client(caller.bound, backend.key(), &name);
+            let line = match own {
+                Some(lease) => Ok(Line::kept(lease)),
+                None => line(&context.connections, peer, may_reuse, &context.timeouts).await,
+            };
+            match line {
                 Err(error) => Err(error),
-                Ok(line) => {
+                Ok(mut line) => {
+                    outgoing.mark(&mut line.lease, caller.bound, backend.key());
                     let request = outgoing.request(uri, &host).ok_or(ExchangeError::Client)?;
                     exchange(line, request, &context.timeouts).await
                 }
@@ -199,7 +236,10 @@ async fn send(
         }
     };
     report(backend, &outcome);
-    let (answer, lease) = outcome?;
+    let (answer, mut lease) = outcome?;
+    if asks_to_log_in(answer.headers()) {
+        lease.bind(caller.bound, backend.key());
+    }
     let (mut parts, body) = answer.into_parts();
     clean_response(&mut parts.headers);
     parts.version = Version::HTTP_11;

@@ -24,6 +24,8 @@ use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::TlsClient;
 use crate::routes::{RouteSpec, RouteTable};
 
+mod kept;
+
 /// A worker that the test plays by hand.
 struct Worker {
     listener: TcpListener,
@@ -162,11 +164,14 @@ fn pool(workers: &[&Worker]) -> PoolSpec {
 
 async fn serve(stream: TcpStream, context: HttpContext, table: Arc<RouteTable>) {
     let peer = stream.peer_addr().expect("a peer").ip();
+    let bound = Bound::default();
     let service = service_fn(async |request: Request<Incoming>| {
         let (parts, body) = request.into_parts();
         let client = TrustedProxies::default().trace(peer, &parts);
         let found = table.find(None, &parts).expect("every path has a route");
-        Ok::<_, std::convert::Infallible>(relay(Request::from_parts(parts, body), &context, &found, &client).await)
+        let caller = Caller { address: &client, talk: &Arc::default(), bound: &bound };
+        let request = Request::from_parts(parts, RequestBody::new(body, caller.talk));
+        Ok::<_, std::convert::Infallible>(relay(request, &context, &found, caller).await)
     });
     // A client that goes away is an error here, and daily life.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -425,76 +430,6 @@ async fn an_upload_that_stands_still_is_408() {
     backend.head().await;
     assert_eq!(status(&soon(client.head()).await), "408");
     assert_eq!(soon(backend.rest()).await, "half");
-}
-
-#[tokio::test]
-async fn a_connection_serves_one_get_after_another_and_a_stale_one_is_replaced() {
-    let worker = Worker::new().await;
-    let front = Front::plain(&[&worker]).await;
-    let serve = async {
-        let mut first = worker.accept().await;
-        for _ in 0..2 {
-            first.head().await;
-            first.write(OK).await;
-        }
-        // The third request comes while the worker gives its idle connection up.
-        first.head().await;
-        drop(first);
-        worker.answer(OK).await
-    };
-    let ask = async {
-        for _ in 0..3 {
-            assert_eq!(body(&front.get("/").await), "ok");
-        }
-    };
-    soon(async { tokio::join!(serve, ask) }).await;
-}
-
-#[tokio::test]
-async fn a_post_never_travels_on_a_connection_that_may_be_stale_and_is_never_repeated() {
-    let worker = Worker::new().await;
-    let front = Front::plain(&[&worker]).await;
-    let serve = async {
-        let mut kept = worker.accept().await;
-        kept.head().await;
-        kept.write(OK).await;
-        let mut fresh = worker.accept().await;
-        let head = fresh.head().await;
-        drop(fresh);
-        (kept, head)
-    };
-    let ask = async {
-        front.get("/").await;
-        front.ask("POST", "/tap", "Content-Length: 0\r\n").await
-    };
-    let ((_kept, head), answer) = soon(async { tokio::join!(serve, ask) }).await;
-    assert!(head.starts_with("POST /tap"), "{head}");
-    assert_eq!(status(&answer), "502");
-}
-
-#[tokio::test]
-async fn ib_19_a_connect_failure_is_retried_for_get_and_head_only() {
-    for (method, expected) in [("GET", "200"), ("HEAD", "200"), ("POST", "502"), ("PUT", "502"), ("DELETE", "502")] {
-        let (alive, dead) = (Worker::new().await, Worker::new().await);
-        let front = Front::keyed(&[&alive, &dead]).await;
-        // Two pipes of two keys stand on two backends; the key of the dead one is asked for.
-        let pipes = [front.pipe("a"), front.pipe("b")];
-        let key = if pipes[0].id().as_ref() == "w1" { "a" } else { "b" };
-        drop(dead);
-        let path = format!("/?k={key}");
-        let ask = front.ask(method, &path, "Content-Length: 0\r\n");
-        let answer = tokio::select! {
-            answer = soon(ask) => answer,
-            head = async {
-                let mut connection = alive.accept().await;
-                let head = connection.head().await;
-                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-                std::future::pending::<()>().await;
-                head
-            } => head,
-        };
-        assert_eq!(status(&answer), expected, "{method}: {answer}");
-    }
 }
 
 #[tokio::test]
