@@ -10,7 +10,7 @@ use std::os::fd::AsFd;
 use listenfd::ListenFd;
 use socket2::SockRef;
 
-use crate::listen::Bound;
+use crate::door::listen::Bound;
 
 /// Why the sockets cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 //! pipe reattaches to another worker of the pool. What decides is in the crate `holdline_core`; here is everything that
 //! touches the outside.
 //!
-//! The way of a message, in reading order: [`serve`] starts the threads, [`listen`] accepts, [`front`] reads the
+//! The way of a message, in reading order: [`serve`] starts the threads, the [`door`] accepts and reads the
 //! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
@@ -25,13 +25,12 @@ pub mod clock;
 pub mod config;
 pub mod ctl;
 pub mod demo;
+pub mod door;
 pub mod events;
-pub mod front;
 pub mod handshake;
 pub mod http;
 pub mod level;
 pub mod limits;
-pub mod listen;
 pub mod log;
 pub mod memory;
 pub mod metrics;

@@ -184,17 +184,45 @@ impl Outbox {
         }
     }
 
+    /// Bytes of messages that may go behind a half-written one.
+    fn rest_bytes(&self, buffer: &ReplayBuffer) -> usize {
+        if self.held { 0 } else { buffer.rest_bytes() }
+    }
+
+    /// Whether a ping is to go now, alone or far ahead of the messages that wait.
+    fn is_ping_due(&self, buffer: &ReplayBuffer, barrier: &Barrier, now: Time) -> bool {
+        let rest = self.rest_bytes(buffer);
+        (rest == 0 || rest > PING_BYTES) && barrier.is_due(ping_boundary(buffer), now)
+    }
+
     fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
-        let boundary = Seq(buffer.sent().0 + u64::from(buffer.is_amid_message()));
-        let rest = if self.held { 0 } else { buffer.rest_bytes() };
-        let far_behind = rest > PING_BYTES;
-        if (rest == 0 || far_behind) && barrier.is_due(boundary, now) {
+        let boundary = ping_boundary(buffer);
+        let rest = self.rest_bytes(buffer);
+        if self.is_ping_due(buffer, barrier, now) {
             // Ahead of a backlog, which may be more than the link takes for a long time.
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
         } else if rest > 0 && barrier.may_ride(buffer.accepted(), rest, now) {
             let (bytes, len) = frame::encode_ping(barrier.next_payload(), self.masked.then_some(key));
             self.tail = Tail::Ping { len, bytes };
+        }
+    }
+
+    /// Whether the link is due anything at `now`: [`Self::gather`] would have something to give.
+    #[must_use]
+    pub fn wants_write(&self, buffer: &ReplayBuffer, barrier: Option<&Barrier>, now: Time) -> bool {
+        let sends_messages = self.sends_messages();
+        if self.control.len() > self.control_done
+            || self.late_pong.is_some()
+            || (buffer.has_unsent_bytes() && (sends_messages || buffer.is_amid_message()))
+        {
+            return true;
+        }
+        match &self.end {
+            End::Open => barrier.is_some_and(|barrier| self.is_ping_due(buffer, barrier, now)),
+            // Held messages hold back the close frame that is to follow them.
+            End::Wanted { flush, .. } => !flush || sends_messages || !buffer.has_unsent_bytes(),
+            End::Said => false,
         }
     }
 
@@ -325,6 +353,11 @@ impl Outbox {
             + self.late_pong.as_ref().map_or(0, |payload| payload.len())
             + self.tail.as_slice().len()
     }
+}
+
+/// The last message that a ping covers which goes behind the half-written one.
+const fn ping_boundary(buffer: &ReplayBuffer) -> Seq {
+    Seq(buffer.sent().0 + buffer.is_amid_message() as u64)
 }
 
 /// Bytes of control frames in a snapshot at most: those that may wait, those that go in regardless, and one under way.

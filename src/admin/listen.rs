@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use super::{Admin, Locality};
 use crate::config::Listen;
-use crate::listen::Bound;
+use crate::door::listen::Bound;
 use crate::metrics::{ConnectionResult, ListenerLabel};
 use crate::send_timeout::SendTimeout;
 

@@ -288,12 +288,7 @@ impl Backends {
     ///
     /// # Errors
     /// When there is none now.
-    pub fn choose_request(
-        &self,
-        pool: &str,
-        ask: &Ask<'_>,
-        own: Option<BackendKey>,
-    ) -> Result<Reservation, NoBackend> {
+    pub fn choose_request(&self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
             let chosen = registry.choose_request(pool, ask, own)?;
             registry.reservation(self, chosen, false).ok_or(NoBackend { reason: NoCandidate::Empty, retry_at: None })
@@ -350,12 +345,7 @@ impl Registry {
         }
     }
 
-    fn choose_request(
-        &mut self,
-        pool: &str,
-        ask: &Ask<'_>,
-        own: Option<BackendKey>,
-    ) -> Result<Chosen, NoBackend> {
+    fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {
         let nobody = |reason| NoBackend { reason, retry_at: None };
         let entry = self.pools.get_mut(pool).ok_or(nobody(NoCandidate::Empty))?;
         let prefer = own.or_else(|| entry.owners.of(ask.key));

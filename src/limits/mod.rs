@@ -6,6 +6,7 @@
 //! without a connection, and those with one are bounded by `server.max_connections`.
 
 mod answer;
+mod slots;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::config::Limits;
 use crate::metrics::labels::LimitLabel;
 pub use answer::Exceeded;
+pub use slots::{Slot, Slots};
 
 /// Keys and addresses without a connection that something is known of.
 pub const ENTRIES_MAX: usize = 65_536;

@@ -104,7 +104,8 @@ impl Hub {
     }
 
     /// A place for a newcomer; none if the stream is over.
-    pub(super) fn join(&self, first: bool) -> Option<Seat> {
+    #[must_use]
+    pub fn join(&self, first: bool) -> Option<Seat> {
         let mut inner = self.lock();
         let seat = inner.stream.join()?;
         self.pipe.set_viewers(inner.stream.viewers());

@@ -6,10 +6,9 @@
 //! place of a worker. What passes between them is `holdline_core::shared`, behind the lock of a [`Hub`].
 //!
 //! Owns the table of streams by route and key, in which one newcomer at a time opens a stream while the others wait for
-//! it (`attach`). Streams that somebody watches are bounded by the clients there are; those that linger by
+//! it (the door's `share`). Streams that somebody watches are bounded by the clients there are; those that linger by
 //! [`IDLE_STREAMS_MAX`], beyond which the one that was left first goes at once.
 
-mod attach;
 mod hub;
 mod stream_link;
 mod viewer_link;
@@ -29,7 +28,6 @@ use tokio::sync::watch;
 
 use crate::pipe::attach::Plan;
 
-pub use attach::{Joined, join_or_open};
 pub use hub::{Hub, HubView};
 pub use stream_link::StreamLink;
 pub use viewer_link::ViewerLink;
@@ -67,7 +65,8 @@ impl StreamKey {
 
 /// How an attempt to open a stream stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Opening {
+pub enum Opening {
+    /// It goes on.
     UnderWay,
     /// Whoever waits should look again.
     Over,
@@ -118,17 +117,20 @@ pub struct Streams {
 }
 
 /// What a newcomer finds.
-enum Found {
+pub enum Found {
+    /// A stream.
     Open(Arc<Hub>),
+    /// Another newcomer, which is opening one.
     Wait(watch::Receiver<Opening>),
     /// Nothing: the newcomer opens the stream.
     Mine(Claim),
 }
 
 /// The right to open a stream; given up when dropped.
-struct Claim {
+pub struct Claim {
     streams: Arc<Streams>,
-    key: StreamKey,
+    /// The stream's.
+    pub key: StreamKey,
     outcome: watch::Sender<Opening>,
     open: bool,
 }
@@ -139,7 +141,9 @@ impl Streams {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(self: &Arc<Self>, key: &StreamKey) -> Found {
+    /// What there is under `key`.
+    #[must_use]
+    pub fn find(self: &Arc<Self>, key: &StreamKey) -> Found {
         let mut slots = self.slots();
         match slots.get(key) {
             Some(Slot::Open(hub)) => Found::Open(hub.clone()),
@@ -153,7 +157,7 @@ impl Streams {
     }
 
     /// Takes `hub` out, so that the next newcomer opens another stream.
-    fn remove(&self, hub: &Arc<Hub>) {
+    pub fn remove(&self, hub: &Arc<Hub>) {
         let mut slots = self.slots();
         if matches!(slots.get(&hub.key), Some(Slot::Open(known)) if Arc::ptr_eq(known, hub)) {
             slots.remove(&hub.key);
@@ -215,7 +219,8 @@ impl Streams {
 }
 
 impl Claim {
-    fn opened(mut self, hub: Arc<Hub>) {
+    /// The stream is there.
+    pub fn opened(mut self, hub: Arc<Hub>) {
         self.open = true;
         self.streams.slots().insert(self.key.clone(), Slot::Open(hub.clone()));
         // Whoever retires them may have passed before this one was in the table.
@@ -226,7 +231,8 @@ impl Claim {
         self.streams.bound_idle();
     }
 
-    fn failed(self, status: StatusCode) {
+    /// No worker could be reached, and the others that wait need not try.
+    pub fn failed(self, status: StatusCode) {
         self.outcome.send_replace(Opening::Failed(status));
     }
 }

@@ -16,6 +16,7 @@
 //! // 1. Something happened: here, the client sent the text "hi", masked with a key of zeros.
 //! pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(b"\x81\x82\0\0\0\0hi"), now);
 //! // 2. Give each link what it is due, and say how much of it the link took.
+//! assert!(pipe.wants_write(Side::Backend, now) && !pipe.wants_write(Side::Client, now));
 //! let taken = pipe.gather(Side::Backend, now).len();
 //! assert_eq!(taken, 8);
 //! pipe.transmitted(Side::Backend, taken, now);

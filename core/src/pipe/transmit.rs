@@ -13,6 +13,25 @@ use crate::time::Time;
 const STARVED_READ_BYTES: usize = 4096;
 
 impl Pipe {
+    /// Whether the link of `side` is due anything: [`Self::gather`] would have something to give.
+    #[must_use]
+    pub fn wants_write(&self, side: Side, now: Time) -> bool {
+        match side {
+            Side::Client => {
+                let asks = matches!(self.client, ClientLeg::Open);
+                let barrier = self.comeback.as_ref().and_then(|it| it.barrier.as_ref()).filter(|_| asks);
+                self.client.is_linked() && self.to_client.wants_write(&self.down.buffer, barrier, now)
+            }
+            Side::Backend => {
+                let asks = self.settings.replay != ReplayPolicy::None;
+                let barrier = asks.then_some(&self.barrier);
+                self.backend.link().is_some()
+                    && !self.is_switching()
+                    && self.to_backend.wants_write(&self.up.buffer, barrier, now)
+            }
+        }
+    }
+
     /// What the link of `side` should be given next; empty if nothing, or if there is no link.
     pub fn gather(&mut self, side: Side, now: Time) -> Gather<'_> {
         if !self.prepare(side, now) {

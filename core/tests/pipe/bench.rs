@@ -192,8 +192,10 @@ impl Bench {
         for side in [Side::Backend, Side::Client] {
             loop {
                 let room = self.room[&(side == Side::Client)];
+                let wants = self.pipe.wants_write(side, self.now);
                 let bytes: Vec<u8> = {
                     let gather = self.pipe.gather(side, self.now);
+                    assert_eq!(wants, !gather.is_empty(), "what is due and what is given differ");
                     gather.as_slices().iter().flat_map(|slice| slice.to_vec()).take(room).collect()
                 };
                 if bytes.is_empty() {

@@ -283,7 +283,10 @@ impl Bare {
     fn shift(&mut self, room: usize) {
         for side in [Side::Backend, Side::Client] {
             for _ in 0..100 {
-                let taken = self.pipe.gather(side, self.now).len().min(room);
+                let wants = self.pipe.wants_write(side, self.now);
+                let due = self.pipe.gather(side, self.now).len();
+                assert_eq!(wants, due > 0, "what is due and what is given differ");
+                let taken = due.min(room);
                 if taken == 0 {
                     break;
                 }

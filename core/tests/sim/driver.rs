@@ -505,7 +505,9 @@ impl Driver {
             Side::Client => self.client_link.as_ref().map(|link| link.to_peer.room()),
             Side::Backend => self.current.and_then(|it| self.conns.get(&it)).map(|conn| conn.link.to_peer.room()),
         };
+        let wants = self.pipe.wants_write(side, self.clock.shows(now));
         let gather = self.pipe.gather(side, self.clock.shows(now));
+        assert_eq!(wants, !gather.is_empty(), "what is due and what is given differ");
         let Some(room) = room else {
             assert!(gather.is_empty(), "bytes for a link that is gone");
             return false;

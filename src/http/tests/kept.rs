@@ -158,8 +158,7 @@ async fn bytes_that_come_early_on_a_kept_connection_are_no_answer_to_the_next_re
     soon(async { tokio::join!(serve, ask) }).await;
 }
 
-const CHALLENGE: &str =
-    "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAAC\r\nContent-Length: 0\r\n\r\n";
+const CHALLENGE: &str = "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM TlRMTVNTUAAC\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]
 async fn a_connection_that_is_logged_in_stays_with_its_client() {
@@ -177,7 +176,10 @@ async fn a_connection_that_is_logged_in_stays_with_its_client() {
     hers.head().await;
     hers.write(CHALLENGE).await;
     assert_eq!(status(&soon(alice.head()).await), "401");
-    for request in ["POST /in HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM TlRMTVNTUAAD\r\nContent-Length: 2\r\n\r\nhi", "GET /page HTTP/1.1\r\nHost: a\r\n\r\n"] {
+    for request in [
+        "POST /in HTTP/1.1\r\nHost: a\r\nAuthorization: NTLM TlRMTVNTUAAD\r\nContent-Length: 2\r\n\r\nhi",
+        "GET /page HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
         alice.write(request).await;
         soon(hers.head()).await;
         hers.write(OK).await;

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use holdline_core::ids::PipeId;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientStream, Driver, Shared};
 use crate::pipes::{PipeFacts, Sharing};
 use crate::routes::Share;
+use crate::share::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
 
 /// Attempts of others that a newcomer waits for at most, one after the other.
 const WAITS_MAX: usize = 3;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use super::http1::{Front, serve_connection};
 use crate::config::Listen;
-use crate::front::{Front, Slots, serve_connection};
 use crate::handshake::dial::answer_instead_of_acknowledging;
+use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::phase::Phase;
 use crate::pipe::ClientStream;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
-use super::{Connection, Opened};
+use super::http1::{Connection, Opened, busy};
 use crate::clients::{ClientName, Found as Behind, Home};
 use crate::config::Duplicate;
 use crate::handshake::accept::switching_protocols;
@@ -62,7 +62,7 @@ impl Connection {
     pub(super) async fn behind(&self, name: ClientName) -> Result<Behind, Refusal> {
         let patience = self.front.shared.rules.load().handshake_timeout;
         let found = tokio::time::timeout(patience, self.front.shared.clients.find(name)).await;
-        found.map_err(|_| super::busy("another connection of this client is being opened"))
+        found.map_err(|_| busy("another connection of this client is being opened"))
     }
 
     /// Answers a client that comes back.
@@ -75,7 +75,7 @@ impl Connection {
         home: Home,
     ) -> Response<Body> {
         if self.front.phase.get() == Phase::Stopping {
-            return super::busy("going away; another instance may take this").into_response();
+            return busy("going away; another instance may take this").into_response();
         }
         let metrics = self.front.shared.metrics.route(&found.route.name);
         let rejects = found.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);

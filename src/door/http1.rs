@@ -3,14 +3,11 @@
 //!
 //! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
 
-mod comeback;
-
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -26,14 +23,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
+use super::comeback::{Back, name_of};
+use super::share::join_or_open;
 use crate::clients::{Claim, Found as Behind, Home, Membership};
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
-use crate::http::{Body, Bound, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay};
-use crate::limits::{Admission, Exceeded, Limiter};
+use crate::http::{
+    Body, Bound, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
+};
+use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
@@ -43,9 +44,8 @@ use crate::pipe::{ClientStream, Driver, Shared};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
-use crate::share::{StreamKey, join_or_open};
+use crate::share::StreamKey;
 use crate::trace::{Name, Span};
-use comeback::{Back, name_of};
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
@@ -72,77 +72,9 @@ pub struct Front {
     pub exchanges: Exchanges,
 }
 
-/// Counts client connections against `server.max_connections`, and against the descriptors that there are.
-#[derive(Debug)]
-pub struct Slots {
-    taken: AtomicUsize,
-    max: AtomicUsize,
-    descriptors_max: usize,
-}
-
-/// Descriptors that clients leave alone: listeners, logs and runtimes, and above all the operator's connections.
-const DESCRIPTORS_RESERVED: usize = 40;
-
-/// What one client may need: its own connection and the one to its worker.
-const DESCRIPTORS_PER_CLIENT: usize = 2;
-
-impl Slots {
-    /// Places for `max` connections in a process with so many `descriptors`; one at least.
-    #[must_use]
-    pub fn new(max: usize, descriptors: usize) -> Self {
-        let descriptors_max = (descriptors.saturating_sub(DESCRIPTORS_RESERVED) / DESCRIPTORS_PER_CLIENT).max(1);
-        Self { taken: AtomicUsize::new(0), max: AtomicUsize::new(max), descriptors_max }
-    }
-
-    /// Changes how many connections there may be; those that are there stay.
-    pub fn set_max(&self, max: usize) {
-        self.max.store(max, Relaxed);
-    }
-
-    /// How many connections there can really be, if the descriptor limit allows fewer than the configuration.
-    #[must_use]
-    pub fn fewer_than_configured(&self) -> Option<usize> {
-        (self.descriptors_max < self.max.load(Relaxed)).then_some(self.descriptors_max)
-    }
-
-    /// Whether one more connection might take a descriptor that something else will need.
-    #[must_use]
-    pub fn are_out_of_descriptors(&self) -> bool {
-        self.taken.load(Relaxed) >= self.descriptors_max
-    }
-
-    /// Takes a place; it is given back when the slot is dropped.
-    #[must_use]
-    pub fn take(self: &Arc<Self>) -> Slot {
-        let before = self.taken.fetch_add(1, Relaxed);
-        Slot { slots: self.clone(), over: before >= self.max.load(Relaxed) }
-    }
-}
-
-/// One connection's place.
-#[derive(Debug)]
-pub struct Slot {
-    slots: Arc<Slots>,
-    over: bool,
-}
-
-impl Slot {
-    /// Whether there were `server.max_connections` already, so that this one can only be told so.
-    #[must_use]
-    pub const fn is_over(&self) -> bool {
-        self.over
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.slots.taken.fetch_sub(1, Relaxed);
-    }
-}
-
 /// One accepted connection.
-struct Connection {
-    front: Arc<Front>,
+pub(super) struct Connection {
+    pub(super) front: Arc<Front>,
     peer: IpAddr,
     over: bool,
     talk: Arc<Talk>,
@@ -152,7 +84,7 @@ struct Connection {
 }
 
 /// What a client that has been answered 101 gets.
-enum Opened {
+pub(super) enum Opened {
     /// A pipe of its own, its places in the limits that count it, and its hold on the client's name.
     Pipe(Box<Driver>, Admission, Option<Membership>),
     /// The pipe that it has left.
@@ -212,7 +144,8 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
             if let Some(result) = result {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
-            let sends_on = connection.talk.is_unread() || !first.is_empty() || failure == Some(ConnectionResult::BadRequest);
+            let sends_on =
+                connection.talk.is_unread() || !first.is_empty() || failure == Some(ConnectionResult::BadRequest);
             close(stream, sends_on.then_some(limits), &front).await;
         }
     }
@@ -441,7 +374,7 @@ impl Connection {
         response
     }
 
-    fn opens(&self, opened: Opened) {
+    pub(super) fn opens(&self, opened: Opened) {
         *self.opened.lock().unwrap_or_else(PoisonError::into_inner) = Some(opened);
     }
 }
@@ -458,6 +391,6 @@ impl Connection {
     }
 }
 
-fn busy(detail: &'static str) -> Refusal {
+pub(super) fn busy(detail: &'static str) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(RETRY_AFTER)
 }
