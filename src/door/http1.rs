@@ -31,9 +31,7 @@ use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
-use crate::http::{
-    Body, Bound, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
-};
+use crate::http::{Body, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay};
 use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
@@ -78,7 +76,6 @@ pub(super) struct Connection {
     peer: IpAddr,
     over: bool,
     talk: Arc<Talk>,
-    bound: Bound,
     /// The pipe that starts once its client's 101 has left.
     opened: Mutex<Option<Opened>>,
 }
@@ -103,7 +100,6 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         peer,
         over: slot.is_over(),
         talk: Arc::default(),
-        bound: Bound::default(),
         opened: Mutex::default(),
     });
     let service = service_fn(|request| {
@@ -124,7 +120,16 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         .serve_connection(TokioIo::new(socket), service);
     drop(rules);
-    let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
+    let mut leaving = Leaving::default();
+    let served = std::future::poll_fn(|cx| {
+        let served = serving.poll_without_shutdown(cx);
+        if served.is_ready() || !leaving.is_due(&connection, cx) {
+            return served;
+        }
+        Pin::new(&mut serving).graceful_shutdown();
+        serving.poll_without_shutdown(cx)
+    })
+    .await;
     let parts = serving.into_parts();
     let socket = parts.io.into_inner();
     let timed_out = socket.has_timed_out();
@@ -148,6 +153,31 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
                 connection.talk.is_unread() || !first.is_empty() || failure == Some(ConnectionResult::BadRequest);
             close(stream, sends_on.then_some(limits), &front).await;
         }
+    }
+}
+
+/// The end of a kept connection once the process takes nothing new. One that has not asked for anything yet may do so:
+/// it was accepted, and is told with its answer.
+#[derive(Default)]
+enum Leaving {
+    #[default]
+    NotKept,
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Told,
+}
+
+impl Leaving {
+    /// Whether the connection has to be told now, which is so once.
+    fn is_due(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
+        if matches!(self, Self::NotKept) && connection.talk.is_plain() {
+            *self = Self::Waiting(Box::pin(connection.front.phase.leaves()));
+        }
+        let Self::Waiting(leaves) = self else { return false };
+        let due = leaves.as_mut().poll(cx).is_ready();
+        if due {
+            *self = Self::Told;
+        }
+        due
     }
 }
 
@@ -197,12 +227,11 @@ impl Connection {
             self.talk.hold(self.front.exchanges.begin());
         }
         let request = request.map(|body| RequestBody::new(body, &self.talk));
-        let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = self.judge(request).await;
-        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
-        // chunks there may have been a length, by which whoever stands before us takes the next request for a part of
-        // this one (RFC 9112 section 6.1). And on the way down, no connection is kept for a next request.
-        let is_last = wants_upgrade || is_in_chunks || !self.front.phase.takes_pipes();
+        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
+        // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
+        // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
+        let is_last = wants_upgrade || !self.front.phase.takes_pipes();
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -240,7 +269,7 @@ impl Connection {
                 if let Err(exceeded) = self.front.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
-                let caller = Caller { address: &client, talk: &self.talk, bound: &self.bound };
+                let caller = Caller { address: &client, talk: &self.talk };
                 relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, caller).await
             }
         }

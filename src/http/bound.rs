@@ -3,7 +3,7 @@
 //! NTLM, and Negotiate with it, prove who asks once per connection (RFC 4559 section 5): the next request on it needs no
 //! proof. Such a connection goes with the client's own, to the same worker, and ends with it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdline_core::ids::BackendKey;
 use http::HeaderMap;
@@ -12,8 +12,8 @@ use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use super::connections::Connection;
 
 /// The worker connection of one client, if it has one of its own.
-#[derive(Clone, Debug, Default)]
-pub struct Bound(Arc<Mutex<Option<Own>>>);
+#[derive(Debug, Default)]
+pub(super) struct Bound(Mutex<Option<Own>>);
 
 #[derive(Debug)]
 struct Own {
@@ -25,18 +25,18 @@ struct Own {
 
 impl Bound {
     /// The worker that this client is logged in at.
-    pub(super) fn backend(&self) -> Option<BackendKey> {
+    pub fn backend(&self) -> Option<BackendKey> {
         self.lock().as_ref().map(|own| own.backend)
     }
 
     /// The client's own connection to `name`, if it is there.
-    pub(super) fn take(&self, name: &str) -> Option<Connection> {
+    pub fn take(&self, name: &str) -> Option<Connection> {
         let mut own = self.lock();
         own.as_mut().filter(|own| own.name == name)?.connection.take()
     }
 
     /// Makes `connection` the client's own; another that it had is closed.
-    pub(super) fn keep(&self, backend: BackendKey, name: String, connection: Connection) {
+    pub fn keep(&self, backend: BackendKey, name: String, connection: Connection) {
         *self.lock() = Some(Own { backend, name, connection: Some(connection) });
     }
 

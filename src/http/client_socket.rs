@@ -8,7 +8,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -173,7 +173,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientSocket<S> {
     /// hyper flushes each time it has nothing left to write, and behind each look at the service.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        std::task::ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        while let Some(early) = this.talk.early() {
+            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &early))?;
+            this.talk.told(written);
+        }
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.talk.flushed();
         match this.talk.step().0 {
             Step::Idle | Step::Head | Step::Left => {}

@@ -16,8 +16,8 @@ use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::bound::Bound;
 use super::request_body::RequestBody;
+use super::talk::Talk;
 use super::worker_socket::{Wire, WorkerSocket};
 use crate::handshake::dial::BackendStream;
 
@@ -78,7 +78,7 @@ enum Home {
     /// To the next request of anyone.
     Shared(Connections),
     /// To the next request of the client that is logged in on it.
-    Client(Bound, BackendKey),
+    Client(Arc<Talk>, BackendKey),
     /// Nowhere: it is closed.
     None,
 }
@@ -148,9 +148,9 @@ impl Lease {
     }
 
     /// The connection on which this client is logged in at `backend`, if it is still there.
-    pub(super) fn of_client(bound: &Bound, key: BackendKey, backend: &str) -> Option<Self> {
-        let connection = bound.take(backend).filter(Connection::is_ready)?;
-        Some(Self::new(connection, backend, Home::Client(bound.clone(), key)))
+    pub(super) fn of_client(talk: &Arc<Talk>, key: BackendKey, backend: &str) -> Option<Self> {
+        let connection = talk.bound.take(backend).filter(Connection::is_ready)?;
+        Some(Self::new(connection, backend, Home::Client(talk.clone(), key)))
     }
 
     /// The connection's request side.
@@ -169,8 +169,8 @@ impl Lease {
     }
 
     /// The connection stays with its client from now on.
-    pub(super) fn bind(&mut self, bound: &Bound, backend: BackendKey) {
-        self.home = Home::Client(bound.clone(), backend);
+    pub(super) fn bind(&mut self, talk: &Arc<Talk>, backend: BackendKey) {
+        self.home = Home::Client(talk.clone(), backend);
     }
 
     /// Gives the connection back after a whole answer; it is kept if it can take another request.
@@ -182,7 +182,7 @@ impl Lease {
                 connections.sweep();
                 connections.keep(backend, connection);
             }
-            Home::Client(bound, key) => bound.keep(*key, backend, connection),
+            Home::Client(talk, key) => talk.bound.keep(*key, backend, connection),
             Home::None => {}
         }
     }

@@ -1,16 +1,21 @@
 //! One request to one backend, up to the head of its answer.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::connections::{Connections, Lease};
 use super::request_body::{Progress, RequestBody};
+use super::talk::Talk;
 use crate::blame::Blame;
 use crate::handshake::dial::{ConnectError, TlsPeer, connect};
+use crate::handshake::forward::provisional_head;
 use crate::handshake::refusal::Refusal;
 
 /// How long the parts of an exchange may take.
@@ -126,18 +131,26 @@ pub(super) async fn line(
     Ok(Line { lease, reused: false })
 }
 
-/// Sends `request` and waits for the head of its answer.
+/// Sends `request` and waits for the head of its answer; what is said before that is passed on as it comes.
 pub(super) async fn exchange(
     line: Line,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     timeouts: &HttpTimeouts,
+    talk: &Talk,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
     let Line { mut lease, reused } = line;
     let progress = request.body().progress();
+    let mut early = listen(&mut request, talk.hears_more());
     let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer,
-        error = overdue(progress, timeouts.answer) => return Err(error),
+    let mut asked = pin!(sender.send_request(request));
+    let mut overdue = pin!(overdue(progress, timeouts.answer));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            Some(head) = early.recv() => talk.tell(head).await,
+            answer = &mut asked => break answer,
+            error = &mut overdue => return Err(error),
+        }
     };
     match answer {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
@@ -147,6 +160,23 @@ pub(super) async fn exchange(
         Err(_) if reused && !lease.has_heard() => Err(ExchangeError::Stale),
         Err(error) => Err(ExchangeError::Lost(error)),
     }
+}
+
+/// Heads of provisional answers (103 and its like) that wait to be passed on; those beyond are dropped, as they may be.
+const EARLY_MAX: usize = 8;
+
+/// Hears what a backend says before its answer, if the client `hears_more`. A 100 is between neighbours.
+fn listen(request: &mut Request<RequestBody>, hears_more: bool) -> mpsc::Receiver<Bytes> {
+    let (said, heard) = mpsc::channel(EARLY_MAX);
+    if hears_more {
+        hyper::ext::on_informational(request, move |answer| {
+            if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+                // Best effort: nothing depends on a provisional answer (RFC 9110 section 15.2).
+                let _ = said.try_send(provisional_head(answer.status(), answer.headers()));
+            }
+        });
+    }
+    heard
 }
 
 /// Ends when the answer is overdue; as long as the body moves, it is not.

@@ -22,7 +22,6 @@ mod talk;
 mod worker_socket;
 
 pub use body::Body;
-pub use bound::Bound;
 pub use client_socket::{ClientSocket, Patience};
 pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
 pub use exchange::{ExchangeError, HttpTimeouts};

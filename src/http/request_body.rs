@@ -11,6 +11,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use super::talk::Talk;
+use crate::handshake::forward::clean_trailers;
 
 /// A request's body.
 #[derive(Debug)]
@@ -99,9 +100,10 @@ impl Body for RequestBody {
             Self::Streamed(body, progress) => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
                 if let Poll::Ready(frame) = &polled {
-                    progress.moved(frame.is_none() || body.is_end_stream());
+                    let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
+                    progress.moved(frame.is_none() || trailers || body.is_end_stream());
                 }
-                polled
+                polled.map(|frame| frame.map(|frame| frame.map(clean_trailers)))
             }
         }
     }

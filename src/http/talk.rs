@@ -11,18 +11,22 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Version;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::Body;
+use super::bound::Bound;
 use super::exchanges::Exchange;
 
 /// The conversation of one connection.
 #[derive(Debug, Default)]
-pub struct Talk(Mutex<State>);
+pub struct Talk {
+    state: Mutex<State>,
+    pub(super) bound: Bound,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -33,7 +37,17 @@ struct State {
     unread: bool,
     /// Whether what is unread of it is not wanted.
     dismissed: bool,
+    /// Whether there was a plain request, after which a next one may come.
+    plain: bool,
+    early: Early,
     held: Option<Exchange>,
+}
+
+/// A provisional answer on its way, and who waits for it to leave.
+#[derive(Debug, Default)]
+struct Early {
+    bytes: Bytes,
+    teller: Option<Waker>,
 }
 
 /// Where a connection is.
@@ -76,6 +90,7 @@ impl Talk {
         });
         state.requests += 1;
         (state.unread, state.dismissed) = (false, false);
+        state.plain |= !upgrade;
         state.held = None;
     }
 
@@ -103,6 +118,48 @@ impl Talk {
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.lock().unread
+    }
+
+    /// Whether the connection may be kept for a next request.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.lock().plain
+    }
+
+    /// Whether the client may be told something before its answer.
+    pub(super) fn hears_more(&self) -> bool {
+        self.lock().step == Step::Asked(Ask::Plain)
+    }
+
+    /// Tells the client something before its answer, and waits until it has left: the answer may not overtake it.
+    pub(super) async fn tell(&self, head: Bytes) {
+        self.lock().early.bytes = head;
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.early.bytes.is_empty() {
+                return Poll::Ready(());
+            }
+            state.early.teller = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// What is to be told before the answer.
+    pub(super) fn early(&self) -> Option<Bytes> {
+        let state = self.lock();
+        (!state.early.bytes.is_empty()).then(|| state.early.bytes.clone())
+    }
+
+    /// So much of that was written.
+    pub(super) fn told(&self, written: usize) {
+        let mut state = self.lock();
+        state.early.bytes.advance(written);
+        if state.early.bytes.is_empty()
+            && let Some(teller) = state.early.teller.take()
+        {
+            teller.wake();
+        }
     }
 
     /// The head of an answer is there; its body says when the whole of it is.
@@ -137,7 +194,7 @@ impl Talk {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is one assignment or a few: a panic leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
