@@ -93,6 +93,18 @@ pub enum Fact {
         attachment: u64,
         reason: &'static str,
     },
+    /// Something keeps a pipe from the backend that it wants.
+    #[serde(rename = "pipe.held")]
+    PipeHeld {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        pool: Arc<str>,
+        reason: &'static str,
+        /// When it is tried again if nothing changes before.
+        retry_ms: Option<u64>,
+    },
     /// A pipe has a backend again.
     #[serde(rename = "pipe.reattached")]
     PipeReattached {

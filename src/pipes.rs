@@ -3,6 +3,8 @@
 //! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
+mod held;
+mod newcomer;
 mod numbers;
 
 use std::collections::HashMap;
@@ -23,8 +25,9 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
-use crate::pipe::Newcomer;
 use crate::routes::Route;
+pub use held::Held;
+pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.
@@ -131,6 +134,8 @@ pub struct PipeEntry {
     has_client: AtomicBool,
     active_micros: AtomicU64,
     state: AtomicU8,
+    /// What keeps it from the worker that it wants.
+    pub held: Held,
     client: Mutex<Box<str>>,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
     commands: Mutex<Vec<Command>>,
@@ -187,6 +192,7 @@ impl PipeEntry {
             memory_bytes: AtomicU64::new(0),
             active_micros: AtomicU64::new(0),
             state: AtomicU8::new(0),
+            held: Held::default(),
             backend: Mutex::new(None),
             commands: Mutex::new(Vec::new()),
             starved: AtomicBool::new(false),

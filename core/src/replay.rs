@@ -8,7 +8,8 @@
 //!
 //! Invariant: `base <= confirmed <= sent <= accepted`, all counted in whole messages and never going back, but in a
 //! [`ReplayBuffer::rewind`]: `sent` then falls back to `confirmed`, and both to `base` where a tail is sent again. Bytes leave only when their whole message is released, so a message that was
-//! half written to a link that died can be sent again from its first byte.
+//! half written to a link that died can be sent again from its first byte. A message that was dropped is as good as
+//! confirmed once the one before it is: neither the next to be sent nor the next to be confirmed is ever a dropped one.
 
 mod snapshot;
 
@@ -185,9 +186,13 @@ impl ReplayBuffer {
     /// Those of them that are still held. A message that was dropped was never sent, and is passed over as if it had been.
     #[must_use]
     pub fn held_in_doubt_messages(&self) -> u64 {
+        self.kept_messages(self.confirmed, self.sent)
+    }
+
+    /// The messages behind `after` up to `last` that are held and were not dropped.
+    fn kept_messages(&self, after: Seq, last: Seq) -> u64 {
         let place = |seq: Seq| seq.0.saturating_sub(self.base.0) as usize;
-        let sent = self.messages.range(place(self.confirmed)..place(self.sent));
-        sent.filter(|message| message.wire_bytes > 0).count() as u64
+        self.messages.range(place(after)..place(last)).filter(|message| message.wire_bytes > 0).count() as u64
     }
 
     /// Bytes of the messages that wait for the link, headers included.
@@ -198,8 +203,9 @@ impl ReplayBuffer {
 
     /// Messages waiting for the link that an earlier link was given already.
     #[must_use]
-    pub const fn again_messages(&self) -> u64 {
-        self.sent_high.0.saturating_sub(self.sent.0)
+    pub fn again_messages(&self) -> u64 {
+        let again = self.sent_high.0.saturating_sub(self.sent.0);
+        if again == 0 || self.dropped == 0 { again } else { self.kept_messages(self.sent, self.sent_high) }
     }
 
     /// Whether the link was given a part of a message and not yet the rest.
@@ -308,6 +314,7 @@ impl ReplayBuffer {
 
     /// Moves `sent` over every message that the link has whole.
     fn pass_sent(&mut self) {
+        let mut passed_dropped = false;
         while let Some(message) = self.message_after(self.sent) {
             let end = self.sent_boundary + u64::from(message.wire_bytes);
             if end > self.sent_offset {
@@ -317,13 +324,26 @@ impl ReplayBuffer {
             self.sent = self.sent.plus(1);
             self.unsent -= held_charge(message);
             if message.wire_bytes == 0 {
+                passed_dropped = true;
                 self.dropped -= 1;
                 self.dropped_run = self.dropped_run.saturating_sub(1);
             }
         }
         self.sent_high = self.sent_high.max(self.sent);
-        if self.retention == Retention::UntilSent {
-            self.release(self.sent);
+        match self.retention {
+            Retention::UntilSent => self.release(self.sent),
+            Retention::UntilConfirmed(_) if passed_dropped => self.pass_confirmed(),
+            Retention::UntilConfirmed(_) => {}
+        }
+    }
+
+    /// Moves `confirmed` over what was dropped behind it: no peer is asked for that.
+    fn pass_confirmed(&mut self) {
+        while self.confirmed < self.sent && self.message_after(self.confirmed).is_some_and(|it| it.wire_bytes == 0) {
+            self.confirmed = self.confirmed.plus(1);
+        }
+        if self.retention.tail().is_none() {
+            self.release(self.confirmed);
         }
     }
 
@@ -336,8 +356,9 @@ impl ReplayBuffer {
         let newly = std::mem::replace(&mut self.confirmed, seq).0..seq.0;
         match (self.retention, self.retention.tail()) {
             (Retention::UntilSent, _) => {}
-            (Retention::UntilConfirmed(_), None) => self.release(seq),
+            (Retention::UntilConfirmed(_), None) => self.pass_confirmed(),
             (Retention::UntilConfirmed(_), Some(tail)) => {
+                self.pass_confirmed();
                 self.tail += newly.filter_map(|before| self.message_after(Seq(before))).map(held_charge).sum::<usize>();
                 self.trim_tail(tail, now);
             }
@@ -403,9 +424,9 @@ impl ReplayBuffer {
     ///
     /// `clean` says that the peer left in good order, so a confirmed tail need not be sent again.
     pub fn rewind(&mut self, clean: bool) -> Rewound {
-        let in_doubt = self.in_doubt_messages();
         match self.retention {
             Retention::UntilSent => {
+                let in_doubt = self.in_doubt_messages();
                 let gap = (in_doubt > 0).then(|| (self.confirmed.plus(1), self.sent));
                 self.confirmed = self.sent;
                 self.sent_offset = self.sent_boundary;
@@ -416,7 +437,8 @@ impl ReplayBuffer {
                 if clean {
                     self.release(self.confirmed);
                 }
-                let again = self.sent.0 - self.base.0;
+                let in_doubt = self.held_in_doubt_messages();
+                let again = self.kept_messages(self.base, self.sent);
                 self.sent_back_to_base();
                 Rewound { in_doubt, again, gap: None }
             }
@@ -433,6 +455,7 @@ impl ReplayBuffer {
         self.unsent = self.held;
         self.dropped = self.messages.iter().filter(|message| message.wire_bytes == 0).count() as u64;
         self.dropped_run = 0;
+        self.pass_sent();
     }
 
     /// Skips what the new peer says it has: everything up to `seq` counts as sent and confirmed.

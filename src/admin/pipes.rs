@@ -19,6 +19,7 @@ use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
 use super::{Admin, condition, duration};
+use crate::backends::Hold;
 use crate::events::Fact;
 use crate::pipes::{Command, LaneNumbers, PipeEntry, Sharing};
 
@@ -35,6 +36,8 @@ pub(super) struct PipeBody {
     generation: u64,
     opened_at: String,
     interruptions: u64,
+    /// What keeps it from the backend that it wants, if anything does.
+    held: Option<&'static str>,
     /// Only where a worker connection is shared.
     #[serde(skip_serializing_if = "Option::is_none")]
     shared: Option<SharedBody>,
@@ -107,6 +110,7 @@ impl From<&PipeEntry> for PipeBody {
             generation: pipe.generation.load(Relaxed),
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
+            held: pipe.held.now().map(Hold::as_str),
             shared: SharedBody::of(pipe),
             up: LaneBody::from(&pipe.up),
             down: LaneBody::from(&pipe.down),

@@ -1,9 +1,9 @@
 //! From the configuration's pools to this module's.
 
-use super::networks::Networks;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
 use super::{Bounds, Setup};
 use crate::config;
+use crate::net::Networks;
 use holdline_core::health::HealthSettings;
 use holdline_core::pool::Serves;
 use std::num::NonZeroU32;
@@ -17,7 +17,7 @@ impl Setup {
             pools: config.pools.iter().map(pool).collect(),
             networks: Networks::new(config.admin.backend_networks.clone()),
             bounds: Bounds {
-                dials_per_window: config.reattach.dials_per_minute,
+                deaths_per_window: config.reattach.dials_per_minute,
                 dials_at_once: config.reattach.dials_at_once,
                 moves_per_second: config.reattach.moves_per_second,
             },
@@ -104,7 +104,7 @@ mod tests {
         assert!(
             setup.networks.allow("10.1.2.3".parse().unwrap()) && !setup.networks.allow("127.0.0.1".parse().unwrap())
         );
-        assert_eq!(setup.bounds, Bounds { dials_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
+        assert_eq!(setup.bounds, Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
         assert_eq!(pool.move_order, MoveOrder::LeaveFirst);

@@ -1,6 +1,6 @@
 //! What this module tells others: events for people, and orders to leave for pipes.
 
-use holdline_core::pool::AdminState;
+use holdline_core::pool::{AdminState, NoCandidate};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,6 +71,64 @@ impl EjectCause {
             Self::FailedDials => "failed_dials",
             Self::YoungDeaths => "young_deaths",
             Self::ServerErrors => "server_errors",
+        }
+    }
+}
+
+/// What keeps a pipe from the worker that it wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hold {
+    /// The pool has no backend.
+    NoBackend,
+    /// No backend serves the key.
+    NoOwner,
+    /// Those that serve it are down, ejected, draining, in maintenance or expired.
+    NotEligible,
+    /// Those that are eligible have as many pipes as they may.
+    Full,
+    /// Those that would do failed this pipe in this round, disowned its key, or rest after quick deaths.
+    Tried,
+    /// Those that would do killed as many attaches of this pipe in a minute as `reattach.dials_per_minute` allows.
+    DiesYoung,
+    /// `reattach.dials_at_once` dials of the chosen one run already.
+    DialsAtOnce,
+}
+
+impl Hold {
+    /// Every reason, in the order of their numbers, for metrics that list them.
+    pub const ALL: [Self; 7] = [
+        Self::NoBackend,
+        Self::NoOwner,
+        Self::NotEligible,
+        Self::Full,
+        Self::Tried,
+        Self::DiesYoung,
+        Self::DialsAtOnce,
+    ];
+
+    /// Its name in the API, in metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoBackend => "no_backend",
+            Self::NoOwner => "no_owner",
+            Self::NotEligible => "not_eligible",
+            Self::Full => "full",
+            Self::Tried => "tried",
+            Self::DiesYoung => "dies_young",
+            Self::DialsAtOnce => "dials_at_once",
+        }
+    }
+}
+
+impl From<NoCandidate> for Hold {
+    fn from(reason: NoCandidate) -> Self {
+        match reason {
+            NoCandidate::Empty => Self::NoBackend,
+            NoCandidate::NoOwner => Self::NoOwner,
+            NoCandidate::NotEligible => Self::NotEligible,
+            NoCandidate::Full => Self::Full,
+            NoCandidate::Excluded => Self::Tried,
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
-//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
-//! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
+//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
 //! operators change), `reserve` and `owners` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
@@ -13,33 +12,30 @@ mod configured;
 mod facts;
 mod keeper;
 mod moves;
-mod networks;
 mod owners;
 mod probe;
 mod registry;
 mod report;
 mod reserve;
 mod spec;
-mod url;
 mod views;
 mod writes;
 
-pub use facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
+pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
-pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
 pub use report::WorkerReport;
-pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
+pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
 pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
     LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
     SERVES_KEYS_MAX, StateChange, StateCounts, WEIGHT_MAX,
 };
-pub use url::{BackendUrl, Host, URL_BYTES_MAX, UrlError};
 pub use writes::REMOVAL_DEADLINE;
 
+use crate::net::Networks;
 use holdline_core::ids::BackendKey;
-use holdline_core::pool::DialBudget;
-use holdline_core::pool::dials::DIALS_PER_WINDOW;
+use holdline_core::pool::YoungDeaths;
+use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
 use registry::{Clock, Effects, Registry};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -73,8 +69,8 @@ pub struct Setup {
 /// How hard pipes that lost or leave a backend may press on the others; zero is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Dials per minute, dialer and backend.
-    pub dials_per_window: u32,
+    /// Attaches that died young per minute, pipe and backend.
+    pub deaths_per_window: u32,
     /// Dials of one backend at a time.
     pub dials_at_once: u32,
     /// Planned moves that one pool begins in a second.
@@ -83,7 +79,7 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { dials_per_window: DIALS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
+        Self { deaths_per_window: DEATHS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
     }
 }
 
@@ -103,7 +99,7 @@ impl Backends {
             pools: BTreeMap::new(),
             records: HashMap::new(),
             ids: BTreeMap::new(),
-            budget: DialBudget::new(setup.bounds.dials_per_window),
+            deaths: YoungDeaths::new(setup.bounds.deaths_per_window),
             bounds: setup.bounds,
             last_key: 0,
             last_version: 0,

@@ -64,7 +64,7 @@ impl Backends {
 
 impl Registry {
     pub(super) fn bound(&mut self, bounds: Bounds) {
-        self.budget.limit(bounds.dials_per_window);
+        self.deaths.limit(bounds.deaths_per_window);
         if bounds.dials_at_once != self.bounds.dials_at_once {
             // Dials that run hold a permit of before; the new bound holds once they have ended.
             self.records.values_mut().for_each(|record| record.dials = permits(bounds.dials_at_once));

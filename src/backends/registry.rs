@@ -8,14 +8,14 @@
 use super::Bounds;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 use super::moves::{self, Pace};
-use super::networks::Networks;
 use super::owners::Owners;
 use super::report::WorkerReport;
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
+use crate::net::Networks;
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
-use holdline_core::pool::{AdminState, Backend, BackendSettings, DialBudget, Pool, PoolSettings};
+use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
 use holdline_core::settings::{MoveOrder, WeightFrom};
 use holdline_core::time::Time;
 use std::collections::{BTreeMap, HashMap};
@@ -64,7 +64,7 @@ pub(super) struct Registry {
     pub(super) pools: BTreeMap<Arc<str>, PoolEntry>,
     pub(super) records: HashMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
-    pub(super) budget: DialBudget,
+    pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,
     pub(super) last_key: u64,
     pub(super) last_version: u64,

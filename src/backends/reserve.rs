@@ -1,14 +1,13 @@
 //! A pipe's side: ask for a backend, hold a place on it, say how it went, hear when the pool changes.
 
 use super::Backends;
-use super::facts::{EjectCause, Leave, LeaveCause, LeaveHow};
-use super::networks::{Networks, ResolveError, resolve};
+use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
-use super::url::BackendUrl;
-use holdline_core::health::Experience;
-use holdline_core::ids::BackendKey;
-use holdline_core::pool::{Backend, Choose, Chosen, Dialer, NoCandidate};
+use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, resolve};
+use holdline_core::health::{Experience, YOUNG_DEATH};
+use holdline_core::ids::{BackendKey, PipeId};
+use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
 use holdline_core::time::Time;
 use std::fmt;
 use std::net::SocketAddr;
@@ -26,8 +25,8 @@ pub struct Ask<'a> {
     pub exclude: &'a [BackendKey],
     /// A backend taken only if there is no other.
     pub avoid: Option<BackendKey>,
-    /// On whose account the dial goes; nothing (a first attach) is not counted.
-    pub dialer: Option<&'a Dialer>,
+    /// The pipe that asks; nothing if a plain request does.
+    pub pipe: Option<PipeId>,
 }
 
 /// Why there is no backend now.
@@ -35,8 +34,16 @@ pub struct Ask<'a> {
 pub struct NoBackend {
     /// The reason nearest to success.
     pub reason: NoCandidate,
-    /// When a backend that would do may be dialled again, if only the dial budget stands in the way.
+    /// When a backend that would do may be dialled again, if only the young deaths of this pipe there stand in the way.
     pub retry_at: Option<Instant>,
+}
+
+impl NoBackend {
+    /// The same as what keeps the pipe waiting.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        if self.retry_at.is_some() { Hold::DiesYoung } else { self.reason.into() }
+    }
 }
 
 /// How a dial or an attach went.
@@ -48,57 +55,6 @@ pub enum Outcome {
     DialFailed(DialFailure),
     /// The attach ended without the pipe wanting it, so long after its 101.
     Died(Duration),
-}
-
-/// Why a dial failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DialFailure {
-    /// Nobody listens there.
-    Refused,
-    /// No connection or no answer in time.
-    Timeout,
-    /// No route, or the connection broke.
-    Unreachable,
-    /// The name has no address.
-    Resolve,
-    /// Its addresses are outside of `admin.backend_networks`.
-    NotAllowed,
-    /// The TLS handshake failed.
-    Tls,
-    /// Something answered that is not a proper WebSocket handshake.
-    BadAnswer,
-    /// An HTTP status other than 101; only 5xx counts against the backend.
-    Status(u16),
-    /// We are out of descriptors or ports: says nothing about the backend.
-    Local,
-}
-
-impl DialFailure {
-    /// What it is for people.
-    fn text(self) -> String {
-        let text = match self {
-            Self::Refused => "connection refused",
-            Self::Timeout => "no connection or answer in time",
-            Self::Unreachable => "unreachable",
-            Self::Resolve => "the name does not resolve",
-            Self::NotAllowed => "the address is not allowed",
-            Self::Tls => "the TLS handshake failed",
-            Self::BadAnswer => "not a WebSocket answer",
-            Self::Status(status) => return format!("answered {status}"),
-            Self::Local => "out of local resources",
-        };
-        text.to_owned()
-    }
-}
-
-impl From<&ResolveError> for DialFailure {
-    fn from(error: &ResolveError) -> Self {
-        match error {
-            ResolveError::NotFound => Self::Resolve,
-            ResolveError::Timeout => Self::Timeout,
-            ResolveError::NotAllowed(_) => Self::NotAllowed,
-        }
-    }
 }
 
 /// Where to connect to, with the networks that it may be in.
@@ -115,7 +71,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         resolve(&self.url, self.allowed.as_deref()).await
     }
 }
@@ -228,18 +184,22 @@ impl Reservation {
         &self.picked.target
     }
 
-    /// Waits until no more than `reattach.dials_at_once` dials of this backend run; cancel-safe, first come first served.
-    pub async fn turn(&self) -> Turn {
-        let dials = &self.picked.dials;
-        if let Ok(permit) = dials.clone().try_acquire_owned() {
-            return Turn { _permit: Some(permit), waited: false };
-        }
-        Turn { _permit: dials.clone().acquire_owned().await.ok(), waited: true }
+    /// Leave to dial at once, unless `reattach.dials_at_once` dials of this backend run.
+    #[must_use]
+    pub fn turn_now(&self) -> Option<Turn> {
+        let permit = self.picked.dials.clone().try_acquire_owned().ok()?;
+        Some(Turn { _permit: Some(permit), waited: false })
     }
 
-    /// Says how it went. `Connected` once after the 101, `Died` if the attach ended against the pipe's will.
-    pub fn report(&self, outcome: Outcome) {
-        self.backends.with(|registry, fx| registry.experienced(self.key(), self.since, outcome, fx));
+    /// Waits until fewer of them run; cancel-safe, first come first served.
+    pub async fn turn(&self) -> Turn {
+        Turn { _permit: self.picked.dials.clone().acquire_owned().await.ok(), waited: true }
+    }
+
+    /// Says how it went with `pipe`, or else with a plain request. `Connected` once after the 101, `Died` if the attach
+    /// ended against the pipe's will.
+    pub fn report(&self, pipe: Option<PipeId>, outcome: Outcome) {
+        self.backends.with(|registry, fx| registry.experienced(self, pipe, outcome, fx));
     }
 
     /// Whether the pipe has to leave. To be asked once after the attach, since an order to leave may have been given
@@ -331,7 +291,7 @@ impl Registry {
             return Err(NoBackend { reason: NoCandidate::Empty, retry_at: None });
         };
         let mut retry: Option<Time> = None;
-        // Filled only in the rare case that an allowance is used up.
+        // Filled only in the rare case that a backend keeps killing this pipe's attaches.
         let mut exclude = Vec::new();
         loop {
             let exclude_now = if exclude.is_empty() { ask.exclude } else { &exclude };
@@ -344,8 +304,8 @@ impl Registry {
                     return Err(NoBackend { reason, retry_at: retry.map(|at| clock.instant(at)) });
                 }
             };
-            let refused = ask.dialer.and_then(|dialer| self.budget.spend(dialer, chosen.key, now).err());
-            let Some(at) = refused else {
+            let held = ask.pipe.and_then(|pipe| self.deaths.held_until(pipe, chosen.key, now));
+            let Some(at) = held else {
                 entry.owners.set(ask.key, chosen.key);
                 return Ok(chosen);
             };
@@ -382,8 +342,13 @@ impl Registry {
         Some(target_of(self.records.get(&key)?, &self.networks))
     }
 
-    fn experienced(&mut self, key: BackendKey, since: Time, outcome: Outcome, fx: &mut Effects) {
-        let now = self.clock.now();
+    fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {
+        let (key, since, now) = (reservation.key(), reservation.since, self.clock.now());
+        if let (Outcome::Died(lived), Some(pipe)) = (outcome, pipe)
+            && lived < YOUNG_DEATH
+        {
+            self.deaths.died(pipe, key, now);
+        }
         let Some(record) = self.records.get(&key) else {
             return;
         };
@@ -396,17 +361,17 @@ impl Registry {
             Outcome::Connected => (Experience::Connected, why(String::new(), EjectCause::FailedDials)),
             Outcome::Died(lived) => (Experience::Died { lived }, why(String::new(), EjectCause::YoungDeaths)),
             Outcome::DialFailed(DialFailure::Refused) if probed => {
-                (Experience::Refused, why(DialFailure::Refused.text(), EjectCause::FailedDials))
+                (Experience::Refused, why(DialFailure::Refused.to_string(), EjectCause::FailedDials))
             }
             Outcome::DialFailed(DialFailure::Local) => return,
             Outcome::DialFailed(DialFailure::Status(status)) if status < 500 => {
                 (Experience::Connected, why(String::new(), EjectCause::FailedDials))
             }
             Outcome::DialFailed(failure @ DialFailure::Status(_)) => {
-                (Experience::DialFailed { since }, why(failure.text(), EjectCause::ServerErrors))
+                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::ServerErrors))
             }
             Outcome::DialFailed(failure) => {
-                (Experience::DialFailed { since }, why(failure.text(), EjectCause::FailedDials))
+                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::FailedDials))
             }
         };
         let was_eligible = pool.core.get(key).is_some_and(Backend::is_eligible);

@@ -179,7 +179,7 @@ pub struct Reattach {
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
     pub backoff_max: Duration,
-    /// Dials of one key and backend in a minute; 0 is no limit.
+    /// Attaches of one pipe to one backend that may die young in a minute; 0 is no limit.
     pub dials_per_minute: u32,
     /// Dials of one backend at a time by pipes that lost or leave another; 0 is no limit.
     pub dials_at_once: u32,

@@ -36,9 +36,10 @@ use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
+use crate::net::ClientStream;
 use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientStream, Driver, Shared};
+use crate::pipe::{ClientLink, Driver, Shared};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
@@ -139,7 +140,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     match (served, opened) {
         // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(stream, first);
+            driver.start(ClientLink::socket(stream, first));
             tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
         }
         (_, Some(Opened::Back(back))) => back.bring(stream, first),

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::request_body::RequestBody;
 use super::talk::Talk;
 use super::worker_socket::{Wire, WorkerSocket};
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 
 /// Idle connections kept per backend.
 pub const IDLE_PER_BACKEND_MAX: usize = 16;

@@ -20,11 +20,11 @@ use super::exchange::{ExchangeError, HttpTimeouts, Line, Peer, exchange, line};
 use super::relayed::RelayedBody;
 use super::request_body::RequestBody;
 use super::talk::Talk;
-use crate::backends::{Ask, Backends, Host, NoBackend, Outcome, Reservation};
+use crate::backends::{Ask, Backends, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
-use crate::handshake::dial::{ConnectFailure, TlsClient, TlsPeer};
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
+use crate::net::{DialFailure, Host, TlsClient, TlsPeer};
 use crate::routes::Found;
 
 /// When a client that found no backend should come back.
@@ -95,7 +95,7 @@ pub async fn relay(
         Err(error) => error,
     };
     let may_go_elsewhere = match &error {
-        ExchangeError::Connect(error) => outgoing.repeatable || error.kind == ConnectFailure::Refused,
+        ExchangeError::Connect(error) => outgoing.repeatable || error.kind == DialFailure::Refused,
         _ => false,
     };
     if may_go_elsewhere && let Ok(second) = relay.choose(&[first.key()]) {
@@ -245,7 +245,7 @@ impl Relay<'_> {
         if let Some(lease) = Lease::of_client(self.talk, backend.key(), &name) {
             return Ok(Line::kept(lease));
         }
-        let addresses = backend.target().resolve().await.map_err(|error| ExchangeError::Connect((&error).into()))?;
+        let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect)?;
         let tls = tls_name.as_deref().map(|name| TlsPeer { client: &self.context.tls, name });
         let peer = Peer { addresses: &addresses, tls, name: &name };
         line(&self.context.connections, peer, may_reuse, &self.context.timeouts).await
@@ -256,8 +256,8 @@ impl Relay<'_> {
 /// about its sockets.
 fn report(backend: &Reservation, outcome: &Result<(Response<Incoming>, Lease), ExchangeError>) {
     match outcome {
-        Ok(_) => backend.report(Outcome::Connected),
-        Err(ExchangeError::Connect(error)) => backend.report(Outcome::DialFailed(error.kind.into())),
+        Ok(_) => backend.report(None, Outcome::Connected),
+        Err(ExchangeError::Connect(error)) => backend.report(None, Outcome::DialFailed(error.kind)),
         Err(_) => {}
     }
 }

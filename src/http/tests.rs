@@ -16,12 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backends::{
-    Ask, BackendSpec, Backends, Bounds, Networks, PoolSpec, ProbeSettings, Reservation, Setup, StateChange,
-};
+use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSettings, Reservation, Setup, StateChange};
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
-use crate::handshake::dial::TlsClient;
+use crate::net::{Networks, TlsClient};
 use crate::routes::{RouteSpec, RouteTable};
 
 mod kept;
@@ -110,7 +108,7 @@ impl Front {
         let mut pool = pool(workers);
         let mut timeouts = HttpTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(20) };
         change(&mut route, &mut pool, &mut timeouts);
-        let bounds = Bounds { dials_per_window: 0, ..Bounds::default() };
+        let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
         let backends = Backends::new(&setup, |_| {}, |_, _| {});
         let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts);

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 
 /// What a connection's user knows of it.
 #[derive(Clone, Debug, Default)]

@@ -32,6 +32,7 @@ pub struct Families {
     pub reattach_total: IntCounterVec,
     pub reattach_duration_seconds: HistogramVec,
     pub reattach_dials: IntGaugeVec,
+    pub reattach_held: IntGaugeVec,
     pub moves_total: IntCounterVec,
     pub replay_buffer_bytes: IntGaugeVec,
     pub replay_buffer_limit_bytes: IntGauge,
@@ -121,6 +122,11 @@ impl Families {
                 "reattach_dials",
                 "Dials of pipes that lost or leave a backend.",
                 &["pool", "state"],
+            ),
+            reattach_held: at.gauges(
+                "reattach_held",
+                "Pipes that want another backend, by what keeps them from it.",
+                &["pool", "reason"],
             ),
             moves_total: at.counters("moves_total", "Planned moves by what became of them.", &["pool", "result"]),
             replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
@@ -245,6 +251,7 @@ impl Families {
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
         forget(&self.reattach_dials, label, value);
+        forget(&self.reattach_held, label, value);
     }
 
     fn counters(&self) -> [&IntCounterVec; 19] {

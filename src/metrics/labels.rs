@@ -7,7 +7,7 @@ use holdline_core::limits::PipeLimit;
 pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
 use serde::Serialize;
 
-pub use crate::backends::EjectCause;
+pub use crate::backends::{EjectCause, Hold};
 
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
 macro_rules! label {

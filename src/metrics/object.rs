@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
-    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Interruption, LimitLabel, Loss,
+    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LimitLabel, Loss,
     MoveResult, OverflowLabel, PipeState, ReattachResult, ResumeResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
@@ -254,6 +254,7 @@ pub struct PoolMetrics {
     interruptions: [IntCounter; Interruption::ALL.len()],
     reattach: [IntCounter; ReattachResult::ALL.len()],
     dials: [IntGauge; DialState::ALL.len()],
+    held: [IntGauge; Hold::ALL.len()],
     moves: [IntCounter; MoveResult::ALL.len()],
     ejections: [IntCounter; EjectCause::ALL.len()],
 }
@@ -269,6 +270,7 @@ impl PoolMetrics {
             reattach: ReattachResult::ALL
                 .map(|result| families.reattach_total.with_label_values(&[name, result.as_str()])),
             dials: DialState::ALL.map(|state| families.reattach_dials.with_label_values(&[name, state.as_str()])),
+            held: Hold::ALL.map(|reason| families.reattach_held.with_label_values(&[name, reason.as_str()])),
             moves: MoveResult::ALL.map(|result| families.moves_total.with_label_values(&[name, result.as_str()])),
             ejections: EjectCause::ALL
                 .map(|reason| families.backend_ejections_total.with_label_values(&[name, reason.as_str()])),
@@ -291,6 +293,12 @@ impl PoolMetrics {
     #[must_use]
     pub fn dial(&self, state: DialState) -> GaugeGuard {
         GaugeGuard::new(self.dials[state as usize].clone())
+    }
+
+    /// The gauge of pipes that `reason` keeps waiting.
+    #[must_use]
+    pub fn held(&self, reason: Hold) -> &IntGauge {
+        &self.held[reason as usize]
     }
 
     /// The counter of planned moves that ended so.

@@ -3,21 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
-use holdline_core::pool::Dialer;
 use holdline_core::settings::PipeSettings;
 use http::Response;
 
 use super::Shared;
-use super::backend_link::{BackendLink, Place};
-use crate::backends::{Ask, DialFailure as Failure, Host, Outcome, Reservation};
-use crate::handshake::dial::{ConnectError, Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial};
+use super::backend_end::Transport;
+use super::holding::hold;
+use super::link::Link;
+use crate::backends::{Ask, Hold, Outcome, Reservation};
+use crate::handshake::dial::{Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
+use crate::net::{DialFailure as Failure, Host, TlsPeer};
+use crate::pipes::PipeEntry;
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
 use crate::trace::{Context, Name, Span};
@@ -53,30 +55,11 @@ pub struct Plan {
     pub trace: Option<Box<Context>>,
 }
 
-/// What a client that comes back has that may be another than before.
-#[derive(Debug)]
-pub struct Return {
-    /// What to ask a backend for.
-    pub target: Target,
-    /// The client's `Host`.
-    pub host: Option<Box<str>>,
-    /// The client's headers, ready for each dial.
-    pub head_lines: Box<[u8]>,
-    /// Its address.
-    pub client: String,
-    /// Its place in the order in which clients were answered.
-    pub arrival: u64,
-}
-
 /// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {
-    /// The place on the backend, held while the pipe is attached.
-    pub reservation: Place,
-    /// Its socket.
-    pub stream: BackendLink,
-    /// Its first bytes.
-    pub leftover: Bytes,
+    /// The way to it.
+    pub transport: Transport,
     /// What it says about the pipe's state.
     pub resume: Option<ResumeAnswer>,
 }
@@ -100,7 +83,7 @@ pub async fn first_attach(plan: &Plan, shared: &Shared) -> Result<FirstAttach, R
     let mut exclude = Vec::new();
     let mut last_error = None;
     while exclude.len() < FIRST_ATTACH_TRIES_MAX {
-        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, dialer: None };
+        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(plan.pipe) };
         let Ok(reservation) = shared.backends.choose(&plan.route.pool, &ask) else { break };
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
@@ -136,21 +119,27 @@ pub async fn next_attach(
     exclude: Vec<BackendKey>,
     previous: Option<Arc<str>>,
     search: Option<Context>,
+    entry: Arc<PipeEntry>,
     shared: Arc<Shared>,
 ) -> Result<Attach, DialFailure> {
-    let dialer = plan.key.clone().map_or(Dialer::Pipe(plan.pipe), Dialer::Key);
-    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, dialer: Some(&dialer) };
+    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, pipe: Some(plan.pipe) };
     let reservation = match shared.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
+            hold(&shared, &entry, none.hold(), retry_after);
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
     let pool = shared.metrics.pool(reservation.pool());
-    let waiting = pool.dial(DialState::Waiting);
-    let turn = reservation.turn().await;
-    drop(waiting);
+    let turn = match reservation.turn_now() {
+        Some(turn) => turn,
+        None => {
+            let _waiting = pool.dial(DialState::Waiting);
+            hold(&shared, &entry, Hold::DialsAtOnce, None);
+            reservation.turn().await
+        }
+    };
     if turn.waited && !shared.backends.is_eligible(reservation.key()) {
         return Err(DialFailure::Failed(reservation.key()));
     }
@@ -220,7 +209,7 @@ async fn connect(
             })
             .await
         }
-        Err(error) => Err(ConnectError::from(&error).into()),
+        Err(error) => Err(error.into()),
     };
     book(plan, reservation, &result, began.elapsed(), span, shared);
     result
@@ -236,9 +225,9 @@ fn book(
 ) {
     let outcome = match result {
         Ok(_) => Outcome::Connected,
-        Err(error) => Outcome::DialFailed(failure(error)),
+        Err(error) => Outcome::DialFailed(error.failure()),
     };
-    reservation.report(outcome);
+    reservation.report(Some(plan.pipe), outcome);
     let label = connect_result(result);
     shared.metrics.backend(reservation.pool(), reservation.id()).connect(label).inc();
     if let Some(mut span) = span {
@@ -255,22 +244,9 @@ fn book(
     }
 }
 
-fn failure(error: &DialError) -> Failure {
-    match error {
-        DialError::ConnectFailed(connect) => connect.kind.into(),
-        DialError::HandshakeTimeout => Failure::Timeout,
-        DialError::HandshakeLost(_) => Failure::Unreachable,
-        DialError::NotUpgraded(refused) => Failure::Status(refused.status.as_u16()),
-        DialError::BadAccept(_)
-        | DialError::BadProtocol
-        | DialError::BadExtension
-        | DialError::MalformedResponse(_) => Failure::BadAnswer,
-    }
-}
-
 fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     let Err(error) = result else { return ConnectResult::Attached };
-    match failure(error) {
+    match error.failure() {
         Failure::Refused => ConnectResult::Refused,
         Failure::Timeout => ConnectResult::TimedOut,
         Failure::NotAllowed | Failure::Resolve => ConnectResult::Forbidden,
@@ -286,23 +262,13 @@ impl Attach {
             HoldlineResume::New => ResumeAnswer::New,
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
-        Self {
-            reservation: Place::Worker(reservation),
-            stream: BackendLink::Worker(dialed.stream),
-            leftover: dialed.leftover,
-            resume,
-        }
+        Self { transport: Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation), resume }
     }
 
     /// A seat in a shared stream.
     #[must_use]
     pub fn viewer(link: ViewerLink) -> Self {
         let name = format!("shared:{}", link.hub().pipe.id).into();
-        Self {
-            reservation: Place::Stream(name),
-            stream: BackendLink::Stream(Box::new(link)),
-            leftover: Bytes::new(),
-            resume: None,
-        }
+        Self { transport: Transport::Stream(Box::new(link), name), resume: None }
     }
 }

@@ -132,34 +132,98 @@ async fn ib_11_a_worker_that_dies_right_after_each_attach_is_put_on_back_off() {
 }
 
 #[tokio::test]
-async fn ib_11_the_pipes_of_one_key_dial_one_backend_fifteen_times_a_minute_at_most() {
-    let proxy = Proxy::start(&format!("{KEYED}[reattach]\ngrace = \"4s\"\n"));
+async fn ib_11_a_pipe_whose_worker_kills_its_attaches_is_held_and_everybody_can_read_why() {
+    let proxy = Proxy::start(&format!("{KEYED}[reattach]\ngrace = \"20s\"\ndials_per_minute = 4\n"));
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
-    let mut clients = Vec::new();
-    let mut wires = Vec::new();
-    for _ in 0..12 {
-        let (client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/logs", &[]), worker.accept());
-        clients.push(client);
-        wires.push(wire);
+    let (_client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/logs", &[]), worker.accept());
+    let (mut other, mut healthy) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/logs", &[]), worker.accept());
+    for _ in 0..3 {
+        wire.reset();
+        wire = worker.accept().await;
     }
-    wires.into_iter().for_each(Wire::reset);
-    let dying = async {
-        let mut attaches = 0;
-        loop {
-            let knock = tokio::time::timeout(Duration::from_secs(5), worker.knock_unbounded()).await;
-            let Ok(knock) = knock else { return attaches };
-            attaches += 1;
-            knock.upgrade().await.reset();
+    wire.reset();
+    let is_held = |event: &Value| event["type"] == "pipe.held" && event["reason"] == "dies_young";
+    let event = proxy.event(0, "the pipe is held", is_held).await;
+    assert!(event["retry_ms"].as_u64().unwrap() > 50_000, "until its first death is a minute past: {event}");
+    let held = proxy.pipe_that("it says so itself", |pipe| pipe["held"] == "dies_young").await;
+    assert_eq!((&held["id"], &held["state"]), (&event["pipe"], &json!("detached")));
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("reattach_held", &[("reason", "dies_young")]), 1.0);
+    assert!(worker.is_left_alone_for(Duration::from_millis(1500)).await, "beyond the rest that three deaths earn");
+    other.text("not my trouble").await;
+    assert_eq!(healthy.hear().await.text(), "not my trouble");
+    let spare = StepWorker::start().await;
+    proxy.register("spare", spare.address).await;
+    let _wire = spare.accept().await;
+    proxy.pipe_that("it has a worker again", |pipe| pipe["held"].is_null() && pipe["backend"] == "spare").await;
+    assert_eq!(proxy.metrics().await.sum("reattach_held", &[]), 0.0);
+}
+
+/// Answers every handshake, echoes, and takes part in closes, until it is dropped.
+async fn serve(worker: StepWorker) {
+    let mut wires = tokio::task::JoinSet::new();
+    loop {
+        let wire = worker.knock_unbounded().await.upgrade().await;
+        wires.spawn(converse(wire));
+    }
+}
+
+async fn converse(mut wire: Wire) {
+    loop {
+        let answer = match wire.hear_unbounded().await {
+            Said::Text(text) => wire.encode(0x81, text.as_bytes()),
+            Said::Close(..) => wire.encode(0x88, &1001_u16.to_be_bytes()),
+            Said::Binary(_) | Said::Gone => return,
+        };
+        if wire.send_raw(&answer).await.is_err() {
+            return;
         }
-    };
-    let told = async {
-        for client in &mut clients {
-            assert!(matches!(client.hear().await, Said::Close(1013, _)));
-        }
-    };
-    let (attaches, ()) = tokio::join!(dying, told);
-    assert!((3..=15).contains(&attaches), "{attaches} dials");
+    }
+}
+
+async fn served(proxy: &Proxy, id: &str) -> tokio::task::JoinHandle<()> {
+    let worker = StepWorker::start().await;
+    proxy.register(id, worker.address).await;
+    tokio::spawn(serve(worker))
+}
+
+async fn all_echo(clients: &mut [Wire], text: &str) {
+    for client in clients.iter_mut() {
+        client.text(text).await;
+    }
+    for client in clients {
+        assert_eq!(client.hear().await.text(), text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ib_11_three_hundred_pipes_of_one_key_reattach_and_are_drained_at_once() {
+    const PIPES: usize = 300;
+    let proxy = Proxy::start(KEYED);
+    let a = served(&proxy, "a").await;
+    let mut clients = Vec::new();
+    for _ in 0..PIPES {
+        clients.push(Wire::connect(proxy.public, "/ws/s1/logs", &[]).await);
+    }
+    let _b = served(&proxy, "b").await;
+    // young, and the worker dies under all of them
+    a.abort();
+    assert!(a.await.unwrap_err().is_cancelled());
+    all_echo(&mut clients, "after the crash").await;
+    let _c = served(&proxy, "c").await;
+    let order = json!({ "state": "drain", "deadline": "10s" });
+    proxy.api("PUT", "/v1/backends/b/state", Some(order)).await.expect(202);
+    eventually("they have moved", async || {
+        let metrics = proxy.metrics().await;
+        (metrics.sum("moves_total", &[("result", "moved")]) == PIPES as f64).then_some(())
+    })
+    .await;
+    all_echo(&mut clients, "after the drain").await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("moves_total", &[("result", "stayed")]), 0.0);
+    assert_eq!(metrics.sum("pipe_closes_total", &[]), 0.0);
+    assert_eq!(metrics.sum("reattach_held", &[]), 0.0);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use super::{EndedBy, Fact, Interruption, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::heartbeat::Beat;
-use crate::leg::{BackendLeg, ClientLeg};
+use crate::leg::{Attached, BackendLeg, ClientLeg};
 use crate::settings::{DownPolicy, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -49,11 +49,15 @@ impl Pipe {
             }
             BackendLeg::Attached(link) => {
                 let settle = (!link.settled).then(|| link.fed_from + QUICK_DEATH);
-                let silent =
-                    self.settings.first_message_timeout.filter(|_| !link.talked).map(|wait| link.fed_from + wait);
-                earliest(earliest(settle, silent), earliest(link.hold_until, self.link_deadline()))
+                earliest(earliest(settle, self.silence_ends(link)), earliest(link.hold_until, self.link_deadline()))
             }
         }
+    }
+
+    /// When a worker that has said nothing is given up. One that is not read may have said something.
+    fn silence_ends(&self, link: &Attached) -> Option<Time> {
+        let wait = self.settings.first_message_timeout.filter(|_| !link.talked && !self.down.paused)?;
+        Some(link.fed_from.max(self.down.read_since) + wait)
     }
 
     /// Deadlines that every live backend link has.
@@ -190,10 +194,8 @@ impl Pipe {
     }
 
     fn tick_attached(&mut self, now: Time) {
-        let BackendLeg::Attached(link) = &mut self.backend else { return };
-        let silent =
-            self.settings.first_message_timeout.is_some_and(|wait| !link.talked && now >= link.fed_from + wait);
-        if silent {
+        let BackendLeg::Attached(link) = &self.backend else { return };
+        if self.silence_ends(link).is_some_and(|end| now >= end) {
             let frame = CloseFrame::new(1001, "nothing was said in time");
             return self.interrupt(Interruption::Silent, Some(&frame), now);
         }

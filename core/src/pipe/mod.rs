@@ -123,6 +123,8 @@ struct Lane {
     began: Option<Time>,
     /// Reading of its sender is paused.
     paused: bool,
+    /// Since when its sender is read again, if it was paused before.
+    read_since: Time,
     /// What its sender says no longer counts.
     deaf: bool,
     lost: u64,
@@ -139,6 +141,7 @@ impl Lane {
             buffer: ReplayBuffer::new(retention),
             began: None,
             paused: false,
+            read_since: Time::ZERO,
             deaf: false,
             lost: 0,
             dropped: 0,

@@ -230,7 +230,9 @@ impl Comeback {
 impl Lane {
     fn freeze(&self, out: &mut Writer) {
         // Its tokens stay behind: elsewhere, a lane begins with all of them.
-        let Self { assembler, buffer, began, paused, deaf, lost, dropped, payload_bytes, throttle: _ } = self;
+        // So does the time since it is read, which begins anew like that of `fed_at`.
+        let Self { assembler, buffer, began, paused, read_since: _, deaf, lost, dropped, payload_bytes, throttle: _ } =
+            self;
         assembler.freeze(out);
         buffer.freeze(out);
         out.option(*began, Writer::time);
@@ -249,6 +251,7 @@ impl Lane {
             buffer,
             began: input.option(Reader::past)?,
             paused: input.flag()?,
+            read_since: input.frozen_at(),
             deaf: input.flag()?,
             lost: input.count()?,
             dropped: input.count()?,

@@ -189,6 +189,7 @@ impl Pipe {
             return;
         }
         lane.paused = paused;
+        lane.read_since = now;
         lane.began = lane.began.map(|_| now);
         beat.set_paused(paused);
         if paused && side == Side::Backend {

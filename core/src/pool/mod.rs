@@ -12,11 +12,11 @@
 
 pub mod backend;
 pub mod balance;
-pub mod dials;
+pub mod deaths;
 mod leases;
 
 pub use backend::{AdminState, Backend, BackendSettings, Serves};
-pub use dials::{DialBudget, Dialer};
+pub use deaths::YoungDeaths;
 pub use leases::LeaseChange;
 
 use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};

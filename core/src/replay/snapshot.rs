@@ -109,8 +109,8 @@ impl ReplayBuffer {
         for length in lengths.chunks_exact(LENGTH_BYTES) {
             let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
             let message = if length == 0 {
-                // One that was dropped unsent; the next one to be sent never is, since it would have been passed over.
-                demand(seq > self.sent, PART)?;
+                // One that was dropped; neither the next to be sent nor the next to be confirmed is: it was passed over.
+                demand(seq != self.sent && seq != self.confirmed, PART)?;
                 Message { wire_bytes: 0, payload_bytes: 0 }
             } else {
                 let (whole, behind) = rest.split_at_checked(length as usize).ok_or(SnapshotError::Malformed(PART))?;

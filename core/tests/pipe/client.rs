@@ -359,6 +359,35 @@ fn what_waits_behind_a_half_written_message_of_an_evicted_client_is_lost_and_not
 }
 
 #[test]
+fn what_was_dropped_behind_a_half_written_message_is_neither_in_doubt_nor_awaited_once_that_message_went() {
+    // The rest of the message leaves, or the ping behind it too; the close frame does not.
+    for (room, in_doubt) in [(11, 1), (11 + 10, 0)] {
+        let mut bench = bench();
+        bench.set_room(Side::Client, 3);
+        bench.worker_says("half written");
+        bench.wait(ms(25));
+        bench.pump();
+        bench.worker_says("waits");
+        bench.worker_says("waits too");
+        bench.worker_closes(4001, "done");
+        bench.operator(|pipe, now| assert!(!pipe.evict(now), "it ends anyway"));
+        bench.set_room(Side::Client, room);
+        bench.pump();
+        assert_eq!(bench.client_got(), texts(&["half written"]));
+        bench.client_pongs();
+        bench.hand_over(Time::from_micros(77_000_000), ms(5));
+        bench.client_vanishes();
+        bench.hand_over(Time::from_micros(99_000_000), ms(5));
+        let view = bench.pipe.view();
+        assert_eq!((view.down.lost, view.down.in_doubt), (2, in_doubt), "{:?}", bench.facts);
+        assert!(bench.client_attaches());
+        let again = Fact::ClientAttached { generation: Generation(2), away: Some(ms(5)), again: in_doubt };
+        assert!(bench.facts.contains(&again), "{:?}", bench.facts);
+        assert_eq!(bench.client_got().last(), Some(&closed(4001, "done")));
+    }
+}
+
+#[test]
 fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_new_one() {
     let mut bench = bench();
     bench.set_room(Side::Client, 3);

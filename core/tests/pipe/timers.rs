@@ -66,6 +66,23 @@ fn a_worker_that_never_says_anything_is_given_up_where_the_route_expects_it_ib_1
 }
 
 #[test]
+fn a_worker_that_is_not_read_is_not_given_up_for_its_silence() {
+    let mut bench = Bench::with(|settings| settings.first_message_timeout = Some(secs(5)));
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.wait(secs(3));
+    bench.operator(|pipe, now| pipe.set_paused(Side::Backend, true, now));
+    bench.wait(secs(30));
+    bench.client_frame(0x8A, b"alive");
+    assert_eq!(bench.state(), PipeState::Attached, "what it says lies unread");
+    bench.operator(|pipe, now| pipe.set_paused(Side::Backend, false, now));
+    bench.wait(ms(4_999));
+    assert_eq!(bench.state(), PipeState::Attached, "it has its time again from when it is read");
+    bench.wait(ms(1));
+    assert!(bench.facts.iter().any(|fact| matches!(fact, Fact::Interrupted { reason: Interruption::Silent, .. })));
+}
+
+#[test]
 fn a_message_that_is_not_finished_in_time_ends_its_sender() {
     let mut bench = Bench::new();
     bench.client_frame(0x01, b"begun");

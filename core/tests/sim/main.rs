@@ -41,6 +41,11 @@ const KEPT: &[(u64, &str)] = &[
     (5076, "a pipe whose client said goodbye while it was parting from a worker could be frozen and not thawed"),
     (595, "with both lanes at their bounds, each peer's pong lay unread behind what the other had not confirmed"),
     (10296, "what was dropped behind a half-written message of an evicted pipe was lost as well as in doubt"),
+    (911825, "workers that were not read for want of the client's pong were replaced for saying nothing, for ever"),
+    (947265, "the same, with other settings"),
+    (913983, "a pipe could not be thawed once a message had left before those that an eviction dropped behind it"),
+    (924990, "the same, in another pipe"),
+    (935499, "the same, in a third pipe"),
 ];
 
 /// Seeds of a sweep unless `HOLDLINE_SIM_SEEDS` says otherwise.

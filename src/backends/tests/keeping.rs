@@ -1,6 +1,7 @@
 //! The keeper with real sockets, in real time: every wait is for something that the keeper tells.
 
 use super::*;
+use crate::net::DialFailure;
 use holdline_core::health::Health;
 use holdline_core::pool::NoCandidate;
 use std::net::SocketAddr;
@@ -98,7 +99,7 @@ async fn iw_11_a_backend_that_refused_a_thousand_dials_is_used_again_within_a_pr
     world.put("a", worker(address.port())).unwrap();
     let place = world.choose().unwrap();
     for _ in 0..1000 {
-        place.report(Outcome::DialFailed(DialFailure::Refused));
+        place.report(None, Outcome::DialFailed(DialFailure::Refused));
     }
     assert_eq!(world.heard().iter().filter(|event| is_down(event)).count(), 1, "it is said once");
     let _keeper = world.keep();

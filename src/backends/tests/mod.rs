@@ -31,7 +31,7 @@ impl World {
         let setup = Setup {
             pools,
             networks: networks_of(networks),
-            bounds: Bounds { dials_per_window: 2, ..Bounds::default() },
+            bounds: Bounds { deaths_per_window: 2, ..Bounds::default() },
         };
         let on_event = move |event| _ = told.send(event);
         let on_leave = move |key, leave| _ = ordered.send((key, leave));
@@ -96,7 +96,7 @@ fn setup(pools: Vec<PoolSpec>) -> Setup {
     Setup {
         pools,
         networks: networks_of(&["127.0.0.0/8", "::1/128"]),
-        bounds: Bounds { dials_per_window: 2, ..Bounds::default() },
+        bounds: Bounds { deaths_per_window: 2, ..Bounds::default() },
     }
 }
 

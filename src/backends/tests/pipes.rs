@@ -1,9 +1,11 @@
 //! How pipes choose, hold and let go of backends.
 
 use super::*;
+use crate::net::DialFailure;
 use futures_util::FutureExt;
 use holdline_core::health::Health;
-use holdline_core::pool::{AdminState, Dialer, NoCandidate};
+use holdline_core::ids::PipeId;
+use holdline_core::pool::{AdminState, NoCandidate};
 
 #[test]
 fn a_place_is_given_back_when_it_is_dropped() {
@@ -75,25 +77,28 @@ async fn a_waiting_pipe_is_woken_by_what_may_help_it_and_by_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ib_11_a_dialer_that_used_up_its_budget_gets_another_backend_or_a_time() {
+async fn ib_11_a_pipe_that_died_too_often_on_a_backend_gets_another_or_a_time() {
     let world = World::unprobed();
     world.put("a", worker(1)).unwrap();
     world.put("b", worker(2)).unwrap();
-    let dialer = Dialer::Key("s1".into());
     let only_a = [world.view("b").key];
-    let ask = Ask { dialer: Some(&dialer), ..Ask::default() };
-    let choose =
-        |exclude| world.backends.choose("default", &Ask { exclude, ..ask }).map(|place| place.id().to_string());
+    let pipe = |number: u8| Some(PipeId::from_bytes([number; 16]));
+    let choose = |pipe, exclude| world.backends.choose("default", &Ask { pipe, exclude, ..Ask::default() });
     let began = tokio::time::Instant::now();
-    assert_eq!([choose(&only_a).unwrap(), choose(&only_a).unwrap()], ["a", "a"]);
-    assert_eq!([choose(&[]).unwrap(), choose(&[]).unwrap()], ["b", "b"]);
-    let refused = choose(&[]).unwrap_err();
-    assert_eq!(refused.reason, NoCandidate::Excluded);
-    assert_eq!(refused.retry_at, Some(began + Duration::from_secs(60)));
+    let live = |outcome| choose(pipe(1), &only_a).unwrap().report(pipe(1), outcome);
+    for _ in 0..2 {
+        live(Outcome::DialFailed(DialFailure::Timeout));
+        live(Outcome::Died(Duration::from_secs(2)));
+        live(Outcome::Died(Duration::from_millis(1)));
+    }
+    assert_eq!(choose(pipe(1), &[]).unwrap().id().as_ref(), "b");
+    let held = choose(pipe(1), &only_a).unwrap_err();
+    assert_eq!((held.reason, held.hold()), (NoCandidate::Excluded, Hold::DiesYoung));
+    assert_eq!(held.retry_at, Some(began + Duration::from_secs(60)));
     assert_eq!(world.view("a").pipes, 0, "what was refused holds no place");
-    assert!(world.choose().is_ok(), "a first attach is not counted");
+    assert!(choose(pipe(2), &only_a).is_ok(), "another pipe's trouble is its own");
     tokio::time::advance(Duration::from_secs(60)).await;
-    assert_eq!(choose(&only_a).unwrap(), "a");
+    assert_eq!(choose(pipe(1), &only_a).unwrap().id().as_ref(), "a");
 }
 
 #[test]
@@ -104,7 +109,7 @@ fn what_pipes_live_through_ejects_or_downs_a_backend() {
         world.put("b", worker(2)).unwrap();
         for _ in 0..times {
             if let Ok(place) = world.choose_only("a") {
-                place.report(Outcome::DialFailed(failure));
+                place.report(None, Outcome::DialFailed(failure));
             }
         }
         world.view("a").health
@@ -128,7 +133,7 @@ async fn dials_that_fail_in_a_row_eject_for_a_while() {
         for _ in 0..3 {
             tokio::time::advance(Duration::from_millis(10)).await;
             let place = world.choose_only("a").unwrap();
-            place.report(Outcome::DialFailed(failure));
+            place.report(None, Outcome::DialFailed(failure));
         }
         assert_eq!(world.view("a").health, Health::Ejected, "{failure:?}");
         let ejected = world.event(|event| matches!(event, BackendEvent::Ejected { .. })).await;
@@ -146,7 +151,7 @@ async fn where_nothing_probes_a_refused_dial_does_not_down_a_backend_for_ever() 
     world.put("a", worker(1)).unwrap();
     for _ in 0..10 {
         tokio::time::advance(Duration::from_millis(10)).await;
-        world.choose().unwrap().report(Outcome::DialFailed(DialFailure::Refused));
+        world.choose().unwrap().report(None, Outcome::DialFailed(DialFailure::Refused));
     }
     assert!(world.view("a").eligible, "the only one is never ejected");
 }

@@ -1,6 +1,7 @@
 //! What the admin API may write, and what it is told when it may not.
 
 use super::*;
+use crate::net::DialFailure;
 use holdline_core::health::Health;
 use holdline_core::pool::{AdminState, Serves};
 use std::num::NonZeroU32;
@@ -106,7 +107,7 @@ fn a_live_instance_keeps_its_id_and_a_dead_one_does_not() {
     assert_eq!(world.put("a", with_instance(1, "i2")), taken);
     assert_eq!(world.put("a", with_instance(2, "i2")), taken);
     assert_eq!(world.put("a", with_instance(1, "i1")), Ok(Put::Same));
-    world.choose().unwrap().report(Outcome::DialFailed(DialFailure::Refused));
+    world.choose().unwrap().report(None, Outcome::DialFailed(DialFailure::Refused));
     assert_eq!(world.view("a").health, Health::Down);
     assert_eq!(world.put("a", with_instance(1, "i2")), Ok(Put::Replaced));
     assert_eq!(world.view("a").health, Health::Unknown, "another process is judged anew");

@@ -304,7 +304,7 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "reattach.dials_per_minute",
             |c: &mut Config| &mut c.reattach.dials_per_minute,
             range(0, 1_000_000),
-            "dials of one key and backend in a minute (0 is no limit), so that a flapping worker cannot make them spin",
+            "attaches of one pipe to one worker that may die within 2s in a minute; then it waits (0 is no limit)",
         ),
         key(
             "reattach.dials_at_once",

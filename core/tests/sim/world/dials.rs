@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use holdline_core::health::{Experience, HealthChange};
-use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, LinkLoss, ResumeAnswer};
-use holdline_core::pool::{Choose, Chosen, Dialer};
+use holdline_core::pool::{Choose, Chosen};
 use holdline_core::settings::ReplayPolicy;
 use holdline_core::time::Time;
 
-use super::{Answer, Event, World, route_key, worker_of};
+use super::{Answer, Event, World, id_of, route_key, worker_of};
 use crate::marks::Mark;
 use crate::plan::Fault;
 use crate::worker::Conn;
@@ -34,8 +34,7 @@ impl World {
         };
         self.check_chosen(pipe, &chosen);
         let backend = chosen.key;
-        let id = PipeId::from_bytes((pipe as u128).to_be_bytes());
-        if let Err(at) = self.homes[home].budget.spend(&Dialer::Pipe(id), backend, now) {
+        if let Some(at) = self.homes[home].deaths.held_until(id_of(pipe), backend, now) {
             self.homes[home].pool.release(backend);
             self.marks.hit(Mark::RetryAfter);
             let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };

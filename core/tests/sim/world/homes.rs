@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::health::HealthSettings;
-use holdline_core::ids::BackendKey;
-use holdline_core::pool::{BackendSettings, DialBudget, Pool, PoolSettings, Serves};
+use holdline_core::ids::{BackendKey, PipeId};
+use holdline_core::pool::{BackendSettings, Pool, PoolSettings, Serves, YoungDeaths};
 use holdline_core::time::Time;
 
 use super::{Event, World};
@@ -20,7 +20,7 @@ const KEYS: u64 = 100;
 pub struct Home {
     clock: Clock,
     pub pool: Pool,
-    pub budget: DialBudget,
+    pub deaths: YoungDeaths,
 }
 
 /// The key of `worker` in the Holdline `home`.
@@ -38,14 +38,19 @@ pub fn route_key(pipe: usize) -> String {
     format!("device-{pipe}")
 }
 
+/// What the tables call a pipe.
+pub fn id_of(pipe: usize) -> PipeId {
+    PipeId::from_bytes((pipe as u128).to_be_bytes())
+}
+
 impl World {
     /// A Holdline that begins now, and knows the workers that are registered.
     pub(super) fn begin_home(&mut self, max_pipes_per_backend: u32) {
         let settings =
             PoolSettings { balance: self.plan.balance, max_pipes_per_backend, health: HealthSettings::default() };
-        let budget = DialBudget::new(if self.plan.may(Fault::Budget) { 4 } else { 0 });
+        let deaths = YoungDeaths::new(if self.plan.may(Fault::Budget) { 4 } else { 0 });
         let clock = Clock(if self.homes.is_empty() { Time::ZERO } else { self.now });
-        self.homes.push(Home { clock, pool: Pool::new(settings), budget });
+        self.homes.push(Home { clock, pool: Pool::new(settings), deaths });
         let home = self.homes.len() - 1;
         for worker in 0..self.workers.len() {
             if self.workers[worker].registered {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdline_core::health::{Experience, HealthChange, Probed};
+use holdline_core::health::{Experience, HealthChange, Probed, YOUNG_DEATH};
 use holdline_core::ids::{Attachment, Generation};
 use holdline_core::pipe::{Input, LinkLoss, Peer};
 use holdline_core::pool::{Choose, PoolSettings};
@@ -30,7 +30,7 @@ mod dials;
 mod homes;
 mod strikes;
 
-use homes::{Home, key_of, route_key, worker_of};
+use homes::{Home, id_of, key_of, route_key, worker_of};
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -318,7 +318,11 @@ impl World {
     fn dropped(&mut self, pipe: usize, attachment: Attachment, died: bool) {
         let attached = self.drivers[pipe].conns.get(&attachment).map(|conn| conn.since);
         if let (true, Some(&backend), Some(since)) = (died, self.drivers[pipe].reserved.get(&attachment), attached) {
-            self.experienced(self.drivers[pipe].home, backend, Experience::Died { lived: self.now.since(since) });
+            let (home, lived) = (self.drivers[pipe].home, self.now.since(since));
+            if lived < YOUNG_DEATH {
+                self.homes[home].deaths.died(id_of(pipe), backend, self.now);
+            }
+            self.experienced(home, backend, Experience::Died { lived });
         }
         let worker = self.drivers[pipe].reserved.get(&attachment).map(|&key| worker_of(key));
         if let (Some(worker), Some(conn)) = (worker, self.drivers[pipe].conns.get(&attachment)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdline_core::close::CloseFrame;
 use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Speech, Unsaid};
-use holdline_core::pool::{AdminState, DialBudget, PoolSettings};
+use holdline_core::pool::{AdminState, PoolSettings, YoungDeaths};
 
 use super::{Event, World, key_of, worker_of};
 use crate::marks::Mark;
@@ -138,7 +138,7 @@ impl World {
         self.calm_since = Some(self.now);
         self.room = usize::MAX;
         for home in &mut self.homes {
-            home.budget = DialBudget::new(0);
+            home.deaths = YoungDeaths::new(0);
             home.pool.configure(PoolSettings { max_pipes_per_backend: 0, ..*home.pool.settings() });
         }
         for index in 0..self.workers.len() {
