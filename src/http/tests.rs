@@ -39,7 +39,9 @@ impl Worker {
     }
 
     async fn accept(&self) -> Connection {
-        Connection(self.listener.accept().await.expect("a connection").0)
+        let stream = self.listener.accept().await.expect("a connection").0;
+        stream.set_nodelay(true).expect("each write leaves at once");
+        Connection(stream)
     }
 
     /// Takes one connection and one request, answers it and closes.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::rig::{Backend, PATIENCE, Proxy, Raw, drip, until};
 
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// The worker keeps no connection, so that each request finds one of its scripts.
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok";
 const GET: &str = "GET /x HTTP/1.1\r\nHost: app.example\r\n\r\n";
 /// More than the kernel holds for two sockets.
 const LARGE: usize = 16 << 20;
@@ -126,7 +127,7 @@ fn a_client_that_ends_its_side_behind_its_request_is_answered() {
             told.lock().unwrap().recv().unwrap();
         }
         if head.contains("/parts") {
-            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no");
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\no");
             std::thread::sleep(Duration::from_millis(300));
             peer.send("k");
         } else {

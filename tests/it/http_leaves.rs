@@ -80,7 +80,7 @@ async fn a_stop_lets_plain_requests_be_answered_and_says_how_many() {
 
 #[tokio::test]
 async fn a_request_that_is_not_answered_by_the_end_of_the_grace_is_cut_and_counted() {
-    let mut proxy = Proxy::start("[server]\nshutdown_grace = \"300ms\"\n");
+    let mut proxy = Proxy::start("[server]\nshutdown_grace = \"300ms\"\nclose_spread = \"0s\"\n");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let (poll, _held) = Asker::ask(proxy.public, &worker, &get("/poll")).await;
