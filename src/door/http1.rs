@@ -1,9 +1,9 @@
 //! One client connection, from its first byte to its pipe: heads are read, judged and routed here, and a client is
 //! answered 101 only after a worker has been.
 //!
-//! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
+//! hyper reads the requests; when a worker has answered 101, hyper is told to stop, we answer 101 in the spelling that
+//! clients expect, and the bare socket goes to a pipe of its own.
 
-use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
@@ -26,21 +26,23 @@ use tokio::io::AsyncWriteExt;
 use super::comeback::{Back, name_of};
 use super::share::join_or_open;
 use crate::clients::{Claim, Found as Behind, Home, Membership};
-use crate::handshake::accept::switching_protocols;
-use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
+use crate::handshake::accept::{switching_head, switching_protocols};
+use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check, host, refuse_plain};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
-use crate::http::{Body, Caller, ClientSocket, Exchanges, HttpContext, LingerLimits, RequestBody, Talk, linger, relay};
-use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
-use crate::memory::Memory;
+use crate::http::{
+    AnswerBody, Body, Caller, ClientSocket, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
+};
+use crate::limits::{Admission, Exceeded, Slot};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
-use crate::phase::{Phase, PhaseCell};
+use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver, Shared};
+use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{Command, PipeFacts, Sharing};
+use crate::process::Process;
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
 use crate::share::StreamKey;
@@ -55,20 +57,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What the connections of one data thread share.
 #[derive(Debug)]
 pub struct Front {
-    /// What pipes share.
-    pub shared: Arc<Shared>,
+    /// The services of the process.
+    pub process: Arc<Process>,
     /// Plain HTTP of this thread.
     pub http: HttpContext,
-    /// Where the process is in its life.
-    pub phase: Arc<PhaseCell>,
-    /// Who may connect how often.
-    pub limits: Arc<Limiter>,
-    /// Whether there is memory for a new pipe.
-    pub memory: Arc<Memory>,
-    /// The count of client connections, over all threads.
-    pub slots: Arc<Slots>,
-    /// The plain requests that are being answered, over all threads.
-    pub exchanges: Exchanges,
 }
 
 /// One accepted connection.
@@ -91,35 +83,33 @@ pub(super) enum Opened {
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
 pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpAddr, slot: Slot) {
-    let metrics = front.shared.metrics.clone();
+    let metrics = front.process.metrics.clone();
     let gauge = metrics.connection(ListenerLabel::Public);
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
-    let connection = Arc::new(Connection {
-        front: front.clone(),
-        peer,
-        over: slot.is_over(),
-        talk: Arc::default(),
-        opened: Mutex::default(),
-    });
+    let (over, talk) = (slot.is_over(), Arc::default());
+    let connection = Arc::new(Connection { front: front.clone(), peer, over, talk, opened: Mutex::default() });
     let service = service_fn(|request| {
         let connection = connection.clone();
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
         Box::pin(async move {
             let response = connection.answer(request).await;
-            Ok::<_, Infallible>(response.map(|body| connection.talk.answering(body)))
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                _ => Ok(connection.leaving(response)),
+            }
         })
     });
-    let rules = front.shared.rules.load_full();
+    let rules = front.process.rules.load_full();
     let socket = SendTimeout::new(stream, rules.send_timeout);
     let socket = ClientSocket::new(socket, connection.talk.clone(), rules.patience);
-    let limits = rules.linger;
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         .serve_connection(TokioIo::new(socket), service);
+    let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     drop(rules);
     let mut leaving = Leaving::default();
     let served = std::future::poll_fn(|cx| {
@@ -135,10 +125,13 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let socket = parts.io.into_inner();
     let timed_out = socket.has_timed_out();
     let (stream, first) = socket.into_parts(parts.read_buf);
-    let stream = stream.into_inner();
+    let mut stream = stream.into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
+        // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
+        let _ = tokio::time::timeout(send_timeout, stream.write_all(head)).await;
+    }
     match (served, opened) {
-        // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
             driver.start(ClientLink::socket(stream, first));
             tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
@@ -150,8 +143,8 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
             if let Some(result) = result {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
-            let sends_on =
-                connection.talk.is_unread() || !first.is_empty() || failure == Some(ConnectionResult::BadRequest);
+            let is_http = failure != Some(ConnectionResult::BadRequest);
+            let sends_on = connection.talk.is_unread() || !first.is_empty() || !is_http;
             close(stream, sends_on.then_some(limits), &front).await;
         }
     }
@@ -171,7 +164,7 @@ impl Leaving {
     /// Whether the connection has to be told now, which is so once.
     fn is_due(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
         if matches!(self, Self::NotKept) && connection.talk.is_plain() {
-            *self = Self::Waiting(Box::pin(connection.front.phase.leaves()));
+            *self = Self::Waiting(Box::pin(connection.front.process.phase.leaves()));
         }
         let Self::Waiting(leaves) = self else { return false };
         let due = leaves.as_mut().poll(cx).is_ready();
@@ -190,11 +183,16 @@ async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, front: &F
         return;
     };
     // A stop waits for the client to take its answer.
-    let _counted = front.exchanges.begin();
+    let _counted = front.process.exchanges.begin();
     if !linger(&mut stream, limits).await {
-        front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
+        front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
     }
 }
+
+/// Why hyper stops: its connection is a WebSocket from now on, once this head has been sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is a WebSocket now")]
+struct Switched(Vec<u8>);
 
 fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
@@ -221,18 +219,23 @@ impl Future for Guarded {
 }
 
 impl Connection {
+    /// An answer on its way out.
+    fn leaving(&self, response: Response<Body>) -> Response<AnswerBody> {
+        response.map(|body| self.talk.answering(body))
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+        let wants_upgrade = asks_for_websocket(request.headers());
         self.talk.asked(request.version(), wants_upgrade);
         if !wants_upgrade {
-            self.talk.hold(self.front.exchanges.begin());
+            self.talk.hold(self.front.process.exchanges.begin());
         }
         let request = request.map(|body| RequestBody::new(body, &self.talk));
         let mut response = self.judge(request).await;
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
         // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
         // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
-        let is_last = wants_upgrade || !self.front.phase.takes_pipes();
+        let is_last = wants_upgrade || !self.front.process.phase.takes_pipes();
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -245,7 +248,7 @@ impl Connection {
         if self.over && !self.comes_back(&parts) {
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
-        let rules = self.front.shared.rules.load_full();
+        let rules = self.front.process.rules.load_full();
         let checked = match check(&parts, rules.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
             checked @ (Checked::Upgrade(_) | Checked::Plain) => checked,
@@ -258,6 +261,9 @@ impl Connection {
             Err(error @ NoRoute::Missing(_)) => {
                 return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "incomplete", error.to_string()));
             }
+            Err(error @ (NoRoute::Ambiguous | NoRoute::Astray(_))) => {
+                return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "path", error.to_string()));
+            }
         };
         let client = rules.trusted.trace(self.peer, &parts);
         let http = rules.http;
@@ -267,7 +273,7 @@ impl Connection {
             Checked::Upgrade(upgrade) => self.upgrade(&mut parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
-                if let Err(exceeded) = self.front.limits.request(client.address) {
+                if let Err(exceeded) = self.front.process.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
                 let caller = Caller { address: &client, talk: &self.talk };
@@ -277,12 +283,12 @@ impl Connection {
     }
 
     fn exceeds(&self, route: &str, exceeded: Exceeded) -> Refusal {
-        self.front.shared.metrics.route(route).limited(exceeded.limit).inc();
+        self.front.process.metrics.route(route).limited(exceeded.limit).inc();
         exceeded.refusal()
     }
 
     fn refuse(&self, route: &str, refusal: Refusal) -> Response<Body> {
-        self.front.shared.metrics.route(route).handshake(refusal.status.as_u16());
+        self.front.process.metrics.route(route).handshake(refusal.status.as_u16());
         refusal.into_response()
     }
 
@@ -294,8 +300,8 @@ impl Connection {
         client: &ClientAddress,
     ) -> Response<Body> {
         let began = Instant::now();
-        let metrics = self.front.shared.metrics.route(&found.route.name);
-        let mut span = self.front.shared.tracer.take_over(Name::Handshake, &mut parts.headers).map(Box::new);
+        let metrics = self.front.process.metrics.route(&found.route.name);
+        let mut span = self.front.process.tracer.take_over(Name::Handshake, &mut parts.headers).map(Box::new);
         if let Some(span) = &mut span {
             span.set("holdline.route", found.route.name.as_str());
         }
@@ -349,15 +355,15 @@ impl Connection {
             return busy("too many connections").into_response();
         }
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
-        let expected = self.front.shared.pipes.expect();
-        if !self.front.phase.takes_pipes() {
+        let expected = self.front.process.pipes.expect();
+        if !self.front.process.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
         }
-        if self.front.memory.pressure() > Pressure::Low {
-            self.front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+        if self.front.process.memory.pressure() > Pressure::Low {
+            self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
@@ -391,11 +397,12 @@ impl Connection {
             client: client.address.to_string(),
             named: claim.is_some(),
             sharing,
+            request_id: client.request_id.clone(),
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
-        let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());
+        let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.process.clone());
         drop(expected);
-        if self.front.phase.get() == Phase::Stopping {
+        if self.front.process.phase.get() == Phase::Stopping {
             // Whoever tells the clients may have passed before this one was there.
             driver.order(Command::going_away());
         }
@@ -412,11 +419,11 @@ impl Connection {
 impl Connection {
     /// A worker for a pipe of its own, or a place in the stream that it shares.
     async fn find_worker(&self, plan: &Plan, path: &str) -> Result<(FirstAttach, Sharing), Response<Body>> {
-        let shared = &self.front.shared;
+        let process = &self.front.process;
         let Some(share) = &plan.route.share else {
-            return Ok((first_attach(plan, shared).await?, Sharing::Alone));
+            return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), shared).await?;
+        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

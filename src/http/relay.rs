@@ -82,13 +82,14 @@ pub async fn relay(
     caller: Caller<'_>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
+    let client = caller.address;
     let relay = Relay { context, found, talk: caller.talk };
     let mut outgoing = Outgoing::new(&parts, body, caller);
     // What came from the client's socket is given back before the wait for an answer begins.
     drop(parts);
     let first = match relay.choose(&[]) {
         Ok(backend) => backend,
-        Err(none) => return no_backend(&none, found).into_response(),
+        Err(none) => return no_backend(&none, found, client).into_response(),
     };
     let error = match relay.attempt(&first, &mut outgoing).await {
         Ok(answer) => return answer.into_response(first),
@@ -101,20 +102,21 @@ pub async fn relay(
     if may_go_elsewhere && let Ok(second) = relay.choose(&[first.key()]) {
         return match relay.attempt(&second, &mut outgoing).await {
             Ok(answer) => answer.into_response(second),
-            Err(error) => failed(&error, &second),
+            Err(error) => failed(&error, &second, client),
         };
     }
-    failed(&error, &first)
+    failed(&error, &first, client)
 }
 
-fn no_backend(none: &NoBackend, found: &Found) -> Refusal {
-    tracing::info!(route = %found.route.name, reason = ?none.reason, "no backend for a request");
+fn no_backend(none: &NoBackend, found: &Found, client: &ClientAddress) -> Refusal {
+    tracing::info!(request = client.request_id, route = %found.route.name, reason = ?none.reason, "no backend for a request");
     let detail = format!("no backend of pool '{}' can take this now", found.route.pool);
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER)
 }
 
-fn failed(error: &ExchangeError, backend: &Reservation) -> Response<Body> {
-    tracing::info!(backend = %backend.id(), blame = error.blame().label(), %error, "a request failed");
+fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
+    let (request, blame) = (client.request_id.as_str(), error.blame().label());
+    tracing::info!(request, backend = %backend.id(), blame, %error, "a request failed");
     error.refusal().into_response()
 }
 
