@@ -50,6 +50,8 @@ label! {
         Refused = "refused",
         /// No whole request head came in time.
         TimedOut = "timed_out",
+        /// More came behind its last answer, or for longer, than is read and forgotten.
+        Cut = "cut",
         /// What came was not HTTP.
         BadRequest = "bad_request",
         /// `accept` itself failed.

@@ -19,6 +19,7 @@ mod fidelity;
 mod health;
 mod heartbeat;
 mod http;
+mod http_leaves;
 mod limits;
 mod memory;
 mod messages;
