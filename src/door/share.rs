@@ -107,7 +107,7 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
     let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, shared.clock));
     let link = StreamLink::new(hub.clone(), shared.clone());
     let joined = join(&hub, plan, true, shared);
-    driver.start(ClientLink::Viewers(Box::new(link)));
+    driver.start(ClientLink::Viewers(Box::new(link)), None);
     tokio::spawn(driver);
     claim.opened(hub.clone());
     let Some(first) = joined else {
