@@ -47,5 +47,6 @@ pub mod rules;
 pub mod send_timeout;
 pub mod serve;
 pub mod share;
+pub mod tokens;
 pub mod trace;
 pub mod worker;

@@ -115,6 +115,8 @@ pub struct PipeEntry {
     pub key: Option<Arc<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
+    /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
+    pub request_id: Box<str>,
     /// When its client was answered.
     pub opened_at: SystemTime,
     /// Client to backend.
@@ -171,6 +173,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
+    /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
+    pub request_id: String,
 }
 
 impl PipeEntry {
@@ -185,6 +189,7 @@ impl PipeEntry {
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             sharing: facts.sharing,
+            request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),

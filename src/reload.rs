@@ -9,7 +9,6 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::Mutex;
 
-use crate::admin::auth::{Tokens, TokensError};
 use crate::backends::{Backends, Setup};
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
 use crate::events::{Events, Fact};
@@ -19,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::pipes::Pipes;
 use crate::routes::RouteError;
 use crate::rules::{InForce, Rules};
+use crate::tokens::{Tokens, TokensError};
 
 /// The parts of the process that a configuration changes.
 #[derive(Debug)]

@@ -15,7 +15,6 @@ use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::activation::Inherited;
-use crate::admin::auth::Tokens;
 use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality, Parts};
@@ -40,6 +39,7 @@ use crate::reload::{self, Reload};
 use crate::routes::RouteError;
 use crate::rules::{InForce, Rules};
 use crate::share::Streams;
+use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
 
 /// How long data threads have to finish what they do once no pipe is left.
@@ -59,7 +59,7 @@ pub enum StartError {
     Route(#[from] RouteError),
     /// The tokens file cannot be used.
     #[error(transparent)]
-    Tokens(#[from] admin::auth::TokensError),
+    Tokens(#[from] crate::tokens::TokensError),
     /// What an earlier process knew can be neither read nor written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),

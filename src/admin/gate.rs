@@ -13,13 +13,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::auth::{Access, Caller, Role};
 use super::body::{is_json, is_merge_patch};
 use super::problem::{Kind, Problem};
 use super::{Admin, Locality};
 use crate::handshake::check::host_name;
 use crate::log::AUDIT;
 use crate::metrics::labels::status_code;
+use crate::tokens::{Access, Caller, Role};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

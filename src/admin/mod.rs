@@ -25,10 +25,9 @@
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
-//! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
+//! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`crate::tokens`]. An endpoint
 //! that is not in the table of `endpoints` does not exist, so none can be reached that has no access rule.
 
-pub mod auth;
 mod backends;
 mod body;
 mod condition;
@@ -74,7 +73,7 @@ use crate::rebalance::Rebalances;
 use crate::reload::Reload;
 use crate::share::Streams;
 
-use auth::Tokens;
+use crate::tokens::Tokens;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};

@@ -11,7 +11,6 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::http1::{Connection, Opened, busy};
 use crate::clients::{ClientName, Found as Behind, Home};
-use crate::config::Duplicate;
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{UpgradeRequest, host};
 use crate::handshake::client_address::ClientAddress;
@@ -22,6 +21,7 @@ use crate::metrics::labels::ResumeResult;
 use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
 use crate::pipes::{Command, PipeEntry, Resume};
+use crate::routes::Duplicate;
 use crate::routes::Found;
 
 /// A client that has been answered, and the pipe that it goes to.

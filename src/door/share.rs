@@ -101,6 +101,7 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
         client: "shared".to_owned(),
         named: false,
         sharing: Sharing::Stream(AtomicUsize::new(0)),
+        request_id: String::new(),
     };
     let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, shared.clone());
     let entry = driver.entry().clone();

@@ -70,7 +70,7 @@ pub async fn relay(
     let mut outgoing = Outgoing::new(parts, body, client);
     let first = match choose(context, found, &[]) {
         Ok(backend) => backend,
-        Err(none) => return no_backend(&none, found).into_response(),
+        Err(none) => return no_backend(&none, found, client).into_response(),
     };
     let error = match attempt(context, found, &first, &mut outgoing).await {
         Ok(response) => return response,
@@ -82,10 +82,10 @@ pub async fn relay(
     {
         return match attempt(context, found, &second, &mut outgoing).await {
             Ok(response) => response,
-            Err(error) => failed(&error, &second),
+            Err(error) => failed(&error, &second, client),
         };
     }
-    failed(&error, &first)
+    failed(&error, &first, client)
 }
 
 fn choose(
@@ -97,14 +97,15 @@ fn choose(
     context.backends.choose_request(&found.route.pool, &ask)
 }
 
-fn no_backend(none: &NoBackend, found: &Found) -> Refusal {
-    tracing::info!(route = %found.route.name, reason = ?none.reason, "no backend for a request");
+fn no_backend(none: &NoBackend, found: &Found, client: &ClientAddress) -> Refusal {
+    tracing::info!(request = client.request_id, route = %found.route.name, reason = ?none.reason, "no backend for a request");
     let detail = format!("no backend of pool '{}' can take this now", found.route.pool);
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER)
 }
 
-fn failed(error: &ExchangeError, backend: &Reservation) -> Response<Body> {
-    tracing::info!(backend = %backend.id(), blame = error.blame().label(), %error, "a request failed");
+fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
+    let (request, blame) = (client.request_id.as_str(), error.blame().label());
+    tracing::info!(request, backend = %backend.id(), blame, %error, "a request failed");
     error.refusal().into_response()
 }
 

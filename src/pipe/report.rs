@@ -74,6 +74,7 @@ impl Reporter {
         let route = shared.metrics.route(&entry.route.name);
         tracing::info!(
             pipe = %entry.id, route = entry.route.name.as_str(), key = entry.key.as_deref(), client = entry.client().as_str(), backend,
+            request = Some(&*entry.request_id).filter(|id| !id.is_empty()),
             "pipe.open"
         );
         Self {

@@ -26,6 +26,7 @@ mod moves;
 mod openapi;
 mod owners;
 mod process;
+mod quirks;
 mod rates;
 mod reload;
 mod rolling;

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Fixture, request};
 use crate::admin::Locality;
-use crate::admin::auth::{Access, Role};
 use crate::admin::body::BODY_BYTES_MAX;
+use crate::tokens::{Access, Role};
 
 /// A path that fits the pattern.
 fn path(pattern: &str) -> String {

@@ -104,7 +104,7 @@ async fn the_client_says_what_to_do_next() {
     assert!(matches!(error, CallError::TimedOut(..)), "{error}");
 
     let served = serve("127.0.0.1:0").await;
-    let tokens = crate::admin::auth::Tokens::parse(&format!("viewer {}\n", super::digest("see"))).unwrap();
+    let tokens = crate::tokens::Tokens::parse(&format!("viewer {}\n", super::digest("see"))).unwrap();
     served.fixture.admin.parts.tokens.store(Some(Arc::new(tokens)));
     let error = served.client().call(Method::GET, "/v1/stats", None).await.unwrap_err();
     assert!(error.to_string().contains("HOLDLINE_TOKEN"), "{error}");

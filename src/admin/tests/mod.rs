@@ -17,7 +17,6 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::Tokens;
 use super::{Admin, Locality, Parts};
 use crate::backends::{Backends, Bounds, PoolSpec, Setup};
 use crate::clock::Clock;
@@ -34,6 +33,7 @@ use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
 use crate::reload::{self, Reload};
 use crate::routes::{RouteSpec, RouteTable};
 use crate::rules::Rules;
+use crate::tokens::Tokens;
 
 struct Fixture {
     admin: Arc<Admin>,
@@ -151,9 +151,10 @@ impl Fixture {
             key: None,
             backend_path: None,
             client_id: None,
-            duplicate: crate::config::Duplicate::Replace,
+            duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
+            raw_path: false,
             websocket_only: false,
             settings: PipeSettings::default(),
             share: None,
@@ -167,6 +168,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             sharing: Sharing::Alone,
+            request_id: String::new(),
         };
         self.admin.parts.pipes.open(facts)
     }

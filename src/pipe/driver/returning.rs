@@ -10,12 +10,12 @@ use holdline_core::ids::Generation;
 use holdline_core::time::Time;
 
 use super::Driver;
-use crate::config::Duplicate;
 use crate::metrics::labels::ListenerLabel;
 use crate::net::LooseStream;
 use crate::pipe::attach::Plan;
 use crate::pipe::client_end::ClientLink;
 use crate::pipes::Resume;
+use crate::routes::Duplicate;
 
 impl Driver {
     /// The client is there on another socket, which takes the place of one that it may still have.
@@ -43,7 +43,7 @@ impl Driver {
             // Two came at once, and both found the pipe without a client.
             return self.turn_away(link, &CloseFrame::new(1008, "connected already"), cx);
         }
-        let Some(generation) = self.pipe.client_attached(now) else {
+        let Some(generation) = self.pipe.client_attached(None, now) else {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         };
         // The old socket goes by the order that names it, before the new one is there.
