@@ -40,6 +40,7 @@ pub mod notify;
 pub mod phase;
 pub mod pipe;
 pub mod pipes;
+pub mod process;
 pub mod rebalance;
 pub mod reload;
 pub mod routes;

@@ -22,13 +22,11 @@ const LAYERS: [(&str, &[&str]); 9] = [
 ];
 
 /// Imports of a higher layer, with the reason.
-const UPWARD: [(&str, &str, &str); 6] = [
+const UPWARD: [(&str, &str, &str); 4] = [
     ("src/handshake/accept.rs", "http", "answers are to be values that the door renders"),
     ("src/handshake/dial/error.rs", "http", "answers are to be values that the door renders"),
     ("src/handshake/dial/refused_body.rs", "http", "answers are to be values that the door renders"),
     ("src/handshake/refusal.rs", "http", "answers are to be values that the door renders"),
-    ("src/share/mod.rs", "pipe", "a stream is to be named without a plan"),
-    ("src/share/stream_link.rs", "pipe", "the link is to be given what it uses"),
 ];
 
 #[test]

@@ -116,6 +116,10 @@ pub(crate) struct BackendLeg {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is linked nearly all its life: a box would cost it more than it saves"
+)]
 enum Backend {
     Linked { worker: Worker, stage: Stage },
     Detached { outage: Box<Outage>, retry_at: Option<Time> },

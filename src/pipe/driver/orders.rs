@@ -42,7 +42,7 @@ impl Driver {
             return;
         }
         if let Some(backend) = self.backend.key() {
-            self.search.wish(backend, Cause::Admin, false, &self.shared.backends);
+            self.search.wish(backend, Cause::Admin, false, &self.process.backends);
         }
     }
 
@@ -58,7 +58,7 @@ impl Driver {
             LeaveCause::Rebalance => (Cause::Admin, false),
         };
         match leave.how {
-            LeaveHow::Reattach => self.search.wish(backend, cause, ordered, &self.shared.backends),
+            LeaveHow::Reattach => self.search.wish(backend, cause, ordered, &self.process.backends),
             LeaveHow::Detach => self.pipe.leave(cause, now),
             LeaveHow::Close => {
                 let frame = CloseFrame::new(1001, "backend is going away");

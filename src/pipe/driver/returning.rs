@@ -64,7 +64,7 @@ impl Driver {
     pub(super) fn drop_client(&mut self, generation: Generation, last_words: Vec<u8>, cx: &mut Context<'_>) {
         let Some(link) = self.client.take_link(generation) else { return };
         if self.pipe.awaits_client() {
-            self.client.await_client(self.shared.metrics.absent(ListenerLabel::Public));
+            self.client.await_client(self.process.metrics.absent(ListenerLabel::Public));
         }
         self.client.part_from(link, last_words, self.plan.settings.close_timeout, cx);
     }
