@@ -117,7 +117,7 @@ pub(crate) struct BackendLeg {
 #[derive(Debug)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "a pipe is linked nearly all its life: a box would cost it more than it saves"
+    reason = "a pipe is linked nearly all its life, and a box would stand in the way of each message"
 )]
 enum Backend {
     Linked { worker: Worker, stage: Stage },
