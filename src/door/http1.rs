@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::PipeId;
-use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -298,7 +297,7 @@ impl Connection {
             self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),

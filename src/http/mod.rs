@@ -12,10 +12,9 @@ mod relayed;
 mod request_body;
 
 pub use body::Body;
-pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
-pub use exchange::{ExchangeError, HttpTimeouts};
+pub use connections::IDLE_TIMEOUT;
+pub use exchange::HttpTimeouts;
 pub use relay::{HttpContext, relay};
-pub use relayed::RelayedBody;
 
 #[cfg(test)]
 mod tests;

@@ -51,11 +51,6 @@ impl Progress {
         self.0.moved_ms.store(moved, Ordering::Relaxed);
         self.0.ended.store(ended, Ordering::Relaxed);
     }
-
-    /// There is no body to wait for.
-    pub fn end(&self) {
-        self.moved(true);
-    }
 }
 
 impl Body for RequestBody {

@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::pipe::attach::Plan;
 
-pub use hub::{Hub, HubView};
+pub use hub::Hub;
 pub use stream_link::StreamLink;
 pub use viewer_link::ViewerLink;
 
