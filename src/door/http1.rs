@@ -92,7 +92,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         Box::pin(async move {
             let response = connection.answer(request).await;
             match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(response.headers()))),
                 _ => Ok(response),
             }
         })
@@ -321,7 +321,7 @@ impl Connection {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers).map(|()| Body::empty());
         let protocol = first.protocol.clone();
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
@@ -357,7 +357,9 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
+        let joined =
+            join_or_open(plan, share, StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path), process)
+                .await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }
