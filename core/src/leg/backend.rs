@@ -115,6 +115,10 @@ pub(crate) struct BackendLeg {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is linked nearly all its life, and a box would stand in the way of each message"
+)]
 enum Backend {
     Linked { worker: Worker, stage: Stage },
     Detached { outage: Box<Outage>, retry_at: Option<Time> },

@@ -48,6 +48,10 @@ pub(crate) struct ClientLeg {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is linked nearly all its life, and a box would stand in the way of each message"
+)]
 enum Client {
     Linked {
         link: Link,
