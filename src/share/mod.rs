@@ -28,7 +28,7 @@ use tokio::sync::watch;
 
 use crate::routes::{Route, Target};
 
-pub use hub::{Hub, HubView};
+pub use hub::Hub;
 pub use stream_link::StreamLink;
 pub use viewer_link::ViewerLink;
 
@@ -50,13 +50,14 @@ pub struct StreamKey {
 }
 
 impl StreamKey {
-    /// What a pipe of `route`, whose client asked for `path` and whose worker is asked for `target`, shares a stream by.
+    /// What a pipe on `route` for `key`, whose client asked for `path` and whose worker is asked for `target`, shares a
+    /// stream by.
     #[must_use]
-    pub fn new(route: &Route, key: Option<&Arc<str>>, path: &str, target: &Target) -> Self {
+    pub fn new(route: &Route, key: Option<Arc<str>>, target: &Target, path: &str) -> Self {
         let asked = target.for_backend(None, None);
         Self {
             route: route.name.as_str().into(),
-            key: key.cloned().unwrap_or_else(|| path.into()),
+            key: key.unwrap_or_else(|| path.into()),
             pool: route.pool.as_str().into(),
             path: asked.split_once('?').map_or(&*asked, |(path, _)| path).into(),
         }
