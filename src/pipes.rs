@@ -424,12 +424,6 @@ impl Pipes {
         *self.count.borrow()
     }
 
-    /// Whether none lives.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait
     /// for it.
     #[must_use]
