@@ -9,11 +9,10 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::PipeId;
-use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -36,12 +35,12 @@ use crate::http::{
     AnswerBody, Body, Caller, ClientSocket, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
 };
 use crate::limits::{Admission, Exceeded, Slot};
+use crate::metrics::NO_ROUTE;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver};
+use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::process::Process;
 use crate::routes::{Found, NoRoute};
@@ -101,7 +100,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         Box::pin(async move {
             let response = connection.answer(request).await;
             match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(response.headers()))),
                 _ => Ok(connection.leaving(response)),
             }
         })
@@ -138,8 +137,9 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     }
     match (served, opened) {
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(ClientLink::socket(stream, first));
-            tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
+            let guards = Guards { name: membership.map(Box::new), slot, admission, connection: gauge };
+            driver.start(ClientLink::socket(stream, first), Some(guards));
+            tokio::spawn(driver);
         }
         (_, Some(Opened::Back(back))) => back.bring(stream, first),
         (served, None) => {
@@ -205,22 +205,6 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
-}
-
-/// A pipe with what it holds of the connection's books. The driver stays where it was made: it is large, and a task is
-/// moved several times before it runs.
-struct Guarded {
-    driver: Box<Driver>,
-    /// The gauge goes last: whoever sees it at zero finds every place free.
-    _guards: (Option<Box<Membership>>, Slot, Admission, GaugeGuard),
-}
-
-impl Future for Guarded {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.driver).poll(cx)
-    }
 }
 
 impl Connection {
@@ -371,7 +355,7 @@ impl Connection {
             self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
@@ -395,7 +379,7 @@ impl Connection {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers).map(|()| Body::empty());
         let protocol = first.protocol.clone();
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
@@ -431,7 +415,9 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
+        let joined =
+            join_or_open(plan, share, StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path), process)
+                .await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

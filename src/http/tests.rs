@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSettings, Reservation, Setup, StateChange};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
 use crate::net::{Networks, TlsClient};
@@ -112,7 +113,7 @@ impl Front {
         change(&mut route, &mut pool, &mut timeouts);
         let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
-        let backends = Backends::new(&setup, |_| {}, |_, _| {});
+        let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
         let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts);
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
@@ -490,7 +491,7 @@ async fn a_pipe_follows_the_requests_of_its_key() {
 async fn ib_08_a_request_is_rewritten_to_the_alias_of_its_key() {
     let worker = Worker::new().await;
     let front = Front::new(&[&worker], |route, pool, _| {
-        route.path = "/sessions/{udid}/{*rest}".into();
+        route.paths = vec!["/sessions/{udid}/{*rest}".into()];
         route.key = Some("{udid}".into());
         pool.backends[0].1.serves = holdline_core::pool::Serves::from_keys([(Arc::from("u1"), Some(Arc::from("s-9")))]);
         pool.backends[0].1.weight = NonZeroU32::MIN;
