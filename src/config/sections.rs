@@ -122,7 +122,7 @@ impl Default for Heartbeats {
 pub struct Message {
     /// Payload bytes; over it, its sender is closed with 1009.
     pub max_bytes: usize,
-    /// From the first byte to the last.
+    /// How long one may take, unless it goes on at `incomplete_rate`.
     pub incomplete_timeout: Duration,
     /// How fast a message comes that may take longer.
     pub incomplete_rate: Rate,

@@ -43,6 +43,7 @@ pub struct Families {
     pub messages_total: IntCounterVec,
     pub message_bytes_total: IntCounterVec,
     pub read_paused_total: IntCounterVec,
+    pub unmasked_control_frames_total: IntCounterVec,
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
@@ -159,6 +160,11 @@ impl Families {
                 "Times a sender was not read for lack of room.",
                 &["route", "lane"],
             ),
+            unmasked_control_frames_total: at.counters(
+                "unmasked_control_frames_total",
+                "Control frames that a client sent without a mask.",
+                &["route"],
+            ),
             backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
             backend_state: at.gauges(
                 "backend_state",
@@ -253,7 +259,7 @@ impl Families {
         forget(&self.reattach_held, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 19] {
+    fn counters(&self) -> [&IntCounterVec; 20] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -269,6 +275,7 @@ impl Families {
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,
+            &self.unmasked_control_frames_total,
             &self.rate_limited_total,
             &self.client_resumes_total,
             &self.leases_expired_total,

@@ -209,7 +209,7 @@ fn heartbeat_and_message() -> Vec<Key<Config>> {
         key(
             "message.incomplete_rate",
             |c: &mut Config| &mut c.message.incomplete_rate,
-            any,
+            bounded_rate,
             "a message that comes at least so fast over incomplete_timeout may take longer; 0 is one byte in that time",
         ),
         key(

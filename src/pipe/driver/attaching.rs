@@ -147,6 +147,7 @@ impl Driver {
             | Fact::Expired { .. }
             | Fact::PongsMissing(_)
             | Fact::Limited { .. }
+            | Fact::Unmasked
             | Fact::Ended { .. } => {}
         }
     }
