@@ -33,8 +33,18 @@ mod snapshot;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::link::Link;
 use crate::leg::outage::{Cause, Outage};
-use crate::pipe::{PipeState, ResumeAnswer};
 use crate::time::Time;
+
+/// A worker's word on what it knows of the pipe (`Holdline-Resume` in its 101).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResumeAnswer {
+    /// It has the pipe's state up to this message.
+    Ok(Seq),
+    /// It has no state.
+    New,
+    /// It wants the pipe to attach elsewhere.
+    Refuse,
+}
 
 /// The worker on a live link.
 #[derive(Debug)]
@@ -209,16 +219,6 @@ impl BackendLeg {
             Backend::Detached { .. } => BackendDoes::Detached,
             Backend::Dialing { .. } => BackendDoes::Dialing,
             Backend::Gone => BackendDoes::Gone,
-        }
-    }
-
-    /// What the pipe is doing as far as this leg goes.
-    pub const fn pipe_state(&self) -> PipeState {
-        match self.does() {
-            BackendDoes::Attached => PipeState::Attached,
-            BackendDoes::Settling | BackendDoes::Parting(_) => PipeState::Leaving,
-            BackendDoes::Detached | BackendDoes::Dialing => PipeState::Detached,
-            BackendDoes::Closing | BackendDoes::Gone => PipeState::Closing,
         }
     }
 

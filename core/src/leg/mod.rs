@@ -14,8 +14,8 @@ mod link;
 mod outage;
 mod outbox;
 
+pub use backend::ResumeAnswer;
 pub(crate) use backend::{BackendDoes, BackendLeg, Left, Next, Waiting, Worker};
 pub(crate) use client::{ClientDoes, ClientLeg};
-pub(crate) use codec::Codec;
 pub(crate) use link::Link;
 pub use outage::Cause;

@@ -19,7 +19,7 @@ use crate::backoff::Draw;
 use crate::frame::Side;
 use crate::ids::BackendKey;
 use crate::lane::Lane;
-use crate::leg::{BackendDoes, BackendLeg, ClientDoes, ClientLeg};
+use crate::leg::{BackendDoes, BackendLeg, ClientDoes, ClientLeg, Link};
 use crate::replay::Retention;
 use crate::settings::{PipeSettings, ReplayPolicy, ReplayTail};
 use crate::snapshot::{Read, Reader, Snapshot, SnapshotError, Writer, demand};
@@ -111,10 +111,10 @@ impl Pipe {
         };
         let client = ClientLeg::thaw(input)?;
         let backend = BackendLeg::thaw(input)?;
-        let half_up = client.link().filter(|_| client.is_open()).map(|link| &link.codec);
-        let up = Lane::thaw(input, Side::Client, retention_up(&settings), half_up)?;
-        let half_down = backend.link().filter(|_| client.takes_more()).map(|link| &link.codec);
-        let down = Lane::thaw(input, Side::Backend, retention_down, half_down)?;
+        let half_up = client.link().filter(|_| client.is_open());
+        let up = Lane::thaw(input, Side::Client, retention_up(&settings), |rest| is_half(half_up, rest))?;
+        let half_down = backend.link().filter(|_| client.takes_more());
+        let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let pipe = Self {
             client,
             backend,
@@ -153,6 +153,11 @@ impl Pipe {
         }
         Ok(())
     }
+}
+
+/// Whether `bytes` are what has come over `link` of a message that is not whole; nothing, where there is no link.
+fn is_half(link: Option<&Link>, bytes: &[u8]) -> bool {
+    link.map_or(bytes.is_empty(), |link| link.codec.has_taken(bytes))
 }
 
 fn freeze_policy(policy: ReplayPolicy, out: &mut Writer) {

@@ -123,10 +123,13 @@ impl Pipe {
     /// What the pipe is doing.
     #[must_use]
     pub const fn state(&self) -> PipeState {
-        match (self.client.does(), self.backend.pipe_state()) {
-            (ClientDoes::SaidClose | ClientDoes::Closing | ClientDoes::Gone, _) => PipeState::Closing,
-            (ClientDoes::Detached, PipeState::Attached) => PipeState::ClientDetached,
-            (ClientDoes::Open | ClientDoes::Detached, state) => state,
+        match (self.client.does(), self.backend.does()) {
+            (ClientDoes::SaidClose | ClientDoes::Closing | ClientDoes::Gone, _)
+            | (_, BackendDoes::Closing | BackendDoes::Gone) => PipeState::Closing,
+            (_, BackendDoes::Settling | BackendDoes::Parting(_)) => PipeState::Leaving,
+            (_, BackendDoes::Detached | BackendDoes::Dialing) => PipeState::Detached,
+            (ClientDoes::Detached, BackendDoes::Attached) => PipeState::ClientDetached,
+            (ClientDoes::Open, BackendDoes::Attached) => PipeState::Attached,
         }
     }
 
