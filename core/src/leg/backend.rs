@@ -22,7 +22,7 @@
 //! While a worker is Settling or Parting, another may be dialled or wait beside it. It is taken out with `take_next`
 //! before its worker is detached; `dial_goes_on` and `attach` then lead on from Detached.
 //!
-//! The variants are private: another file asks what the leg does, and calls the method of a step. A step that the state
+//! The variants are private: another file asks for a [`BackendState`], and calls the method of a step. A step that the state
 //! does not allow changes nothing.
 //!
 //! Invariant: no two attaches have one number. News that bear another number than the current one are late and change
@@ -89,7 +89,7 @@ pub(crate) struct Waiting {
 
 /// What the backend leg is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum BackendDoes {
+pub(crate) enum BackendState {
     /// Messages flow to a worker.
     Attached,
     /// The worker is to be left, once it has confirmed what it was sent.
@@ -208,17 +208,17 @@ impl BackendLeg {
         }
     }
 
-    pub const fn does(&self) -> BackendDoes {
+    pub const fn state(&self) -> BackendState {
         match &self.state {
-            Backend::Linked { stage: Stage::Attached, .. } => BackendDoes::Attached,
-            Backend::Linked { stage: Stage::Leaving { step: Leaving::Settling, .. }, .. } => BackendDoes::Settling,
+            Backend::Linked { stage: Stage::Attached, .. } => BackendState::Attached,
+            Backend::Linked { stage: Stage::Leaving { step: Leaving::Settling, .. }, .. } => BackendState::Settling,
             Backend::Linked { stage: Stage::Leaving { step: Leaving::Parting, cause, .. }, .. } => {
-                BackendDoes::Parting(*cause)
+                BackendState::Parting(*cause)
             }
-            Backend::Linked { stage: Stage::Closing { .. }, .. } => BackendDoes::Closing,
-            Backend::Detached { .. } => BackendDoes::Detached,
-            Backend::Dialing { .. } => BackendDoes::Dialing,
-            Backend::Gone => BackendDoes::Gone,
+            Backend::Linked { stage: Stage::Closing { .. }, .. } => BackendState::Closing,
+            Backend::Detached { .. } => BackendState::Detached,
+            Backend::Dialing { .. } => BackendState::Dialing,
+            Backend::Gone => BackendState::Gone,
         }
     }
 
