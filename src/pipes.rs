@@ -3,6 +3,7 @@
 //! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
+mod held;
 mod numbers;
 
 use std::collections::HashMap;
@@ -22,9 +23,10 @@ use holdline_core::pipe::{EndedBy, PipeState, PipeView, Speech, Unsaid};
 use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::backends::{Hold, Leave};
+use crate::backends::Leave;
 use crate::pipe::Newcomer;
 use crate::routes::Route;
+pub use held::Held;
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.
@@ -131,10 +133,8 @@ pub struct PipeEntry {
     has_client: AtomicBool,
     active_micros: AtomicU64,
     state: AtomicU8,
-    /// What keeps it from the worker it wants: nothing, or one more than the number of the reason.
-    hold: AtomicU8,
-    /// The reasons that this search has met, a bit each.
-    holds_met: AtomicU8,
+    /// What keeps it from the worker that it wants.
+    pub held: Held,
     client: Mutex<Box<str>>,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
     commands: Mutex<Vec<Command>>,
@@ -191,8 +191,7 @@ impl PipeEntry {
             memory_bytes: AtomicU64::new(0),
             active_micros: AtomicU64::new(0),
             state: AtomicU8::new(0),
-            hold: AtomicU8::new(0),
-            holds_met: AtomicU8::new(0),
+            held: Held::default(),
             backend: Mutex::new(None),
             commands: Mutex::new(Vec::new()),
             starved: AtomicBool::new(false),
@@ -204,25 +203,6 @@ impl PipeEntry {
     #[must_use]
     pub fn state(&self) -> PipeState {
         PipeState::ALL[usize::from(self.state.load(Relaxed)) % PipeState::ALL.len()]
-    }
-
-    /// What keeps it from the worker that it wants.
-    #[must_use]
-    pub fn hold(&self) -> Option<Hold> {
-        hold_of(self.hold.load(Relaxed))
-    }
-
-    /// Notes what keeps it waiting; what did before, and whether this search had not met it yet.
-    pub(crate) fn set_hold(&self, reason: Hold) -> (Option<Hold>, bool) {
-        let bit = 1 << reason as u8;
-        let met = self.holds_met.fetch_or(bit, Relaxed);
-        (hold_of(self.hold.swap(reason as u8 + 1, Relaxed)), met & bit == 0)
-    }
-
-    /// Notes that nothing keeps it waiting; what did before.
-    pub(crate) fn clear_hold(&self) -> Option<Hold> {
-        self.holds_met.store(0, Relaxed);
-        hold_of(self.hold.swap(0, Relaxed))
     }
 
     /// Its client's address, as the trusted chain told it last.
@@ -350,10 +330,6 @@ impl PipeEntry {
     pub(crate) fn set_backend(&self, backend: Option<(BackendKey, Arc<str>)>) {
         *lock(&self.backend) = backend;
     }
-}
-
-fn hold_of(number: u8) -> Option<Hold> {
-    Hold::ALL.get(usize::from(number.checked_sub(1)?)).copied()
 }
 
 /// Parts that the registry is split into, so that opening pipes on one thread does not wait for another.

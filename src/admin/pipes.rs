@@ -110,7 +110,7 @@ impl From<&PipeEntry> for PipeBody {
             generation: pipe.generation.load(Relaxed),
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
-            held: pipe.hold().map(Hold::as_str),
+            held: pipe.held.now().map(Hold::as_str),
             shared: SharedBody::of(pipe),
             up: LaneBody::from(&pipe.up),
             down: LaneBody::from(&pipe.down),

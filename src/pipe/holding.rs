@@ -12,7 +12,7 @@ use crate::pipes::PipeEntry;
 
 /// Notes that `reason` keeps `entry`'s pipe waiting; it is tried again in `retry` if nothing changes before.
 pub fn hold(shared: &Shared, entry: &PipeEntry, reason: Hold, retry: Option<Duration>) {
-    let (before, is_news) = entry.set_hold(reason);
+    let (before, is_news) = entry.held.set(reason);
     if before != Some(reason) {
         let pool = shared.metrics.pool(&entry.route.pool);
         pool.held(reason).inc();
@@ -34,7 +34,7 @@ pub fn hold(shared: &Shared, entry: &PipeEntry, reason: Hold, retry: Option<Dura
 
 /// Notes that nothing keeps it waiting any more: it has a worker, or wants none.
 pub fn release(shared: &Shared, entry: &PipeEntry) {
-    if let Some(before) = entry.clear_hold() {
+    if let Some(before) = entry.held.clear() {
         shared.metrics.pool(&entry.route.pool).held(before).dec();
     }
 }
