@@ -57,7 +57,7 @@ impl Default for Server {
             close_spread: Duration::from_secs(5),
             trusted_proxies: Vec::new(),
             backend_connect_timeout: Duration::from_secs(5),
-            backend_handshake_timeout: Duration::from_secs(10),
+            backend_handshake_timeout: Duration::from_secs(60),
             response_header_timeout: Duration::from_secs(120),
             send_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(5),

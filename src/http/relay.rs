@@ -7,7 +7,6 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
-use std::time::Duration;
 
 use super::body::Body;
 use super::connections::{Connections, Lease};
@@ -20,9 +19,6 @@ use crate::handshake::dial::{TlsClient, TlsPeer};
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
 use crate::routes::Found;
-
-/// When a client that found no backend should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the requests of one thread share.
 #[derive(Clone, Debug)]
@@ -70,7 +66,10 @@ pub async fn relay(
     let mut outgoing = Outgoing::new(parts, body, client);
     let first = match choose(context, found, &[]) {
         Ok(backend) => backend,
-        Err(none) => return no_backend(&none, found).into_response(),
+        Err(none) => {
+            tracing::info!(route = %found.route.name, reason = ?none.reason, "no backend for a request");
+            return Refusal::no_backend(&found.route.pool, &none).into_response();
+        }
     };
     let error = match attempt(context, found, &first, &mut outgoing).await {
         Ok(response) => return response,
@@ -95,12 +94,6 @@ fn choose(
 ) -> Result<Reservation, NoBackend> {
     let ask = Ask { key: found.key.as_deref(), exclude, avoid: None, pipe: None };
     context.backends.choose_request(&found.route.pool, &ask)
-}
-
-fn no_backend(none: &NoBackend, found: &Found) -> Refusal {
-    tracing::info!(route = %found.route.name, reason = ?none.reason, "no backend for a request");
-    let detail = format!("no backend of pool '{}' can take this now", found.route.pool);
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER)
 }
 
 fn failed(error: &ExchangeError, backend: &Reservation) -> Response<Body> {

@@ -83,7 +83,7 @@ impl Pipe {
         let next = self.backend.take_next();
         let key = self.draw.key();
         let words = last_words.map(|frame| self.to_backend.last_words(frame, &self.up.buffer, key));
-        self.drop_backend(words.unwrap_or_default(), !reason.cause().is_planned());
+        self.drop_backend(words.unwrap_or_default(), reason.is_death());
         // Only a worker that said goodbye has emptied its queue; one that died on the way out may have had a full one.
         let said_goodbye = reason.cause().is_planned() && last_words.is_some();
         let clean = said_goodbye && self.up.buffer.in_doubt_messages() == 0;
@@ -139,7 +139,9 @@ impl Pipe {
         if !self.wants_backend() {
             return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
         }
-        let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
+        // A worker that disowns the key has not begun the conversation that its loss would end.
+        let lost = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
+        let closes = self.settings.on_backend_loss == BackendLoss::Close && lost;
         closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::Closed))
     }
 
@@ -379,9 +381,8 @@ impl Pipe {
                 self.interrupt(reason, Some(&frame), now);
             }
             BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
-                let reattached = link.attachment > Attachment::FIRST;
                 let backend = link.backend;
-                if reattached && !link.talked && self.settings.wrong_worker_codes.contains(frame.code) {
+                if !link.talked && self.settings.wrong_worker_codes.contains(frame.code) {
                     self.suspects.wrong(backend);
                     self.interrupt(Interruption::WrongWorker, Some(&frame), now);
                     self.wrong_worker = Some(Box::new(frame));

@@ -490,7 +490,7 @@ impl Driver {
         };
         if code == 0 {
             assert!(said(Interruption::Protocol), "a violation was not one: {:?}", self.facts);
-        } else if code == 4004 && attachment > Attachment::FIRST && !heard.talked {
+        } else if code == 4004 && !heard.talked {
             assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
         } else if self.settings.interrupt_codes.contains(code) {
             assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);

@@ -165,6 +165,20 @@ impl From<io::Error> for ConnectError {
 }
 
 impl DialError {
+    /// Whether the worker was given the request and may still be at it: to ask another would have the work done twice.
+    #[must_use]
+    pub const fn was_delivered(&self) -> bool {
+        match self {
+            Self::ConnectFailed(_) | Self::HandshakeLost(_) => false,
+            Self::HandshakeTimeout
+            | Self::NotUpgraded(_)
+            | Self::BadAccept(_)
+            | Self::BadProtocol
+            | Self::BadExtension
+            | Self::MalformedResponse(_) => true,
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub fn blame(&self) -> Blame {

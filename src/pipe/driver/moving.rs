@@ -19,7 +19,7 @@ use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep};
 
 use super::Driver;
-use crate::backends::Ask;
+use crate::backends::{Ask, Hold};
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::Attach;
 use crate::pipe::backend_link::BackendLink;
@@ -121,9 +121,16 @@ impl Driver {
         self.watch_pool();
         let pool = &self.plan.route.pool;
         let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
-        if let Err(none) = self.shared.backends.choose(pool, &ask) {
-            let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
-            return hold(&self.shared, self.entry(), none.hold(), retry);
+        match self.shared.backends.choose(pool, &ask) {
+            // One that rests is for those that have nowhere else to be.
+            Ok(next) if !self.shared.backends.is_eligible(next.key()) => {
+                return hold(&self.shared, self.entry(), Hold::NotEligible, None);
+            }
+            Ok(_) => {}
+            Err(none) => {
+                let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+                return hold(&self.shared, self.entry(), none.hold(), retry);
+            }
         }
         match self.shared.backends.move_order(pool) {
             MoveOrder::AttachFirst => self.pipe.move_on(cause, now),
