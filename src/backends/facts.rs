@@ -92,11 +92,13 @@ pub enum Hold {
     DiesYoung,
     /// `reattach.dials_at_once` dials of the chosen one run already.
     DialsAtOnce,
+    /// Its conversation ends with its worker (`routes.on_backend_loss = "close"`), so it stays on one that is to be left.
+    Stateful,
 }
 
 impl Hold {
     /// Every reason, in the order of their numbers, for metrics that list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBackend,
         Self::NoOwner,
         Self::NotEligible,
@@ -104,6 +106,7 @@ impl Hold {
         Self::Tried,
         Self::DiesYoung,
         Self::DialsAtOnce,
+        Self::Stateful,
     ];
 
     /// Its name in the API, in metrics and events.
@@ -117,6 +120,7 @@ impl Hold {
             Self::Tried => "tried",
             Self::DiesYoung => "dies_young",
             Self::DialsAtOnce => "dials_at_once",
+            Self::Stateful => "stateful",
         }
     }
 }

@@ -180,7 +180,10 @@ pub async fn next_attach(
     let timeouts = shared.rules.load().dial.within((plan.settings.grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
     match connect(&plan, &reservation, headers, expected, timeouts, span, &shared).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
-        Err(DialError::NotUpgraded(refused)) if matches!(refused.status.as_u16(), 401 | 403) => {
+        // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
+        Err(DialError::NotUpgraded(refused))
+            if !order.cause.is_planned() && matches!(refused.status.as_u16(), 401 | 403) =>
+        {
             Err(DialFailure::Unauthorized(reservation.key()))
         }
         Err(_) => Err(DialFailure::Failed(reservation.key())),

@@ -33,7 +33,7 @@ use super::holding::release;
 use super::reading::{Came, Keep, Reading, read};
 use super::report::Reporter;
 use super::{ClientStream, Shared};
-use crate::backends::{LeaveCause, LeaveHow, Outcome, PoolWatch};
+use crate::backends::{Outcome, PoolWatch};
 use crate::pipes::{Command, Hearing, PipeEntry, PipeFacts, Registration, Sharing};
 
 pub use client::Newcomer;
@@ -461,30 +461,11 @@ impl Driver {
                     stream.order(Command::Reattach);
                     return;
                 }
-                if let Some(backend) = &self.backend {
+                if let Some(backend) = self.backend.as_ref().filter(|_| self.may_move()) {
                     self.wish_to_leave(backend.reservation.key(), Cause::Admin, false);
                 }
             }
-            Command::Leave(key, leave) => {
-                if self.backend.as_ref().is_none_or(|backend| backend.reservation.key() != key) {
-                    return;
-                }
-                // Whether the backend's state says so too, and may be changed back.
-                let (cause, ordered) = match leave.cause {
-                    LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
-                        (Cause::Drain, true)
-                    }
-                    LeaveCause::Rebalance => (Cause::Admin, false),
-                };
-                match leave.how {
-                    LeaveHow::Reattach => self.wish_to_leave(key, cause, ordered),
-                    LeaveHow::Detach => self.pipe.leave(cause, now),
-                    LeaveHow::Close => {
-                        let frame = CloseFrame::new(1001, "backend is going away");
-                        self.pipe.close(EndedBy::Operator, frame, now);
-                    }
-                }
-            }
+            Command::Leave(key, leave) => self.leave(key, leave, now),
             Command::Close(by, frame) => self.pipe.close(by, frame, now),
             Command::Evict(policy) => {
                 if self.pipe.evict(now) {

@@ -11,15 +11,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use holdline_core::backoff::{self, Draw};
+use holdline_core::close::CloseFrame;
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, Fact, LinkLoss, Peer, PipeState};
-use holdline_core::settings::MoveOrder;
+use holdline_core::pipe::{Cause, EndedBy, Fact, LinkLoss, Peer, PipeState};
+use holdline_core::settings::{BackendLoss, MoveOrder};
 use holdline_core::time::Time;
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep};
 
 use super::Driver;
-use crate::backends::{Ask, Hold};
+use crate::backends::{Ask, Hold, Leave, LeaveCause, LeaveHow};
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::Attach;
 use crate::pipe::backend_link::BackendLink;
@@ -78,6 +79,37 @@ impl Held {
 }
 
 impl Driver {
+    /// Whether the conversation can be carried on by another worker.
+    pub(super) fn may_move(&self) -> bool {
+        self.plan.settings.on_backend_loss == BackendLoss::Reattach
+    }
+
+    /// Leaves the worker in the way that its operator wishes. A conversation that no other worker can carry on stays until
+    /// the deadline, and ends then.
+    pub(super) fn leave(&mut self, key: BackendKey, leave: Leave, now: Time) {
+        if self.backend.as_ref().is_none_or(|backend| backend.reservation.key() != key) {
+            return;
+        }
+        // Whether the backend's state says so too, and may be changed back.
+        let (cause, ordered) = match leave.cause {
+            LeaveCause::Drain | LeaveCause::Maint | LeaveCause::Removed | LeaveCause::LeaseExpired => {
+                (Cause::Drain, true)
+            }
+            LeaveCause::Rebalance => (Cause::Admin, false),
+        };
+        match leave.how {
+            LeaveHow::Reattach if ordered || self.may_move() => self.wish_to_leave(key, cause, ordered),
+            LeaveHow::Reattach => {}
+            LeaveHow::Detach if self.may_move() => self.pipe.leave(cause, now),
+            LeaveHow::Detach => self.close_for_operator(1012, now),
+            LeaveHow::Close => self.close_for_operator(1001, now),
+        }
+    }
+
+    fn close_for_operator(&mut self, code: u16, now: Time) {
+        self.pipe.close(EndedBy::Operator, CloseFrame::new(code, "backend is going away"), now);
+    }
+
     pub(super) fn wish_to_leave(&mut self, backend: BackendKey, cause: Cause, ordered: bool) {
         let timer = Some(self.sleep_until_slot(backend, Duration::ZERO));
         self.wish = Some(Box::new(Wish { backend, cause, ordered, failures: 0, timer }));
@@ -119,6 +151,9 @@ impl Driver {
         let mut exclude = self.pipe.excluded(now);
         exclude.push(backend);
         self.watch_pool();
+        if !self.may_move() {
+            return hold(&self.shared, self.entry(), Hold::Stateful, None);
+        }
         let pool = &self.plan.route.pool;
         let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
         match self.shared.backends.choose(pool, &ask) {
