@@ -4,6 +4,7 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod held;
+mod keys;
 mod numbers;
 
 use std::collections::HashMap;
@@ -27,6 +28,7 @@ use crate::backends::Leave;
 use crate::pipe::Newcomer;
 use crate::routes::Route;
 pub use held::Held;
+pub use keys::{KEYS_MAX, KeyPast, Keys};
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.
@@ -344,6 +346,8 @@ pub struct Pipes {
     index: watch::Sender<u64>,
     /// Clients that may be answered 101 and become pipes.
     expected: watch::Sender<usize>,
+    /// What there was of each route key.
+    pub keys: Keys,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
@@ -365,6 +369,7 @@ impl Pipes {
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
+            keys: Keys::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
@@ -388,6 +393,7 @@ impl Pipes {
     /// Adds a pipe; it stays until the guard is dropped.
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
+        self.keys.opened(&facts);
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
         change(&self.count, |count| *count += 1);

@@ -265,6 +265,7 @@ fn start_backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>,
     let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
     let on_event = move |event| {
         metrics.backend_event(&event);
+        event.log();
         events.push(event.into());
     };
     Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave))
@@ -413,6 +414,7 @@ impl Running {
             exporter.finish().await;
         }
         let seconds = began.elapsed().as_secs_f64();
+        self.shared.metrics.log_totals(self.shared.pipes.opened());
         tracing::info!(closed, failed, seconds, "stopped");
     }
 

@@ -27,7 +27,7 @@ mod writes;
 pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
-pub use report::WorkerReport;
+pub use report::{ReportPointers, WorkerReport};
 pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
 pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,

@@ -1,6 +1,6 @@
 //! What one probe does: connect, ask for a page, or shake hands as a WebSocket client. Bounded in time and bytes.
 
-use super::report::WorkerReport;
+use super::report::{ReportPointers, WorkerReport};
 use super::reserve::{DialFailure, Target};
 use super::spec::{ProbeKind, ProbeSettings};
 use crate::handshake::dial::TlsClient;
@@ -37,16 +37,20 @@ pub(super) struct ProbeProblem {
 }
 
 /// What was found although the probe may have taken too long in the end.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
     /// It answered as it should.
     fine: bool,
     report: Option<WorkerReport>,
+    pointers: &'a ReportPointers,
 }
 
 /// Probes once; what the worker reports about itself, if it does.
-pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<Option<WorkerReport>, ProbeProblem> {
-    let mut found = Found::default();
+pub(super) async fn probe(
+    target: &Target,
+    settings: &ProbeSettings,
+    pointers: &ReportPointers,
+) -> Result<Option<WorkerReport>, ProbeProblem> {
+    let mut found = Found { fine: false, report: None, pointers };
     match tokio::time::timeout(settings.timeout, attempt(target, &settings.kind, &mut found)).await {
         Ok(result) => result.map(|()| found.report),
         Err(_) if found.fine => Ok(found.report),
@@ -54,7 +58,7 @@ pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<O
     }
 }
 
-async fn attempt(target: &Target, kind: &ProbeKind, found: &mut Found) -> Result<(), ProbeProblem> {
+async fn attempt(target: &Target, kind: &ProbeKind, found: &mut Found<'_>) -> Result<(), ProbeProblem> {
     let addresses = target.resolve().await.map_err(|error| ProbeProblem {
         certain: DialFailure::from(&error) == DialFailure::NotAllowed,
         text: error.to_string(),
@@ -95,7 +99,7 @@ async fn ask(
     authority: &str,
     path: &str,
     handshake: bool,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), ProbeProblem> {
     if handshake {
         shake_hands(stream, authority, path, found).await
@@ -108,7 +112,7 @@ async fn get(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), ProbeProblem> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -121,7 +125,7 @@ async fn get(
     let end = head.length.map_or(ANSWER_BYTES_MAX, |length| head.bytes.saturating_add(length)).min(ANSWER_BYTES_MAX);
     // However this ends, the answer was fine.
     let _ = tokio::time::timeout(BODY_WAIT, read_up_to(&mut stream, &mut answer, end)).await;
-    found.report = answer.get(head.bytes..).and_then(WorkerReport::parse);
+    found.report = answer.get(head.bytes..).and_then(|body| WorkerReport::parse(body, found.pointers));
     Ok(())
 }
 
@@ -140,7 +144,7 @@ async fn shake_hands(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), ProbeProblem> {
     let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
     let request = format!(

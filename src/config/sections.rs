@@ -217,6 +217,8 @@ impl Default for Resume {
 pub struct Limits {
     /// Connections at once per route key and client address.
     pub key_connections: u32,
+    /// Connections at once per route key, whatever their addresses.
+    pub key_connections_total: u32,
     /// New connections per route key and client address.
     pub key_rate: Rate,
     /// Connections at once per client address.
@@ -235,6 +237,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             key_connections: 10,
+            key_connections_total: 0,
             key_rate: Rate::new(20, Duration::from_secs(60)),
             address_connections: 0,
             address_rate: Rate::OFF,

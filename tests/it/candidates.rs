@@ -61,6 +61,9 @@ async fn ib_09_a_4004_is_not_the_last_word_while_the_true_owner_only_restarts() 
     wrong.accept().await.close(4004, "Session not found").await;
     let held = proxy.pipe_that("it waits", |pipe| pipe["held"] == "tried").await;
     assert_eq!(held["state"], "detached");
+    let logged = proxy.logged("backend.down", 1).await.remove(0);
+    assert_eq!((&logged["backend"], &logged["level"]), (&json!("owner"), &json!("WARN")));
+    assert!(logged["reason"].as_str().unwrap().contains("refused"), "{logged}");
     let owner = StepWorker::at(address).await;
     let mut wire = owner.accept().await;
     wire.text("back again").await;

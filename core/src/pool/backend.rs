@@ -24,6 +24,18 @@ pub enum AdminState {
     Maint,
 }
 
+impl AdminState {
+    /// Its name in the API, the log and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 /// Which keys a backend takes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Serves {
