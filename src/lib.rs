@@ -5,7 +5,8 @@
 //! touches the outside.
 //!
 //! The way of a message, in reading order: [`serve`] starts the threads, the [`door`] accepts and reads the
-//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, and [`pipe`] moves the
+//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, [`net`] connects, and
+//! [`pipe`] moves the
 //! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
 //! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
 //! [`metrics`], [`events`] and [`log`] for those who watch, and [`trace`] for their tracing systems; [`pipes`], the
@@ -34,6 +35,7 @@ pub mod limits;
 pub mod log;
 pub mod memory;
 pub mod metrics;
+pub mod net;
 pub mod notify;
 pub mod phase;
 pub mod pipe;

@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use super::body;
 use super::duration;
 use super::problem::Problem;
-use crate::backends::{BackendError, BackendSpec, BackendUrl, BackendView, ProbeKind, ProbeSettings};
+use crate::backends::{BackendError, BackendSpec, BackendView, ProbeKind, ProbeSettings};
+use crate::net::BackendUrl;
 
 /// What a worker says about itself; the same fields by POST and PUT.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,10 @@
 //! From the configuration's pools to this module's.
 
-use super::networks::Networks;
 use super::report::ReportPointers;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
 use super::{Bounds, Setup};
 use crate::config;
+use crate::net::Networks;
 use holdline_core::health::HealthSettings;
 use holdline_core::pool::Serves;
 use std::num::NonZeroU32;

@@ -1,7 +1,6 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
-//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `url` and `networks`
-//! (what an address may be), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
+//! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
 //! operators change), `reserve` and `owners` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
@@ -13,30 +12,27 @@ mod configured;
 mod facts;
 mod keeper;
 mod moves;
-mod networks;
 mod owners;
 mod probe;
 mod registry;
 mod report;
 mod reserve;
 mod spec;
-mod url;
 mod views;
 mod writes;
 
 pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
 pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
-pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, ResolveError};
 pub use report::{ReportPointers, WorkerReport};
-pub use reserve::{Ask, DialFailure, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
+pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
 pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
     LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
     SERVES_KEYS_MAX, StateChange, StateCounts, WEIGHT_MAX,
 };
-pub use url::{BackendUrl, Host, URL_BYTES_MAX, UrlError};
 pub use writes::REMOVAL_DEADLINE;
 
+use crate::net::Networks;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::YoungDeaths;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;

@@ -1,16 +1,14 @@
 //! What one probe does: connect, ask for a page, or shake hands as a WebSocket client. Bounded in time and bytes.
 
 use super::report::{ReportPointers, WorkerReport};
-use super::reserve::{DialFailure, Target};
+use super::reserve::Target;
 use super::spec::{ProbeKind, ProbeSettings};
-use crate::handshake::dial::TlsClient;
+use crate::net::{ConnectError, DialFailure, TlsClient, TlsPeer, connect};
 use base64::Engine;
 use sha1::{Digest, Sha1};
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// Bytes of an answer's head that are read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -51,60 +49,31 @@ pub(super) async fn probe(
     pointers: &ReportPointers,
 ) -> Result<Option<WorkerReport>, ProbeProblem> {
     let mut found = Found { fine: false, report: None, pointers };
-    match tokio::time::timeout(settings.timeout, attempt(target, &settings.kind, &mut found)).await {
+    match tokio::time::timeout(settings.timeout, attempt(target, settings, &mut found)).await {
         Ok(result) => result.map(|()| found.report),
         Err(_) if found.fine => Ok(found.report),
-        Err(_) => Err(doubt(format!("no answer within {:?}", settings.timeout))),
+        Err(_) => Err(late(settings)),
     }
 }
 
-async fn attempt(target: &Target, kind: &ProbeKind, found: &mut Found<'_>) -> Result<(), ProbeProblem> {
-    let addresses = target.resolve().await.map_err(|error| ProbeProblem {
-        certain: DialFailure::from(&error) == DialFailure::NotAllowed,
-        text: error.to_string(),
-    })?;
-    let stream = connect(&addresses).await?;
-    let (path, handshake) = match kind {
-        ProbeKind::Tcp => return Ok(()),
-        ProbeKind::Http(path) => (path, false),
-        ProbeKind::Ws(path) => (path, true),
-    };
-    let authority = target.url.authority();
-    let Some(name) = target.url.tls_name() else {
-        return ask(stream, &authority, path, handshake, found).await;
-    };
-    let stream = TlsClient::native().secure(&name, stream).await.map_err(|error| doubt(error.to_string()))?;
-    ask(stream, &authority, path, handshake, found).await
-}
-
-/// Connects to the first address that answers; refused only if all of them refuse.
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, ProbeProblem> {
-    let mut all_refused = true;
-    let mut last = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => {
-                all_refused &= error.kind() == io::ErrorKind::ConnectionRefused;
-                last = Some(error);
-            }
+async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Found<'_>) -> Result<(), ProbeProblem> {
+    let problem = |error: ConnectError| match error.kind {
+        DialFailure::Timeout if error.detail.is_none() => late(settings),
+        kind => {
+            let certain = matches!(kind, DialFailure::NotAllowed | DialFailure::Refused);
+            ProbeProblem { certain, text: error.to_string() }
         }
-    }
-    let text = last.map_or_else(|| "no address".to_owned(), |error| error.kind().to_string());
-    Err(ProbeProblem { certain: all_refused, text })
-}
-
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    authority: &str,
-    path: &str,
-    handshake: bool,
-    found: &mut Found<'_>,
-) -> Result<(), ProbeProblem> {
-    if handshake {
-        shake_hands(stream, authority, path, found).await
-    } else {
-        get(stream, authority, path, found).await
+    };
+    let addresses = target.resolve().await.map_err(problem)?;
+    let name = target.url.tls_name();
+    let client = TlsClient::native();
+    let tls = name.as_deref().map(|name| TlsPeer { client: &client, name });
+    let stream = connect(&addresses, tls, settings.timeout).await.map_err(problem)?;
+    let authority = target.url.authority();
+    match &settings.kind {
+        ProbeKind::Tcp => Ok(()),
+        ProbeKind::Http(path) => get(stream, &authority, path, found).await,
+        ProbeKind::Ws(path) => shake_hands(stream, &authority, path, found).await,
     }
 }
 
@@ -230,6 +199,10 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, ProbeProblem> {
     let length = header("content-length").and_then(|length| length.parse().ok());
     let httparse::Status::Complete(bytes) = status else { return Ok(None) };
     Ok(response.code.map(|status| Head { status, accept, length, bytes }))
+}
+
+fn late(settings: &ProbeSettings) -> ProbeProblem {
+    doubt(format!("no answer within {:?}", settings.timeout))
 }
 
 fn doubt(text: String) -> ProbeProblem {

@@ -8,11 +8,11 @@
 use super::Bounds;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 use super::moves::{self, Pace};
-use super::networks::Networks;
 use super::owners::Owners;
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
+use crate::net::Networks;
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};

@@ -3,10 +3,9 @@
 use super::Backends;
 use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::keeper::QUICK_PROBE_MIN;
-use super::networks::{Networks, ResolveError, resolve};
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
-use super::url::BackendUrl;
+use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, resolve};
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
@@ -63,60 +62,6 @@ pub enum Outcome {
     Died(Duration),
 }
 
-/// Why a dial failed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DialFailure {
-    /// Nobody listens there.
-    Refused,
-    /// No connection or no answer in time.
-    Timeout,
-    /// No route, or the connection broke.
-    Unreachable,
-    /// The name has no address.
-    Resolve,
-    /// Its addresses are outside of `admin.backend_networks`.
-    NotAllowed,
-    /// The TLS handshake failed.
-    Tls,
-    /// Something answered that is not a proper WebSocket handshake.
-    BadAnswer,
-    /// It answered with a subprotocol that was not asked for, which the request may have brought about.
-    BadProtocol,
-    /// An HTTP status other than 101; 5xx counts against the backend, though never alone.
-    Status(u16),
-    /// We are out of descriptors or ports: says nothing about the backend.
-    Local,
-}
-
-impl DialFailure {
-    /// What it is for people.
-    fn text(self) -> String {
-        let text = match self {
-            Self::Refused => "connection refused",
-            Self::Timeout => "no connection or answer in time",
-            Self::Unreachable => "unreachable",
-            Self::Resolve => "the name does not resolve",
-            Self::NotAllowed => "the address is not allowed",
-            Self::Tls => "the TLS handshake failed",
-            Self::BadAnswer => "not a WebSocket answer",
-            Self::BadProtocol => "a subprotocol that was not asked for",
-            Self::Status(status) => return format!("answered {status}"),
-            Self::Local => "out of local resources",
-        };
-        text.to_owned()
-    }
-}
-
-impl From<&ResolveError> for DialFailure {
-    fn from(error: &ResolveError) -> Self {
-        match error {
-            ResolveError::NotFound => Self::Resolve,
-            ResolveError::Timeout => Self::Timeout,
-            ResolveError::NotAllowed(_) => Self::NotAllowed,
-        }
-    }
-}
-
 /// Where to connect to, with the networks that it may be in.
 #[derive(Clone, Debug)]
 pub struct Target {
@@ -131,7 +76,7 @@ impl Target {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ResolveError> {
+    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
         resolve(&self.url, self.allowed.as_deref()).await
     }
 }
@@ -444,7 +389,7 @@ fn lesson(outcome: Outcome, since: Time, probed: bool) -> Option<(Experience, Wh
         | DialFailure::Tls
         | DialFailure::BadAnswer => (Experience::DialFailed { since }, EjectCause::FailedDials),
     };
-    Some((experience, why(failure.text(), cause)))
+    Some((experience, why(failure.to_string(), cause)))
 }
 
 const fn why(text: String, eject: EjectCause) -> Why {

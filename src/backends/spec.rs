@@ -1,7 +1,7 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
 use super::report::{ReportPointers, WorkerReport};
-use super::url::{BackendUrl, UrlError};
+use crate::net::{BackendUrl, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;

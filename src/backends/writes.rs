@@ -7,7 +7,7 @@ use super::spec::{
     BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE, Origin,
     PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
 };
-use super::url::Host;
+use crate::net::Host;
 use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;

@@ -23,7 +23,6 @@ mod units;
 pub use holdline_core::pool::AdminState;
 use holdline_core::settings::{Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
 
-pub use crate::backends::BackendUrl;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use load::{Loaded, Sources};

@@ -9,8 +9,9 @@ use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
 };
 
+use super::AdminState;
 use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
-use super::{AdminState, BackendUrl};
+use crate::net::BackendUrl;
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]

@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::http1::{Front, serve_connection};
 use crate::config::Listen;
-use crate::handshake::dial::answer_instead_of_acknowledging;
 use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::answer_instead_of_acknowledging;
 use crate::phase::Phase;
 use crate::pipe::ClientStream;
 

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::request_body::RequestBody;
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 
 /// Idle connections kept per backend.
 pub const IDLE_PER_BACKEND_MAX: usize = 16;

@@ -10,8 +10,9 @@ use tokio::time::{Instant, sleep_until};
 use super::connections::{Connections, Lease};
 use super::request_body::{Progress, RequestBody};
 use crate::blame::Blame;
-use crate::handshake::dial::{ConnectError, TlsPeer, connect};
+use crate::handshake::dial::connect_refusal;
 use crate::handshake::refusal::Refusal;
+use crate::net::{ConnectError, TlsPeer, connect};
 
 /// How long the parts of an exchange may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +44,7 @@ pub(super) struct Peer<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
     /// No connection: nothing was sent.
-    #[error(transparent)]
+    #[error("connecting failed: {0}")]
     Connect(#[from] ConnectError),
     /// A kept connection ended without an answer: closed by the backend while it waited, most likely.
     #[error("a kept connection ended")]
@@ -80,7 +81,7 @@ impl ExchangeError {
     #[must_use]
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::Connect(error) => error.kind.refusal(),
+            Self::Connect(error) => connect_refusal(error.kind),
             Self::Stale | Self::Lost(_) => {
                 Refusal::new(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away before it answered")
             }

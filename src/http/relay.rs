@@ -13,11 +13,11 @@ use super::connections::{Connections, Lease};
 use super::exchange::{ExchangeError, HttpTimeouts, Peer, exchange, line};
 use super::relayed::RelayedBody;
 use super::request_body::{Progress, RequestBody};
-use crate::backends::{Ask, Backends, Host, NoBackend, Outcome, Reservation};
+use crate::backends::{Ask, Backends, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
-use crate::handshake::dial::{TlsClient, TlsPeer};
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
+use crate::net::{Host, TlsClient, TlsPeer};
 use crate::routes::Found;
 
 /// What the requests of one thread share.
@@ -176,7 +176,7 @@ async fn send(
     let host = backend_host(outgoing.client_host.as_deref(), &authority, named).to_owned();
 
     // Resolved before the body is taken, so that what was never sent can be sent elsewhere.
-    let addresses = backend.target().resolve().await.map_err(|error| ExchangeError::Connect((&error).into()));
+    let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect);
     let tls = tls_name.as_deref().map(|name| TlsPeer { client: &context.tls, name });
     let outcome = match addresses {
         Err(error) => Err(error),
@@ -204,7 +204,7 @@ async fn send(
 fn report(backend: &Reservation, outcome: &Result<(Response<Incoming>, Lease), ExchangeError>) {
     match outcome {
         Ok(_) => backend.report(None, Outcome::Connected),
-        Err(ExchangeError::Connect(error)) => backend.report(None, Outcome::DialFailed(error.kind.into())),
+        Err(ExchangeError::Connect(error)) => backend.report(None, Outcome::DialFailed(error.kind)),
         Err(_) => {}
     }
 }

@@ -16,12 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::backends::{
-    Ask, BackendSpec, Backends, Bounds, Networks, PoolSpec, ProbeSettings, Reservation, Setup, StateChange,
-};
+use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSettings, Reservation, Setup, StateChange};
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
-use crate::handshake::dial::TlsClient;
+use crate::net::{Networks, TlsClient};
 use crate::routes::{RouteSpec, RouteTable};
 
 /// A worker that the test plays by hand.

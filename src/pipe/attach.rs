@@ -12,14 +12,13 @@ use http::Response;
 use super::Shared;
 use super::backend_link::{BackendLink, Place};
 use super::holding::hold;
-use crate::backends::{Ask, DialFailure as Failure, Hold, Host, Outcome, Reservation};
-use crate::handshake::dial::{
-    ConnectError, Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, TlsPeer, dial,
-};
+use crate::backends::{Ask, Hold, Outcome, Reservation};
+use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
+use crate::net::{DialFailure as Failure, Host, TlsPeer};
 use crate::pipes::PipeEntry;
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
@@ -244,7 +243,7 @@ async fn connect(
             })
             .await
         }
-        Err(error) => Err(ConnectError::from(&error).into()),
+        Err(error) => Err(error.into()),
     };
     book(plan, reservation, &result, began.elapsed(), span, shared);
     result
@@ -260,7 +259,7 @@ fn book(
 ) {
     let outcome = match result {
         Ok(_) => Outcome::Connected,
-        Err(error) => Outcome::DialFailed(failure(error)),
+        Err(error) => Outcome::DialFailed(error.failure()),
     };
     reservation.report(Some(plan.pipe), outcome);
     let label = connect_result(result);
@@ -279,20 +278,9 @@ fn book(
     }
 }
 
-fn failure(error: &DialError) -> Failure {
-    match error {
-        DialError::ConnectFailed(connect) => connect.kind.into(),
-        DialError::HandshakeTimeout => Failure::Timeout,
-        DialError::HandshakeLost(_) => Failure::Unreachable,
-        DialError::NotUpgraded(refused) => Failure::Status(refused.status.as_u16()),
-        DialError::BadAccept(_) | DialError::BadExtension | DialError::MalformedResponse(_) => Failure::BadAnswer,
-        DialError::BadProtocol => Failure::BadProtocol,
-    }
-}
-
 fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     let Err(error) = result else { return ConnectResult::Attached };
-    match failure(error) {
+    match error.failure() {
         Failure::Refused => ConnectResult::Refused,
         Failure::Timeout => ConnectResult::TimedOut,
         Failure::NotAllowed | Failure::Resolve => ConnectResult::Forbidden,

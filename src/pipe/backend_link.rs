@@ -14,7 +14,7 @@ use tokio::io::AsyncWrite;
 
 use super::reading::Came;
 use crate::backends::{Leave, Outcome, Reservation};
-use crate::handshake::dial::BackendStream;
+use crate::net::BackendStream;
 use crate::share::ViewerLink;
 
 /// The live transport of a backend leg.

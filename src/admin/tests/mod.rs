@@ -19,7 +19,7 @@ use tower::ServiceExt;
 
 use super::auth::Tokens;
 use super::{Admin, Locality, Parts};
-use crate::backends::{Backends, Bounds, Networks, PoolSpec, Setup};
+use crate::backends::{Backends, Bounds, PoolSpec, Setup};
 use crate::clock::Clock;
 use crate::config::{Config, Loaded, LogLevel};
 use crate::events::{Events, Fact};
@@ -28,6 +28,7 @@ use crate::limits::{Limiter, Slots};
 use crate::log::LogHandle;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
+use crate::net::Networks;
 use crate::phase::PhaseCell;
 use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
 use crate::reload::{self, Reload};

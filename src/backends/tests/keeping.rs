@@ -1,6 +1,7 @@
 //! The keeper with real sockets, in real time: every wait is for something that the keeper tells.
 
 use super::*;
+use crate::net::DialFailure;
 use holdline_core::health::Health;
 use holdline_core::pool::NoCandidate;
 use std::net::SocketAddr;

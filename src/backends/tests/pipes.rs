@@ -1,6 +1,7 @@
 //! How pipes choose, hold and let go of backends.
 
 use super::*;
+use crate::net::DialFailure;
 use futures_util::FutureExt;
 use holdline_core::health::Health;
 use holdline_core::ids::PipeId;

@@ -7,10 +7,10 @@ use tokio::io::AsyncReadExt;
 
 use super::error::DialError;
 use super::refused_body::NotUpgraded;
-use super::stream::BackendStream;
 use super::{Dialed, ExpectedProtocol, HoldlineResume};
 use crate::handshake::check::elements;
 use crate::handshake::forward::clean_switching;
+use crate::net::BackendStream;
 
 /// Longest head of an answer, interim answers included.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;

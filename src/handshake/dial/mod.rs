@@ -5,11 +5,8 @@
 //! [`DialError`] that knows whose fault it is. A dial ends within its [`DialTimeouts`].
 
 mod answer;
-mod connect;
 mod error;
 mod refused_body;
-mod stream;
-mod tls;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,14 +18,12 @@ use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 
 pub use answer::HEAD_BYTES_MAX;
-pub use connect::{answer_instead_of_acknowledging, connect};
-pub use error::{ConnectError, ConnectFailure, DialError};
+pub use error::{DialError, connect_refusal};
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
-pub use stream::BackendStream;
-pub use tls::{TlsClient, TlsPeer};
 
 use super::accept::accept_key;
 use super::forward::{is_header_value, write_line};
+use crate::net::{BackendStream, TlsPeer, connect};
 use answer::Expected;
 
 /// One attempt to attach a backend.

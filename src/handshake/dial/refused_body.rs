@@ -15,10 +15,10 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
-use super::stream::BackendStream;
 use crate::handshake::check::elements;
 use crate::handshake::forward::clean_response;
 use crate::http::Body;
+use crate::net::BackendStream;
 
 /// How long the body of a refused handshake may take.
 pub const REFUSED_BODY_TIMEOUT: Duration = Duration::from_secs(30);

@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::net::{DialFailure, TlsClient};
 
 const TIMEOUTS: DialTimeouts = DialTimeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(5) };
 
@@ -314,7 +315,7 @@ async fn a_closed_port_is_refused_and_the_next_address_is_tried() {
     let (closed, [address]) = listener().await;
     drop(closed);
     let error = dial(plain(&[address], &[], ExpectedProtocol::Offered)).await.expect_err("nobody listens");
-    assert!(matches!(&error, DialError::ConnectFailed(error) if error.kind == ConnectFailure::Refused), "{error:?}");
+    assert!(matches!(&error, DialError::ConnectFailed(error) if error.kind == DialFailure::Refused), "{error:?}");
     assert_eq!(error.into_response().status(), 502);
 
     let (listener, [open]) = listener().await;
@@ -396,7 +397,7 @@ async fn a_certificate_for_another_name_or_from_a_stranger_is_refused() {
         let (outcome, _) = secured(client, name, async |stream| acceptor.accept(stream).await.map(|_| ())).await;
         let error = outcome.expect_err("not trusted");
         assert!(
-            matches!(&error, DialError::ConnectFailed(error) if error.kind == ConnectFailure::Tls),
+            matches!(&error, DialError::ConnectFailed(error) if error.kind == DialFailure::Tls),
             "{name}: {error:?}"
         );
     }

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::error::{ConnectError, ConnectFailure};
+use super::failure::{ConnectError, DialFailure};
 
 /// The trust anchors for backends; the system's are read at the first use.
 #[derive(Clone, Debug, Default)]
@@ -45,7 +45,7 @@ impl TlsClient {
     /// # Errors
     /// When the name can't be one, or the handshake fails.
     pub async fn secure(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let failed = |error: io::Error| ConnectError { kind: ConnectFailure::Tls, detail: Some(error) };
+        let failed = |error: io::Error| ConnectError { kind: DialFailure::Tls, detail: Some(error) };
         let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
         let config = match self.0.get() {
             Some(config) => Arc::clone(config),

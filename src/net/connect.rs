@@ -9,14 +9,14 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
 
-use super::error::{ConnectError, ConnectFailure};
+use super::failure::{ConnectError, DialFailure};
 use super::stream::BackendStream;
 use super::tls::TlsPeer;
 
 /// Connects to the first of `addresses` that answers, each given its share of `timeout`, and secures the connection.
 ///
 /// # Errors
-/// What the last address said.
+/// What the last address said, [`DialFailure::Refused`] only if all of them refuse.
 pub async fn connect(
     addresses: &[SocketAddr],
     tls: Option<TlsPeer<'_>>,
@@ -28,22 +28,26 @@ pub async fn connect(
         return Ok(BackendStream::Tcp(stream));
     };
     let secured = timeout_at(deadline, peer.client.secure(peer.name, stream)).await;
-    let stream = secured.map_err(|_| ConnectError::new(ConnectFailure::Timeout))??;
+    let stream = secured.map_err(|_| ConnectError::new(DialFailure::Timeout))??;
     Ok(BackendStream::Tls(Box::new(stream)))
 }
 
 async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
-    let mut failure = ConnectError::new(ConnectFailure::Dns);
+    let mut failure = None;
     for (index, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let untried = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        match tokio::time::timeout(left / untried, connect_to(*address)).await {
+        let error = match tokio::time::timeout(left / untried, connect_to(*address)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => failure = error.into(),
-            Err(_) => failure = ConnectError::new(ConnectFailure::Timeout),
+            Ok(Err(error)) => error.into(),
+            Err(_) => ConnectError::new(DialFailure::Timeout),
+        };
+        // One closed port proves nothing about a backend whose other address may be behind a slow link.
+        if failure.is_none() || error.kind != DialFailure::Refused {
+            failure = Some(error);
         }
     }
-    Err(failure)
+    Err(failure.unwrap_or(ConnectError::new(DialFailure::Resolve)))
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {

@@ -5,6 +5,7 @@
 //! rebinding name to answer differently). Backends of the configuration file are trusted: who writes that file also
 //! writes the list of networks.
 
+use super::failure::{ConnectError, DialFailure};
 use super::url::{BackendUrl, Host};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,20 +20,6 @@ pub const ADDRESSES_MAX: usize = 16;
 /// The networks that a registered backend may be in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Networks(Vec<IpNet>);
-
-/// Why there is no address to dial.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ResolveError {
-    /// The name has none.
-    #[error("the name does not resolve")]
-    NotFound,
-    /// The resolver did not answer in time.
-    #[error("the name did not resolve in {}s", RESOLVE_TIMEOUT.as_secs())]
-    Timeout,
-    /// It has some, all outside of the allowed networks.
-    #[error("the address {0} is outside of admin.backend_networks")]
-    NotAllowed(IpAddr),
-}
 
 impl Networks {
     /// Exactly these networks.
@@ -53,22 +40,25 @@ impl Networks {
 ///
 /// # Errors
 /// When nothing is left to dial.
-pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Vec<SocketAddr>, ResolveError> {
+pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Vec<SocketAddr>, ConnectError> {
     let found = match url.host() {
         Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
         Host::Name(name) => look_up(name, url.port()).await?,
     };
-    let first = found.first().ok_or(ResolveError::NotFound)?.ip();
+    let first = found.first().ok_or(ConnectError::new(DialFailure::Resolve))?.ip();
     let kept: Vec<_> =
         found.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
-    if kept.is_empty() { Err(ResolveError::NotAllowed(first)) } else { Ok(kept) }
+    if kept.is_empty() { Err(ConnectError::with(DialFailure::NotAllowed, first.to_string())) } else { Ok(kept) }
 }
 
-async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ResolveError> {
+async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
     match tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name, port))).await {
         Ok(Ok(found)) => Ok(found.take(ADDRESSES_MAX).collect()),
-        Ok(Err(_)) => Err(ResolveError::NotFound),
-        Err(_) => Err(ResolveError::Timeout),
+        Ok(Err(_)) => Err(ConnectError::new(DialFailure::Resolve)),
+        Err(_) => {
+            let late = format!("the name did not resolve in {}s", RESOLVE_TIMEOUT.as_secs());
+            Err(ConnectError::with(DialFailure::Timeout, late))
+        }
     }
 }
 
@@ -100,7 +90,7 @@ mod tests {
         let literal: BackendUrl = "ws://127.0.0.1:9".parse().unwrap();
         let elsewhere = networks(&["10.0.0.0/8"]);
         let error = resolve(&literal, Some(&elsewhere)).await.unwrap_err();
-        assert_eq!(error, ResolveError::NotAllowed("127.0.0.1".parse().unwrap()));
+        assert_eq!(error.to_string(), "the address is outside of admin.backend_networks (127.0.0.1)");
         assert_eq!(resolve(&literal, None).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
         let home = networks(&["127.0.0.0/8"]);
         assert_eq!(resolve(&literal, Some(&home)).await.unwrap().len(), 1);
@@ -110,7 +100,7 @@ mod tests {
     async fn a_name_is_judged_by_what_it_resolves_to() {
         let name: BackendUrl = "ws://localhost:9".parse().unwrap();
         let elsewhere = networks(&["10.0.0.0/8"]);
-        assert!(matches!(resolve(&name, Some(&elsewhere)).await, Err(ResolveError::NotAllowed(_))));
+        assert_eq!(resolve(&name, Some(&elsewhere)).await.unwrap_err().kind, DialFailure::NotAllowed);
         let home = networks(&["127.0.0.0/8", "::1/128"]);
         assert!(resolve(&name, Some(&home)).await.is_ok());
     }

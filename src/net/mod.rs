@@ -1,0 +1,19 @@
+//! Connections to workers: where one may be, how it is reached, and why it was not.
+//!
+//! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
+//! allowed), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
+//! out), `failure` (what else can come of it). Nothing here knows HTTP, WebSocket or pools.
+
+mod connect;
+mod failure;
+mod networks;
+mod stream;
+mod tls;
+mod url;
+
+pub use connect::{answer_instead_of_acknowledging, connect};
+pub use failure::{ConnectError, DialFailure};
+pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, resolve};
+pub use stream::BackendStream;
+pub use tls::{TlsClient, TlsPeer};
+pub use url::{BackendUrl, Host, URL_BYTES_MAX, UrlError};
