@@ -5,6 +5,7 @@
 
 mod held;
 mod keys;
+mod newcomer;
 mod numbers;
 
 use std::collections::HashMap;
@@ -25,10 +26,10 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
-use crate::pipe::Newcomer;
 use crate::routes::Route;
 pub use held::Held;
 pub use keys::{KEYS_MAX, KeyPast, Keys};
+pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
 
 /// Commands that wait for one pipe at most; the next one is refused.
@@ -115,6 +116,8 @@ pub struct PipeEntry {
     pub key: Option<Arc<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
+    /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
+    pub request_id: Box<str>,
     /// When its client was answered.
     pub opened_at: SystemTime,
     /// Client to backend.
@@ -171,6 +174,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
+    /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
+    pub request_id: String,
 }
 
 impl PipeEntry {
@@ -185,6 +190,7 @@ impl PipeEntry {
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             sharing: facts.sharing,
+            request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),

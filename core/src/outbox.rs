@@ -189,16 +189,10 @@ impl Outbox {
         if self.held { 0 } else { buffer.rest_bytes() }
     }
 
-    /// Whether a ping is to go now, alone or far ahead of the messages that wait.
-    fn is_ping_due(&self, buffer: &ReplayBuffer, barrier: &Barrier, now: Time) -> bool {
-        let rest = self.rest_bytes(buffer);
-        (rest == 0 || rest > PING_BYTES) && barrier.is_due(ping_boundary(buffer), now)
-    }
-
     fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
         let boundary = ping_boundary(buffer);
         let rest = self.rest_bytes(buffer);
-        if self.is_ping_due(buffer, barrier, now) {
+        if is_ping_due(barrier, boundary, rest, now) {
             // Ahead of a backlog, which may be more than the link takes for a long time.
             self.push_control(Opcode::Ping, &barrier.next_payload(), key);
             barrier.pinged(boundary, now);
@@ -219,7 +213,7 @@ impl Outbox {
             return true;
         }
         match &self.end {
-            End::Open => barrier.is_some_and(|barrier| self.is_ping_due(buffer, barrier, now)),
+            End::Open => barrier.is_some_and(|it| is_ping_due(it, ping_boundary(buffer), self.rest_bytes(buffer), now)),
             // Held messages hold back the close frame that is to follow them.
             End::Wanted { flush, .. } => !flush || sends_messages || !buffer.has_unsent_bytes(),
             End::Said => false,
@@ -353,6 +347,11 @@ impl Outbox {
             + self.late_pong.as_ref().map_or(0, |payload| payload.len())
             + self.tail.as_slice().len()
     }
+}
+
+/// Whether a ping is to go now, alone or far ahead of the `rest` that waits.
+fn is_ping_due(barrier: &Barrier, boundary: Seq, rest: usize, now: Time) -> bool {
+    (rest == 0 || rest > PING_BYTES) && barrier.is_due(boundary, now)
 }
 
 /// The last message that a ping covers which goes behind the half-written one.

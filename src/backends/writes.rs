@@ -8,6 +8,7 @@ use super::spec::{
     PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
 };
 use crate::net::Host;
+use crate::routes::leaves_its_place;
 use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
@@ -431,6 +432,9 @@ fn check_bounds(spec: &BackendSpec) -> Result<(), BackendError> {
     match &spec.serves {
         Serves::Keys(keys) if keys.len() > SERVES_KEYS_MAX => {
             invalid("/serves", format!("a backend serves at most {SERVES_KEYS_MAX} keys by name"))
+        }
+        Serves::Keys(keys) if keys.values().flatten().any(|alias| leaves_its_place(alias)) => {
+            invalid("/serves", "an alias stands in a path: it must not hold `.` or `..` as a part of one".to_owned())
         }
         Serves::Any | Serves::Keys(_) => Ok(()),
     }

@@ -178,6 +178,8 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// Whether paths may come that workers may read as other ones.
+    pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
     pub origins: Vec<String>,
     /// Instead of `message.max_bytes`.
@@ -221,6 +223,7 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: CodeSet::new(vec![(1001, 1001), (1005, 1006), (1011, 1014)]),
             wrong_worker_codes: CodeSet::new(vec![(4004, 4004)]),
+            raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,
             heartbeat: RouteHeartbeats::default(),

@@ -19,10 +19,9 @@ use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::metrics::labels::ResumeResult;
+use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
-use crate::pipe::attach::Return;
-use crate::pipe::{ClientStream, LooseStream, Newcomer};
-use crate::pipes::{Command, PipeEntry};
+use crate::pipes::{Command, Newcomer, PipeEntry, Return};
 use crate::routes::Found;
 
 /// A client that has been answered, and the pipe that it goes to.

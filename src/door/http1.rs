@@ -1,9 +1,9 @@
 //! One client connection, from its first byte to its pipe: heads are read, judged and routed here, and a client is
 //! answered 101 only after a worker has been.
 //!
-//! hyper reads the requests; when a worker has answered 101, so do we, and the bare socket goes to a pipe of its own.
+//! hyper reads the requests; when a worker has answered 101, hyper is told to stop, we answer 101 in the spelling that
+//! clients expect, and the bare socket goes to a pipe of its own.
 
-use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
 use std::net::IpAddr;
@@ -26,8 +26,8 @@ use tokio::io::AsyncWriteExt;
 use super::comeback::{Back, name_of};
 use super::share::join_or_open;
 use crate::clients::{Claim, Found as Behind, Home, Membership};
-use crate::handshake::accept::switching_protocols;
-use crate::handshake::check::{Checked, UpgradeRequest, check, host, refuse_plain};
+use crate::handshake::accept::{switching_head, switching_protocols};
+use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check, host, refuse_plain};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
@@ -36,9 +36,10 @@ use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
 use crate::memory::Memory;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
+use crate::net::ClientStream;
 use crate::phase::{Phase, PhaseCell};
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientStream, Driver, Shared};
+use crate::pipe::{ClientLink, Driver, Shared};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
@@ -97,7 +98,13 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let service = service_fn(|request| {
         let connection = connection.clone();
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        Box::pin(async move { Ok::<_, Infallible>(connection.answer(request).await) })
+        Box::pin(async move {
+            let response = connection.answer(request).await;
+            match response.status() {
+                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                _ => Ok(response),
+            }
+        })
     });
     let rules = front.shared.rules.load_full();
     let mut serving = http1::Builder::new()
@@ -105,15 +112,19 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         .header_read_timeout(rules.handshake_timeout)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         .serve_connection(TokioIo::new(SendTimeout::new(stream, rules.send_timeout)), service);
+    let send_timeout = rules.send_timeout;
     drop(rules);
     let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
     let parts = serving.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
+        // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
+        let _ = tokio::time::timeout(send_timeout, stream.write_all(head)).await;
+    }
     match (served, opened) {
-        // If the 101 could not be sent, the pipe finds out by itself and ends as any other, its worker included.
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(stream, parts.read_buf);
+            driver.start(ClientLink::socket(stream, parts.read_buf));
             tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
         }
         (_, Some(Opened::Back(back))) => back.bring(stream, parts.read_buf),
@@ -130,6 +141,11 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         }
     }
 }
+
+/// Why hyper stops: its connection is a WebSocket from now on, once this head has been sent.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is a WebSocket now")]
+struct Switched(Vec<u8>);
 
 fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
@@ -157,7 +173,7 @@ impl Future for Guarded {
 
 impl Connection {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let wants_upgrade = request.headers().contains_key(header::UPGRADE);
+        let wants_upgrade = asks_for_websocket(request.headers());
         let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
         let mut response = self.judge(request).await;
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
@@ -188,6 +204,9 @@ impl Connection {
             }
             Err(error @ NoRoute::Missing(_)) => {
                 return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "incomplete", error.to_string()));
+            }
+            Err(error @ (NoRoute::Ambiguous | NoRoute::Astray(_))) => {
+                return self.refuse(NO_ROUTE, Refusal::new(StatusCode::BAD_REQUEST, "path", error.to_string()));
             }
         };
         let client = rules.trusted.trace(self.peer, &parts);
@@ -321,6 +340,7 @@ impl Connection {
             client: client.address.to_string(),
             named: claim.is_some(),
             sharing,
+            request_id: client.request_id.clone(),
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
         let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());

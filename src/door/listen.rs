@@ -15,9 +15,9 @@ use super::http1::{Front, serve_connection};
 use crate::config::Listen;
 use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::ClientStream;
 use crate::net::answer_instead_of_acknowledging;
 use crate::phase::Phase;
-use crate::pipe::ClientStream;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4096;

@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use bytes::Bytes;
 use holdline_core::ids::PipeId;
 use http::{HeaderMap, Response, StatusCode};
 
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientStream, Driver, Shared};
+use crate::pipe::{ClientLink, Driver, Shared};
 use crate::pipes::{PipeFacts, Sharing};
 use crate::routes::Share;
 use crate::share::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
@@ -102,13 +101,14 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
         client: "shared".to_owned(),
         named: false,
         sharing: Sharing::Stream(AtomicUsize::new(0)),
+        request_id: String::new(),
     };
     let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, shared.clone());
     let entry = driver.entry().clone();
     let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, shared.clock));
     let link = StreamLink::new(hub.clone(), shared.clone());
     let joined = join(&hub, plan, true, shared);
-    driver.start(ClientStream::Shared(Box::new(link)), Bytes::new());
+    driver.start(ClientLink::Viewers(Box::new(link)));
     tokio::spawn(driver);
     claim.opened(hub.clone());
     let Some(first) = joined else {

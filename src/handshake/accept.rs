@@ -9,7 +9,7 @@ use http::{HeaderMap, Response, StatusCode};
 use sha1::{Digest, Sha1};
 
 use super::check::UpgradeRequest;
-use super::forward::clean_switching;
+use super::forward::{clean_switching, write_line};
 use crate::http::Body;
 
 /// RFC 6455 section 1.3.
@@ -38,6 +38,17 @@ pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, bac
         headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     response
+}
+
+/// The bytes of a 101, its header names in the case that clients on small devices compare them with.
+#[must_use]
+pub fn switching_head(response: &Response<Body>) -> Vec<u8> {
+    let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    for (name, value) in response.headers() {
+        write_line(&mut head, name.as_str(), value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 #[cfg(test)]
@@ -80,6 +91,25 @@ mod tests {
                 "sec-websocket-protocol: chat",
                 "set-cookie: a=1",
                 "upgrade: websocket"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_101_is_spelled_as_clients_expect_it() {
+        let request = UpgradeRequest { key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocols: vec!["chat".into()] };
+        let response = switching_protocols(&request, Some("chat"), &HeaderMap::new());
+        let head = String::from_utf8(switching_head(&response)).expect("text");
+        let mut lines: Vec<_> = head.strip_suffix("\r\n\r\n").expect("an end").split("\r\n").collect();
+        lines[1..].sort_unstable();
+        assert_eq!(
+            lines,
+            [
+                "HTTP/1.1 101 Switching Protocols",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+                "Sec-WebSocket-Protocol: chat",
+                "Upgrade: websocket",
             ]
         );
     }

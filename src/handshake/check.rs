@@ -3,6 +3,7 @@
 //! A pure function of the request's head. Invariant: what comes out as [`Checked::Upgrade`] is a valid RFC 6455
 //! section 4.2.1 handshake and carries no body; what comes out as [`Checked::Plain`] names one host at most.
 
+use std::collections::HashSet;
 use std::net::Ipv6Addr;
 
 use base64::Engine;
@@ -48,13 +49,23 @@ pub fn check(parts: &Parts, head_bytes_max: usize) -> Checked {
         .and_then(|()| check_target(parts))
         .and_then(|()| check_framing(parts))
         .and_then(|()| {
-            if parts.headers.contains_key(UPGRADE) {
+            if asks_for_websocket(&parts.headers) {
                 check_upgrade(parts).map(Checked::Upgrade)
             } else {
                 Ok(Checked::Plain)
             }
         });
     outcome.unwrap_or_else(Checked::Refused)
+}
+
+/// Whether a client wants to speak WebSocket. An offer of anything else, `h2c` or `TLS/1.2`, may be ignored (RFC 9110
+/// section 7.8), and is.
+#[must_use]
+pub fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    elements(headers, UPGRADE).any(|protocol| {
+        let name = protocol.split(|&byte| byte == b'/').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(b"websocket")
+    })
 }
 
 /// What is answered to a [`Checked::Plain`] request on a WebSocket-only route: 426, or 405 for what is no GET.
@@ -135,7 +146,7 @@ fn check_host(parts: &Parts) -> Result<(), Refusal> {
 }
 
 fn check_method(parts: &Parts) -> Result<(), Refusal> {
-    if parts.headers.contains_key(UPGRADE) && parts.method != Method::GET {
+    if asks_for_websocket(&parts.headers) && parts.method != Method::GET {
         return Err(Refusal::method());
     }
     // Neither a tunnel nor an echo of headers that only we and the backend should see.
@@ -182,7 +193,9 @@ fn check_upgrade(parts: &Parts) -> Result<UpgradeRequest, Refusal> {
     if !elements(headers, CONNECTION).any(|token| token.eq_ignore_ascii_case(b"upgrade")) {
         return bad("connection", "send Connection: Upgrade; a proxy in between may have removed it");
     }
-    if headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING) {
+    // Some clients say that they send nothing.
+    let sends_body = headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+    if sends_body || headers.contains_key(TRANSFER_ENCODING) {
         return bad("body", "a WebSocket handshake has no body: send no Content-Length and no Transfer-Encoding");
     }
     if !is_version_13(headers) {
@@ -192,7 +205,7 @@ fn check_upgrade(parts: &Parts) -> Result<UpgradeRequest, Refusal> {
         return bad("websocket-key", "send one Sec-WebSocket-Key: 16 random bytes in base64");
     };
     let Some(protocols) = subprotocols(headers) else {
-        return bad("subprotocol", "Sec-WebSocket-Protocol must list different tokens, separated by commas");
+        return bad("subprotocol", "Sec-WebSocket-Protocol must list up to 100 different tokens, separated by commas");
     };
     Ok(UpgradeRequest { key, protocols })
 }
@@ -214,11 +227,15 @@ fn websocket_key(headers: &HeaderMap) -> Option<String> {
     (keys.next().is_none() && decoded.len() == 16).then(|| key.to_owned())
 }
 
+/// Subprotocols that a client may offer.
+const SUBPROTOCOLS_MAX: usize = 100;
+
 fn subprotocols(headers: &HeaderMap) -> Option<Vec<String>> {
     let mut protocols: Vec<String> = Vec::new();
+    let mut known = HashSet::new();
     for element in elements(headers, SEC_WEBSOCKET_PROTOCOL) {
         let name = std::str::from_utf8(element).ok().filter(|name| is_token(name))?;
-        if protocols.iter().any(|known| known == name) {
+        if known.len() == SUBPROTOCOLS_MAX || !known.insert(name) {
             return None;
         }
         protocols.push(name.to_owned());
@@ -295,13 +312,17 @@ mod tests {
         for (name, values, expected) in [
             ("upgrade", &["WebSocket"] as &[_], 101),
             ("upgrade", &["websocket,"], 101),
-            ("upgrade", &["h2c"], 400),
+            ("upgrade", &["h2c"], 200),
+            ("upgrade", &["TLS/1.2"], 200),
+            ("upgrade", &["TLS/1.2, HTTP/2.0"], 200),
+            ("upgrade", &["HTTP/2.0", "h2c"], 200),
+            ("upgrade", &["websockets"], 200),
             ("upgrade", &["websocket, h2c"], 400),
             ("upgrade", &["h2c, websocket"], 400),
             ("upgrade", &["websocket", "h2c"], 400),
             ("upgrade", &["websocket", "websocket"], 400),
             ("upgrade", &["websocket/13"], 400),
-            ("upgrade", &[""], 400),
+            ("upgrade", &[""], 200),
             ("upgrade", &[], 200),
             ("connection", &["keep-alive, Upgrade"], 101),
             ("connection", &["keep-alive", "UPGRADE"], 101),
@@ -326,7 +347,12 @@ mod tests {
             ("sec-websocket-key", &["dGhlIHNhbXBsZSBub25jZQ==, x"], 400),
             ("sec-websocket-key", &[KEY, KEY], 400),
             ("content-length", &["5"], 400),
-            ("content-length", &["0"], 400),
+            ("content-length", &["0"], 101),
+            ("content-length", &["00"], 400),
+            ("content-length", &["+0"], 400),
+            ("content-length", &[""], 400),
+            ("content-length", &["0, 0"], 400),
+            ("content-length", &["0", "5"], 400),
             ("transfer-encoding", &["chunked"], 400),
             ("host", &[], 400),
             ("host", &[""], 400),
@@ -362,8 +388,17 @@ mod tests {
     }
 
     #[test]
+    fn a_hundred_subprotocols_may_be_offered() {
+        for (count, expected) in [(SUBPROTOCOLS_MAX, 101), (SUBPROTOCOLS_MAX + 1, 400)] {
+            let names: Vec<_> = (0..count).map(|n| format!("p{n}")).collect();
+            assert_eq!(status(judge(&with("sec-websocket-protocol", &[&names.join(",")]))), expected, "{count}");
+        }
+    }
+
+    #[test]
     fn method_and_version_are_judged() {
         let plain = with("upgrade", &[]);
+        let h2c = with("upgrade", &["h2c"]);
         let no_host: Vec<_> = plain.iter().filter(|(name, _)| *name != "host").cloned().collect();
         for (method, version, headers, expected) in [
             ("POST", Version::HTTP_11, &good(), 405),
@@ -371,6 +406,8 @@ mod tests {
             ("GET", Version::HTTP_10, &good(), 400),
             ("POST", Version::HTTP_10, &good(), 405),
             ("POST", Version::HTTP_11, &plain, 200),
+            ("POST", Version::HTTP_11, &h2c, 200),
+            ("GET", Version::HTTP_10, &h2c, 200),
             ("GET", Version::HTTP_10, &plain, 200),
             ("GET", Version::HTTP_10, &no_host, 200),
             ("GET", Version::HTTP_11, &no_host, 400),

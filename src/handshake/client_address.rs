@@ -11,7 +11,7 @@ use http::header::{FORWARDED, HeaderName};
 use http::request::Parts;
 use ipnet::IpNet;
 
-use super::check::{elements, host, is_host};
+use super::check::{elements, host, host_name, is_host};
 
 /// The networks whose forwarding headers are believed (`server.trusted_proxies`).
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,10 @@ pub struct ClientAddress {
     pub https: bool,
     /// The host the client asked for, port included.
     pub host: Option<String>,
+    /// The port that the client connected to, as far as anybody says.
+    pub port: u16,
+    /// What logs call the request: a trusted proxy's word, or one of our own.
+    pub request_id: String,
 }
 
 impl TrustedProxies {
@@ -48,7 +52,9 @@ impl TrustedProxies {
         let peer_trusted = self.trusts(peer);
         let asked = host(parts).map(str::to_owned);
         if !peer_trusted {
-            return ClientAddress { address: peer, hops: Vec::new(), peer_trusted, https: false, host: asked };
+            let port = port_of(asked.as_deref(), false);
+            let (hops, request_id) = (Vec::new(), new_request_id());
+            return ClientAddress { address: peer, hops, peer_trusted, https: false, host: asked, port, request_id };
         }
         let said = Said::new(parts);
         let mut address = peer;
@@ -61,7 +67,10 @@ impl TrustedProxies {
             address = hop;
         }
         hops.reverse();
-        ClientAddress { address, hops, peer_trusted, https: said.https, host: said.host.or(asked) }
+        let (https, host) = (said.https, said.host.or(asked));
+        let port = said.port.unwrap_or_else(|| port_of(host.as_deref(), https));
+        let request_id = said.request_id.unwrap_or_else(new_request_id);
+        ClientAddress { address, hops, peer_trusted, https, host, port, request_id }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -95,6 +104,26 @@ impl ClientAddress {
     }
 }
 
+/// The port in a host, or the usual one.
+fn port_of(host: Option<&str>, https: bool) -> u16 {
+    let port = host.and_then(|host| host[host_name(host)?.len()..].strip_prefix(':')?.parse().ok());
+    port.unwrap_or(if https { 443 } else { 80 })
+}
+
+/// 128 random bits, as 32 digits.
+fn new_request_id() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// The longest id of a request that is taken over, in bytes.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// Whether `text` may stand in headers and logs as it is.
+fn is_request_id(text: &str) -> bool {
+    (1..=REQUEST_ID_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=~@".contains(&byte))
+}
+
 /// RFC 7239 section 6: an IPv6 address is quoted and in brackets.
 fn push_node(list: &mut String, address: IpAddr, text: &str) {
     match address {
@@ -109,6 +138,8 @@ struct Said {
     chain: Vec<Option<IpAddr>>,
     https: bool,
     host: Option<String>,
+    port: Option<u16>,
+    request_id: Option<String>,
 }
 
 impl Said {
@@ -131,6 +162,8 @@ impl Said {
             chain,
             https: proto.is_some_and(|proto| ["https", "wss"].iter().any(|known| proto.eq_ignore_ascii_case(known))),
             host: host.filter(|host| is_host(host)),
+            port: texts("x-forwarded-port").pop().and_then(|port| port.parse().ok()).filter(|&port| port != 0),
+            request_id: texts("x-request-id").pop().filter(|id| is_request_id(id)).map(str::to_owned),
         }
     }
 }
@@ -231,5 +264,34 @@ mod tests {
         }
         assert_eq!(trace("10.0.0.1", &[("x-forwarded-host", "p.example")]).host.as_deref(), Some("p.example"));
         assert_eq!(trace("192.0.2.1", &[("x-forwarded-host", "p.example")]).host.as_deref(), Some("h.example"));
+    }
+
+    #[test]
+    fn the_port_is_what_a_trusted_proxy_says_or_the_hosts_or_the_schemes() {
+        for (peer, headers, port) in [
+            ("10.0.0.1", &[("x-forwarded-port", "8443")] as &[_], 8443),
+            ("10.0.0.1", &[("x-forwarded-port", "0")], 80),
+            ("10.0.0.1", &[("x-forwarded-port", "x"), ("x-forwarded-proto", "https")], 443),
+            ("10.0.0.1", &[("x-forwarded-host", "p.example:81"), ("x-forwarded-proto", "https")], 81),
+            ("10.0.0.1", &[("x-forwarded-host", "[2001:db8::1]:82")], 82),
+            ("192.0.2.1", &[("x-forwarded-port", "8443")], 80),
+        ] {
+            assert_eq!(trace(peer, headers).port, port, "{peer} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn the_id_of_a_request_is_a_trusted_proxys_or_a_new_one() {
+        for (peer, sent, kept) in [
+            ("10.0.0.1", "4bf92f35-77b3.4da6:a/3", true),
+            ("10.0.0.1", "two words", false),
+            ("10.0.0.1", "\"quoted\"", false),
+            ("192.0.2.1", "4bf92f35", false),
+        ] {
+            assert_eq!(trace(peer, &[("x-request-id", sent)]).request_id == sent, kept, "{peer} {sent}");
+        }
+        let long = "a".repeat(REQUEST_ID_BYTES_MAX + 1);
+        assert_ne!(trace("10.0.0.1", &[("x-request-id", &long)]).request_id, long);
+        assert_ne!(trace("192.0.2.1", &[]).request_id, trace("192.0.2.1", &[]).request_id);
     }
 }

@@ -9,6 +9,7 @@
 //! host go by that name; `X-Forwarded-Host` carries the client's either way.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -21,7 +22,7 @@ use super::client_address::ClientAddress;
 /// decides.
 #[must_use]
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
-    let named: Vec<_> = elements(&parts.headers, CONNECTION).collect();
+    let named = named_by_connection(&parts.headers);
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
     for (name, value) in &parts.headers {
         if goes_on(name, &named, client) {
@@ -41,7 +42,7 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
 /// Kept by a pipe for its reattaches: one allocation instead of a map.
 #[must_use]
 pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
-    let named: Vec<_> = elements(&parts.headers, CONNECTION).collect();
+    let named = named_by_connection(&parts.headers);
     let mut lines = Vec::with_capacity(HEAD_LINES_BYTES);
     for (name, value) in &parts.headers {
         if goes_on(name, &named, client) && !is_of_handshake(name) {
@@ -60,7 +61,7 @@ pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
 const HEAD_LINES_BYTES: usize = 1024;
 
 /// Whether a header of a client's request goes on to the backend as it is.
-fn goes_on(name: &HeaderName, named: &[&[u8]], client: &ClientAddress) -> bool {
+fn goes_on(name: &HeaderName, named: &HashSet<HeaderName>, client: &ClientAddress) -> bool {
     let is_forged = || match guarded(name) {
         Guarded::Never => true,
         Guarded::Forwarding => !client.peer_trusted,
@@ -94,8 +95,9 @@ pub(super) fn clean_switching(headers: &mut HeaderMap) {
 
 /// Removes what no client may see, and what `goes` besides.
 fn clean(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let named: Vec<_> = elements(headers, CONNECTION).collect();
-    let gone = |name: &&HeaderName| is_hop_by_hop(name, &named) || name.as_str().starts_with("holdline-") || goes(name);
+    let named = named_by_connection(headers);
+    let gone =
+        |name: &&HeaderName| is_hop_by_hop(name, &named) || matches!(guarded(name), Guarded::Never) || goes(name);
     let names: Vec<_> = headers.keys().filter(gone).cloned().collect();
     for name in names {
         headers.remove(name);
@@ -134,8 +136,14 @@ fn write_title_case(out: &mut Vec<u8>, name: &str) {
     }
 }
 
+/// The headers there are that `Connection` names: a set, since it may name thousands.
+fn named_by_connection(headers: &HeaderMap) -> HashSet<HeaderName> {
+    let names = elements(headers, CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok());
+    names.filter(|name| headers.contains_key(name)).collect()
+}
+
 /// RFC 9110 section 7.6.1, what is spoken between neighbours only, and what `Connection` has `named`.
-fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
+fn is_hop_by_hop(name: &HeaderName, named: &HashSet<HeaderName>) -> bool {
     let spoken_between_neighbours = matches!(
         name.as_str(),
         "connection"
@@ -149,7 +157,7 @@ fn is_hop_by_hop(name: &HeaderName, named: &[&[u8]]) -> bool {
             | "transfer-encoding"
             | "upgrade"
     );
-    spoken_between_neighbours || named.iter().any(|named| named.eq_ignore_ascii_case(name.as_str().as_bytes()))
+    spoken_between_neighbours || named.contains(name)
 }
 
 fn is_of_handshake(name: &HeaderName) -> bool {
@@ -168,10 +176,11 @@ enum Guarded {
 fn guarded(name: &HeaderName) -> Guarded {
     let spelled = name.as_str();
     let plain = if spelled.contains('_') { Cow::Owned(spelled.replace('_', "-")) } else { Cow::Borrowed(spelled) };
-    if plain.starts_with("holdline-") {
+    // What a worker of NATS agrees to by the second changes how frames are read, on the leg where it is said.
+    if plain.starts_with("holdline-") || plain == "nats-no-masking" {
         return Guarded::Never;
     }
-    let forwarding = plain.starts_with("x-forwarded-") || plain == "x-real-ip" || plain == "forwarded";
+    let forwarding = plain.starts_with("x-forwarded-") || OURS.contains(&plain.as_ref());
     match forwarding {
         true if spelled != plain => Guarded::Never,
         true => Guarded::Forwarding,
@@ -180,7 +189,15 @@ fn guarded(name: &HeaderName) -> Guarded {
 }
 
 /// The headers that are ours alone to say, in the order of [`forwarding`].
-const OURS: [&str; 5] = ["x-forwarded-for", "x-real-ip", "forwarded", "x-forwarded-proto", "x-forwarded-host"];
+const OURS: [&str; 7] = [
+    "x-forwarded-for",
+    "x-real-ip",
+    "forwarded",
+    "x-forwarded-proto",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-request-id",
+];
 
 /// What they say, `address` being the client's as text; one that is no header value is left out: better none than a
 /// stranger's.
@@ -192,6 +209,8 @@ fn forwarding<'a>(client: &'a ClientAddress, address: &'a str) -> [Option<Cow<'a
         Some(client.forwarded(address).into()),
         Some(proto.into()),
         client.host.as_deref().map(Cow::Borrowed),
+        Some(client.port.to_string().into()),
+        Some(Cow::Borrowed(&client.request_id)),
     ]
 }
 
@@ -267,6 +286,8 @@ mod tests {
                 ("x-forwarded-port", "443"),
                 ("x-real-ip", "1.2.3.4"),
                 ("forwarded", "for=1.2.3.4"),
+                ("x-request-id", "mine"),
+                ("x_request_id", "mine"),
                 ("x_forwarded_for", "1.2.3.4"),
                 ("x-forwarded_for", "1.2.3.4"),
                 ("x_real_ip", "1.2.3.4"),
@@ -278,7 +299,9 @@ mod tests {
         assert_eq!(value(&headers, "x-forwarded-proto"), Some("http"));
         assert_eq!(value(&headers, "x-forwarded-host"), Some("app.example"));
         assert_eq!(value(&headers, "forwarded"), Some("for=203.0.113.9;host=\"app.example\";proto=http"));
-        for gone in ["x-forwarded-port", "x_forwarded_for", "x-forwarded_for", "x_real_ip"] {
+        assert_eq!(value(&headers, "x-forwarded-port"), Some("80"));
+        assert_eq!(value(&headers, "x-request-id").map(str::len), Some(32), "one of our own");
+        for gone in ["x_forwarded_for", "x-forwarded_for", "x_real_ip", "x_request_id"] {
             assert_eq!(value(&headers, gone), None, "{gone}");
         }
     }
@@ -289,7 +312,8 @@ mod tests {
             ("x-forwarded-for", "9.9.9.9, 198.51.100.7"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-host", "public.example"),
-            ("x-forwarded-port", "443"),
+            ("x-forwarded-port", "8443"),
+            ("x-request-id", "from-the-edge/1"),
             ("x_forwarded_for", "1.2.3.4"),
         ];
         let headers = forwarded(&sent, true);
@@ -297,7 +321,8 @@ mod tests {
         assert_eq!(value(&headers, "x-real-ip"), Some("198.51.100.7"));
         assert_eq!(value(&headers, "x-forwarded-proto"), Some("https"));
         assert_eq!(value(&headers, "x-forwarded-host"), Some("public.example"));
-        assert_eq!(value(&headers, "x-forwarded-port"), Some("443"));
+        assert_eq!(value(&headers, "x-forwarded-port"), Some("8443"));
+        assert_eq!(value(&headers, "x-request-id"), Some("from-the-edge/1"));
         assert_eq!(value(&headers, "x_forwarded_for"), None);
         let forwarded = "for=198.51.100.7;host=\"public.example\";proto=https, for=203.0.113.9";
         assert_eq!(value(&headers, "forwarded"), Some(forwarded));
@@ -314,10 +339,12 @@ mod tests {
 
     #[test]
     fn nobody_sends_holdline_headers_through_us() {
+        let sent =
+            [("holdline-pipe", "x"), ("Holdline-Anything", "x"), ("holdline_pipe", "x"), ("Nats-No-Masking", "true")];
         for trusted in [false, true] {
-            let headers =
-                forwarded(&[("holdline-pipe", "x"), ("Holdline-Anything", "x"), ("holdline_pipe", "x")], trusted);
-            assert!(headers.keys().all(|name| !name.as_str().starts_with("holdline")), "{headers:?}");
+            let headers = forwarded(&sent, trusted);
+            let gone = |name: &HeaderName| !["holdline", "nats"].iter().any(|mine| name.as_str().starts_with(mine));
+            assert!(headers.keys().all(gone), "{headers:?}");
         }
         let mut answer = parts(&[
             ("holdline-resume", "new"),
@@ -357,8 +384,10 @@ mod tests {
                 "User-Agent: t",
                 "X-Forwarded-For: 192.0.2.1",
                 "X-Forwarded-Host: app.example",
+                "X-Forwarded-Port: 80",
                 "X-Forwarded-Proto: http",
                 "X-Real-IP: 192.0.2.1",
+                &format!("X-Request-Id: {}", client.request_id),
             ]
         );
     }

@@ -6,6 +6,8 @@
 pub mod accept;
 pub mod check;
 pub mod client_address;
+#[cfg(test)]
+mod cost;
 pub mod dial;
 pub mod forward;
 pub mod refusal;

@@ -67,7 +67,8 @@ pub async fn relay(
     let first = match choose(context, found, &[]) {
         Ok(backend) => backend,
         Err(none) => {
-            tracing::info!(route = %found.route.name, reason = ?none.reason, "no backend for a request");
+            let (request, route) = (client.request_id.as_str(), found.route.name.as_str());
+            tracing::info!(request, route, reason = ?none.reason, "no backend for a request");
             return Refusal::no_backend(&found.route.pool, &none).into_response();
         }
     };
@@ -81,10 +82,10 @@ pub async fn relay(
     {
         return match attempt(context, found, &second, &mut outgoing).await {
             Ok(response) => response,
-            Err(error) => failed(&error, &second),
+            Err(error) => failed(&error, &second, client),
         };
     }
-    failed(&error, &first)
+    failed(&error, &first, client)
 }
 
 fn choose(
@@ -96,8 +97,9 @@ fn choose(
     context.backends.choose_request(&found.route.pool, &ask)
 }
 
-fn failed(error: &ExchangeError, backend: &Reservation) -> Response<Body> {
-    tracing::info!(backend = %backend.id(), blame = error.blame().label(), %error, "a request failed");
+fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
+    let (request, blame) = (client.request_id.as_str(), error.blame().label());
+    tracing::info!(request, backend = %backend.id(), blame, %error, "a request failed");
     error.refusal().into_response()
 }
 

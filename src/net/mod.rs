@@ -1,9 +1,10 @@
-//! Connections to workers: where one may be, how it is reached, and why it was not.
+//! Sockets: to workers, with where one may be, how it is reached, and why it was not; and those of clients.
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
 //! allowed), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
-//! out), `failure` (what else can come of it). Nothing here knows HTTP, WebSocket or pools.
+//! out), `failure` (what else can come of it); `client_stream` (what a listener accepts). Nothing here knows HTTP, WebSocket or pools.
 
+mod client_stream;
 mod connect;
 mod failure;
 mod networks;
@@ -11,6 +12,7 @@ mod stream;
 mod tls;
 mod url;
 
+pub use client_stream::{ClientStream, LooseStream};
 pub use connect::{answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
 pub use networks::{ADDRESSES_MAX, Networks, RESOLVE_TIMEOUT, resolve};

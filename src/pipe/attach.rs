@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{Cause, DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use http::Response;
 
 use super::Shared;
-use super::backend_link::{BackendLink, Place};
+use super::backend_end::Transport;
 use super::holding::hold;
+use super::link::Link;
 use crate::backends::{Ask, Hold, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
@@ -61,30 +61,11 @@ pub struct Plan {
     pub trace: Option<Box<Context>>,
 }
 
-/// What a client that comes back has that may be another than before.
-#[derive(Debug)]
-pub struct Return {
-    /// What to ask a backend for.
-    pub target: Target,
-    /// The client's `Host`.
-    pub host: Option<Box<str>>,
-    /// The client's headers, ready for each dial.
-    pub head_lines: Box<[u8]>,
-    /// Its address.
-    pub client: String,
-    /// Its place in the order in which clients were answered.
-    pub arrival: u64,
-}
-
 /// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {
-    /// The place on the backend, held while the pipe is attached.
-    pub reservation: Place,
-    /// Its socket.
-    pub stream: BackendLink,
-    /// Its first bytes.
-    pub leftover: Bytes,
+    /// The way to it.
+    pub transport: Transport,
     /// What it says about the pipe's state.
     pub resume: Option<ResumeAnswer>,
 }
@@ -296,23 +277,13 @@ impl Attach {
             HoldlineResume::New => ResumeAnswer::New,
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
-        Self {
-            reservation: Place::Worker(reservation),
-            stream: BackendLink::Worker(dialed.stream),
-            leftover: dialed.leftover,
-            resume,
-        }
+        Self { transport: Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation), resume }
     }
 
     /// A seat in a shared stream.
     #[must_use]
     pub fn viewer(link: ViewerLink) -> Self {
         let name = format!("shared:{}", link.hub().pipe.id).into();
-        Self {
-            reservation: Place::Stream(name),
-            stream: BackendLink::Stream(Box::new(link)),
-            leftover: Bytes::new(),
-            resume: None,
-        }
+        Self { transport: Transport::Stream(Box::new(link), name), resume: None }
     }
 }

@@ -1,22 +1,27 @@
 //! One pipe, live: the sockets, timers and dials around `holdline_core::pipe::Pipe`.
 //!
-//! `attach` finds workers, `driver` moves bytes and carries out what the core decides, `reading` is how it reads,
-//! `report` says what happened, and `holding` what it waits for.
+//! `attach` finds workers; `client_end` and `backend_end` are what the two legs hang on, by a `link` each, and `search` is
+//! how the next worker is come by. `driver` moves bytes between the ends and carries out what the core decides: `reading`
+//! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened, and
+//! `holding` what it waits for.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
+mod alarm;
 pub mod attach;
-mod backend_link;
+mod backend_end;
 mod budget;
-mod client_stream;
+mod client_end;
 mod driver;
 mod holding;
+mod link;
 mod reading;
 mod report;
+mod search;
 
 use std::sync::Arc;
 
-pub use client_stream::{ClientStream, LooseStream};
-pub use driver::{Driver, Newcomer};
+pub use client_end::ClientLink;
+pub use driver::Driver;
 pub use reading::{READ_BYTES_MAX, shed_read_buffer};
 
 use crate::backends::Backends;

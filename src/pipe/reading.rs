@@ -88,14 +88,6 @@ impl Came {
             Self::Unread | Self::Nothing | Self::End => 0,
         }
     }
-
-    /// Whether the pipe heard anything from which something may follow.
-    pub(super) const fn is_news(self) -> bool {
-        match self {
-            Self::Bytes(_) | Self::End => true,
-            Self::Unread | Self::Nothing => false,
-        }
-    }
 }
 
 /// Reads one leg once, as far as its budget allows.

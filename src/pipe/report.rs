@@ -74,6 +74,7 @@ impl Reporter {
         let route = shared.metrics.route(&entry.route.name);
         tracing::info!(
             pipe = %entry.id, route = entry.route.name.as_str(), key = entry.key.as_deref(), client = entry.client().as_str(), backend,
+            request = Some(&*entry.request_id).filter(|id| !id.is_empty()),
             "pipe.open"
         );
         Self {
@@ -141,14 +142,16 @@ impl Reporter {
         }
     }
 
-    /// Says one fact.
-    pub fn say(&mut self, fact: Fact, backend: Option<&Arc<str>>) {
+    /// Says one fact; `last` is the backend that was attached last, and its name.
+    pub fn say(&mut self, fact: Fact, last: Option<&(BackendKey, Arc<str>)>) {
+        let name_of =
+            |key: BackendKey| last.filter(|(it, _)| *it == key).map_or_else(|| Arc::from(""), |(_, name)| name.clone());
         match fact {
-            Fact::Interrupted { attachment, reason, in_doubt, .. } => {
+            Fact::Interrupted { attachment, reason, in_doubt, backend, gap: _ } => {
                 self.searching = true;
                 self.pool.interrupted(reason).inc();
                 self.route.up.in_doubt.inc_by(in_doubt);
-                let backend = backend.cloned().unwrap_or_else(|| "".into());
+                let backend = name_of(backend);
                 tracing::info!(pipe = %self.entry.id, backend = &*backend, reason = reason.as_str(), in_doubt, "pipe.interrupted");
                 self.event(|entry| Event::PipeInterrupted {
                     pipe: entry.id,
@@ -159,12 +162,12 @@ impl Reporter {
                     reason: reason.as_str(),
                 });
             }
-            Fact::Reattached { attachment, outage, again, .. } => {
+            Fact::Reattached { attachment, outage, again, backend } => {
                 self.searching = false;
                 self.end_search(ReattachResult::Attached, again);
                 self.pool.reattach(ReattachResult::Attached).inc();
                 self.pool.reattach_seconds.observe(outage.as_secs_f64());
-                let backend = backend.cloned().unwrap_or_else(|| "".into());
+                let backend = name_of(backend);
                 // a reattach is often over within a millisecond, so the fraction counts
                 let took_ms = outage.as_micros() as f64 / 1000.0;
                 tracing::info!(pipe = %self.entry.id, backend = &*backend, took_ms, replayed = again, "pipe.reattached");
@@ -178,7 +181,7 @@ impl Reporter {
                     took_ms,
                 });
             }
-            Fact::Stayed { .. } => self.stayed(backend.map_or("", |id| id)),
+            Fact::Stayed { backend } => self.stayed(&name_of(backend)),
             Fact::LeftInDoubt { lane, messages } => self.lane(lane).in_doubt.inc_by(messages),
             Fact::Replayed { lane, messages } => self.lane(lane).replayed.inc_by(messages),
             Fact::ClientDetached { generation, in_doubt } => self.client_detached(generation, in_doubt),
@@ -198,7 +201,7 @@ impl Reporter {
                     waited_ms: millis(outage),
                 });
             }
-            Fact::PongsMissing(_) => self.pongs_missing(backend.map_or("", |id| id)),
+            Fact::PongsMissing(backend) => self.pongs_missing(&name_of(backend)),
             Fact::Ended { by, code, reason } => self.ended = Some(Box::new((by, code, reason.into()))),
         }
     }

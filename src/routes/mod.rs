@@ -4,11 +4,12 @@
 //! later. Invariant: a table never changes; a reload makes a new one, and a pipe keeps the [`Route`] it was opened with.
 //!
 //! The most specific host wins (exact, then the longest `*.suffix`, then routes without hosts), and within it the most
-//! specific path (static before `{param}` before `{*rest}`). A host that has no route for a path falls through to the
+//! specific path (static before `{param}` before `{*rest}`), whatever spelling the client has for it. A host that has no route for a path falls through to the
 //! less specific ones, so a route without hosts serves every host.
 
 mod host;
 mod origin;
+mod path;
 mod percent;
 mod target;
 mod template;
@@ -26,7 +27,9 @@ use matchit::Router;
 
 use crate::config::{Config, Duplicate, Upgrade};
 use host::HostPattern;
-use origin::Origin;
+use origin::OriginPattern;
+use path::Spelled;
+pub(crate) use path::leaves_its_place;
 pub use target::Target;
 use template::{Template, Values};
 
@@ -51,6 +54,8 @@ pub struct RouteSpec {
     pub duplicate: Duplicate,
     /// How long a client that has a name may be away.
     pub client_grace: Duration,
+    /// Whether paths may come that workers may read as other ones.
+    pub raw_path: bool,
     /// Origins that a browser may connect from; none means any.
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
@@ -93,7 +98,8 @@ pub struct Route {
     hosts: Vec<HostPattern>,
     key: Option<Template>,
     backend_path: Option<Template>,
-    origins: Vec<Origin>,
+    raw_path: bool,
+    origins: Vec<OriginPattern>,
 }
 
 /// How a route tells its clients apart, so that each can come back to its pipe.
@@ -145,6 +151,12 @@ pub enum NoRoute {
     /// The route's `backend_path` needs something that the request lacks: 400.
     #[error("this route needs {0}")]
     Missing(String),
+    /// Workers may read the path as another one: 400.
+    #[error("the path may be read as another one: send no dot segments, no backslash, no %2F, %5C or %00 in it")]
+    Ambiguous,
+    /// What the route's `backend_path` takes from the request would lead out of it: 400.
+    #[error("{0} must not hold `.` or `..` as a part of a path, and must be percent-encoded UTF-8")]
+    Astray(String),
 }
 
 /// All routes, compiled.
@@ -171,6 +183,7 @@ impl RouteSpec {
             client_id: route.client_id.clone(),
             duplicate: route.duplicate,
             client_grace: config.resume.grace,
+            raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
@@ -210,11 +223,14 @@ impl RouteTable {
     /// The route of a request; `host` is [`check::host`](crate::handshake::check::host)'s answer.
     ///
     /// # Errors
-    /// [`NoRoute`] when nothing matches or the route's template lacks a value.
+    /// [`NoRoute`] when nothing matches, the path is ambiguous, or the route's template lacks a value.
     pub fn find(&self, host: Option<&str>, parts: &Parts) -> Result<Found, NoRoute> {
         let path = parts.uri.path();
         let (index, params) = self.at(host, path).ok_or(NoRoute::NotFound)?;
         let route = &self.routes[index];
+        if !route.raw_path && path::is_ambiguous(path) {
+            return Err(NoRoute::Ambiguous);
+        }
         let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers };
         let key = route.key.as_ref().and_then(|template| template.key(&values));
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
@@ -236,6 +252,7 @@ impl RouteTable {
             return Err(fail("path", format!("`{}` must start with `/`", spec.path)));
         }
         let names = template::param_names(&spec.path).map_err(|message| fail("path", message))?;
+        let pattern = path::spell_pattern(&spec.path);
         let key = spec.key.as_deref().map(|text| Template::for_key(text, &names)).transpose();
         let key = key.map_err(|message| fail("key", message))?;
         let backend_path =
@@ -243,16 +260,16 @@ impl RouteTable {
         let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
         let client_id = spec.client_id.as_deref().map(|text| Template::for_key(text, &names)).transpose();
         let client_id = client_id.map_err(|message| fail("client_id", message))?;
-        let origins = spec.origins.iter().map(|text| Origin::from_config(text)).collect::<Result<Vec<_>, _>>();
+        let origins = spec.origins.iter().map(|text| OriginPattern::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let hosts = hosts.map_err(|message| fail("hosts", message))?;
 
         let index = self.routes.len();
         for router in self.routers(&hosts) {
-            router.insert(&spec.path, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
+            router.insert(&pattern, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
         }
-        let RouteSpec { name, path: pattern, pool, websocket_only, settings, share, .. } = spec;
+        let RouteSpec { name, pool, websocket_only, raw_path, settings, share, .. } = spec;
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -270,6 +287,7 @@ impl RouteTable {
             hosts,
             key,
             backend_path,
+            raw_path,
             origins,
         }));
         Ok(())
@@ -309,15 +327,18 @@ impl RouteTable {
         }
     }
 
+    /// The route of a path, and its parameters as the client spelled them.
     fn at<'p>(&self, host: Option<&str>, path: &'p str) -> Option<(usize, Vec<(String, &'p str)>)> {
+        let spelled = Spelled::new(path);
         let host = host.map(host::normalize);
         let host = host.as_deref().unwrap_or_default();
         let exact = self.exact.get(host).into_iter();
         let suffixes =
             self.suffixes.iter().filter(|(suffix, _)| host::is_below(host, suffix)).map(|(_, router)| router);
-        let found = exact.chain(suffixes).chain([&self.any]).find_map(|router| router.at(path).ok())?;
+        let found = exact.chain(suffixes).chain([&self.any]).find_map(|router| router.at(spelled.as_str()).ok())?;
         let index = *found.value;
-        let mut params: Vec<_> = found.params.iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let params = found.params.iter();
+        let mut params: Vec<_> = params.map(|(name, value)| (name.to_owned(), spelled.sent(value))).collect();
         if let Some(rest) = template::rest_name(&self.routes[index].pattern)
             && params.iter().all(|(name, _)| *name != rest)
         {
@@ -342,16 +363,16 @@ impl Found {
 impl Route {
     /// Whether a browser's `Origin` may connect here.
     ///
-    /// A request without one is not from a browser, so it passes; a request with two, or with anything but exactly one
-    /// of the configured origins, does not.
+    /// A request without one is not from a browser, so it passes; a request with two, or with anything but what the
+    /// configured origins allow, does not.
     #[must_use]
     pub fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let mut sent = headers.get_all(ORIGIN).iter();
         let Some(first) = sent.next().filter(|_| !self.origins.is_empty()) else {
             return true;
         };
-        let origin = first.to_str().ok().and_then(|text| Origin::parse(text).ok());
-        sent.next().is_none() && origin.is_some_and(|origin| self.origins.contains(&origin))
+        let text = first.to_str().unwrap_or_default();
+        sent.next().is_none() && self.origins.iter().any(|origin| origin.allows(text))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Origins (RFC 6454), compared by scheme, host and port and nothing else.
+//! Origins (RFC 6454), compared by scheme, host and port and nothing else, and what a route says of them.
 
 /// A tuple origin; the opaque origin `null` is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -7,6 +7,57 @@ pub struct Origin {
     host: String,
     /// `None` for the scheme's default, or a scheme without one.
     port: Option<u16>,
+}
+
+/// One entry of `routes.origins`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OriginPattern {
+    /// This one.
+    Exact(Origin),
+    /// Every host with one label in front of `suffix`, which begins with its dot.
+    OneLabel { scheme: String, suffix: String, port: Option<u16> },
+    /// `null`: a page in a sandboxed frame, from a file, or behind a redirect.
+    Null,
+    /// `file://`, as some embedded browsers call a page from a file.
+    File,
+}
+
+/// What such browsers send.
+const FILE: &str = "file://";
+const NULL: &str = "null";
+
+impl OriginPattern {
+    /// Parses one entry, in any case.
+    pub fn from_config(text: &str) -> Result<Self, String> {
+        let lower = text.to_ascii_lowercase();
+        match lower.as_str() {
+            NULL => return Ok(Self::Null),
+            FILE => return Ok(Self::File),
+            _ => {}
+        }
+        let Some((scheme, rest)) = lower.split_once("://*.") else {
+            return Origin::parse(&lower).map(Self::Exact).map_err(|why| format!("`{text}` {why}"));
+        };
+        let below = Origin::parse(&format!("{scheme}://{rest}")).map_err(|why| format!("`{text}` {why}"))?;
+        if below.host.starts_with('[') || !below.host.contains('.') {
+            return Err(format!("`{text}` must have a domain of at least two labels behind its `*.`"));
+        }
+        Ok(Self::OneLabel { scheme: below.scheme, suffix: format!(".{}", below.host), port: below.port })
+    }
+
+    /// Whether a browser that sends `text` may connect.
+    pub fn allows(&self, text: &str) -> bool {
+        match self {
+            Self::Exact(origin) => Origin::parse(text).is_ok_and(|sent| sent == *origin),
+            Self::OneLabel { scheme, suffix, port } => Origin::parse(text).is_ok_and(|sent| {
+                let label = sent.host.strip_suffix(suffix.as_str());
+                let is_one = label.is_some_and(|label| !label.is_empty() && !label.contains('.'));
+                is_one && sent.scheme == *scheme && sent.port == *port
+            }),
+            Self::Null => text == NULL,
+            Self::File => text == FILE,
+        }
+    }
 }
 
 impl Origin {
@@ -38,11 +89,6 @@ impl Origin {
             _ => None,
         };
         Ok(Self { scheme: scheme.to_owned(), host: host.to_owned(), port: port.filter(|_| port != default) })
-    }
-
-    /// Parses one entry of `routes.origins`, in any case.
-    pub fn from_config(text: &str) -> Result<Self, String> {
-        Self::parse(&text.to_ascii_lowercase()).map_err(|why| format!("`{text}` {why}"))
     }
 }
 

@@ -8,16 +8,28 @@ pub fn decode(encoded: &str, form: bool) -> Option<Cow<'_, str>> {
     if !encoded.bytes().any(|byte| byte == b'%' || (form && byte == b'+')) {
         return Some(Cow::Borrowed(encoded));
     }
-    let mut bytes = Vec::with_capacity(encoded.len());
-    let mut rest = encoded.bytes();
-    while let Some(byte) = rest.next() {
-        bytes.push(match byte {
-            b'%' => (hex(rest.next()?)? << 4) | hex(rest.next()?)?,
-            b'+' if form => b' ',
-            plain => plain,
-        });
+    let bytes = encoded.as_bytes();
+    let mut text = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let (byte, len) = match bytes[at] {
+            b'%' => (escape_at(bytes, at)?, ESCAPE_BYTES),
+            b'+' if form => (b' ', 1),
+            plain => (plain, 1),
+        };
+        text.push(byte);
+        at += len;
     }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
+    String::from_utf8(text).ok().map(Cow::Owned)
+}
+
+/// Bytes of an escape: `%2F`.
+pub const ESCAPE_BYTES: usize = 3;
+
+/// The byte that the escape at `at` stands for, if there is one.
+pub fn escape_at(bytes: &[u8], at: usize) -> Option<u8> {
+    let [b'%', high, low] = bytes.get(at..at + ESCAPE_BYTES)? else { return None };
+    Some((hex(*high)? << 4) | hex(*low)?)
 }
 
 /// Appends `text` so that it is one path segment or query value: all but the unreserved characters are encoded.
@@ -26,9 +38,14 @@ pub fn encode_into(out: &mut String, text: &str) {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
             out.push(char::from(byte));
         } else {
-            let _ = write!(out, "%{byte:02X}"); // Writing to a String cannot fail.
+            push_escape(out, byte);
         }
     }
+}
+
+/// Appends a byte as an escape.
+pub fn push_escape(out: &mut String, byte: u8) {
+    let _ = write!(out, "%{byte:02X}"); // Writing to a String cannot fail.
 }
 
 fn hex(digit: u8) -> Option<u8> {

@@ -6,6 +6,7 @@
 use std::ops::Range;
 
 use super::NoRoute;
+use super::path::leaves_its_place;
 use super::percent::encode_into;
 use super::template::{Piece, Template, Values};
 
@@ -39,7 +40,13 @@ impl Target {
         if matches!(&plan, Plan::Template(pieces) if pieces.contains(&Piece::Alias)) && key.is_none() {
             return Err(NoRoute::Missing("its key".into()));
         }
-        Ok(Self { plan, key: key.map(str::to_owned) })
+        let target = Self { plan, key: key.map(str::to_owned) };
+        if let Plan::Template(pieces) = &target.plan
+            && is_astray(&target.render(pieces, None))
+        {
+            return Err(NoRoute::Astray("what stands in this route's path".into()));
+        }
+        Ok(target)
     }
 
     /// The path and query to ask a backend for.
@@ -73,6 +80,11 @@ impl Target {
         }
         path
     }
+}
+
+/// Whether the path of `path_and_query` holds a dot segment.
+fn is_astray(path_and_query: &str) -> bool {
+    leaves_its_place(path_and_query.split('?').next().unwrap_or_default())
 }
 
 fn with_alias(path_and_query: &str, alias: Option<(&Range<usize>, &str)>) -> String {

@@ -4,12 +4,16 @@
 //! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
 //! query). `{{` and `}}` are literal braces. Where a parameter or header comes twice, the first one counts.
 //!
+//! Invariant: what a request puts into a backend path is one segment of it, or one value of its query, and cannot lead
+//! out of it: it is decoded, encoded anew, and refused where it holds a dot segment.
+//!
 //! Invariant: a template names only what its route can have, so rendering fails on missing query parameters and
 //! headers alone.
 
 use http::{HeaderMap, HeaderName};
 
 use super::NoRoute;
+use super::path::leaves_its_place;
 use super::percent::{decode, encode_into};
 
 /// A parsed template.
@@ -69,6 +73,15 @@ impl Template {
         if !has_key && template.0.contains(&Part::Alias) {
             return Err(format!("`{text}`: {{alias}} needs routes.key, which it is the alias of"));
         }
+        let path = template.0.iter().take_while(|part| !part.begins_query());
+        if path.clone().any(|part| *part == Part::WholeQuery) {
+            return Err(format!("`{text}`: {{query}} stands behind a `?`, or goes along by itself"));
+        }
+        let literal = |part: &Part| if let Part::Text(literal) = part { literal.clone() } else { "x".to_owned() };
+        let sketch: String = template.0.iter().map(literal).collect();
+        if leaves_its_place(sketch.split('?').next().unwrap_or_default()) {
+            return Err(format!("`{text}`: `.` and `..` cannot be parts of the path"));
+        }
         Ok(template)
     }
 
@@ -98,9 +111,12 @@ impl Template {
         for part in &self.0 {
             match part {
                 Part::Text(literal) => text.push_str(literal),
-                Part::Param(name) => text.push_str(values.param(name).unwrap_or_default()),
+                Part::Param(name) => encode_path(&mut text, values.param(name).unwrap_or_default())
+                    .ok_or_else(|| astray("the path parameter", name))?,
                 Part::Query(name) => {
-                    text.push_str(values.query_value(name).ok_or_else(|| missing("query parameter", name))?)
+                    let sent = values.query_value(name).ok_or_else(|| missing("query parameter", name))?;
+                    let value = decode(sent, true).ok_or_else(|| astray("the query parameter", name))?;
+                    encode_into(&mut text, &value);
                 }
                 Part::Header(name) => {
                     encode_into(&mut text, values.header(name).ok_or_else(|| missing("header", name.as_str()))?)
@@ -112,7 +128,7 @@ impl Template {
                 }
             }
         }
-        let has_query = self.0.iter().any(|part| matches!(part, Part::Text(literal) if literal.contains('?')));
+        let has_query = self.0.iter().any(Part::begins_query);
         if let Some(query) = values.query.filter(|_| !has_query) {
             text.push('?');
             text.push_str(query);
@@ -138,8 +154,30 @@ impl Template {
     }
 }
 
+impl Part {
+    /// Whether what follows is no path any more.
+    fn begins_query(&self) -> bool {
+        matches!(self, Self::Text(literal) if literal.contains('?'))
+    }
+}
+
 fn missing(what: &str, name: &str) -> NoRoute {
     NoRoute::Missing(format!("the {what} `{name}`"))
+}
+
+fn astray(what: &str, name: &str) -> NoRoute {
+    NoRoute::Astray(format!("{what} `{name}`"))
+}
+
+/// Appends a part of a client's path with each of its segments encoded anew; `None` if it is not UTF-8.
+fn encode_path(out: &mut String, sent: &str) -> Option<()> {
+    for (index, segment) in sent.split('/').enumerate() {
+        if index > 0 {
+            out.push('/');
+        }
+        encode_into(out, &decode(segment, false)?);
+    }
+    Some(())
 }
 
 impl<'a> Values<'a> {

@@ -16,6 +16,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         client_id: None,
         duplicate: crate::config::Duplicate::Replace,
         client_grace: std::time::Duration::from_secs(60),
+        raw_path: false,
         origins: Vec::new(),
         websocket_only: false,
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
@@ -128,7 +129,8 @@ fn an_empty_rest_belongs_to_the_route_that_names_it() {
 
 #[test]
 fn a_key_comes_from_path_query_and_headers_decoded() {
-    assert_eq!(key_of(keyed("/ws/{session}/v", "{session}"), "/ws/a%2Fb/v", &[]).as_deref(), Some("a/b"));
+    let raw = RouteSpec { raw_path: true, ..keyed("/ws/{session}/v", "{session}") };
+    assert_eq!(key_of(raw, "/ws/a%2Fb/v", &[]).as_deref(), Some("a/b"));
     assert_eq!(key_of(keyed("/{*p}", "{query.udid}"), "/x?a=1&udid=A+B%21&udid=C", &[]).as_deref(), Some("A B!"));
     assert_eq!(key_of(keyed("/{*p}", "{header.X-Device}"), "/x", &[("x-device", "d1")]).as_deref(), Some("d1"));
     let mixed = keyed("/ws/{session}", "{{{session}}}/{query.u}-{header.x-device}");
@@ -171,13 +173,120 @@ fn a_bad_route_names_its_key_and_what_is_wrong() {
         (rewriting(ws, "{session}", "ws/{alias}"), "backend_path", "must start with"),
         (rewriting(ws, "{session}", "/ws/a b"), "backend_path", "percent-encoded"),
         (rewriting(ws, "{session}", "/ws/\r\nx"), "backend_path", "percent-encoded"),
+        (rewriting(ws, "{session}", "/ws/../{alias}"), "backend_path", "cannot be parts"),
+        (rewriting(ws, "{session}", "/ws/{query}"), "backend_path", "behind a `?`"),
         (RouteSpec { key: None, ..rewriting(ws, "{session}", "/ws/{alias}") }, "backend_path", "needs routes.key"),
         (on_hosts("r", "/", &["http://a"]), "hosts", "without scheme"),
         (RouteSpec { origins: vec!["https://a.example/".into()], ..spec("r", "/") }, "origins", "trailing slash"),
+        (RouteSpec { origins: vec!["https://*.com".into()], ..spec("r", "/") }, "origins", "two labels"),
+        (RouteSpec { origins: vec!["https://*.a.example/".into()], ..spec("r", "/") }, "origins", "trailing slash"),
+        (RouteSpec { origins: vec!["https://*".into()], ..spec("r", "/") }, "origins", "plain host"),
+        (RouteSpec { origins: vec!["https://a.*.example".into()], ..spec("r", "/") }, "origins", "plain host"),
     ] {
         let (at, message) = refused(spec);
         assert_eq!(at, key, "{message}");
         assert!(message.contains(part), "{message}");
+    }
+}
+
+#[test]
+fn another_spelling_of_a_path_finds_the_same_route_and_the_same_key() {
+    let table = table(vec![
+        spec("rest", "/{*path}"),
+        keyed("/ws/{session}/control", "{session}"),
+        RouteSpec { client_id: Some("{name}".into()), ..spec("named", "/c/{name}") },
+        spec("escaped", "/caf%C3%A9/%7euser"),
+    ]);
+    for uri in ["/ws/s1/control", "/ws/s1/%63ontrol", "/%77%73/%73%31/contro%6C", "/ws/s1/control?x=%2f.."] {
+        let found = table.find(None, &parts(uri, &[])).expect("a route");
+        assert_eq!((found.route.name.as_str(), found.key.as_deref()), ("r", Some("s1")), "{uri}");
+    }
+    for uri in ["/c/alice", "/c/%61lice", "/%63/ali%63e"] {
+        let found = table.find(None, &parts(uri, &[])).expect("a route");
+        assert_eq!((found.route.name.as_str(), found.client_id.as_deref()), ("named", Some("alice")), "{uri}");
+    }
+    assert_eq!(found(&table, "any", "/caf%c3%a9/~user"), "escaped");
+    assert_eq!(found(&table, "any", "/ws/s1/%2563ontrol"), "rest", "decoded once, as a worker does");
+}
+
+#[test]
+fn a_path_that_workers_may_read_as_another_is_refused_unless_its_route_takes_it() {
+    let paths = [
+        "/x/../ws/s1",
+        "/ws/%2e%2e/x",
+        "/ws/.%2E/x",
+        "/ws/./x",
+        "/ws/..",
+        "/ws/a%2fb",
+        "/ws/a%2Fb",
+        "/ws/a%5cb",
+        "/ws/a\\b",
+        "/ws/%00",
+        "/ws/..;x=1/y",
+        "/ws/..%3b/y",
+    ];
+    for raw_path in [false, true] {
+        let table = table(vec![RouteSpec { raw_path, ..spec("rest", "/{*path}") }]);
+        for path in paths {
+            let found = table.find(None, &parts(path, &[]));
+            match raw_path {
+                false => assert_eq!(found.map(|_| ()), Err(NoRoute::Ambiguous), "{path}"),
+                true => assert_eq!(found.expect("a route").target.for_backend(None, None), path),
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_a_client_sends_leads_out_of_a_backend_path() {
+    let forms = [
+        ".",
+        "..",
+        "%2e%2e",
+        ".%2e",
+        "%2E.",
+        "../x",
+        "a/../../admin/shutdown%23",
+        "a/..",
+        "..%2fx",
+        "%2e%2e%2fx",
+        "..%5cx",
+        "..\\x",
+        "a%5c..%5cx",
+        "..;",
+        "..;x=1/y",
+        "..%3bx",
+        "a/./b",
+        "%2e",
+        "%2e%2f",
+        "a%2f..",
+        "..%00",
+        "%ff",
+        "%c0%ae%c0%ae",
+    ];
+    let query = || RouteSpec { raw_path: true, ..rewriting("/q", "{query.d}", "/devices/{query.d}/control") };
+    let alias = || RouteSpec { raw_path: true, ..rewriting("/q", "{query.d}", "/devices/{alias}/control") };
+    let param = || RouteSpec { raw_path: true, ..rewriting("/p/{d}", "{d}", "/devices/{d}") };
+    let rest = || RouteSpec { raw_path: true, ..rewriting("/p/{*d}", "{d}", "/devices/{d}") };
+    let header = || RouteSpec { raw_path: true, ..rewriting("/q", "{header.d}", "/devices/{header.d}/control") };
+    for form in forms {
+        let ways = [
+            (query(), format!("/q?d={form}"), ""),
+            (alias(), format!("/q?d={form}"), ""),
+            (param(), format!("/p/{form}"), ""),
+            (rest(), format!("/p/{form}"), ""),
+            (header(), "/q".to_owned(), form),
+        ];
+        for (spec, uri, header) in ways {
+            let Ok(found) = table(vec![spec]).find(None, &parts(&uri, &[("d", header)])) else { continue };
+            let path = found.target.for_backend(None, None);
+            let path = path.split('?').next().expect("a path");
+            assert!(path.starts_with("/devices/") && !path::leaves_its_place(path), "{uri} {header}: {path}");
+        }
+    }
+    for form in ["..", "%2e%2e", "a/../../admin/shutdown%23", "..%5cx", "%ff"] {
+        let found = table(vec![query()]).find(None, &parts(&format!("/q?d={form}"), &[]));
+        assert!(matches!(found, Err(NoRoute::Astray(_))), "{form}: {found:?}");
     }
 }
 
@@ -209,7 +318,8 @@ fn a_backend_url_with_a_path_is_asked_for_that_path() {
 fn ib_08_an_alias_takes_the_place_of_the_key() {
     let ws = || keyed("/ws/{session}/control", "{session}");
     assert_eq!(asked(ws(), "/ws/ws/control?q=ws", "/", Some("s 1/2")), "/ws/s%201%2F2/control?q=ws");
-    assert_eq!(asked(ws(), "/ws/a%2Fb/control", "/", Some("s1")), "/ws/s1/control");
+    assert_eq!(asked(ws(), "/ws/%61%20b/control", "/", Some("s1")), "/ws/s1/control");
+    assert_eq!(asked(ws(), "/%77s/u1/%63ontrol", "/", Some("s1")), "/%77s/s1/%63ontrol");
     assert_eq!(asked(ws(), "/ws/u1/control", "/", None), "/ws/u1/control");
     assert_eq!(
         asked(keyed("/{*p}", "{query.udid}"), "/v?a=udid&udid=u1&b", "/", Some("s&1")),
@@ -226,7 +336,13 @@ fn a_backend_path_template_decides_alone() {
     assert_eq!(ask("/s/{alias}", "/ws/u%201/video", None), "/s/u%201");
     assert_eq!(ask("/s/{session}?only=1", "/ws/u%201/video?q=1", None), "/s/u%201?only=1");
     assert_eq!(ask("/s?k={kind}&{query}", "/ws/u/video?q=1", None), "/s?k=video&q=1");
-    assert_eq!(ask("/s/{query.q}", "/ws/u/video?q=%41", None), "/s/%41?q=%41");
+    assert_eq!(ask("/s/{query.q}", "/ws/u/video?q=%41", None), "/s/A?q=%41");
+    assert_eq!(ask("/s/{query.q}", "/ws/u/video?q=my+phone", None), "/s/my%20phone?q=my+phone");
+    assert_eq!(ask("/s/{query.q}/c", "/ws/u/video?q=x?admin=1", None), "/s/x%3Fadmin%3D1/c?q=x?admin=1");
+    assert_eq!(ask("/s/{query.q}/c", "/ws/u/video?q=a/b%23", None), "/s/a%2Fb%23/c?q=a/b%23");
+    assert_eq!(ask("/s?k={query.q}", "/ws/u/video?q=../a%26b", None), "/s?k=..%2Fa%26b");
+    assert_eq!(ask("/s/{session}", "/ws/%252e%252e/video", None), "/s/%252e%252e");
+    assert_eq!(asked(rewriting("/f/{*rest}", "{rest}", "/g/{rest}"), "/f/a/b%20c//d", "/", None), "/g/a/b%20c//d");
     assert_eq!(ask("/s/{header.x-device}", "/ws/u/video", None), "/s/a%2Fb%20c");
 }
 
@@ -277,6 +393,27 @@ fn origins_are_compared_exactly() {
         "https://example.com",
     ] {
         assert!(!allows(&app, &[bad]), "{bad}");
+    }
+    let wild = ["https://*.example.com", "http://*.dev.example:3000", "null", "file://"];
+    for good in ["https://a.example.com", "https://a.example.com:443", "http://x-1.dev.example:3000", "null", "file://"]
+    {
+        assert!(allows(&wild, &[good]), "{good}");
+    }
+    for bad in [
+        "https://example.com",
+        "https://a.b.example.com",
+        "https://.example.com",
+        "http://a.example.com",
+        "https://a.example.com:8443",
+        "https://aexample.com",
+        "https://a.example.com.evil.example",
+        "http://x.dev.example",
+        "NULL",
+        "file:///",
+        "file://host",
+        "",
+    ] {
+        assert!(!allows(&wild, &[bad]), "{bad}");
     }
     assert!(!allows(&app, &["https://app.example.com", "https://evil.example"]));
     assert!(!allows(&app, &["https://app.example.com", "https://app.example.com"]));

@@ -27,6 +27,7 @@ mod moves;
 mod openapi;
 mod owners;
 mod process;
+mod quirks;
 mod rates;
 mod reload;
 mod rolling;

@@ -154,6 +154,7 @@ impl Fixture {
             duplicate: crate::config::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
+            raw_path: false,
             websocket_only: false,
             settings: PipeSettings::default(),
             share: None,
@@ -167,6 +168,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             sharing: Sharing::Alone,
+            request_id: String::new(),
         };
         self.admin.parts.pipes.open(facts)
     }

@@ -45,7 +45,18 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
-        key("origins", |r: &mut Route| &mut r.origins, any, "pages that may connect, compared exactly; empty is any"),
+        key(
+            "raw_path",
+            |r: &mut Route| &mut r.raw_path,
+            any,
+            "true lets paths through that workers may read as others: %2F, %5C, %00, backslashes, dot segments; else 400",
+        ),
+        key(
+            "origins",
+            |r: &mut Route| &mut r.origins,
+            any,
+            "pages that may connect: exact, \"https://*.example.com\" for one label, \"null\", \"file://\"; empty is any",
+        ),
     ]
 }
 

@@ -95,6 +95,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].key", "{path}", r#""{path}""#),
     ("routes[0].backend_path", "/x", r#""/x""#),
     ("routes[0].upgrade", "websocket", r#""websocket""#),
+    ("routes[0].raw_path", "true", "true"),
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
     ("routes[0].down", "latest:3", r#""latest:3""#),

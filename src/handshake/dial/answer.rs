@@ -116,7 +116,9 @@ fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
 }
 
 fn pick_protocol(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Option<String>, DialError> {
-    let mut picks = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();
+    // Some workers send the header with nothing in it when they pick none.
+    let mut picks =
+        headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter(|pick| !pick.as_bytes().trim_ascii().is_empty());
     let picked =
         picks.next().map(|pick| pick.to_str().map(str::trim).map_err(|_| DialError::BadProtocol)).transpose()?;
     let offered = picked.is_none_or(|picked| expected.offered.iter().any(|offer| offer == picked));

@@ -48,7 +48,11 @@ impl NotUpgraded {
         }
         clean_response(&mut headers);
         let deadline = Box::pin(tokio::time::sleep(REFUSED_BODY_TIMEOUT));
-        Self { status, headers, body: RefusedBody { stream, buffer: BytesMut::from(leftover), framing, deadline } }
+        Self {
+            status,
+            headers,
+            body: RefusedBody { stream, buffer: BytesMut::from(leftover), framing, deadline, failure: None },
+        }
     }
 
     /// The answer that goes to the client.
@@ -68,6 +72,8 @@ pub struct RefusedBody {
     buffer: BytesMut,
     framing: Framing,
     deadline: Pin<Box<Sleep>>,
+    /// What broke the body; the client's connection is told when it asks again.
+    failure: Option<io::Error>,
 }
 
 /// Where the body ends (RFC 9112 section 6.3), and how much of it is still to come.
@@ -102,28 +108,35 @@ impl Framing {
 impl RefusedBody {
     /// The next piece of the body, `None` at its end.
     pub(crate) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if let Some(failure) = self.failure.take() {
+            return Poll::Ready(Some(Err(failure)));
+        }
         if self.framing != Framing::Done && self.deadline.as_mut().poll(cx).is_ready() {
-            return self.fail(io::ErrorKind::TimedOut.into());
+            return self.fail(io::ErrorKind::TimedOut.into(), cx);
         }
         loop {
             match self.advance() {
                 Ok(Advance::Data(data)) => return Poll::Ready(Some(Ok(data))),
                 Ok(Advance::End) => return Poll::Ready(None),
                 Ok(Advance::NeedsMore) => {}
-                Err(error) => return self.fail(error),
+                Err(error) => return self.fail(error, cx),
             }
             match ready!(self.poll_fill(cx)) {
                 Ok(0) if self.framing == Framing::UntilClose => self.framing = Framing::Done,
-                Ok(0) => return self.fail(io::ErrorKind::UnexpectedEof.into()),
+                Ok(0) => return self.fail(io::ErrorKind::UnexpectedEof.into(), cx),
                 Ok(_) => {}
-                Err(error) => return self.fail(error),
+                Err(error) => return self.fail(error, cx),
             }
         }
     }
 
-    fn fail(&mut self, error: io::Error) -> Poll<Option<io::Result<Bytes>>> {
+    /// Ends the body, but not at once: hyper flushes what it has whenever a body has nothing for it, and drops it when a
+    /// body fails, the status of the refusal with it.
+    fn fail(&mut self, error: io::Error, cx: &Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
         self.framing = Framing::Done;
-        Poll::Ready(Some(Err(error)))
+        self.failure = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -212,14 +225,15 @@ impl hyper::body::Body for RefusedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.framing == Framing::Done
+        self.framing == Framing::Done && self.failure.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.framing {
             Framing::Length(left) => SizeHint::with_exact(left),
-            Framing::Done => SizeHint::with_exact(0),
-            Framing::UntilClose
+            Framing::Done if self.failure.is_none() => SizeHint::with_exact(0),
+            Framing::Done
+            | Framing::UntilClose
             | Framing::ChunkHead
             | Framing::ChunkData(_)
             | Framing::ChunkEnd

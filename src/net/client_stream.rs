@@ -1,4 +1,4 @@
-//! A client's socket, bare again after the handshake, or what a shared stream has in its place.
+//! A client's socket, bare again after the handshake.
 
 use std::io;
 use std::pin::Pin;
@@ -8,8 +8,6 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::share::StreamLink;
-
 /// A client's socket.
 #[derive(Debug)]
 pub enum ClientStream {
@@ -17,19 +15,6 @@ pub enum ClientStream {
     Tcp(TcpStream),
     /// From a `unix:PATH` listener.
     Unix(UnixStream),
-    /// The viewers of a shared stream.
-    Shared(Box<StreamLink>),
-}
-
-impl ClientStream {
-    /// Bytes of messages that it holds itself.
-    #[must_use]
-    pub const fn held_bytes(&self) -> usize {
-        match self {
-            Self::Tcp(_) | Self::Unix(_) => 0,
-            Self::Shared(link) => link.held_bytes(),
-        }
-    }
 }
 
 /// `MSG_MORE` of Linux: more comes at once, so that this need not be a packet of its own.
@@ -68,12 +53,11 @@ impl LooseStream {
     /// Takes a socket from its thread.
     ///
     /// # Errors
-    /// The system's; and what is no socket can't be taken.
+    /// The system's.
     pub fn loosen(stream: ClientStream) -> io::Result<Self> {
         match stream {
             ClientStream::Tcp(stream) => stream.into_std().map(Self::Tcp),
             ClientStream::Unix(stream) => stream.into_std().map(Self::Unix),
-            ClientStream::Shared(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -94,7 +78,6 @@ impl AsyncRead for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Shared(link) => Pin::new(&mut **link).poll_read(cx, buf),
         }
     }
 }
@@ -104,7 +87,6 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Shared(link) => Pin::new(&mut **link).poll_write(cx, bytes),
         }
     }
 
@@ -116,7 +98,6 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Shared(link) => Pin::new(&mut **link).poll_write_vectored(cx, slices),
         }
     }
 
@@ -132,7 +113,6 @@ impl AsyncWrite for ClientStream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Shared(link) => Pin::new(&mut **link).poll_shutdown(cx),
         }
     }
 }

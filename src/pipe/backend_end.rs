@@ -1,0 +1,306 @@
+//! A pipe's backend end: the worker that it is attached to, and one that waits to take over.
+//!
+//! A worker is reached over its own socket, or through the end of a shared stream that has the worker for many. Owns the
+//! place on the worker with the link to it: both go together.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use holdline_core::frame::{self, Opcode};
+use holdline_core::ids::{Attachment, BackendKey, PipeId};
+use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
+use holdline_core::shared::Taken;
+use holdline_core::time::Time;
+use tokio::io::{AsyncWrite, ReadBuf};
+
+use super::link::Link;
+use super::reading::{Came, Keep, Reading, read};
+use crate::backends::{Leave, Outcome, Reservation};
+use crate::net::BackendStream;
+use crate::share::ViewerLink;
+
+/// Stands for the stream where a viewer's pipe names its backend; no pool gives this key to a backend.
+const STREAM_KEY: BackendKey = BackendKey(u64::MAX);
+
+/// Bytes from which on a message of a stream is kept as it is held for all viewers; below, a copy costs less.
+const SHARE_BYTES_MIN: usize = 512;
+
+/// Bytes that a viewer's pipe takes from its stream before it writes again.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
+
+/// The bits of a frame's first byte that say what it is (RFC 6455 section 5.2), and those of a close frame.
+const OPCODE: u8 = 0x0F;
+const CLOSE: u8 = 0x08;
+
+/// The live transport to a backend, with what is held of the backend for as long.
+#[derive(Debug)]
+pub enum Transport {
+    /// A worker's socket, and a place on the worker.
+    Worker(Link<BackendStream>, Reservation),
+    /// A viewer's end of a shared stream, which has the place on the worker; and what the stream is called.
+    Stream(Box<ViewerLink>, Arc<str>),
+}
+
+impl Transport {
+    /// The backend's key.
+    #[must_use]
+    pub fn key(&self) -> BackendKey {
+        match self {
+            Self::Worker(_, reservation) => reservation.key(),
+            Self::Stream(..) => STREAM_KEY,
+        }
+    }
+
+    /// The backend's name.
+    #[must_use]
+    pub fn id(&self) -> &Arc<str> {
+        match self {
+            Self::Worker(_, reservation) => reservation.id(),
+            Self::Stream(_, name) => name,
+        }
+    }
+
+    /// Whether the pipe has to leave.
+    #[must_use]
+    pub fn must_leave(&self) -> Option<Leave> {
+        match self {
+            Self::Worker(_, reservation) => reservation.must_leave(),
+            Self::Stream(..) => None,
+        }
+    }
+
+    fn report(&self, pipe: PipeId, outcome: Outcome) {
+        match self {
+            Self::Worker(_, reservation) => reservation.report(Some(pipe), outcome),
+            // The stream's own pipe has its experience with the worker.
+            Self::Stream(..) => {}
+        }
+    }
+
+    /// Writes as much as the transport takes now; TLS keeps what the socket did not take, so it is pushed on.
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let stream = match self {
+            Self::Worker(link, _) => link.stream_mut(),
+            Self::Stream(link, _) => return link.poll_write_vectored(cx, slices),
+        };
+        let written = Pin::new(&mut *stream).poll_write_vectored(cx, slices);
+        if let BackendStream::Tls(_) = stream {
+            // What it cannot push on now, the next write or read of this link does.
+            let _ = Pin::new(stream).poll_flush(cx);
+        }
+        written
+    }
+
+    /// How the link ended, if it did before it said a message; looks at what has come without taking it.
+    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Peeked> {
+        let link = match self {
+            Self::Worker(link, _) => link,
+            // A stream's end is told to its viewers; none of them moves to it.
+            Self::Stream(..) => return Poll::Pending,
+        };
+        let mut first = link.unread().first().copied();
+        if first.is_none() {
+            let mut space = [0];
+            let mut buffer = ReadBuf::new(&mut space);
+            match link.stream().tcp().poll_peek(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => return Poll::Ready(Peeked::End(LinkLoss::Eof)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Peeked::End(LinkLoss::Reset)),
+                Poll::Ready(Ok(_)) => first = link.stream().is_plain().then_some(space[0]),
+            }
+        }
+        let closes = first.is_some_and(|byte| byte & OPCODE == CLOSE);
+        Poll::Ready(if closes { Peeked::End(LinkLoss::Eof) } else { Peeked::Talk })
+    }
+}
+
+/// What a look at a link that is not read has shown.
+enum Peeked {
+    /// It has ended, or says that it is about to.
+    End(LinkLoss),
+    /// It has said something else.
+    Talk,
+}
+
+/// One attach.
+#[derive(Debug)]
+pub struct BackendLink {
+    attachment: Attachment,
+    transport: Transport,
+    since: Time,
+    /// Writing failed, which is how the link was lost; what it still has to say is read all the same.
+    broken: Option<LinkLoss>,
+}
+
+impl BackendLink {
+    /// Says that the backend has died.
+    pub fn died(&self, pipe: PipeId, now: Time) {
+        self.transport.report(pipe, Outcome::Died(now.since(self.since)));
+    }
+
+    fn say(&mut self, last_words: &[u8], cx: &mut Context<'_>) {
+        if !last_words.is_empty() && self.broken.is_none() {
+            // Best effort: the link is dropped next.
+            let _ = self.transport.poll_write(cx, &[IoSlice::new(last_words)]);
+        }
+    }
+}
+
+/// A worker that has answered and waits until the one before it has gone.
+struct Next {
+    link: BackendLink,
+    /// It has said something, so that its end can no longer be seen without reading it.
+    talked: bool,
+}
+
+/// A pipe's backend end.
+#[derive(Default)]
+pub struct BackendEnd {
+    link: Option<BackendLink>,
+    next: Option<Box<Next>>,
+    /// The last backend that was attached, and its name, which the pool may have forgotten.
+    last: Option<(BackendKey, Arc<str>)>,
+}
+
+impl BackendEnd {
+    /// Whether there is a link.
+    pub const fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Whether there is a link that takes bytes.
+    pub fn takes(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.broken.is_none())
+    }
+
+    /// The backend on the link.
+    pub fn key(&self) -> Option<BackendKey> {
+        self.link.as_ref().map(|link| link.transport.key())
+    }
+
+    /// The last backend that was attached, and its name.
+    pub const fn last(&self) -> Option<&(BackendKey, Arc<str>)> {
+        self.last.as_ref()
+    }
+
+    /// Links the worker of `attachment`.
+    pub fn attach(&mut self, attachment: Attachment, transport: Transport, now: Time) {
+        self.last = Some((transport.key(), transport.id().clone()));
+        self.link = Some(BackendLink { attachment, transport, since: now, broken: None });
+    }
+
+    /// Has the worker of `attachment` wait until the one that is linked has gone.
+    pub fn hold(&mut self, attachment: Attachment, transport: Transport, now: Time) {
+        let link = BackendLink { attachment, transport, since: now, broken: None };
+        self.next = Some(Box::new(Next { link, talked: false }));
+    }
+
+    /// Takes out the worker that waits, if it is that of `attachment`.
+    pub fn take_next(&mut self, attachment: Attachment) -> Option<Transport> {
+        let next = self.next.take_if(|next| next.link.attachment == attachment)?;
+        Some(next.link.transport)
+    }
+
+    /// Takes out the link of `attachment` after its last words. One that only waited is dropped: it has served nothing.
+    pub fn drop_link(
+        &mut self,
+        attachment: Attachment,
+        last_words: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Option<BackendLink> {
+        if let Some(mut next) = self.next.take_if(|next| next.link.attachment == attachment) {
+            next.link.say(last_words, cx);
+            return None;
+        }
+        let mut link = self.link.take_if(|link| link.attachment == attachment)?;
+        link.say(last_words, cx);
+        Some(link)
+    }
+
+    /// Gives `pipe` what the link has for it, as far as `budget` allows.
+    pub fn read(&mut self, budget: usize, pipe: &mut Pipe, cx: &mut Context<'_>, now: Time) -> Came {
+        let Some(link) = &mut self.link else { return Came::Unread };
+        let peer = Peer::Backend(link.attachment);
+        match &mut link.transport {
+            Transport::Worker(stream, _) => {
+                let end = link.broken.unwrap_or(LinkLoss::Eof);
+                read(stream, Reading { peer, budget, keep: Keep::UntilWritten, end }, pipe, cx, now)
+            }
+            Transport::Stream(viewer, _) => read_stream(viewer, peer, budget, pipe, cx, now),
+        }
+    }
+
+    /// Writes as much as the link takes now.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.link {
+            Some(link) => link.transport.poll_write(cx, slices),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Notes that the link takes nothing more. It may have said why: what it still says is read before it counts as lost.
+    pub const fn broke(&mut self, loss: LinkLoss) {
+        if let Some(link) = &mut self.link {
+            link.broken = Some(loss);
+        }
+    }
+
+    /// The end of a worker that waits, as far as it can be seen without reading what it says.
+    pub fn poll_next_end(&mut self, cx: &mut Context<'_>) -> Option<(Peer, LinkLoss)> {
+        let next = self.next.as_mut().filter(|next| !next.talked)?;
+        match next.link.transport.poll_end(cx) {
+            Poll::Pending => None,
+            Poll::Ready(Peeked::Talk) => {
+                next.talked = true;
+                None
+            }
+            Poll::Ready(Peeked::End(loss)) => {
+                next.talked = true;
+                Some((Peer::Backend(next.link.attachment), loss))
+            }
+        }
+    }
+}
+
+/// Gives `pipe` what its stream has for it, as far as its budget allows.
+fn read_stream(
+    link: &mut ViewerLink,
+    peer: Peer,
+    budget: usize,
+    pipe: &mut Pipe,
+    cx: &mut Context<'_>,
+    now: Time,
+) -> Came {
+    if budget == 0 {
+        return Came::Unread;
+    }
+    let mut came = 0;
+    for _ in 0..link.batch() {
+        match link.take(cx) {
+            Taken::Message(message) => {
+                came += message.len();
+                let short = message.len() < SHARE_BYTES_MIN;
+                pipe.receive(peer, if short { Input::Copy(&message) } else { Input::Share(&message) }, now);
+            }
+            Taken::Skipped(messages) => {
+                // Something was done, so the turn goes on.
+                came += 1;
+                pipe.passed_over(messages, now);
+            }
+            Taken::End(frame) => {
+                let mut bytes = Vec::new();
+                frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
+                pipe.receive(peer, Input::Copy(&bytes), now);
+                return Came::Bytes(came + bytes.len());
+            }
+            Taken::Nothing if came == 0 => return Came::Nothing,
+            Taken::Nothing => break,
+        }
+        if came >= BATCH_BYTES_MAX.min(budget) {
+            break;
+        }
+    }
+    Came::Bytes(came)
+}

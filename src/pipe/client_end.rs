@@ -1,0 +1,224 @@
+//! A pipe's client end: the link that its client is on, and those that it was on before.
+//!
+//! A client is reached over a socket, or is the viewers of a shared stream. Whatever else may stand for a client is a
+//! variant of [`ClientLink`], and nothing but this file has to know.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdline_core::ids::Generation;
+use holdline_core::pipe::{LinkLoss, Peer, Pipe};
+use holdline_core::time::Time;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::link::Link;
+use super::reading::{Came, Keep, Reading, read};
+use crate::metrics::AbsentGuard;
+use crate::net::ClientStream;
+use crate::share::StreamLink;
+
+/// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
+const PARTING_MAX: usize = 4;
+
+/// A link on which its last words are said.
+type Parting = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The live transport of a client.
+#[derive(Debug)]
+pub enum ClientLink {
+    /// Its socket.
+    Socket(Link<ClientStream>),
+    /// The viewers of a shared stream.
+    Viewers(Box<StreamLink>),
+}
+
+impl ClientLink {
+    /// A client's socket, of which `unread` has been read already.
+    #[must_use]
+    pub fn socket(stream: ClientStream, unread: Bytes) -> Self {
+        Self::Socket(Link::new(stream, unread))
+    }
+}
+
+/// A pipe's client end.
+pub struct ClientEnd {
+    link: Option<ClientLink>,
+    /// Which of the client's attaches that is.
+    generation: Generation,
+    /// Only of a client that has come back, or may.
+    past: Option<Box<Past>>,
+}
+
+/// The links that the client has had besides the present one.
+#[derive(Default)]
+struct Past {
+    /// The present one's place in the order in which they were answered.
+    order: u64,
+    /// Set while the client is awaited.
+    absent: Option<AbsentGuard>,
+    /// Those that others have replaced, while they are told so.
+    parting: Vec<Parting>,
+}
+
+impl ClientEnd {
+    /// An end without a link, which the client's first attach will have.
+    pub const fn new() -> Self {
+        Self { link: None, generation: Generation::FIRST, past: None }
+    }
+
+    /// Gives the client its first link.
+    pub fn start(&mut self, link: ClientLink) {
+        self.link = Some(link);
+    }
+
+    /// Whether a link was answered before the present one, though it arrives later: threads differ in speed.
+    pub fn is_outdated(&self, order: u64) -> bool {
+        order < self.past.as_ref().map_or(0, |past| past.order)
+    }
+
+    /// Puts the client on another link.
+    pub fn attach(&mut self, link: ClientLink, generation: Generation, order: u64) {
+        self.link = Some(link);
+        self.generation = generation;
+        let past = self.past.get_or_insert_default();
+        (past.order, past.absent) = (order, None);
+    }
+
+    /// Whether there is a link.
+    pub const fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// The client on the link, as the core names it.
+    pub const fn peer(&self) -> Peer {
+        Peer::Client(self.generation)
+    }
+
+    /// Bytes of messages that the link holds itself.
+    pub fn held_bytes(&self) -> usize {
+        match &self.link {
+            Some(ClientLink::Viewers(link)) => link.held_bytes(),
+            Some(ClientLink::Socket(_)) | None => 0,
+        }
+    }
+
+    /// Gives `pipe` what the link has for it, as far as `budget` allows.
+    pub fn read(&mut self, budget: usize, keep: Keep, pipe: &mut Pipe, cx: &mut Context<'_>, now: Time) -> Came {
+        let peer = self.peer();
+        let Some(link) = &mut self.link else { return Came::Unread };
+        read(link, Reading { peer, budget, keep, end: LinkLoss::Eof }, pipe, cx, now)
+    }
+
+    /// Writes as much as the link takes now; `is_last` says that it is shut down next.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+        is_last: bool,
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.link {
+            Some(ClientLink::Socket(link)) if is_last => link.stream_mut().poll_write_last(cx, slices),
+            Some(link) => Pin::new(link).poll_write_vectored(cx, slices),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Says on the link that nothing more follows.
+    pub fn shut_down(&mut self, cx: &mut Context<'_>) {
+        if let Some(link) = &mut self.link {
+            // Without it the client only learns later; nothing is lost.
+            let _ = Pin::new(link).poll_shutdown(cx);
+        }
+    }
+
+    /// Takes the link out, if it is that of `generation`.
+    pub fn take_link(&mut self, generation: Generation) -> Option<ClientLink> {
+        if generation == self.generation { self.link.take() } else { None }
+    }
+
+    /// Notes that the client is awaited, for as long as it is.
+    pub fn await_client(&mut self, absent: AbsentGuard) {
+        self.past.get_or_insert_default().absent = Some(absent);
+    }
+
+    /// Says `last_words`, if there are any, on a link that is this end's no more; within `patience`.
+    pub fn part_from(&mut self, mut link: ClientLink, last_words: Vec<u8>, patience: Duration, cx: &mut Context<'_>) {
+        if last_words.is_empty() {
+            // Closing alone would throw away what was written last, if the client had said more than was read.
+            let _ = Pin::new(&mut link).poll_shutdown(cx);
+            return;
+        }
+        let parting = &mut self.past.get_or_insert_default().parting;
+        if parting.len() == PARTING_MAX {
+            drop(parting.remove(0));
+        }
+        parting.push(Box::pin(part(link, last_words, patience)));
+        self.poll_parting(cx);
+    }
+
+    /// Goes on with the last words.
+    pub fn poll_parting(&mut self, cx: &mut Context<'_>) {
+        if let Some(past) = &mut self.past {
+            past.parting.retain_mut(|parting| parting.as_mut().poll(cx).is_pending());
+        }
+    }
+}
+
+/// Says the last words, and then waits for the peer to close: what it is still sending would make the kernel throw away
+/// what it has not read yet.
+async fn part(mut link: ClientLink, last_words: Vec<u8>, patience: Duration) {
+    let parting = async {
+        link.write_all(&last_words).await?;
+        link.shutdown().await?;
+        let mut sink = [0; 512];
+        while link.read(&mut sink).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // A peer that does not listen is left.
+    let _ = tokio::time::timeout(patience, parting).await;
+}
+
+impl AsyncRead for ClientLink {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(link) => Pin::new(link).poll_read(cx, buf),
+            Self::Viewers(link) => Pin::new(&mut **link).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for ClientLink {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(link) => Pin::new(link.stream_mut()).poll_write_vectored(cx, slices),
+            Self::Viewers(link) => Pin::new(&mut **link).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets keep nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(link) => Pin::new(link.stream_mut()).poll_shutdown(cx),
+            Self::Viewers(link) => Pin::new(&mut **link).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! How a pipe's client goes, and how it comes back on another socket.
+
+use std::sync::Arc;
+use std::task::Context;
+
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::{self, Opcode};
+use holdline_core::ids::Generation;
+use holdline_core::time::Time;
+
+use super::Driver;
+use crate::config::Duplicate;
+use crate::metrics::labels::ListenerLabel;
+use crate::pipe::attach::Plan;
+use crate::pipe::client_end::ClientLink;
+use crate::pipes::{Newcomer, Return};
+
+impl Driver {
+    /// The client is there on another socket, which takes the place of one that it may still have.
+    pub(super) fn client_comes(&mut self, newcomer: Newcomer, cx: &mut Context<'_>, now: Time) {
+        let link = match newcomer.stream.bind() {
+            Ok(stream) => ClientLink::socket(stream, newcomer.first),
+            Err(error) => {
+                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
+                return;
+            }
+        };
+        let Return { target, host, head_lines, client, arrival } = newcomer.plan;
+        if self.client.is_outdated(arrival) {
+            return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
+        }
+        let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
+        if rejects && self.client.is_linked() {
+            // Two came at once, and both found the pipe without a client.
+            return self.turn_away(link, &CloseFrame::new(1008, "connected already"), cx);
+        }
+        let Some(generation) = self.pipe.client_attached(now) else {
+            return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
+        };
+        // The old socket goes by the order that names it, before the new one is there.
+        self.act(cx, now);
+        self.client.attach(link, generation, arrival);
+        self.entry().set_client(client);
+        self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
+    }
+
+    /// Says whether the client is awaited, before either peer hears anything from which it could conclude otherwise.
+    pub(super) fn say_who_is_awaited(&self) {
+        if self.plan.settings.client_grace.is_some() {
+            self.entry().set_awaits_client(self.pipe.awaits_client());
+        }
+    }
+
+    /// Drops the client's link, if it is the one that is meant.
+    pub(super) fn drop_client(&mut self, generation: Generation, last_words: Vec<u8>, cx: &mut Context<'_>) {
+        let Some(link) = self.client.take_link(generation) else { return };
+        if self.pipe.awaits_client() {
+            self.client.await_client(self.shared.metrics.absent(ListenerLabel::Public));
+        }
+        self.client.part_from(link, last_words, self.plan.settings.close_timeout, cx);
+    }
+
+    fn turn_away(&mut self, link: ClientLink, frame: &CloseFrame, cx: &mut Context<'_>) {
+        let mut words = Vec::new();
+        frame::encode(&mut words, Opcode::Close, &frame.payload(), None);
+        self.client.part_from(link, words, self.plan.settings.close_timeout, cx);
+    }
+}
