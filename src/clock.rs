@@ -1,6 +1,7 @@
 //! The process's clock: where the core's [`Time`] comes from.
 
 use holdline_core::time::Time;
+use std::time::SystemTime;
 use tokio::time::Instant;
 
 /// A monotonic clock whose origin is its own start.
@@ -24,5 +25,12 @@ impl Clock {
     #[must_use]
     pub fn instant(self, time: Time) -> Instant {
         self.0 + time.since(Time::ZERO)
+    }
+
+    /// What a clock on the wall shows, showed or will show at `time`, unless it is set.
+    #[must_use]
+    pub fn wall(self, time: Time) -> SystemTime {
+        let now = self.now();
+        if time >= now { SystemTime::now() + (time - now) } else { SystemTime::now() - (now - time) }
     }
 }

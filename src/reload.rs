@@ -6,49 +6,22 @@
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
-use crate::admin::auth::{Tokens, TokensError};
-use crate::backends::{Backends, Setup};
+use crate::backends::Setup;
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
-use crate::events::{Events, Fact};
-use crate::level::Level;
-use crate::limits::{Limiter, Slots};
-use crate::metrics::Metrics;
-use crate::pipes::Pipes;
+use crate::events::Fact;
+use crate::process::Process;
 use crate::routes::RouteError;
-use crate::rules::{InForce, Rules};
-
-/// The parts of the process that a configuration changes.
-#[derive(Debug)]
-pub struct Parts {
-    /// Routes, trust and time limits.
-    pub rules: InForce,
-    /// Pools, static backends and networks.
-    pub backends: Backends,
-    /// What all pipes may hold.
-    pub pipes: Arc<Pipes>,
-    /// How many clients there may be.
-    pub slots: Arc<Slots>,
-    /// Who may connect how often.
-    pub limits: Arc<Limiter>,
-    /// The level of the log.
-    pub level: Arc<Level>,
-    /// Who may use the admin API; nothing where everybody who reaches it may.
-    pub tokens: Arc<ArcSwapOption<Tokens>>,
-    /// Where it is said.
-    pub events: Arc<Events>,
-    /// Where it is counted.
-    pub metrics: Arc<Metrics>,
-}
+use crate::rules::Rules;
+use crate::tokens::{Tokens, TokensError};
 
 /// The configuration in force and the way to another one.
 #[derive(Debug)]
 pub struct Reload {
-    config: Arc<ArcSwap<Config>>,
+    process: Arc<Process>,
     sources: ArcSwap<Sources>,
-    parts: Parts,
     one_at_a_time: Mutex<()>,
 }
 
@@ -95,16 +68,10 @@ impl Judged {
 }
 
 impl Reload {
-    /// The process runs by `config`, which came from `sources`.
+    /// The process runs by a configuration that came from `sources`.
     #[must_use]
-    pub fn new(config: Arc<ArcSwap<Config>>, sources: Sources, parts: Parts) -> Self {
-        Self { config, sources: ArcSwap::from_pointee(sources), parts, one_at_a_time: Mutex::new(()) }
-    }
-
-    /// The configuration in force.
-    #[must_use]
-    pub const fn config(&self) -> &Arc<ArcSwap<Config>> {
-        &self.config
+    pub fn new(process: Arc<Process>, sources: Sources) -> Self {
+        Self { process, sources: ArcSwap::from_pointee(sources), one_at_a_time: Mutex::new(()) }
     }
 
     /// Where its values came from.
@@ -133,7 +100,7 @@ impl Reload {
             Ok(loaded) => self.judge_with_tokens(loaded),
             Err(error) => Err(error),
         };
-        let succeeded = &self.parts.metrics.families().config_last_reload_successful;
+        let succeeded = &self.process.metrics.families().config_last_reload_successful;
         match judged {
             Ok(judged) => {
                 let reloaded = self.put_in_force(judged);
@@ -144,7 +111,7 @@ impl Reload {
             Err(error) => {
                 succeeded.set(0);
                 tracing::warn!(%error, "the configuration was not reloaded; the old one stays");
-                self.parts.events.push(Fact::ConfigReloadFailed { error: error.to_string() });
+                self.process.events.push(Fact::ConfigReloadFailed { error: error.to_string() });
                 Err(error)
             }
         }
@@ -174,7 +141,7 @@ impl Reload {
 
     fn judge(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
         let Loaded { mut config, warnings, sources } = loaded;
-        let running = self.config.load();
+        let running = self.process.config.load();
         let changes = running.changes(&config);
         config.keep_what_needs_restart(&running);
         // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
@@ -185,19 +152,19 @@ impl Reload {
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
         let Judged { config, sources, rules, tokens, changes, warnings } = judged;
-        let parts = &self.parts;
-        parts.tokens.store(tokens.map(Arc::new));
+        let process = &self.process;
+        process.tokens.store(tokens.map(Arc::new));
         // Before the routes, so that a new route finds its pool.
-        parts.backends.configure(&Setup::from_config(&config));
-        parts.rules.store(Arc::new(rules));
-        parts.pipes.set_held_bytes_max(config.replay.total_bytes_max);
-        parts.slots.set_max(config.server.max_connections as usize);
-        parts.limits.configure(config.limits);
+        process.backends.configure(&Setup::from_config(&config));
+        process.rules.store(Arc::new(rules));
+        process.pipes.set_held_bytes_max(config.replay.total_bytes_max);
+        process.slots.set_max(config.server.max_connections as usize);
+        process.limits.configure(config.limits);
         // A level that an operator set for good holds until somebody writes another one.
-        if config.log.level != self.config.load().log.level {
-            parts.level.configure(config.log.level);
+        if config.log.level != self.process.config.load().log.level {
+            process.level.configure(config.log.level);
         }
-        self.config.store(Arc::new(config));
+        self.process.config.store(Arc::new(config));
         self.sources.store(Arc::new(sources));
         Reloaded { changes, warnings }
     }
@@ -210,6 +177,6 @@ impl Reload {
             tracing::warn!("{warning}");
         }
         tracing::info!(changed = changed.join(" "), needs_restart = needs_restart.join(" "), "config.reloaded");
-        self.parts.events.push(Fact::ConfigReloaded { needs_restart });
+        self.process.events.push(Fact::ConfigReloaded { needs_restart });
     }
 }

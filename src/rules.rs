@@ -3,19 +3,13 @@
 //! A reader takes them once for what it is about to do, so that nobody lives by half of two configurations. A pipe
 //! keeps the route that it was opened with; only its dials look here again.
 
-use std::sync::Arc;
 use std::time::Duration;
-
-use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::DialTimeouts;
 use crate::http::HttpTimeouts;
 use crate::routes::{RouteError, RouteTable};
-
-/// The rules in force.
-pub type InForce = Arc<ArcSwap<Rules>>;
 
 /// What holds for everyone who connects.
 #[derive(Debug)]

@@ -8,39 +8,31 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use holdline_core::memory::Pressure;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::activation::Inherited;
-use crate::admin::auth::Tokens;
 use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
-use crate::admin::{self, Admin, Locality, Parts};
-use crate::backends::{Backends, Setup};
-use crate::clock::Clock;
-use crate::config::{Config, Loaded, Sources};
+use crate::admin::{self, Admin, Locality};
+use crate::config::{Config, Loaded};
 use crate::door::http1::Front;
 use crate::door::listen::{self, Bound};
-use crate::events::Events;
 use crate::http::{HttpContext, IDLE_TIMEOUT};
-use crate::level::Level;
-use crate::limits::{Limiter, Slots};
 use crate::log::LogHandle;
-use crate::memory::Memory;
-use crate::metrics::Metrics;
-use crate::net::TlsClient;
 use crate::notify::{Notifier, Runtimes};
-use crate::phase::{Phase, PhaseCell};
-use crate::pipe::{Shared, shed_read_buffer};
+use crate::phase::Phase;
+use crate::pipe::shed_read_buffer;
 use crate::pipes::{Command, Pipes};
-use crate::reload::{self, Reload};
+use crate::process::{Judged, Process};
+use crate::reload::Reload;
 use crate::routes::RouteError;
-use crate::rules::{InForce, Rules};
+use crate::rules::Rules;
 use crate::share::Streams;
-use crate::trace::{Exporter, Tracer};
+use crate::tokens::Tokens;
+use crate::trace::Exporter;
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -59,7 +51,7 @@ pub enum StartError {
     Route(#[from] RouteError),
     /// The tokens file cannot be used.
     #[error(transparent)]
-    Tokens(#[from] admin::auth::TokensError),
+    Tokens(#[from] crate::tokens::TokensError),
     /// What an earlier process knew can be neither read nor written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),
@@ -86,9 +78,7 @@ pub struct Running {
     pub public: Vec<String>,
     /// The bound admin listener, as text.
     pub admin: String,
-    config: Arc<ArcSwap<Config>>,
-    shared: Arc<Shared>,
-    phase: Arc<PhaseCell>,
+    process: Arc<Process>,
     reload: Arc<Reload>,
     bound: Vec<Bound>,
     threads: Vec<DataThread>,
@@ -104,21 +94,6 @@ struct DataThread {
     stop: oneshot::Sender<()>,
 }
 
-/// Lets the metrics know what the configuration names.
-fn name_series(metrics: &Metrics, config: &Config) {
-    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
-    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-    metrics.sync_config(&routes, &pools);
-}
-
-/// What decides at the doors of all threads who gets in.
-struct Doors {
-    phase: Arc<PhaseCell>,
-    slots: Arc<Slots>,
-    limits: Arc<Limiter>,
-    memory: Arc<Memory>,
-}
-
 /// Starts a proxy; its control part runs on the current runtime. Listeners that were `inherited` take the place of the
 /// configured ones.
 ///
@@ -126,71 +101,52 @@ struct Doors {
 /// [`StartError`]; nothing is left running then but what ends with the runtime.
 pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
     let Loaded { config, sources, warnings: _ } = loaded;
-    let metrics = Arc::new(Metrics::new());
-    metrics.watch_runtime("control", runtime::Handle::current());
-    let events = Arc::new(Events::new());
-    let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
-    let rules: InForce = Arc::new(ArcSwap::from_pointee(Rules::from_config(&config)?));
-    let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
-    let tokens = Arc::new(ArcSwapOption::new(tokens.map(Arc::new)));
-    let backends = start_backends(&config, &metrics, &events, &pipes);
-    let state_file = config.admin.state_file.as_deref().map(|path| StateFile::open(path, &backends)).transpose()?;
-    let state_file = state_file.map(Arc::new);
-    name_series(&metrics, &config);
-    let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
-    let shared = Arc::new(Shared {
-        backends: backends.clone(),
-        pipes,
-        streams: Arc::new(Streams::default()),
-        clients: Arc::default(),
-        metrics,
-        events,
-        clock: Clock::start(),
-        tls: TlsClient::native(),
-        rules,
-        tracer,
-    });
-    let (bound, admin_listener) = listeners(&config, inherited).await?;
+    let (process, exporter) = Process::new(judge(config)?, log, descriptors());
+    let process = Arc::new(process);
+    warn_of_few_descriptors(&process);
+    process.metrics.watch_runtime("control", runtime::Handle::current());
+    let state_file = open_state_file(&process)?;
+    let (bound, admin_listener) = listeners(&process.config.load(), inherited).await?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
-    let config = Arc::new(ArcSwap::from_pointee(config));
-    let memory = Arc::new(Memory::new(config.clone(), shared.pipes.clone(), shared.streams.clone()));
-    let doors = Doors {
-        phase: Arc::default(),
-        slots: slots(&config.load()),
-        limits: Arc::new(Limiter::new(config.load().limits, shared.clock)),
-        memory: memory.clone(),
-    };
-    let threads = start_threads(&config.load(), &shared, &doors, &bound)?;
-    let parts = admin_parts(config.clone(), sources, &shared, &doors, log, tokens, state_file.clone());
-    let (phase, reload) = (doors.phase, parts.reload.clone());
-    let admin = Admin::new(parts, admin_listener.locality());
+
+    let threads = start_threads(&process, &bound)?;
+    let reload = Arc::new(Reload::new(process.clone(), sources));
+    let admin = Admin::new(process.clone(), reload.clone(), state_file.clone(), admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    start_chores(&process, state_file, &stopped);
+
+    // Whoever reads where we listen may connect at once.
+    process.phase.started();
+    say_where(&public, &admin_address);
+    let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
+    Ok(Running { public, admin: admin_address, process, reload, bound, threads, exporter, notifier, stop_control })
+}
+
+fn judge(config: Config) -> Result<Judged, StartError> {
+    let rules = Rules::from_config(&config)?;
+    let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+    Ok(Judged { config, rules, tokens })
+}
+
+/// Registers what an earlier process knew.
+fn open_state_file(process: &Process) -> Result<Option<Arc<StateFile>>, StateFileError> {
+    let config = process.config.load();
+    let path = config.admin.state_file.as_deref();
+    Ok(path.map(|path| StateFile::open(path, &process.backends)).transpose()?.map(Arc::new))
+}
+
+/// Starts what looks after memory, backends and the state file, until `stopped`.
+fn start_chores(process: &Arc<Process>, state_file: Option<Arc<StateFile>>, stopped: &watch::Receiver<bool>) {
     if let Some(file) = state_file {
-        let backends = backends.clone();
+        let backends = process.backends.clone();
         tokio::spawn(async move { file.keep(&backends).await });
     }
-    let until_stopped = until(stopped.clone());
-    tokio::spawn(async move { memory.run(until_stopped).await });
-    tokio::spawn(async move { backends.run(until(stopped)).await });
-    // Whoever reads where we listen may connect at once.
-    phase.started();
-    say_where(&public, &admin_address);
-    let notifier = Notifier::start(runtimes(&threads), status(&shared, &phase))?;
-    Ok(Running {
-        public,
-        admin: admin_address,
-        config,
-        shared,
-        phase,
-        reload,
-        bound,
-        threads,
-        exporter,
-        notifier,
-        stop_control,
-    })
+    let (kept, until_stopped) = (process.clone(), until(stopped.clone()));
+    tokio::spawn(async move { kept.memory.run(until_stopped).await });
+    let (backends, until_stopped) = (process.backends.clone(), until(stopped.clone()));
+    tokio::spawn(async move { backends.run(until_stopped).await });
 }
 
 fn say_where(public: &[String], admin: &str) {
@@ -216,93 +172,35 @@ async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>,
     }
 }
 
-/// What operators see and steer, and the way to another configuration.
-fn admin_parts(
-    config: Arc<ArcSwap<Config>>,
-    sources: Sources,
-    shared: &Shared,
-    doors: &Doors,
-    log: Arc<LogHandle>,
-    tokens: Arc<ArcSwapOption<Tokens>>,
-    state_file: Option<Arc<StateFile>>,
-) -> Parts {
-    let level = Level::new(log);
-    let changed = reload::Parts {
-        rules: shared.rules.clone(),
-        backends: shared.backends.clone(),
-        pipes: shared.pipes.clone(),
-        slots: doors.slots.clone(),
-        limits: doors.limits.clone(),
-        level: level.clone(),
-        tokens: tokens.clone(),
-        events: shared.events.clone(),
-        metrics: shared.metrics.clone(),
-    };
-    Parts {
-        reload: Arc::new(Reload::new(config.clone(), sources, changed)),
-        config,
-        events: shared.events.clone(),
-        metrics: shared.metrics.clone(),
-        backends: shared.backends.clone(),
-        pipes: shared.pipes.clone(),
-        streams: shared.streams.clone(),
-        phase: doors.phase.clone(),
-        limits: doors.limits.clone(),
-        memory: doors.memory.clone(),
-        level,
-        tokens,
-        state_file,
-    }
-}
-
 async fn until(mut stopped: watch::Receiver<bool>) {
     // A sender that is gone means the same as one that says so.
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-fn start_backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>, pipes: &Arc<Pipes>) -> Backends {
-    let setup = Setup::from_config(config);
-    let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
-    let on_event = move |event| {
-        metrics.backend_event(&event);
-        event.log();
-        events.push(event.into());
-    };
-    Backends::new(&setup, on_event, move |backend, leave| pipes.leave(backend, leave))
-}
-
-fn start_threads(config: &Config, shared: &Arc<Shared>, doors: &Doors, bound: &[Bound]) -> io::Result<Vec<DataThread>> {
-    let count = match config.server.threads {
+fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<DataThread>> {
+    let count = match process.config.load().server.threads {
         0 => std::thread::available_parallelism()?.get(),
         count => count as usize,
     };
     (0..count)
         .map(|number| {
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
-            let front = Front {
-                shared: shared.clone(),
-                http: HttpContext::new(shared.backends.clone(), shared.tls.clone(), shared.rules.load().http),
-                phase: doors.phase.clone(),
-                limits: doors.limits.clone(),
-                memory: doors.memory.clone(),
-                slots: doors.slots.clone(),
-            };
-            start_thread(number, listeners, Arc::new(front))
+            let (backends, tls) = (process.backends.clone(), process.tls.clone());
+            let http = HttpContext::new(backends, tls, process.rules.load().http);
+            start_thread(number, listeners, Arc::new(Front { process: process.clone(), http }))
         })
         .collect()
 }
 
-fn slots(config: &Config) -> Arc<Slots> {
-    let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors()));
-    if let Some(possible) = slots.fewer_than_configured() {
-        let configured = config.server.max_connections;
+fn warn_of_few_descriptors(process: &Process) {
+    if let Some(possible) = process.slots.fewer_than_configured() {
+        let configured = process.config.load().server.max_connections;
         tracing::warn!(
             configured,
             possible,
             "server.max_connections is more than the descriptor limit allows; raise it (LimitNOFILE, ulimit -Hn)"
         );
     }
-    slots
 }
 
 /// The most descriptors that the process may have, after taking what the system offers: shells hand out 1024 by habit.
@@ -318,7 +216,7 @@ fn descriptors() -> usize {
 fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
     let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::log::flush).build()?;
     let watched = runtime.handle().clone();
-    front.shared.metrics.watch_runtime("data", watched.clone());
+    front.process.metrics.watch_runtime("data", watched.clone());
     let (stop, stopped) = oneshot::channel();
     let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
         crate::log::start_batching();
@@ -342,12 +240,11 @@ fn runtimes(threads: &[DataThread]) -> Runtimes {
 }
 
 /// One line for `systemctl status`.
-fn status(shared: &Arc<Shared>, phase: &Arc<PhaseCell>) -> impl Fn() -> String + Send + use<> {
-    let (pipes, backends, phase) = (shared.pipes.clone(), shared.backends.clone(), phase.clone());
+fn status(process: Arc<Process>) -> impl Fn() -> String + Send {
     move || {
-        let pools = backends.pools();
+        let pools = process.backends.pools();
         let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
-        let (phase, live, held) = (phase.get().as_str(), pipes.len(), pipes.held_bytes());
+        let (phase, live, held) = (process.phase.get().as_str(), process.pipes.len(), process.pipes.held_bytes());
         format!("{phase}: {live} pipes holding {held} bytes, {eligible} of {total} backends eligible")
     }
 }
@@ -355,7 +252,7 @@ fn status(shared: &Arc<Shared>, phase: &Arc<PhaseCell>) -> impl Fn() -> String +
 /// Closes this thread's idle backend connections in time, and gives back what it keeps when memory is short.
 async fn sweep(front: Arc<Front>) {
     let mut ticks = tokio::time::interval(IDLE_TIMEOUT);
-    let mut pressure = front.memory.watch();
+    let mut pressure = front.process.memory.watch();
     loop {
         tokio::select! {
             _ = ticks.tick() => front.http.sweep(),
@@ -375,25 +272,25 @@ impl Running {
     /// not gone by `server.shutdown_grace` is cut off. Once `hurry` resolves, it is over within a second or two.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let began = Instant::now();
-        let config = self.config.load_full();
-        self.phase.stop();
+        let config = self.process.config.load_full();
+        self.process.phase.stop();
         self.notifier.stopping();
         // Who connects from now on is refused, instead of waiting in a backlog that nobody accepts from.
         self.bound.iter().for_each(Bound::clean_up);
         drop(self.bound);
-        let pipes = self.shared.pipes.clone();
+        let pipes = self.process.pipes.clone();
         let (live, opened) = (pipes.len(), pipes.opened());
         tracing::info!(pipes = live, "stopping");
         let grace = config.server.shutdown_grace;
         let orderly = async {
-            close_all(&pipes, &self.shared.streams, config.server.close_spread.min(grace)).await;
+            close_all(&pipes, &self.process.streams, config.server.close_spread.min(grace)).await;
             pipes.emptied().await;
         };
         tokio::select! {
             () = orderly => {}
             () = tokio::time::sleep(grace) => {}
             () = hurry => {
-                close_all(&pipes, &self.shared.streams, Duration::ZERO).await;
+                close_all(&pipes, &self.process.streams, Duration::ZERO).await;
                 // Whoever has not answered by then is cut off below.
                 let _ = tokio::time::timeout(HURRY, pipes.emptied()).await;
             }
@@ -414,7 +311,7 @@ impl Running {
             exporter.finish().await;
         }
         let seconds = began.elapsed().as_secs_f64();
-        self.shared.metrics.log_totals(self.shared.pipes.opened());
+        self.process.metrics.log_totals(pipes.opened());
         tracing::info!(closed, failed, seconds, "stopped");
     }
 
@@ -435,13 +332,13 @@ impl Running {
     /// The process's phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
-        self.phase.get()
+        self.process.phase.get()
     }
 
     /// The live pipes.
     #[must_use]
     pub fn pipes(&self) -> &Arc<Pipes> {
-        &self.shared.pipes
+        &self.process.pipes
     }
 }
 

@@ -1,8 +1,11 @@
 //! Holds the habits that a machine can hold: how files open, how long they grow, what they must not say, what core may
-//! use, and that the documentation names only what exists.
+//! use, which module may know which, and that the documentation names only what exists.
 //!
 //! Each rule is a plain function over a file's text, and is shown to fail on a bad snippet further down. An exception
 //! stands in a list beside its reason; an exception that nothing needs any more fails as well.
+
+#[path = "tidy/layers.rs"]
+mod layers;
 
 use std::collections::BTreeSet;
 use std::fs;

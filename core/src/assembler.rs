@@ -113,11 +113,6 @@ impl Assembler {
         Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
     }
 
-    /// Whose bytes these are.
-    pub(crate) const fn sender(&self) -> Side {
-        self.sender
-    }
-
     /// Payload bytes that have come of a message that is not whole.
     #[must_use]
     pub fn open_payload_bytes(&self) -> usize {

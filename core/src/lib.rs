@@ -4,26 +4,24 @@
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
-//! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], [`barrier`], [`outbox`]); what a leg needs
-//! ([`heartbeat`], [`backoff`], [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one
-//! worker; and beside it the [`pool`] that backends are chosen from, with their [`health`] and their [`lease`], the
+//! [`close`], [`assembler`]); one lane ([`byte_queue`], [`replay`], `lane`, `throttle`); the two legs and their links ([`leg`]); what a pipe
+//! remembers of its workers ([`backoff`], [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of
+//! one worker; and beside it the [`pool`] that backends are chosen from, with their [`health`] and their [`lease`], the
 //! [`limits`] on who may connect how often, and who goes when [`memory`] is short. A pipe can be frozen into a
 //! [`snapshot`].
 
 pub mod assembler;
 pub mod backoff;
-pub mod barrier;
 pub mod byte_queue;
 pub mod close;
 pub mod frame;
 pub mod health;
-pub mod heartbeat;
 pub mod ids;
+mod lane;
 pub mod lease;
-mod leg;
+pub mod leg;
 pub mod limits;
 pub mod memory;
-pub mod outbox;
 pub mod pipe;
 pub mod pool;
 pub mod replay;
@@ -31,4 +29,5 @@ pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod suspects;
+mod throttle;
 pub mod time;

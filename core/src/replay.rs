@@ -129,6 +129,18 @@ impl ReplayBuffer {
         }
     }
 
+    /// Whether what was sent is kept until it is confirmed.
+    #[must_use]
+    pub const fn keeps_unconfirmed(&self) -> bool {
+        matches!(self.retention, Retention::UntilConfirmed(_))
+    }
+
+    /// When a message may be forgotten.
+    #[must_use]
+    pub const fn retention(&self) -> Retention {
+        self.retention
+    }
+
     /// Last message that may be forgotten.
     #[must_use]
     pub const fn confirmed(&self) -> Seq {

@@ -166,8 +166,8 @@ pub(super) async fn list(
     Query(ask): Query<Ask>,
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
-    let index = condition::index(&admin, admin.parts.backends.index(), ask.index, ask.wait.as_deref()).await?;
-    let mut found: Vec<BackendBody> = admin.parts.backends.list().into_iter().map(Into::into).collect();
+    let index = condition::index(&admin, admin.process.backends.index(), ask.index, ask.wait.as_deref()).await?;
+    let mut found: Vec<BackendBody> = admin.process.backends.list().into_iter().map(Into::into).collect();
     found.retain(|backend| {
         ask.pool.as_deref().is_none_or(|pool| *backend.pool == *pool)
             && ask.state.is_none_or(|state| backend.state == state)
@@ -181,7 +181,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, headers: HeaderMap, Id
 }
 
 fn view(admin: &Admin, id: &str) -> Result<BackendView, BackendError> {
-    admin.parts.backends.get(id).ok_or_else(|| BackendError::NotFound(id.into()))
+    admin.process.backends.get(id).ok_or_else(|| BackendError::NotFound(id.into()))
 }
 
 /// A backend with its tag.
@@ -196,14 +196,14 @@ fn written(admin: &Admin, status: StatusCode, view: BackendView) -> Response {
 
 /// What the headers of a write demand of the backend `id`.
 fn expectation(admin: &Admin, headers: &HeaderMap, id: &str) -> Expect {
-    admin.tags.expect(headers, admin.parts.backends.get(id).map(|view| view.version))
+    admin.tags.expect(headers, admin.process.backends.get(id).map(|view| view.version))
 }
 
 pub(super) async fn register(
     State(admin): State<Arc<Admin>>,
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
-    let view = admin.parts.backends.register(said.parse()?)?;
+    let view = admin.process.backends.register(said.parse()?)?;
     admin.kept().await;
     let location = HeaderValue::from_str(&format!("/v1/backends/{}", view.id));
     let mut response = written(&admin, StatusCode::CREATED, view);
@@ -219,7 +219,7 @@ pub(super) async fn put(
     Id(id): Id,
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
-    let (put, view) = admin.parts.backends.put(&id, said.parse()?, expectation(&admin, &headers, &id))?;
+    let (put, view) = admin.process.backends.put(&id, said.parse()?, expectation(&admin, &headers, &id))?;
     admin.kept().await;
     let status = match put {
         Put::Created => StatusCode::CREATED,
@@ -249,7 +249,7 @@ pub(super) async fn patch(
         }
         let spec = patched(&before.spec, &patch)?;
         tries -= 1;
-        match admin.parts.backends.patch(&id, Expect::Version(before.version), |said| *said = spec) {
+        match admin.process.backends.patch(&id, Expect::Version(before.version), |said| *said = spec) {
             Ok(view) => {
                 admin.kept().await;
                 return Ok(written(&admin, StatusCode::OK, view));
@@ -274,7 +274,7 @@ pub(super) async fn renew(
     Id(id): Id,
     _: Body<Nothing>,
 ) -> Result<Json<LeaseBody>, Problem> {
-    let renewal = admin.parts.backends.renew_lease(&id)?;
+    let renewal = admin.process.backends.renew_lease(&id)?;
     let directives = renewal.directives.iter().map(|directive| match directive {
         Directive::Drain => "drain",
         Directive::Maint => "maint",
@@ -319,7 +319,7 @@ pub(super) async fn set_state(
         },
         deadline: wish.deadline.as_deref().map(|text| duration::parse("/deadline", text)).transpose()?,
     };
-    let (progress, view) = admin.parts.backends.set_state(&id, expectation(&admin, &headers, &id), change)?;
+    let (progress, view) = admin.process.backends.set_state(&id, expectation(&admin, &headers, &id), change)?;
     admin.kept().await;
     let status = match progress {
         Progress::Done => StatusCode::OK,
@@ -333,7 +333,7 @@ pub(super) async fn remove(
     headers: HeaderMap,
     Id(id): Id,
 ) -> Result<Response, Problem> {
-    let progress = admin.parts.backends.delete(&id, expectation(&admin, &headers, &id))?;
+    let progress = admin.process.backends.delete(&id, expectation(&admin, &headers, &id))?;
     admin.kept().await;
     match progress {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),

@@ -52,11 +52,11 @@ impl From<Place> for Source {
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Effective> {
-    let sections = match admin.parts.config.load().to_json() {
+    let sections = match admin.process.config.load().to_json() {
         Value::Object(sections) => sections,
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
     };
-    let sources = admin.parts.reload.sources();
+    let sources = admin.reload.sources();
     let file = sources.file.as_ref().map(|file| file.display().to_string());
     let keys = sources.places.iter().map(|(key, place)| (key.clone(), place.clone().into())).collect();
     Json(Effective { sources: Sources { file, keys }, sections })
@@ -121,7 +121,7 @@ pub(super) async fn validate(
     State(admin): State<Arc<Admin>>,
     Body(candidate): Body<Candidate>,
 ) -> Result<Json<Verdict>, Problem> {
-    let reload = &admin.parts.reload;
+    let reload = &admin.reload;
     let judged = match &candidate.toml {
         Some(toml) => match Config::read(Some(("toml", toml)), environment()) {
             Ok(loaded) => reload.foresee(loaded),
@@ -158,7 +158,7 @@ pub(super) struct ReloadBody {
 }
 
 pub(super) async fn reload(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<ReloadBody>, Problem> {
-    let Reloaded { changes, warnings } = admin.parts.reload.reload().await?;
+    let Reloaded { changes, warnings } = admin.reload.reload().await?;
     let needs_restart = changes.iter().filter(|change| change.needs_restart).map(|change| change.key.clone()).collect();
     Ok(Json(ReloadBody { changes: each(changes), needs_restart, warnings: each(warnings) }))
 }

@@ -9,13 +9,13 @@ use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, delete, get, patch, post, put};
 
-use super::auth::Access;
 use super::list::List;
 use super::openapi::{self, Operation, operation};
 use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{Admin, backends, configuration, dashboard, events, gate, health, messages, pipes, pools, stats, system};
+use crate::tokens::Access;
 
 /// One method of one path.
 pub(super) struct Endpoint {

@@ -52,16 +52,16 @@ pub(super) async fn read(
     if wants_stream(&headers) {
         let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
         let after = resumed.or(ask.after).unwrap_or(0);
-        return stream(Arc::clone(&admin.parts.events), after);
+        return stream(Arc::clone(&admin.process.events), after);
     }
     let after = ask.after.unwrap_or(0);
-    admin.parts.events.read_after(after, 0).map_err(gone)?;
+    admin.process.events.read_after(after, 0).map_err(gone)?;
     if patience > Duration::ZERO {
         let _place = admin.place_to_wait()?;
         // Running out of patience is an answer like any other: an empty page.
-        let _ = tokio::time::timeout(patience, admin.parts.events.wait_after(after)).await;
+        let _ = tokio::time::timeout(patience, admin.process.events.wait_after(after)).await;
     }
-    let items = admin.parts.events.read_after(after, limit).map_err(gone)?;
+    let items = admin.process.events.read_after(after, limit).map_err(gone)?;
     let last = items.last().map_or(after, |event| event.seq);
     Ok(Json(Page { items, next_cursor: None, last }).into_response())
 }

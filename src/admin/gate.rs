@@ -13,13 +13,13 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, he
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::auth::{Access, Caller, Role};
 use super::body::{is_json, is_merge_patch};
 use super::problem::{Kind, Problem};
 use super::{Admin, Locality};
 use crate::handshake::check::host_name;
 use crate::log::AUDIT;
 use crate::metrics::labels::status_code;
+use crate::tokens::{Access, Caller, Role};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -56,7 +56,7 @@ pub(super) async fn gate(
     };
     let response = finish(response, &request_id);
     admin
-        .parts
+        .process
         .metrics
         .families()
         .admin_requests_total
@@ -148,7 +148,7 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
     if access == Access::Open {
         return Ok(None);
     }
-    let tokens = admin.parts.tokens.load();
+    let tokens = admin.process.tokens.load();
     let Some(tokens) = tokens.as_ref() else {
         return match admin.locality {
             Locality::Loopback | Locality::Unix => Ok(Some(anonymous())),
@@ -169,7 +169,7 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
 
 /// Whose token this is, whether or not it is good for anything here.
 fn known(admin: &Admin, headers: &HeaderMap) -> Option<Caller> {
-    admin.parts.tokens.load().as_ref().and_then(|tokens| tokens.caller(headers))
+    admin.process.tokens.load().as_ref().and_then(|tokens| tokens.caller(headers))
 }
 
 fn anonymous() -> Caller {

@@ -81,10 +81,10 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
 }
 
 fn look(admin: &Admin) -> Health {
-    let pools = admin.parts.backends.pools();
+    let pools = admin.process.backends.pools();
     let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
-    let reading = admin.parts.memory.look();
-    let phase = admin.parts.phase.get();
+    let reading = admin.process.memory.look();
+    let phase = admin.process.phase.get();
     let mut reasons = Vec::new();
     if phase != Phase::Serving {
         reasons.push(phase.as_str().to_owned());
@@ -109,9 +109,9 @@ fn look(admin: &Admin) -> Health {
         uptime_s: tenths(admin.started.elapsed().as_secs_f64()),
         memory: memory(&reading),
         cpu_percent: tenths(admin.cpu_percent()),
-        pipes: admin.parts.pipes.len(),
-        total_sessions: stats::sessions(&admin.parts.pipes.list()),
-        rate_limit_buckets: admin.parts.limits.entries(),
+        pipes: admin.process.pipes.len(),
+        total_sessions: stats::sessions(&admin.process.pipes.list()),
+        rate_limit_buckets: admin.process.limits.entries(),
         backends: BackendCounts { total, eligible },
         reasons,
     }

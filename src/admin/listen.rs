@@ -144,7 +144,7 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an admin connection could not be accepted");
-                    admin.parts.metrics.connection_result(ListenerLabel::Admin, ConnectionResult::AcceptFailed);
+                    admin.process.metrics.connection_result(ListenerLabel::Admin, ConnectionResult::AcceptFailed);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -184,7 +184,7 @@ async fn connection(
     _slot: OwnedSemaphorePermit,
     mut stop: watch::Receiver<bool>,
 ) {
-    let _counted = admin.parts.metrics.connection(ListenerLabel::Admin);
+    let _counted = admin.process.metrics.connection(ListenerLabel::Admin);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(64);
     let connection =

@@ -124,7 +124,7 @@ pub(super) async fn broadcast(
     });
     let exclude = exclude.collect::<Result<HashSet<PipeId>, Problem>>()?;
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.is_none() || wanted.as_deref() == is;
-    let mut pipes = admin.parts.pipes.list();
+    let mut pipes = admin.process.pipes.list();
     pipes.retain(|pipe| {
         // The viewers of a stream are told themselves, each once.
         !pipe.is_stream()

@@ -25,10 +25,9 @@
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
-//! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`auth`]. An endpoint
+//! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`crate::tokens`]. An endpoint
 //! that is not in the table of `endpoints` does not exist, so none can be reached that has no access rule.
 
-pub mod auth;
 mod backends;
 mod body;
 mod condition;
@@ -55,26 +54,15 @@ mod system;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use jiff::Timestamp;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::backends::Backends;
-use crate::config::Config;
-use crate::events::Events;
-use crate::level::Level;
-use crate::limits::Limiter;
-use crate::memory::Memory;
-use crate::metrics::Metrics;
 use crate::metrics::process::CpuMeter;
-use crate::phase::PhaseCell;
-use crate::pipes::Pipes;
+use crate::process::Process;
 use crate::rebalance::Rebalances;
 use crate::reload::Reload;
-use crate::share::Streams;
 
-use auth::Tokens;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};
@@ -95,41 +83,14 @@ pub enum Locality {
     Network,
 }
 
-/// The parts of the process that the admin API shows and steers.
-#[derive(Debug)]
-pub struct Parts {
-    /// The configuration in force.
-    pub config: Arc<ArcSwap<Config>>,
-    /// What happened.
-    pub events: Arc<Events>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// The registry of backends.
-    pub backends: Backends,
-    /// The live pipes.
-    pub pipes: Arc<Pipes>,
-    /// The streams that some of them share.
-    pub streams: Arc<Streams>,
-    /// Where the process is in its life.
-    pub phase: Arc<PhaseCell>,
-    /// Who may connect how often.
-    pub limits: Arc<Limiter>,
-    /// The watch over memory.
-    pub memory: Arc<Memory>,
-    /// The level of the log.
-    pub level: Arc<Level>,
-    /// Who may do what; nothing where everybody who reaches the listener may.
-    pub tokens: Arc<ArcSwapOption<Tokens>>,
-    /// The way to another configuration.
-    pub reload: Arc<Reload>,
-    /// Where what is registered outlives the process, if anywhere.
-    pub state_file: Option<Arc<StateFile>>,
-}
-
 /// The admin API of one process.
 #[derive(Debug)]
 pub struct Admin {
-    parts: Parts,
+    process: Arc<Process>,
+    /// The way to another configuration.
+    reload: Arc<Reload>,
+    /// Where what is registered outlives the process, if anywhere.
+    state_file: Option<Arc<StateFile>>,
     locality: Locality,
     access: AccessRules,
     started: Instant,
@@ -142,11 +103,18 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// The API over `parts`.
+    /// The API of `process`, on a listener of that `locality`.
     #[must_use]
-    pub fn new(parts: Parts, locality: Locality) -> Arc<Self> {
+    pub fn new(
+        process: Arc<Process>,
+        reload: Arc<Reload>,
+        state_file: Option<Arc<StateFile>>,
+        locality: Locality,
+    ) -> Arc<Self> {
         Arc::new(Self {
-            parts,
+            process,
+            reload,
+            state_file,
             locality,
             access: endpoints::access_rules(),
             started: Instant::now(),
@@ -171,8 +139,8 @@ impl Admin {
 
     /// Waits until what was just changed about backends survives a restart, where anything does.
     async fn kept(&self) {
-        if let Some(file) = &self.parts.state_file {
-            let index = *self.parts.backends.index().borrow();
+        if let Some(file) = &self.state_file {
+            let index = *self.process.backends.index().borrow();
             file.catch_up(index).await;
         }
     }

@@ -9,9 +9,9 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use super::auth::Access;
 use super::endpoints::Endpoint;
 use super::problem::ProblemBody;
+use crate::tokens::Access;
 
 /// Where this document is; it does not describe itself.
 pub(super) const PATH: &str = "/openapi.json";

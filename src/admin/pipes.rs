@@ -156,8 +156,8 @@ pub(super) async fn list(
     let limit = list::limit(ask.limit)?;
     let state = ask.state.as_deref().map(parse_state).transpose()?;
     let cursor = ask.cursor.as_deref().map(parse_cursor).transpose()?;
-    let index = condition::index(&admin, admin.parts.pipes.index(), ask.index, ask.wait.as_deref()).await?;
-    let rest = admin.parts.pipes.list().into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
+    let index = condition::index(&admin, admin.process.pipes.index(), ask.index, ask.wait.as_deref()).await?;
+    let rest = admin.process.pipes.list().into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
     let mut found: Vec<_> = rest.filter(|pipe| ask.selects(pipe, state)).take(limit + 1).collect();
     let more = found.len() > limit;
     found.truncate(limit);
@@ -177,7 +177,7 @@ fn parse_cursor(text: &str) -> Result<PipeId, Problem> {
 }
 
 pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
-    PipeId::parse(id).and_then(|id| admin.parts.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
+    PipeId::parse(id).and_then(|id| admin.process.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Json<PipeBody>, Problem> {
@@ -226,7 +226,7 @@ pub(super) async fn close(
     let pipe = find(&admin, &id)?;
     order(&pipe, Command::Close(EndedBy::Operator, CloseFrame::new(words.code, &words.reason)))?;
     let route = pipe.route.name.as_str().into();
-    admin.parts.events.push(Fact::PipeClosedByOperator { pipe: pipe.id, route, code: words.code });
+    admin.process.events.push(Fact::PipeClosedByOperator { pipe: pipe.id, route, code: words.code });
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -146,10 +146,10 @@ pub(super) async fn list(
     Query(ask): Query<Ask>,
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
-    let index = condition::index(&admin, admin.parts.backends.index(), ask.index, ask.wait.as_deref()).await?;
-    let pipes = admin.parts.pipes.list();
+    let index = condition::index(&admin, admin.process.backends.index(), ask.index, ask.wait.as_deref()).await?;
+    let pipes = admin.process.pipes.list();
     let pools: Vec<PoolBody> =
-        admin.parts.backends.pools().into_iter().map(|view| PoolBody::new(view, &pipes)).collect();
+        admin.process.backends.pools().into_iter().map(|view| PoolBody::new(view, &pipes)).collect();
     let page = List::page(pools, |pool| pool.name.to_string(), ask.cursor.as_deref(), limit);
     Ok(admin.tags.list(&headers, index, page))
 }
@@ -159,9 +159,9 @@ pub(super) async fn show(
     headers: HeaderMap,
     Id(name): Id,
 ) -> Result<Response, Problem> {
-    let index = *admin.parts.backends.index().borrow();
+    let index = *admin.process.backends.index().borrow();
     let view = find(&admin, &name)?;
-    Ok(admin.tags.answer(&headers, index, StatusCode::OK, PoolBody::new(view, &admin.parts.pipes.list())))
+    Ok(admin.tags.answer(&headers, index, StatusCode::OK, PoolBody::new(view, &admin.process.pipes.list())))
 }
 
 /// How many pipes were found to be too many where they are, and how fast they are told.
@@ -181,16 +181,16 @@ pub(super) async fn rebalance(
     if pool.balance == Balance::Hash {
         return Err(Problem::new(Kind::Conflict, "in this pool the key decides where a pipe is, not the load"));
     }
-    let surplus = admin.parts.backends.surplus(&name).unwrap_or_default();
+    let surplus = admin.process.backends.surplus(&name).unwrap_or_default();
     let moves = admin
         .rebalances
-        .start(&pool.name, &surplus, &admin.parts.pipes.list())
+        .start(&pool.name, &surplus, &admin.process.pipes.list())
         .map_err(|UnderWay| Problem::new(Kind::Conflict, "a rebalancing of this pool is under way already"))?;
     let status = if moves == 0 { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok((status, Json(Moves { moves, per_second: MOVES_PER_SECOND })))
 }
 
 fn find(admin: &Admin, name: &str) -> Result<PoolView, Problem> {
-    let pools = admin.parts.backends.pools();
+    let pools = admin.process.backends.pools();
     pools.into_iter().find(|pool| *pool.name == *name).ok_or_else(|| Problem::no_such("pool", name))
 }

@@ -33,34 +33,34 @@ use crate::pipes::{KeyPast, PipeEntry};
 const KEYS_MAX: usize = 1000;
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    refresh(&admin, &admin.parts.pipes.list());
-    let text = admin.parts.metrics.render();
+    refresh(&admin, &admin.process.pipes.list());
+    let text = admin.process.metrics.render();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
 /// Puts what the registries know into the gauges.
 fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
-    let families = admin.parts.metrics.families();
+    let families = admin.process.metrics.families();
     let gauge = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
-    families.replay_buffer_limit_bytes.set(gauge(admin.parts.pipes.held_bytes_max()));
+    families.replay_buffer_limit_bytes.set(gauge(admin.process.pipes.held_bytes_max()));
     let up = gauge(pipes.iter().map(|pipe| pipe.up.buffered_bytes.load(Relaxed)).sum());
     let down = gauge(pipes.iter().map(|pipe| pipe.down.buffered_bytes.load(Relaxed)).sum());
     families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
     families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
     families.memory_bytes.with_label_values(&["replay"]).set(up + down);
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
-    let (entries, bytes) = admin.parts.limits.size();
+    let (entries, bytes) = admin.process.limits.size();
     families.rate_limit_entries.set(gauge(entries as u64));
     families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
-    let shared = admin.parts.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
+    let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
-    families.memory_limit_bytes.set(gauge(admin.parts.memory.look().limit));
-    let backends: Vec<BackendFacts> = admin.parts.backends.list().iter().map(facts).collect();
-    admin.parts.metrics.sync_backends(&backends);
-    let config = admin.parts.config.load();
+    families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
+    let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
+    admin.process.metrics.sync_backends(&backends);
+    let config = admin.process.config.load();
     let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-    admin.parts.metrics.sync_config(&routes, &pools);
+    admin.process.metrics.sync_config(&routes, &pools);
 }
 
 fn memory_bytes(pipe: &PipeEntry) -> u64 {
@@ -201,11 +201,11 @@ impl Lane {
 }
 
 pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
-    let pipes = admin.parts.pipes.list();
+    let pipes = admin.process.pipes.list();
     refresh(&admin, &pipes);
-    let routes = admin.parts.metrics.routes();
-    let families = admin.parts.metrics.families();
-    let backends = admin.parts.backends.list();
+    let routes = admin.process.metrics.routes();
+    let families = admin.process.metrics.families();
+    let backends = admin.process.backends.list();
     Json(Stats {
         total_sessions: sessions(&pipes),
         total_connections: clients(&pipes).count(),
@@ -266,7 +266,7 @@ fn keys(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> BTreeMap<Arc<str>, KeyBody> 
         };
         (key, body)
     };
-    admin.parts.pipes.keys.newest(KEYS_MAX).into_iter().map(body).collect()
+    admin.process.pipes.keys.newest(KEYS_MAX).into_iter().map(body).collect()
 }
 
 fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
@@ -277,11 +277,11 @@ fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
 
 fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
     let total_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
-    let reading = admin.parts.memory.look();
+    let reading = admin.process.memory.look();
     Memory {
         total_bytes,
         per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
-        replay_bytes: admin.parts.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
+        replay_bytes: admin.process.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
         by_route: memory_by_route(pipes),
         rss_bytes: reading.resident,
         vms_mb: mebibytes(Usage::read().virtual_bytes),
@@ -290,7 +290,7 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
         limit_bytes: reading.limit,
         percent: tenths(reading.percent()),
         pressure: reading.verdict.pressure.as_str(),
-        evictions_total: admin.parts.metrics.evictions_total(),
+        evictions_total: admin.process.metrics.evictions_total(),
     }
 }
 
@@ -331,13 +331,13 @@ fn counters(admin: &Admin, routes: &[Named<RouteMetrics>], backends: &[BackendVi
         counters.up.add(&route.up);
         counters.down.add(&route.down);
     }
-    let pools: Vec<Named<PoolMetrics>> = admin.parts.metrics.pools();
+    let pools: Vec<Named<PoolMetrics>> = admin.process.metrics.pools();
     for (_, pool) in &pools {
         counters.interruptions_total += pool.interruptions_total();
         counters.reattached_total += pool.reattach(ReattachResult::Attached).get();
     }
     for view in backends {
-        counters.connect_failures_total += admin.parts.metrics.backend(&view.spec.pool, &view.id).connect_failures();
+        counters.connect_failures_total += admin.process.metrics.backend(&view.spec.pool, &view.id).connect_failures();
     }
     counters
 }

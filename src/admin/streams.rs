@@ -64,10 +64,10 @@ impl From<&Arc<Hub>> for StreamBody {
 
 /// The streams as they are now.
 pub(super) fn body(admin: &Admin) -> SharedStreams {
-    let mut items: Vec<_> = admin.parts.streams.list().iter().map(StreamBody::from).collect();
+    let mut items: Vec<_> = admin.process.streams.list().iter().map(StreamBody::from).collect();
     items.sort_by(|a, b| (b.viewers, &a.route, &a.key).cmp(&(a.viewers, &b.route, &b.key)));
-    let opened_total = admin.parts.streams.opened_total();
-    let reuse_total = admin.parts.metrics.routes().iter().map(|(_, route)| route.stream_reused.get()).sum::<u64>();
+    let opened_total = admin.process.streams.opened_total();
+    let reuse_total = admin.process.metrics.routes().iter().map(|(_, route)| route.stream_reused.get()).sum::<u64>();
     SharedStreams {
         open: items.len(),
         idle: items.iter().filter(|item| item.idle_ms.is_some()).count(),

@@ -42,19 +42,19 @@ pub(super) struct Info {
 }
 
 pub(super) async fn info(State(admin): State<Arc<Admin>>) -> Json<Info> {
-    let config = admin.parts.config.load();
+    let config = admin.process.config.load();
     Json(Info {
         name: "holdline",
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         started_at: admin.started_at.to_string(),
         uptime_s: admin.started.elapsed().as_secs_f64(),
-        phase: admin.parts.phase.get(),
+        phase: admin.process.phase.get(),
         public_listeners: config.server.listen.iter().map(ToString::to_string).collect(),
         admin_listener: config.admin.listen.to_string(),
         routes: config.routes.iter().map(|route| route.name.clone()).collect(),
         pools: config.pools.iter().map(|pool| pool.name.clone()).collect(),
-        tokens: admin.parts.tokens.load().is_some(),
+        tokens: admin.process.tokens.load().is_some(),
     })
 }
 
@@ -81,7 +81,7 @@ pub(super) async fn log(State(admin): State<Arc<Admin>>) -> Json<Log> {
 }
 
 fn level(admin: &Admin) -> Log {
-    let view = admin.parts.level.view();
+    let view = admin.process.level.view();
     Log {
         level: level_name(view.level),
         until: view.until.map(|until| until.to_string()),
@@ -96,8 +96,8 @@ pub(super) async fn set_log(State(admin): State<Arc<Admin>>, Body(wanted): Body<
         .find(|&level| level_name(level) == wanted.level)
         .ok_or_else(|| Problem::invalid("/level", format!("must be one of {names}")))?;
     match wanted.r#for.as_deref().map(|text| duration::parse("/for", text)).transpose()? {
-        None => admin.parts.level.set(wish),
-        Some(time) if time > Duration::ZERO && time <= LEVEL_FOR_MAX => admin.parts.level.set_for(wish, time),
+        None => admin.process.level.set(wish),
+        Some(time) if time > Duration::ZERO && time <= LEVEL_FOR_MAX => admin.process.level.set_for(wish, time),
         Some(_) => return Err(Problem::invalid("/for", "must be more than 0 and at most 24h")),
     }
     Ok(Json(level(&admin)))
@@ -110,25 +110,25 @@ pub(super) struct Drain {
 }
 
 pub(super) async fn drain(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<Drain>, Problem> {
-    if admin.parts.phase.drain() {
-        admin.parts.events.push(Fact::ProcessDrainStarted);
-        admin.parts.streams.set_draining(true);
+    if admin.process.phase.drain() {
+        admin.process.events.push(Fact::ProcessDrainStarted);
+        admin.process.streams.set_draining(true);
     }
     phase_or_conflict(&admin, Phase::Draining)
 }
 
 pub(super) async fn undrain(State(admin): State<Arc<Admin>>) -> Result<Json<Drain>, Problem> {
-    if admin.parts.phase.undrain() {
-        admin.parts.events.push(Fact::ProcessDrainCancelled);
-        admin.parts.streams.set_draining(false);
+    if admin.process.phase.undrain() {
+        admin.process.events.push(Fact::ProcessDrainCancelled);
+        admin.process.streams.set_draining(false);
     }
     phase_or_conflict(&admin, Phase::Serving)
 }
 
 fn phase_or_conflict(admin: &Admin, wanted: Phase) -> Result<Json<Drain>, Problem> {
-    let phase = admin.parts.phase.get();
+    let phase = admin.process.phase.get();
     if phase == wanted {
-        return Ok(Json(Drain { phase, pipes: admin.parts.pipes.len() }));
+        return Ok(Json(Drain { phase, pipes: admin.process.pipes.len() }));
     }
     Err(Problem::new(Kind::Conflict, format!("the process is {}", phase.as_str())))
 }

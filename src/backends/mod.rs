@@ -32,11 +32,12 @@ pub use spec::{
 };
 pub use writes::REMOVAL_DEADLINE;
 
+use crate::clock::Clock;
 use crate::net::Networks;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::YoungDeaths;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
-use registry::{Clock, Effects, Registry};
+use registry::{Effects, Registry};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -12,6 +12,7 @@ use super::owners::Owners;
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
+use crate::clock::Clock;
 use crate::net::Networks;
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
@@ -22,30 +23,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
-
-/// Between a time of the core and the clocks of the world.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clock(Instant);
-
-impl Clock {
-    pub(super) fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    pub(super) fn now(self) -> Time {
-        Time::ZERO + self.0.elapsed()
-    }
-
-    pub(super) fn instant(self, time: Time) -> Instant {
-        self.0 + time.since(Time::ZERO)
-    }
-
-    pub(super) fn wall(self, time: Time) -> SystemTime {
-        let now = self.now();
-        if time >= now { SystemTime::now() + (time - now) } else { SystemTime::now() - (now - time) }
-    }
-}
 
 /// What a change means for the world.
 #[derive(Default)]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Invalid;
-use crate::ctl::Misuse;
+use crate::ctl::{Misuse, in_words};
 
 mod check;
 mod generate;
@@ -69,19 +69,6 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
             if is_misuse { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }
-}
-
-/// An error with its causes, each said once: many name their cause in their own words.
-pub(crate) fn in_words(error: &anyhow::Error) -> String {
-    let mut words = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if words.is_empty() {
-            words = cause;
-        } else if !words.contains(&cause) {
-            words = format!("{words}: {cause}");
-        }
-    }
-    words
 }
 
 /// Ends the process when stdin does, for a child that must not outlive its parent.

@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "could not start");
-            eprintln!("holdline: {}", super::in_words(&error));
+            eprintln!("holdline: {}", crate::ctl::in_words(&error));
             let is_misuse = error.downcast_ref().is_some_and(serve::StartError::is_misuse);
             if is_misuse { ExitCode::from(super::MISUSE) } else { ExitCode::FAILURE }
         }

@@ -143,7 +143,7 @@ fn patterns(config: &Config, found: &mut Findings) {
     /// Each costs one more compilation of all routes.
     const CONFLICTS_MAX: usize = 10;
     let mut together: Vec<RouteSpec> = Vec::new();
-    for (index, spec) in RouteSpec::from_config(config).into_iter().enumerate() {
+    for (index, spec) in config.route_specs().into_iter().enumerate() {
         // Names that are taken are reported elsewhere; here they say which route an error is about.
         let spec = RouteSpec { name: index.to_string(), ..spec };
         match RouteTable::compile(vec![spec.clone()]) {

@@ -6,6 +6,7 @@
 //! `usize` is always bytes and `u32` always a count, in every struct here.
 
 mod checks;
+mod collector;
 mod env;
 mod gaps;
 mod load;
@@ -22,9 +23,11 @@ mod units;
 
 pub use holdline_core::pool::AdminState;
 use holdline_core::settings::{Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
+pub use collector::OtlpEndpoint;
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
@@ -32,7 +35,7 @@ pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    Duplicate, Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
+    Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -148,7 +151,36 @@ impl Config {
     /// # Errors
     /// None for a configuration that was read: the same compilation checked it.
     pub fn route_table(&self) -> Result<RouteTable, RouteError> {
-        RouteTable::compile(RouteSpec::from_config(self))
+        RouteTable::compile(self.route_specs())
+    }
+
+    /// The routes as the table takes them, in the order of the file.
+    #[must_use]
+    pub fn route_specs(&self) -> Vec<RouteSpec> {
+        let routes = self.routes.iter().map(|route| RouteSpec {
+            name: route.name.clone(),
+            path: route.path.clone(),
+            hosts: route.hosts.clone(),
+            pool: route.pool.clone(),
+            key: route.key.clone(),
+            backend_path: route.backend_path.clone(),
+            client_id: route.client_id.clone(),
+            duplicate: route.duplicate,
+            client_grace: self.resume.grace,
+            raw_path: route.raw_path,
+            origins: route.origins.iter().map(ToString::to_string).collect(),
+            websocket_only: match route.upgrade {
+                Upgrade::Any => false,
+                Upgrade::Websocket => true,
+            },
+            settings: self.pipe_settings(route),
+            share: route.share.then_some(StreamSettings {
+                bytes_max: route.share_bytes_max,
+                catch_up: route.share_catch_up,
+                linger: route.share_linger,
+            }),
+        });
+        routes.collect()
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

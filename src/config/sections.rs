@@ -7,8 +7,8 @@ use std::time::Duration;
 use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
+use super::collector::OtlpEndpoint;
 use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
-use crate::trace::OtlpEndpoint;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;

@@ -13,12 +13,12 @@ use std::time::Duration;
 use holdline_core::settings::{CodeSet, DownPolicy};
 use ipnet::IpNet;
 
+use super::collector::OtlpEndpoint;
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
 use super::types::{Listen, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
-use crate::trace::OtlpEndpoint;
 
 mod words;
 

@@ -10,8 +10,9 @@ use holdline_core::settings::{
 };
 
 use super::AdminState;
-use super::types::{Duplicate, HealthKind, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{HealthKind, PoolResume, RouteResume, Serves, Upgrade};
 use crate::net::BackendUrl;
+use crate::routes::Duplicate;
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]

@@ -87,15 +87,6 @@ pub enum RouteResume {
     Cookie,
 }
 
-/// What a second connection of the same client does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Duplicate {
-    /// It takes the place of the first one.
-    Replace,
-    /// It is refused with 409.
-    Reject,
-}
-
 /// What a health probe does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HealthKind {

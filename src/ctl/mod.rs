@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod backends;
 mod client;
+mod in_words;
 mod output;
 mod pipes;
 mod process;
@@ -20,6 +21,7 @@ use clap::Args;
 
 pub use args::Options;
 pub use client::{CallError, Client, PATIENCE, Reply, Target};
+pub use in_words::in_words;
 
 use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools};
 use output::Output;

@@ -21,7 +21,7 @@ use super::verdict::{Evidence, broken, verdict};
 use super::viewer::Viewer;
 use super::witness::{Witness, follow_events};
 use super::workers::{Deed, Workers};
-use crate::ctl::{Client, Target};
+use crate::ctl::{Client, Target, in_words};
 
 /// Screens on the page.
 const SCREENS: usize = 6;
@@ -53,7 +53,7 @@ pub fn run(options: Options) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("holdline: {}", crate::cli::in_words(&error));
+            eprintln!("holdline: {}", in_words(&error));
             ExitCode::FAILURE
         }
     }

@@ -11,7 +11,6 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::http1::{Connection, Opened, busy};
 use crate::clients::{ClientName, Found as Behind, Home};
-use crate::config::Duplicate;
 use crate::handshake::accept::switching_protocols;
 use crate::handshake::check::{UpgradeRequest, host};
 use crate::handshake::client_address::ClientAddress;
@@ -22,6 +21,7 @@ use crate::metrics::labels::ResumeResult;
 use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
 use crate::pipes::{Command, Newcomer, PipeEntry, Return};
+use crate::routes::Duplicate;
 use crate::routes::Found;
 
 /// A client that has been answered, and the pipe that it goes to.
@@ -52,15 +52,15 @@ pub(super) fn name_of(found: &Found, parts: &Parts) -> Option<ClientName> {
 impl Connection {
     /// Whether a client that is one too many comes back to its pipe.
     pub(super) fn comes_back(&self, parts: &Parts) -> bool {
-        let found = self.front.shared.rules.load().routes.find(host(parts), parts);
+        let found = self.front.process.rules.load().routes.find(host(parts), parts);
         let name = found.ok().and_then(|found| name_of(&found, parts));
-        name.is_some_and(|name| self.front.shared.clients.has_home(&name))
+        name.is_some_and(|name| self.front.process.clients.has_home(&name))
     }
 
     /// What is behind a client's name; waits no longer than for a handshake.
     pub(super) async fn behind(&self, name: ClientName) -> Result<Behind, Refusal> {
-        let patience = self.front.shared.rules.load().handshake_timeout;
-        let found = tokio::time::timeout(patience, self.front.shared.clients.find(name)).await;
+        let patience = self.front.process.rules.load().handshake_timeout;
+        let found = tokio::time::timeout(patience, self.front.process.clients.find(name)).await;
         found.map_err(|_| busy("another connection of this client is being opened"))
     }
 
@@ -73,10 +73,10 @@ impl Connection {
         client: &ClientAddress,
         home: Home,
     ) -> Response<Body> {
-        if self.front.phase.get() == Phase::Stopping {
+        if self.front.process.phase.get() == Phase::Stopping {
             return busy("going away; another instance may take this").into_response();
         }
-        let metrics = self.front.shared.metrics.route(&found.route.name);
+        let metrics = self.front.process.metrics.route(&found.route.name);
         let rejects = found.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
         let is_taken = rejects && home.pipe.has_client();
         if is_taken {

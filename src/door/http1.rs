@@ -32,15 +32,15 @@ use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::{Body, HttpContext, relay};
-use crate::limits::{Admission, Exceeded, Limiter, Slot, Slots};
-use crate::memory::Memory;
+use crate::limits::{Admission, Exceeded, Slot};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
-use crate::phase::{Phase, PhaseCell};
+use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver, Shared};
+use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{Command, PipeFacts, Sharing};
+use crate::process::Process;
 use crate::routes::{Found, NoRoute};
 use crate::send_timeout::SendTimeout;
 use crate::share::StreamKey;
@@ -55,18 +55,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// What the connections of one data thread share.
 #[derive(Debug)]
 pub struct Front {
-    /// What pipes share.
-    pub shared: Arc<Shared>,
+    /// The services of the process.
+    pub process: Arc<Process>,
     /// Plain HTTP of this thread.
     pub http: HttpContext,
-    /// Where the process is in its life.
-    pub phase: Arc<PhaseCell>,
-    /// Who may connect how often.
-    pub limits: Arc<Limiter>,
-    /// Whether there is memory for a new pipe.
-    pub memory: Arc<Memory>,
-    /// The count of client connections, over all threads.
-    pub slots: Arc<Slots>,
 }
 
 /// One accepted connection.
@@ -88,7 +80,7 @@ pub(super) enum Opened {
 
 /// Serves one client connection until it closes or becomes a pipe, which then goes on in a task of its own.
 pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpAddr, slot: Slot) {
-    let metrics = front.shared.metrics.clone();
+    let metrics = front.process.metrics.clone();
     let gauge = metrics.connection(ListenerLabel::Public);
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
@@ -106,7 +98,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
             }
         })
     });
-    let rules = front.shared.rules.load_full();
+    let rules = front.process.rules.load_full();
     let mut serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(rules.handshake_timeout)
@@ -179,7 +171,7 @@ impl Connection {
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
         // chunks there may have been a length, by which whoever stands before us takes the next request for a part of
         // this one (RFC 9112 section 6.1). And on the way down, no connection is kept for a next request.
-        let is_last = wants_upgrade || is_in_chunks || !self.front.phase.takes_pipes();
+        let is_last = wants_upgrade || is_in_chunks || !self.front.process.phase.takes_pipes();
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -192,7 +184,7 @@ impl Connection {
         if self.over && !self.comes_back(&parts) {
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
-        let rules = self.front.shared.rules.load_full();
+        let rules = self.front.process.rules.load_full();
         let checked = match check(&parts, rules.header_bytes_max) {
             Checked::Refused(refusal) => return self.refuse(NO_ROUTE, refusal),
             checked @ (Checked::Upgrade(_) | Checked::Plain) => checked,
@@ -217,7 +209,7 @@ impl Connection {
             Checked::Upgrade(upgrade) => self.upgrade(&mut parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
-                if let Err(exceeded) = self.front.limits.request(client.address) {
+                if let Err(exceeded) = self.front.process.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
                 relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, &client).await
@@ -226,12 +218,12 @@ impl Connection {
     }
 
     fn exceeds(&self, route: &str, exceeded: Exceeded) -> Refusal {
-        self.front.shared.metrics.route(route).limited(exceeded.limit).inc();
+        self.front.process.metrics.route(route).limited(exceeded.limit).inc();
         exceeded.refusal()
     }
 
     fn refuse(&self, route: &str, refusal: Refusal) -> Response<Body> {
-        self.front.shared.metrics.route(route).handshake(refusal.status.as_u16());
+        self.front.process.metrics.route(route).handshake(refusal.status.as_u16());
         refusal.into_response()
     }
 
@@ -243,8 +235,8 @@ impl Connection {
         client: &ClientAddress,
     ) -> Response<Body> {
         let began = Instant::now();
-        let metrics = self.front.shared.metrics.route(&found.route.name);
-        let mut span = self.front.shared.tracer.take_over(Name::Handshake, &mut parts.headers).map(Box::new);
+        let metrics = self.front.process.metrics.route(&found.route.name);
+        let mut span = self.front.process.tracer.take_over(Name::Handshake, &mut parts.headers).map(Box::new);
         if let Some(span) = &mut span {
             span.set("holdline.route", found.route.name.as_str());
         }
@@ -298,15 +290,15 @@ impl Connection {
             return busy("too many connections").into_response();
         }
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
-        let expected = self.front.shared.pipes.expect();
-        if !self.front.phase.takes_pipes() {
+        let expected = self.front.process.pipes.expect();
+        if !self.front.process.phase.takes_pipes() {
             return busy("going away; another instance may take this").into_response();
         }
-        if self.front.memory.pressure() > Pressure::Low {
-            self.front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+        if self.front.process.memory.pressure() > Pressure::Low {
+            self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
@@ -343,9 +335,9 @@ impl Connection {
             request_id: client.request_id.clone(),
         };
         // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
-        let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.shared.clone());
+        let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.process.clone());
         drop(expected);
-        if self.front.phase.get() == Phase::Stopping {
+        if self.front.process.phase.get() == Phase::Stopping {
             // Whoever tells the clients may have passed before this one was there.
             driver.order(Command::going_away());
         }
@@ -362,11 +354,11 @@ impl Connection {
 impl Connection {
     /// A worker for a pipe of its own, or a place in the stream that it shares.
     async fn find_worker(&self, plan: &Plan, path: &str) -> Result<(FirstAttach, Sharing), Response<Body>> {
-        let shared = &self.front.shared;
+        let process = &self.front.process;
         let Some(share) = &plan.route.share else {
-            return Ok((first_attach(plan, shared).await?, Sharing::Alone));
+            return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), shared).await?;
+        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

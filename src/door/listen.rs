@@ -141,23 +141,23 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener could not be watched"),
     };
-    let mut phase = front.phase.watch();
+    let mut phase = front.process.phase.watch();
     // Who comes early waits in the backlog, which is better than to be turned away. A phase that can no longer change
     // means the process is gone.
     drop(phase.wait_for(|&phase| phase != Phase::Starting).await);
     loop {
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
-            accepted = accept_one(&listener, &front.slots) => match accepted {
+            accepted = accept_one(&listener, &front.process.slots) => match accepted {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
-                    let slot = front.slots.take();
+                    let slot = front.process.slots.take();
                     tokio::spawn(serve_connection(front.clone(), stream, peer, slot));
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    front.shared.metrics.connection_result(ListenerLabel::Public, ConnectionResult::AcceptFailed);
+                    front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::AcceptFailed);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

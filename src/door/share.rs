@@ -12,8 +12,9 @@ use http::{HeaderMap, Response, StatusCode};
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver, Shared};
+use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{PipeFacts, Sharing};
+use crate::process::Process;
 use crate::routes::Share;
 use crate::share::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
 
@@ -37,17 +38,17 @@ pub async fn join_or_open(
     plan: &Plan,
     share: &Share,
     key: StreamKey,
-    shared: &Arc<Shared>,
+    process: &Arc<Process>,
 ) -> Result<Joined, Response<Body>> {
     for _ in 0..=WAITS_MAX {
-        match shared.streams.find(&key) {
+        match process.streams.find(&key) {
             Found::Open(hub) => {
                 speaks(&hub, plan).map_err(Refusal::into_response)?;
-                if let Some(first) = join(&hub, plan, false, shared) {
-                    shared.metrics.route(&plan.route.name).stream_reused.inc();
+                if let Some(first) = join(&hub, plan, false, process) {
+                    process.metrics.route(&plan.route.name).stream_reused.inc();
                     return Ok(Joined { first, hub });
                 }
-                shared.streams.remove(&hub);
+                process.streams.remove(&hub);
             }
             Found::Wait(mut opening) => {
                 // An opener that is gone without a word has given up: whoever looks again finds nothing.
@@ -57,7 +58,7 @@ pub async fn join_or_open(
                     return Err(Refusal::new(status, "shared-stream", detail).into_response());
                 }
             }
-            Found::Mine(claim) => return open(plan, share, claim, shared).await,
+            Found::Mine(claim) => return open(plan, share, claim, process).await,
         }
     }
     let detail = "this shared stream is being opened by others, without success so far";
@@ -73,17 +74,17 @@ fn speaks(hub: &Hub, plan: &Plan) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::CONFLICT, "subprotocol", detail))
 }
 
-fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, shared: &Shared) -> Option<FirstAttach> {
+fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, process: &Process) -> Option<FirstAttach> {
     let seat = hub.join(first)?;
-    let link = ViewerLink::new(hub.clone(), seat, plan.settings.down, shared.metrics.route(&plan.route.name));
+    let link = ViewerLink::new(hub.clone(), seat, plan.settings.down, process.metrics.route(&plan.route.name));
     Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol: hub.protocol.clone() })
 }
 
 /// Dials the worker, and starts the stream's own pipe on this thread.
-async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) -> Result<Joined, Response<Body>> {
+async fn open(plan: &Plan, share: &Share, claim: Claim, process: &Arc<Process>) -> Result<Joined, Response<Body>> {
     let pipe = PipeId::from_bytes(rand::random());
     let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), ..plan.clone() };
-    let opened = match first_attach(&plan_of_stream, shared).await {
+    let opened = match first_attach(&plan_of_stream, process).await {
         Ok(opened) => opened,
         Err(response) => {
             // What this client may not, another may; but a worker that is out of reach is so for all.
@@ -103,11 +104,12 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, shared: &Arc<Shared>) ->
         sharing: Sharing::Stream(AtomicUsize::new(0)),
         request_id: String::new(),
     };
-    let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, shared.clone());
+    let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, process.clone());
     let entry = driver.entry().clone();
-    let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, shared.clock));
-    let link = StreamLink::new(hub.clone(), shared.clone());
-    let joined = join(&hub, plan, true, shared);
+    let counted = process.metrics.route(&plan.route.name).open_stream();
+    let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, process.clock));
+    let link = StreamLink::new(hub.clone(), process.streams.clone(), process.events.clone(), counted);
+    let joined = join(&hub, plan, true, process);
     driver.start(ClientLink::Viewers(Box::new(link)));
     tokio::spawn(driver);
     claim.opened(hub.clone());

@@ -10,7 +10,7 @@ use super::check::{check, host};
 use super::client_address::TrustedProxies;
 use super::forward::{request_headers, upgrade_head_lines};
 use crate::config::Config;
-use crate::routes::{RouteSpec, RouteTable};
+use crate::routes::RouteTable;
 
 /// How many times longer the longer head is.
 const FACTOR: usize = 8;
@@ -46,7 +46,7 @@ fn head(name: &str, bytes: usize, piece: impl Fn(usize) -> String) -> Parts {
 
 fn table() -> RouteTable {
     let config = Config::default();
-    let mut spec = RouteSpec::from_config(&config).remove(0);
+    let mut spec = config.route_specs().remove(0);
     spec.key = Some("{query.udid}-{header.x1}".into());
     spec.backend_path = Some("/b/{path}/{query.udid}".into());
     RouteTable::compile(vec![spec]).expect("the route is good")

@@ -96,7 +96,7 @@ impl Front {
     /// A front before `workers`, called w0, w1…; `change` says what is not as usual.
     async fn new(workers: &[&Worker], change: impl FnOnce(&mut RouteSpec, &mut PoolSpec, &mut HttpTimeouts)) -> Self {
         let config = Config::default();
-        let mut route = RouteSpec::from_config(&config).remove(0);
+        let mut route = config.route_specs().remove(0);
         let mut pool = pool(workers);
         let mut timeouts = HttpTimeouts { connect: Duration::from_secs(5), answer: Duration::from_secs(20) };
         change(&mut route, &mut pool, &mut timeouts);

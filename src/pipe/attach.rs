@@ -8,7 +8,6 @@ use holdline_core::pipe::{Cause, DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use http::Response;
 
-use super::Shared;
 use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
@@ -20,6 +19,7 @@ use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net::{DialFailure as Failure, Host, TlsPeer};
 use crate::pipes::PipeEntry;
+use crate::process::Process;
 use crate::routes::{Route, Target};
 use crate::share::ViewerLink;
 use crate::trace::{Context, Name, Span};
@@ -85,20 +85,20 @@ pub struct FirstAttach {
 ///
 /// # Errors
 /// The answer for the client: a worker's own refusal as it is, or ours (502, 503, 504) when none could be reached.
-pub async fn first_attach(plan: &Plan, shared: &Shared) -> Result<FirstAttach, Response<Body>> {
+pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, Response<Body>> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
         let ask = Ask { key: plan.key.as_deref(), exclude, avoid: None, pipe: Some(plan.pipe) };
-        shared.backends.choose(&plan.route.pool, &ask)
+        process.backends.choose(&plan.route.pool, &ask)
     };
     let mut reservation =
         choose(&exclude).map_err(|none| Refusal::no_backend(&plan.route.pool, &none).into_response())?;
     loop {
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
-        let span = shared.tracer.child(Name::Attach, plan.trace.as_deref());
-        let timeouts = shared.rules.load().dial;
-        let error = match connect(plan, &reservation, headers, ExpectedProtocol::Offered, timeouts, span, shared).await
+        let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
+        let timeouts = process.rules.load().dial;
+        let error = match connect(plan, &reservation, headers, ExpectedProtocol::Offered, timeouts, span, process).await
         {
             Ok(mut dialed) => {
                 let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
@@ -126,39 +126,39 @@ pub async fn next_attach(
     previous: Option<Arc<str>>,
     search: Option<Context>,
     entry: Arc<PipeEntry>,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
 ) -> Result<Attach, DialFailure> {
     // One that went without a word is most likely gone.
     let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
     let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid, pipe: Some(plan.pipe) };
-    let reservation = match shared.backends.choose(&plan.route.pool, &ask) {
+    let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
-            hold(&shared, &entry, none.hold(), retry_after);
+            hold(&process, &entry, none.hold(), retry_after);
             // A wrong worker's word is not the last one while another may come back.
             let retry_after = retry_after.or(none.awaited.then_some(AWAITED_RECHECK));
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
-    let pool = shared.metrics.pool(reservation.pool());
+    let pool = process.metrics.pool(reservation.pool());
     let turn = match reservation.turn_now() {
         Some(turn) => turn,
         None => {
             let _waiting = pool.dial(DialState::Waiting);
-            hold(&shared, &entry, Hold::DialsAtOnce, None);
+            hold(&process, &entry, Hold::DialsAtOnce, None);
             reservation.turn().await
         }
     };
-    if turn.waited && !shared.backends.is_eligible(reservation.key()) {
+    if turn.waited && !process.backends.is_eligible(reservation.key()) {
         return Err(DialFailure::Failed(reservation.key()));
     }
     let _running = pool.dial(DialState::Running);
     let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
-    let span = shared.tracer.child(Name::Attach, search.as_ref());
-    let timeouts = shared.rules.load().dial.within((plan.settings.grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
-    match connect(&plan, &reservation, headers, expected, timeouts, span, &shared).await {
+    let span = process.tracer.child(Name::Attach, search.as_ref());
+    let timeouts = process.rules.load().dial.within((plan.settings.grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
+    match connect(&plan, &reservation, headers, expected, timeouts, span, &process).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
         // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
         Err(DialError::NotUpgraded(refused))
@@ -196,7 +196,7 @@ async fn connect(
     expected: ExpectedProtocol<'_>,
     timeouts: DialTimeouts,
     span: Option<Span>,
-    shared: &Shared,
+    process: &Process,
 ) -> Result<Dialed, DialError> {
     if let Some(span) = &span {
         // The worker's spans hang below this try.
@@ -213,7 +213,7 @@ async fn connect(
         Ok(addresses) => {
             dial(Dial {
                 addresses: &addresses,
-                tls: tls_name.as_deref().map(|name| TlsPeer { client: &shared.tls, name }),
+                tls: tls_name.as_deref().map(|name| TlsPeer { client: &process.tls, name }),
                 host: backend_host(plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
@@ -226,7 +226,7 @@ async fn connect(
         }
         Err(error) => Err(error.into()),
     };
-    book(plan, reservation, &result, began.elapsed(), span, shared);
+    book(plan, reservation, &result, began.elapsed(), span, process);
     result
 }
 
@@ -236,7 +236,7 @@ fn book(
     result: &Result<Dialed, DialError>,
     took: Duration,
     span: Option<Span>,
-    shared: &Shared,
+    process: &Process,
 ) {
     let outcome = match result {
         Ok(_) => Outcome::Connected,
@@ -244,7 +244,7 @@ fn book(
     };
     reservation.report(Some(plan.pipe), outcome);
     let label = connect_result(result);
-    shared.metrics.backend(reservation.pool(), reservation.id()).connect(label).inc();
+    process.metrics.backend(reservation.pool(), reservation.id()).connect(label).inc();
     if let Some(mut span) = span {
         span.set("holdline.pool", reservation.pool().as_ref());
         span.set("holdline.backend", reservation.id().as_ref());
@@ -254,7 +254,7 @@ fn book(
         }
     }
     match result {
-        Ok(_) => shared.metrics.pool(reservation.pool()).connect_seconds.observe(took.as_secs_f64()),
+        Ok(_) => process.metrics.pool(reservation.pool()).connect_seconds.observe(took.as_secs_f64()),
         Err(error) => tracing::info!(pipe = %plan.pipe, backend = %reservation.id(), %error, "dial failed"),
     }
 }

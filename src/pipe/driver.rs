@@ -22,7 +22,6 @@ use holdline_core::ids::Attachment;
 use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Pipe};
 use holdline_core::time::Time;
 
-use super::Shared;
 use super::alarm::Alarm;
 use super::attach::{Attach, Plan};
 use super::backend_end::BackendEnd;
@@ -32,6 +31,7 @@ use super::reading::{Came, Keep};
 use super::report::Reporter;
 use super::search::Search;
 use crate::pipes::{Command, PipeEntry, PipeFacts, Registration};
+use crate::process::Process;
 
 /// One pipe's task.
 pub struct Driver {
@@ -41,7 +41,7 @@ pub struct Driver {
     search: Search,
     alarm: Alarm,
     plan: Arc<Plan>,
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     reporter: Reporter,
     registration: Registration,
 }
@@ -49,10 +49,10 @@ pub struct Driver {
 impl Driver {
     /// A pipe whose client is about to be answered, because `attach`, its first worker, has been. It begins with [`Driver::start`].
     #[must_use]
-    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, shared: Arc<Shared>) -> Box<Self> {
-        let now = shared.clock.now();
-        let registration = shared.pipes.open(facts);
-        let reporter = Reporter::open(&shared, registration.entry(), attach.transport.id());
+    pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, process: Arc<Process>) -> Box<Self> {
+        let now = process.clock.now();
+        let registration = process.pipes.open(facts);
+        let reporter = Reporter::open(&process, registration.entry(), attach.transport.id());
         let pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
         let mut driver = Box::new(Self {
             pipe,
@@ -61,7 +61,7 @@ impl Driver {
             search: Search::default(),
             alarm: Alarm::default(),
             plan,
-            shared,
+            process,
             reporter,
             registration,
         });
@@ -87,7 +87,7 @@ impl Driver {
 
     /// One turn; ready when the pipe is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let now = self.shared.clock.now();
+        let now = self.process.clock.now();
         for command in self.entry().take_orders(cx.waker()) {
             self.obey(command, cx, now);
         }
@@ -102,7 +102,7 @@ impl Driver {
             return Poll::Ready(());
         }
         if let Some(deadline) = self.pipe.deadline() {
-            self.alarm.set(deadline, &self.shared.clock, cx);
+            self.alarm.set(deadline, &self.process.clock, cx);
         }
         Poll::Pending
     }

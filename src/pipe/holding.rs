@@ -5,16 +5,16 @@
 
 use std::time::Duration;
 
-use super::Shared;
 use crate::backends::Hold;
 use crate::events::Fact;
 use crate::pipes::PipeEntry;
+use crate::process::Process;
 
 /// Notes that `reason` keeps `entry`'s pipe waiting; it is tried again in `retry` if nothing changes before.
-pub fn hold(shared: &Shared, entry: &PipeEntry, reason: Hold, retry: Option<Duration>) {
+pub fn hold(process: &Process, entry: &PipeEntry, reason: Hold, retry: Option<Duration>) {
     let (before, is_news) = entry.held.set(reason);
     if before != Some(reason) {
-        let pool = shared.metrics.pool(&entry.route.pool);
+        let pool = process.metrics.pool(&entry.route.pool);
         pool.held(reason).inc();
         if let Some(before) = before {
             pool.held(before).dec();
@@ -22,7 +22,7 @@ pub fn hold(shared: &Shared, entry: &PipeEntry, reason: Hold, retry: Option<Dura
     }
     if is_news {
         tracing::info!(pipe = %entry.id, reason = reason.as_str(), "pipe.held");
-        shared.events.push(Fact::PipeHeld {
+        process.events.push(Fact::PipeHeld {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             pool: entry.route.pool.as_str().into(),
@@ -33,8 +33,8 @@ pub fn hold(shared: &Shared, entry: &PipeEntry, reason: Hold, retry: Option<Dura
 }
 
 /// Notes that nothing keeps it waiting any more: it has a worker, or wants none.
-pub fn release(shared: &Shared, entry: &PipeEntry) {
+pub fn release(process: &Process, entry: &PipeEntry) {
     if let Some(before) = entry.held.clear() {
-        shared.metrics.pool(&entry.route.pool).held(before).dec();
+        process.metrics.pool(&entry.route.pool).held(before).dec();
     }
 }

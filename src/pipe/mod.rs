@@ -18,47 +18,9 @@ mod reading;
 mod report;
 mod search;
 
-use std::sync::Arc;
-
 pub use client_end::ClientLink;
 pub use driver::Driver;
 pub use reading::{READ_BYTES_MAX, shed_read_buffer};
-
-use crate::backends::Backends;
-use crate::clients::Clients;
-use crate::clock::Clock;
-use crate::events::Events;
-use crate::metrics::Metrics;
-use crate::net::TlsClient;
-use crate::pipes::Pipes;
-use crate::rules::InForce;
-use crate::share::Streams;
-use crate::trace::Tracer;
-
-/// What all pipes of the process share.
-#[derive(Debug)]
-pub struct Shared {
-    /// Where workers come from.
-    pub backends: Backends,
-    /// The live pipes.
-    pub pipes: Arc<Pipes>,
-    /// The streams that pipes share.
-    pub streams: Arc<Streams>,
-    /// Who is on which pipe, by name.
-    pub clients: Arc<Clients>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// What has happened.
-    pub events: Arc<Events>,
-    /// The clock that every pipe's time comes from.
-    pub clock: Clock,
-    /// Trust in `wss://` backends.
-    pub tls: TlsClient,
-    /// What a reload changes; a pipe keeps its route, but dials by what holds.
-    pub rules: InForce,
-    /// Where spans begin.
-    pub tracer: Tracer,
-}
 
 #[cfg(test)]
 mod tests {
@@ -69,8 +31,8 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1416),
-            ("Driver", size_of::<Driver>(), 1896),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1480),
+            ("Driver", size_of::<Driver>(), 1960),
             ("PipeEntry", size_of::<PipeEntry>(), 368),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];

@@ -10,12 +10,12 @@ use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
 use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
-use super::Shared;
 use super::holding::release;
 use crate::events::Fact as Event;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
+use crate::process::Process;
 use crate::trace::{Context, Name, Span};
 
 /// What the books need of a [`PipeView`] to see what is new; the rest is in the pipe's entry.
@@ -49,7 +49,7 @@ impl Moved {
 /// The books of one pipe.
 #[derive(Debug)]
 pub struct Reporter {
-    shared: Arc<Shared>,
+    process: Arc<Process>,
     entry: Arc<PipeEntry>,
     route: Arc<RouteMetrics>,
     pool: Arc<PoolMetrics>,
@@ -70,17 +70,17 @@ pub struct Reporter {
 impl Reporter {
     /// Opens the books, and says so in the log.
     #[must_use]
-    pub fn open(shared: &Arc<Shared>, entry: &Arc<PipeEntry>, backend: &str) -> Self {
-        let route = shared.metrics.route(&entry.route.name);
+    pub fn open(process: &Arc<Process>, entry: &Arc<PipeEntry>, backend: &str) -> Self {
+        let route = process.metrics.route(&entry.route.name);
         tracing::info!(
             pipe = %entry.id, route = entry.route.name.as_str(), key = entry.key.as_deref(), client = entry.client().as_str(), backend,
             request = Some(&*entry.request_id).filter(|id| !id.is_empty()),
             "pipe.open"
         );
         Self {
-            shared: shared.clone(),
+            process: process.clone(),
             entry: entry.clone(),
-            pool: shared.metrics.pool(&entry.route.pool),
+            pool: process.metrics.pool(&entry.route.pool),
             gauge: (!entry.is_stream()).then(|| route.open_pipe(PipeState::Attached)),
             route,
             booked: None,
@@ -109,7 +109,7 @@ impl Reporter {
         }
         self.entry.was_active(now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
-            self.shared.pipes.changed();
+            self.process.pipes.changed();
         }
     }
 
@@ -118,7 +118,7 @@ impl Reporter {
         if self.search.is_some() {
             return;
         }
-        self.search = self.shared.tracer.child(Name::Reattach, handshake).map(|mut span| {
+        self.search = self.process.tracer.child(Name::Reattach, handshake).map(|mut span| {
             span.set("holdline.pipe", self.entry.id.to_string().as_str());
             span.set("holdline.route", self.entry.route.name.as_str());
             span.set("holdline.reason", reason);
@@ -257,7 +257,7 @@ impl Reporter {
     /// Says that the pipe was ended to free memory.
     pub fn evicted(&self, policy: Evict) {
         let bytes = self.entry.memory_bytes.load(Relaxed);
-        self.shared.metrics.evicted(policy);
+        self.process.metrics.evicted(policy);
         tracing::info!(pipe = %self.entry.id, policy = policy.as_str(), bytes, "pipe.evicted");
         self.event(|entry| Event::Evicted {
             pipe: entry.id,
@@ -285,7 +285,7 @@ impl Reporter {
     }
 
     fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {
-        self.shared.events.push(make(&self.entry));
+        self.process.events.push(make(&self.entry));
     }
 
     fn lane(&self, lane: LaneName) -> &LaneMetrics {
@@ -352,7 +352,7 @@ impl Reporter {
 
 impl Drop for Reporter {
     fn drop(&mut self) {
-        release(&self.shared, &self.entry);
+        release(&self.process, &self.entry);
         self.close();
     }
 }

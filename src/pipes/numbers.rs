@@ -34,7 +34,7 @@ impl LaneNumbers {
         self.in_doubt.store(view.in_doubt, Relaxed);
         self.lost.store(view.lost, Relaxed);
         self.dropped.store(view.dropped, Relaxed);
-        self.written_only.store(u8::from(view.level == holdline_core::barrier::Level::Written), Relaxed);
+        self.written_only.store(u8::from(view.level == holdline_core::leg::barrier::Level::Written), Relaxed);
     }
 
     /// What a confirmation means on this lane: `written` or `pong`.

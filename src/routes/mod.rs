@@ -25,13 +25,21 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
-use crate::config::{Config, Duplicate, Upgrade};
 use host::HostPattern;
 use origin::OriginPattern;
 use path::Spelled;
 pub(crate) use path::leaves_its_place;
 pub use target::Target;
 use template::{Template, Values};
+
+/// What a second connection of the same client does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Duplicate {
+    /// It takes the place of the first one.
+    Replace,
+    /// It is refused with 409.
+    Reject,
+}
 
 /// One route as the configuration names it; [`RouteTable::compile`] checks and compiles it.
 #[derive(Clone, Debug)]
@@ -167,37 +175,6 @@ pub struct RouteTable {
     /// Longest suffix first; a suffix starts with its dot.
     suffixes: Vec<(String, Router<usize>)>,
     any: Router<usize>,
-}
-
-impl RouteSpec {
-    /// The routes of a configuration, in its order.
-    #[must_use]
-    pub fn from_config(config: &Config) -> Vec<Self> {
-        let routes = config.routes.iter().map(|route| Self {
-            name: route.name.clone(),
-            path: route.path.clone(),
-            hosts: route.hosts.clone(),
-            pool: route.pool.clone(),
-            key: route.key.clone(),
-            backend_path: route.backend_path.clone(),
-            client_id: route.client_id.clone(),
-            duplicate: route.duplicate,
-            client_grace: config.resume.grace,
-            raw_path: route.raw_path,
-            origins: route.origins.iter().map(ToString::to_string).collect(),
-            websocket_only: match route.upgrade {
-                Upgrade::Any => false,
-                Upgrade::Websocket => true,
-            },
-            settings: config.pipe_settings(route),
-            share: route.share.then_some(StreamSettings {
-                bytes_max: route.share_bytes_max,
-                catch_up: route.share_catch_up,
-                linger: route.share_linger,
-            }),
-        });
-        routes.collect()
-    }
 }
 
 impl RouteTable {

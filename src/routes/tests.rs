@@ -14,7 +14,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         key: None,
         backend_path: None,
         client_id: None,
-        duplicate: crate::config::Duplicate::Replace,
+        duplicate: Duplicate::Replace,
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,
         origins: Vec::new(),
@@ -422,7 +422,7 @@ fn origins_are_compared_exactly() {
 #[test]
 fn the_default_configuration_serves_every_path_from_the_default_pool() {
     let config = Config::default();
-    let table = table(RouteSpec::from_config(&config));
+    let table = table(config.route_specs());
     for uri in ["/", "/ws/s1/video?x=1"] {
         let found = table.find(Some("any"), &parts(uri, &[])).expect("a route");
         assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));

@@ -26,7 +26,7 @@ pub struct Hub {
     pub pipe: Arc<PipeEntry>,
     /// The subprotocol that its worker picked.
     pub protocol: Option<String>,
-    clock: Clock,
+    pub(super) clock: Clock,
     inner: Mutex<Inner>,
     /// Viewers that came while it was there, the first not counted.
     reused: AtomicU64,

@@ -17,17 +17,18 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::Hub;
+use super::Streams;
 use super::cut_off;
 use super::hub::Turn;
-use crate::events::Fact as Event;
+use crate::events::{Events, Fact};
 use crate::metrics::GaugeGuard;
-use crate::pipe::Shared;
 
 /// The stream's end of the link between a worker's pipe and its viewers.
 #[derive(Debug)]
 pub struct StreamLink {
     hub: Arc<Hub>,
-    shared: Arc<Shared>,
+    streams: Arc<Streams>,
+    events: Arc<Events>,
     cutter: Cutter,
     /// What the pipe has not read yet of the viewer's message, or the close frame, whose turn it is.
     current: Bytes,
@@ -42,18 +43,18 @@ pub struct StreamLink {
 }
 
 impl StreamLink {
-    /// The link of `hub`, which is counted and listed from here on.
+    /// The link of `hub`, which is one of `streams`, and is `counted` among the open ones and listed from here on.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, shared: Arc<Shared>) -> Self {
-        let counted = shared.metrics.route(&hub.pipe.route.name).open_stream();
-        shared.events.push(Event::SharedOpened {
+    pub fn new(hub: Arc<Hub>, streams: Arc<Streams>, events: Arc<Events>, counted: GaugeGuard) -> Self {
+        events.push(Fact::SharedOpened {
             pipe: hub.pipe.id,
             route: hub.pipe.route.name.as_str().into(),
             key: hub.pipe.key.as_deref().map(Into::into),
         });
         Self {
             hub,
-            shared,
+            streams,
+            events,
             cutter: Cutter::new(Side::Backend),
             current: Bytes::new(),
             said_close: false,
@@ -81,8 +82,8 @@ impl StreamLink {
 
     fn end(&mut self, frame: CloseFrame) {
         self.ended = true;
-        self.shared.streams.remove(&self.hub);
-        self.shared.events.push(Event::SharedClosed {
+        self.streams.remove(&self.hub);
+        self.events.push(Fact::SharedClosed {
             pipe: self.hub.pipe.id,
             route: self.hub.pipe.route.name.as_str().into(),
             key: self.hub.pipe.key.as_deref().map(Into::into),
@@ -114,7 +115,7 @@ impl StreamLink {
             self.timer = None;
             return false;
         };
-        let instant = self.shared.clock.instant(at);
+        let instant = self.hub.clock.instant(at);
         match &mut self.timer {
             Some((set, timer)) if *set == at => timer.as_mut().poll(cx).is_ready(),
             timer => {
@@ -136,13 +137,13 @@ impl AsyncRead for StreamLink {
             if !link.current.is_empty() || link.said_close {
                 break;
             }
-            if link.shared.streams.is_draining() {
+            if link.streams.is_draining() {
                 link.hub.shed();
             }
             match link.hub.turn(cx.waker()) {
                 Turn::Send(message) => link.current = message,
                 Turn::Leave => {
-                    link.shared.streams.remove(&link.hub);
+                    link.streams.remove(&link.hub);
                     link.say_close(&CloseFrame::new(1001, "nobody is watching"));
                 }
                 Turn::Wait(_) if buf.remaining() < before => break,

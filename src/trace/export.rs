@@ -3,12 +3,9 @@
 //! A batch that the collector does not take is counted and gone: spans are worth less than the memory of an outage.
 
 use std::error::Error;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery, Uri};
 use http::{Method, Request, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -20,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::encode;
 use super::span::Record;
+use crate::config::OtlpEndpoint;
 use crate::metrics::Metrics;
 use crate::metrics::labels::SpanResult;
 
@@ -33,71 +31,6 @@ const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// Bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// What the specification of OTLP puts behind the address of a collector.
-const TRACES_PATH: &str = "/v1/traces";
-
-/// Where a collector is: `http://HOST[:PORT][/PATH]`, with `/v1/traces` added unless it is there.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct OtlpEndpoint {
-    authority: Authority,
-    path: PathAndQuery,
-}
-
-impl FromStr for OtlpEndpoint {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const WANTED: &str = "is no collector's URL; write it like \"http://127.0.0.1:4318\"";
-        if text.starts_with("https://") {
-            return Err("https is not spoken to collectors; name one that is near, such as \"http://127.0.0.1:4318\"");
-        }
-        let uri: Uri = text.parse().map_err(|_| WANTED)?;
-        let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(WANTED)?;
-        if uri.query().is_some() || authority.as_str().contains('@') {
-            return Err(WANTED);
-        }
-        let base = uri.path().trim_end_matches('/');
-        let path = if base.ends_with(TRACES_PATH) { base.to_owned() } else { format!("{base}{TRACES_PATH}") };
-        Ok(Self { authority: authority.clone(), path: path.parse().map_err(|_| WANTED)? })
-    }
-}
-
-impl fmt::Display for OtlpEndpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.authority, self.path)
-    }
-}
-
-impl OtlpEndpoint {
-    /// Sends one batch; how many spans of it the collector rejects.
-    async fn send(&self, body: Vec<u8>) -> Result<u64, Box<dyn Error + Send + Sync>> {
-        let stream = TcpStream::connect((self.host(), self.authority.port_u16().unwrap_or(80))).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request: Request<Full<Bytes>> = Request::builder()
-            .method(Method::POST)
-            .uri(self.path.as_str())
-            .header(header::HOST, self.authority.as_str())
-            .header(header::CONTENT_TYPE, "application/x-protobuf")
-            .body(Full::from(body))?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
-            Ok::<_, Box<dyn Error + Send + Sync>>((status, body))
-        };
-        tokio::pin!(answer, connection);
-        let (status, body): (_, Bytes) = tokio::select! {
-            answer = answer.as_mut() => answer?,
-            // A collector that closes after its answer: the answer is in the channel then.
-            _ = connection.as_mut() => answer.await?,
-        };
-        if status.is_success() { Ok(encode::rejected(&body)) } else { Err(format!("it answered {status}").into()) }
-    }
-
-    fn host(&self) -> &str {
-        self.authority.host().trim_start_matches('[').trim_end_matches(']')
-    }
-}
 
 /// The task, and the word that it shall end.
 #[derive(Debug)]
@@ -159,7 +92,7 @@ impl Worker {
     }
 
     async fn export(&mut self, batch: &[Record]) {
-        let sending = self.endpoint.send(encode::request(batch));
+        let sending = send(&self.endpoint, encode::request(batch));
         let sent = match tokio::time::timeout(EXPORT_TIMEOUT, sending).await {
             Ok(sent) => sent,
             Err(_) => Err("it did not answer in time".into()),
@@ -182,23 +115,27 @@ impl Worker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_path_of_a_collector_is_the_specifications() {
-        for (text, shown) in [
-            ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
-            ("http://tempo/otlp/", "http://tempo/otlp/v1/traces"),
-            ("http://[::1]:4318/v1/traces", "http://[::1]:4318/v1/traces"),
-        ] {
-            let endpoint: OtlpEndpoint = text.parse().unwrap();
-            assert_eq!(endpoint.to_string(), shown);
-            assert_eq!(endpoint.to_string().parse(), Ok(endpoint));
-        }
-        for bad in ["", "127.0.0.1:4318", "https://x", "http://", "http://u:p@x", "http://x/?a=b", "ftp://x"] {
-            assert!(bad.parse::<OtlpEndpoint>().is_err(), "{bad}");
-        }
-    }
+/// Sends one batch to `endpoint`; how many spans of it the collector rejects.
+async fn send(endpoint: &OtlpEndpoint, body: Vec<u8>) -> Result<u64, Box<dyn Error + Send + Sync>> {
+    let stream = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request: Request<Full<Bytes>> = Request::builder()
+        .method(Method::POST)
+        .uri(endpoint.path())
+        .header(header::HOST, endpoint.authority())
+        .header(header::CONTENT_TYPE, "application/x-protobuf")
+        .body(Full::from(body))?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await?.to_bytes();
+        Ok::<_, Box<dyn Error + Send + Sync>>((status, body))
+    };
+    tokio::pin!(answer, connection);
+    let (status, body): (_, Bytes) = tokio::select! {
+        answer = answer.as_mut() => answer?,
+        // A collector that closes after its answer: the answer is in the channel then.
+        _ = connection.as_mut() => answer.await?,
+    };
+    if status.is_success() { Ok(encode::rejected(&body)) } else { Err(format!("it answered {status}").into()) }
 }

@@ -16,11 +16,12 @@ mod span;
 use std::sync::Arc;
 
 pub use context::{Caller, Context, SpanId, TRACEPARENT, TRACESTATE, TraceId};
-pub use export::{Exporter, OtlpEndpoint};
+pub use export::Exporter;
 pub use span::{Name, Span, Value};
 
 use http::HeaderMap;
 
+use crate::config::OtlpEndpoint;
 use crate::metrics::Metrics;
 use queue::Queue;
 

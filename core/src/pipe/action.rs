@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::barrier::Level;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::Cause;
+use crate::leg::barrier::Level;
 use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
 

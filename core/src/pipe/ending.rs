@@ -1,10 +1,10 @@
 //! How a pipe ends: by its client, by its worker, by an operator, or because nothing else is left.
 
-use super::{Action, EndedBy, Fact, Interruption, Loss, Pipe};
+use super::{Action, End, EndedBy, Fact, Interruption, Loss, Pipe};
 use crate::close::{CloseFrame, NO_CODE};
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::{BackendLeg, ClientLeg, Leaving};
+use crate::leg::{BackendDoes, ClientDoes};
 use crate::settings::OverflowPolicy;
 use crate::time::Time;
 
@@ -21,7 +21,7 @@ impl Pipe {
     pub(super) fn client_at_fault(&mut self, frame: CloseFrame, now: Time) {
         self.report_ended(EndedBy::Client, &frame);
         self.close_client(frame, false, now);
-        self.up.deaf = true;
+        self.client.stop_hearing();
         self.release_backend("client at fault", now);
         self.finish_if_over();
     }
@@ -38,7 +38,7 @@ impl Pipe {
         self.report_ended(EndedBy::Holdline, &frame);
         self.settle_up(reason);
         self.farewell = None;
-        self.drop_backend(Vec::new(), false);
+        self.end_backend(Vec::new(), false);
         self.close_client(frame, true, now);
         self.finish_if_over();
     }
@@ -49,10 +49,10 @@ impl Pipe {
     pub fn evict(&mut self, now: Time) -> bool {
         self.give_up_down(Loss::Evicted, now);
         if !self.client.is_open() {
-            if matches!(self.backend, BackendLeg::Detached { .. } | BackendLeg::Dialing { .. }) {
+            if matches!(self.backend.does(), BackendDoes::Detached | BackendDoes::Dialing) {
                 self.settle_up(Loss::Evicted);
                 self.farewell = None;
-                self.drop_backend(Vec::new(), false);
+                self.end_backend(Vec::new(), false);
                 self.finish_if_over();
             }
             return false;
@@ -61,11 +61,8 @@ impl Pipe {
         self.report_ended(EndedBy::Holdline, &frame);
         self.settle_up(Loss::Evicted);
         let key = self.draw.key();
-        let words = match self.backend.link() {
-            Some(_) => self.to_backend.last_words(&CloseFrame::new(1001, "evicted"), &self.up.buffer, key),
-            None => Vec::new(),
-        };
-        self.drop_backend(words, false);
+        let words = self.last_words_to_worker(&CloseFrame::new(1001, "evicted"), key);
+        self.end_backend(words, false);
         self.close_client(frame, false, now);
         self.finish_if_over();
         true
@@ -75,7 +72,7 @@ impl Pipe {
     pub(super) fn settle_up(&mut self, reason: Loss) {
         let in_doubt = self.up.buffer.in_doubt_messages();
         if in_doubt > 0 {
-            self.in_doubt += in_doubt;
+            self.up.in_doubt += in_doubt;
             self.report(Fact::LeftInDoubt { lane: LaneName::Up, messages: in_doubt });
         }
         let undelivered = self.up.buffer.clear();
@@ -88,55 +85,51 @@ impl Pipe {
         self.leave_down_in_doubt();
         let messages = self.down.buffer.drop_oldest_unsent(0);
         self.report_lost(LaneName::Down, reason, messages);
-        let passed = self.down.buffer.sent();
-        self.down.buffer.confirm(passed, now);
-        self.stalled_since = None;
+        self.down.confirm_sent(now);
+        self.client.set_stalled(None);
     }
 
     pub(super) fn report_ended(&mut self, by: EndedBy, frame: &CloseFrame) {
-        if !self.ended {
-            self.ended = true;
+        if self.end == End::NotYet {
+            self.end = End::Reported;
             self.report(Fact::Ended { by, code: frame.code, reason: frame.reason.clone() });
         }
     }
 
     /// Sends the client a close frame, behind what waits for it if `flush`.
     pub(super) fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
-        let said_close = match &self.client {
-            // Nobody is there to be told.
-            ClientLeg::Detached { .. } => return self.drop_client(),
-            ClientLeg::Open => {
-                self.discard_half_message(Side::Client);
-                false
-            }
-            ClientLeg::SaidClose(_) => true,
-            ClientLeg::Closing { .. } => {
-                if !flush {
-                    self.to_client.close(frame, false);
+        match self.client.does() {
+            // There is no link to say it on.
+            ClientDoes::Detached => return self.drop_client(),
+            ClientDoes::Gone => return,
+            ClientDoes::Closing => {
+                if let Some(link) = self.client.link_mut().filter(|_| !flush) {
+                    link.codec.close(frame, false);
                 }
                 return;
             }
-            ClientLeg::Gone => return,
-        };
+            ClientDoes::Open => self.discard_half_message(Side::Client),
+            ClientDoes::SaidClose => {}
+        }
         self.discard_half_message(Side::Backend);
-        self.to_client.close(frame, flush);
-        self.client = ClientLeg::Closing { deadline: now + self.settings.close_timeout, said_close };
+        if let Some(link) = self.client.link_mut() {
+            link.codec.close(frame, flush);
+        }
+        self.client.close(now + self.settings.close_timeout);
     }
 
     /// Whether the client's link is dropped as soon as it has taken what is due to it.
     #[must_use]
     pub const fn drops_client_next(&self) -> bool {
-        matches!(self.client, ClientLeg::Closing { said_close: true, .. })
+        self.client.closes_last()
     }
 
     /// Our close frame has left for the client.
     pub(super) fn client_was_told(&mut self) {
-        if let ClientLeg::Closing { said_close, .. } = self.client {
-            if said_close {
-                self.drop_client();
-            } else if self.up.deaf {
-                self.actions.push_back(Action::ShutdownClient);
-            }
+        if self.client.closes_last() {
+            self.drop_client();
+        } else if self.client.is_deaf() {
+            self.actions.push_back(Action::ShutdownClient);
         }
         self.finish_if_over();
     }
@@ -144,60 +137,56 @@ impl Pipe {
     /// Lets the worker have what it is still owed, then 1001; without a worker, what waits for one is lost.
     pub(super) fn release_backend(&mut self, reason: &str, now: Time) {
         self.dismiss_next();
-        match &self.backend {
-            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
-                let deadline = now + self.settings.close_timeout;
-                let link = link.clone();
-                self.to_backend.set_held(false);
-                self.to_backend.close(CloseFrame::new(1001, reason), true);
-                self.backend = BackendLeg::Closing { link, deadline };
+        match self.backend.does() {
+            BackendDoes::Attached | BackendDoes::Settling => {
+                if let Some(link) = self.backend.link_mut() {
+                    link.codec.set_withheld(false);
+                    link.codec.close(CloseFrame::new(1001, reason), true);
+                }
+                self.backend.close(now + self.settings.close_timeout);
             }
-            BackendLeg::Leaving { stage: Leaving::Parting, .. }
-            | BackendLeg::Detached { .. }
-            | BackendLeg::Dialing { .. } => {
+            BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => {
                 self.settle_up(Loss::Closed);
-                self.drop_backend(Vec::new(), false);
+                self.end_backend(Vec::new(), false);
             }
-            BackendLeg::Closing { .. } | BackendLeg::Gone => {}
+            BackendDoes::Closing | BackendDoes::Gone => {}
         }
     }
 
     pub(super) fn client_said_close(&mut self, frame: CloseFrame, now: Time) {
-        match &mut self.client {
-            ClientLeg::Open => {}
-            ClientLeg::Closing { said_close, .. } => {
-                *said_close = true;
-                if self.to_client.is_close_written() {
-                    self.client_answered_close(now);
-                    self.finish_if_over();
-                }
-                return;
+        if !self.client.say_close(&frame) {
+            if self.client.closes_last() && self.client.link().is_some_and(|link| link.codec.is_close_written()) {
+                self.client_answered_close(now);
+                self.finish_if_over();
             }
-            ClientLeg::Detached { .. } | ClientLeg::SaidClose(_) | ClientLeg::Gone => return,
+            return;
         }
         self.report_ended(EndedBy::Client, &frame);
-        self.client = ClientLeg::SaidClose(frame.clone());
-        match &self.backend {
-            BackendLeg::Attached(link) | BackendLeg::Leaving { link, stage: Leaving::Settling, .. } => {
-                let link = link.clone();
+        match self.backend.does() {
+            BackendDoes::Attached | BackendDoes::Settling => {
                 self.dismiss_next();
-                self.to_backend.set_held(link.hold_until.is_some());
-                self.to_backend.close(frame, true);
-                self.backend = BackendLeg::Closing { link, deadline: now + self.settings.grace };
+                if let Some(worker) = self.backend.worker_mut() {
+                    worker.link.codec.set_withheld(worker.delayed_until.is_some());
+                    worker.link.codec.close(frame, true);
+                }
+                self.backend.close(now + self.settings.grace);
             }
-            BackendLeg::Leaving { stage: Leaving::Parting, .. }
-            | BackendLeg::Detached { .. }
-            | BackendLeg::Dialing { .. } => {
+            BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => {
                 if self.up.buffer.unsent_messages() > 0 {
                     self.farewell = Some(Box::new(frame.clone()));
                 } else {
-                    self.drop_backend(Vec::new(), false);
+                    self.end_backend(Vec::new(), false);
                 }
                 self.answer_client_close(frame, now);
             }
-            BackendLeg::Closing { .. } | BackendLeg::Gone => self.answer_client_close(frame, now),
+            BackendDoes::Closing | BackendDoes::Gone => self.answer_client_close(frame, now),
         }
         self.finish_if_over();
+    }
+
+    /// A close frame to leave on the worker's link, if it has one.
+    fn last_words_to_worker(&self, frame: &CloseFrame, key: [u8; 4]) -> Vec<u8> {
+        self.backend.link().map(|link| link.codec.last_words(frame, &self.up.buffer, key)).unwrap_or_default()
     }
 
     /// Answers a client's close frame, behind what is due to it.
@@ -209,33 +198,27 @@ impl Pipe {
     pub(super) fn backend_ended(&mut self, frame: CloseFrame, now: Time) {
         self.report_ended(EndedBy::Backend, &frame);
         let key = self.draw.key();
-        let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
+        let words = self.last_words_to_worker(&frame, key);
         self.settle_up(Loss::Closed);
-        self.drop_backend(words, false);
-        if let Some(comeback) = &mut self.comeback {
-            comeback.ending = Some(frame.clone());
-        }
-        if !self.client.is_detached() {
-            self.close_client(frame, true, now);
-        }
+        self.end_backend(words, false);
+        self.tell_ending(frame, now);
     }
 
     /// The worker answered our close frame, or crossed it with one of its own.
     pub(super) fn backend_answered_close(&mut self, frame: CloseFrame, now: Time) {
-        if self.to_backend.is_close_written() {
+        if self.backend.link().is_some_and(|link| link.codec.is_close_written()) {
             // Its answer stands behind everything that it read before our close frame.
-            let sent = self.up.buffer.sent();
-            self.up.buffer.confirm(sent, now);
+            self.up.confirm_sent(now);
         } else if self.settings.interrupt_codes.contains(frame.code) {
             // It goes for a reason of its own, before it was told that the client is gone.
             return self.lost_while_closing(Interruption::Close, Some(&frame), now);
         }
         let key = self.draw.key();
-        let words = self.to_backend.last_words(&frame, &self.up.buffer, key);
+        let words = self.last_words_to_worker(&frame, key);
         self.settle_up(Loss::Closed);
         self.farewell = None;
-        self.drop_backend(words, false);
-        if let ClientLeg::SaidClose(said) = &self.client {
+        self.end_backend(words, false);
+        if let Some(said) = self.client.said_close() {
             let answer = if frame.code == NO_CODE { said.clone() } else { frame };
             self.answer_client_close(answer, now);
         }

@@ -1,7 +1,7 @@
 //! The pipe: one client's conversation, which outlives its workers.
 //!
-//! A pipe never does anything by itself. Whoever drives it tells it what happened and when, then carries out what it
-//! wants, until it wants nothing more:
+//! A pipe never does anything by itself. Its driver tells it what happened and when, then carries out what it wants,
+//! until it wants nothing more:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -34,19 +34,19 @@
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
 //! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
-//! `deadline` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `snapshot` how it goes to
+//! `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `snapshot` how it goes to
 //! another process.
 
 mod action;
 mod backend;
 mod client;
-mod deadline;
 mod ending;
 mod moving;
 mod receive;
 mod say;
 mod snapshot;
 mod throttle;
+mod timers;
 mod transmit;
 mod view;
 
@@ -60,21 +60,17 @@ pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, Li
 pub use say::{Speech, Unsaid};
 pub use view::{LaneView, PipeState, PipeView};
 
-use crate::assembler::Assembler;
 use crate::backoff::Draw;
-use crate::barrier::Barrier;
 use crate::close::CloseFrame;
 use crate::frame::Side;
-use crate::heartbeat::Heartbeat;
-use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
-use crate::leg::{Attached, BackendLeg, ClientLeg};
-use crate::outbox::Outbox;
-use crate::replay::{ReplayBuffer, Retention};
-use crate::settings::{PipeSettings, ReplayPolicy};
+use crate::ids::{Attachment, BackendKey, Generation, LaneName};
+use crate::lane::Lane;
+use crate::leg::barrier::Barrier;
+use crate::leg::{BackendLeg, ClientLeg, Link, Worker};
+use crate::replay::Retention;
+use crate::settings::{DownPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use crate::suspects::Suspects;
 use crate::time::Time;
-use client::{Comeback, retention_down};
-use throttle::Throttle;
 
 /// Whom bytes came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,53 +110,6 @@ impl Input<'_> {
     }
 }
 
-/// One direction of the pipe.
-#[derive(Debug)]
-struct Lane {
-    assembler: Assembler,
-    buffer: ReplayBuffer,
-    /// When the message, header or control frame that is not whole yet began.
-    began: Option<Time>,
-    /// Reading of its sender is paused.
-    paused: bool,
-    /// Since when its sender is read again, if it was paused before.
-    read_since: Time,
-    /// What its sender says no longer counts.
-    deaf: bool,
-    lost: u64,
-    dropped: u64,
-    payload_bytes: u64,
-    /// Only with limits, and only once something came.
-    throttle: Option<Box<Throttle>>,
-}
-
-impl Lane {
-    fn new(sender: Side, retention: Retention) -> Self {
-        Self {
-            assembler: Assembler::new(sender),
-            buffer: ReplayBuffer::new(retention),
-            began: None,
-            paused: false,
-            read_since: Time::ZERO,
-            deaf: false,
-            lost: 0,
-            dropped: 0,
-            payload_bytes: 0,
-            throttle: None,
-        }
-    }
-}
-
-/// The time since a worker was lost, until the next one has shown that it works.
-#[derive(Clone, Copy, Debug)]
-struct Outage {
-    since: Time,
-    cause: Cause,
-    previous: BackendKey,
-    gap: Option<(Seq, Seq)>,
-    round: u32,
-}
-
 /// When a message of the client may be forgotten.
 const fn retention_up(settings: &PipeSettings) -> Retention {
     match settings.replay {
@@ -169,42 +118,42 @@ const fn retention_up(settings: &PipeSettings) -> Retention {
     }
 }
 
+/// When a message of the worker may be forgotten.
+fn retention_down(settings: &PipeSettings) -> Retention {
+    match (settings.client_grace, settings.down) {
+        (Some(_), DownPolicy::Keep) => Retention::UntilConfirmed(ReplayTail::default()),
+        // Where old messages make way for newer ones anyway, nothing that was sent is kept, and no pong is asked for.
+        (Some(_), DownPolicy::Latest(_)) | (None, _) => Retention::UntilSent,
+    }
+}
+
+/// How far the end of a pipe has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    /// It goes on.
+    NotYet,
+    /// It was reported.
+    Reported,
+    /// Both legs are gone, and the driver has been told.
+    Over,
+}
+
 /// One client's conversation. See the module's text for how to drive it.
 #[derive(Debug)]
 pub struct Pipe {
     settings: Arc<PipeSettings>,
     draw: Draw,
     client: ClientLeg,
-    /// The client's last attach.
-    generation: Generation,
-    /// Only where the client may come back.
-    comeback: Option<Box<Comeback>>,
     backend: BackendLeg,
-    last_attachment: Attachment,
     up: Lane,
     down: Lane,
-    to_client: Outbox,
-    to_backend: Outbox,
     /// When a worker was last given a whole message.
     fed_at: Time,
-    barrier: Barrier,
-    client_beat: Heartbeat,
-    backend_beat: Heartbeat,
-    /// Boxed, as what follows: most pipes are never without a worker.
-    outage: Option<Box<Outage>>,
     suspects: Suspects,
-    /// What a wrong worker said, to be passed on when no right one is left.
-    wrong_worker: Option<Box<CloseFrame>>,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
-    /// Since when the client has taken nothing of what waits for it.
-    stalled_since: Option<Time>,
     interruptions: u64,
-    in_doubt: u64,
-    ended: bool,
-    finished: bool,
-    /// Among the actions is a `TakeOver` that the driver has not been told of.
-    switching: bool,
+    end: End,
     actions: VecDeque<Action>,
 }
 
@@ -214,42 +163,31 @@ impl Pipe {
     /// `seed` decides every draw that the pipe ever makes.
     #[must_use]
     pub fn open(settings: Arc<PipeSettings>, backend: BackendKey, seed: u64, now: Time) -> Self {
-        let retention = retention_up(&settings);
-        let retention_down = retention_down(&settings);
         let mut draw = Draw::new(seed);
-        let link = Attached {
+        let to_worker = link_to_worker(&settings, &mut draw, now);
+        let retention_down = retention_down(&settings);
+        let to_client = link_to_client(&settings, retention_down, &mut draw, now);
+        let worker = Worker {
             attachment: Attachment::FIRST,
             backend,
             fed_from: now,
             first_again: None,
             talked: false,
             settled: false,
-            hold_until: None,
+            delayed_until: None,
+            outage: None,
+            link: to_worker,
         };
         Self {
-            client: ClientLeg::Open,
-            backend: BackendLeg::Attached(link),
-            last_attachment: Attachment::FIRST,
-            up: Lane::new(Side::Client, retention),
-            down: Lane::new(Side::Backend, retention_down),
-            to_client: Outbox::new(false),
-            to_backend: Outbox::new(true),
+            up: Lane::new(retention_up(&settings), worker.link.level()),
+            down: Lane::new(retention_down, to_client.level()),
+            client: ClientLeg::open(to_client, settings.client_grace.is_some()),
+            backend: BackendLeg::open(worker),
             fed_at: now,
-            barrier: Barrier::new(draw.key(), now),
-            comeback: Comeback::of(&settings, &mut draw, now),
-            generation: Generation::FIRST,
-            client_beat: Heartbeat::new(settings.client_heartbeat, now),
-            backend_beat: Heartbeat::new(settings.backend_heartbeat, now),
-            outage: None,
             suspects: Suspects::default(),
-            wrong_worker: None,
             farewell: None,
-            stalled_since: None,
             interruptions: 0,
-            in_doubt: 0,
-            ended: false,
-            finished: false,
-            switching: false,
+            end: End::NotYet,
             actions: VecDeque::new(),
             settings,
             draw,
@@ -258,17 +196,33 @@ impl Pipe {
 
     /// What is to be done next; `None` when everything has been said.
     pub fn next_action(&mut self) -> Option<Action> {
-        let action = self.actions.pop_front();
-        if matches!(action, Some(Action::TakeOver(_))) {
-            self.switching = false;
-        }
-        action
+        self.actions.pop_front()
     }
 
-    /// Takes a copy of what is still held of borrowed input, so that whoever lent its buffer has it back.
+    /// Takes a copy of what is still held of borrowed input, so that its buffer can be used again.
     pub fn own_borrowed(&mut self) {
         self.up.buffer.own_borrowed();
         self.down.buffer.own_borrowed();
+    }
+
+    /// The link of `side`, and the lane of what comes over it.
+    const fn incoming(&mut self, side: Side) -> Option<(&mut Link, &mut Lane)> {
+        let (link, lane) = match side {
+            Side::Client => (self.client.link_mut(), &mut self.up),
+            Side::Backend => (self.backend.link_mut(), &mut self.down),
+        };
+        match link {
+            Some(link) => Some((link, lane)),
+            None => None,
+        }
+    }
+
+    /// The lane that `side` sends into.
+    const fn lane(&mut self, side: Side) -> &mut Lane {
+        match side {
+            Side::Client => &mut self.up,
+            Side::Backend => &mut self.down,
+        }
     }
 
     fn report(&mut self, fact: Fact) {
@@ -286,21 +240,30 @@ impl Pipe {
         self.report(Fact::Lost { lane, reason, messages });
     }
 
-    /// Whether messages count as confirmed once they are written: nobody will be asked.
-    fn confirms_when_written(&self) -> bool {
-        match self.settings.replay {
-            ReplayPolicy::None => true,
-            ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed => {
-                matches!(self.barrier.level(), crate::barrier::Level::Written)
-            }
-        }
-    }
-
     /// Says `Finish` once, when both legs are gone.
     fn finish_if_over(&mut self) {
-        if !self.finished && matches!((&self.client, &self.backend), (ClientLeg::Gone, BackendLeg::Gone)) {
-            self.finished = true;
+        if self.end != End::Over && self.is_finished() {
+            self.end = End::Over;
             self.actions.push_back(Action::Finish);
         }
     }
+}
+
+/// A link to a worker: with replay, it is asked what it has read.
+fn link_to_worker(settings: &PipeSettings, draw: &mut Draw, now: Time) -> Link {
+    let nonce = draw.key();
+    let barrier = match settings.replay {
+        ReplayPolicy::None => None,
+        ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed => Some(Barrier::new(nonce, now)),
+    };
+    Link::new(Side::Backend, barrier, settings.backend_heartbeat, now)
+}
+
+/// A link to a client, which is asked what it has read where `retention` keeps that for it.
+fn link_to_client(settings: &PipeSettings, retention: Retention, draw: &mut Draw, now: Time) -> Link {
+    let barrier = match retention {
+        Retention::UntilSent => None,
+        Retention::UntilConfirmed(_) => Some(Barrier::new(draw.key(), now)),
+    };
+    Link::new(Side::Client, barrier, settings.client_heartbeat, now)
 }

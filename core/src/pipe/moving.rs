@@ -10,11 +10,11 @@
 //!
 //! Invariant: nothing is read from or written to a link that waits, and every one that waited is taken over or dropped.
 
-use super::{Action, DialFailure, Fact, Interruption, Pipe, ResumeAnswer};
+use super::{Action, DialFailure, Fact, Interruption, Pipe};
 use crate::close::CloseFrame;
-use crate::frame::{self, Opcode};
-use crate::ids::{Attachment, BackendKey, Seq};
-use crate::leg::{BackendLeg, Cause, Held, Leaving, Next};
+use crate::frame::{self, Opcode, Side};
+use crate::ids::Seq;
+use crate::leg::{BackendDoes, Cause, Next, Waiting};
 use crate::time::Time;
 
 /// What a worker is told that is being left.
@@ -34,7 +34,7 @@ impl Pipe {
     ///
     /// A move under way that waits for the dial of another waits for it no longer.
     pub fn leave(&mut self, cause: Cause, now: Time) {
-        if let BackendLeg::Leaving { next: Next::Dialing { .. }, .. } = &self.backend {
+        if self.backend.next_is_dialled() {
             self.dismiss_next();
         } else if !self.stop_sending(cause, now) {
             return;
@@ -44,33 +44,29 @@ impl Pipe {
 
     /// Holds back what the worker has not begun to get; false if there is none that could be left.
     fn stop_sending(&mut self, cause: Cause, now: Time) -> bool {
-        let BackendLeg::Attached(link) = &self.backend else { return false };
-        let (link, deadline) = (link.clone(), now + self.settings.move_timeout);
-        self.backend = BackendLeg::Leaving { link, stage: Leaving::Settling, cause, deadline, next: Next::Nobody };
-        self.to_backend.set_held(true);
-        true
+        let left = self.backend.leave(cause, now + self.settings.move_timeout);
+        if let Some(link) = self.backend.link_mut().filter(|_| left) {
+            link.codec.set_withheld(true);
+        }
+        left
     }
 
     /// Orders another dial for one that stayed behind in another process.
     pub(super) fn dial_next_again(&mut self) {
-        if let Next::Dialing { .. } = self.backend.take_next() {
+        if self.backend.next_is_dialled() {
             self.dial_next();
         }
     }
 
     /// Orders the dial of the worker that is to take over.
     fn dial_next(&mut self) {
-        let BackendLeg::Leaving { link, cause, .. } = &self.backend else { return };
-        let (cause, previous) = (*cause, link.backend);
-        let (attachment, first_seq) = self.order_dial(Some(previous), cause, previous, None);
-        if let BackendLeg::Leaving { next, .. } = &mut self.backend {
-            *next = Next::Dialing { attachment, first_seq };
-        }
+        let Some((attachment, cause, previous)) = self.backend.dial_next(self.first_seq()) else { return };
+        self.order_dial(attachment, Some(previous), cause, previous, None);
     }
 
     /// The dial of the worker that is to take over failed: the next candidate is tried, or else the pipe stays.
     pub(super) fn next_dial_failed(&mut self, failure: DialFailure) {
-        let Next::Dialing { .. } = self.backend.take_next() else { return };
+        let Next::Dial { .. } = self.backend.take_next() else { return };
         match failure {
             DialFailure::Failed(backend) => {
                 self.suspects.tried(backend);
@@ -80,28 +76,13 @@ impl Pipe {
         }
     }
 
-    /// The worker that is to take over has answered.
-    pub(super) fn hold(
-        &mut self,
-        attachment: Attachment,
-        backend: BackendKey,
-        resume: Option<ResumeAnswer>,
-        now: Time,
-    ) {
-        if let BackendLeg::Leaving { next, .. } = &mut self.backend
-            && let Next::Dialing { first_seq, .. } = *next
-        {
-            *next = Next::Held(Held { attachment, backend, resume, first_seq });
-        }
-        self.part_if_settled(now);
-    }
-
     /// The worker that waited is gone: another is tried as long as the old one has not been told to go.
-    pub(super) fn held_lost(&mut self) {
-        let Next::Held(held) = self.backend.take_next() else { return };
-        self.actions.push_back(Action::DropBackend { attachment: held.attachment, last_words: Vec::new(), died: true });
-        self.suspects.tried(held.backend);
-        if matches!(self.backend, BackendLeg::Leaving { stage: Leaving::Settling, .. }) {
+    pub(super) fn waiting_lost(&mut self) {
+        let Next::Waiting(waiting) = self.backend.take_next() else { return };
+        let attachment = waiting.attachment;
+        self.actions.push_back(Action::DropBackend { attachment, last_words: Vec::new(), died: true });
+        self.suspects.tried(waiting.backend);
+        if self.backend.does() == BackendDoes::Settling {
             self.dial_next();
         }
     }
@@ -109,12 +90,11 @@ impl Pipe {
     /// Gives a move up before the old worker was told of it.
     fn stay(&mut self) {
         self.dismiss_next();
-        let BackendLeg::Leaving { link, stage: Leaving::Settling, .. } = &self.backend else { return };
-        let link = link.clone();
-        self.to_backend.set_held(link.hold_until.is_some());
+        let Some(worker) = self.backend.stay() else { return };
+        worker.link.codec.set_withheld(worker.delayed_until.is_some());
+        let backend = worker.backend;
         self.suspects.new_round();
-        self.report(Fact::Stayed { backend: link.backend });
-        self.backend = BackendLeg::Attached(link);
+        self.report(Fact::Stayed { backend });
     }
 
     /// When a worker that is being left may be told so, if nothing but time is missing: it has confirmed everything it
@@ -123,8 +103,10 @@ impl Pipe {
     /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
     /// the server has answered our close frame.
     pub(super) fn parts_at(&self) -> Option<Time> {
-        let BackendLeg::Leaving { stage: Leaving::Settling, next, .. } = &self.backend else { return None };
-        if matches!(next, Next::Dialing { .. }) {
+        if self.backend.does() != BackendDoes::Settling {
+            return None;
+        }
+        if self.backend.next_is_dialled() {
             return None;
         }
         if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
@@ -138,59 +120,56 @@ impl Pipe {
         if self.parts_at().is_none_or(|at| now < at) {
             return;
         }
-        let BackendLeg::Leaving { stage, deadline, .. } = &mut self.backend else { return };
-        *stage = Leaving::Parting;
-        *deadline = now + self.settings.move_timeout;
-        self.to_backend.close(CloseFrame::new(1001, FAREWELL), false);
+        self.backend.part(now + self.settings.move_timeout);
+        if let Some(link) = self.backend.link_mut() {
+            link.codec.close(CloseFrame::new(1001, FAREWELL), false);
+        }
     }
 
     /// The step of a move that is under way took longer than `move_timeout`.
-    pub(super) fn leaving_took_too_long(&mut self, now: Time) {
-        let BackendLeg::Leaving { stage, cause, next, .. } = &self.backend else { return };
-        if matches!(next, Next::Dialing { .. }) {
+    pub(super) fn move_took_too_long(&mut self, now: Time) {
+        let Some(cause) = self.backend.leaves_for() else { return };
+        if self.backend.next_is_dialled() {
             return self.stay();
         }
-        let (reason, frame) = (Interruption::planned(*cause), CloseFrame::new(1001, FAREWELL));
-        let words = (*stage == Leaving::Settling).then_some(&frame);
+        let (reason, frame) = (Interruption::planned(cause), CloseFrame::new(1001, FAREWELL));
+        let words = (self.backend.does() == BackendDoes::Settling).then_some(&frame);
         self.interrupt(reason, words, now);
     }
 
     /// `next`, unless the message that it was told to expect first is another one now: then it is let go.
     pub(super) fn if_promise_holds(&mut self, next: Next, gap: Option<(Seq, Seq)>) -> Next {
         let first_seq = match &next {
-            Next::Nobody => return next,
-            Next::Dialing { first_seq, .. } => *first_seq,
-            Next::Held(held) => held.first_seq,
+            Next::Nothing => return next,
+            Next::Dial { first_seq } => *first_seq,
+            Next::Waiting(waiting) => waiting.first_seq,
         };
         if gap.is_none() && first_seq == self.up.buffer.sent().plus(1) {
             return next;
         }
         self.dismiss(next);
-        Next::Nobody
+        Next::Nothing
     }
 
     /// Goes on without the worker that is gone: with the one that waits, with the dial under way, or with a new dial.
     pub(super) fn go_on_with(&mut self, next: Next, now: Time) {
         match next {
-            Next::Nobody => {
-                self.backend = BackendLeg::Detached { retry_at: None };
-                self.dial();
-            }
-            Next::Dialing { attachment, .. } => self.backend = BackendLeg::Dialing { attachment },
-            Next::Held(held) => {
-                self.actions.push_back(Action::TakeOver(held.attachment));
-                self.switching = true;
-                self.take_up(held.attachment, held.backend, held.resume, now);
+            Next::Nothing => self.dial(),
+            Next::Dial { .. } => self.backend.dial_goes_on(),
+            Next::Waiting(waiting) => {
+                let Waiting { attachment, backend, resume, .. } = *waiting;
+                self.actions.push_back(Action::TakeOver(attachment));
+                self.take_up(attachment, backend, resume, now);
             }
         }
     }
 
     /// Whether the driver has not been told yet whose link is the pipe's now: it would write to the old one's.
-    pub(super) const fn is_switching(&self) -> bool {
-        self.switching
+    pub(super) fn is_switching(&self, side: Side) -> bool {
+        side == Side::Backend && self.actions.iter().any(|action| matches!(action, Action::TakeOver(_)))
     }
 
-    /// Lets go of whoever would take over.
+    /// Lets go of the worker that would take over.
     pub(super) fn dismiss_next(&mut self) {
         let next = self.backend.take_next();
         self.dismiss(next);
@@ -198,13 +177,14 @@ impl Pipe {
 
     pub(super) fn dismiss(&mut self, next: Next) {
         match next {
-            Next::Nobody => {}
-            Next::Dialing { attachment, .. } => self.actions.push_back(Action::CancelDial(attachment)),
-            Next::Held(held) => {
+            Next::Nothing => {}
+            Next::Dial { .. } => self.actions.push_back(Action::CancelDial(self.backend.last())),
+            Next::Waiting(waiting) => {
                 let (key, mut last_words) = (self.draw.key(), Vec::new());
                 let payload = CloseFrame::new(1001, "not needed after all").payload();
                 frame::encode(&mut last_words, Opcode::Close, &payload, Some(key));
-                self.actions.push_back(Action::DropBackend { attachment: held.attachment, last_words, died: false });
+                let attachment = waiting.attachment;
+                self.actions.push_back(Action::DropBackend { attachment, last_words, died: false });
             }
         }
     }

@@ -1,11 +1,10 @@
 //! Bytes in: messages into the lane, control frames to whom they concern.
 
-use super::{Fact, Input, Interruption, Lane, Loss, Peer, Pipe};
+use super::{Fact, Input, Interruption, Loss, Peer, Pipe};
 use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
-use crate::leg::ClientLeg;
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
@@ -18,15 +17,10 @@ impl Pipe {
         if !self.hears(from) {
             return;
         }
-        match from {
-            Peer::Client(_) => self.client_heard(now),
-            Peer::Backend(_) => {
-                self.backend_beat.heard();
-                self.barrier.heard(now);
-            }
-        }
         let side = from.side();
-        let before = self.lane(side).buffer.accepted();
+        let Some((link, lane)) = self.incoming(side) else { return };
+        link.heard(now);
+        let before = lane.buffer.accepted();
         self.take_in(from, input, now);
         match from {
             Peer::Client(_) => self.after_up(now),
@@ -39,8 +33,8 @@ impl Pipe {
     /// Whether what `from` says still counts.
     fn hears(&self, from: Peer) -> bool {
         match from {
-            Peer::Client(generation) => self.is_current_client(generation) && !self.up.deaf,
-            Peer::Backend(attachment) => self.backend.is_current(attachment) && !self.down.deaf,
+            Peer::Client(generation) => self.client.is_current(generation) && !self.client.is_deaf(),
+            Peer::Backend(attachment) => self.backend.is_current(attachment),
         }
     }
 
@@ -56,7 +50,8 @@ impl Pipe {
             if at == bytes.len() {
                 break;
             }
-            let step = match self.lane(side).assembler.step(&bytes[at..], limits) {
+            let Some((link, _)) = self.incoming(side) else { return };
+            let step = match link.codec.step(&bytes[at..], limits) {
                 Ok(step) => step,
                 Err(refused) => {
                     self.push(side, input, run..at, keep);
@@ -81,13 +76,12 @@ impl Pipe {
                     }
                 }
                 Step::Control { control, len } => {
+                    if !link.codec.inside_message() {
+                        link.began = None;
+                    }
                     self.push(side, input, run..at, keep);
                     at += len;
                     run = at;
-                    let lane = self.lane(side);
-                    if !lane.assembler.inside_message() {
-                        lane.began = None;
-                    }
                     self.control(side, &control, now);
                     if !self.hears(from) {
                         return;
@@ -102,15 +96,8 @@ impl Pipe {
             }
         }
         self.push(side, input, run..at, keep);
-        let lane = self.lane(side);
-        lane.began = if lane.assembler.is_unfinished() { lane.began.or(Some(now)) } else { None };
-    }
-
-    /// The lane that `side` sends into.
-    pub(super) const fn lane(&mut self, side: Side) -> &mut Lane {
-        match side {
-            Side::Client => &mut self.up,
-            Side::Backend => &mut self.down,
+        if let Some((link, _)) = self.incoming(side) {
+            link.input_ended(now);
         }
     }
 
@@ -118,10 +105,7 @@ impl Pipe {
     pub(super) const fn keeps(&self, side: Side) -> bool {
         match side {
             Side::Client => self.client.is_open(),
-            Side::Backend => match self.client {
-                ClientLeg::Open | ClientLeg::Detached { .. } | ClientLeg::SaidClose(_) => true,
-                ClientLeg::Closing { .. } | ClientLeg::Gone => false,
-            },
+            Side::Backend => self.client.takes_more(),
         }
     }
 
@@ -139,15 +123,14 @@ impl Pipe {
 
     /// Takes in the messages that are whole at the start of `bytes`; the bytes they took.
     fn take_whole(&mut self, side: Side, bytes: &[u8], limits: MessageLimits, keep: bool) -> usize {
-        let Lane { assembler, buffer, began, payload_bytes, .. } = self.lane(side);
-        let taken = assembler.whole_messages(bytes, limits, |message| {
+        let Some((link, lane)) = self.incoming(side) else { return 0 };
+        let taken = link.codec.whole_messages(bytes, limits, |message| {
             if keep {
-                *payload_bytes += u64::from(message.payload_bytes);
-                buffer.accept(message);
+                lane.accept(message);
             }
         });
         if taken > 0 {
-            *began = None;
+            link.began = None;
             if keep && side == Side::Backend {
                 self.worker_talked();
             }
@@ -156,13 +139,12 @@ impl Pipe {
     }
 
     fn accept(&mut self, side: Side, message: Message, keep: bool) {
-        let lane = self.lane(side);
-        lane.began = None;
+        let Some((link, lane)) = self.incoming(side) else { return };
+        link.began = None;
         if !keep {
             return;
         }
-        lane.payload_bytes += u64::from(message.payload_bytes);
-        lane.buffer.accept(message);
+        lane.accept(message);
         if side == Side::Backend {
             self.worker_talked();
         }
@@ -177,7 +159,8 @@ impl Pipe {
         if self.settings.replay == ReplayPolicy::None {
             return self.drop_waiting(now);
         }
-        let held = self.up.buffer.held_bytes() + self.up.assembler.open_payload_bytes();
+        let open = self.client.link().map_or(0, |link| link.codec.open_payload_bytes());
+        let held = self.up.buffer.held_bytes() + open;
         if self.settings.overflow == OverflowPolicy::Close && held > self.settings.replay_bytes_max {
             self.report(Fact::Overflowed(OverflowPolicy::Close));
             self.overflow(now);
@@ -188,13 +171,12 @@ impl Pipe {
     pub(super) fn drop_waiting(&mut self, now: Time) {
         let messages = self.up.buffer.drop_oldest_unsent(0);
         // What was passed over is lost, not in doubt.
-        let passed = self.up.buffer.sent();
-        self.up.buffer.confirm(passed, now);
+        self.up.confirm_sent(now);
         self.report_lost(LaneName::Up, Loss::Policy, messages);
     }
 
     /// Notes that `messages` of the current worker went by before this pipe could take them: they were held where a
-    /// pipe that is too slow holds up nobody else ([`crate::shared`]).
+    /// pipe that is too slow holds up no other one ([`crate::shared`]).
     pub fn passed_over(&mut self, messages: u64, now: Time) {
         match self.settings.down {
             DownPolicy::Latest(_) => self.dropped_down(messages),
@@ -217,42 +199,38 @@ impl Pipe {
             if messages > 0 {
                 self.dropped_down(messages);
                 // What was passed over is dropped, not in doubt.
-                let passed = self.down.buffer.sent();
-                self.down.buffer.confirm(passed, now);
+                self.down.confirm_sent(now);
             }
         }
-        if self.down.buffer.unsent_messages() > 0 && self.stalled_since.is_none() && self.client.is_linked() {
-            self.stalled_since = Some(now);
+        if self.down.buffer.unsent_messages() > 0 && self.client.stalled_since().is_none() {
+            self.client.set_stalled(Some(now));
         }
     }
 
     /// A data message of the current worker shows that it works.
     fn worker_talked(&mut self) {
-        if let Some(link) = self.backend.link_mut()
-            && !link.talked
+        if let Some(worker) = self.backend.worker_mut()
+            && !worker.talked
         {
-            link.talked = true;
-            let backend = link.backend;
-            self.worker_proven(backend);
+            worker.talked = true;
+            self.worker_proven();
         }
     }
 
     fn control(&mut self, side: Side, control: &Control, now: Time) {
         match (side, control.opcode) {
             // Nothing counts behind a client's close frame (RFC 6455 section 5.5.1), a ping neither.
-            (Side::Client, Opcode::Ping) => match self.client {
-                ClientLeg::Open | ClientLeg::Closing { said_close: false, .. } => {
-                    let key = self.draw.key();
-                    self.to_client.pong(control.payload(), key);
+            (Side::Client, Opcode::Ping) => {
+                let key = self.draw.key();
+                if let Some(link) = self.client.link_mut_before_close() {
+                    link.codec.pong(control.payload(), key);
                 }
-                ClientLeg::Detached { .. }
-                | ClientLeg::SaidClose(_)
-                | ClientLeg::Closing { said_close: true, .. }
-                | ClientLeg::Gone => {}
-            },
+            }
             (Side::Backend, Opcode::Ping) => {
                 let key = self.draw.key();
-                self.to_backend.pong(control.payload(), key);
+                if let Some(link) = self.backend.link_mut() {
+                    link.codec.pong(control.payload(), key);
+                }
             }
             (Side::Client, Opcode::Pong) => self.client_ponged(control.payload(), now),
             (Side::Backend, Opcode::Pong) => self.worker_ponged(control.payload(), now),
@@ -260,7 +238,7 @@ impl Pipe {
                 Ok(frame) => self.said_close(side, frame, now),
                 Err(violation) => self.refuse(side, Refused::Violation(violation), now),
             },
-            // The assembler hands out control frames only.
+            // The codec hands out control frames only.
             (_, Opcode::Continuation | Opcode::Text | Opcode::Binary) => {}
         }
     }
@@ -273,15 +251,19 @@ impl Pipe {
         }
     }
 
+    /// Forgets a message of `side` that is not whole.
     pub(super) fn discard_half_message(&mut self, side: Side) {
-        let lane = self.lane(side);
-        lane.buffer.discard_partial();
-        lane.began = None;
+        self.lane(side).buffer.discard_partial();
+        if let Some((link, _)) = self.incoming(side) {
+            link.began = None;
+        }
     }
 
     fn worker_ponged(&mut self, payload: &[u8], now: Time) {
-        let confirmed = self.barrier.ponged(payload).or_else(|| commit(payload));
-        if let Some(seq) = confirmed {
+        let Some(link) = self.backend.link_mut() else { return };
+        let confirmed = link.ponged(payload);
+        self.up.level = link.level();
+        if let Some(seq) = confirmed.or_else(|| commit(payload)) {
             self.confirm_up(seq, now);
         }
     }
@@ -290,11 +272,8 @@ impl Pipe {
     pub(super) fn confirm_up(&mut self, seq: Seq, now: Time) {
         let before = self.up.buffer.confirmed();
         self.up.buffer.confirm(seq, now);
-        if self.up.buffer.confirmed() > before
-            && let Some(link) = self.backend.link()
-        {
-            let backend = link.backend;
-            self.worker_proven(backend);
+        if self.up.buffer.confirmed() > before {
+            self.worker_proven();
         }
         self.part_if_settled(now);
     }

@@ -1,6 +1,6 @@
 //! What others than the two peers bring into a pipe: a message of the operator's, and a worker's word by another way.
 
-use super::Pipe;
+use super::{End, Pipe};
 use crate::assembler::Message;
 use crate::frame::{self, Opcode};
 use crate::ids::{Attachment, Seq};
@@ -36,14 +36,14 @@ impl Pipe {
     /// Why it was not taken; nothing has changed then.
     pub fn say(&mut self, speech: Speech, payload: &[u8], now: Time) -> Result<Seq, Unsaid> {
         // A client that is awaited only to be told of the end is not told more than the worker said.
-        if !self.client.is_open() || self.ended {
+        if !self.client.is_open() || self.end != End::NotYet {
             return Err(Unsaid::Closing);
         }
         if payload.len() > self.settings.message_bytes_max {
             return Err(Unsaid::TooBig);
         }
         let buffer = &self.down.buffer;
-        let keeps_no_more = self.comeback.is_some() && buffer.held_bytes() >= self.settings.replay_bytes_max;
+        let keeps_no_more = self.client.returns() && buffer.held_bytes() >= self.settings.replay_bytes_max;
         if keeps_no_more || buffer.unsent_bytes() >= self.settings.window_bytes {
             return Err(Unsaid::Full);
         }

@@ -1,73 +1,20 @@
 //! The rate of one lane (`limits.pipe_messages`, `limits.pipe_bytes`): how much of its sender is read.
 //!
-//! A lane that has used up its tokens is not read until some have come; the pipe's deadline ends the rest. With a limit
-//! on messages, no more bytes are read at once than the smallest frames for the tokens left would take, so that not one
-//! message too many comes in.
+//! A lane that has used up its tokens is not read until some have come; one of the pipe's timers ends the rest.
 
-use super::{EndedBy, Fact, Lane, Pipe};
+use std::time::Duration;
+
+use super::{EndedBy, Fact, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::BackendLeg;
-use crate::limits::bucket::{Bucket, worth_waking};
-use crate::limits::{PipeLimit, Rate};
-use crate::settings::{LimitedLanes, OnExceed, PipeLimits};
-use crate::time::{Time, earliest};
-use std::time::Duration;
+use crate::lane::Lane;
+use crate::leg::BackendDoes;
+use crate::settings::{LimitedLanes, OnExceed};
+use crate::time::Time;
 
 /// How often a lane that is slowed down says so at most.
 const SAID_EVERY: Duration = Duration::from_secs(1);
-
-/// What a lane has used of its limits.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Throttle {
-    messages: Bucket,
-    bytes: Bucket,
-    /// When the buckets were last looked at.
-    seen: Time,
-    /// Its sender is not read until then.
-    until: Option<Time>,
-    said: Option<Time>,
-}
-
-impl Throttle {
-    /// Books what came in; the limit that it used up, if so.
-    fn took(&mut self, limits: &PipeLimits, messages: u64, bytes: usize, now: Time) -> Option<PipeLimit> {
-        self.seen = now;
-        self.messages.take(limits.messages, messages, now);
-        self.bytes.take(limits.bytes, bytes as u64, now);
-        let is_out = |bucket: &Bucket, rate: Rate| match limits.on_exceed {
-            OnExceed::Throttle => bucket.tokens(rate, now) == 0,
-            OnExceed::Close => bucket.is_overdrawn(rate, now),
-        };
-        let waits = |bucket: &Bucket, rate: Rate| Some(bucket.has_at(rate, worth_waking(rate)).max(now));
-        if !limits.messages.is_off() && is_out(&self.messages, limits.messages) {
-            self.until = waits(&self.messages, limits.messages);
-            return Some(PipeLimit::Messages);
-        }
-        if !limits.bytes.is_off() && is_out(&self.bytes, limits.bytes) {
-            self.until = waits(&self.bytes, limits.bytes);
-            return Some(PipeLimit::Bytes);
-        }
-        None
-    }
-
-    fn budget(&self, limits: &PipeLimits, side: Side, frame_left: usize) -> usize {
-        if self.until.is_some() {
-            return 0;
-        }
-        let tokens = |bucket: &Bucket, rate: Rate| match rate.is_off() {
-            true => usize::MAX,
-            false => usize::try_from(bucket.tokens(rate, self.seen)).unwrap_or(usize::MAX).max(1),
-        };
-        let smallest = match side {
-            Side::Client => 6,
-            Side::Backend => 2,
-        };
-        let messages = tokens(&self.messages, limits.messages).saturating_mul(smallest).saturating_add(frame_left);
-        messages.min(tokens(&self.bytes, limits.bytes))
-    }
-}
 
 impl Pipe {
     /// Whether the lane of `side` is limited in its present state.
@@ -79,7 +26,8 @@ impl Pipe {
             (Side::Client, LimitedLanes::Down) | (Side::Backend, LimitedLanes::Up) => false,
             (Side::Client, LimitedLanes::Both | LimitedLanes::Up) => true,
             (Side::Backend, LimitedLanes::Both | LimitedLanes::Down) => {
-                matches!(self.backend, BackendLeg::Attached(_) | BackendLeg::Leaving { .. })
+                let does = self.backend.does();
+                matches!(does, BackendDoes::Attached | BackendDoes::Settling | BackendDoes::Parting(_))
             }
         }
     }
@@ -97,9 +45,12 @@ impl Pipe {
         if !self.is_limited(side) || self.settings.limits.on_exceed == OnExceed::Close {
             return usize::MAX;
         }
-        let lane = self.lane_of(side);
-        let throttle = lane.throttle.as_deref().copied().unwrap_or_default();
-        throttle.budget(&self.settings.limits, side, lane.assembler.frame_left_bytes())
+        let link = match side {
+            Side::Client => self.client.link(),
+            Side::Backend => self.backend.link(),
+        };
+        let throttle = self.lane_of(side).throttle.as_deref().copied().unwrap_or_default();
+        throttle.budget(&self.settings.limits, side, link.map_or(0, |link| link.codec.frame_left_bytes()))
     }
 
     /// Whether the lane's limits are why its sender is not read.
@@ -117,10 +68,8 @@ impl Pipe {
     }
 
     /// Lets a lane whose rest is over be read again.
-    pub(super) fn tick_throttle(&mut self, side: Side, now: Time) {
-        if let Some(throttle) = &mut self.lane(side).throttle
-            && throttle.until.is_some_and(|until| now >= until)
-        {
+    pub(super) fn end_rest(&mut self, side: Side, now: Time) {
+        if let Some(throttle) = &mut self.lane(side).throttle {
             throttle.until = None;
             throttle.seen = now;
         }
@@ -154,10 +103,5 @@ impl Pipe {
                 }
             }
         }
-    }
-
-    /// The earlier of `deadline` and the end of a rest.
-    pub(super) fn or_throttle(&self, side: Side, deadline: Option<Time>) -> Option<Time> {
-        earliest(deadline, self.throttle_deadline(side))
     }
 }

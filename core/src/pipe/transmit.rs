@@ -1,11 +1,10 @@
 //! Bytes out: what each link is due, how much of it went, and how much may be read to follow.
 
 use super::{Fact, Pipe};
-use crate::barrier::Level;
 use crate::byte_queue::Gather;
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::{BackendLeg, ClientLeg};
+use crate::leg::ClientDoes;
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
@@ -16,54 +15,40 @@ impl Pipe {
     /// Whether the link of `side` is due anything: [`Self::gather`] would have something to give.
     #[must_use]
     pub fn wants_write(&self, side: Side, now: Time) -> bool {
-        match side {
-            Side::Client => {
-                let asks = matches!(self.client, ClientLeg::Open);
-                let barrier = self.comeback.as_ref().and_then(|it| it.barrier.as_ref()).filter(|_| asks);
-                self.client.is_linked() && self.to_client.wants_write(&self.down.buffer, barrier, now)
-            }
-            Side::Backend => {
-                let asks = self.settings.replay != ReplayPolicy::None;
-                let barrier = asks.then_some(&self.barrier);
-                self.backend.link().is_some()
-                    && !self.is_switching()
-                    && self.to_backend.wants_write(&self.up.buffer, barrier, now)
-            }
-        }
+        let (link, buffer) = match side {
+            Side::Client => (self.client.link(), &self.down.buffer),
+            Side::Backend => (self.backend.link(), &self.up.buffer),
+        };
+        link.is_some_and(|link| link.wants_write(buffer, self.asks(side), now)) && !self.is_switching(side)
     }
 
     /// What the link of `side` should be given next; empty if nothing, or if there is no link.
     pub fn gather(&mut self, side: Side, now: Time) -> Gather<'_> {
-        if !self.prepare(side, now) {
+        let (asks, key) = (self.asks(side), self.key(side));
+        if self.is_switching(side) {
             return Gather::default();
         }
+        let (link, buffer) = match side {
+            Side::Client => (self.client.link_mut(), &self.down.buffer),
+            Side::Backend => (self.backend.link_mut(), &self.up.buffer),
+        };
+        let Some(link) = link else { return Gather::default() };
+        if link.prepare(buffer, asks, key, now) { link.gather(buffer) } else { Gather::default() }
+    }
+
+    /// Whether the peer of `side` is asked for pongs. A client is no longer, once either has said that it ends.
+    const fn asks(&self, side: Side) -> bool {
         match side {
-            Side::Client => self.to_client.gather(&self.down.buffer),
-            Side::Backend => self.to_backend.gather(&self.up.buffer),
+            Side::Client => self.client.is_talking(),
+            Side::Backend => true,
         }
     }
 
-    /// Decides what the next write to the link of `side` holds; false if it is nothing.
-    fn prepare(&mut self, side: Side, now: Time) -> bool {
+    /// The key that masks what is written next: frames towards a worker bear one.
+    const fn key(&mut self, side: Side) -> [u8; 4] {
         match side {
-            Side::Client => {
-                if !self.client.is_linked() {
-                    return false;
-                }
-                let asks = matches!(self.client, ClientLeg::Open);
-                let barrier = self.comeback.as_mut().and_then(|it| it.barrier.as_mut()).filter(|_| asks);
-                self.to_client.prepare(&self.down.buffer, barrier, [0; 4], now);
-                self.to_client.may_have_output(&self.down.buffer)
-            }
-            Side::Backend => {
-                if self.backend.link().is_none() || self.is_switching() {
-                    return false;
-                }
-                let asks = self.settings.replay != ReplayPolicy::None;
-                let key = self.draw.key();
-                self.to_backend.prepare(&self.up.buffer, asks.then_some(&mut self.barrier), key, now);
-                self.to_backend.may_have_output(&self.up.buffer)
-            }
+            Side::Client => [0; 4],
+            Side::Backend => self.draw.key(),
         }
     }
 
@@ -79,41 +64,34 @@ impl Pipe {
     }
 
     fn transmitted_down(&mut self, bytes: usize, now: Time) {
-        let barrier = self.comeback.as_mut().and_then(|it| it.barrier.as_mut());
-        let written = self.to_client.transmitted(bytes, &mut self.down.buffer, barrier, now);
+        let Some(link) = self.client.link_mut() else { return };
+        let written = link.transmitted(bytes, &mut self.down.buffer, now);
+        let told = link.codec.is_close_written();
+        self.down.confirm_if_written(now);
+        self.client.set_stalled((self.down.buffer.unsent_messages() > 0).then_some(now));
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });
         }
-        if self.down_level() == Level::Written {
-            let sent = self.down.buffer.sent();
-            self.down.buffer.confirm(sent, now);
-        }
-        self.stalled_since = (self.down.buffer.unsent_messages() > 0).then_some(now);
-        if self.to_client.is_close_written() {
+        if told {
             self.client_was_told();
         }
     }
 
     fn transmitted_up(&mut self, bytes: usize, now: Time) {
-        let asks = self.settings.replay != ReplayPolicy::None;
-        let barrier = asks.then_some(&mut self.barrier);
+        let Some(link) = self.backend.link_mut() else { return };
         let sent_before = self.up.buffer.sent();
-        let written = self.to_backend.transmitted(bytes, &mut self.up.buffer, barrier, now);
-        if written.again > 0 {
-            self.report(Fact::Replayed { lane: LaneName::Up, messages: written.again });
-        }
+        let written = link.transmitted(bytes, &mut self.up.buffer, now);
+        let told = link.codec.is_close_written();
         if self.up.buffer.sent() > sent_before {
             self.fed_at = now;
         }
-        if self.confirms_when_written() {
-            let sent = self.up.buffer.sent();
-            self.up.buffer.confirm(sent, now);
+        self.up.confirm_if_written(now);
+        if written.again > 0 {
+            self.report(Fact::Replayed { lane: LaneName::Up, messages: written.again });
         }
         self.part_if_settled(now);
-        if self.to_backend.is_close_written()
-            && let BackendLeg::Closing { deadline, .. } = &mut self.backend
-        {
-            *deadline = now + self.settings.close_timeout;
+        if told {
+            self.backend.close_written(now + self.settings.close_timeout);
         }
     }
 
@@ -131,10 +109,10 @@ impl Pipe {
     }
 
     fn client_budget(&self) -> usize {
-        match &self.client {
-            ClientLeg::Detached { .. } | ClientLeg::Gone => return 0,
-            ClientLeg::SaidClose(_) | ClientLeg::Closing { .. } => return usize::MAX,
-            ClientLeg::Open => {}
+        match self.client.does() {
+            ClientDoes::Detached | ClientDoes::Gone => return 0,
+            ClientDoes::SaidClose | ClientDoes::Closing => return usize::MAX,
+            ClientDoes::Open => {}
         }
         let buffer = &self.up.buffer;
         let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());
@@ -156,7 +134,7 @@ impl Pipe {
     }
 
     fn backend_budget(&self) -> usize {
-        if self.backend.link().is_none() || self.is_switching() {
+        if self.backend.link().is_none() || self.is_switching(Side::Backend) {
             return 0;
         }
         let buffer = &self.down.buffer;
@@ -173,33 +151,21 @@ impl Pipe {
 
     /// Notes whether the link of `side` is being read; while it is not, its silence means nothing.
     pub fn set_paused(&mut self, side: Side, paused: bool, now: Time) {
-        let linked = match side {
-            Side::Client => self.client.is_linked(),
-            Side::Backend => self.backend.link().is_some(),
-        };
-        if !linked {
-            return;
+        let Some((link, _)) = self.incoming(side).filter(|(link, _)| link.paused != paused) else { return };
+        link.set_paused(paused, now);
+        if paused && !self.is_throttled(side) {
+            self.report_paused(side);
         }
-        let throttled = self.is_throttled(side);
-        let (lane, beat, name) = match side {
-            Side::Client => (&mut self.up, &mut self.client_beat, LaneName::Up),
-            Side::Backend => (&mut self.down, &mut self.backend_beat, LaneName::Down),
-        };
-        if lane.paused == paused {
-            return;
-        }
-        lane.paused = paused;
-        lane.read_since = now;
-        lane.began = lane.began.map(|_| now);
-        beat.set_paused(paused);
-        if paused && side == Side::Backend {
-            self.barrier.unread();
-        }
-        self.reading_changed(side, now);
-        if paused && !throttled {
-            self.report(Fact::ReadPaused(name));
-            if side == Side::Client && self.backend.link().is_none() && self.client_budget() == 0 {
-                self.report(Fact::Overflowed(OverflowPolicy::Pause));
+    }
+
+    fn report_paused(&mut self, side: Side) {
+        match side {
+            Side::Backend => self.report(Fact::ReadPaused(LaneName::Down)),
+            Side::Client => {
+                self.report(Fact::ReadPaused(LaneName::Up));
+                if self.backend.link().is_none() && self.client_budget() == 0 {
+                    self.report(Fact::Overflowed(OverflowPolicy::Pause));
+                }
             }
         }
     }

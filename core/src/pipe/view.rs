@@ -1,9 +1,9 @@
 //! What a pipe looks like from outside.
 
 use super::Pipe;
-use crate::barrier::Level;
 use crate::ids::{Attachment, BackendKey, Generation, Seq};
-use crate::leg::ClientLeg;
+use crate::leg::barrier::Level;
+use crate::leg::{BackendDoes, ClientDoes, Link};
 
 /// A pipe's state as the API names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,27 +95,25 @@ impl Pipe {
     /// The pipe's numbers now.
     #[must_use]
     pub fn view(&self) -> PipeView {
-        let lane = |lane: &super::Lane, level, in_doubt| LaneView {
+        let lane = |lane: &super::Lane| LaneView {
             accepted: lane.buffer.accepted(),
             sent: lane.buffer.sent(),
             confirmed: lane.buffer.confirmed(),
-            level,
+            level: lane.level,
             buffered_bytes: lane.buffer.held_bytes(),
             payload_bytes: lane.payload_bytes,
-            in_doubt,
+            in_doubt: lane.in_doubt,
             lost: lane.lost,
             dropped: lane.dropped,
         };
-        let in_doubt_down = self.comeback.as_ref().map_or(0, |comeback| comeback.in_doubt);
-        let level = if self.confirms_when_written() { Level::Written } else { Level::Pong };
         PipeView {
             state: self.state(),
-            backend: self.backend.link().map(|link| link.backend),
-            attachment: self.last_attachment,
+            backend: self.backend.worker().map(|worker| worker.backend),
+            attachment: self.backend.last(),
             interruptions: self.interruptions,
-            up: lane(&self.up, level, self.in_doubt),
-            down: lane(&self.down, self.down_level(), in_doubt_down),
-            generation: self.generation,
+            up: lane(&self.up),
+            down: lane(&self.down),
+            generation: self.client.generation(),
             awaits_client: self.awaits_client(),
             has_client: self.client.is_linked(),
             memory_bytes: self.memory_bytes(),
@@ -125,36 +123,34 @@ impl Pipe {
     /// What the pipe is doing.
     #[must_use]
     pub const fn state(&self) -> PipeState {
-        match (&self.client, self.backend.state()) {
-            (ClientLeg::SaidClose(_) | ClientLeg::Closing { .. } | ClientLeg::Gone, _) => PipeState::Closing,
-            (ClientLeg::Detached { .. }, PipeState::Attached) => PipeState::ClientDetached,
-            (ClientLeg::Open | ClientLeg::Detached { .. }, state) => state,
+        match (self.client.does(), self.backend.pipe_state()) {
+            (ClientDoes::SaidClose | ClientDoes::Closing | ClientDoes::Gone, _) => PipeState::Closing,
+            (ClientDoes::Detached, PipeState::Attached) => PipeState::ClientDetached,
+            (ClientDoes::Open | ClientDoes::Detached, state) => state,
         }
     }
 
     /// Bytes that count against `replay.total_bytes_max`: both lanes' messages, and what is not whole yet.
     #[must_use]
     pub fn charged_bytes(&self) -> usize {
-        let lane = |lane: &super::Lane| lane.buffer.held_bytes() + lane.buffer.partial_bytes();
-        lane(&self.up) + lane(&self.down)
+        self.up.charged_bytes() + self.down.charged_bytes()
     }
 
     /// Memory that the pipe occupies beyond itself, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        self.up.buffer.memory_bytes()
-            + self.down.buffer.memory_bytes()
-            + self.to_client.memory_bytes()
-            + self.to_backend.memory_bytes()
+        let link = |link: Option<&Link>| link.map_or(0, Link::memory_bytes);
+        self.up.memory_bytes()
+            + self.down.memory_bytes()
+            + link(self.client.link())
+            + link(self.backend.link())
             + self.suspects.memory_bytes()
-            + self.comeback.as_deref().map_or(0, size_of_val)
-            + [&self.up, &self.down].map(|lane| lane.throttle.as_deref().map_or(0, size_of_val)).iter().sum::<usize>()
             + self.actions.capacity() * size_of::<super::Action>()
     }
 
     /// Whether both legs are gone.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        self.finished
+        matches!((self.client.does(), self.backend.does()), (ClientDoes::Gone, BackendDoes::Gone))
     }
 }

@@ -5,7 +5,9 @@
 
 use super::{ReplayBuffer, Retention, TAIL_MARKS_MAX, held_charge};
 use crate::assembler::{Assembler, Message};
+use crate::frame::Side;
 use crate::ids::Seq;
+use crate::leg::Codec;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
 /// Bytes in which a queue is filled again, so that its memory goes piece by piece.
@@ -55,13 +57,9 @@ impl ReplayBuffer {
         queue.for_each(|bytes| out.raw(bytes));
     }
 
-    /// Reads the buffer of the lane of `assembler`; whether a half message is kept is for the caller to know.
-    pub(crate) fn thaw(
-        input: &mut Reader<'_>,
-        retention: Retention,
-        assembler: &Assembler,
-        keeps_half: bool,
-    ) -> Read<Self> {
+    /// Reads the buffer of a lane of messages from `sender`; behind the whole ones lies what `half` has taken
+    /// in of another.
+    pub(crate) fn thaw(input: &mut Reader<'_>, retention: Retention, sender: Side, half: Option<&Codec>) -> Read<Self> {
         let mut buffer = Self::new(retention);
         (buffer.base, buffer.confirmed) = (input.seq()?, input.seq()?);
         (buffer.sent, buffer.sent_high) = (input.seq()?, input.seq()?);
@@ -72,8 +70,8 @@ impl ReplayBuffer {
         buffer.thaw_marks(input)?;
         let bytes = input.bytes(usize::MAX)?;
         buffer.demand_order()?;
-        let rest = buffer.thaw_messages(lengths, bytes, assembler)?;
-        demand(if keeps_half { assembler.has_taken(rest) } else { rest.is_empty() }, PART)?;
+        let rest = buffer.thaw_messages(lengths, bytes, sender)?;
+        demand(half.is_some_and(|codec| codec.has_taken(rest)) || half.is_none() && rest.is_empty(), PART)?;
         let next = buffer.message_after(buffer.sent).map_or(0, |message| message.wire_bytes);
         demand(amid == 0 || amid < u64::from(next), PART)?;
         buffer.sent_offset = buffer.sent_boundary + amid;
@@ -103,7 +101,7 @@ impl ReplayBuffer {
     }
 
     /// Cuts the messages out of `bytes`; what is left is a half one.
-    fn thaw_messages<'a>(&mut self, lengths: &[u8], bytes: &'a [u8], assembler: &Assembler) -> Read<&'a [u8]> {
+    fn thaw_messages<'a>(&mut self, lengths: &[u8], bytes: &'a [u8], sender: Side) -> Read<&'a [u8]> {
         let mut rest = bytes;
         let mut seq = self.base;
         for length in lengths.chunks_exact(LENGTH_BYTES) {
@@ -115,7 +113,7 @@ impl ReplayBuffer {
             } else {
                 let (whole, behind) = rest.split_at_checked(length as usize).ok_or(SnapshotError::Malformed(PART))?;
                 rest = behind;
-                Assembler::one_message(assembler.sender(), whole).ok_or(SnapshotError::Malformed(PART))?
+                Assembler::one_message(sender, whole).ok_or(SnapshotError::Malformed(PART))?
             };
             self.count(message, seq);
             self.messages.push_back(message);

@@ -292,7 +292,7 @@ impl Bench {
 
     /// The client is there on another link; whether the pipe took it.
     pub fn client_attaches(&mut self) -> bool {
-        let Some(generation) = self.pipe.client_attached(self.now) else { return false };
+        let Some(generation) = self.pipe.client_attached(None, self.now) else { return false };
         // Where the old link's last words end up is decided by the order to drop it.
         while let Some(action) = self.pipe.next_action() {
             self.note(action);

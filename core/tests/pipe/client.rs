@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use holdline_core::barrier::Level;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
 use holdline_core::ids::{Generation, LaneName, Seq};
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Speech, Unsaid};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::time::Time;

@@ -6,7 +6,7 @@ use holdline_core::frame::Side;
 use holdline_core::ids::{Attachment, BackendKey};
 use holdline_core::pipe::{Cause, DialFailure, EndedBy, Fact, Interruption, LinkLoss, Pipe, PipeState};
 use holdline_core::settings::{OverflowPolicy, PipeSettings, ReplayPolicy};
-use holdline_core::snapshot::{Snapshot, SnapshotError};
+use holdline_core::snapshot::{Snapshot, SnapshotError, VERSION};
 use holdline_core::time::Time;
 
 use crate::bench::{A, B, Bench, C, closed, ms, secs, texts};
@@ -321,6 +321,6 @@ fn a_snapshot_that_was_cut_or_changed_is_refused_or_is_a_pipe() {
         }
     }
     assert!(refused > bytes.len() * 2, "{refused} of {} changes were noticed", bytes.len() * 8);
-    let newer = [&bytes[..6], &[0, 2], &bytes[8..]].concat();
-    assert_eq!(restored(&newer), Err(SnapshotError::Version(2)));
+    let newer = [&bytes[..6], &(VERSION + 1).to_be_bytes(), &bytes[8..]].concat();
+    assert_eq!(restored(&newer), Err(SnapshotError::Version(VERSION + 1)));
 }

@@ -1,7 +1,7 @@
 //! What time does: heartbeats, silence, slow messages, missing pongs.
 
-use holdline_core::barrier::Level;
 use holdline_core::frame::Side;
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::{Fact, Interruption, LinkLoss, PipeState};
 use holdline_core::settings::Heartbeat;
 

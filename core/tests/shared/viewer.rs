@@ -123,7 +123,7 @@ impl Viewer {
         if !self.client_gone || !self.pipe.awaits_client() {
             return false;
         }
-        self.generation = self.pipe.client_attached(now).expect("it is awaited");
+        self.generation = self.pipe.client_attached(None, now).expect("it is awaited");
         self.client = Reader::new(false);
         self.client_gone = false;
         if self.keeps {

@@ -394,7 +394,7 @@ impl Driver {
     pub fn client_returns(&mut self, plan: &Plan, capacity: usize, now: Time, marks: &mut Marks) {
         let before = self.pipe.view();
         self.model.client_returns();
-        let generation = self.call(now, marks, |pipe, now| pipe.client_attached(now));
+        let generation = self.call(now, marks, |pipe, now| pipe.client_attached(None, now));
         self.generation = generation.expect("it is awaited");
         assert!(self.client_link.is_none(), "two links of one client");
         self.client_link = Some(Link::new(capacity));

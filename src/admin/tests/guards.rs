@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{Fixture, request};
 use crate::admin::Locality;
-use crate::admin::auth::{Access, Role};
 use crate::admin::body::BODY_BYTES_MAX;
+use crate::tokens::{Access, Role};
 
 /// A path that fits the pattern.
 fn path(pattern: &str) -> String {
@@ -170,10 +170,10 @@ async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     };
     std::fs::write(&file, format!("viewer {}\n", super::digest("fresh"))).unwrap();
     assert_eq!(status("fresh").await, 401);
-    fixture.admin.parts.reload.reload().await.unwrap();
+    fixture.admin.reload.reload().await.unwrap();
     assert_eq!((status("fresh").await, status("see").await), (200, 401));
     std::fs::write(&file, "nonsense\n").unwrap();
-    assert!(fixture.admin.parts.reload.reload().await.is_err());
+    assert!(fixture.admin.reload.reload().await.is_err());
     assert_eq!(status("fresh").await, 200);
 }
 

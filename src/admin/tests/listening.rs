@@ -79,10 +79,10 @@ async fn a_held_poll_does_not_keep_the_process_from_stopping() {
     let mut poll = tokio::net::TcpStream::connect(&served.address).await.unwrap();
     poll.write_all(b"GET /v1/events?wait=60s HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
     let mut idle = tokio::net::TcpStream::connect(&served.address).await.unwrap();
-    while served.fixture.admin.parts.metrics.families().connections.with_label_values(&["admin"]).get() < 2 {
+    while served.fixture.admin.process.metrics.families().connections.with_label_values(&["admin"]).get() < 2 {
         tokio::task::yield_now().await;
     }
-    let metrics = Arc::clone(&served.fixture.admin.parts.metrics);
+    let metrics = Arc::clone(&served.fixture.admin.process.metrics);
     served.end().await;
     assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
     assert_eq!(metrics.families().connections.with_label_values(&["admin"]).get(), 0);
@@ -104,8 +104,8 @@ async fn the_client_says_what_to_do_next() {
     assert!(matches!(error, CallError::TimedOut(..)), "{error}");
 
     let served = serve("127.0.0.1:0").await;
-    let tokens = crate::admin::auth::Tokens::parse(&format!("viewer {}\n", super::digest("see"))).unwrap();
-    served.fixture.admin.parts.tokens.store(Some(Arc::new(tokens)));
+    let tokens = crate::tokens::Tokens::parse(&format!("viewer {}\n", super::digest("see"))).unwrap();
+    served.fixture.admin.process.tokens.store(Some(Arc::new(tokens)));
     let error = served.client().call(Method::GET, "/v1/stats", None).await.unwrap_err();
     assert!(error.to_string().contains("HOLDLINE_TOKEN"), "{error}");
     served.end().await;

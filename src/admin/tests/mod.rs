@@ -7,7 +7,6 @@ mod reading;
 
 use std::sync::Arc;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
@@ -17,23 +16,15 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use super::auth::Tokens;
-use super::{Admin, Locality, Parts};
-use crate::backends::{Backends, Bounds, PoolSpec, Setup};
-use crate::clock::Clock;
+use super::{Admin, Locality};
 use crate::config::{Config, Loaded, LogLevel};
-use crate::events::{Events, Fact};
-use crate::level::Level;
-use crate::limits::{Limiter, Slots};
 use crate::log::LogHandle;
-use crate::memory::Memory;
-use crate::metrics::Metrics;
-use crate::net::Networks;
-use crate::phase::PhaseCell;
-use crate::pipes::{PipeFacts, Pipes, Registration, Sharing};
-use crate::reload::{self, Reload};
+use crate::pipes::{PipeFacts, Registration, Sharing};
+use crate::process::{Judged, Process};
+use crate::reload::Reload;
 use crate::routes::{RouteSpec, RouteTable};
 use crate::rules::Rules;
+use crate::tokens::Tokens;
 
 struct Fixture {
     admin: Arc<Admin>,
@@ -94,52 +85,13 @@ impl Fixture {
         let file = files.path().join("proxy.toml");
         std::fs::write(&file, text).unwrap();
         let Loaded { config, sources, .. } = Config::load(Some(&file)).unwrap();
-        let events = Arc::new(Events::new());
-        let metrics = Arc::new(Metrics::new());
-        let phase = Arc::new(PhaseCell::default());
-        phase.started();
-        let (told, counted) = (Arc::clone(&events), Arc::clone(&metrics));
-        let on_event = move |event| {
-            counted.backend_event(&event);
-            told.push(Fact::from(event));
-        };
-        let limits = Arc::new(Limiter::new(config.limits, Clock::start()));
-        let tokens = config.admin.tokens_file.as_deref().map(|path| Arc::new(Tokens::load(path).unwrap()));
-        let tokens = Arc::new(ArcSwapOption::new(tokens));
-        let rules = Arc::new(ArcSwap::from_pointee(Rules::from_config(&config).unwrap()));
-        let config = Arc::new(ArcSwap::from_pointee(config));
-        let backends = Backends::new(&setup(), on_event, |_, _| {});
-        let pipes = Arc::new(Pipes::new(1 << 20));
-        let level = Level::new(Arc::new(LogHandle::detached(LogLevel::Info)));
-        let changed = reload::Parts {
-            rules,
-            backends: backends.clone(),
-            pipes: pipes.clone(),
-            slots: Arc::new(Slots::new(10, 1000)),
-            limits: limits.clone(),
-            level: level.clone(),
-            tokens: tokens.clone(),
-            events: events.clone(),
-            metrics: metrics.clone(),
-        };
-        let reload = Arc::new(Reload::new(config.clone(), sources, changed));
-        let memory = Arc::new(Memory::new(config.clone(), pipes.clone(), Arc::default()));
-        let parts = Parts {
-            memory,
-            config,
-            backends,
-            pipes,
-            streams: Arc::default(),
-            limits,
-            level,
-            tokens,
-            reload,
-            events,
-            metrics,
-            phase,
-            state_file: None,
-        };
-        Self { admin: Admin::new(parts, locality), files }
+        let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
+        let rules = Rules::from_config(&config).unwrap();
+        let log = Arc::new(LogHandle::detached(LogLevel::Info));
+        let process = Arc::new(Process::new(Judged { config, rules, tokens }, log, 1000).0);
+        process.phase.started();
+        let reload = Arc::new(Reload::new(process.clone(), sources));
+        Self { admin: Admin::new(process, reload, None, locality), files }
     }
 
     fn pipe(&self, n: u8, key: &str) -> Registration {
@@ -151,7 +103,7 @@ impl Fixture {
             key: None,
             backend_path: None,
             client_id: None,
-            duplicate: crate::config::Duplicate::Replace,
+            duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             raw_path: false,
@@ -170,7 +122,7 @@ impl Fixture {
             sharing: Sharing::Alone,
             request_id: String::new(),
         };
-        self.admin.parts.pipes.open(facts)
+        self.admin.process.pipes.open(facts)
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {
@@ -196,10 +148,4 @@ fn request(method: Method, path: &str, token: Option<&str>) -> axum::http::reque
         Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {token}")),
         None => request,
     }
-}
-
-fn setup() -> Setup {
-    let networks = Networks::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
-    Setup { pools: vec![PoolSpec::new("default")], networks, bounds }
 }

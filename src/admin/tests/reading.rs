@@ -30,7 +30,7 @@ async fn ready_tells_why_not() {
     let back = fixture.json(Method::DELETE, "/v1/drain", json!({})).await;
     assert_eq!((back.status.as_u16(), &back.json()["phase"]), (200, &json!("serving")));
     assert_eq!(fixture.get("/livez").await.status.as_u16(), 200);
-    fixture.admin.parts.phase.stop();
+    fixture.admin.process.phase.stop();
     assert_eq!(fixture.get("/readyz").await.json()["phase"], "stopping");
     assert_eq!(fixture.json(Method::DELETE, "/v1/drain", json!({})).await.problem(), "conflict");
 }
@@ -41,7 +41,7 @@ async fn short_memory_makes_it_unready() {
     fixture.json(Method::POST, "/v1/backends", json!({"url": "ws://127.0.0.1:7001"})).await;
     let mut config = crate::config::Config::default();
     config.memory.process_max = 1024;
-    fixture.admin.parts.config.store(Arc::new(config));
+    fixture.admin.process.config.store(Arc::new(config));
     let answer = fixture.get("/health/ready").await;
     assert_eq!((answer.status.as_u16(), &answer.json()["reasons"]), (503, &json!(["memory is short"])));
     assert!(answer.json()["memory"]["percent"].as_f64().unwrap() > 100.0);
@@ -125,7 +125,7 @@ fn fact() -> Fact {
 #[tokio::test]
 async fn a_long_poll_wakes_within_ten_milliseconds_and_misses_nothing() {
     let fixture = Fixture::open();
-    let events = Arc::clone(&fixture.admin.parts.events);
+    let events = Arc::clone(&fixture.admin.process.events);
     let pusher = std::thread::spawn(move || {
         let mut pushed = Vec::new();
         for _ in 0..20 {
@@ -149,7 +149,7 @@ async fn a_long_poll_wakes_within_ten_milliseconds_and_misses_nothing() {
     let waiting = fixture.get("/v1/events?after=20&wait=25s");
     let push = async {
         tokio::task::yield_now().await;
-        fixture.admin.parts.events.push(fact());
+        fixture.admin.process.events.push(fact());
         Instant::now()
     };
     let (page, pushed) = tokio::join!(waiting, push);
@@ -171,7 +171,7 @@ async fn a_long_poll_ends_empty_when_its_patience_does() {
 async fn what_is_no_longer_kept_is_gone() {
     let fixture = Fixture::open();
     for _ in 0..=EVENTS_MAX + 1 {
-        fixture.admin.parts.events.push(fact());
+        fixture.admin.process.events.push(fact());
     }
     let answer = fixture.get("/v1/events?after=1&wait=25s").await;
     assert_eq!((answer.status.as_u16(), &*answer.problem()), (410, "gone"));
@@ -183,7 +183,7 @@ async fn what_is_no_longer_kept_is_gone() {
 async fn a_stream_sends_each_event_once_and_resumes() {
     let fixture = Fixture::open();
     for _ in 0..3 {
-        fixture.admin.parts.events.push(fact());
+        fixture.admin.process.events.push(fact());
     }
     let ask = request(Method::GET, "/v1/events?after=0", None).header("accept", "text/event-stream");
     let ask = ask.header("last-event-id", "1").body(Body::empty()).unwrap();
@@ -192,8 +192,8 @@ async fn a_stream_sends_each_event_once_and_resumes() {
     let mut body = response.into_body();
     let mut text = String::new();
     while !text.contains("id: 4\n") {
-        if text.contains("id: 3\n") && fixture.admin.parts.events.newest() == 3 {
-            fixture.admin.parts.events.push(fact());
+        if text.contains("id: 3\n") && fixture.admin.process.events.newest() == 3 {
+            fixture.admin.process.events.push(fact());
         }
         let frame = body.frame().await.unwrap().unwrap();
         text.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
@@ -207,8 +207,8 @@ async fn a_stream_sends_each_event_once_and_resumes() {
 async fn stats_say_what_the_metrics_say() {
     let fixture = Fixture::open();
     fixture.json(Method::PUT, "/v1/backends/a", json!({"url": "ws://127.0.0.1:7001"})).await;
-    let _connection = fixture.admin.parts.metrics.connection(ListenerLabel::Public);
-    let route = fixture.admin.parts.metrics.route("screens");
+    let _connection = fixture.admin.process.metrics.connection(ListenerLabel::Public);
+    let route = fixture.admin.process.metrics.route("screens");
     let _pipes = [fixture.pipe(1, "s1"), fixture.pipe(2, "s1")];
     let _gauges = [route.open_pipe(PipeState::Attached), route.open_pipe(PipeState::Detached)];
     route.up.messages.inc_by(7);

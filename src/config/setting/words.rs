@@ -3,10 +3,9 @@
 use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom};
 
 use super::super::AdminState;
-use super::super::types::{
-    Duplicate, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade,
-};
+use super::super::types::{Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade};
 use super::Choice;
+use crate::routes::Duplicate;
 
 impl Choice for ReplayPolicy {
     const WORDS: &'static [(&'static str, Self)] =

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::ask::{Kind, List, Thing};
+use super::in_words;
 use super::{CallError, Client, Misuse, PATIENCE};
 use model::{Model, Order};
 use rows::{Answers, Look};
@@ -136,7 +137,7 @@ impl<'a> Top<'a> {
                 self.model.notice = Some(text);
                 *is_due = true;
             }
-            Done::Ordered(Err(error)) => self.model.notice = Some(crate::cli::in_words(&error)),
+            Done::Ordered(Err(error)) => self.model.notice = Some(in_words(&error)),
         }
     }
 }

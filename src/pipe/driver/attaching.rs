@@ -28,7 +28,7 @@ impl Driver {
     }
 
     pub(super) fn dial(&mut self, order: DialOrder, now: Time) {
-        self.search.watch(&self.shared.backends, &self.plan.route.pool);
+        self.search.watch(&self.process.backends, &self.plan.route.pool);
         if self.backend.is_linked() {
             // A move that attaches the next worker first: nothing is interrupted yet, but the search begins here.
             self.reporter.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
@@ -37,25 +37,25 @@ impl Driver {
         let exclude = self.pipe.excluded(now);
         let previous = self.backend.last().map(|(_, id)| id.clone());
         let search = self.reporter.search();
-        let (plan, entry, shared) = (self.plan.clone(), self.entry().clone(), self.shared.clone());
-        let dial = next_attach(plan, order, exclude, previous, search, entry, shared);
+        let (plan, entry, process) = (self.plan.clone(), self.entry().clone(), self.process.clone());
+        let dial = next_attach(plan, order, exclude, previous, search, entry, process);
         self.search.dial(attachment, Box::pin(dial));
     }
 
     /// Goes on with what is under way beside the messages: a dial, a wish to leave, a worker that waits.
     pub(super) fn look_for_worker(&mut self, cx: &mut Context<'_>, now: Time) {
-        if self.search.poll_pool(&self.shared.backends, cx) {
+        if self.search.poll_pool(&self.process.backends, cx) {
             self.pipe.pool_changed(now);
         }
-        match self.search.poll_wish(&self.shared.backends, cx) {
+        match self.search.poll_wish(&self.process.backends, cx) {
             Some(Wished::Leave(backend, cause)) if self.pipe.state() == PipeState::Attached => {
                 self.leave_if_possible(backend, cause, now);
             }
-            Some(Wished::Nothing) => release(&self.shared, self.entry()),
+            Some(Wished::Nothing) => release(&self.process, self.entry()),
             Some(Wished::Leave(..)) | None => {}
         }
         if let Some((attachment, result)) = self.search.poll_dial(cx) {
-            self.dialed(attachment, result, now.max(self.shared.clock.now()));
+            self.dialed(attachment, result, now.max(self.process.clock.now()));
         }
         if let Some((worker, loss)) = self.backend.poll_next_end(cx) {
             self.pipe.lost(worker, loss, now);
@@ -67,7 +67,7 @@ impl Driver {
             Ok(attach) => attach,
             Err(failure) => return self.pipe.dial_failed(attachment, failure, now),
         };
-        release(&self.shared, self.entry());
+        release(&self.process, self.entry());
         if !self.pipe.attached(attachment, attach.transport.key(), attach.resume, now) {
             return;
         }
@@ -83,21 +83,21 @@ impl Driver {
     fn leave_if_possible(&mut self, backend: BackendKey, cause: Cause, now: Time) {
         let mut exclude = self.pipe.excluded(now);
         exclude.push(backend);
-        let (backends, pool) = (&self.shared.backends, &self.plan.route.pool);
+        let (backends, pool) = (&self.process.backends, &self.plan.route.pool);
         self.search.watch(backends, pool);
         if !self.may_move() {
-            return hold(&self.shared, self.entry(), Hold::Stateful, None);
+            return hold(&self.process, self.entry(), Hold::Stateful, None);
         }
         let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
         match backends.choose(pool, &ask) {
             // One that rests is for those that have nowhere else to be.
             Ok(next) if !backends.is_eligible(next.key()) => {
-                return hold(&self.shared, self.entry(), Hold::NotEligible, None);
+                return hold(&self.process, self.entry(), Hold::NotEligible, None);
             }
             Ok(_) => {}
             Err(none) => {
                 let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
-                return hold(&self.shared, self.entry(), none.hold(), retry);
+                return hold(&self.process, self.entry(), none.hold(), retry);
             }
         }
         match backends.move_order(pool) {
@@ -135,7 +135,7 @@ impl Driver {
     /// Counts what became of a move, and tries again after one that came to nothing.
     pub(super) fn note_move(&mut self, fact: &Fact, now: Time) {
         match fact {
-            Fact::Stayed { .. } => self.search.wish_later(&self.plan.route.settings, &self.shared.backends, now),
+            Fact::Stayed { .. } => self.search.wish_later(&self.plan.route.settings, &self.process.backends, now),
             Fact::Interrupted { reason, .. } => {
                 self.search.set_between_workers(reason.cause().is_planned());
             }

@@ -43,7 +43,7 @@ impl Driver {
             return;
         }
         if let Some(backend) = self.backend.key().filter(|_| self.may_move()) {
-            self.search.wish(backend, Cause::Admin, false, &self.shared.backends);
+            self.search.wish(backend, Cause::Admin, false, &self.process.backends);
         }
     }
 
@@ -67,7 +67,7 @@ impl Driver {
         };
         match leave.how {
             LeaveHow::Reattach if ordered || self.may_move() => {
-                self.search.wish(backend, cause, ordered, &self.shared.backends);
+                self.search.wish(backend, cause, ordered, &self.process.backends);
             }
             LeaveHow::Reattach => {}
             LeaveHow::Detach if self.may_move() => self.pipe.leave(cause, now),

@@ -9,11 +9,11 @@ use holdline_core::ids::Generation;
 use holdline_core::time::Time;
 
 use super::Driver;
-use crate::config::Duplicate;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::attach::Plan;
 use crate::pipe::client_end::ClientLink;
 use crate::pipes::{Newcomer, Return};
+use crate::routes::Duplicate;
 
 impl Driver {
     /// The client is there on another socket, which takes the place of one that it may still have.
@@ -34,7 +34,7 @@ impl Driver {
             // Two came at once, and both found the pipe without a client.
             return self.turn_away(link, &CloseFrame::new(1008, "connected already"), cx);
         }
-        let Some(generation) = self.pipe.client_attached(now) else {
+        let Some(generation) = self.pipe.client_attached(None, now) else {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         };
         // The old socket goes by the order that names it, before the new one is there.
@@ -55,7 +55,7 @@ impl Driver {
     pub(super) fn drop_client(&mut self, generation: Generation, last_words: Vec<u8>, cx: &mut Context<'_>) {
         let Some(link) = self.client.take_link(generation) else { return };
         if self.pipe.awaits_client() {
-            self.client.await_client(self.shared.metrics.absent(ListenerLabel::Public));
+            self.client.await_client(self.process.metrics.absent(ListenerLabel::Public));
         }
         self.client.part_from(link, last_words, self.plan.settings.close_timeout, cx);
     }

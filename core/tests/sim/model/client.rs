@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use holdline_core::barrier::{Level, PONG_PATIENCE};
 use holdline_core::ids::Generation;
+use holdline_core::leg::barrier::{Level, PONG_PATIENCE};
 use holdline_core::pipe::EndedBy;
 use holdline_core::settings::DownPolicy;
 use holdline_core::time::Time;

@@ -3,11 +3,11 @@
 //!
 //! Control frames go in only between messages, so nothing is ever written into the middle of one.
 
-use crate::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
 use crate::ids::Seq;
+use crate::leg::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
 use crate::replay::ReplayBuffer;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
@@ -16,7 +16,7 @@ use crate::time::Time;
 const CONTROL_BYTES_MAX: usize = 1024;
 
 /// Bytes of a half-written message that are kept for a link that another has replaced.
-const PARTING_BYTES_MAX: usize = 256 * 1024;
+const REPLACED_BYTES_MAX: usize = 256 * 1024;
 
 #[derive(Debug)]
 enum End {
@@ -73,7 +73,7 @@ pub struct Outbox {
     tail: Tail,
     end: End,
     /// Whole messages wait though the link could take them.
-    held: bool,
+    withheld: bool,
 }
 
 impl Outbox {
@@ -87,24 +87,13 @@ impl Outbox {
             late_pong: None,
             tail: Tail::Nothing,
             end: End::Open,
-            held: false,
+            withheld: false,
         }
     }
 
-    /// Forgets everything that was meant for a link that is gone.
-    pub fn reset(&mut self) {
-        *self = Self::new(self.masked);
-    }
-
     /// Holds whole messages back, or lets them go.
-    pub const fn set_held(&mut self, held: bool) {
-        self.held = held;
-    }
-
-    /// Whether whole messages are held back.
-    #[must_use]
-    pub const fn is_held(&self) -> bool {
-        self.held
+    pub const fn set_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
     }
 
     /// Answers a ping.
@@ -133,7 +122,7 @@ impl Outbox {
     /// Whether a barrier ping that is due could go out now; behind waiting messages it goes when the link takes them.
     #[must_use]
     pub fn may_ping(&self, buffer: &ReplayBuffer) -> bool {
-        matches!(self.end, End::Open) && (self.held || buffer.rest_bytes() == 0)
+        matches!(self.end, End::Open) && (self.withheld || buffer.rest_bytes() == 0)
     }
 
     /// Ends the link: behind all accepted messages if `flush`, else as soon as a half-written one is whole.
@@ -145,12 +134,6 @@ impl Outbox {
             End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
             End::Wanted { .. } | End::Said => {}
         }
-    }
-
-    /// Whether an end was asked for.
-    #[must_use]
-    pub const fn is_closing(&self) -> bool {
-        !matches!(self.end, End::Open)
     }
 
     /// Whether the close frame has left whole.
@@ -186,7 +169,7 @@ impl Outbox {
 
     /// Bytes of messages that may go behind a half-written one.
     fn rest_bytes(&self, buffer: &ReplayBuffer) -> usize {
-        if self.held { 0 } else { buffer.rest_bytes() }
+        if self.withheld { 0 } else { buffer.rest_bytes() }
     }
 
     fn prepare_ping(&mut self, buffer: &ReplayBuffer, barrier: &mut Barrier, key: [u8; 4], now: Time) {
@@ -214,7 +197,7 @@ impl Outbox {
         }
         match &self.end {
             End::Open => barrier.is_some_and(|it| is_ping_due(it, ping_boundary(buffer), self.rest_bytes(buffer), now)),
-            // Held messages hold back the close frame that is to follow them.
+            // Messages that are withheld keep back the close frame that is to follow them.
             End::Wanted { flush, .. } => !flush || sends_messages || !buffer.has_unsent_bytes(),
             End::Said => false,
         }
@@ -240,7 +223,7 @@ impl Outbox {
     }
 
     const fn sends_messages(&self) -> bool {
-        !self.held && !matches!(self.end, End::Said)
+        !self.withheld && !matches!(self.end, End::Said)
     }
 
     /// Notes that the link took the first `bytes` bytes of what was gathered.
@@ -323,11 +306,11 @@ impl Outbox {
     }
 
     /// The bytes to leave on a link that is dropped for another: what it has begun to get, and a close frame. Nothing if
-    /// that is more than is kept for a link nobody waits for.
+    /// that is more than is kept for a link that is going anyway.
     #[must_use]
-    pub fn parting_words(&self, frame: &CloseFrame, buffer: &ReplayBuffer) -> Vec<u8> {
+    pub fn words_to_replaced(&self, frame: &CloseFrame, buffer: &ReplayBuffer) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if matches!(self.end, End::Said) || buffer.amid_bytes() > PARTING_BYTES_MAX {
+        if matches!(self.end, End::Said) || buffer.amid_bytes() > REPLACED_BYTES_MAX {
             return bytes;
         }
         let mut gather = Gather::default();
@@ -365,7 +348,7 @@ const CONTROL_FROZEN_MAX: usize = 2 * CONTROL_BYTES_MAX;
 impl Outbox {
     /// Writes what the link is still due; a control frame that has left in part goes along whole.
     pub(crate) fn freeze(&self, out: &mut Writer) {
-        let Self { masked: _, control, control_done, late_pong, tail: _, end, held } = self;
+        let Self { masked: _, control, control_done, late_pong, tail: _, end, withheld } = self;
         let mut begun = 0;
         while let Some((_, len)) = self.control_frame(&control[begun..])
             && begun + len <= *control_done
@@ -384,7 +367,7 @@ impl Outbox {
             }
             End::Said => out.u8(2),
         }
-        out.flag(*held);
+        out.flag(*withheld);
     }
 
     pub(crate) fn thaw(input: &mut Reader<'_>, masked: bool) -> Read<Self> {
@@ -398,7 +381,7 @@ impl Outbox {
             2 => End::Said,
             _ => return Err(SnapshotError::Malformed(PART)),
         };
-        outbox.held = input.flag()?;
+        outbox.withheld = input.flag()?;
         outbox.demand_frames()?;
         Ok(outbox)
     }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::ids::Seq;
-use crate::snapshot::{Read, Reader, Writer, demand};
+use crate::snapshot::{Read, Reader, Writer};
 use crate::time::Time;
 
 /// Messages after which a ping is worth sending.
@@ -211,27 +211,24 @@ impl Barrier {
         out.flag(*nopong);
     }
 
-    /// Reads the barrier of a lane that has accepted the messages up to `accepted`.
-    pub(crate) fn thaw(input: &mut Reader<'_>, accepted: Seq) -> Read<Self> {
-        const PART: &str = "barrier";
+    pub(crate) fn thaw(input: &mut Reader<'_>) -> Read<Self> {
         let mut nonce = [0; 4];
         nonce.copy_from_slice(input.raw(4)?);
-        let counter = input.u32()?;
-        let outstanding =
-            input.option(|input| Ok(Outstanding { covers: input.seq()?, heard_at: input.option(Reader::past)? }))?;
-        let last_ping_at = input.past()?;
-        let barrier = Self {
+        Ok(Self {
             nonce,
-            counter,
-            outstanding,
-            last_ping_at,
+            counter: input.u32()?,
+            outstanding: input
+                .option(|input| Ok(Outstanding { covers: input.seq()?, heard_at: input.option(Reader::past)? }))?,
+            last_ping_at: input.past()?,
             covered: input.seq()?,
             bytes_since: input.size()?,
             nopong: input.flag()?,
-        };
-        demand(barrier.covered <= accepted, PART)?;
-        demand(outstanding.is_none_or(|outstanding| outstanding.covers <= accepted), PART)?;
-        Ok(barrier)
+        })
+    }
+
+    /// Whether it asks for nothing behind `accepted`.
+    pub(crate) fn is_within(&self, accepted: Seq) -> bool {
+        self.covered <= accepted && self.outstanding.is_none_or(|outstanding| outstanding.covers <= accepted)
     }
 }
 

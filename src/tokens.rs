@@ -1,4 +1,4 @@
-//! Tokens and roles: who may do what.
+//! Tokens and roles of the admin API: who may do what.
 //!
 //! The tokens file holds digests, never tokens. One token a line, `#` begins a comment:
 //!
@@ -13,7 +13,7 @@
 
 use std::path::Path;
 
-use axum::http::{HeaderMap, header};
+use http::{HeaderMap, header};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 

@@ -1,0 +1,136 @@
+//! A link: the live transport on a leg, and everything that is true of it alone.
+//!
+//! An attach makes it and a detach drops it, so that nothing of one link is ever taken for the next one's: half a
+//! message, a ping that waits for its pong, how long the peer has been silent. Its number, by which late news are told,
+//! stands beside it in the state of its leg, since the two legs count in different types.
+
+use std::time::Duration;
+
+use crate::byte_queue::Gather;
+use crate::frame::Side;
+use crate::ids::Seq;
+use crate::leg::barrier::{Barrier, Level};
+use crate::leg::codec::Codec;
+use crate::leg::heartbeat::Heartbeat;
+use crate::leg::outbox::Written;
+use crate::replay::ReplayBuffer;
+use crate::settings::Heartbeat as BeatSettings;
+use crate::snapshot::{Read, Reader, Writer, demand};
+use crate::time::Time;
+
+/// One link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub codec: Codec,
+    /// Absent where the peer is not asked what it has read: what is written counts as confirmed then.
+    pub barrier: Option<Barrier>,
+    pub beat: Heartbeat,
+    /// Whether the peer is not read.
+    pub paused: bool,
+    /// When it was last paused or resumed; before that, when it was attached.
+    pub turned_at: Time,
+    /// When the message, header or control frame began that is not whole yet.
+    pub began: Option<Time>,
+}
+
+impl Link {
+    /// A link to the peer of `side`, attached at `now`.
+    pub fn new(side: Side, barrier: Option<Barrier>, beat: BeatSettings, now: Time) -> Self {
+        let (codec, beat) = (Codec::frames(side), Heartbeat::new(beat, now));
+        Self { codec, barrier, beat, paused: false, turned_at: now, began: None }
+    }
+
+    /// What a confirmation by this peer means.
+    pub fn level(&self) -> Level {
+        self.barrier.as_ref().map_or(Level::Written, Barrier::level)
+    }
+
+    /// Notes that bytes came from the peer.
+    pub fn heard(&mut self, now: Time) {
+        self.beat.heard();
+        if let Some(barrier) = &mut self.barrier {
+            barrier.heard(now);
+        }
+    }
+
+    /// The last message that a pong with `payload` confirms; `None` if it answers no ping of ours.
+    pub fn ponged(&mut self, payload: &[u8]) -> Option<Seq> {
+        self.barrier.as_mut()?.ponged(payload)
+    }
+
+    /// Notes whether the peer is read from now on. A message under way gets its whole time again, and the silence of a
+    /// peer that is not read means nothing: its pong may lie unread.
+    pub fn set_paused(&mut self, paused: bool, now: Time) {
+        (self.paused, self.turned_at) = (paused, now);
+        self.began = self.began.map(|_| now);
+        self.beat.set_paused(paused);
+        if let Some(barrier) = &mut self.barrier {
+            barrier.unread();
+        }
+    }
+
+    /// When a message that is under way has taken too long.
+    pub fn message_ends(&self, timeout: Duration) -> Option<Time> {
+        self.began.filter(|_| !self.paused).map(|began| began + timeout)
+    }
+
+    /// Notes that nothing more was left when the last input ended, or that something was.
+    pub fn input_ended(&mut self, now: Time) {
+        self.began = if self.codec.is_unfinished() { self.began.or(Some(now)) } else { None };
+    }
+
+    /// Whether [`Self::gather`] would have something to give; the peer is asked for a pong only if `asks`.
+    pub fn wants_write(&self, buffer: &ReplayBuffer, asks: bool, now: Time) -> bool {
+        self.codec.wants_write(buffer, self.barrier.as_ref().filter(|_| asks), now)
+    }
+
+    /// Decides what the next write holds; whether it may hold anything. The peer is asked for a pong only if `asks`.
+    pub fn prepare(&mut self, buffer: &ReplayBuffer, asks: bool, key: [u8; 4], now: Time) -> bool {
+        self.codec.prepare(buffer, self.barrier.as_mut().filter(|_| asks), key, now);
+        self.codec.may_have_output(buffer)
+    }
+
+    /// What was prepared.
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
+        self.codec.gather(buffer)
+    }
+
+    /// Notes that the peer's socket took the first `bytes` bytes of what was gathered.
+    pub fn transmitted(&mut self, bytes: usize, buffer: &mut ReplayBuffer, now: Time) -> Written {
+        self.codec.transmitted(bytes, buffer, self.barrier.as_mut(), now)
+    }
+
+    /// When a ping behind what was sent is due, if one could go out now.
+    pub fn ping_due_at(&self, buffer: &ReplayBuffer) -> Option<Time> {
+        self.barrier.as_ref()?.due_at(buffer.sent()).filter(|_| self.codec.may_ping(buffer))
+    }
+
+    /// Memory that the link occupies beyond itself, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.codec.memory_bytes()
+    }
+
+    pub fn freeze(&self, out: &mut Writer) {
+        // When it was paused or resumed stays behind: that wait begins anew.
+        let Self { codec, barrier, beat, paused, turned_at: _, began } = self;
+        codec.freeze(out);
+        out.option(barrier.as_ref(), |out, barrier| barrier.freeze(out));
+        beat.freeze(out);
+        out.flag(*paused);
+        out.option(*began, Writer::time);
+    }
+
+    pub fn thaw(input: &mut Reader<'_>, side: Side, beat: BeatSettings) -> Read<Self> {
+        let codec = Codec::thaw(input, side)?;
+        let barrier = input.option(Barrier::thaw)?;
+        let beat = Heartbeat::thaw(input, beat)?;
+        let (paused, turned_at) = (input.flag()?, input.frozen_at());
+        Ok(Self { codec, barrier, beat, paused, turned_at, began: input.option(Reader::past)? })
+    }
+
+    /// Whether the link fits the lane that it writes.
+    pub fn demand_fit(&self, buffer: &ReplayBuffer) -> Read<()> {
+        let fits = self.barrier.as_ref().is_none_or(|barrier| barrier.is_within(buffer.accepted()));
+        demand(fits, "barrier")
+    }
+}

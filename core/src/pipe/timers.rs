@@ -1,0 +1,256 @@
+//! What time does to a pipe: one table of timers, from which both the next deadline and what is due are read.
+//!
+//! A timer runs as long as its state lasts, so that nothing is armed or disarmed; one that fires early does nothing,
+//! since the table is read again. In one [`Pipe::tick`] each timer fires once at most, in the order of [`Timer`].
+
+use super::{EndedBy, Fact, Interruption, LinkLoss, Loss, Peer, Pipe};
+use crate::close::CloseFrame;
+use crate::frame::Side;
+use crate::leg::heartbeat::Beat;
+use crate::leg::{BackendDoes, ClientDoes, Link};
+use crate::settings::DownPolicy;
+use crate::suspects::QUICK_DEATH;
+use crate::time::Time;
+
+/// The payload of a heartbeat ping: no barrier's payload has its length.
+const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
+
+const _: () = assert!(HEARTBEAT_PAYLOAD.len() == 8, "the barrier's nonce tells the two apart, not the length");
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Timer {
+    /// The client has been away for too long.
+    ClientGrace,
+    /// The client has not answered our close frame.
+    ClientClose,
+    /// The client may be read again.
+    ClientRest,
+    /// The client does not finish a message.
+    ClientMessage,
+    /// The client takes nothing of what waits for it.
+    ClientStall,
+    /// A ping to the client is worth its bytes: the next write holds it.
+    ClientPing,
+    /// The client has not answered a ping that it has read.
+    ClientPatience,
+    /// The client is to be pinged, or has been silent for too long.
+    ClientBeat,
+    /// No worker was attached in time.
+    Grace,
+    /// Another dial is worth it.
+    Retry,
+    /// The worker has not answered our close frame, or not taken what comes before it.
+    WorkerClose,
+    /// A step of a move takes too long.
+    Move,
+    /// The worker that is being left has had its time with what it was sent.
+    Part,
+    /// The replay may go out.
+    Delay,
+    /// The worker has said nothing.
+    Silence,
+    /// The worker has outlived a quick death.
+    Settle,
+    /// The worker may be read again.
+    WorkerRest,
+    /// A ping to the worker is worth its bytes: the next write holds it.
+    WorkerPing,
+    /// The worker has not answered a ping though it sends other bytes.
+    WorkerPatience,
+    /// The worker does not finish a message.
+    WorkerMessage,
+    /// The worker is to be pinged, or has been silent for too long.
+    WorkerBeat,
+}
+
+impl Pipe {
+    /// When [`Self::tick`] must be called at the latest.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers().map(|(_, at)| at).min()
+    }
+
+    /// Does what has become due at `now`.
+    pub fn tick(&mut self, now: Time) {
+        let mut fired = None;
+        while let Some(timer) = self.due_behind(fired, now) {
+            self.fire(timer, now);
+            fired = Some(timer);
+        }
+        self.finish_if_over();
+    }
+
+    /// The next timer behind `fired` that is due.
+    fn due_behind(&self, fired: Option<Timer>, now: Time) -> Option<Timer> {
+        self.timers().find(|&(timer, at)| now >= at && Some(timer) > fired).map(|(timer, _)| timer)
+    }
+
+    /// The timers that run, and when each is due, in the order of [`Timer`].
+    fn timers(&self) -> impl Iterator<Item = (Timer, Time)> {
+        let both = self.client_timers().into_iter().chain(self.backend_timers());
+        both.filter_map(|(timer, at)| at.map(|at| (timer, at)))
+    }
+
+    fn client_timers(&self) -> [(Timer, Option<Time>); 8] {
+        let link = self.client.link().filter(|_| self.client.does() != ClientDoes::Closing);
+        [
+            (Timer::ClientGrace, self.client.away_since().map(|since| self.client_grace_ends(since))),
+            (Timer::ClientClose, self.client.closes_at()),
+            (Timer::ClientRest, link.and_then(|_| self.throttle_deadline(Side::Client))),
+            (Timer::ClientMessage, link.and_then(|link| self.message_ends(link))),
+            (Timer::ClientStall, link.and_then(|_| self.stall_ends())),
+            (Timer::ClientPing, link.and_then(|link| self.client_ping_due_at(link))),
+            (Timer::ClientPatience, self.client_patience_ends()),
+            (Timer::ClientBeat, link.and_then(|link| link.beat.deadline())),
+        ]
+    }
+
+    fn backend_timers(&self) -> [(Timer, Option<Time>); 13] {
+        let does = self.backend.does();
+        let unlinked = matches!(does, BackendDoes::Detached | BackendDoes::Dialing);
+        let outage = self.backend.outage().filter(|_| unlinked);
+        let worker = self.backend.worker();
+        let attached = worker.filter(|_| does == BackendDoes::Attached);
+        let link = worker.filter(|_| does != BackendDoes::Closing).map(|worker| &worker.link);
+        let step = |closing: bool| self.backend.step_ends_at().filter(|_| (does == BackendDoes::Closing) == closing);
+        [
+            (Timer::Grace, outage.map(|outage| outage.since + self.settings.grace)),
+            (Timer::Retry, self.backend.retry_at()),
+            (Timer::WorkerClose, step(true)),
+            (Timer::Move, step(false)),
+            (Timer::Part, self.parts_at()),
+            (Timer::Delay, worker.filter(|_| self.backend.leaves_for().is_none()).and_then(|it| it.delayed_until)),
+            (Timer::Silence, attached.and_then(|worker| self.silence_ends(worker))),
+            (Timer::Settle, attached.filter(|it| !it.settled).map(|worker| worker.fed_from + QUICK_DEATH)),
+            (Timer::WorkerRest, link.and_then(|_| self.throttle_deadline(Side::Backend))),
+            (Timer::WorkerPing, link.and_then(|link| link.ping_due_at(&self.up.buffer))),
+            (Timer::WorkerPatience, link.and_then(|link| link.barrier.as_ref()?.patience_ends())),
+            (Timer::WorkerMessage, link.and_then(|link| self.message_ends(link))),
+            (Timer::WorkerBeat, link.and_then(|link| link.beat.deadline())),
+        ]
+    }
+
+    fn message_ends(&self, link: &Link) -> Option<Time> {
+        link.message_ends(self.settings.message_incomplete_timeout)
+    }
+
+    fn stall_ends(&self) -> Option<Time> {
+        match self.settings.down {
+            DownPolicy::Keep => self.client.stalled_since().map(|since| since + self.settings.stall_max),
+            DownPolicy::Latest(_) => None,
+        }
+    }
+
+    fn fire(&mut self, timer: Timer, now: Time) {
+        match timer {
+            Timer::ClientGrace => self.client_expired(now),
+            Timer::ClientClose => self.cut_client_off(now),
+            Timer::ClientRest => self.end_rest(Side::Client, now),
+            Timer::ClientMessage => {
+                if !self.is_taken_for_lost(now) {
+                    self.discard_half_message(Side::Client);
+                    self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
+                }
+            }
+            Timer::ClientStall => {
+                if !self.is_taken_for_lost(now) {
+                    self.client_too_slow(now);
+                }
+            }
+            Timer::ClientPing | Timer::WorkerPing => {}
+            Timer::ClientPatience => self.give_up_client_pong(now),
+            Timer::ClientBeat => self.client_beats(now),
+            Timer::Grace => self.grace_is_over(now),
+            Timer::Retry => self.retry(),
+            Timer::WorkerClose => self.closing_took_too_long(now),
+            Timer::Move => self.move_took_too_long(now),
+            Timer::Part => self.part_if_settled(now),
+            Timer::Delay => self.end_delay(),
+            Timer::Silence => {
+                let frame = CloseFrame::new(1001, "nothing was said in time");
+                self.interrupt(Interruption::Silent, Some(&frame), now);
+            }
+            Timer::Settle => self.settle_if_outlived(now),
+            Timer::WorkerRest => self.end_rest(Side::Backend, now),
+            Timer::WorkerPatience => self.give_up_worker_pong(now),
+            Timer::WorkerMessage => {
+                let frame = CloseFrame::new(1008, "message not finished in time");
+                self.interrupt(Interruption::Protocol, Some(&frame), now);
+            }
+            Timer::WorkerBeat => self.worker_beats(now),
+        }
+    }
+
+    fn client_beats(&mut self, now: Time) {
+        let Some(link) = self.client.link_mut() else { return };
+        match link.beat.tick(now) {
+            Beat::Rest => {}
+            Beat::Ping => link.codec.ping(HEARTBEAT_PAYLOAD, [0; 4]),
+            Beat::Dead => self.lost(Peer::Client(self.client.generation()), LinkLoss::Reset, now),
+        }
+    }
+
+    fn worker_beats(&mut self, now: Time) {
+        let Some(link) = self.backend.link_mut() else { return };
+        match link.beat.tick(now) {
+            Beat::Rest => {}
+            Beat::Ping => {
+                let key = self.draw.key();
+                link.codec.ping(HEARTBEAT_PAYLOAD, key);
+            }
+            Beat::Dead => self.interrupt(Interruption::Heartbeat, None, now),
+        }
+    }
+
+    /// Ends the pipe because its client does not take what it is sent.
+    pub(super) fn client_too_slow(&mut self, now: Time) {
+        self.give_up_down(Loss::PeerGone, now);
+        self.client_at_fault(CloseFrame::new(1013, "client too slow"), now);
+    }
+
+    /// No worker was attached within grace.
+    fn grace_is_over(&mut self, now: Time) {
+        let Some(outage) = self.backend.outage_mut() else { return };
+        let (since, wrong_worker) = (outage.since, outage.wrong_worker.take());
+        self.report(Fact::Expired { outage: now.since(since) });
+        let frame = match wrong_worker {
+            Some(frame) => {
+                self.report_ended(EndedBy::Backend, &frame);
+                *frame
+            }
+            None => CloseFrame::new(1013, "no backend within grace"),
+        };
+        self.give_up(frame, Loss::Grace, now);
+    }
+
+    /// Lets the replay go: its delay is over.
+    fn end_delay(&mut self) {
+        if let Some(worker) = self.backend.worker_mut() {
+            worker.delayed_until = None;
+            worker.link.codec.set_withheld(false);
+        }
+    }
+
+    /// The worker answers no pings: what is written counts as confirmed from now on.
+    fn give_up_worker_pong(&mut self, now: Time) {
+        let Some(worker) = self.backend.worker_mut() else { return };
+        if let Some(barrier) = &mut worker.link.barrier {
+            barrier.give_up();
+        }
+        self.up.level = worker.link.level();
+        let backend = worker.backend;
+        self.report(Fact::PongsMissing(backend));
+        self.up.confirm_sent(now);
+        self.part_if_settled(now);
+    }
+
+    /// The worker did not answer our close frame, or did not take what came before it.
+    fn closing_took_too_long(&mut self, now: Time) {
+        self.settle_up(Loss::Closed);
+        self.farewell = None;
+        self.end_backend(Vec::new(), false);
+        if let Some(frame) = self.client.said_close().cloned() {
+            self.close_client(frame, true, now);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The services that the process has one of each, in one bag that every part of it is given.
+//!
+//! Owns no thread, no socket and no task. Invariant: a service is made once, here; a reload changes what is in force
+//! inside it and never puts another in its place, so that all threads count, limit and choose by the same books.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use crate::backends::{Backends, Setup};
+use crate::clients::Clients;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::events::Events;
+use crate::level::Level;
+use crate::limits::{Limiter, Slots};
+use crate::log::LogHandle;
+use crate::memory::Memory;
+use crate::metrics::Metrics;
+use crate::net::TlsClient;
+use crate::phase::PhaseCell;
+use crate::pipes::Pipes;
+use crate::rules::Rules;
+use crate::share::Streams;
+use crate::tokens::Tokens;
+use crate::trace::{Exporter, Tracer};
+
+/// The services of one process; share it by `Arc`.
+#[derive(Debug)]
+pub struct Process {
+    /// The configuration in force.
+    pub config: Arc<ArcSwap<Config>>,
+    /// What of it holds for everyone who connects. A pipe keeps its route, but dials by what holds.
+    pub rules: ArcSwap<Rules>,
+    /// Who may use the admin API; nothing where everybody who reaches it may.
+    pub tokens: ArcSwapOption<Tokens>,
+    /// The level of the log.
+    pub level: Arc<Level>,
+    /// Where the process is in its life.
+    pub phase: PhaseCell,
+    /// The clock that every pipe's time comes from.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What has happened.
+    pub events: Arc<Events>,
+    /// Where spans begin.
+    pub tracer: Tracer,
+    /// Where workers come from.
+    pub backends: Backends,
+    /// Trust in `wss://` backends.
+    pub tls: TlsClient,
+    /// The live pipes.
+    pub pipes: Arc<Pipes>,
+    /// The streams that some of them share.
+    pub streams: Arc<Streams>,
+    /// Which client is on which pipe, by name.
+    pub clients: Arc<Clients>,
+    /// How many clients may be connected.
+    pub slots: Arc<Slots>,
+    /// Who may connect how often.
+    pub limits: Arc<Limiter>,
+    /// Whether there is memory for a new pipe.
+    pub memory: Memory,
+}
+
+/// A configuration, and what was made of the parts of it that can be wrong.
+#[derive(Debug)]
+pub struct Judged {
+    /// The configuration.
+    pub config: Config,
+    /// Its rules.
+    pub rules: Rules,
+    /// The tokens of the file that it names, if it names one.
+    pub tokens: Option<Tokens>,
+}
+
+impl Process {
+    /// The services of a process that runs by `judged`, writes to `log` and may open so many `descriptors`; and what
+    /// sends its spans away, on the current runtime, if the configuration says where to.
+    #[must_use]
+    pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Option<Exporter>) {
+        let Judged { config, rules, tokens } = judged;
+        let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
+        name_series(&metrics, &config);
+        let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
+        let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
+        let backends = backends(&config, &metrics, &events, &pipes);
+        let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
+        let limits = Arc::new(Limiter::new(config.limits, clock));
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let streams = Arc::new(Streams::default());
+        let process = Self {
+            memory: Memory::new(config.clone(), pipes.clone(), streams.clone()),
+            config,
+            rules: ArcSwap::from_pointee(rules),
+            tokens: ArcSwapOption::new(tokens.map(Arc::new)),
+            level: Level::new(log),
+            phase: PhaseCell::default(),
+            clock,
+            metrics,
+            events,
+            tracer,
+            backends,
+            tls: TlsClient::native(),
+            pipes,
+            streams,
+            clients: Arc::default(),
+            slots,
+            limits,
+        };
+        (process, exporter)
+    }
+}
+
+/// Lets the metrics know what the configuration names.
+fn name_series(metrics: &Metrics, config: &Config) {
+    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    metrics.sync_config(&routes, &pools);
+}
+
+/// The configured pools, whose events are counted and listed, and whose orders reach the pipes.
+fn backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>, pipes: &Arc<Pipes>) -> Backends {
+    let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
+    let on_event = move |event| {
+        metrics.backend_event(&event);
+        event.log();
+        events.push(event.into());
+    };
+    Backends::new(&Setup::from_config(config), on_event, move |backend, leave| pipes.leave(backend, leave))
+}
