@@ -67,6 +67,15 @@ impl PhaseCell {
         self.0.subscribe()
     }
 
+    /// Waits until the process takes nothing new.
+    pub fn leaves(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phase = self.watch();
+        async move {
+            // A sender that is gone means the same.
+            drop(phase.wait_for(|phase| matches!(phase, Phase::Draining | Phase::Stopping)).await);
+        }
+    }
+
     /// The listeners are bound.
     pub fn started(&self) {
         self.step(Phase::Starting, Phase::Serving);

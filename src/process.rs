@@ -12,6 +12,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
+use crate::http::Exchanges;
 use crate::level::Level;
 use crate::limits::{Limiter, Slots};
 use crate::log::LogHandle;
@@ -62,6 +63,8 @@ pub struct Process {
     pub limits: Arc<Limiter>,
     /// Whether there is memory for a new pipe.
     pub memory: Memory,
+    /// The plain requests that are being answered.
+    pub exchanges: Exchanges,
 }
 
 /// A configuration, and what was made of the parts of it that can be wrong.
@@ -108,6 +111,7 @@ impl Process {
             clients: Arc::default(),
             slots,
             limits,
+            exchanges: Exchanges::default(),
         };
         (process, exporter)
     }

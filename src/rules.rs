@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::DialTimeouts;
-use crate::http::HttpTimeouts;
+use crate::http::{HttpTimeouts, LingerLimits, Patience};
 use crate::routes::{RouteError, RouteTable};
 
 /// What holds for everyone who connects.
@@ -18,8 +18,12 @@ pub struct Rules {
     pub routes: RouteTable,
     /// Whose forwarding headers are believed.
     pub trusted: TrustedProxies,
-    /// From the start of a connection, or of the wait for its next request, to a whole head.
+    /// How long one of several handshakes of the same client waits for another.
     pub handshake_timeout: Duration,
+    /// How long a client may be silent before and between its requests.
+    pub patience: Patience,
+    /// What is read of a client behind its last answer.
+    pub linger: LingerLimits,
     /// How long an answer may wait for a client that takes nothing of it.
     pub send_timeout: Duration,
     /// Bytes of one request head.
@@ -41,6 +45,8 @@ impl Rules {
             routes: config.route_table()?,
             trusted: TrustedProxies::new(server.trusted_proxies.clone()),
             handshake_timeout: server.handshake_timeout,
+            patience: Patience { head: server.handshake_timeout, next: server.keepalive_timeout },
+            linger: LingerLimits { time: server.linger_timeout, bytes_max: server.linger_bytes_max as u64 },
             send_timeout: server.send_timeout,
             header_bytes_max: server.header_bytes_max,
             dial: DialTimeouts { connect: server.backend_connect_timeout, handshake: server.backend_handshake_timeout },

@@ -268,8 +268,9 @@ async fn sweep(front: Arc<Front>) {
 }
 
 impl Running {
-    /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, and whoever has
-    /// not gone by `server.shutdown_grace` is cut off. Once `hurry` resolves, it is over within a second or two.
+    /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, while plain requests
+    /// are answered; what has not ended by `server.shutdown_grace` is cut off. Once `hurry` resolves, it is over within a
+    /// second or two.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let began = Instant::now();
         let config = self.process.config.load_full();
@@ -279,23 +280,24 @@ impl Running {
         self.bound.iter().for_each(Bound::clean_up);
         drop(self.bound);
         let pipes = self.process.pipes.clone();
-        let (live, opened) = (pipes.len(), pipes.opened());
-        tracing::info!(pipes = live, "stopping");
+        let exchanges = &self.process.exchanges;
+        let (live, opened, requests) = (pipes.len(), pipes.opened(), exchanges.count());
+        tracing::info!(pipes = live, requests, "stopping");
         let grace = config.server.shutdown_grace;
         let orderly = async {
             close_all(&pipes, &self.process.streams, config.server.close_spread.min(grace)).await;
-            pipes.emptied().await;
+            tokio::join!(pipes.emptied(), exchanges.emptied());
         };
         tokio::select! {
             () = orderly => {}
             () = tokio::time::sleep(grace) => {}
             () = hurry => {
                 close_all(&pipes, &self.process.streams, Duration::ZERO).await;
-                // Whoever has not answered by then is cut off below.
-                let _ = tokio::time::timeout(HURRY, pipes.emptied()).await;
+                // What has not ended by then is cut off below.
+                let _ = tokio::time::timeout(HURRY, async { tokio::join!(pipes.emptied(), exchanges.emptied()) }).await;
             }
         }
-        let failed = pipes.len();
+        let (failed, requests_cut) = (pipes.len(), exchanges.count());
         // Those that were on their way to be opened are told as well.
         let closed = (live as u64 + pipes.opened() - opened).saturating_sub(failed as u64);
         self.notifier.end();
@@ -312,7 +314,7 @@ impl Running {
         }
         let seconds = began.elapsed().as_secs_f64();
         self.process.metrics.log_totals(pipes.opened());
-        tracing::info!(closed, failed, seconds, "stopped");
+        tracing::info!(closed, failed, requests_cut, seconds, "stopped");
     }
 
     /// Where a service manager is told what happens, such as a reload.

@@ -60,6 +60,8 @@ pub(super) struct BackendBody {
     #[serde(rename = "static")]
     fixed: bool,
     pipes: u32,
+    /// Plain requests that it is answering.
+    requests: u32,
     registered_at: String,
     version: u64,
     last_probe: Option<ProbeBody>,
@@ -108,6 +110,7 @@ impl From<BackendView> for BackendBody {
             removing: view.removing,
             fixed: view.origin == Origin::Static,
             pipes: view.pipes,
+            requests: view.requests,
             registered_at: time(view.registered_at),
             version: view.version,
             last_probe: view.last_probe.map(|probe| ProbeBody {
@@ -323,7 +326,7 @@ pub(super) async fn set_state(
     admin.kept().await;
     let status = match progress {
         Progress::Done => StatusCode::OK,
-        Progress::Pipes(_) => StatusCode::ACCEPTED,
+        Progress::Leaving { .. } => StatusCode::ACCEPTED,
     };
     Ok(written(&admin, status, view))
 }
@@ -337,7 +340,7 @@ pub(super) async fn remove(
     admin.kept().await;
     match progress {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
-        Progress::Pipes(_) => Ok(match view(&admin, &id) {
+        Progress::Leaving { .. } => Ok(match view(&admin, &id) {
             Ok(view) => written(&admin, StatusCode::ACCEPTED, view),
             // Its last pipe has left since.
             Err(_) => StatusCode::NO_CONTENT.into_response(),

@@ -155,12 +155,16 @@ impl Registry {
             .filter(|(_, record)| record.leave_deadline.is_some_and(|deadline| now >= deadline))
             .map(|(&key, record)| {
                 record.leave_deadline = None;
+                record.requests_overdue = true;
                 let cause = record.leave.map_or(LeaveCause::Drain, |leave| leave.cause);
                 let leave = Leave { how: record.at_deadline, cause };
                 record.leave = Some(leave);
                 (key, leave)
             })
             .collect();
+        for &(key, _) in &late {
+            self.left(key, fx);
+        }
         fx.leaves.extend(late);
     }
 

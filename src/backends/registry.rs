@@ -76,6 +76,10 @@ pub(super) struct Record {
     /// What becomes of the pipes that are still there at the deadline.
     pub(super) at_deadline: LeaveHow,
     pub(super) removing: Option<Removal>,
+    /// Plain requests that it is answering.
+    pub(super) requests: u32,
+    /// Whether they are not waited for any more.
+    pub(super) requests_overdue: bool,
     /// An earlier process knew it, and it has not been heard of since.
     pub(super) restored: bool,
     pub(super) probe: ProbeState,
@@ -146,6 +150,8 @@ impl Registry {
             leave_deadline: None,
             at_deadline: LeaveHow::Detach,
             removing: None,
+            requests: 0,
+            requests_overdue: false,
             restored: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None, report: None },
             dials: moves::permits(self.bounds.dials_at_once),
@@ -169,17 +175,27 @@ impl Registry {
             return Progress::Done;
         };
         pool.core.set_admin(key, AdminState::Drain);
-        let pipes = pool.core.get(key).map_or(0, Backend::pipes);
         if let Some(record) = self.records.get_mut(&key) {
             record.removing = Some(why);
         }
-        if pipes == 0 {
+        let progress = self.progress(key);
+        if progress == Progress::Done {
             self.forget(key, why, fx);
-            return Progress::Done;
+            return progress;
         }
         self.order_to_leave(key, leave, deadline, fx);
         self.touched(key, true, fx);
-        Progress::Pipes(pipes)
+        progress
+    }
+
+    /// What is still on a backend.
+    pub(super) fn progress(&self, key: BackendKey) -> Progress {
+        let pipes = self.backend(key).map_or(0, Backend::pipes);
+        let awaited = self.records.get(&key).filter(|record| !record.requests_overdue);
+        match (pipes, awaited.map_or(0, |record| record.requests)) {
+            (0, 0) => Progress::Done,
+            (pipes, requests) => Progress::Leaving { pipes, requests },
+        }
     }
 
     /// Takes a backend out of every table.
@@ -214,24 +230,24 @@ impl Registry {
                 state: change.state,
             });
         }
-        let pipes = self.backend(key).map_or(0, Backend::pipes);
-        let progress = match (change.state, pipes) {
+        let progress = match (change.state, self.progress(key)) {
             (AdminState::Ready, _) => {
                 if let Some(record) = self.records.get_mut(&key) {
                     (record.leave, record.leave_deadline, record.removing) = (None, None, None);
+                    record.requests_overdue = false;
                     // What was known may be stale after a maintenance.
                     record.probe.next = now;
                 }
                 Progress::Done
             }
-            (AdminState::Drain | AdminState::Maint, 0) => {
+            (AdminState::Drain | AdminState::Maint, Progress::Done) => {
                 self.order_to_leave(key, leave_of(change), None, fx);
                 if changed {
                     fx.events.push(BackendEvent::Drained { pool, backend });
                 }
                 Progress::Done
             }
-            (AdminState::Drain | AdminState::Maint, pipes) => {
+            (AdminState::Drain | AdminState::Maint, leaving @ Progress::Leaving { .. }) => {
                 let deadline = change.deadline.map(|wait| now + wait);
                 match change.pipes {
                     PipesWish::Keep => self.plan_to_leave(key, None, deadline),
@@ -243,7 +259,7 @@ impl Registry {
                     }
                     PipesWish::Reattach | PipesWish::Close => self.order_to_leave(key, leave_of(change), deadline, fx),
                 }
-                Progress::Pipes(pipes)
+                leaving
             }
         };
         self.touched(key, was_eligible, fx);
@@ -282,9 +298,29 @@ impl Registry {
         if released.was_full {
             pool.wake();
         }
-        if released.pipes > 0 {
+        self.left(key, fx);
+    }
+
+    /// A plain request was answered, or given up.
+    pub(super) fn answered(&mut self, key: BackendKey, fx: &mut Effects) {
+        let Some(record) = self.records.get_mut(&key) else {
+            return;
+        };
+        record.requests = record.requests.saturating_sub(1);
+        // What is not waited for is not missed.
+        if record.requests == 0 && !record.requests_overdue {
+            self.left(key, fx);
+        }
+    }
+
+    /// Says that a backend which takes nothing new is empty, if it is, and removes it if that is what it waits for.
+    pub(super) fn left(&mut self, key: BackendKey, fx: &mut Effects) {
+        if self.progress(key) != Progress::Done {
             return;
         }
+        let Some(pool) = self.pool_of(key) else {
+            return;
+        };
         let admin = pool.core.get(key).map_or(AdminState::Ready, Backend::admin);
         let (Some((pool, backend)), Some(record)) = (self.names(key), self.records.get_mut(&key)) else {
             return;

@@ -87,8 +87,16 @@ pub struct Reservation {
     picked: Arc<Picked>,
     alias: Option<Arc<str>>,
     since: Time,
-    /// Whether it holds a place; a plain request holds none.
-    counted: bool,
+    what: What,
+}
+
+/// What a backend was picked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    /// A pipe, which holds a place.
+    Pipe,
+    /// A plain request, which holds none, but is waited for by a drain.
+    Request,
 }
 
 /// What is the same for all who are on a backend, shared until something of it changes.
@@ -215,9 +223,10 @@ impl fmt::Debug for Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.counted {
-            self.backends.with(|registry, fx| registry.release(self.key(), fx));
-        }
+        self.backends.with(|registry, fx| match self.what {
+            What::Pipe => registry.release(self.key(), fx),
+            What::Request => registry.answered(self.key(), fx),
+        });
     }
 }
 
@@ -244,18 +253,19 @@ impl Backends {
     pub fn choose(&self, pool: &str, ask: &Ask<'_>) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
             let chosen = registry.choose(pool, ask)?;
-            registry.reservation(self, chosen, true).ok_or(NoBackend::EMPTY)
+            registry.reservation(self, chosen, What::Pipe).ok_or(NoBackend::EMPTY)
         })
     }
 
-    /// Picks a backend of `pool` for one plain request, which takes no place: the one that has the key's pipes, if any.
+    /// Picks a backend of `pool` for one plain request, which takes no place: `own`, which its client is logged in at, or
+    /// the one that has the key's pipes, if any.
     ///
     /// # Errors
     /// When there is none now.
-    pub fn choose_request(&self, pool: &str, ask: &Ask<'_>) -> Result<Reservation, NoBackend> {
+    pub fn choose_request(&self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
-            let chosen = registry.choose_request(pool, ask)?;
-            registry.reservation(self, chosen, false).ok_or(NoBackend::EMPTY)
+            let chosen = registry.choose_request(pool, ask, own)?;
+            registry.reservation(self, chosen, What::Request).ok_or(NoBackend::EMPTY)
         })
     }
 
@@ -310,23 +320,24 @@ impl Registry {
         }
     }
 
-    fn choose_request(&mut self, pool: &str, ask: &Ask<'_>) -> Result<Chosen, NoBackend> {
+    fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {
         let nobody = |reason| NoBackend { reason, ..NoBackend::EMPTY };
         let entry = self.pools.get_mut(pool).ok_or(NoBackend::EMPTY)?;
-        let prefer = entry.owners.of(ask.key);
+        let prefer = own.or_else(|| entry.owners.of(ask.key));
         let question = Choose { key: ask.key, exclude: ask.exclude, avoid: ask.avoid, prefer, random: rand::random() };
         let chosen = entry.core.choose_request(&question).map_err(nobody)?;
         entry.owners.set(ask.key, chosen.key);
         Ok(chosen)
     }
 
-    fn reservation(&mut self, backends: &Backends, chosen: Chosen, counted: bool) -> Option<Reservation> {
+    fn reservation(&mut self, backends: &Backends, chosen: Chosen, what: What) -> Option<Reservation> {
         let record = self.records.get_mut(&chosen.key)?;
         let known = record.picked.take().filter(|picked| picked.is_of(record, &self.networks));
         let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, &self.networks)));
         record.picked = Some(picked.clone());
+        record.requests += u32::from(what == What::Request);
         let since = self.clock.now();
-        Some(Reservation { backends: backends.clone(), picked, alias: chosen.alias, since, counted })
+        Some(Reservation { backends: backends.clone(), picked, alias: chosen.alias, since, what })
     }
 
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {

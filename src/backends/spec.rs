@@ -196,8 +196,13 @@ pub enum PipesWish {
 pub enum Progress {
     /// Nothing is left to wait for (200 or 204).
     Done,
-    /// So many pipes are still there (202).
-    Pipes(u32),
+    /// Some are still there (202).
+    Leaving {
+        /// Pipes attached or being attached.
+        pipes: u32,
+        /// Plain requests that are being answered.
+        requests: u32,
+    },
 }
 
 /// The answer to a renewed lease.
@@ -256,6 +261,8 @@ pub struct BackendView {
     pub removing: bool,
     /// Pipes attached or being attached.
     pub pipes: u32,
+    /// Plain requests that it is answering.
+    pub requests: u32,
     /// When it came.
     pub registered_at: SystemTime,
     /// Grows with every change of what was said about it or of its three states; for `ETag`.

@@ -29,6 +29,7 @@ impl Registry {
             eligible: backend.is_eligible(),
             removing: record.removing.is_some(),
             pipes: backend.pipes(),
+            requests: record.requests,
             registered_at: record.registered_at,
             version: record.version,
             last_probe: record.probe.last.clone(),

@@ -17,7 +17,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// After which the pipes of a deleted backend are detached if they found no other by then.
+/// After which the pipes of a deleted backend are detached if they found no other by then, and its requests are not
+/// waited for any more.
 pub const REMOVAL_DEADLINE: Duration = Duration::from_secs(30);
 
 impl Registry {
@@ -144,7 +145,7 @@ impl Registry {
             return Err(BackendError::Static(id.into()));
         }
         if record.removing.is_some() {
-            return Ok(Progress::Pipes(self.backend(key).map_or(0, Backend::pipes)));
+            return Ok(self.progress(key));
         }
         let leave = Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed };
         let deadline = self.clock.now() + REMOVAL_DEADLINE;
@@ -288,6 +289,7 @@ impl Registry {
             record.restored = false;
             if record.removing.take().is_some() {
                 (record.leave, record.leave_deadline) = (None, None);
+                record.requests_overdue = false;
             }
         }
         self.look_now(key, fx);

@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
+use super::types::{Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -25,6 +25,8 @@ pub struct Server {
     pub max_connections: u32,
     /// From the accept to the first request head, and for each later phase of a handshake.
     pub handshake_timeout: Duration,
+    /// From an answer to the first byte of the next request on its connection.
+    pub keepalive_timeout: Duration,
     /// Bytes of one request head; over it 431.
     pub header_bytes_max: usize,
     /// From SIGTERM to the moment at which what is left is cut off.
@@ -41,6 +43,10 @@ pub struct Server {
     pub response_header_timeout: Duration,
     /// How long a client may take no byte of an HTTP answer.
     pub send_timeout: Duration,
+    /// How long what a client sends behind its answer is read and forgotten.
+    pub linger_timeout: Duration,
+    /// How much of it.
+    pub linger_bytes_max: usize,
     /// From our close frame to the moment at which the socket is cut off.
     pub close_timeout: Duration,
 }
@@ -52,6 +58,7 @@ impl Default for Server {
             threads: 0,
             max_connections: 50_000,
             handshake_timeout: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(130),
             header_bytes_max: 32 * KIB,
             shutdown_grace: Duration::from_secs(30),
             close_spread: Duration::from_secs(5),
@@ -60,6 +67,8 @@ impl Default for Server {
             backend_handshake_timeout: Duration::from_secs(60),
             response_header_timeout: Duration::from_secs(120),
             send_timeout: Duration::from_secs(60),
+            linger_timeout: Duration::from_secs(30),
+            linger_bytes_max: 256 * MIB,
             close_timeout: Duration::from_secs(5),
         }
     }
@@ -165,7 +174,7 @@ impl Default for Replay {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reattach {
     /// How long a pipe waits for a worker; then the client gets 1013.
-    pub grace: Duration,
+    pub grace: Grace,
     /// First wait between two rounds of dials.
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
@@ -185,7 +194,7 @@ pub struct Reattach {
 impl Default for Reattach {
     fn default() -> Self {
         Self {
-            grace: Duration::from_secs(30),
+            grace: Grace::For(Duration::from_secs(30)),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             dials_per_minute: 15,

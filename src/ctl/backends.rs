@@ -87,7 +87,8 @@ fn wish(state: State, pipes: Wish) -> Value {
 }
 
 fn leaving(backend: &Value) -> String {
-    format!("{} pipes are on it still; --watch waits for them", backend["pipes"])
+    let requests = backend["requests"].as_u64().unwrap_or_default();
+    format!("{} pipes and {requests} requests are on it still; --watch waits for them", backend["pipes"])
 }
 
 async fn set_state(client: &Client, out: Output, id: String, wish: &Value) -> anyhow::Result<()> {
@@ -101,7 +102,7 @@ async fn set_state(client: &Client, out: Output, id: String, wish: &Value) -> an
 
 async fn pipes_on(client: &Client, backend: &Thing) -> Result<Option<u64>, CallError> {
     match client.call(Method::GET, &backend.path(), None).await {
-        Ok(body) => Ok(body["pipes"].as_u64()),
+        Ok(body) => Ok(body["pipes"].as_u64().map(|pipes| pipes + body["requests"].as_u64().unwrap_or_default())),
         Err(CallError::NotFound(_)) => Ok(None),
         Err(error) => Err(error),
     }

@@ -20,7 +20,7 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
 use super::comeback::{Back, name_of};
@@ -31,7 +31,9 @@ use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
-use crate::http::{Body, HttpContext, relay};
+use crate::http::{
+    AnswerBody, Body, Caller, ClientSocket, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
+};
 use crate::limits::{Admission, Exceeded, Slot};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
@@ -66,6 +68,7 @@ pub(super) struct Connection {
     pub(super) front: Arc<Front>,
     peer: IpAddr,
     over: bool,
+    talk: Arc<Talk>,
     /// The pipe that starts once its client's 101 has left.
     opened: Mutex<Option<Opened>>,
 }
@@ -85,8 +88,8 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
-    let connection =
-        Arc::new(Connection { front: front.clone(), peer, over: slot.is_over(), opened: Mutex::default() });
+    let (over, talk) = (slot.is_over(), Arc::default());
+    let connection = Arc::new(Connection { front: front.clone(), peer, over, talk, opened: Mutex::default() });
     let service = service_fn(|request| {
         let connection = connection.clone();
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
@@ -94,21 +97,35 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
             let response = connection.answer(request).await;
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
-                _ => Ok(response),
+                _ => Ok(connection.leaving(response)),
             }
         })
     });
     let rules = front.process.rules.load_full();
+    let socket = SendTimeout::new(stream, rules.send_timeout);
+    let socket = ClientSocket::new(socket, connection.talk.clone(), rules.patience);
     let mut serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(rules.handshake_timeout)
+        .half_close(true)
+        .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
-        .serve_connection(TokioIo::new(SendTimeout::new(stream, rules.send_timeout)), service);
-    let send_timeout = rules.send_timeout;
+        .serve_connection(TokioIo::new(socket), service);
+    let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     drop(rules);
-    let served = std::future::poll_fn(|cx| serving.poll_without_shutdown(cx)).await;
+    let mut leaving = Leaving::default();
+    let served = std::future::poll_fn(|cx| {
+        let served = serving.poll_without_shutdown(cx);
+        if served.is_ready() || !leaving.is_due(&connection, cx) {
+            return served;
+        }
+        Pin::new(&mut serving).graceful_shutdown();
+        serving.poll_without_shutdown(cx)
+    })
+    .await;
     let parts = serving.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
+    let socket = parts.io.into_inner();
+    let timed_out = socket.has_timed_out();
+    let (stream, first) = socket.into_parts(parts.read_buf);
+    let mut stream = stream.into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
         // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
@@ -116,21 +133,59 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     }
     match (served, opened) {
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(ClientLink::socket(stream, parts.read_buf));
+            driver.start(ClientLink::socket(stream, first));
             tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
         }
-        (_, Some(Opened::Back(back))) => back.bring(stream, parts.read_buf),
-        (Ok(()), None) => {
-            // The peer may be gone already; there is nobody left to tell.
-            let _ = stream.shutdown().await;
-        }
-        (Err(error), None) => {
-            if let Some(result) = failure(&error) {
+        (_, Some(Opened::Back(back))) => back.bring(stream, first),
+        (served, None) => {
+            let failure = served.err().and_then(|error| failure(&error));
+            let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
+            if let Some(result) = result {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
-            tracing::debug!(%peer, %error, "connection failed");
-            let _ = stream.shutdown().await;
+            let is_http = failure != Some(ConnectionResult::BadRequest);
+            let sends_on = connection.talk.is_unread() || !first.is_empty() || !is_http;
+            close(stream, sends_on.then_some(limits), &front).await;
         }
+    }
+}
+
+/// The end of a kept connection once the process takes nothing new. One that has not asked for anything yet may do so:
+/// it was accepted, and is told with its answer.
+#[derive(Default)]
+enum Leaving {
+    #[default]
+    NotKept,
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Told,
+}
+
+impl Leaving {
+    /// Whether the connection has to be told now, which is so once.
+    fn is_due(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
+        if matches!(self, Self::NotKept) && connection.talk.is_plain() {
+            *self = Self::Waiting(Box::pin(connection.front.process.phase.leaves()));
+        }
+        let Self::Waiting(leaves) = self else { return false };
+        let due = leaves.as_mut().poll(cx).is_ready();
+        if due {
+            *self = Self::Told;
+        }
+        due
+    }
+}
+
+/// Closes a connection; one whose client may be sending is read within limits first.
+async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, front: &Front) {
+    let Some(limits) = limits else {
+        // Best effort: the socket is dropped next.
+        let _ = stream.shutdown().await;
+        return;
+    };
+    // A stop waits for the client to take its answer.
+    let _counted = front.process.exchanges.begin();
+    if !linger(&mut stream, limits).await {
+        front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
     }
 }
 
@@ -141,7 +196,7 @@ struct Switched(Vec<u8>);
 
 fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_timeout() || io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+    if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
@@ -164,21 +219,30 @@ impl Future for Guarded {
 }
 
 impl Connection {
+    /// An answer on its way out.
+    fn leaving(&self, response: Response<Body>) -> Response<AnswerBody> {
+        response.map(|body| self.talk.answering(body))
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let wants_upgrade = asks_for_websocket(request.headers());
-        let is_in_chunks = request.headers().contains_key(header::TRANSFER_ENCODING);
+        self.talk.asked(request.version(), wants_upgrade);
+        if !wants_upgrade {
+            self.talk.hold(self.front.process.exchanges.begin());
+        }
+        let request = request.map(|body| RequestBody::new(body, &self.talk));
         let mut response = self.judge(request).await;
-        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. Behind
-        // chunks there may have been a length, by which whoever stands before us takes the next request for a part of
-        // this one (RFC 9112 section 6.1). And on the way down, no connection is kept for a next request.
-        let is_last = wants_upgrade || is_in_chunks || !self.front.process.phase.takes_pipes();
+        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
+        // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
+        // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
+        let is_last = wants_upgrade || !self.front.process.phase.takes_pipes();
         if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().append(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 
-    async fn judge(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn judge(&self, request: Request<RequestBody>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
         // Somebody who comes back to a live pipe is let in all the same.
         if self.over && !self.comes_back(&parts) {
@@ -212,7 +276,8 @@ impl Connection {
                 if let Err(exceeded) = self.front.process.limits.request(client.address) {
                     return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
                 }
-                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, &client).await
+                let caller = Caller { address: &client, talk: &self.talk };
+                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, caller).await
             }
         }
     }

@@ -11,9 +11,11 @@
 use std::borrow::Cow;
 use std::collections::HashSet;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, TRANSFER_ENCODING};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use hyper::body::Frame;
 
 use super::check::elements;
 use super::client_address::ClientAddress;
@@ -25,9 +27,16 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
     let named = named_by_connection(&parts.headers);
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
     for (name, value) in &parts.headers {
-        if goes_on(name, &named, client) {
-            headers.append(name, value.clone());
+        // Copied, because a value of the client's keeps the whole buffer that its head was read into.
+        if goes_on(name, &named, client)
+            && let Ok(value) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            headers.append(name, value);
         }
+    }
+    if elements(&parts.headers, TE).any(|coding| coding.eq_ignore_ascii_case(b"trailers")) {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address.to_string())) {
         if let Some(Ok(value)) = value.map(|value| HeaderValue::from_str(&value)) {
@@ -81,11 +90,53 @@ pub fn backend_host<'a>(client: Option<&'a str>, backend: &'a str, tls_named: bo
 
 /// Takes out of a backend's answer what must not reach the client: hop-by-hop headers, `Holdline-*`, and a length beside
 /// a coding, which counts for nothing (RFC 9112 section 6.3).
-pub fn clean_response(headers: &mut HeaderMap) {
+///
+/// A 426 keeps what it wants to be upgraded to (RFC 9110 section 15.5.22), and a 407 its challenge (15.5.8).
+pub fn clean_response(status: StatusCode, headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
+    let kept = match status {
+        StatusCode::UPGRADE_REQUIRED => UPGRADE,
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => PROXY_AUTHENTICATE,
+        _ => return clean(headers, |_| false),
+    };
+    let values: Vec<_> = headers.get_all(&kept).iter().cloned().collect();
     clean(headers, |_| false);
+    if kept == UPGRADE && !values.is_empty() {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    for value in values {
+        headers.append(&kept, value);
+    }
+}
+
+/// The head of a provisional answer of a backend (1xx) as the client gets it.
+#[must_use]
+pub fn provisional_head(status: StatusCode, headers: &HeaderMap) -> Bytes {
+    let mut headers = headers.clone();
+    clean(&mut headers, |_| false);
+    let mut head =
+        format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default()).into_bytes();
+    for (name, value) in &headers {
+        write_line(&mut head, name.as_str(), value.as_bytes());
+    }
+    head.extend_from_slice(b"\r\n");
+    head.into()
+}
+
+/// Takes out of trailers what must not stand there: what is spoken between neighbours, framing, and what only we say.
+#[must_use]
+pub fn clean_trailers<D>(frame: Frame<D>) -> Frame<D> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            clean(&mut trailers, |name| {
+                *name == CONTENT_LENGTH || *name == HOST || !matches!(guarded(name), Guarded::Not)
+            });
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
 }
 
 /// The same for a backend's 101, whose handshake headers and framing are ours to make as well.
@@ -153,7 +204,6 @@ fn is_hop_by_hop(name: &HeaderName, named: &HashSet<HeaderName>) -> bool {
             | "proxy-authorization"
             | "proxy-connection"
             | "te"
-            | "trailer"
             | "transfer-encoding"
             | "upgrade"
     );
@@ -258,15 +308,14 @@ mod tests {
             ("keep-alive", "timeout=5"),
             ("proxy-connection", "keep-alive"),
             ("proxy-authorization", "Basic x"),
-            ("te", "trailers"),
-            ("trailer", "x-sum"),
+            ("te", "gzip"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "websocket"),
             ("http2-settings", "AAMAAABkAARAAAAAAAIAAAAA"),
             ("expect", "100-continue"),
             ("host", "app.example"),
         ];
-        let headers = forwarded(&[&kept[..], &gone[..11]].concat(), false);
+        let headers = forwarded(&[&kept[..], &gone[..10]].concat(), false);
         for (name, sent) in kept {
             assert_eq!(value(&headers, name), Some(sent), "{name}");
         }
@@ -354,7 +403,7 @@ mod tests {
             ("set-cookie", "b=2"),
         ])
         .headers;
-        clean_response(&mut answer);
+        clean_response(StatusCode::OK, &mut answer);
         assert_eq!(answer.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["set-cookie", "set-cookie"]);
     }
 

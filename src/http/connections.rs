@@ -10,12 +10,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use holdline_core::ids::BackendKey;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::request_body::RequestBody;
+use super::talk::Talk;
+use super::worker_socket::{Wire, WorkerSocket};
 use crate::net::BackendStream;
 
 /// Idle connections kept per backend.
@@ -40,10 +43,18 @@ struct Idle {
     since: Instant,
 }
 
+/// A connection to a backend, which ends with this.
 #[derive(Debug)]
-struct Connection {
+pub(super) struct Connection {
     sender: SendRequest<RequestBody>,
     driver: AbortHandle,
+    wire: Wire,
+}
+
+impl Connection {
+    fn is_ready(&self) -> bool {
+        self.sender.is_ready() && !self.wire.is_broken()
+    }
 }
 
 impl Drop for Connection {
@@ -58,7 +69,18 @@ pub struct Lease {
     /// `Some` until it is given back.
     connection: Option<Connection>,
     backend: String,
-    home: Connections,
+    home: Home,
+}
+
+/// Where a connection goes after a whole answer.
+#[derive(Debug)]
+enum Home {
+    /// To the next request of anyone.
+    Shared(Connections),
+    /// To the next request of the client that is logged in on it.
+    Client(Arc<Talk>, BackendKey),
+    /// Nowhere: it is closed.
+    None,
 }
 
 impl Connections {
@@ -67,8 +89,8 @@ impl Connections {
         let mut idle = self.lock();
         let waiting = idle.get_mut(backend)?;
         while let Some(Idle { connection, since }) = waiting.pop() {
-            if since.elapsed() < IDLE_TIMEOUT && connection.sender.is_ready() {
-                return Some(Lease { connection: Some(connection), backend: backend.to_owned(), home: self.clone() });
+            if since.elapsed() < IDLE_TIMEOUT && connection.is_ready() {
+                return Some(Lease::new(connection, backend, Home::Shared(self.clone())));
             }
         }
         None
@@ -76,22 +98,23 @@ impl Connections {
 
     /// Speaks HTTP/1.1 on a new connection.
     pub async fn adopt(&self, backend: &str, stream: BackendStream) -> hyper::Result<Lease> {
-        let (sender, connection) =
-            http1::Builder::new().max_buf_size(READ_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
+        let wire = Wire::default();
+        let socket = TokioIo::new(WorkerSocket::new(stream, wire.clone()));
+        let (sender, connection) = http1::Builder::new().max_buf_size(READ_BYTES_MAX).handshake(socket).await?;
         // Ends with its `Connection`, which aborts it.
         let driver = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a backend connection ended");
             }
         });
-        let connection = Connection { sender, driver: driver.abort_handle() };
-        Ok(Lease { connection: Some(connection), backend: backend.to_owned(), home: self.clone() })
+        let connection = Connection { sender, driver: driver.abort_handle(), wire };
+        Ok(Lease::new(connection, backend, Home::Shared(self.clone())))
     }
 
     /// Closes connections that have waited too long.
     pub fn sweep(&self) {
         self.lock().retain(|_, waiting| {
-            waiting.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT && idle.connection.sender.is_ready());
+            waiting.retain(|idle| idle.since.elapsed() < IDLE_TIMEOUT && idle.connection.is_ready());
             !waiting.is_empty()
         });
     }
@@ -119,16 +142,48 @@ impl Connections {
 }
 
 impl Lease {
+    fn new(connection: Connection, backend: &str, home: Home) -> Self {
+        connection.wire.begin();
+        Self { connection: Some(connection), backend: backend.to_owned(), home }
+    }
+
+    /// The connection on which this client is logged in at `backend`, if it is still there.
+    pub(super) fn of_client(talk: &Arc<Talk>, key: BackendKey, backend: &str) -> Option<Self> {
+        let connection = talk.bound.take(backend).filter(Connection::is_ready)?;
+        Some(Self::new(connection, backend, Home::Client(talk.clone(), key)))
+    }
+
     /// The connection's request side.
     pub fn sender(&mut self) -> Option<&mut SendRequest<RequestBody>> {
         self.connection.as_mut().map(|connection| &mut connection.sender)
     }
 
+    /// Whether a byte came in answer to the request.
+    pub(super) fn has_heard(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.wire.has_heard())
+    }
+
+    /// The connection is closed after this answer.
+    pub(super) fn is_last(&mut self) {
+        self.home = Home::None;
+    }
+
+    /// The connection stays with its client from now on.
+    pub(super) fn bind(&mut self, talk: &Arc<Talk>, backend: BackendKey) {
+        self.home = Home::Client(talk.clone(), backend);
+    }
+
     /// Gives the connection back after a whole answer; it is kept if it can take another request.
     pub fn finish(mut self) {
-        if let Some(connection) = self.connection.take().filter(|connection| connection.sender.is_ready()) {
-            self.home.sweep();
-            self.home.keep(std::mem::take(&mut self.backend), connection);
+        let Some(connection) = self.connection.take().filter(Connection::is_ready) else { return };
+        let backend = std::mem::take(&mut self.backend);
+        match &self.home {
+            Home::Shared(connections) => {
+                connections.sweep();
+                connections.keep(backend, connection);
+            }
+            Home::Client(talk, key) => talk.bound.keep(*key, backend, connection),
+            Home::None => {}
         }
     }
 }

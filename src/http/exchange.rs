@@ -1,16 +1,21 @@
 //! One request to one backend, up to the head of its answer.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::connections::{Connections, Lease};
 use super::request_body::{Progress, RequestBody};
+use super::talk::Talk;
 use crate::blame::Blame;
 use crate::handshake::dial::connect_refusal;
+use crate::handshake::forward::provisional_head;
 use crate::handshake::refusal::Refusal;
 use crate::net::{ConnectError, TlsPeer, connect};
 
@@ -46,7 +51,7 @@ pub enum ExchangeError {
     /// No connection: nothing was sent.
     #[error("connecting failed: {0}")]
     Connect(#[from] ConnectError),
-    /// A kept connection ended without an answer: closed by the backend while it waited, most likely.
+    /// A kept connection ended before the first byte of an answer: closed by the backend while it waited, most likely.
     #[error("a kept connection ended")]
     Stale,
     /// The connection ended before the head of an answer.
@@ -101,8 +106,15 @@ impl ExchangeError {
 
 /// A connection for one request.
 pub(super) struct Line {
-    lease: Lease,
+    pub lease: Lease,
     reused: bool,
+}
+
+impl Line {
+    /// A kept connection.
+    pub const fn kept(lease: Lease) -> Self {
+        Self { lease, reused: true }
+    }
 }
 
 /// A kept connection if there is one and `may_reuse`, else a new one; nothing is sent yet.
@@ -112,38 +124,60 @@ pub(super) async fn line(
     may_reuse: bool,
     timeouts: &HttpTimeouts,
 ) -> Result<Line, ExchangeError> {
-    if let Some(lease) = connections.reuse(peer.name).filter(|_| may_reuse) {
-        return Ok(Line { lease, reused: true });
+    if may_reuse && let Some(lease) = connections.reuse(peer.name) {
+        return Ok(Line::kept(lease));
     }
     let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
     let lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
     Ok(Line { lease, reused: false })
 }
 
-/// Sends `request` and waits for the head of its answer.
+/// Sends `request` and waits for the head of its answer; what is said before that is passed on as it comes.
 pub(super) async fn exchange(
     line: Line,
-    request: Request<RequestBody>,
+    mut request: Request<RequestBody>,
     timeouts: &HttpTimeouts,
+    talk: &Talk,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
     let Line { mut lease, reused } = line;
-    let progress = match request.body() {
-        RequestBody::Empty => None,
-        RequestBody::Streamed(_, progress) => Some(progress.clone()),
-    };
+    let progress = request.body().progress();
+    let mut early = listen(&mut request, talk.hears_more());
     let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer,
-        error = overdue(progress, timeouts.answer) => return Err(error),
+    let mut asked = pin!(sender.send_request(request));
+    let mut overdue = pin!(overdue(progress, timeouts.answer));
+    let answer = loop {
+        tokio::select! {
+            biased;
+            Some(head) = early.recv() => talk.tell(head).await,
+            answer = &mut asked => break answer,
+            error = &mut overdue => return Err(error),
+        }
     };
     match answer {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
         Ok(answer) => Ok((answer, lease)),
         Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
         Err(error) if error.is_user() => Err(ExchangeError::Client),
-        Err(_) if reused => Err(ExchangeError::Stale),
+        Err(_) if reused && !lease.has_heard() => Err(ExchangeError::Stale),
         Err(error) => Err(ExchangeError::Lost(error)),
     }
+}
+
+/// Heads of provisional answers (103 and its like) that wait to be passed on; those beyond are dropped, as they may be.
+const EARLY_MAX: usize = 8;
+
+/// Hears what a backend says before its answer, if the client `hears_more`. A 100 is between neighbours.
+fn listen(request: &mut Request<RequestBody>, hears_more: bool) -> mpsc::Receiver<Bytes> {
+    let (said, heard) = mpsc::channel(EARLY_MAX);
+    if hears_more {
+        hyper::ext::on_informational(request, move |answer| {
+            if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+                // Best effort: nothing depends on a provisional answer (RFC 9110 section 15.2).
+                let _ = said.try_send(provisional_head(answer.status(), answer.headers()));
+            }
+        });
+    }
+    heard
 }
 
 /// Ends when the answer is overdue; as long as the body moves, it is not.

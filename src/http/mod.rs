@@ -1,21 +1,37 @@
 //! Plain HTTP on a route: relayed to a backend, streamed both ways (SPEC section 5).
 //!
 //! In reading order: [`relay`] picks a backend and retries what may be retried, `exchange` is one request to one
-//! backend, `connections` keeps its connections alive, `request_body` and `relayed` are the two bodies on their way,
-//! `body` is whatever leaves the public listener. Nothing is collected: at most a few reads are in memory per request.
+//! backend, `connections` keeps its connections alive (`bound` those that belong to one client, `worker_socket` is what
+//! they read and write), `request_body` and `relayed` are the two bodies on their way,
+//! `body` is what leaves the public listener. Nothing is collected: at most a few reads are in memory per request.
+//! On the client's side, `talk` is where its conversation stands, `client_socket` and `half_closed` what its silence and
+//! its end mean, `linger` how its connection ends, `exchanges` the count of requests that a stop waits for.
 
 mod body;
+mod bound;
+mod client_socket;
 mod connections;
 mod exchange;
+mod exchanges;
+mod half_closed;
+mod linger;
 mod relay;
 mod relayed;
 mod request_body;
+mod talk;
+mod worker_socket;
 
 pub use body::Body;
+pub use client_socket::{ClientSocket, Patience};
 pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
 pub use exchange::{ExchangeError, HttpTimeouts};
-pub use relay::{HttpContext, relay};
+pub use exchanges::{Exchange, Exchanges};
+pub use half_closed::{ANSWER_EXPECTED, STANDSTILL_MAX};
+pub use linger::{LingerLimits, linger};
+pub use relay::{Caller, HttpContext, relay};
 pub use relayed::RelayedBody;
+pub use request_body::RequestBody;
+pub use talk::{AnswerBody, Talk};
 
 #[cfg(test)]
 mod tests;

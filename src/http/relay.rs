@@ -1,23 +1,29 @@
 //! One plain request: the backend of its key, or any; once more elsewhere if that may be.
 //!
-//! Invariant: a request that may have reached a backend is sent again only if it is a GET or HEAD without a body, and
-//! only once. What the backend answers is the client's, status, headers and body.
+//! Invariant: a request that may have reached a backend is sent again only if it is a GET, HEAD or OPTIONS without a
+//! body, and only once; one whose connection was refused has reached none, and may be any. What the backend answers is
+//! the client's, status, headers and body.
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
+use std::sync::Arc;
+
+use holdline_core::ids::BackendKey;
 
 use super::body::Body;
+use super::bound::{asks_to_log_in, logs_in};
 use super::connections::{Connections, Lease};
-use super::exchange::{ExchangeError, HttpTimeouts, Peer, exchange, line};
+use super::exchange::{ExchangeError, HttpTimeouts, Line, Peer, exchange, line};
 use super::relayed::RelayedBody;
-use super::request_body::{Progress, RequestBody};
+use super::request_body::RequestBody;
+use super::talk::Talk;
 use crate::backends::{Ask, Backends, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
-use crate::net::{Host, TlsClient, TlsPeer};
+use crate::net::{DialFailure, Host, TlsClient, TlsPeer};
 use crate::routes::Found;
 
 /// What the requests of one thread share.
@@ -53,18 +59,31 @@ impl HttpContext {
     }
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Caller<'a> {
+    /// Where it comes from.
+    pub address: &'a ClientAddress,
+    /// The conversation on its connection.
+    pub talk: &'a Arc<Talk>,
+}
+
 /// Relays a request that asks for no upgrade, to a backend of the route that was `found` for it.
 ///
 /// Never fails: what goes wrong is the response. Dropping the future or the response's body cancels the backend request.
 pub async fn relay(
-    request: Request<Incoming>,
+    request: Request<RequestBody>,
     context: &HttpContext,
     found: &Found,
-    client: &ClientAddress,
+    caller: Caller<'_>,
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
-    let mut outgoing = Outgoing::new(parts, body, client);
-    let first = match choose(context, found, &[]) {
+    let client = caller.address;
+    let relay = Relay { context, found, talk: caller.talk };
+    let mut outgoing = Outgoing::new(&parts, body, caller);
+    // What came from the client's socket is given back before the wait for an answer begins.
+    drop(parts);
+    let first = match relay.choose(&[]) {
         Ok(backend) => backend,
         Err(none) => {
             let (request, route) = (client.request_id.as_str(), found.route.name.as_str());
@@ -72,29 +91,21 @@ pub async fn relay(
             return Refusal::no_backend(&found.route.pool, &none).into_response();
         }
     };
-    let error = match attempt(context, found, &first, &mut outgoing).await {
-        Ok(response) => return response,
+    let error = match relay.attempt(&first, &mut outgoing).await {
+        Ok(answer) => return answer.into_response(first),
         Err(error) => error,
     };
-    if matches!(error, ExchangeError::Connect(_))
-        && outgoing.repeatable
-        && let Ok(second) = choose(context, found, &[first.key()])
-    {
-        return match attempt(context, found, &second, &mut outgoing).await {
-            Ok(response) => response,
+    let may_go_elsewhere = match &error {
+        ExchangeError::Connect(error) => outgoing.repeatable || error.kind == DialFailure::Refused,
+        _ => false,
+    };
+    if may_go_elsewhere && let Ok(second) = relay.choose(&[first.key()]) {
+        return match relay.attempt(&second, &mut outgoing).await {
+            Ok(answer) => answer.into_response(second),
             Err(error) => failed(&error, &second, client),
         };
     }
     failed(&error, &first, client)
-}
-
-fn choose(
-    context: &HttpContext,
-    found: &Found,
-    exclude: &[holdline_core::ids::BackendKey],
-) -> Result<Reservation, NoBackend> {
-    let ask = Ask { key: found.key.as_deref(), exclude, avoid: None, pipe: None };
-    context.backends.choose_request(&found.route.pool, &ask)
 }
 
 fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
@@ -109,96 +120,132 @@ struct Outgoing {
     headers: HeaderMap,
     client_host: Option<String>,
     /// Taken by the first attempt that sends it.
-    body: Option<Incoming>,
-    progress: Progress,
-    /// Whether it may be sent a second time: GET or HEAD without a body.
+    body: Option<RequestBody>,
+    /// Whether it may be sent a second time: GET, HEAD or OPTIONS without a body.
     repeatable: bool,
+    /// Whether it has a body that a worker may leave unread, to take it for the next request.
+    odd_body: bool,
 }
 
 impl Outgoing {
-    fn new(parts: Parts, body: Incoming, client: &ClientAddress) -> Self {
-        let mut headers = request_headers(&parts, client);
+    fn new(parts: &Parts, body: RequestBody, caller: Caller<'_>) -> Self {
+        let mut headers = request_headers(parts, caller.address);
         let bodyless = body.is_end_stream();
         if !bodyless && body.size_hint().exact().is_none() {
             // Without it hyper would send a GET's body of unknown length as none at all.
             headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        let safe = matches!(parts.method, Method::GET | Method::HEAD);
+        let safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        let bodies_are_odd = safe || parts.method == Method::DELETE;
         Self {
-            client_host: crate::handshake::check::host(&parts).map(str::to_owned),
-            method: parts.method,
+            client_host: crate::handshake::check::host(parts).map(str::to_owned),
+            method: parts.method.clone(),
             headers,
             body: Some(body).filter(|_| !bodyless),
-            progress: Progress::new(),
             repeatable: safe && bodyless,
+            odd_body: bodies_are_odd && !bodyless,
+        }
+    }
+
+    /// Says what becomes of the connection behind this request.
+    fn mark(&self, lease: &mut Lease, talk: &Arc<Talk>, backend: BackendKey) {
+        if logs_in(&self.headers) {
+            lease.bind(talk, backend);
+        }
+        if self.odd_body {
+            lease.is_last();
         }
     }
 
     fn request(&mut self, uri: Uri, host: &str) -> Option<Request<RequestBody>> {
-        let body = match self.body.take() {
-            Some(body) => RequestBody::Streamed(body, self.progress.clone()),
-            None => RequestBody::Empty,
-        };
-        let mut request = Request::new(body);
+        let mut request = Request::new(self.body.take().unwrap_or(RequestBody::Empty));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        *request.headers_mut() = self.headers.clone();
+        // Only what may be asked twice is kept for a second time.
+        *request.headers_mut() = if self.repeatable { self.headers.clone() } else { std::mem::take(&mut self.headers) };
         request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
         Some(request)
     }
 }
 
-/// One backend, over a kept connection if there is one, and over a new one if that was stale.
-async fn attempt(
-    context: &HttpContext,
-    found: &Found,
-    backend: &Reservation,
-    outgoing: &mut Outgoing,
-) -> Result<Response<Body>, ExchangeError> {
-    match send(context, found, backend, outgoing, outgoing.repeatable).await {
-        Err(ExchangeError::Stale) => send(context, found, backend, outgoing, false).await,
-        done => done,
+/// A backend's answer, as far as it has come.
+struct Answer {
+    response: Response<Incoming>,
+    lease: Lease,
+}
+
+impl Answer {
+    /// What the client gets; the backend counts it as long as it lasts.
+    fn into_response(self, backend: Reservation) -> Response<Body> {
+        let (mut parts, body) = self.response.into_parts();
+        clean_response(parts.status, &mut parts.headers);
+        parts.version = Version::HTTP_11;
+        Response::from_parts(parts, Body::Relayed(RelayedBody::new(body, self.lease, backend)))
     }
 }
 
-async fn send(
-    context: &HttpContext,
-    found: &Found,
-    backend: &Reservation,
-    outgoing: &mut Outgoing,
-    may_reuse: bool,
-) -> Result<Response<Body>, ExchangeError> {
-    let url = backend.url();
-    let (authority, tls_name) = (url.authority(), url.tls_name());
-    let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
-    let name = format!("{}://{authority}", if url.tls() { "https" } else { "http" });
-    let path = found.target.for_backend(url.path_and_query(), backend.alias());
-    let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
-    let host = backend_host(outgoing.client_host.as_deref(), &authority, named).to_owned();
+/// One request's way to a backend.
+struct Relay<'a> {
+    context: &'a HttpContext,
+    found: &'a Found,
+    talk: &'a Arc<Talk>,
+}
 
-    // Resolved before the body is taken, so that what was never sent can be sent elsewhere.
-    let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect);
-    let tls = tls_name.as_deref().map(|name| TlsPeer { client: &context.tls, name });
-    let outcome = match addresses {
-        Err(error) => Err(error),
-        Ok(addresses) => {
-            let peer = Peer { addresses: &addresses, tls, name: &name };
-            match line(&context.connections, peer, may_reuse, &context.timeouts).await {
-                Err(error) => Err(error),
-                Ok(line) => {
-                    let request = outgoing.request(uri, &host).ok_or(ExchangeError::Client)?;
-                    exchange(line, request, &context.timeouts).await
-                }
-            }
+impl Relay<'_> {
+    fn choose(&self, exclude: &[BackendKey]) -> Result<Reservation, NoBackend> {
+        let ask = Ask { key: self.found.key.as_deref(), exclude, ..Ask::default() };
+        self.context.backends.choose_request(&self.found.route.pool, &ask, self.talk.bound.backend())
+    }
+
+    /// One backend, over a kept connection if there is one, and over a new one if that was stale.
+    async fn attempt(&self, backend: &Reservation, outgoing: &mut Outgoing) -> Result<Answer, ExchangeError> {
+        match self.send(backend, outgoing, outgoing.repeatable).await {
+            Err(ExchangeError::Stale) if outgoing.repeatable => self.send(backend, outgoing, false).await,
+            done => done,
         }
-    };
-    report(backend, &outcome);
-    let (answer, lease) = outcome?;
-    let (mut parts, body) = answer.into_parts();
-    clean_response(&mut parts.headers);
-    parts.version = Version::HTTP_11;
-    Ok(Response::from_parts(parts, Body::Relayed(RelayedBody::new(body, lease))))
+    }
+
+    async fn send(
+        &self,
+        backend: &Reservation,
+        outgoing: &mut Outgoing,
+        may_reuse: bool,
+    ) -> Result<Answer, ExchangeError> {
+        let url = backend.url();
+        let path = self.found.target.for_backend(url.path_and_query(), backend.alias());
+        let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
+        let named = url.tls_name().is_some() && matches!(url.host(), Host::Name(_));
+        let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), named).to_owned();
+        let outcome = match self.line(backend, may_reuse).await {
+            Err(error) => Err(error),
+            Ok(mut line) => {
+                outgoing.mark(&mut line.lease, self.talk, backend.key());
+                let request = outgoing.request(uri, &host).ok_or(ExchangeError::Client)?;
+                exchange(line, request, &self.context.timeouts, self.talk).await
+            }
+        };
+        report(backend, &outcome);
+        let (response, mut lease) = outcome?;
+        if asks_to_log_in(response.headers()) {
+            lease.bind(self.talk, backend.key());
+        }
+        Ok(Answer { response, lease })
+    }
+
+    /// A connection to `backend`; nothing is sent yet, so that a request that finds none can go elsewhere.
+    async fn line(&self, backend: &Reservation, may_reuse: bool) -> Result<Line, ExchangeError> {
+        let url = backend.url();
+        let tls_name = url.tls_name();
+        let name = format!("{}://{}", if url.tls() { "https" } else { "http" }, url.authority());
+        if let Some(lease) = Lease::of_client(self.talk, backend.key(), &name) {
+            return Ok(Line::kept(lease));
+        }
+        let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect)?;
+        let tls = tls_name.as_deref().map(|name| TlsPeer { client: &self.context.tls, name });
+        let peer = Peer { addresses: &addresses, tls, name: &name };
+        line(&self.context.connections, peer, may_reuse, &self.context.timeouts).await
+    }
 }
 
 /// A backend that cannot be connected to is worth knowing for the pipes, too; a slow or broken answer says nothing

@@ -8,25 +8,28 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::connections::Lease;
+use crate::backends::Reservation;
+use crate::handshake::forward::clean_trailers;
 
 /// A backend's body; dropped before its end, it closes the connection.
 #[derive(Debug)]
 pub struct RelayedBody {
     body: Incoming,
-    lease: Option<Lease>,
+    /// Until the end of the body: its connection, and that the backend has this request.
+    held: Option<(Lease, Reservation)>,
 }
 
 impl RelayedBody {
-    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        let mut relayed = Self { body, lease: Some(lease) };
-        relayed.finish_at_end();
+    pub(super) fn new(body: Incoming, lease: Lease, backend: Reservation) -> Self {
+        let mut relayed = Self { body, held: Some((lease, backend)) };
+        if relayed.body.is_end_stream() {
+            relayed.finish();
+        }
         relayed
     }
 
-    fn finish_at_end(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
+    fn finish(&mut self) {
+        if let Some((lease, _)) = self.held.take() {
             lease.finish();
         }
     }
@@ -40,17 +43,18 @@ impl Body for RelayedBody {
         let this = self.get_mut();
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
-                this.finish_at_end();
-                Poll::Ready(Some(Ok(frame)))
+                // Trailers are the end, though the body does not say so.
+                if frame.is_trailers() || this.body.is_end_stream() {
+                    this.finish();
+                }
+                Poll::Ready(Some(Ok(clean_trailers(frame))))
             }
             Some(Err(error)) => {
-                this.lease = None;
+                this.held = None;
                 Poll::Ready(Some(Err(io::Error::other(error))))
             }
             None => {
-                if let Some(lease) = this.lease.take() {
-                    lease.finish();
-                }
+                this.finish();
                 Poll::Ready(None)
             }
         }

@@ -10,6 +10,9 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use super::talk::Talk;
+use crate::handshake::forward::clean_trailers;
+
 /// A request's body.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -19,21 +22,23 @@ pub enum RequestBody {
     Streamed(Incoming, Progress),
 }
 
-/// When a body last moved, for whoever waits for the answer to it.
+/// When a body last moved: the wait for the answer to it begins then.
 #[derive(Clone, Debug)]
 pub struct Progress(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    talk: Arc<Talk>,
     start: Instant,
     moved_ms: AtomicU64,
     ended: AtomicBool,
 }
 
 impl Progress {
-    /// A body that has not moved yet.
-    pub fn new() -> Self {
-        Self(Arc::new(Shared { start: Instant::now(), moved_ms: AtomicU64::new(0), ended: AtomicBool::new(false) }))
+    /// A body of this conversation that has not moved yet.
+    fn new(talk: Arc<Talk>) -> Self {
+        let (start, moved_ms, ended) = (Instant::now(), AtomicU64::new(0), AtomicBool::new(false));
+        Self(Arc::new(Shared { talk, start, moved_ms, ended }))
     }
 
     /// When it last moved.
@@ -50,11 +55,38 @@ impl Progress {
         let moved = u64::try_from(self.0.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.moved_ms.store(moved, Ordering::Relaxed);
         self.0.ended.store(ended, Ordering::Relaxed);
+        if ended {
+            self.0.talk.read_whole();
+        }
+    }
+}
+
+impl RequestBody {
+    /// The body of a request in this conversation.
+    #[must_use]
+    pub fn new(body: Incoming, talk: &Arc<Talk>) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        talk.body_follows();
+        Self::Streamed(body, Progress::new(talk.clone()))
     }
 
-    /// There is no body to wait for.
-    pub fn end(&self) {
-        self.moved(true);
+    /// When it moves, if there is any.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        match self {
+            Self::Empty => None,
+            Self::Streamed(_, progress) => Some(progress.clone()),
+        }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Self::Streamed(_, progress) = self {
+            progress.0.talk.dismiss();
+        }
     }
 }
 
@@ -68,9 +100,10 @@ impl Body for RequestBody {
             Self::Streamed(body, progress) => {
                 let polled = Pin::new(&mut *body).poll_frame(cx);
                 if let Poll::Ready(frame) = &polled {
-                    progress.moved(frame.is_none() || body.is_end_stream());
+                    let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
+                    progress.moved(frame.is_none() || trailers || body.is_end_stream());
                 }
-                polled
+                polled.map(|frame| frame.map(|frame| frame.map(clean_trailers)))
             }
         }
     }

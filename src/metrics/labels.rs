@@ -50,6 +50,8 @@ label! {
         Refused = "refused",
         /// No whole request head came in time.
         TimedOut = "timed_out",
+        /// More came behind its last answer, or for longer, than is read and forgotten.
+        Cut = "cut",
         /// What came was not HTTP.
         BadRequest = "bad_request",
         /// `accept` itself failed.
@@ -70,6 +72,8 @@ label! {
         ClientGone = "client_gone",
         /// The pipe was closed by Holdline or an operator meanwhile.
         Closed = "closed",
+        /// There was none: its route closes with its worker.
+        CloseRoute = "close_route",
     }
 }
 

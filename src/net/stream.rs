@@ -1,9 +1,11 @@
 //! A backend's socket, plain or TLS.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -31,6 +33,16 @@ impl BackendStream {
             Self::Tcp(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         }
+    }
+}
+
+impl BackendStream {
+    /// Whether the kernel has something of the peer that was not read, its end included.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let peeked = SockRef::from(self.tcp()).peek(&mut byte);
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 

@@ -14,7 +14,7 @@ fn a_place_is_given_back_when_it_is_dropped() {
     let place = world.choose().unwrap();
     assert_eq!((&**place.id(), &**place.pool(), place.url().port()), ("a", "default", 1));
     assert_eq!(world.choose().unwrap_err().reason, NoCandidate::Full);
-    let passing = world.backends.choose_request("default", &Ask::default()).unwrap();
+    let passing = world.backends.choose_request("default", &Ask::default(), None).unwrap();
     assert_eq!(world.view("a").pipes, 1, "a request is no pipe");
     drop(passing);
     assert_eq!(world.view("a").pipes, 1);

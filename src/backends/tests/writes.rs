@@ -129,8 +129,12 @@ fn iw_16_a_deleted_backend_drains_and_goes_with_its_last_pipe() {
     let mut world = World::unprobed();
     world.put("a", worker(1)).unwrap();
     let (key, places) = (world.view("a").key, [world.choose().unwrap(), world.choose().unwrap()]);
-    assert_eq!(world.backends.delete("a", Expect::Anything), Ok(Progress::Pipes(2)));
-    assert_eq!(world.backends.delete("a", Expect::Anything), Ok(Progress::Pipes(2)), "asked again");
+    assert_eq!(world.backends.delete("a", Expect::Anything), Ok(Progress::Leaving { pipes: 2, requests: 0 }));
+    assert_eq!(
+        world.backends.delete("a", Expect::Anything),
+        Ok(Progress::Leaving { pipes: 2, requests: 0 }),
+        "asked again"
+    );
     assert_eq!(world.orders(), [(key, Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed })]);
     assert!(world.choose().is_err());
     assert!(world.view("a").removing);
@@ -210,7 +214,10 @@ fn a_state_change_tells_the_pipes_what_was_wished() {
         world.put("a", worker(1)).unwrap();
         let place = world.choose().unwrap();
         let change = StateChange { state, pipes, deadline: None };
-        assert_eq!(world.backends.set_state("a", Expect::Anything, change).unwrap().0, Progress::Pipes(1));
+        assert_eq!(
+            world.backends.set_state("a", Expect::Anything, change).unwrap().0,
+            Progress::Leaving { pipes: 1, requests: 0 }
+        );
         let orders: Vec<_> = world.orders().into_iter().map(|(_, leave)| leave.how).collect();
         assert_eq!(orders, how.into_iter().collect::<Vec<_>>(), "{state:?} {pipes:?}");
         assert_eq!(place.must_leave().map(|leave| leave.how), how);

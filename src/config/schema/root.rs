@@ -54,6 +54,12 @@ fn server() -> Vec<Key<Config>> {
             "a client that takes longer for its request head is cut off (slowloris)",
         ),
         key(
+            "server.keepalive_timeout",
+            |c: &mut Config| &mut c.server.keepalive_timeout,
+            range(MILLISECOND, DAY),
+            "from an answer to the next request of its connection; longer than the idle time of a proxy in front",
+        ),
+        key(
             "server.header_bytes_max",
             |c: &mut Config| &mut c.server.header_bytes_max,
             range(KIB, MIB),
@@ -100,6 +106,18 @@ fn server() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.server.send_timeout,
             range(MILLISECOND, HOUR),
             "a client that takes no byte of an HTTP answer for so long is cut off",
+        ),
+        key(
+            "server.linger_timeout",
+            |c: &mut Config| &mut c.server.linger_timeout,
+            range(MILLISECOND, HOUR),
+            "what a client still sends behind its answer is read and forgotten for so long, so that the answer arrives",
+        ),
+        key(
+            "server.linger_bytes_max",
+            |c: &mut Config| &mut c.server.linger_bytes_max,
+            range(0, TIB),
+            "how much of it; a client that sends more is reset",
         ),
         key(
             "server.close_timeout",
@@ -267,8 +285,8 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
         key(
             "reattach.grace",
             |c: &mut Config| &mut c.reattach.grace,
-            range(Duration::ZERO, DAY),
-            "how long a pipe waits for a worker; then its client gets 1013",
+            |grace| grace.end().as_ref().map_or(Ok(()), range(Duration::ZERO, DAY)),
+            "how long a pipe waits for a worker; then its client gets 1013; \"none\" waits for as long as the client does",
         ),
         key(
             "reattach.backoff_min",

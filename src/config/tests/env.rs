@@ -13,6 +13,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.threads", "3", "3"),
     ("server.max_connections", "7", "7"),
     ("server.handshake_timeout", "1m30s", r#""90s""#),
+    ("server.keepalive_timeout", "1m5s", r#""65s""#),
     ("server.header_bytes_max", "64KiB", r#""64KiB""#),
     ("server.shutdown_grace", "1m", r#""60s""#),
     ("server.close_spread", "0", r#""0s""#),
@@ -21,6 +22,8 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.backend_handshake_timeout", "1s", r#""1s""#),
     ("server.response_header_timeout", "1s", r#""1s""#),
     ("server.send_timeout", "1s", r#""1s""#),
+    ("server.linger_timeout", "1s", r#""1s""#),
+    ("server.linger_bytes_max", "1MiB", r#""1MiB""#),
     ("server.close_timeout", "1s", r#""1s""#),
     ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
     ("admin.tokens_file", "/t", r#""/t""#),
@@ -155,6 +158,33 @@ fn px_05_every_key_can_be_set_by_environment() {
         let named = |error: &Notice| error.place == Place::Env(key.variable.clone()) && error.key == *path;
         assert!(invalid.errors.iter().any(named), "{invalid}");
     }
+}
+
+/// Every source below `directory`, but for what only reads, shows and tests configurations.
+fn sources(directory: &std::path::Path) -> String {
+    const OF_THE_FILE: [&str; 7] = ["tests", "tests.rs", "schema", "schema.rs", "setting", "setting.rs", "sections.rs"];
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        match entry.path() {
+            _ if OF_THE_FILE.iter().any(|other| name == *other) => {}
+            path if path.is_dir() => text.push_str(&sources(&path)),
+            path => text.push_str(&std::fs::read_to_string(path).unwrap()),
+        }
+    }
+    text
+}
+
+#[test]
+fn st_13_every_key_is_used_or_said_to_have_no_effect_yet() {
+    let sources = sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    for (path, ..) in OTHER {
+        let field = path.rsplit('.').next().unwrap_or_default();
+        let used = sources.contains(&format!(".{field}"));
+        let not_yet = super::super::gaps::is_not_yet(&path.replace("[0]", "[]"));
+        assert!(used || not_yet, "{path} is read, and does nothing");
+    }
+    assert!(!sources.contains(".no_such_field"), "the search can fail");
 }
 
 #[test]

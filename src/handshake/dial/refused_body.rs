@@ -46,7 +46,7 @@ impl NotUpgraded {
         if !matches!(framing, Framing::Length(_) | Framing::Done) {
             headers.remove(CONTENT_LENGTH);
         }
-        clean_response(&mut headers);
+        clean_response(status, &mut headers);
         let deadline = Box::pin(tokio::time::sleep(REFUSED_BODY_TIMEOUT));
         Self {
             status,

@@ -1,0 +1,232 @@
+//! Where the conversation of one client connection is, shared by the service that answers its requests and by its socket.
+//!
+//! ```text
+//! Idle ──▶ Head ──▶ Asked ──▶ Answering ──▶ Answered ──┬──▶ Idle
+//!                     ▲                               └──▶ Left, if the request's body is not wanted
+//!                     └── next request ◀──────────────────┘
+//! ```
+//! hyper moves the bytes and keeps such a state to itself; who waits for whom, and for how long, depends on it.
+//! Invariant: what is held for an exchange is let go when the last byte of its answer has left, not when it was made.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use http::Version;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::body::Body;
+use super::bound::Bound;
+use super::exchanges::Exchange;
+
+/// The conversation of one connection.
+#[derive(Debug, Default)]
+pub struct Talk {
+    state: Mutex<State>,
+    pub(super) bound: Bound,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    step: Step,
+    /// Requests so far: what was armed for an earlier one is stale.
+    requests: u64,
+    /// Whether a part of the request's body has not been read.
+    unread: bool,
+    /// Whether what is unread of it is not wanted.
+    dismissed: bool,
+    /// Whether there was a plain request, after which a next one may come.
+    plain: bool,
+    early: Early,
+    held: Option<Exchange>,
+}
+
+/// A provisional answer on its way, and who waits for it to leave.
+#[derive(Debug, Default)]
+struct Early {
+    bytes: Bytes,
+    teller: Option<Waker>,
+}
+
+/// Where a connection is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Step {
+    /// No byte of the next request has come.
+    #[default]
+    Idle,
+    /// A part of a head has come.
+    Head,
+    /// A request waits for the head of its answer.
+    Asked(Ask),
+    /// The body of an answer is on its way.
+    Answering,
+    /// All of an answer was given to the connection, which may still be writing it.
+    Answered,
+    /// All of an answer has left, and what its request still had to say is not wanted.
+    Left,
+}
+
+/// What a client may be told before its answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ask {
+    /// Provisional answers: a plain request of HTTP/1.1.
+    Plain,
+    /// Nothing: a plain request of HTTP/1.0.
+    Old,
+    /// Nothing, and it has to keep its side open: a handshake.
+    Upgrade,
+}
+
+impl Talk {
+    /// A request's head has come.
+    pub fn asked(&self, version: Version, upgrade: bool) {
+        let mut state = self.lock();
+        state.step = Step::Asked(match version {
+            _ if upgrade => Ask::Upgrade,
+            Version::HTTP_11 => Ask::Plain,
+            _ => Ask::Old,
+        });
+        state.requests += 1;
+        (state.unread, state.dismissed) = (false, false);
+        state.plain |= !upgrade;
+        state.held = None;
+    }
+
+    /// Holds `exchange` until the answer has left.
+    pub fn hold(&self, exchange: Exchange) {
+        self.lock().held = Some(exchange);
+    }
+
+    /// The request has a body.
+    pub(super) fn body_follows(&self) {
+        self.lock().unread = true;
+    }
+
+    /// The request's body was read to its end.
+    pub(super) fn read_whole(&self) {
+        self.lock().unread = false;
+    }
+
+    /// What is unread of the request's body is not wanted.
+    pub(super) fn dismiss(&self) {
+        self.lock().dismissed = true;
+    }
+
+    /// Whether a part of the last request is still in the socket.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.lock().unread
+    }
+
+    /// Whether the connection may be kept for a next request.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.lock().plain
+    }
+
+    /// Whether the client may be told something before its answer.
+    pub(super) fn hears_more(&self) -> bool {
+        self.lock().step == Step::Asked(Ask::Plain)
+    }
+
+    /// Tells the client something before its answer, and waits until it has left: the answer may not overtake it.
+    pub(super) async fn tell(&self, head: Bytes) {
+        self.lock().early.bytes = head;
+        std::future::poll_fn(|cx| {
+            let mut state = self.lock();
+            if state.early.bytes.is_empty() {
+                return Poll::Ready(());
+            }
+            state.early.teller = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// What is to be told before the answer.
+    pub(super) fn early(&self) -> Option<Bytes> {
+        let state = self.lock();
+        (!state.early.bytes.is_empty()).then(|| state.early.bytes.clone())
+    }
+
+    /// So much of that was written.
+    pub(super) fn told(&self, written: usize) {
+        let mut state = self.lock();
+        state.early.bytes.advance(written);
+        if state.early.bytes.is_empty()
+            && let Some(teller) = state.early.teller.take()
+        {
+            teller.wake();
+        }
+    }
+
+    /// The head of an answer is there; its body says when the whole of it is.
+    #[must_use]
+    pub fn answering(self: &Arc<Self>, body: Body) -> AnswerBody {
+        self.lock().step = Step::Answering;
+        AnswerBody { body, talk: self.clone() }
+    }
+
+    /// A byte of the next request has come.
+    pub(super) fn heard(&self) {
+        let mut state = self.lock();
+        if state.step == Step::Idle {
+            state.step = Step::Head;
+        }
+    }
+
+    /// Everything that was to be written has left. While its request is still being read, an exchange goes on.
+    pub(super) fn flushed(&self) {
+        let mut state = self.lock();
+        if state.step == Step::Answered && (!state.unread || state.dismissed) {
+            state.step = if state.unread { Step::Left } else { Step::Idle };
+            state.held = None;
+        }
+    }
+
+    /// Where it is, and in which request.
+    pub(super) fn step(&self) -> (Step, u64) {
+        let state = self.lock();
+        (state.step, state.requests)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment or a few: a panic leaves nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The body of an answer, which tells the conversation when it has been taken.
+#[derive(Debug)]
+pub struct AnswerBody {
+    body: Body,
+    talk: Arc<Talk>,
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        let mut state = self.talk.lock();
+        if state.step == Step::Answering {
+            state.step = Step::Answered;
+        }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
