@@ -157,7 +157,8 @@ pub async fn next_attach(
     let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
     let span = process.tracer.child(Name::Attach, search.as_ref());
-    let timeouts = process.rules.load().dial.within((plan.settings.grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
+    let share = plan.settings.grace.map_or(Duration::MAX, |grace| (grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
+    let timeouts = process.rules.load().dial.within(share);
     match connect(&plan, &reservation, headers, expected, timeouts, span, &process).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
         // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
