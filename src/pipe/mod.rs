@@ -31,8 +31,8 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1480),
-            ("Driver", size_of::<Driver>(), 1968),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1432),
+            ("Driver", size_of::<Driver>(), 1920),
             ("PipeEntry", size_of::<PipeEntry>(), 384),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use holdline_core::close::CloseFrame;
+use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey, Seq};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, Speech, Unsaid};
+use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Newcomer;
@@ -27,7 +28,7 @@ pub enum Command {
     /// Here is the client, on another connection.
     Attach(Box<Newcomer>),
     /// Say this to the client.
-    Say(Speech, Bytes, Ticket),
+    Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
 }
