@@ -353,7 +353,7 @@ fn a_wrong_worker_is_passed_over_on_the_first_attach_too() {
         bench.attach(B);
         assert_eq!(bench.worker_got(), [text("tap")]);
         bench.worker_closes(4004, "nor mine");
-        bench.nobody_is_there();
+        bench.no_worker_is_there();
         assert_eq!(bench.client_got(), [closed(4004, "nor mine")], "{on_backend_loss:?}");
     }
 }
