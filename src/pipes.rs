@@ -27,7 +27,7 @@ use crate::backends::Leave;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
-pub use keys::{KEYS_MAX, KeyPast, Keys};
+pub use keys::{KeyPast, Keys};
 pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
 
@@ -353,12 +353,6 @@ impl Pipes {
     #[must_use]
     pub fn len(&self) -> usize {
         *self.count.borrow()
-    }
-
-    /// Whether none lives.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait

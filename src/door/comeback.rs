@@ -89,7 +89,8 @@ impl Connection {
             let detail = "the subprotocol of this client's open conversation is not among those offered";
             return Refusal::new(StatusCode::CONFLICT, "subprotocol", detail).into_response();
         }
-        let response = switching_protocols(upgrade, home.protocol.as_deref(), &HeaderMap::new());
+        let response =
+            switching_protocols(upgrade, home.protocol.as_deref(), &HeaderMap::new()).map(|()| Body::empty());
         let plan = Return {
             target: found.target,
             host: host(parts).map(Box::from),

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::PipeId;
-use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -101,7 +100,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         Box::pin(async move {
             let response = connection.answer(request).await;
             match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(response.headers()))),
                 _ => Ok(connection.leaving(response)),
             }
         })
@@ -371,7 +370,7 @@ impl Connection {
             self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
@@ -395,7 +394,7 @@ impl Connection {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers).map(|()| Body::empty());
         let protocol = first.protocol.clone();
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
@@ -431,7 +430,9 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
+        let joined =
+            join_or_open(plan, share, StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path), process)
+                .await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use holdline_core::limits::Rate;
-use holdline_core::limits::table::{Arrival, Limit, Refused, Table, Who};
+use holdline_core::limits::table::{Limit, Refused, Table, Who};
 use holdline_core::time::Time;
 
 use crate::clock::Clock;
@@ -88,12 +88,7 @@ impl Limiter {
     ///
     /// # Errors
     /// The limit that it met; it counts for none then.
-    pub fn admit(
-        self: &Arc<Self>,
-        key: Option<&str>,
-        address: IpAddr,
-        arrival: Arrival,
-    ) -> Result<Admission, Exceeded> {
+    pub fn admit(self: &Arc<Self>, key: Option<&str>, address: IpAddr) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
         let (now, bits) = (self.clock.now(), significant_bits(address));
         let checks: [Check<'_>; SUBJECTS] = [
@@ -105,7 +100,7 @@ impl Limiter {
         for (place, (subject, limit, label)) in taken.iter_mut().zip(checks) {
             let Some(subject) = subject.filter(|_| !limit.is_off()) else { continue };
             let who = self.who(subject);
-            let entered = self.shard(who).enter(who, limit, arrival, now);
+            let entered = self.shard(who).enter(who, limit, now);
             if let Err(refused) = entered {
                 taken.into_iter().flatten().for_each(|who| self.shard(who).undo(who));
                 return Err(Exceeded::new(label(refused), refused));
@@ -220,7 +215,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address, Arrival::New).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]
@@ -230,8 +225,7 @@ mod tests {
         assert_eq!(enters(&limiter, "s1", "192.0.2.1").unwrap_err(), LimitLabel::KeyConnections);
         assert!(enters(&limiter, "s2", "192.0.2.1").is_ok());
         assert!(enters(&limiter, "s1", "192.0.2.2").is_ok());
-        let no_key: Vec<_> =
-            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), Arrival::New).unwrap()).collect();
+        let no_key: Vec<_> = (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap()).unwrap()).collect();
         assert_eq!(limiter.size().0, 3);
         drop((inside, no_key));
         for _ in 0..10 {

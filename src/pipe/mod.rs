@@ -20,7 +20,7 @@ mod search;
 
 pub use client_end::ClientLink;
 pub use driver::Driver;
-pub use reading::{READ_BYTES_MAX, shed_read_buffer};
+pub use reading::shed_read_buffer;
 
 #[cfg(test)]
 mod tests {

@@ -145,13 +145,6 @@ impl Pool {
         self.backends.iter()
     }
 
-    /// Whether any backend may take a pipe of some key now; a full one counts, since fullness is not illness, and one that
-    /// rests does, since it is asked where there is no other.
-    #[must_use]
-    pub fn has_eligible(&self) -> bool {
-        self.backends.iter().any(|backend| backend.is_eligible() || backend.only_rests())
-    }
-
     /// Changes a backend's admin state; true if that changed anything.
     pub fn set_admin(&mut self, key: BackendKey, admin: AdminState) -> bool {
         self.get_mut(key).is_some_and(|backend| backend.set_admin(admin))
