@@ -6,8 +6,8 @@
 mod command;
 mod held;
 mod keys;
-mod newcomer;
 mod numbers;
+mod resume;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -28,8 +28,8 @@ use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
-pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
+pub use resume::Resume;
 
 /// One live pipe.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub struct PipeEntry {
     /// The client's last attach; the first is 1.
     pub generation: AtomicU64,
     /// Clients that were answered for this pipe, the first one included.
-    arrivals: AtomicU64,
+    answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     active_micros: AtomicU64,
@@ -112,7 +112,7 @@ impl PipeEntry {
             key: facts.key,
             client: Mutex::new(facts.client.into()),
             generation: AtomicU64::new(Generation::FIRST.0),
-            arrivals: AtomicU64::new(1),
+            answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             sharing: facts.sharing,
@@ -159,9 +159,9 @@ impl PipeEntry {
         self.awaits_client.store(awaits, Release);
     }
 
-    /// The place of another client that is about to be answered for this pipe.
-    pub fn next_arrival(&self) -> u64 {
-        self.arrivals.fetch_add(1, Relaxed)
+    /// The place of another client that is about to be answered for this pipe, in the order of answers.
+    pub fn next_answer(&self) -> u64 {
+        self.answers.fetch_add(1, Relaxed)
     }
 
     /// Whether its client is there.

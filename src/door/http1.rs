@@ -9,7 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::PipeId;
@@ -35,12 +35,12 @@ use crate::http::{
     AnswerBody, Body, Caller, ClientSocket, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
 };
 use crate::limits::{Admission, Exceeded, Slot};
+use crate::metrics::NO_ROUTE;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver};
+use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::process::Process;
 use crate::routes::{Found, NoRoute};
@@ -137,8 +137,9 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     }
     match (served, opened) {
         (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(ClientLink::socket(stream, first));
-            tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
+            let guards = Guards { name: membership.map(Box::new), slot, admission, connection: gauge };
+            driver.start(ClientLink::socket(stream, first), Some(guards));
+            tokio::spawn(driver);
         }
         (_, Some(Opened::Back(back))) => back.bring(stream, first),
         (served, None) => {
@@ -204,22 +205,6 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
-}
-
-/// A pipe with what it holds of the connection's books. The driver stays where it was made: it is large, and a task is
-/// moved several times before it runs.
-struct Guarded {
-    driver: Box<Driver>,
-    /// The gauge goes last: whoever sees it at zero finds every place free.
-    _guards: (Option<Box<Membership>>, Slot, Admission, GaugeGuard),
-}
-
-impl Future for Guarded {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.driver).poll(cx)
-    }
 }
 
 impl Connection {

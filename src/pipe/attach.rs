@@ -11,7 +11,7 @@ use http::Response;
 use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
-use crate::backends::{Ask, Hold, Outcome, Reservation};
+use crate::backends::{Ask, Backends, Hold, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
@@ -61,6 +61,13 @@ pub struct Plan {
     pub trace: Option<Box<Context>>,
 }
 
+impl Plan {
+    /// The key that decides which backend the pipe may have.
+    pub fn key_to_ask(&self, backends: &Backends) -> Option<&str> {
+        backends.key_of(&self.route.pool, self.key.as_deref(), self.route.any_without_owner)
+    }
+}
+
 /// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {
@@ -88,7 +95,7 @@ pub struct FirstAttach {
 pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, Response<Body>> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
-        let ask = Ask { key: plan.key.as_deref(), exclude, avoid: None, pipe: Some(plan.pipe) };
+        let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
         process.backends.choose(&plan.route.pool, &ask)
     };
     let mut reservation =
@@ -130,7 +137,7 @@ pub async fn next_attach(
 ) -> Result<Attach, DialFailure> {
     // One that went without a word is most likely gone.
     let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
-    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude: &exclude, avoid, pipe: Some(plan.pipe) };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {

@@ -8,8 +8,9 @@ use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Newcomer;
+use super::Resume;
 use crate::backends::Leave;
+use crate::net::LooseStream;
 
 /// Commands that wait for one pipe at most; the next one is refused.
 pub const COMMANDS_MAX: usize = 16;
@@ -25,8 +26,8 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
     /// Free what the pipe holds and close the client with 1013: memory is out.
     Evict(Evict),
-    /// Here is the client, on another connection.
-    Attach(Box<Newcomer>),
+    /// Here is the client, on another socket, and what it sent behind its handshake.
+    Resume(LooseStream, Bytes, Box<Resume>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
