@@ -5,7 +5,7 @@ use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
-use crate::leg::{BackendDoes, ClientDoes};
+use crate::leg::{BackendState, ClientState};
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
@@ -293,9 +293,9 @@ impl Pipe {
         self.discard_half_message(side);
         match side {
             // A peer that has been told goodbye, or is about to be, is told nothing else.
-            Side::Client if self.client.does() == ClientDoes::Closing => self.drop_client(),
+            Side::Client if self.client.state() == ClientState::Closing => self.drop_client(),
             Side::Client => return self.client_at_fault(frame, now),
-            Side::Backend if self.backend.does() == BackendDoes::Closing => {
+            Side::Backend if self.backend.state() == BackendState::Closing => {
                 self.lost_while_closing(Interruption::Protocol, None, now);
             }
             Side::Backend if refused == Refused::MessageTooBig => {

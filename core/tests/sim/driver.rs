@@ -475,14 +475,14 @@ impl Driver {
         self.give(Peer::Backend(attachment), &bytes, rng, now, marks);
         self.model.worker_was_heard();
         if matches!(before.state, PipeState::Attached | PipeState::ClientDetached) {
-            self.check_close(attachment, &heard);
+            self.check_close(&heard);
         }
         self.model.check_bound_down(&self.pipe, &before, marks);
         true
     }
 
     /// The table of PROTOCOL section 4, for a close frame of an attached worker.
-    fn check_close(&self, attachment: Attachment, heard: &Heard) {
+    fn check_close(&self, heard: &Heard) {
         let Some(code) = heard.closed else { return };
         let said = |wanted: Interruption| {
             let hit = |fact: &Fact| matches!(fact, Fact::Interrupted { reason, .. } if *reason == wanted);
@@ -491,7 +491,7 @@ impl Driver {
         if code == 0 {
             let ended = self.model.ended.as_ref().map(|(_, code, _)| *code);
             assert_eq!(ended, Some(1009), "a message that is too big did not end the pipe");
-        } else if code == 4004 && attachment > Attachment::FIRST && !heard.talked {
+        } else if code == 4004 && !heard.talked {
             assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
         } else if self.settings.interrupt_codes.contains(code) {
             assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);
