@@ -15,7 +15,7 @@ import tempfile
 
 from rig import ROOT, Run
 
-SEEDS = ("ancestor", "long_poll", "stabilizer")
+SEEDS = ("device_bridge", "ancestor", "long_poll", "screenshots", "stabilizer")
 
 
 async def one(seed, options, directory):
