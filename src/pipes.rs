@@ -4,8 +4,8 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod held;
-mod newcomer;
 mod numbers;
+mod resume;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -25,10 +25,11 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
+use crate::net::LooseStream;
 use crate::routes::Route;
 pub use held::Held;
-pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
+pub use resume::Resume;
 
 /// Commands that wait for one pipe at most; the next one is refused.
 pub const COMMANDS_MAX: usize = 16;
@@ -44,8 +45,15 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
     /// Free what the pipe holds and close the client with 1013: memory is out.
     Evict(Evict),
-    /// Here is the client, on another connection.
-    Attach(Box<Newcomer>),
+    /// The client is back, on this socket, which belongs to no thread yet.
+    Resume {
+        /// What is another with it than before.
+        resume: Box<Resume>,
+        /// Its socket.
+        stream: LooseStream,
+        /// What was read of it behind its handshake.
+        unread: Bytes,
+    },
     /// Say this to the client.
     Say(Speech, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
@@ -112,6 +120,8 @@ pub struct PipeEntry {
     pub route: Arc<Route>,
     /// Its route key.
     pub key: Option<Arc<str>>,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
@@ -131,7 +141,7 @@ pub struct PipeEntry {
     /// The client's last attach; the first is 1.
     pub generation: AtomicU64,
     /// Clients that were answered for this pipe, the first one included.
-    arrivals: AtomicU64,
+    answered: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     active_micros: AtomicU64,
@@ -170,6 +180,8 @@ pub struct PipeFacts {
     pub client: String,
     /// Whether its client has a name to come back under.
     pub named: bool,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
@@ -184,9 +196,10 @@ impl PipeEntry {
             key: facts.key,
             client: Mutex::new(facts.client.into()),
             generation: AtomicU64::new(Generation::FIRST.0),
-            arrivals: AtomicU64::new(1),
+            answered: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),
@@ -231,9 +244,9 @@ impl PipeEntry {
         self.awaits_client.store(awaits, Release);
     }
 
-    /// The place of another client that is about to be answered for this pipe.
-    pub fn next_arrival(&self) -> u64 {
-        self.arrivals.fetch_add(1, Relaxed)
+    /// The place of another client that is about to be answered for this pipe, in their order.
+    pub fn next_order(&self) -> u64 {
+        self.answered.fetch_add(1, Relaxed)
     }
 
     /// Whether its client is there.

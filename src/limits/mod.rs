@@ -2,7 +2,7 @@
 //! dialled.
 //!
 //! The counting itself is [`holdline_core::limits`]. Here are the client's address and key made into the number that it
-//! counts by, the locks, and the answer. Invariant: memory is bounded whoever comes: at most [`ENTRIES_MAX`] entries
+//! counts by, the locks, and the answer. Invariant: memory is bounded: at most [`ENTRIES_MAX`] entries
 //! without a connection, and those with one are bounded by `server.max_connections`.
 
 mod answer;
@@ -33,7 +33,7 @@ const SHARDS: usize = 16;
 pub struct Limiter {
     limits: ArcSwap<Limits>,
     shards: [Mutex<Table>; SHARDS],
-    /// Keyed at random, so that nobody can aim at somebody else's entry.
+    /// Keyed at random, so that no client can aim at another's entry.
     hasher: RandomState,
     clock: Clock,
 }
@@ -78,12 +78,7 @@ impl Limiter {
     ///
     /// # Errors
     /// The limit that it met; it counts for none then.
-    pub fn admit(
-        self: &Arc<Self>,
-        key: Option<&str>,
-        address: IpAddr,
-        arrival: Arrival,
-    ) -> Result<Admission, Exceeded> {
+    pub fn admit(self: &Arc<Self>, key: Option<&str>, address: IpAddr) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
         let (by_address, by_key) = (address_limit(&limits), key_limit(&limits));
         let key = key.filter(|_| !by_key.is_off());
@@ -94,13 +89,13 @@ impl Limiter {
         let mut taken = [None; 2];
         if !by_address.is_off() {
             let who = self.who(Subject::Address(bits));
-            let entered = self.shard(who).enter(who, by_address, arrival, now);
+            let entered = self.shard(who).enter(who, by_address, Arrival::New, now);
             entered.map_err(|refused| Exceeded::new(address_label(refused), refused))?;
             taken[0] = Some(who);
         }
         if let Some(key) = key {
             let who = self.who(Subject::Key(key, bits));
-            let entered = self.shard(who).enter(who, by_key, arrival, now);
+            let entered = self.shard(who).enter(who, by_key, Arrival::New, now);
             if let Err(refused) = entered {
                 if let Some(address) = taken[0] {
                     self.shard(address).undo(address);
@@ -126,7 +121,7 @@ impl Limiter {
         knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
     }
 
-    /// Entries, the idle ones that nobody has come across yet among them.
+    /// Entries, idle ones that were not forgotten yet among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
@@ -212,7 +207,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address, Arrival::New).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]
@@ -222,8 +217,7 @@ mod tests {
         assert_eq!(enters(&limiter, "s1", "192.0.2.1").unwrap_err(), LimitLabel::KeyConnections);
         assert!(enters(&limiter, "s2", "192.0.2.1").is_ok());
         assert!(enters(&limiter, "s1", "192.0.2.2").is_ok());
-        let no_key: Vec<_> =
-            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), Arrival::New).unwrap()).collect();
+        let no_key: Vec<_> = (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap()).unwrap()).collect();
         assert_eq!(limiter.size().0, 3);
         drop((inside, no_key));
         for _ in 0..10 {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
-use http::Response;
 
 use super::backend_end::Transport;
 use super::holding::hold;
@@ -14,8 +13,6 @@ use super::link::Link;
 use crate::backends::{Ask, Hold, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
-use crate::handshake::refusal::Refusal;
-use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net::{DialFailure as Failure, Host, TlsPeer};
 use crate::pipes::PipeEntry;
@@ -26,9 +23,6 @@ use crate::trace::{Context, Name, Span};
 
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
-
-/// When a client that found no backend should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What every dial of a pipe needs.
 #[derive(Clone, Debug)]
@@ -75,11 +69,22 @@ pub struct FirstAttach {
     pub protocol: Option<String>,
 }
 
+/// Why a new pipe has no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorker {
+    /// None may be chosen.
+    #[error("no backend can take this now")]
+    NoCandidate,
+    /// None could be attached; this came of the last one tried, or is a worker's own refusal.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
 /// Finds the worker that a new pipe starts on.
 ///
 /// # Errors
-/// The answer for the client: a worker's own refusal as it is, or ours (502, 503, 504) when none could be reached.
-pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, Response<Body>> {
+/// Why there is none.
+pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let mut last_error = None;
     while exclude.len() < FIRST_ATTACH_TRIES_MAX {
@@ -93,20 +98,14 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
                 let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
                 return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
             }
-            Err(error @ DialError::NotUpgraded(_)) => return Err(error.into_response()),
+            Err(error @ DialError::NotUpgraded(_)) => return Err(error.into()),
             Err(error) => {
                 exclude.push(reservation.key());
                 last_error = Some(error);
             }
         }
     }
-    Err(last_error.map_or_else(|| no_backend(&plan.route), DialError::into_response))
-}
-
-/// The answer when no backend may be chosen.
-fn no_backend(route: &Route) -> Response<Body> {
-    let detail = format!("no backend of pool '{}' can take this now", route.pool);
-    Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER).into_response()
+    Err(last_error.map_or(NoWorker::NoCandidate, NoWorker::Dial))
 }
 
 /// Finds another worker for a live pipe: one choice, one dial. `search` is the span of the whole search.

@@ -9,12 +9,18 @@ use holdline_core::time::Time;
 
 use super::Driver;
 use crate::backends::{Leave, LeaveCause, LeaveHow};
+use crate::pipe::client_end::ClientLink;
 use crate::pipes::{Command, Hearing, Sharing};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
-            Command::Attach(newcomer) => self.client_comes(*newcomer, cx, now),
+            Command::Resume { resume, stream, unread } => match stream.bind() {
+                Ok(stream) => self.resume_client(*resume, ClientLink::socket(stream, unread), cx, now),
+                Err(error) => {
+                    tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
+                }
+            },
             Command::Reattach => self.leave_by_order(),
             Command::Leave(key, leave) => self.leave(key, leave, now),
             Command::Close(by, frame) => self.pipe.close(by, frame, now),

@@ -12,21 +12,14 @@ use super::Driver;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::attach::Plan;
 use crate::pipe::client_end::ClientLink;
-use crate::pipes::{Newcomer, Return};
+use crate::pipes::Resume;
 use crate::routes::Duplicate;
 
 impl Driver {
     /// The client is there on another socket, which takes the place of one that it may still have.
-    pub(super) fn client_comes(&mut self, newcomer: Newcomer, cx: &mut Context<'_>, now: Time) {
-        let link = match newcomer.stream.bind() {
-            Ok(stream) => ClientLink::socket(stream, newcomer.first),
-            Err(error) => {
-                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
-                return;
-            }
-        };
-        let Return { target, host, head_lines, client, arrival } = newcomer.plan;
-        if self.client.is_outdated(arrival) {
+    pub(super) fn resume_client(&mut self, resume: Resume, link: ClientLink, cx: &mut Context<'_>, now: Time) {
+        let Resume { order, client, target, host, head_lines } = resume;
+        if self.client.is_outdated(order) {
             return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
         }
         let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
@@ -39,7 +32,7 @@ impl Driver {
         };
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
-        self.client.attach(link, generation, arrival);
+        self.client.attach(link, generation, order);
         self.entry().set_client(client);
         self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
     }
