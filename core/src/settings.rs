@@ -124,6 +124,9 @@ impl CodeSet {
     }
 }
 
+/// How long the last words of a client that is gone wait for a worker, where `grace` has no end.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(30);
+
 /// Everything a pipe has to know of its route's configuration.
 #[derive(Clone, Debug)]
 pub struct PipeSettings {
@@ -153,8 +156,8 @@ pub struct PipeSettings {
     pub fragments_max: u32,
     /// How much each lane may carry.
     pub limits: PipeLimits,
-    /// How long a pipe waits for a worker.
-    pub grace: Duration,
+    /// How long a pipe waits for a worker; without an end if absent.
+    pub grace: Option<Duration>,
     /// How long a pipe waits for a client that was lost, if it may come back; what it has not confirmed is kept for it.
     pub client_grace: Option<Duration>,
     /// First wait between two rounds of dials.
@@ -180,6 +183,15 @@ pub struct PipeSettings {
     pub wrong_worker_codes: CodeSet,
 }
 
+impl PipeSettings {
+    /// How long what a client said before it left waits for a worker: `grace`, and [`FAREWELL_MAX`] where that has no
+    /// end, so that pipes of clients that are gone do not gather.
+    #[must_use]
+    pub fn farewell_grace(&self) -> Duration {
+        self.grace.unwrap_or(FAREWELL_MAX)
+    }
+}
+
 impl Default for PipeSettings {
     /// What a route has that says nothing.
     fn default() -> Self {
@@ -197,7 +209,7 @@ impl Default for PipeSettings {
             message_incomplete_timeout: Duration::from_secs(30),
             fragments_max: 65_536,
             limits: PipeLimits::OFF,
-            grace: Duration::from_secs(30),
+            grace: Some(Duration::from_secs(30)),
             client_grace: None,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

@@ -35,7 +35,7 @@ pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    Evict, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
+    Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -131,7 +131,7 @@ impl Config {
                 on_exceed: self.limits.on_exceed,
                 lanes: LimitedLanes::Both,
             },
-            grace: self.reattach.grace,
+            grace: self.reattach.grace.end(),
             client_grace: None,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,

@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::types::{Evict, Listen, LogFormat, LogLevel, OnExceed, Rate};
+use super::types::{Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -174,7 +174,7 @@ impl Default for Replay {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reattach {
     /// How long a pipe waits for a worker; then the client gets 1013.
-    pub grace: Duration,
+    pub grace: Grace,
     /// First wait between two rounds of dials.
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
@@ -194,7 +194,7 @@ pub struct Reattach {
 impl Default for Reattach {
     fn default() -> Self {
         Self {
-            grace: Duration::from_secs(30),
+            grace: Grace::For(Duration::from_secs(30)),
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             dials_per_minute: 15,

@@ -16,11 +16,14 @@ use ipnet::IpNet;
 use super::collector::OtlpEndpoint;
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{Listen, Rate, Serves};
+use super::types::{Grace, Listen, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
 
 mod words;
+
+/// The grace of a pipe that waits without an end.
+const ENDLESS: &str = "none";
 
 /// Why a value was refused, and where it stands.
 pub(super) type Fault = (Place, String);
@@ -113,6 +116,23 @@ impl Setting for Duration {
 
     fn show(&self) -> Option<String> {
         Some(quoted(&units::show_duration(*self)))
+    }
+}
+
+impl Setting for Grace {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        if node.text() == Some(ENDLESS) {
+            return Ok(Self::Endless);
+        }
+        let or_endless = |(place, message): Fault| (place, format!("{message}, or {}", quoted(ENDLESS)));
+        Duration::read(node).map(Self::For).map_err(|faults| faults.into_iter().map(or_endless).collect())
+    }
+
+    fn show(&self) -> Option<String> {
+        match self {
+            Self::For(grace) => grace.show(),
+            Self::Endless => Some(quoted(ENDLESS)),
+        }
     }
 }
 

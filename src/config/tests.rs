@@ -194,9 +194,13 @@ fn st_12_wrong_types_units_and_ranges_say_what_to_write() {
         ("server.threads = 1025", "proxy.toml:1:18: server.threads: 1025 is out of range; use 0 to 1024"),
         (
             "reattach.grace = 30",
-            "proxy.toml:1:18: reattach.grace: cannot use 30; use a duration in whole numbers with units, such as \"30s\", \"50ms\" or \"1m30s\"",
+            "proxy.toml:1:18: reattach.grace: cannot use 30; use a duration in whole numbers with units, such as \"30s\", \"50ms\" or \"1m30s\", or \"none\"",
         ),
         ("reattach.grace = \"25h\"", "proxy.toml:1:18: reattach.grace: \"25h\" is out of range; use \"0s\" to \"24h\""),
+        (
+            "reattach.grace = \"never\"",
+            "proxy.toml:1:18: reattach.grace: cannot use \"never\"; use a duration in whole numbers with units, such as \"30s\", \"50ms\" or \"1m30s\", or \"none\"",
+        ),
         (
             "message.max_bytes = \"2GiB\"",
             "proxy.toml:1:21: message.max_bytes: \"2GiB\" is out of range; use 1 to \"1GiB\"",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use holdline_core::limits::Rate;
 pub use holdline_core::memory::Evict;
@@ -57,6 +58,26 @@ impl std::str::FromStr for Listen {
 /// The route keys a backend takes, each with what the backend calls it; empty is any key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Serves(pub BTreeMap<String, String>);
+
+/// How long a pipe waits for a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Grace {
+    /// For so long.
+    For(Duration),
+    /// For as long as its client is there.
+    Endless,
+}
+
+impl Grace {
+    /// After how long the wait is over, if ever.
+    #[must_use]
+    pub const fn end(self) -> Option<Duration> {
+        match self {
+            Self::For(grace) => Some(grace),
+            Self::Endless => None,
+        }
+    }
+}
 
 /// Which requests a route takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,7 +38,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<Pipes>,
     },
-    /// The processes behind the backends: instance, labels, lease, last probe, what they report of themselves
+    /// The processes behind the backends: instance, labels, keys they own, lease, last probe, what they report of
+    /// themselves
     Workers {
         /// Only those of this pool
         #[arg(long)]
@@ -153,7 +154,8 @@ pub(super) struct Add {
     /// Pipes at once; 0 is no limit
     #[arg(long)]
     pub(super) max_pipes: Option<u32>,
-    /// A route key it takes, with what it calls it itself
+    /// A route key that it owns, with what it calls that key itself, which then takes the key's place in the path;
+    /// without any it takes every key
     #[arg(long, value_name = "KEY[=ALIAS]")]
     pub(super) serves: Vec<String>,
 }
@@ -174,7 +176,8 @@ pub(super) struct Set {
     /// Pipes at once; 0 is no limit
     #[arg(long)]
     pub(super) max_pipes: Option<u32>,
-    /// The route keys it takes instead of those it took; an empty one takes any
+    /// The route keys that it owns instead of those it owned, each with what it calls the key itself; an empty one
+    /// takes every key
     #[arg(long, value_name = "KEY[=ALIAS]")]
     pub(super) serves: Vec<String>,
     /// A label; without a value it goes

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::log::escaped;
 
@@ -71,8 +71,21 @@ fn short(name: &str, value: Option<&Value>) -> String {
         Some(Value::Number(count)) if name.ends_with("_bytes") => count.as_u64().map_or_else(String::new, bytes),
         Some(Value::Number(percent)) if name.ends_with("_percent") => format!("{percent} %"),
         Some(Value::String(at)) if name.ends_with("_at") || name.ends_with("/at") => to_the_second(&escaped(at)),
+        Some(Value::Object(keys)) if name.ends_with("/serves") => owned(keys),
         other => cell(other),
     }
+}
+
+/// The keys that a backend owns, each with the alias that it has for it; without any it takes every key.
+fn owned(keys: &Map<String, Value>) -> String {
+    if keys.is_empty() {
+        return "any".to_owned();
+    }
+    let pair = |(key, alias): (&String, &Value)| match alias.as_str() {
+        Some(alias) if alias != key => format!("{key}={alias}"),
+        Some(_) | None => key.clone(),
+    };
+    cell(Some(&Value::Array(keys.iter().map(pair).map(Value::String).collect())))
 }
 
 /// `1.5 MiB`.
@@ -133,6 +146,13 @@ mod tests {
         let items = [json!({"a_bytes": 1536, "b_percent": 12, "at": "2026-11-21T10:13:37.123456Z", "c_bytes": null})];
         let text = render(&[("A", "/a_bytes"), ("B", "/b_percent"), ("AT", "/at"), ("C", "/c_bytes")], &items);
         assert_eq!(text.lines().nth(1), Some("1.5 KiB  12 %  2026-11-21T10:13:37Z  -"));
+    }
+
+    #[test]
+    fn a_backend_that_names_no_keys_takes_any_and_an_alias_stands_behind_its_key() {
+        let items = [json!({"serves": {}}), json!({"serves": {"phone": "7f3a", "s1": "s1", "s2": null}})];
+        let text = render(&[("SERVES", "/serves")], &items);
+        assert_eq!(text.lines().collect::<Vec<_>>(), ["SERVES", "any", "phone=7f3a,s1,s2"]);
     }
 
     #[test]

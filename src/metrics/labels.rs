@@ -72,6 +72,8 @@ label! {
         ClientGone = "client_gone",
         /// The pipe was closed by Holdline or an operator meanwhile.
         Closed = "closed",
+        /// There was none: its route closes with its worker.
+        CloseRoute = "close_route",
     }
 }
 

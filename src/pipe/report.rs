@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
-use holdline_core::settings::OverflowPolicy;
+use holdline_core::settings::{BackendLoss, OverflowPolicy};
 use holdline_core::time::Time;
 
 use super::holding::release;
@@ -137,7 +137,10 @@ impl Reporter {
         span.set("holdline.result", result.as_str());
         span.set("holdline.replayed", replayed);
         match result {
-            ReattachResult::Attached | ReattachResult::ClientGone | ReattachResult::Closed => {}
+            ReattachResult::Attached
+            | ReattachResult::ClientGone
+            | ReattachResult::Closed
+            | ReattachResult::CloseRoute => {}
             ReattachResult::Expired | ReattachResult::Refused => span.fail(result.as_str()),
         }
     }
@@ -323,6 +326,9 @@ impl Reporter {
             EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
             EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
             EndedBy::Holdline if self.expired => ReattachResult::Expired,
+            EndedBy::Holdline if self.entry.route.settings.on_backend_loss == BackendLoss::Close => {
+                ReattachResult::CloseRoute
+            }
             EndedBy::Holdline => ReattachResult::Closed,
         };
         if self.searching {

@@ -119,7 +119,7 @@ async fn iw_15_a_second_connection_of_the_same_client_is_refused_with_409_and_le
 }
 
 #[tokio::test]
-async fn iw_15_st_06_replaced_1000_times_the_newest_connection_always_survives() {
+async fn st_06_replaced_1000_times_the_newest_connection_always_survives() {
     const ROUNDS: usize = 1000;
     let (proxy, worker) = started("10m", "replace").await;
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;

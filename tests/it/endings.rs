@@ -18,7 +18,10 @@ async fn ib_06_a_route_that_closes_on_loss_says_1012_within_a_second_and_never_r
     assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
     client.close(1012, "").await;
     proxy.emptied().await;
-    assert_eq!(proxy.metrics().await.sum("backend_connects_total", &[("result", "attached")]), 1.0, "no reattach");
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("backend_connects_total", &[("result", "attached")]), 1.0, "no reattach");
+    assert_eq!(metrics.sum("reattach_total", &[]), 1.0);
+    assert_eq!(metrics.sum("reattach_total", &[("result", "close_route")]), 1.0, "it is not a failure to reattach");
     drop(first);
     let (mut fresh, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/webrtc", &[]), second.accept());
     assert_eq!(wire.head.header("holdline-attach"), "1");

@@ -49,6 +49,37 @@ async fn ib_01_path_query_opcode_bytes_and_boundaries_are_the_same_on_the_other_
 }
 
 #[tokio::test]
+async fn iw_01_the_second_worker_gets_each_message_as_it_was_sent_as_the_first_did() {
+    let proxy = Proxy::start("");
+    let [first, second] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("first", first.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/client-1", &[]), first.accept());
+    let messages = |size: usize| [(BINARY, vec![size as u8; size]), (TEXT, "é".repeat(size / 2).into_bytes())];
+    let said = |opcode, payload: Vec<u8>| match opcode {
+        TEXT => Said::Text(String::from_utf8(payload).unwrap()),
+        _ => Said::Binary(payload),
+    };
+    let sizes = [2, 126, 65_536, 226_000];
+    for (opcode, payload) in sizes.into_iter().flat_map(messages) {
+        let ((), heard) = tokio::join!(send_in_parts(&mut client, opcode, &payload, 3), wire.hear());
+        assert!(heard == said(opcode, payload), "from the first");
+    }
+    wire.pong_once().await;
+    proxy.pipe_that("all is confirmed", |pipe| pipe["up"]["confirmed"] == 2 * sizes.len()).await;
+    proxy.register("second", second.address).await;
+    drop(first);
+    wire.reset();
+    for (opcode, payload) in sizes.into_iter().flat_map(messages) {
+        send_in_parts(&mut client, opcode, &payload, 3).await;
+    }
+    let mut wire = second.accept().await;
+    assert_eq!(wire.head.path(), "/client-1");
+    for (opcode, payload) in sizes.into_iter().flat_map(messages) {
+        assert!(wire.hear().await == said(opcode, payload), "from the second");
+    }
+}
+
+#[tokio::test]
 async fn st_03_a_ping_of_the_application_is_a_message_like_any_other() {
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;

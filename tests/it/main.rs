@@ -30,6 +30,7 @@ mod process;
 mod quirks;
 mod rates;
 mod reload;
+mod roadmap;
 mod rolling;
 mod service;
 mod share;

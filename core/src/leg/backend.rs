@@ -363,6 +363,7 @@ impl BackendLeg {
                     previous: worker.backend,
                     gap,
                     round: 0,
+                    changed: false,
                     wrong_worker: before.and_then(|outage| outage.wrong_worker),
                 };
                 self.state = Backend::Detached { outage: Box::new(outage), retry_at: None };

@@ -53,6 +53,8 @@ pub(crate) struct Outage {
     pub gap: Option<(Seq, Seq)>,
     /// Rounds of dials that found no worker.
     pub round: u32,
+    /// The pool has changed since the dial under way was ordered: that it finds no candidate is old news.
+    pub changed: bool,
     /// What a wrong worker said, to be passed on when no right one is left.
     pub wrong_worker: Option<Box<CloseFrame>>,
 }
@@ -84,7 +86,8 @@ impl Cause {
 
 impl Outage {
     pub fn freeze(&self, out: &mut Writer) {
-        let Self { since, cause, previous, gap, round, wrong_worker } = self;
+        // The next process asks its own pool anew.
+        let Self { since, cause, previous, gap, round, changed: _, wrong_worker } = self;
         out.time(*since);
         cause.freeze(out);
         out.backend(*previous);
@@ -103,6 +106,7 @@ impl Outage {
             previous: input.backend()?,
             gap: input.option(|input| Ok((input.seq()?, input.seq()?)))?,
             round: input.u32()?,
+            changed: false,
             wrong_worker: input.option(Reader::close_frame)?.map(Box::new),
         };
         let ordered = outage.gap.is_none_or(|(first, last): (Seq, Seq)| first <= last);

@@ -189,6 +189,8 @@ pub enum Loss {
     Closed,
     /// The peer they were meant for is gone.
     PeerGone,
+    /// The route closes with its worker, and the worker was lost.
+    CloseRoute,
     /// No backend came within grace.
     Grace,
     /// The replay buffer was full.
@@ -199,7 +201,8 @@ pub enum Loss {
 
 impl Loss {
     /// Every reason, for metrics that list them.
-    pub const ALL: [Self; 6] = [Self::Policy, Self::Closed, Self::PeerGone, Self::Grace, Self::Overflow, Self::Evicted];
+    pub const ALL: [Self; 7] =
+        [Self::Policy, Self::Closed, Self::PeerGone, Self::CloseRoute, Self::Grace, Self::Overflow, Self::Evicted];
 
     /// The name in metrics and events.
     #[must_use]
@@ -208,6 +211,7 @@ impl Loss {
             Self::Policy => "policy",
             Self::Closed => "closed",
             Self::PeerGone => "peer_gone",
+            Self::CloseRoute => "close_route",
             Self::Grace => "grace",
             Self::Overflow => "overflow",
             Self::Evicted => "evicted",

@@ -128,7 +128,7 @@ impl Pipe {
             return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
         }
         let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
-        closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::Closed))
+        closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
     /// Whether the same replayed message has been the first one for three workers that died at once.
@@ -232,7 +232,7 @@ impl Pipe {
     fn no_candidate(&mut self, retry_at: Option<Time>, now: Time) {
         let retry_at = earliest(retry_at, self.suspects.next_return(now));
         let Some(outage) = self.backend.outage_mut() else { return };
-        if self.suspects.any_tried() {
+        if std::mem::take(&mut outage.changed) || self.suspects.any_tried() {
             let settings = &self.settings;
             let wait = backoff::wait(outage.round, settings.backoff_min, settings.backoff_max, &mut self.draw);
             outage.round += 1;
@@ -249,6 +249,12 @@ impl Pipe {
 
     /// Another try is worth it: a backend was registered or has recovered.
     pub fn pool_changed(&mut self, _now: Time) {
+        if self.backend.does() == BackendDoes::Dialing {
+            if let Some(outage) = self.backend.outage_mut() {
+                outage.changed = true;
+            }
+            return;
+        }
         self.suspects.new_round();
         self.dial();
     }
@@ -322,7 +328,7 @@ impl Pipe {
             delayed_until,
             outage: None,
         };
-        self.backend.attach(worker, self.farewell.as_ref().map(|_| now + self.settings.grace));
+        self.backend.attach(worker, self.farewell.as_ref().map(|_| now + self.settings.farewell_grace()));
         self.report(Fact::Reattached { attachment, backend, outage, again });
     }
 

@@ -169,7 +169,7 @@ impl Pipe {
                     worker.link.codec.set_withheld(worker.delayed_until.is_some());
                     worker.link.codec.close(frame, true);
                 }
-                self.backend.close(now + self.settings.grace);
+                self.backend.close(now + self.settings.farewell_grace());
             }
             BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => {
                 if self.up.buffer.unsent_messages() > 0 {

@@ -114,7 +114,7 @@ impl Pipe {
         let link = worker.filter(|_| does != BackendDoes::Closing).map(|worker| &worker.link);
         let step = |closing: bool| self.backend.step_ends_at().filter(|_| (does == BackendDoes::Closing) == closing);
         [
-            (Timer::Grace, outage.map(|outage| outage.since + self.settings.grace)),
+            (Timer::Grace, outage.and_then(|outage| self.grace_ends(outage.since))),
             (Timer::Retry, self.backend.retry_at()),
             (Timer::WorkerClose, step(true)),
             (Timer::Move, step(false)),
@@ -128,6 +128,15 @@ impl Pipe {
             (Timer::WorkerMessage, link.and_then(|link| self.message_ends(link))),
             (Timer::WorkerBeat, link.and_then(|link| link.beat.deadline())),
         ]
+    }
+
+    /// When an outage that began at `since` has lasted too long, if it can.
+    fn grace_ends(&self, since: Time) -> Option<Time> {
+        let grace = match self.farewell {
+            Some(_) => Some(self.settings.farewell_grace()),
+            None => self.settings.grace,
+        };
+        Some(since + grace?)
     }
 
     fn message_ends(&self, link: &Link) -> Option<Time> {

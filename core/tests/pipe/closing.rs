@@ -115,6 +115,18 @@ fn a_farewell_that_finds_no_worker_within_grace_is_counted_as_lost() {
 }
 
 #[test]
+fn a_farewell_waits_for_a_worker_no_longer_than_30_s_where_grace_has_no_end() {
+    let mut bench = Bench::with(|settings| settings.grace = None);
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_says("never");
+    bench.client_closes(1000, "done");
+    bench.nobody_is_there();
+    bench.wait(secs(30));
+    assert!(bench.is_finished());
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Grace, messages: 1 }));
+}
+
+#[test]
 fn a_worker_that_dies_before_the_clients_last_messages_reached_it_is_replaced() {
     let mut bench = Bench::new();
     bench.set_room(Side::Backend, 3);

@@ -153,7 +153,7 @@ fn a_dial_is_tried_again_for_as_long_as_grace_lasts() {
 
 #[test]
 fn grace_is_not_extended_by_redialling_or_by_workers_that_never_prove_themselves_iw_13() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(10));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(10)));
     let start = bench.now;
     bench.worker_dies(LinkLoss::Eof);
     while bench.client_got().is_empty() {
@@ -186,6 +186,22 @@ fn without_a_backend_within_grace_the_client_gets_1013_and_what_waited_is_counte
 }
 
 #[test]
+fn without_an_end_of_grace_a_pipe_waits_for_as_long_as_its_client_does() {
+    let mut bench = Bench::with(|settings| {
+        settings.grace = None;
+        settings.client_heartbeat.interval = secs(0);
+    });
+    bench.worker_dies(LinkLoss::Eof);
+    bench.nobody_is_there();
+    bench.client_says("kept");
+    bench.wait(secs(3 * 86_400));
+    assert_eq!(bench.client_got(), []);
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), [text("kept")]);
+}
+
+#[test]
 fn a_dial_that_is_never_answered_is_cancelled_at_the_end_of_grace() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
@@ -206,6 +222,21 @@ fn a_backend_that_registers_while_the_pipe_waits_is_dialled_at_once_iw_12() {
     bench.operator(|pipe, now| pipe.pool_changed(now));
     bench.attach(B);
     assert_eq!(bench.state(), PipeState::Attached);
+}
+
+#[test]
+fn a_pool_that_changes_during_a_dial_is_asked_again_though_that_dial_finds_nobody() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.nobody_is_there();
+    bench.wait(ms(50));
+    assert!(bench.is_dialing(), "who came after the question is not in the answer");
+    bench.dial_fails(DialFailure::Failed(A));
+    bench.operator(|pipe, now| pipe.pool_changed(now));
+    bench.nobody_is_there();
+    bench.wait(ms(100));
+    assert!(bench.is_dialing(), "who failed before the change may do after it");
 }
 
 #[test]
@@ -243,8 +274,11 @@ fn credentials_that_a_reattach_refuses_end_the_pipe_with_1008() {
 fn a_route_that_wants_no_reattach_gives_1012_at_once_ib_06() {
     let mut bench = Bench::with(|settings| settings.on_backend_loss = BackendLoss::Close);
     bench.worker_says("shown");
+    bench.set_room(Side::Backend, 0);
+    bench.client_says("candidate");
     bench.worker_dies(LinkLoss::Reset);
     assert_eq!(bench.client_got(), [text("shown"), closed(1012, "backend lost")]);
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::CloseRoute, messages: 1 }));
     assert!(!bench.is_dialing());
     bench.client_closes(1012, "");
     assert!(bench.is_finished());
@@ -295,7 +329,7 @@ fn a_right_worker_that_is_only_busy_is_waited_for_before_a_wrong_ones_word_is_pa
 
 #[test]
 fn a_wrong_workers_word_outlives_grace_when_the_others_cannot_be_reached() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(3));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(3)));
     bench.worker_dies(LinkLoss::Eof);
     bench.attach(B);
     bench.worker_closes(4004, "no such session");
@@ -452,7 +486,7 @@ fn a_whole_message_that_is_half_written_to_the_client_is_finished_though_its_wor
 
 #[test]
 fn a_late_interruption_after_a_quiet_long_life_starts_a_fresh_grace() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(10));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(10)));
     bench.worker_dies(LinkLoss::Eof);
     bench.wait(secs(9));
     bench.attach(B);

@@ -190,7 +190,7 @@ fn a_parting_pipe_does_not_spin_over_a_ping_it_will_never_send() {
 
 #[test]
 fn a_move_soon_after_a_reattach_does_not_eat_the_grace_of_the_next_outage() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(6));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(6)));
     bench.worker_dies(LinkLoss::Eof);
     bench.wait(secs(1));
     bench.attach(B);

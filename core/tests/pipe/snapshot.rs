@@ -89,7 +89,7 @@ fn a_dial_under_way_is_made_again_with_a_number_of_its_own() {
 
 #[test]
 fn grace_goes_on_though_the_next_clock_is_younger_than_the_outage() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(30));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(30)));
     bench.worker_dies(LinkLoss::Reset);
     bench.nobody_is_there();
     bench.wait(secs(20));

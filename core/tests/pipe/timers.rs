@@ -171,7 +171,7 @@ fn the_fallback_is_for_one_attach_only() {
 
 #[test]
 fn a_timer_that_fires_early_does_nothing() {
-    let mut bench = Bench::with(|settings| settings.grace = secs(3));
+    let mut bench = Bench::with(|settings| settings.grace = Some(secs(3)));
     bench.worker_dies(LinkLoss::Eof);
     for _ in 0..1000 {
         bench.pipe.tick(bench.now);

@@ -393,7 +393,7 @@ impl Model {
                     Loss::Grace => Mark::LostByGrace,
                     Loss::Overflow => Mark::LostByOverflow,
                     Loss::Evicted => Mark::LostByEviction,
-                    Loss::Closed | Loss::PeerGone => Mark::LostClosed,
+                    Loss::Closed | Loss::PeerGone | Loss::CloseRoute => Mark::LostClosed,
                 });
             }
             Fact::Lost { lane: LaneName::Down, messages, .. } => {
@@ -418,7 +418,7 @@ impl Model {
                 marks.hit(Mark::PongsMissing);
             }
             Fact::Expired { outage } => {
-                assert!(*outage >= self.settings.grace, "grace was cut short");
+                assert!(Some(*outage) >= self.settings.grace, "grace was cut short");
                 let expected = self.outage.map(|since| now - since);
                 // As above: a farewell's worker proves nothing by what it says to nobody.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
@@ -492,7 +492,7 @@ impl Model {
             (EndedBy::Holdline, "no backend within grace") => {
                 marks.hit(Mark::GraceExpired);
                 let since = self.outage.expect("grace runs in an outage only");
-                assert!(now >= since + self.settings.grace, "grace was cut short");
+                assert!(now >= since + self.settings.farewell_grace(), "grace was cut short");
             }
             (EndedBy::Holdline, "backend lost") => marks.hit(Mark::BackendLossCloses),
             (EndedBy::Holdline, "the backend refused the credentials") => marks.hit(Mark::Unauthorized),

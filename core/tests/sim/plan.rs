@@ -234,7 +234,7 @@ fn settings(rng: &mut Rng, small: bool) -> PipeSettings {
         on_backend_loss: if rng.once_in(8) { BackendLoss::Close } else { BackendLoss::Reattach },
         message_bytes_max: rng.pick(&[3_000, 100_000]),
         message_incomplete_timeout: rng.pick(&[Duration::from_secs(2), Duration::from_secs(30)]),
-        grace: rng.pick(&[Duration::from_millis(700), Duration::from_secs(5), Duration::from_secs(30)]),
+        grace: Some(rng.pick(&[Duration::from_millis(700), Duration::from_secs(5), Duration::from_secs(30)])),
         backoff_max: rng.pick(&[Duration::from_millis(200), Duration::from_secs(2)]),
         first_message_timeout: rng.once_in(4).then(|| Duration::from_secs(3)),
         move_timeout: rng.pick(&[Duration::from_millis(500), Duration::from_secs(10)]),

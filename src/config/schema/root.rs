@@ -285,8 +285,8 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
         key(
             "reattach.grace",
             |c: &mut Config| &mut c.reattach.grace,
-            range(Duration::ZERO, DAY),
-            "how long a pipe waits for a worker; then its client gets 1013",
+            |grace| grace.end().as_ref().map_or(Ok(()), range(Duration::ZERO, DAY)),
+            "how long a pipe waits for a worker; then its client gets 1013; \"none\" waits for as long as the client does",
         ),
         key(
             "reattach.backoff_min",

@@ -157,6 +157,33 @@ fn px_05_every_key_can_be_set_by_environment() {
     }
 }
 
+/// Every source below `directory`, but for what only reads, shows and tests configurations.
+fn sources(directory: &std::path::Path) -> String {
+    const OF_THE_FILE: [&str; 7] = ["tests", "tests.rs", "schema", "schema.rs", "setting", "setting.rs", "sections.rs"];
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        let name = entry.file_name();
+        match entry.path() {
+            _ if OF_THE_FILE.iter().any(|other| name == *other) => {}
+            path if path.is_dir() => text.push_str(&sources(&path)),
+            path => text.push_str(&std::fs::read_to_string(path).unwrap()),
+        }
+    }
+    text
+}
+
+#[test]
+fn st_13_every_key_is_used_or_said_to_have_no_effect_yet() {
+    let sources = sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    for (path, ..) in OTHER {
+        let field = path.rsplit('.').next().unwrap_or_default();
+        let used = sources.contains(&format!(".{field}"));
+        let not_yet = super::super::gaps::is_not_yet(&path.replace("[0]", "[]"));
+        assert!(used || not_yet, "{path} is read, and does nothing");
+    }
+    assert!(!sources.contains(".no_such_field"), "the search can fail");
+}
+
 #[test]
 fn px_05_each_field_of_a_section_has_a_key() {
     let root = |path: &str| !path.contains('[');

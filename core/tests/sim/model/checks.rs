@@ -41,7 +41,10 @@ impl Model {
         }
         if view.state == PipeState::Detached {
             let since = self.outage.expect("a detached pipe is in an outage");
-            assert!(now < since + self.settings.grace, "grace was extended: detached since {since:?}, now {now:?}");
+            assert!(
+                now < since + self.settings.farewell_grace(),
+                "grace was extended: detached since {since:?}, now {now:?}"
+            );
         }
     }
 
