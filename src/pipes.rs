@@ -18,9 +18,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use holdline_core::close::CloseFrame;
+use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey, Generation, PipeId, Seq};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, PipeState, PipeView, Speech, Unsaid};
+use holdline_core::pipe::{EndedBy, PipeState, PipeView, Unsaid};
 use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -55,7 +56,7 @@ pub enum Command {
         unread: Bytes,
     },
     /// Say this to the client.
-    Say(Speech, Bytes, Ticket),
+    Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
 }
@@ -434,12 +435,6 @@ impl Pipes {
     #[must_use]
     pub fn len(&self) -> usize {
         *self.count.borrow()
-    }
-
-    /// Whether none lives.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait

@@ -13,7 +13,7 @@ use http::StatusCode;
 use super::Door;
 use super::judge::busy;
 use super::outcome::{Opened, Refused, Request, Verdict};
-use super::share::{join_or_open, stream_key};
+use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::check::host;
 use crate::handshake::forward::upgrade_head_lines;
@@ -25,6 +25,7 @@ use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
 use crate::routes::{Duplicate, Route};
+use crate::share::StreamKey;
 
 /// When a client that found no backend should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -168,7 +169,8 @@ async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<
         let first = first_attach(plan, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
         return Ok((first, Sharing::Alone));
     };
-    let joined = join_or_open(plan, share, stream_key(plan, path), process).await?;
+    let key = StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path);
+    let joined = join_or_open(plan, share, key, process).await?;
     Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,12 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::Door;
 use super::judge::{Asked, Asks};
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
+use super::request_line::{HeadComes, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
-use crate::handshake::dial::NotUpgraded;
-use crate::http::{
-    AnswerBody, Body, Caller, ClientSocket, Exchanges, LingerLimits, RequestBody, Talk, linger, problem, relay,
-};
+use crate::http::{AnswerBody, Body, Caller, ClientSocket, Exchanges, LingerLimits, RequestBody, Talk, linger, relay};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, LooseStream, Peer};
 use crate::pipe::ClientLink;
@@ -65,12 +63,17 @@ pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat
     if seat.is_over() {
         door.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
-    let talk = Arc::new(Talk::default());
+    let (talk, head_comes) = (Arc::new(Talk::default()), HeadComes::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
-    let socket = ClientSocket::new(SendTimeout::new(stream, send_timeout), talk.clone(), rules.patience);
+    let socket = ClientSocket::new(
+        SendTimeout::new(LenientLine::new(stream, head_comes.clone()), send_timeout),
+        talk.clone(),
+        rules.patience,
+    );
     let (questions, mut asked) = mpsc::channel(1);
-    let asker = Asker { questions, talk: talk.clone(), exchanges: door.process.exchanges.clone() };
+    let exchanges = door.process.exchanges.clone();
+    let asker = Asker { questions, talk: talk.clone(), head_comes, exchanges };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
@@ -97,7 +100,7 @@ pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat
     let socket = parts.io.into_inner();
     let timed_out = socket.has_timed_out();
     let (stream, unread) = socket.into_parts(parts.read_buf);
-    let stream = stream.into_inner();
+    let stream = stream.into_inner().into_inner();
     match end {
         Ok(exit) => exit.leave(stream, unread, seat, send_timeout).await,
         Err(served) => {
@@ -165,6 +168,7 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 struct Asker {
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
+    head_comes: HeadComes,
     exchanges: Exchanges,
 }
 
@@ -172,6 +176,9 @@ impl Asker {
     /// Asks for the answer to one request.
     async fn ask(self, request: http::Request<Incoming>) -> Result<Response<AnswerBody>, oneshot::error::RecvError> {
         let wants_upgrade = asks_for_websocket(request.headers());
+        if !wants_upgrade && request.body().is_end_stream() {
+            self.head_comes.tell();
+        }
         self.talk.asked(request.version(), wants_upgrade);
         if !wants_upgrade {
             self.talk.hold(self.exchanges.begin());
@@ -233,8 +240,8 @@ impl Speaker<'_> {
         let body = RequestBody::new(body, self.talk);
         let (asks, key) = self.read(&parts);
         let mut response = match self.door.judge(Asked { parts, peer: self.peer, asks, over: self.over }).await {
-            Verdict::Refuse(Refused::Ours(refusal)) => problem(refusal),
-            Verdict::Refuse(Refused::Workers(answer)) => quote(*answer),
+            Verdict::Refuse(Refused::Ours(refusal)) => refusal.into_response(),
+            Verdict::Refuse(Refused::Workers(answer)) => answer.into_response(),
             Verdict::Relay(request) => self.relay(*request, body).await,
             Verdict::Open(opened) => {
                 let headers = switching_headers(&key, opened.protocol(), &opened.headers);
@@ -269,11 +276,4 @@ impl Speaker<'_> {
         let caller = Caller { address: &client, talk: self.talk };
         relay(http::Request::from_parts(parts, body), &http, &found, caller).await
     }
-}
-
-/// The worker's own refusal, as it is.
-fn quote(answer: NotUpgraded) -> Response<Body> {
-    let mut response = Response::new(Body::Refused(Box::new(answer.body)));
-    (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
-    response
 }

@@ -73,7 +73,7 @@ impl Door {
         let rules = self.process.rules.load();
         let found = rules.routes.find(host(&parts), &parts)?;
         let client = rules.trusted.trace(peer, &parts);
-        Ok(Request { parts, peer, found, client, span: None })
+        Ok(Request { parts, found, client, span: None })
     }
 
     /// Whether a client that is one too many comes back to its pipe.

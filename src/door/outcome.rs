@@ -18,7 +18,6 @@ use crate::handshake::refusal::Refusal;
 use crate::limits::{Admission, Slot};
 use crate::metrics::GaugeGuard;
 use crate::metrics::labels::ListenerLabel;
-use crate::net::Peer;
 use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{PipeEntry, Resume};
 use crate::process::Process;
@@ -30,8 +29,6 @@ use crate::trace::{Span, Value};
 pub struct Request {
     /// Its head.
     pub parts: Parts,
-    /// The other end of its connection.
-    pub peer: Peer,
     /// Its route, and what that makes of it.
     pub found: Found,
     /// Who asks, as far as trusted proxies say.
@@ -114,7 +111,7 @@ impl From<Refusal> for Refused {
 
 impl From<DialError> for Refused {
     fn from(error: DialError) -> Self {
-        match error.into_refusal() {
+        match error.refusal() {
             Ok(refusal) => Self::Ours(refusal),
             Err(answer) => Self::Workers(answer),
         }

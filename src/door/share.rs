@@ -31,17 +31,6 @@ pub struct Joined {
     pub hub: Arc<Hub>,
 }
 
-/// What the pipe of `plan`, whose client asked for `path`, shares a stream by.
-pub fn stream_key(plan: &Plan, path: &str) -> StreamKey {
-    let asked = plan.target.for_backend(None, None);
-    StreamKey {
-        route: plan.route.name.as_str().into(),
-        key: plan.key.clone().unwrap_or_else(|| path.into()),
-        pool: plan.route.pool.as_str().into(),
-        path: asked.split_once('?').map_or(&*asked, |(path, _)| path).into(),
-    }
-}
-
 /// Lets the client of `plan` into the stream `key`.
 ///
 /// # Errors

@@ -36,7 +36,7 @@ pub fn switching_headers(key: &str, protocol: Option<&str>, backend: &HeaderMap)
     headers
 }
 
-/// The bytes of a 101, its header names in the case that clients on small devices compare them with.
+/// The bytes of a 101 with these headers, their names in the case that clients on small devices compare them with.
 #[must_use]
 pub fn switching_head(headers: &HeaderMap) -> Vec<u8> {
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();

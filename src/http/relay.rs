@@ -17,7 +17,6 @@ use super::body::Body;
 use super::bound::{asks_to_log_in, logs_in};
 use super::connections::{Connections, Lease};
 use super::exchange::{ExchangeError, HttpTimeouts, Line, Peer, exchange, line};
-use super::problem::problem;
 use super::relayed::RelayedBody;
 use super::request_body::RequestBody;
 use super::talk::Talk;
@@ -90,7 +89,7 @@ pub async fn relay(
     drop(parts);
     let first = match relay.choose(&[]) {
         Ok(backend) => backend,
-        Err(none) => return problem(no_backend(&none, found, client)),
+        Err(none) => return no_backend(&none, found, client).into_response(),
     };
     let error = match relay.attempt(&first, &mut outgoing).await {
         Ok(answer) => return answer.into_response(first),
@@ -118,7 +117,7 @@ fn no_backend(none: &NoBackend, found: &Found, client: &ClientAddress) -> Refusa
 fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
     let (request, blame) = (client.request_id.as_str(), error.blame().label());
     tracing::info!(request, backend = %backend.id(), blame, %error, "a request failed");
-    problem(error.refusal())
+    error.refusal().into_response()
 }
 
 /// A request on its way out, as far as it is the same for every backend.

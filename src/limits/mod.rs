@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use holdline_core::limits::table::{Arrival, Limit, Refused, Table, Who};
+use holdline_core::limits::table::{Limit, Refused, Table, Who};
 use holdline_core::time::Time;
 
 use crate::clock::Clock;
@@ -89,13 +89,13 @@ impl Limiter {
         let mut taken = [None; 2];
         if !by_address.is_off() {
             let who = self.who(Subject::Address(bits));
-            let entered = self.shard(who).enter(who, by_address, Arrival::New, now);
+            let entered = self.shard(who).enter(who, by_address, now);
             entered.map_err(|refused| Exceeded::new(address_label(refused), refused))?;
             taken[0] = Some(who);
         }
         if let Some(key) = key {
             let who = self.who(Subject::Key(key, bits));
-            let entered = self.shard(who).enter(who, by_key, Arrival::New, now);
+            let entered = self.shard(who).enter(who, by_key, now);
             if let Err(refused) = entered {
                 if let Some(address) = taken[0] {
                     self.shard(address).undo(address);

@@ -20,7 +20,7 @@ mod search;
 
 pub use client_end::ClientLink;
 pub use driver::Driver;
-pub use reading::{READ_BYTES_MAX, shed_read_buffer};
+pub use reading::shed_read_buffer;
 
 #[cfg(test)]
 mod tests {
@@ -31,8 +31,8 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1480),
-            ("Driver", size_of::<Driver>(), 1968),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1432),
+            ("Driver", size_of::<Driver>(), 1912),
             ("PipeEntry", size_of::<PipeEntry>(), 400),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];

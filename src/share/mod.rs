@@ -26,7 +26,9 @@ use holdline_core::shared::cutter::{Cutter, Piece};
 use http::StatusCode;
 use tokio::sync::watch;
 
-pub use hub::{Hub, HubView};
+use crate::routes::{Route, Target};
+
+pub use hub::Hub;
 pub use stream_link::StreamLink;
 pub use viewer_link::ViewerLink;
 
@@ -42,9 +44,24 @@ pub struct StreamKey {
     /// The route key, or the request's path where the route has none.
     pub key: Arc<str>,
     /// The route's pool: a stream does not outlive that its route was given another.
-    pub pool: Arc<str>,
+    pool: Arc<str>,
     /// What a worker is asked for, without the query: a tap has no business in the video of its device.
     pub path: Arc<str>,
+}
+
+impl StreamKey {
+    /// What a pipe on `route` for `key`, whose client asked for `path` and whose worker is asked for `target`, shares a
+    /// stream by.
+    #[must_use]
+    pub fn new(route: &Route, key: Option<Arc<str>>, target: &Target, path: &str) -> Self {
+        let asked = target.for_backend(None, None);
+        Self {
+            route: route.name.as_str().into(),
+            key: key.unwrap_or_else(|| path.into()),
+            pool: route.pool.as_str().into(),
+            path: asked.split_once('?').map_or(&*asked, |(path, _)| path).into(),
+        }
+    }
 }
 
 /// How an attempt to open a stream stands.

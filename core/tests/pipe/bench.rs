@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, Generation};
+use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
 use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use holdline_core::snapshot::Snapshot;
@@ -292,7 +292,12 @@ impl Bench {
 
     /// The client is there on another link; whether the pipe took it.
     pub fn client_attaches(&mut self) -> bool {
-        let Some(generation) = self.pipe.client_attached(None, self.now) else { return false };
+        self.client_resumes(None)
+    }
+
+    /// The client is there on another link, and says up to which message it has everything; whether the pipe took it.
+    pub fn client_resumes(&mut self, resume: Option<Seq>) -> bool {
+        let Some(generation) = self.pipe.client_attached(resume, self.now) else { return false };
         // Where the old link's last words end up is decided by the order to drop it.
         while let Some(action) = self.pipe.next_action() {
             self.note(action);
@@ -336,7 +341,7 @@ impl Bench {
 
     /// A worker answers the dial under way.
     pub fn attach(&mut self, backend: BackendKey) {
-        assert!(self.attach_with(backend, None), "nobody waits for this dial");
+        assert!(self.attach_with(backend, None), "this dial is not waited for");
     }
 
     pub fn attach_with(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>) -> bool {
@@ -379,7 +384,7 @@ impl Bench {
         self.pump();
     }
 
-    pub fn nobody_is_there(&mut self) {
+    pub fn no_worker_is_there(&mut self) {
         self.dial_fails(DialFailure::NoCandidate { retry_after: None });
     }
 

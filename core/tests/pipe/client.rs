@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use holdline_core::close::CloseFrame;
-use holdline_core::frame::Side;
+use holdline_core::frame::{Kind, Side};
 use holdline_core::ids::{Generation, LaneName, Seq};
 use holdline_core::leg::barrier::Level;
-use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Speech, Unsaid};
+use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Unsaid};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::time::Time;
 
@@ -34,6 +34,25 @@ fn ended(bench: &Bench) -> Option<(EndedBy, u16)> {
         Fact::Ended { by, code, .. } => Some((*by, *code)),
         _ => None,
     })
+}
+
+#[test]
+fn a_client_that_says_where_it_resumes_is_sent_what_lies_behind() {
+    let mut bench = bench();
+    for payload in ["1", "2", "3"] {
+        bench.worker_says(payload);
+    }
+    bench.client_vanishes();
+    bench.worker_says("4");
+    assert!(bench.client_resumes(Some(Seq(2))));
+    assert_eq!(bench.client_got(), texts(&["3", "4"]));
+    assert_eq!(bench.pipe.view().down.confirmed, Seq(2));
+    let again = Fact::ClientAttached { generation: Generation(2), away: Some(Duration::ZERO), again: 1 };
+    assert!(bench.facts.contains(&again), "{:?}", bench.facts);
+    bench.client_vanishes();
+    assert!(bench.client_resumes(Some(Seq(9))), "it cannot have more than there is");
+    bench.worker_says("5");
+    assert_eq!(bench.client_got(), texts(&["5"]));
 }
 
 #[test]
@@ -106,7 +125,7 @@ fn without_a_grace_a_lost_client_ends_its_pipe_and_is_asked_for_nothing() {
     bench.wait(ms(100));
     assert!(bench.client_pings.is_empty(), "no barrier");
     assert_eq!(bench.pipe.view().down.confirmed, Seq(1), "written is confirmed");
-    assert!(!bench.client_attaches(), "nobody is waited for");
+    assert!(!bench.client_attaches(), "it is not waited for");
     bench.client_vanishes();
     assert_eq!(ended(&bench), Some((EndedBy::Client, 1006)));
     assert_eq!(bench.worker_got(), [closed(1001, "client gone")]);
@@ -181,7 +200,7 @@ fn the_replaced_link_is_left_the_rest_of_what_it_has_begun_to_get() {
     assert!(bench.client_attaches());
     let words = bench.client_last_words.pop();
     assert_eq!(words, Some((Generation::FIRST, vec![text("half written"), closed(1000, "replaced")])));
-    assert_eq!(bench.client_got(), texts(&["half written"]), "nobody knows whether it came through");
+    assert_eq!(bench.client_got(), texts(&["half written"]), "it is unknown whether it came through");
 }
 
 #[test]
@@ -194,7 +213,7 @@ fn while_the_client_is_away_the_worker_is_read_up_to_the_bound_of_the_replay_buf
     bench.worker_says(&"y".repeat(400));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "exactly the bound");
     bench.wait(secs(30));
-    assert_eq!(ended(&bench), None, "nobody is too slow who is not there");
+    assert_eq!(ended(&bench), None, "a client that is away is not too slow");
     assert!(bench.client_attaches());
     assert_eq!(bench.client_got(), texts(&[&"x".repeat(600), &"y".repeat(400)]));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "not confirmed yet");
@@ -208,7 +227,7 @@ fn where_only_the_newest_count_the_newest_wait_for_the_client() {
     let mut bench = bench_with(|settings| settings.down = DownPolicy::Latest(2.try_into().unwrap()));
     bench.worker_says("0");
     bench.wait(ms(100));
-    assert!(bench.client_pings.is_empty(), "nothing is sent twice, so nobody is asked");
+    assert!(bench.client_pings.is_empty(), "nothing is sent twice, so no pong is asked for");
     bench.client_vanishes();
     for n in 1..=9 {
         bench.worker_says(&n.to_string());
@@ -332,7 +351,7 @@ fn a_client_whose_pong_waits_unread_is_not_taken_for_one_that_answers_none() {
     bench.client_vanishes();
     assert!(bench.client_attaches());
     bench.client_got();
-    assert_eq!(bench.pipe.view().down.in_doubt, 1, "nobody knows whether it had it: {:?}", bench.facts);
+    assert_eq!(bench.pipe.view().down.in_doubt, 1, "it is unknown whether it had it: {:?}", bench.facts);
 }
 
 #[test]
@@ -393,7 +412,7 @@ fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_n
     bench.set_room(Side::Client, 3);
     bench.worker_says("the last thing");
     bench.worker_closes(4001, "done");
-    assert!(bench.pipe.awaits_client(), "nobody knows that its old link is dead");
+    assert!(bench.pipe.awaits_client(), "its old link is not known to be dead");
     assert!(bench.client_attaches());
     assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
     assert!(!bench.client_attaches(), "it was told");
@@ -415,7 +434,7 @@ fn a_client_that_broke_a_rule_at_the_end_is_not_waited_for() {
 fn an_operator_is_heard_by_an_absent_client_up_to_the_bound_and_not_behind_the_end() {
     let mut bench = bench_with(|settings| settings.replay_bytes_max = 100);
     bench.client_vanishes();
-    let say = |bench: &mut Bench| bench.pipe.say(Speech::Text, &[b'x'; 60], bench.now);
+    let say = |bench: &mut Bench| bench.pipe.say(Kind::Text, &[b'x'; 60], bench.now);
     assert_eq!((say(&mut bench), say(&mut bench)), (Ok(Seq(1)), Ok(Seq(2))));
     assert_eq!(say(&mut bench), Err(Unsaid::Full));
     bench.worker_closes(4001, "done");

@@ -52,25 +52,26 @@ impl DialError {
         }
     }
 
-    /// What the client of a first attach is told, in our words.
+    /// What we tell the client of a first attach.
     ///
     /// # Errors
-    /// The backend's own answer if it gave one: then that is the client's.
-    pub fn into_refusal(self) -> Result<Refusal, Box<NotUpgraded>> {
-        let (status, slug, detail) = match self {
+    /// The backend's own answer, if it gave one: the client gets that instead.
+    pub fn refusal(self) -> Result<Refusal, Box<NotUpgraded>> {
+        Ok(match self {
             Self::NotUpgraded(answer) => return Err(answer),
-            Self::ConnectFailed(error) => return Ok(connect_refusal(error.kind)),
-            Self::HandshakeTimeout => {
-                (StatusCode::GATEWAY_TIMEOUT, "backend-timeout", "the backend did not answer the handshake in time")
-            }
+            Self::ConnectFailed(error) => connect_refusal(error.kind),
+            Self::HandshakeTimeout => gateway(
+                StatusCode::GATEWAY_TIMEOUT,
+                "backend-timeout",
+                "the backend did not answer the handshake in time",
+            ),
             Self::HandshakeLost(_) => {
-                (StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away during the handshake")
+                gateway(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away during the handshake")
             }
             Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => {
-                (StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is no WebSocket handshake")
+                gateway(StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is no WebSocket handshake")
             }
-        };
-        Ok(gateway(status, slug, detail))
+        })
     }
 }
 
