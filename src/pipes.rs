@@ -46,15 +46,8 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
     /// Free what the pipe holds and close the client with 1013: memory is out.
     Evict(Evict),
-    /// The client is back, on this socket, which belongs to no thread yet.
-    Resume {
-        /// What is another with it than before.
-        resume: Box<Resume>,
-        /// Its socket.
-        stream: LooseStream,
-        /// What was read of it behind its handshake.
-        unread: Bytes,
-    },
+    /// Here is the client, on another socket, and what it sent behind its handshake.
+    Resume(LooseStream, Bytes, Box<Resume>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
@@ -142,7 +135,7 @@ pub struct PipeEntry {
     /// The client's last attach; the first is 1.
     pub generation: AtomicU64,
     /// Clients that were answered for this pipe, the first one included.
-    answered: AtomicU64,
+    answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     active_micros: AtomicU64,
@@ -197,7 +190,7 @@ impl PipeEntry {
             key: facts.key,
             client: Mutex::new(facts.client.into()),
             generation: AtomicU64::new(Generation::FIRST.0),
-            answered: AtomicU64::new(1),
+            answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             protocol: facts.protocol,
@@ -245,9 +238,9 @@ impl PipeEntry {
         self.awaits_client.store(awaits, Release);
     }
 
-    /// The place of another client that is about to be answered for this pipe, in their order.
-    pub fn next_order(&self) -> u64 {
-        self.answered.fetch_add(1, Relaxed)
+    /// The place of another client that is about to be answered for this pipe, in the order of answers.
+    pub fn next_answer(&self) -> u64 {
+        self.answers.fetch_add(1, Relaxed)
     }
 
     /// Whether its client is there.

@@ -86,7 +86,7 @@ impl Door {
             return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
         }
         let resume = Resume {
-            order: pipe.next_order(),
+            answer: pipe.next_answer(),
             client: request.client.address.to_string(),
             target: request.found.target.clone(),
             host: host(&request.parts).map(Box::from),

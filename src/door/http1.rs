@@ -198,9 +198,9 @@ impl Exit {
         match self.to {
             Destination::Open(opened) => opened.start(ClientLink::socket(stream, unread), seat),
             Destination::Resume(pipe, resume) => match LooseStream::loosen(stream) {
-                Ok(stream) => {
+                Ok(socket) => {
                     // A pipe that takes no order drops it: the client is closed, and tries again.
-                    pipe.order(Command::Resume { resume, stream, unread });
+                    pipe.order(Command::Resume(socket, unread, resume));
                 }
                 Err(error) => tracing::warn!(pipe = %pipe.id, %error, "a client that came back could not be attached"),
             },

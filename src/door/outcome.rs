@@ -3,10 +3,7 @@
 //! Invariant: what makes a [`Verdict`] does not know how its client is told; the part of the door that speaks the
 //! client's protocol does that, and brings the link.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -18,7 +15,7 @@ use crate::handshake::refusal::Refusal;
 use crate::limits::{Admission, Slot};
 use crate::metrics::GaugeGuard;
 use crate::metrics::labels::ListenerLabel;
-use crate::pipe::{ClientLink, Driver};
+use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{PipeEntry, Resume};
 use crate::process::Process;
 use crate::routes::Found;
@@ -122,15 +119,14 @@ impl From<DialError> for Refused {
 #[derive(Debug)]
 pub struct Seat {
     slot: Slot,
-    /// It goes last: a reader that sees it at zero finds every place free.
-    _gauge: GaugeGuard,
+    gauge: GaugeGuard,
 }
 
 impl Seat {
     /// Takes a place for one more client; it is given back when dropped.
     #[must_use]
     pub fn take(process: &Process) -> Self {
-        Self { slot: process.slots.take(), _gauge: process.metrics.connection(ListenerLabel::Public) }
+        Self { slot: process.slots.take(), gauge: process.metrics.connection(ListenerLabel::Public) }
     }
 
     /// Whether there were `server.max_connections` already, so that the client can only be told so.
@@ -161,27 +157,15 @@ impl Opened {
 
     /// Gives the pipe its client's link, and lets it run in a task of its own, on this thread.
     pub fn start(mut self, link: ClientLink, seat: Seat) {
-        self.driver.start(link);
-        tokio::spawn(Running { driver: self.driver, _books: (self.claim, self.admission, seat) });
+        let Seat { slot, gauge } = seat;
+        let guards = Guards { name: self.claim, slot, admission: self.admission, connection: gauge };
+        self.driver.start(link, Some(guards));
+        tokio::spawn(self.driver);
     }
 }
 
 impl std::fmt::Debug for Opened {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Opened({})", self.driver.entry().id)
-    }
-}
-
-/// A pipe with what it holds of the books.
-struct Running {
-    driver: Box<Driver>,
-    _books: (Option<Box<Claim>>, Admission, Seat),
-}
-
-impl Future for Running {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.driver).poll(cx)
     }
 }

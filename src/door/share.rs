@@ -115,7 +115,7 @@ async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>
     let hub = Arc::new(Hub::new(opener.key.clone(), entry, share.settings, process.clock));
     let link = StreamLink::new(hub.clone(), process.streams.clone(), process.events.clone(), counted);
     let joined = join(&hub, plan, true, process);
-    driver.start(ClientLink::Viewers(Box::new(link)));
+    driver.start(ClientLink::Viewers(Box::new(link)), None);
     tokio::spawn(driver);
     opener.opened(hub.clone());
     let Some(first) = joined else {
