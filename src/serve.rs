@@ -308,6 +308,7 @@ impl Running {
             exporter.finish().await;
         }
         let seconds = began.elapsed().as_secs_f64();
+        self.process.metrics.log_totals(pipes.opened());
         tracing::info!(closed, failed, requests_cut, seconds, "stopped");
     }
 

@@ -4,7 +4,6 @@
 //! its pipe is in every list and metric before it is answered.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdline_core::ids::PipeId;
 use holdline_core::memory::Pressure;
@@ -26,9 +25,6 @@ use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
 use crate::routes::{Duplicate, Route};
 use crate::share::StreamKey;
-
-/// When a client that found no backend should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Door {
     /// Lets the client of `request`, which offers these subprotocols, in.
@@ -177,11 +173,7 @@ async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<
 /// What a client is told for whom there is no worker: the worker's own refusal as it is, or ours.
 pub(super) fn refuse_workerless(none: NoWorker, route: &Route) -> Refused {
     match none {
-        NoWorker::NoCandidate => {
-            let detail = format!("no backend of pool '{}' can take this now", route.pool);
-            let refusal = Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail);
-            refusal.retry_after(RETRY_AFTER).into()
-        }
+        NoWorker::NoCandidate(none) => Refusal::no_backend(&route.pool, &none).into(),
         NoWorker::Dial(error) => error.into(),
     }
 }

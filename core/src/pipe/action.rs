@@ -167,6 +167,15 @@ impl Interruption {
         }
     }
 
+    /// Whether the worker failed the pipe: it went without a word, or was silent, or broke the protocol. A close is no death.
+    #[must_use]
+    pub const fn is_death(self) -> bool {
+        match self {
+            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent => true,
+            Self::Close | Self::WrongWorker | Self::Drain | Self::Admin | Self::Handover => false,
+        }
+    }
+
     /// What the next worker is told.
     #[must_use]
     pub const fn cause(self) -> Cause {

@@ -85,7 +85,7 @@ impl Pipe {
         let confirmed = self.up.buffer.confirmed();
         let rewound = self.up.buffer.rewind(clean);
         let Some(worker) = self.backend.detach(reason.cause(), rewound.gap, now) else { return };
-        let (attachment, backend, died) = (worker.attachment, worker.backend, !reason.cause().is_planned());
+        let (attachment, backend, died) = (worker.attachment, worker.backend, reason.is_death());
         let last_words = words.unwrap_or_default();
         self.actions.push_back(Action::DropBackend { attachment, last_words, died });
         self.down.buffer.discard_partial();
@@ -127,7 +127,9 @@ impl Pipe {
         if !self.wants_backend() {
             return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
         }
-        let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
+        // A worker that disowns the key has not begun the conversation that its loss would end.
+        let lost = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
+        let closes = self.settings.on_backend_loss == BackendLoss::Close && lost;
         closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
@@ -381,8 +383,7 @@ impl Pipe {
     /// A worker closed that was not asked to.
     fn backend_closed(&mut self, frame: CloseFrame, now: Time) {
         let Some(worker) = self.backend.worker() else { return };
-        let first_word = worker.attachment > Attachment::FIRST && !worker.talked;
-        if first_word && self.settings.wrong_worker_codes.contains(frame.code) {
+        if !worker.talked && self.settings.wrong_worker_codes.contains(frame.code) {
             self.suspects.wrong(worker.backend);
             self.interrupt(Interruption::WrongWorker, Some(&frame), now);
             if let Some(outage) = self.backend.outage_mut() {
