@@ -80,17 +80,6 @@ pub enum DialFailure {
     Unauthorized(BackendKey),
 }
 
-/// A worker's word on what it knows of the pipe (`Holdline-Resume` in its 101).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ResumeAnswer {
-    /// It has the pipe's state up to this message.
-    Ok(Seq),
-    /// It has no state.
-    New,
-    /// It wants the pipe to attach elsewhere.
-    Refuse,
-}
-
 /// How a link died.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkLoss {

@@ -9,7 +9,7 @@ use super::{
 use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
-use crate::leg::{BackendDoes, Cause, Left, Next, Worker};
+use crate::leg::{BackendState, Cause, Left, Next, Worker};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -31,9 +31,9 @@ impl Pipe {
     }
 
     fn backend_lost(&mut self, loss: LinkLoss, now: Time) {
-        let reason = match (self.backend.does(), loss) {
-            (BackendDoes::Closing, _) => return self.lost_while_closing(Interruption::Eof, None, now),
-            (BackendDoes::Parting(cause), _) => Interruption::planned(cause),
+        let reason = match (self.backend.state(), loss) {
+            (BackendState::Closing, _) => return self.lost_while_closing(Interruption::Eof, None, now),
+            (BackendState::Parting(cause), _) => Interruption::planned(cause),
             (_, LinkLoss::Eof) => Interruption::Eof,
             (_, LinkLoss::Reset) => Interruption::Reset,
         };
@@ -251,7 +251,7 @@ impl Pipe {
 
     /// Another try is worth it: a backend was registered or has recovered.
     pub fn pool_changed(&mut self, _now: Time) {
-        if self.backend.does() == BackendDoes::Dialing {
+        if self.backend.state() == BackendState::Dialing {
             if let Some(outage) = self.backend.outage_mut() {
                 outage.changed = true;
             }
@@ -371,11 +371,11 @@ impl Pipe {
     pub(super) fn backend_said_close(&mut self, frame: CloseFrame, now: Time) {
         // Before anything is said about the backend, since this forgets what was said in the outage before.
         self.settle_if_outlived(now);
-        match self.backend.does() {
-            BackendDoes::Closing => self.backend_answered_close(frame, now),
-            BackendDoes::Parting(cause) => self.interrupt(Interruption::planned(cause), Some(&frame), now),
-            BackendDoes::Attached | BackendDoes::Settling => self.backend_closed(frame, now),
-            BackendDoes::Detached | BackendDoes::Dialing | BackendDoes::Gone => {}
+        match self.backend.state() {
+            BackendState::Closing => self.backend_answered_close(frame, now),
+            BackendState::Parting(cause) => self.interrupt(Interruption::planned(cause), Some(&frame), now),
+            BackendState::Attached | BackendState::Settling => self.backend_closed(frame, now),
+            BackendState::Detached | BackendState::Dialing | BackendState::Gone => {}
         }
         self.finish_if_over();
     }
