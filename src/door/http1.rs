@@ -32,9 +32,10 @@ use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::upgrade_head_lines;
 use crate::handshake::refusal::Refusal;
 use crate::http::{
-    AnswerBody, Body, Caller, ClientSocket, HttpContext, LingerLimits, RequestBody, Talk, linger, relay,
+    Access, AnswerBody, Body, Caller, ClientSocket, Exchange, HttpContext, LingerLimits, RequestBody, Talk, linger,
+    relay,
 };
-use crate::limits::{Admission, Exceeded, Slot};
+use crate::limits::{Admission, Exceeded, Scope, Slot};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
@@ -96,7 +97,10 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
         Box::pin(async move {
             let response = connection.answer(request).await;
             match response.status() {
-                StatusCode::SWITCHING_PROTOCOLS => Err(Switched(switching_head(&response))),
+                StatusCode::SWITCHING_PROTOCOLS => {
+                    connection.talk.switches();
+                    Err(Switched(switching_head(&response)))
+                }
                 _ => Ok(connection.leaving(response)),
             }
         })
@@ -183,7 +187,7 @@ async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, front: &F
         return;
     };
     // A stop waits for the client to take its answer.
-    let _counted = front.process.exchanges.begin();
+    let _counted = front.process.exchanges.count_in();
     if !linger(&mut stream, limits).await {
         front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
     }
@@ -221,15 +225,16 @@ impl Future for Guarded {
 impl Connection {
     /// An answer on its way out.
     fn leaving(&self, response: Response<Body>) -> Response<AnswerBody> {
-        response.map(|body| self.talk.answering(body))
+        let status = response.status();
+        response.map(|body| self.talk.answering(status, body))
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let wants_upgrade = asks_for_websocket(request.headers());
         self.talk.asked(request.version(), wants_upgrade);
-        if !wants_upgrade {
-            self.talk.hold(self.front.process.exchanges.begin());
-        }
+        let access = Access::of(&request, self.peer, self.front.process.rules.load().access);
+        let counted = (!wants_upgrade).then(|| self.front.process.exchanges.count_in());
+        self.talk.hold(Exchange::new(counted, access));
         let request = request.map(|body| RequestBody::new(body, &self.talk));
         let mut response = self.judge(request).await;
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
@@ -266,6 +271,7 @@ impl Connection {
             }
         };
         let client = rules.trusted.trace(self.peer, &parts);
+        self.talk.comes_from(client.address);
         let http = rules.http;
         // A request may last for hours, and a reload must not wait for it to let the old rules go.
         drop(rules);
@@ -273,13 +279,37 @@ impl Connection {
             Checked::Upgrade(upgrade) => self.upgrade(&mut parts, upgrade, found, &client).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
-                if let Err(exceeded) = self.front.process.limits.request(client.address) {
-                    return self.refuse(&found.route.name, self.exceeds(&found.route.name, exceeded));
-                }
-                let caller = Caller { address: &client, talk: &self.talk };
-                relay(Request::from_parts(parts, body), &self.front.http.with(http), &found, caller).await
+                let request = Request::from_parts(parts, body);
+                self.pass_on(request, &self.front.http.with(http), &found, &client).await
             }
         }
+    }
+
+    /// A plain request, if there is room for it and its client has not come too often.
+    async fn pass_on(
+        &self,
+        request: Request<RequestBody>,
+        http: &HttpContext,
+        found: &Found,
+        client: &ClientAddress,
+    ) -> Response<Body> {
+        let (process, name) = (&self.front.process, &found.route.name);
+        self.talk.routed(process.metrics.route(name));
+        if !process.memory.has_room() {
+            process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+            return self.refuse(name, busy("memory is short"));
+        }
+        let scope = Scope { route: name, own: &found.route.limits };
+        let standing = match process.limits.request(client.address, scope) {
+            Ok(standing) => standing,
+            Err(exceeded) => return self.refuse(name, self.exceeds(name, exceeded)),
+        };
+        let caller = Caller { address: client, talk: &self.talk };
+        let mut response = relay(request, http, found, caller).await;
+        if let Some(standing) = standing.filter(|_| scope.own.headers) {
+            standing.say(response.headers_mut());
+        }
+        response
     }
 
     fn exceeds(&self, route: &str, exceeded: Exceeded) -> Refusal {
@@ -363,7 +393,8 @@ impl Connection {
             self.front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return busy("memory is short").into_response();
         }
-        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, Arrival::New);
+        let scope = Scope { route: &found.route.name, own: &found.route.limits };
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, scope, Arrival::New);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),

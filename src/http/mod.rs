@@ -5,8 +5,10 @@
 //! they read and write), `request_body` and `relayed` are the two bodies on their way,
 //! `body` is what leaves the public listener. Nothing is collected: at most a few reads are in memory per request.
 //! On the client's side, `talk` is where its conversation stands, `client_socket` and `half_closed` what its silence and
-//! its end mean, `linger` how its connection ends, `exchanges` the count of requests that a stop waits for.
+//! its end mean, `linger` how its connection ends, `exchanges` the requests that a stop waits for, and `access`
+//! what is written of each.
 
+mod access;
 mod body;
 mod bound;
 mod client_socket;
@@ -21,11 +23,12 @@ mod request_body;
 mod talk;
 mod worker_socket;
 
+pub use access::Access;
 pub use body::Body;
 pub use client_socket::{ClientSocket, Patience};
 pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
 pub use exchange::{ExchangeError, HttpTimeouts};
-pub use exchanges::{Exchange, Exchanges};
+pub use exchanges::{Counted, EXCHANGE_BYTES, Exchange, Exchanges};
 pub use half_closed::{ANSWER_EXPECTED, STANDSTILL_MAX};
 pub use linger::{LingerLimits, linger};
 pub use relay::{Caller, HttpContext, relay};

@@ -228,6 +228,7 @@ impl Relay<'_> {
             Ok(mut line) => {
                 outgoing.mark(&mut line.lease, self.talk, backend.key());
                 let request = outgoing.request(uri, &host).ok_or(ExchangeError::Client)?;
+                let _parked = self.talk.parked();
                 exchange(line, request, &self.context.timeouts, self.talk).await
             }
         };

@@ -9,17 +9,19 @@
 //! Invariant: what is held for an exchange is let go when the last byte of its answer has left, not when it was made.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
-use http::Version;
+use http::{StatusCode, Version};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::Body;
 use super::bound::Bound;
 use super::exchanges::Exchange;
+use crate::metrics::{GaugeGuard, RouteMetrics};
 
 /// The conversation of one connection.
 #[derive(Debug, Default)]
@@ -99,6 +101,25 @@ impl Talk {
         self.lock().held = Some(exchange);
     }
 
+    /// The request is a plain one of this route.
+    pub fn routed(&self, route: Arc<RouteMetrics>) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.routed(route);
+        }
+    }
+
+    /// Where the client really is.
+    pub fn comes_from(&self, client: IpAddr) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.comes_from(client);
+        }
+    }
+
+    /// Counts the request among those that wait for their worker's answer, until the value returned goes.
+    pub(super) fn parked(&self) -> Option<GaugeGuard> {
+        self.lock().held.as_ref().and_then(Exchange::parked)
+    }
+
     /// The request has a body.
     pub(super) fn body_follows(&self) {
         self.lock().unread = true;
@@ -164,9 +185,20 @@ impl Talk {
 
     /// The head of an answer is there; its body says when the whole of it is.
     #[must_use]
-    pub fn answering(self: &Arc<Self>, body: Body) -> AnswerBody {
-        self.lock().step = Step::Answering;
-        AnswerBody { body, talk: self.clone() }
+    pub fn answering(self: &Arc<Self>, status: StatusCode, body: Body) -> AnswerBody {
+        let mut state = self.lock();
+        state.step = Step::Answering;
+        if let Some(exchange) = &mut state.held {
+            exchange.answered(status);
+        }
+        AnswerBody { body, bytes: 0, talk: self.clone() }
+    }
+
+    /// The request is answered 101, and the connection is no HTTP from then on.
+    pub fn switches(&self) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
+        }
     }
 
     /// A byte of the next request has come.
@@ -202,6 +234,8 @@ impl Talk {
 #[derive(Debug)]
 pub struct AnswerBody {
     body: Body,
+    /// What was taken of it.
+    bytes: u64,
     talk: Arc<Talk>,
 }
 
@@ -210,6 +244,9 @@ impl Drop for AnswerBody {
         let mut state = self.talk.lock();
         if state.step == Step::Answering {
             state.step = Step::Answered;
+            if let Some(exchange) = &mut state.held {
+                exchange.sent(self.bytes);
+            }
         }
     }
 }
@@ -219,7 +256,12 @@ impl HttpBody for AnswerBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -13,13 +13,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use holdline_core::limits::RouteLimits;
 use holdline_core::limits::table::{Arrival, Limit, Refused, Table, Who};
 use holdline_core::time::Time;
 
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::metrics::labels::LimitLabel;
-pub use answer::Exceeded;
+pub use answer::{Exceeded, Standing};
 pub use slots::{Slot, Slots};
 
 /// Keys and addresses without a connection that something is known of.
@@ -38,11 +39,36 @@ pub struct Limiter {
     clock: Clock,
 }
 
-/// What entries are about; the two kinds never share one.
+/// What entries are about; the two kinds never share one. A route with limits of its own is counted by itself.
 #[derive(Clone, Copy, Hash)]
 enum Subject<'a> {
-    Key(&'a str, u64),
-    Address(u64),
+    Key(Option<&'a str>, &'a str, u64),
+    Address(Option<&'a str>, u64),
+}
+
+/// A route, and the limits that hold there instead of the general ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Its name.
+    pub route: &'a str,
+    /// Its limits.
+    pub own: &'a RouteLimits,
+}
+
+impl<'a> Scope<'a> {
+    fn address(self, general: &Limits) -> (Option<&'a str>, Limit) {
+        let Self { route, own } = self;
+        let scope = (own.address_connections.is_some() || own.address_rate.is_some()).then_some(route);
+        let connections = own.address_connections.unwrap_or(general.address_connections);
+        (scope, Limit { connections, rate: own.address_rate.unwrap_or(general.address_rate) })
+    }
+
+    fn key(self, general: &Limits) -> (Option<&'a str>, Limit) {
+        let Self { route, own } = self;
+        let scope = (own.key_connections.is_some() || own.key_rate.is_some()).then_some(route);
+        let connections = own.key_connections.unwrap_or(general.key_connections);
+        (scope, Limit { connections, rate: own.key_rate.unwrap_or(general.key_rate) })
+    }
 }
 
 /// A connection that was let in; dropping it gives its places back.
@@ -82,10 +108,11 @@ impl Limiter {
         self: &Arc<Self>,
         key: Option<&str>,
         address: IpAddr,
+        scope: Scope<'_>,
         arrival: Arrival,
     ) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
-        let (by_address, by_key) = (address_limit(&limits), key_limit(&limits));
+        let ((address_scope, by_address), (key_scope, by_key)) = (scope.address(&limits), scope.key(&limits));
         let key = key.filter(|_| !by_key.is_off());
         if key.is_none() && by_address.is_off() {
             return Ok(Admission::default());
@@ -93,13 +120,13 @@ impl Limiter {
         let (now, bits) = (self.clock.now(), significant_bits(address));
         let mut taken = [None; 2];
         if !by_address.is_off() {
-            let who = self.who(Subject::Address(bits));
+            let who = self.who(Subject::Address(address_scope, bits));
             let entered = self.shard(who).enter(who, by_address, arrival, now);
             entered.map_err(|refused| Exceeded::new(address_label(refused), refused))?;
             taken[0] = Some(who);
         }
         if let Some(key) = key {
-            let who = self.who(Subject::Key(key, bits));
+            let who = self.who(Subject::Key(key_scope, key, bits));
             let entered = self.shard(who).enter(who, by_key, arrival, now);
             if let Err(refused) = entered {
                 if let Some(address) = taken[0] {
@@ -112,18 +139,20 @@ impl Limiter {
         Ok(Admission { _places: Some(Box::new(Places { limiter: self.clone(), taken })) })
     }
 
-    /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes.
+    /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes; how far it is from it, if there is
+    /// one.
     ///
     /// # Errors
     /// The limit that it met; it does not count then.
-    pub fn request(&self, address: IpAddr) -> Result<(), Exceeded> {
-        let rate = self.limits.load().address_rate;
+    pub fn request(&self, address: IpAddr, scope: Scope<'_>) -> Result<Option<Standing>, Exceeded> {
+        let (scope, Limit { rate, .. }) = scope.address(&self.limits.load());
         if rate.is_off() {
-            return Ok(());
+            return Ok(None);
         }
-        let who = self.who(Subject::Address(significant_bits(address)));
+        let who = self.who(Subject::Address(scope, significant_bits(address)));
         let knocked = self.shard(who).knock(who, rate, self.clock.now());
-        knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
+        let (left, reset) = knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))?;
+        Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left, reset)))
     }
 
     /// Entries, the idle ones that nobody has come across yet among them.
@@ -158,14 +187,6 @@ impl Drop for Places {
             self.limiter.shard(who).leave(who);
         }
     }
-}
-
-const fn key_limit(limits: &Limits) -> Limit {
-    Limit { connections: limits.key_connections, rate: limits.key_rate }
-}
-
-const fn address_limit(limits: &Limits) -> Limit {
-    Limit { connections: limits.address_connections, rate: limits.address_rate }
 }
 
 const fn key_label(refused: Refused) -> LimitLabel {
@@ -204,6 +225,16 @@ mod tests {
 
     use super::*;
 
+    const GENERAL: RouteLimits = RouteLimits {
+        key_connections: None,
+        key_rate: None,
+        address_connections: None,
+        address_rate: None,
+        headers: false,
+    };
+
+    const SCOPE: Scope<'_> = Scope { route: "r", own: &GENERAL };
+
     fn limiter(change: impl FnOnce(&mut Limits)) -> Arc<Limiter> {
         let mut limits = Limits::default();
         change(&mut limits);
@@ -212,7 +243,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address, Arrival::New).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address, SCOPE, Arrival::New).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]
@@ -223,7 +254,7 @@ mod tests {
         assert!(enters(&limiter, "s2", "192.0.2.1").is_ok());
         assert!(enters(&limiter, "s1", "192.0.2.2").is_ok());
         let no_key: Vec<_> =
-            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), Arrival::New).unwrap()).collect();
+            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), SCOPE, Arrival::New).unwrap()).collect();
         assert_eq!(limiter.size().0, 3);
         drop((inside, no_key));
         for _ in 0..10 {
@@ -257,17 +288,39 @@ mod tests {
         let _more = [enters(&limiter, "a", "192.0.2.1").unwrap(), enters(&limiter, "b", "192.0.2.1").unwrap()];
         assert_eq!(enters(&limiter, "c", "192.0.2.1").unwrap_err(), LimitLabel::AddressConnections);
         let address = "192.0.2.1".parse().unwrap();
-        assert!(limiter.request(address).is_ok(), "the fourth in the hour");
-        assert_eq!(limiter.request(address).unwrap_err().limit, LimitLabel::AddressRate);
+        assert!(limiter.request(address, SCOPE).is_ok(), "the fourth in the hour");
+        assert_eq!(limiter.request(address, SCOPE).unwrap_err().limit, LimitLabel::AddressRate);
         limiter.configure(Limits { address_rate: Rate::OFF, ..Limits::default() });
-        assert!(limiter.request(address).is_ok());
+        assert!(limiter.request(address, SCOPE).is_ok());
+    }
+
+    #[test]
+    fn a_route_with_a_rate_of_its_own_is_counted_by_itself_and_says_what_is_left() {
+        let limiter = limiter(|limits| limits.address_rate = Rate::new(1, Duration::from_secs(3600)));
+        let capture = RouteLimits { address_rate: Some(Rate::new(2, Duration::from_secs(60))), ..GENERAL };
+        let capture = Scope { route: "capture", own: &capture };
+        let open = RouteLimits { address_rate: Some(Rate::OFF), ..GENERAL };
+        let open = Scope { route: "health", own: &open };
+        let address = "192.0.2.1".parse().unwrap();
+        let mut answer = http::HeaderMap::new();
+        limiter.request(address, capture).unwrap().unwrap().say(&mut answer);
+        assert_eq!(answer["ratelimit-policy"], "\"address_rate\";q=2;w=60");
+        assert_eq!(
+            (&answer["ratelimit"], &answer["x-ratelimit-remaining"]),
+            (&"\"address_rate\";r=1;t=60".parse().unwrap(), &"1".parse().unwrap())
+        );
+        assert!(limiter.request(address, capture).is_ok());
+        assert!(limiter.request(address, capture).is_err());
+        assert!(limiter.request(address, SCOPE).is_ok(), "others are counted apart");
+        assert!(limiter.request(address, SCOPE).is_err());
+        assert_eq!(limiter.request(address, open), Ok(None));
     }
 
     #[test]
     fn a_hundred_thousand_addresses_are_counted_in_bounded_memory() {
         let limiter = limiter(|limits| limits.address_rate = Rate::new(5, Duration::from_secs(3600)));
         for n in 0..100_000u32 {
-            assert!(limiter.request(IpAddr::V4((0x0a00_0000 + n).into())).is_ok());
+            assert!(limiter.request(IpAddr::V4((0x0a00_0000 + n).into()), SCOPE).is_ok());
         }
         let (entries, bytes) = limiter.size();
         assert!(entries <= ENTRIES_MAX, "{entries}");

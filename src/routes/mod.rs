@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::limits::RouteLimits;
 use holdline_core::settings::PipeSettings;
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
@@ -68,6 +69,8 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Limits that hold instead of the general ones.
+    pub limits: RouteLimits,
     /// What its pipes are opened with.
     pub settings: PipeSettings,
     /// How its pipes share their workers, if they do.
@@ -102,6 +105,8 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Limits that hold instead of the general ones.
+    pub limits: RouteLimits,
     pattern: String,
     hosts: Vec<HostPattern>,
     key: Option<Template>,
@@ -246,7 +251,7 @@ impl RouteTable {
         for router in self.routers(&hosts) {
             router.insert(&pattern, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
         }
-        let RouteSpec { name, pool, websocket_only, raw_path, settings, share, .. } = spec;
+        let RouteSpec { name, pool, websocket_only, limits, raw_path, settings, share, .. } = spec;
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -260,6 +265,7 @@ impl RouteTable {
             identity,
             settings: Arc::new(settings),
             websocket_only,
+            limits,
             pattern,
             hosts,
             key,

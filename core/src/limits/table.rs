@@ -105,12 +105,15 @@ impl Table {
         Ok(())
     }
 
-    /// Counts a request that holds no connection.
+    /// Counts a request that holds no connection; how many more may come now, and how long until there is room for one
+    /// more than that.
     ///
     /// # Errors
     /// [`Refused::Rate`], and nothing is counted.
-    pub fn knock(&mut self, who: Who, rate: Rate, now: Time) -> Result<(), Refused> {
-        self.entry(who, rate, now).window.count(rate, now).map_err(|wait| Refused::Rate(rate, wait))
+    pub fn knock(&mut self, who: Who, rate: Rate, now: Time) -> Result<(u64, Duration), Refused> {
+        let window = &mut self.entry(who, rate, now).window;
+        window.count(rate, now).map_err(|wait| Refused::Rate(rate, wait))?;
+        Ok(window.left(rate, now))
     }
 
     /// A connection that was let in has ended.

@@ -66,6 +66,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("memory.process_max", "1GiB", r#""1GiB""#),
     ("memory.evict", "largest", r#""largest""#),
     ("log.format", "json", r#""json""#),
+    ("log.access", "combined", r#""combined""#),
     ("log.level", "trace", r#""trace""#),
     ("trace.otlp_endpoint", "http://c:4318", "\"http://c:4318/v1/traces\""),
     ("pools[0].name", "farm", r#""farm""#),
