@@ -18,9 +18,10 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use holdline_core::close::CloseFrame;
+use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey, Generation, PipeId, Seq};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, PipeState, PipeView, Speech, Unsaid};
+use holdline_core::pipe::{EndedBy, PipeState, PipeView, Unsaid};
 use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -47,7 +48,7 @@ pub enum Command {
     /// Here is the client, on another connection.
     Attach(Box<Newcomer>),
     /// Say this to the client.
-    Say(Speech, Bytes, Ticket),
+    Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
 }

@@ -255,6 +255,14 @@ impl ByteQueue {
         });
     }
 
+    /// Appends a copy of the bytes from `from` up to `to` to `out`.
+    pub fn read(&self, from: u64, to: u64, out: &mut Vec<u8>) {
+        self.walk(from, to, |block, range| {
+            out.extend_from_slice(&block.as_slice()[range]);
+            true
+        });
+    }
+
     /// Puts a copy of `bytes` at offset `at`; what follows moves back.
     pub fn insert(&mut self, at: u64, bytes: &[u8]) {
         let tail = self.copy_out(at, self.end);

@@ -238,6 +238,36 @@ fn parse_first(first: u8) -> Result<(bool, Opcode), Violation> {
     Ok((fin, opcode))
 }
 
+/// What a data message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// UTF-8 text.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+impl Kind {
+    /// The kind of a message that begins with a frame of `opcode`.
+    #[must_use]
+    pub const fn of(opcode: Opcode) -> Option<Self> {
+        match opcode {
+            Opcode::Text => Some(Self::Text),
+            Opcode::Binary => Some(Self::Binary),
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+        }
+    }
+
+    /// The opcode of the message's first frame.
+    #[must_use]
+    pub const fn opcode(self) -> Opcode {
+        match self {
+            Self::Text => Opcode::Text,
+            Self::Binary => Opcode::Binary,
+        }
+    }
+}
+
 /// Masks or unmasks `payload` in place (RFC 6455 section 5.3).
 pub fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
     for (byte, key) in payload.iter_mut().zip(mask.into_iter().cycle()) {

@@ -7,10 +7,13 @@
 //! ```
 //!
 //! Invariant: `base <= confirmed <= sent <= accepted`, all counted in whole messages and never going back, but in a
-//! [`ReplayBuffer::rewind`]: `sent` then falls back to `confirmed`, and both to `base` where a tail is sent again. Bytes leave only when their whole message is released, so a message that was
-//! half written to a link that died can be sent again from its first byte. A message that was dropped is as good as
-//! confirmed once the one before it is: neither the next to be sent nor the next to be confirmed is ever a dropped one.
+//! [`ReplayBuffer::rewind`]: `sent` then falls back to `confirmed`, and both to `base` where a tail is sent again. Bytes
+//! leave only when their whole message is released, so a message that was half written to a link that died can be sent
+//! again from its first byte. A message that was dropped is as good as confirmed once the one before it is: neither the
+//! next to be sent nor the next to be confirmed is ever a dropped one.
 
+mod latest;
+mod read;
 mod snapshot;
 
 use std::collections::VecDeque;
@@ -23,6 +26,9 @@ use crate::byte_queue::{ByteQueue, Gather};
 use crate::ids::Seq;
 use crate::settings::ReplayTail;
 use crate::time::Time;
+use latest::{Dropped, is_dropped};
+
+pub use read::HeldMessage;
 
 /// When a message may be forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +61,7 @@ pub const fn charge(message: Message) -> usize {
 
 /// What a message that is held is charged: nothing if it was dropped.
 const fn held_charge(message: Message) -> usize {
-    if message.wire_bytes == 0 { 0 } else { charge(message) }
+    if is_dropped(message) { 0 } else { charge(message) }
 }
 
 /// What an interruption did to a lane.
@@ -65,7 +71,7 @@ pub struct Rewound {
     pub in_doubt: u64,
     /// Messages that will be sent again.
     pub again: u64,
-    /// The first and last message that will not be sent again although nobody confirmed them.
+    /// The first and last message that will not be sent again although they were not confirmed.
     pub gap: Option<(Seq, Seq)>,
 }
 
@@ -91,10 +97,7 @@ pub struct ReplayBuffer {
     held: usize,
     /// Charge of the messages after `sent`.
     unsent: usize,
-    /// How many of the messages after `sent` were dropped.
-    dropped: u64,
-    /// So many of them follow the half-written message in a row: they need not be looked at to find the next one.
-    dropped_run: usize,
+    dropped: Dropped,
     /// Charge of the messages up to `confirmed`: the tail.
     tail: usize,
     /// When the confirmed messages that are kept as a tail were confirmed.
@@ -122,8 +125,7 @@ impl ReplayBuffer {
             accepted_offset: 0,
             held: 0,
             unsent: 0,
-            dropped: 0,
-            dropped_run: 0,
+            dropped: Dropped::default(),
             tail: 0,
             confirmed_at: VecDeque::new(),
         }
@@ -165,7 +167,7 @@ impl ReplayBuffer {
         self.held
     }
 
-    /// Charge of the messages that nobody has confirmed, in bytes: all that are held but the tail.
+    /// Charge of the messages that are not confirmed, in bytes: all that are held but the tail.
     #[must_use]
     pub const fn unconfirmed_bytes(&self) -> usize {
         self.held - self.tail
@@ -204,7 +206,7 @@ impl ReplayBuffer {
     /// The messages behind `after` up to `last` that are held and were not dropped.
     fn kept_messages(&self, after: Seq, last: Seq) -> u64 {
         let place = |seq: Seq| seq.0.saturating_sub(self.base.0) as usize;
-        self.messages.range(place(after)..place(last)).filter(|message| message.wire_bytes > 0).count() as u64
+        self.messages.range(place(after)..place(last)).filter(|&&message| !is_dropped(message)).count() as u64
     }
 
     /// Bytes of the messages that wait for the link, headers included.
@@ -217,7 +219,7 @@ impl ReplayBuffer {
     #[must_use]
     pub fn again_messages(&self) -> u64 {
         let again = self.sent_high.0.saturating_sub(self.sent.0);
-        if again == 0 || self.dropped == 0 { again } else { self.kept_messages(self.sent, self.sent_high) }
+        if again == 0 || self.dropped.waiting() == 0 { again } else { self.kept_messages(self.sent, self.sent_high) }
     }
 
     /// Whether the link was given a part of a message and not yet the rest.
@@ -249,7 +251,7 @@ impl ReplayBuffer {
         self.queue.push_borrowed(bytes);
     }
 
-    /// Takes a copy of whatever is borrowed and still held.
+    /// Takes a copy of what is borrowed and still held.
     pub fn own_borrowed(&mut self) {
         self.queue.own_borrowed();
     }
@@ -264,7 +266,7 @@ impl ReplayBuffer {
         self.accepted
     }
 
-    /// Accepts a whole message of somebody else's, before the one that is not whole yet; its number.
+    /// Accepts a whole message that does not come from the lane's sender, before the one that is not whole yet; its number.
     pub fn insert(&mut self, bytes: &[u8], message: Message) -> Seq {
         self.queue.insert(self.accepted_offset, bytes);
         self.accept(message)
@@ -335,10 +337,9 @@ impl ReplayBuffer {
             self.sent_boundary = end;
             self.sent = self.sent.plus(1);
             self.unsent -= held_charge(message);
-            if message.wire_bytes == 0 {
+            if is_dropped(message) {
                 passed_dropped = true;
-                self.dropped -= 1;
-                self.dropped_run = self.dropped_run.saturating_sub(1);
+                self.dropped.passed();
             }
         }
         self.sent_high = self.sent_high.max(self.sent);
@@ -351,7 +352,7 @@ impl ReplayBuffer {
 
     /// Moves `confirmed` over what was dropped behind it: no peer is asked for that.
     fn pass_confirmed(&mut self) {
-        while self.confirmed < self.sent && self.message_after(self.confirmed).is_some_and(|it| it.wire_bytes == 0) {
+        while self.confirmed < self.sent && self.message_after(self.confirmed).is_some_and(is_dropped) {
             self.confirmed = self.confirmed.plus(1);
         }
         if self.retention.tail().is_none() {
@@ -442,7 +443,7 @@ impl ReplayBuffer {
                 let gap = (in_doubt > 0).then(|| (self.confirmed.plus(1), self.sent));
                 self.confirmed = self.sent;
                 self.sent_offset = self.sent_boundary;
-                self.dropped_run = 0;
+                self.dropped.run_ends();
                 Rewound { in_doubt, again: 0, gap }
             }
             Retention::UntilConfirmed(_) => {
@@ -465,8 +466,7 @@ impl ReplayBuffer {
         self.sent_boundary = self.queue.start();
         self.sent_offset = self.sent_boundary;
         self.unsent = self.held;
-        self.dropped = self.messages.iter().filter(|message| message.wire_bytes == 0).count() as u64;
-        self.dropped_run = 0;
+        self.dropped.recount(&self.messages);
         self.pass_sent();
     }
 
@@ -488,37 +488,23 @@ impl ReplayBuffer {
     ///
     /// A half-written message is never dropped.
     pub fn drop_oldest_unsent(&mut self, keep: u32) -> u64 {
-        let first = self.sent.plus(u64::from(self.is_amid_message()));
-        let waiting = self.accepted.0 - first.0 - self.dropped;
-        let mut surplus = waiting.saturating_sub(u64::from(keep));
-        if surplus == 0 {
+        let first = (self.sent.0 - self.base.0) as usize + usize::from(self.is_amid_message());
+        let cut = self.dropped.drop_oldest(&mut self.messages, first, keep);
+        if cut.messages == 0 {
             return 0;
         }
-        let dropped = surplus;
         let from = self.amid_end();
-        let mut to = from;
-        let run = (first.0 - self.base.0) as usize;
-        while surplus > 0 {
-            let slot = &mut self.messages[run + self.dropped_run];
-            let message = std::mem::replace(slot, Message { wire_bytes: 0, payload_bytes: 0 });
-            self.dropped_run += 1;
-            if message.wire_bytes > 0 {
-                surplus -= 1;
-                self.dropped += 1;
-                to += u64::from(message.wire_bytes);
-                self.held -= charge(message);
-                self.unsent -= charge(message);
-            }
-        }
-        self.queue.cut(from, to);
-        self.accepted_offset -= to - from;
+        self.held -= cut.charge;
+        self.unsent -= cut.charge;
+        self.queue.cut(from, from + cut.wire_bytes);
+        self.accepted_offset -= cut.wire_bytes;
         self.pass_sent();
-        dropped
+        cut.messages
     }
 
     /// Forgets every message: the lane has ended. How many had not been sent, without those dropped before.
     pub fn clear(&mut self) -> u64 {
-        let unsent = self.accepted.0 - self.sent.0 - self.dropped;
+        let unsent = self.accepted.0 - self.sent.0 - self.dropped.waiting();
         let end = self.queue.end();
         self.queue.release_to(end);
         self.messages = VecDeque::new();
@@ -526,8 +512,7 @@ impl ReplayBuffer {
         self.base = self.accepted;
         self.held = 0;
         self.unsent = 0;
-        self.dropped = 0;
-        self.dropped_run = 0;
+        self.dropped = Dropped::default();
         self.tail = 0;
         (self.sent_boundary, self.sent_offset, self.accepted_offset) = (end, end, end);
         (self.sent, self.confirmed) = (self.accepted, self.accepted);

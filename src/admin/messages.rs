@@ -15,8 +15,9 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
+use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, PipeId, Seq};
-use holdline_core::pipe::{Speech, Unsaid};
+use holdline_core::pipe::Unsaid;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -92,11 +93,11 @@ struct NotReached {
     unanswered: usize,
 }
 
-fn parse(text: Option<String>, base64: Option<String>) -> Result<(Speech, Bytes), Problem> {
+fn parse(text: Option<String>, base64: Option<String>) -> Result<(Kind, Bytes), Problem> {
     match (text, base64) {
-        (Some(text), None) => Ok((Speech::Text, text.into())),
+        (Some(text), None) => Ok((Kind::Text, text.into())),
         (None, Some(base64)) => match BASE64.decode(base64) {
-            Ok(bytes) => Ok((Speech::Binary, bytes.into())),
+            Ok(bytes) => Ok((Kind::Binary, bytes.into())),
             Err(error) => Err(Problem::invalid("/base64", error.to_string())),
         },
         (None, None) | (Some(_), Some(_)) => Err(Problem::invalid("/text", "give either text or base64")),
@@ -108,16 +109,16 @@ pub(super) async fn send(
     Id(id): Id,
     Body(words): Body<Words>,
 ) -> Result<Json<Told>, Problem> {
-    let (speech, payload) = parse(words.text, words.base64)?;
+    let (kind, payload) = parse(words.text, words.base64)?;
     let pipe = find(&admin, &id)?;
-    Ok(Json(tell(vec![pipe], speech, &payload).await))
+    Ok(Json(tell(vec![pipe], kind, &payload).await))
 }
 
 pub(super) async fn broadcast(
     State(admin): State<Arc<Admin>>,
     Body(wish): Body<Broadcast>,
 ) -> Result<Json<Told>, Problem> {
-    let (speech, payload) = parse(wish.text, wish.base64)?;
+    let (kind, payload) = parse(wish.text, wish.base64)?;
     let exclude = wish.exclude.iter().enumerate().map(|(index, id)| {
         let pointer = || Problem::invalid(format!("/exclude/{index}"), "must be the id of a pipe");
         PipeId::parse(id).ok_or_else(pointer)
@@ -137,10 +138,10 @@ pub(super) async fn broadcast(
         .broadcasting
         .try_acquire()
         .map_err(|_| Problem::new(Kind::Busy, format!("{BROADCASTS_MAX} broadcasts are under way already")))?;
-    Ok(Json(tell(pipes, speech, &payload).await))
+    Ok(Json(tell(pipes, kind, &payload).await))
 }
 
-async fn tell(pipes: Vec<Arc<PipeEntry>>, speech: Speech, payload: &Bytes) -> Told {
+async fn tell(pipes: Vec<Arc<PipeEntry>>, kind: Kind, payload: &Bytes) -> Told {
     let mut told = Told { matched: pipes.len(), ..Told::default() };
     let (answer, mut answers) = mpsc::channel(IN_FLIGHT_MAX);
     let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -149,7 +150,7 @@ async fn tell(pipes: Vec<Arc<PipeEntry>>, speech: Speech, payload: &Bytes) -> To
     loop {
         for pipe in rest.by_ref().take(IN_FLIGHT_MAX - in_flight) {
             // One that is refused says so by its ticket too.
-            pipe.order(Command::Say(speech, payload.clone(), Ticket::new(answer.clone())));
+            pipe.order(Command::Say(kind, payload.clone(), Ticket::new(answer.clone())));
             in_flight += 1;
         }
         if in_flight == 0 {
@@ -222,9 +223,9 @@ mod tests {
             parse(text.map(str::to_owned), base64.map(str::to_owned))
                 .map_err(|problem| problem.errors[0].pointer.clone())
         };
-        assert_eq!(of(Some("é"), None), Ok((Speech::Text, "é".into())));
+        assert_eq!(of(Some("é"), None), Ok((Kind::Text, "é".into())));
         for padded in ["/wA=", "/wA"] {
-            assert_eq!(of(None, Some(padded)), Ok((Speech::Binary, Bytes::from_static(&[0xFF, 0]))));
+            assert_eq!(of(None, Some(padded)), Ok((Kind::Binary, Bytes::from_static(&[0xFF, 0]))));
         }
         assert_eq!(of(None, Some("?")), Err("/base64".to_owned()));
         assert_eq!(of(None, None), Err("/text".to_owned()));

@@ -31,8 +31,8 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1480),
-            ("Driver", size_of::<Driver>(), 1960),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1432),
+            ("Driver", size_of::<Driver>(), 1912),
             ("PipeEntry", size_of::<PipeEntry>(), 368),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];

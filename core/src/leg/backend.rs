@@ -33,7 +33,6 @@ use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::link::Link;
 use crate::leg::outage::{Cause, Outage};
 use crate::pipe::{PipeState, ResumeAnswer};
-use crate::settings::Heartbeat;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
 
@@ -116,6 +115,10 @@ pub(crate) struct BackendLeg {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is linked nearly all its life, and a box would stand in the way of each message"
+)]
 enum Backend {
     Linked { worker: Worker, stage: Stage },
     Detached { outage: Box<Outage>, retry_at: Option<Time> },
@@ -468,12 +471,12 @@ impl Worker {
     }
 
     /// Reads the worker of a leg whose last attach had the number `last`.
-    fn thaw(input: &mut Reader<'_>, last: Attachment, beat: Heartbeat) -> Read<Self> {
+    fn thaw(input: &mut Reader<'_>, last: Attachment) -> Read<Self> {
         let attachment = Attachment(input.count()?);
         demand((Attachment::FIRST..=last).contains(&attachment), PART)?;
         Ok(Self {
             attachment,
-            link: Link::thaw(input, Side::Backend, beat)?,
+            link: Link::thaw(input, Side::Backend)?,
             backend: input.backend()?,
             fed_from: input.time()?,
             first_again: input.option(Reader::seq)?,
@@ -549,11 +552,11 @@ impl BackendLeg {
         }
     }
 
-    pub fn thaw(input: &mut Reader<'_>, beat: Heartbeat) -> Read<Self> {
+    pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
         let last = Attachment(input.count()?);
         demand(last >= Attachment::FIRST, PART)?;
         let state = match input.u8()? {
-            0 => Backend::Linked { worker: Worker::thaw(input, last, beat)?, stage: Stage::thaw(input)? },
+            0 => Backend::Linked { worker: Worker::thaw(input, last)?, stage: Stage::thaw(input)? },
             1 => Backend::Detached { outage: Outage::thaw(input)?, retry_at: input.option(Reader::time)? },
             2 => Backend::Dialing { outage: Outage::thaw(input)? },
             3 => Backend::Gone,

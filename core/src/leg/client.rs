@@ -20,7 +20,6 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::Generation;
 use crate::leg::link::Link;
-use crate::settings::Heartbeat;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
 
@@ -49,6 +48,10 @@ pub(crate) struct ClientLeg {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a pipe is linked nearly all its life, and a box would stand in the way of each message"
+)]
 enum Client {
     Linked {
         link: Link,
@@ -367,12 +370,12 @@ impl ClientLeg {
         }
     }
 
-    pub fn thaw(input: &mut Reader<'_>, beat: Heartbeat) -> Read<Self> {
+    pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
         let generation = Generation(input.count()?);
         let returns = input.flag()?;
         let state = match input.u8()? {
             0 => Client::Linked {
-                link: Link::thaw(input, Side::Client, beat)?,
+                link: Link::thaw(input, Side::Client)?,
                 stalled_since: input.option(Reader::past)?,
                 stage: Talk::thaw(input)?,
             },

@@ -63,7 +63,7 @@ impl Link {
     pub fn set_paused(&mut self, paused: bool, now: Time) {
         (self.paused, self.turned_at) = (paused, now);
         self.began = self.began.map(|_| now);
-        self.beat.set_paused(paused);
+        self.beat.heard();
         if let Some(barrier) = &mut self.barrier {
             barrier.unread();
         }
@@ -120,10 +120,10 @@ impl Link {
         out.option(*began, Writer::time);
     }
 
-    pub fn thaw(input: &mut Reader<'_>, side: Side, beat: BeatSettings) -> Read<Self> {
+    pub fn thaw(input: &mut Reader<'_>, side: Side) -> Read<Self> {
         let codec = Codec::thaw(input, side)?;
         let barrier = input.option(Barrier::thaw)?;
-        let beat = Heartbeat::thaw(input, beat)?;
+        let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
         Ok(Self { codec, barrier, beat, paused, turned_at, began: input.option(Reader::past)? })
     }

@@ -167,9 +167,8 @@ impl Pipe {
     ///
     /// A client that is not read may have answered it. But if neither peer is read, each may wait for the answer that
     /// lies unread in the other's link, so that patience with the client must end.
-    pub(super) fn client_patience_ends(&self) -> Option<Time> {
-        let link = self.client.link().filter(|_| self.client.is_talking())?;
-        let barrier = link.barrier.as_ref()?;
+    pub(super) fn client_patience_ends(&self, link: &Link) -> Option<Time> {
+        let barrier = link.barrier.as_ref().filter(|_| self.client.is_talking())?;
         if !link.paused {
             return barrier.patience_ends();
         }

@@ -57,7 +57,7 @@ use bytes::Bytes;
 
 pub use crate::leg::Cause;
 pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, ResumeAnswer};
-pub use say::{Speech, Unsaid};
+pub use say::Unsaid;
 pub use view::{LaneView, PipeState, PipeView};
 
 use crate::backoff::Draw;

@@ -2,18 +2,9 @@
 
 use super::{End, Pipe};
 use crate::assembler::Message;
-use crate::frame::{self, Opcode};
+use crate::frame::{self, Kind};
 use crate::ids::{Attachment, Seq};
 use crate::time::Time;
-
-/// What an operator may say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Speech {
-    /// A text message; the payload must be UTF-8.
-    Text,
-    /// A binary message.
-    Binary,
-}
 
 /// Why an operator's message was not taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,13 +19,13 @@ pub enum Unsaid {
 
 impl Pipe {
     /// Puts a message of the operator's into the lane down to the client, behind the worker's whole messages and before
-    /// the one that is not whole yet; its number in that lane.
+    /// the one that is not whole yet; its number in that lane. The payload of a text message must be UTF-8.
     ///
     /// It is bounded like what a worker says: nothing is taken while the worker would not be read.
     ///
     /// # Errors
     /// Why it was not taken; nothing has changed then.
-    pub fn say(&mut self, speech: Speech, payload: &[u8], now: Time) -> Result<Seq, Unsaid> {
+    pub fn say(&mut self, kind: Kind, payload: &[u8], now: Time) -> Result<Seq, Unsaid> {
         // A client that is awaited only to be told of the end is not told more than the worker said.
         if !self.client.is_open() || self.end != End::NotYet {
             return Err(Unsaid::Closing);
@@ -47,12 +38,8 @@ impl Pipe {
         if keeps_no_more || buffer.unsent_bytes() >= self.settings.window_bytes {
             return Err(Unsaid::Full);
         }
-        let opcode = match speech {
-            Speech::Text => Opcode::Text,
-            Speech::Binary => Opcode::Binary,
-        };
         let mut bytes = Vec::with_capacity(frame::HEADER_BYTES_MAX + payload.len());
-        frame::encode(&mut bytes, opcode, payload, None);
+        frame::encode(&mut bytes, kind.opcode(), payload, None);
         // Both are bounded by `message_bytes_max`, which the configuration keeps below 4 GiB.
         let size = |bytes: usize| u32::try_from(bytes).map_err(|_| Unsaid::TooBig);
         let message = Message { wire_bytes: size(bytes.len())?, payload_bytes: size(payload.len())? };

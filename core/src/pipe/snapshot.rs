@@ -109,8 +109,8 @@ impl Pipe {
             true => Retention::UntilConfirmed(ReplayTail::default()),
             false => Retention::UntilSent,
         };
-        let client = ClientLeg::thaw(input, settings.client_heartbeat)?;
-        let backend = BackendLeg::thaw(input, settings.backend_heartbeat)?;
+        let client = ClientLeg::thaw(input)?;
+        let backend = BackendLeg::thaw(input)?;
         let half_up = client.link().filter(|_| client.is_open()).map(|link| &link.codec);
         let up = Lane::thaw(input, Side::Client, retention_up(&settings), half_up)?;
         let half_down = backend.link().filter(|_| client.takes_more()).map(|link| &link.codec);

@@ -6,11 +6,12 @@
 use super::{EndedBy, Fact, Interruption, LinkLoss, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
+use crate::leg::barrier::Barrier;
 use crate::leg::heartbeat::Beat;
 use crate::leg::{BackendDoes, ClientDoes, Link};
 use crate::settings::DownPolicy;
 use crate::suspects::QUICK_DEATH;
-use crate::time::Time;
+use crate::time::{Time, earliest};
 
 /// The payload of a heartbeat ping: no barrier's payload has its length.
 const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
@@ -67,7 +68,9 @@ impl Pipe {
     /// When [`Self::tick`] must be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        self.timers().map(|(_, at)| at).min()
+        let mut first = None;
+        self.each_timer(|_, at| first = earliest(first, at));
+        first
     }
 
     /// Does what has become due at `now`.
@@ -82,52 +85,70 @@ impl Pipe {
 
     /// The next timer behind `fired` that is due.
     fn due_behind(&self, fired: Option<Timer>, now: Time) -> Option<Timer> {
-        self.timers().find(|&(timer, at)| now >= at && Some(timer) > fired).map(|(timer, _)| timer)
+        let mut due = None;
+        self.each_timer(|timer, at| {
+            if due.is_none() && Some(timer) > fired && at.is_some_and(|at| now >= at) {
+                due = Some(timer);
+            }
+        });
+        due
     }
 
-    /// The timers that run, and when each is due, in the order of [`Timer`].
-    fn timers(&self) -> impl Iterator<Item = (Timer, Time)> {
-        let both = self.client_timers().into_iter().chain(self.backend_timers());
-        both.filter_map(|(timer, at)| at.map(|at| (timer, at)))
+    /// The table: each timer that may run in the present state of its leg, in the order of [`Timer`], and when it is due,
+    /// if it runs. It is walked for every message, and costs little only as code without an array.
+    #[inline]
+    fn each_timer(&self, mut visit: impl FnMut(Timer, Option<Time>)) {
+        self.each_client_timer(&mut visit);
+        self.each_backend_timer(&mut visit);
     }
 
-    fn client_timers(&self) -> [(Timer, Option<Time>); 8] {
-        let link = self.client.link().filter(|_| self.client.does() != ClientDoes::Closing);
-        [
-            (Timer::ClientGrace, self.client.away_since().map(|since| self.client_grace_ends(since))),
-            (Timer::ClientClose, self.client.closes_at()),
-            (Timer::ClientRest, link.and_then(|_| self.throttle_deadline(Side::Client))),
-            (Timer::ClientMessage, link.and_then(|link| self.message_ends(link))),
-            (Timer::ClientStall, link.and_then(|_| self.stall_ends())),
-            (Timer::ClientPing, link.and_then(|link| self.client_ping_due_at(link))),
-            (Timer::ClientPatience, self.client_patience_ends()),
-            (Timer::ClientBeat, link.and_then(|link| link.beat.deadline())),
-        ]
+    #[inline]
+    fn each_client_timer(&self, visit: &mut impl FnMut(Timer, Option<Time>)) {
+        match (self.client.does(), self.client.link()) {
+            (ClientDoes::Open | ClientDoes::SaidClose, Some(link)) => {
+                visit(Timer::ClientRest, self.throttle_deadline(Side::Client));
+                visit(Timer::ClientMessage, self.message_ends(link));
+                visit(Timer::ClientStall, self.stall_ends());
+                visit(Timer::ClientPing, self.client_ping_due_at(link));
+                visit(Timer::ClientPatience, self.client_patience_ends(link));
+                visit(Timer::ClientBeat, link.beat.deadline(self.settings.client_heartbeat));
+            }
+            (ClientDoes::Closing, _) => visit(Timer::ClientClose, self.client.closes_at()),
+            (ClientDoes::Detached, _) => {
+                visit(Timer::ClientGrace, self.client.away_since().map(|since| self.client_grace_ends(since)));
+            }
+            (ClientDoes::Open | ClientDoes::SaidClose, None) | (ClientDoes::Gone, _) => {}
+        }
     }
 
-    fn backend_timers(&self) -> [(Timer, Option<Time>); 13] {
-        let does = self.backend.does();
-        let unlinked = matches!(does, BackendDoes::Detached | BackendDoes::Dialing);
-        let outage = self.backend.outage().filter(|_| unlinked);
-        let worker = self.backend.worker();
-        let attached = worker.filter(|_| does == BackendDoes::Attached);
-        let link = worker.filter(|_| does != BackendDoes::Closing).map(|worker| &worker.link);
-        let step = |closing: bool| self.backend.step_ends_at().filter(|_| (does == BackendDoes::Closing) == closing);
-        [
-            (Timer::Grace, outage.and_then(|outage| self.grace_ends(outage.since))),
-            (Timer::Retry, self.backend.retry_at()),
-            (Timer::WorkerClose, step(true)),
-            (Timer::Move, step(false)),
-            (Timer::Part, self.parts_at()),
-            (Timer::Delay, worker.filter(|_| self.backend.leaves_for().is_none()).and_then(|it| it.delayed_until)),
-            (Timer::Silence, attached.and_then(|worker| self.silence_ends(worker))),
-            (Timer::Settle, attached.filter(|it| !it.settled).map(|worker| worker.fed_from + QUICK_DEATH)),
-            (Timer::WorkerRest, link.and_then(|_| self.throttle_deadline(Side::Backend))),
-            (Timer::WorkerPing, link.and_then(|link| link.ping_due_at(&self.up.buffer))),
-            (Timer::WorkerPatience, link.and_then(|link| link.barrier.as_ref()?.patience_ends())),
-            (Timer::WorkerMessage, link.and_then(|link| self.message_ends(link))),
-            (Timer::WorkerBeat, link.and_then(|link| link.beat.deadline())),
-        ]
+    #[inline]
+    fn each_backend_timer(&self, visit: &mut impl FnMut(Timer, Option<Time>)) {
+        let Some(worker) = self.backend.worker() else {
+            visit(Timer::Grace, self.backend.outage().and_then(|outage| self.grace_ends(outage.since)));
+            visit(Timer::Retry, self.backend.retry_at());
+            return;
+        };
+        match self.backend.does() {
+            BackendDoes::Closing => {
+                visit(Timer::WorkerClose, self.backend.step_ends_at());
+                return visit(Timer::Delay, worker.delayed_until);
+            }
+            BackendDoes::Settling | BackendDoes::Parting(_) => {
+                visit(Timer::Move, self.backend.step_ends_at());
+                visit(Timer::Part, self.parts_at());
+            }
+            BackendDoes::Attached => {
+                visit(Timer::Delay, worker.delayed_until);
+                visit(Timer::Silence, self.silence_ends(worker));
+                visit(Timer::Settle, (!worker.settled).then(|| worker.fed_from + QUICK_DEATH));
+            }
+            BackendDoes::Detached | BackendDoes::Dialing | BackendDoes::Gone => {}
+        }
+        visit(Timer::WorkerRest, self.throttle_deadline(Side::Backend));
+        visit(Timer::WorkerPing, worker.link.ping_due_at(&self.up.buffer));
+        visit(Timer::WorkerPatience, worker.link.barrier.as_ref().and_then(Barrier::patience_ends));
+        visit(Timer::WorkerMessage, self.message_ends(&worker.link));
+        visit(Timer::WorkerBeat, worker.link.beat.deadline(self.settings.backend_heartbeat));
     }
 
     /// When an outage that began at `since` has lasted too long, if it can.
@@ -192,7 +213,7 @@ impl Pipe {
 
     fn client_beats(&mut self, now: Time) {
         let Some(link) = self.client.link_mut() else { return };
-        match link.beat.tick(now) {
+        match link.beat.tick(self.settings.client_heartbeat, !link.paused, now) {
             Beat::Rest => {}
             Beat::Ping => link.codec.ping(HEARTBEAT_PAYLOAD, [0; 4]),
             Beat::Dead => self.lost(Peer::Client(self.client.generation()), LinkLoss::Reset, now),
@@ -201,7 +222,7 @@ impl Pipe {
 
     fn worker_beats(&mut self, now: Time) {
         let Some(link) = self.backend.link_mut() else { return };
-        match link.beat.tick(now) {
+        match link.beat.tick(self.settings.backend_heartbeat, !link.paused, now) {
             Beat::Rest => {}
             Beat::Ping => {
                 let key = self.draw.key();

@@ -1,7 +1,7 @@
 //! A replay buffer in a snapshot: the numbers, the length of each message, and the bytes.
 //!
 //! The bytes are walked frame by frame when they are read: what a peer is sent after a hand-over is what a peer could
-//! have sent, whoever wrote the snapshot.
+//! have sent, whatever wrote the snapshot.
 
 use super::{ReplayBuffer, Retention, TAIL_MARKS_MAX, held_charge};
 use crate::assembler::{Assembler, Message};
@@ -36,7 +36,6 @@ impl ReplayBuffer {
             held: _,
             unsent: _,
             dropped: _,
-            dropped_run: _,
             tail: _,
             confirmed_at,
         } = self;
@@ -129,7 +128,7 @@ impl ReplayBuffer {
         self.accepted_offset += u64::from(message.wire_bytes);
         if before >= self.sent {
             self.unsent += bytes;
-            self.dropped += u64::from(message.wire_bytes == 0);
+            self.dropped.count(message);
             return;
         }
         self.sent_boundary += u64::from(message.wire_bytes);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, Generation};
+use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
 use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use holdline_core::snapshot::Snapshot;
@@ -292,7 +292,12 @@ impl Bench {
 
     /// The client is there on another link; whether the pipe took it.
     pub fn client_attaches(&mut self) -> bool {
-        let Some(generation) = self.pipe.client_attached(None, self.now) else { return false };
+        self.client_resumes(None)
+    }
+
+    /// The client is there on another link, and says up to which message it has everything; whether the pipe took it.
+    pub fn client_resumes(&mut self, resume: Option<Seq>) -> bool {
+        let Some(generation) = self.pipe.client_attached(resume, self.now) else { return false };
         // Where the old link's last words end up is decided by the order to drop it.
         while let Some(action) = self.pipe.next_action() {
             self.note(action);

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use holdline_core::close::CloseFrame;
-use holdline_core::frame::Side;
+use holdline_core::frame::{Kind, Side};
 use holdline_core::ids::{Generation, LaneName, Seq};
 use holdline_core::leg::barrier::Level;
-use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Speech, Unsaid};
+use holdline_core::pipe::{Action, DialFailure, EndedBy, Fact, Input, LinkLoss, Peer, PipeState, Unsaid};
 use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::time::Time;
 
@@ -34,6 +34,25 @@ fn ended(bench: &Bench) -> Option<(EndedBy, u16)> {
         Fact::Ended { by, code, .. } => Some((*by, *code)),
         _ => None,
     })
+}
+
+#[test]
+fn a_client_that_says_where_it_resumes_is_sent_what_lies_behind() {
+    let mut bench = bench();
+    for payload in ["1", "2", "3"] {
+        bench.worker_says(payload);
+    }
+    bench.client_vanishes();
+    bench.worker_says("4");
+    assert!(bench.client_resumes(Some(Seq(2))));
+    assert_eq!(bench.client_got(), texts(&["3", "4"]));
+    assert_eq!(bench.pipe.view().down.confirmed, Seq(2));
+    let again = Fact::ClientAttached { generation: Generation(2), away: Some(Duration::ZERO), again: 1 };
+    assert!(bench.facts.contains(&again), "{:?}", bench.facts);
+    bench.client_vanishes();
+    assert!(bench.client_resumes(Some(Seq(9))), "it cannot have more than there is");
+    bench.worker_says("5");
+    assert_eq!(bench.client_got(), texts(&["5"]));
 }
 
 #[test]
@@ -415,7 +434,7 @@ fn a_client_that_broke_a_rule_at_the_end_is_not_waited_for() {
 fn an_operator_is_heard_by_an_absent_client_up_to_the_bound_and_not_behind_the_end() {
     let mut bench = bench_with(|settings| settings.replay_bytes_max = 100);
     bench.client_vanishes();
-    let say = |bench: &mut Bench| bench.pipe.say(Speech::Text, &[b'x'; 60], bench.now);
+    let say = |bench: &mut Bench| bench.pipe.say(Kind::Text, &[b'x'; 60], bench.now);
     assert_eq!((say(&mut bench), say(&mut bench)), (Ok(Seq(1)), Ok(Seq(2))));
     assert_eq!(say(&mut bench), Err(Unsaid::Full));
     bench.worker_closes(4001, "done");

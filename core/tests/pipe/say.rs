@@ -1,15 +1,15 @@
 //! A message of the operator's among those of the worker, and a commit that comes by another way.
 
-use holdline_core::frame::Side;
+use holdline_core::frame::{Kind, Side};
 use holdline_core::ids::{Attachment, Seq};
-use holdline_core::pipe::{EndedBy, Fact, LinkLoss, Speech, Unsaid};
+use holdline_core::pipe::{EndedBy, Fact, LinkLoss, Unsaid};
 use holdline_core::settings::DownPolicy;
 
 use crate::bench::{B, Bench, closed, text, texts};
 use crate::wire::Item;
 
 fn say(bench: &mut Bench, payload: &str) -> Result<Seq, Unsaid> {
-    let said = bench.pipe.say(Speech::Text, payload.as_bytes(), bench.now);
+    let said = bench.pipe.say(Kind::Text, payload.as_bytes(), bench.now);
     bench.pump();
     said
 }
@@ -22,7 +22,7 @@ fn an_operators_message_takes_its_place_in_the_lane_st_15() {
     bench.worker_says("2");
     assert_eq!(bench.client_got(), texts(&["1", "hear", "2"]));
     assert_eq!((bench.pipe.view().down.accepted, bench.pipe.view().down.payload_bytes), (Seq(3), 6));
-    assert_eq!(bench.pipe.say(Speech::Binary, &[0xFF], bench.now), Ok(Seq(4)));
+    assert_eq!(bench.pipe.say(Kind::Binary, &[0xFF], bench.now), Ok(Seq(4)));
     bench.pump();
     assert_eq!(bench.client_got(), [Item::Binary(vec![0xFF])]);
     assert_eq!(bench.worker_got(), [], "the worker hears nothing of it");

@@ -94,6 +94,12 @@ impl Held {
         surplus as u64
     }
 
+    /// The messages behind `seq` that are held, with their numbers.
+    fn after(&self, seq: usize) -> Vec<(u64, Vec<u8>)> {
+        let held = (1..).zip(&self.messages).skip(self.base.max(seq));
+        held.filter(|(_, message)| !message.is_empty()).map(|(seq, message)| (seq, message.clone())).collect()
+    }
+
     fn charge(&self, from: usize) -> usize {
         let held = self.messages[from..].iter().filter(|message| !message.is_empty());
         held.map(|message| charge(sizes(message.len()))).sum()
@@ -180,6 +186,10 @@ fn run_buffer(retention: Retention, ops: &[BufferOp]) {
         assert_eq!(buffer.held_bytes(), held.charge(held.base), "{op:?}");
         assert_eq!(buffer.unsent_bytes(), held.charge(held.sent), "{op:?}");
         assert_eq!(buffer.unconfirmed_bytes(), held.charge(held.base), "{op:?}");
+        for seq in [0, held.base, held.sent, held.sent + 1] {
+            let read: Vec<_> = buffer.messages_after(Seq(seq as u64)).map(|it| (it.seq().0, it.frames())).collect();
+            assert_eq!(read, held.after(seq), "{op:?} {seq}");
+        }
         assert_eq!(buffer.partial_bytes(), held.partial.len(), "{op:?}");
         assert_eq!(buffer.is_amid_message(), held.amid > 0, "{op:?}");
         assert_eq!(buffer.amid_bytes() + buffer.rest_bytes(), held.waiting().len(), "{op:?}");

@@ -23,9 +23,9 @@ impl Driver {
                     self.reporter.evicted(policy);
                 }
             }
-            Command::Say(speech, payload, ticket) => {
+            Command::Say(kind, payload, ticket) => {
                 let has_room = payload.len() <= self.registration.room();
-                let said = if has_room { self.pipe.say(speech, &payload, now).map(drop) } else { Err(Unsaid::Full) };
+                let said = if has_room { self.pipe.say(kind, &payload, now).map(drop) } else { Err(Unsaid::Full) };
                 ticket.answer(said.map_or_else(Hearing::Refused, |()| Hearing::Taken));
             }
             Command::Commit(attachment, seq, answer) => {

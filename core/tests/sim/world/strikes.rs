@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use holdline_core::close::CloseFrame;
+use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Speech, Unsaid};
+use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Unsaid};
 use holdline_core::pool::{AdminState, PoolSettings, YoungDeaths};
 
 use super::{Event, World, key_of, worker_of};
@@ -92,7 +93,7 @@ impl World {
         let (now, driver) = (self.now, &mut self.drivers[pipe]);
         let payload = format!("by order {}", self.rng.bits()).into_bytes();
         let amid = driver.model.worker_is_amid_message();
-        match driver.call(now, &mut self.marks, |it, now| it.say(Speech::Binary, &payload, now)) {
+        match driver.call(now, &mut self.marks, |it, now| it.say(Kind::Binary, &payload, now)) {
             Ok(_) => {
                 self.marks.hit(if amid { Mark::OperatorSpokeAmid } else { Mark::OperatorSpoke });
                 driver.model.operator_said(payload);
