@@ -276,7 +276,8 @@ impl Connection {
         // A request may last for hours, and a reload must not wait for it to let the old rules go.
         drop(rules);
         match checked {
-            Checked::Upgrade(upgrade) => self.upgrade(&mut parts, upgrade, found, &client).await,
+            // Boxed, because it is several times what a plain request takes while it waits for its answer.
+            Checked::Upgrade(upgrade) => Box::pin(self.upgrade(&mut parts, upgrade, found, &client)).await,
             Checked::Plain if found.route.websocket_only => self.refuse(&found.route.name, refuse_plain(&parts)),
             Checked::Plain | Checked::Refused(_) => {
                 let request = Request::from_parts(parts, body);

@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{StatusCode, Version};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
@@ -45,12 +45,18 @@ struct State {
     held: Option<Exchange>,
 }
 
-/// A provisional answer on its way, and who waits for it to leave.
+/// Provisional answers on their way.
 #[derive(Debug, Default)]
 struct Early {
-    bytes: Bytes,
-    teller: Option<Waker>,
+    heads: BytesMut,
+    /// The connection, which writes them.
+    writer: Option<Waker>,
+    /// The answer, which may not overtake them.
+    answer: Option<Waker>,
 }
+
+/// Bytes of provisional answers that wait to be written; one beyond is dropped, as it may be.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
 
 /// Where a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -152,35 +158,50 @@ impl Talk {
         self.lock().step == Step::Asked(Ask::Plain)
     }
 
-    /// Tells the client something before its answer, and waits until it has left: the answer may not overtake it.
-    pub(super) async fn tell(&self, head: Bytes) {
-        self.lock().early.bytes = head;
+    /// Tells the client something before its answer. Best effort: nothing depends on it (RFC 9110 section 15.2).
+    pub(super) fn tell(&self, head: &[u8]) {
+        let mut state = self.lock();
+        if state.early.heads.len() + head.len() > EARLY_BYTES_MAX {
+            return;
+        }
+        state.early.heads.extend_from_slice(head);
+        if let Some(writer) = state.early.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// Waits until all of that has left.
+    pub(super) async fn told(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
-            if state.early.bytes.is_empty() {
+            if state.early.heads.is_empty() {
                 return Poll::Ready(());
             }
-            state.early.teller = Some(cx.waker().clone());
+            state.early.answer = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    /// What is to be told before the answer.
-    pub(super) fn early(&self) -> Option<Bytes> {
-        let state = self.lock();
-        (!state.early.bytes.is_empty()).then(|| state.early.bytes.clone())
-    }
-
-    /// So much of that was written.
-    pub(super) fn told(&self, written: usize) {
+    /// Writes what is to be told before the answer by `write`, which gives how much of it was taken.
+    pub(super) fn poll_tell(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.lock();
-        state.early.bytes.advance(written);
-        if state.early.bytes.is_empty()
-            && let Some(teller) = state.early.teller.take()
-        {
-            teller.wake();
+        while !state.early.heads.is_empty() {
+            let taken = std::task::ready!(write(cx, &state.early.heads))?;
+            state.early.heads.advance(taken);
         }
+        if let Some(answer) = state.early.answer.take() {
+            answer.wake();
+        }
+        if state.step == Step::Asked(Ask::Plain) {
+            state.early.heads = BytesMut::new();
+            state.early.writer = Some(cx.waker().clone());
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The head of an answer is there; its body says when the whole of it is.

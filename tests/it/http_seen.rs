@@ -91,7 +91,8 @@ async fn a_client_that_goes_away_before_its_answer_is_counted_as_499() {
     let proxy = Proxy::start(ROUTES);
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
-    drop(park(&proxy, &worker, 1).await.remove(0).0);
+    let (client, _held) = park(&proxy, &worker, 1).await.remove(0);
+    drop(client);
     eventually("the books", async || {
         let gone = [("route", "rest"), ("code", "499")];
         (proxy.metrics().await.sum("http_requests_total", &gone) == 1.0).then_some(())

@@ -10,6 +10,8 @@ pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
     keys.extend(pipes());
     keys.extend(overrides());
+    keys.extend(limits());
+    keys.extend(heartbeats());
     keys.extend(sharing());
     keys
 }
@@ -134,6 +136,11 @@ fn overrides() -> Vec<Key<Route>> {
             "instead of message.max_bytes",
         )
         .or("\"1MiB\""),
+    ]
+}
+
+fn limits() -> Vec<Key<Route>> {
+    vec![
         key(
             "limits.key_connections",
             |r: &mut Route| &mut r.limits.key_connections,
@@ -168,6 +175,11 @@ fn overrides() -> Vec<Key<Route>> {
             any,
             "answers to plain requests say in RateLimit headers how far they are from address_rate",
         ),
+    ]
+}
+
+fn heartbeats() -> Vec<Key<Route>> {
+    vec![
         key(
             "heartbeat.client_interval",
             |r: &mut Route| &mut r.heartbeat.client_interval,

@@ -123,6 +123,11 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].share_bytes_max", "1MiB", r#""1MiB""#),
     ("routes[0].prologue.first", "5", "5"),
     ("routes[0].prologue.profile", "p", r#""p""#),
+    ("routes[0].limits.key_connections", "3", "3"),
+    ("routes[0].limits.key_rate", "3/s", r#""3/s""#),
+    ("routes[0].limits.address_connections", "3", "3"),
+    ("routes[0].limits.address_rate", "5 per second", r#""5/s""#),
+    ("routes[0].limits.headers", "true", "true"),
 ];
 
 #[test]
