@@ -17,13 +17,14 @@ use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 
 use super::comeback::{Back, name_of};
+use super::request_line::{HeadComes, LenientLine};
 use super::share::join_or_open;
 use crate::clients::{Claim, Found as Behind, Home, Membership};
 use crate::handshake::accept::{switching_head, switching_protocols};
@@ -69,6 +70,7 @@ pub(super) struct Connection {
     pub(super) front: Arc<Front>,
     peer: IpAddr,
     over: bool,
+    head_comes: HeadComes,
     talk: Arc<Talk>,
     /// The pipe that starts once its client's 101 has left.
     opened: Mutex<Option<Opened>>,
@@ -89,8 +91,11 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     if slot.is_over() {
         metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
     }
+    let head_comes = HeadComes::default();
+    let stream = LenientLine::new(stream, head_comes.clone());
     let (over, talk) = (slot.is_over(), Arc::default());
-    let connection = Arc::new(Connection { front: front.clone(), peer, over, talk, opened: Mutex::default() });
+    let connection =
+        Arc::new(Connection { front: front.clone(), peer, over, head_comes, talk, opened: Mutex::default() });
     let service = service_fn(|request| {
         let connection = connection.clone();
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
@@ -129,7 +134,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let socket = parts.io.into_inner();
     let timed_out = socket.has_timed_out();
     let (stream, first) = socket.into_parts(parts.read_buf);
-    let mut stream = stream.into_inner();
+    let mut stream = stream.into_inner().into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
         // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
@@ -231,6 +236,9 @@ impl Connection {
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let wants_upgrade = asks_for_websocket(request.headers());
+        if !wants_upgrade && request.body().is_end_stream() {
+            self.head_comes.tell();
+        }
         self.talk.asked(request.version(), wants_upgrade);
         let access = Access::of(&request, self.peer, self.front.process.rules.load().access);
         let counted = (!wants_upgrade).then(|| self.front.process.exchanges.count_in());

@@ -86,6 +86,32 @@ async fn a_worker_that_names_an_empty_subprotocol_names_none_and_our_101_has_the
 }
 
 #[tokio::test]
+async fn raw_quotes_and_angle_brackets_in_a_query_go_through_in_each_request_of_a_connection() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut stream = TcpStream::connect(proxy.public).await.unwrap();
+    let mut buffer = BytesMut::new();
+    let asked = "/x?q={\"a\":<1>}";
+    for _ in 0..3 {
+        let relayed = async {
+            let mut knock = worker.knock().await;
+            assert_eq!(knock.head.path(), "/x?q={%22a%22:%3C1%3E}");
+            knock.answer("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
+        };
+        let answered = async {
+            stream.write_all(format!("GET {asked} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).await.unwrap();
+            within("an answer", read_head(&mut stream, &mut buffer)).await.unwrap()
+        };
+        let ((), head) = tokio::join!(relayed, answered);
+        assert_eq!(head.line, "HTTP/1.1 200 OK");
+    }
+    let (mut client, mut worker) = tokio::join!(Wire::connect(proxy.public, asked, &[]), worker.accept());
+    client.text("?\"<>").await;
+    assert_eq!(worker.hear().await.text(), "?\"<>");
+}
+
+#[tokio::test]
 async fn another_spelling_of_a_path_evades_no_route() {
     let proxy = Proxy::start(GUARDED);
     let evil = [("Origin", "https://evil.example")];
