@@ -1,6 +1,6 @@
 //! The decisions of Holdline as pure state machines: events and time in, decisions out.
 //!
-//! Nothing here opens a socket, reads a clock or draws a random number; whoever drives it does, and passes in what
+//! Nothing here opens a socket, reads a clock or draws a random number; the caller does, and passes in what
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],

@@ -192,7 +192,7 @@ pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplu
     candidates
 }
 
-/// How bad it is to lose a pipe: nobody hears from one that is detached or that nobody watches, and one that many watch
+/// How bad it is to lose a pipe: one that is detached or has no viewers is missed by no peer at once, and one with many viewers
 /// would cost each of them what it holds for them together.
 const fn harm<T>(candidate: &Candidate<T>) -> u8 {
     match (candidate.detached, candidate.clients) {

@@ -1,6 +1,6 @@
 //! Time as the core sees it: microseconds since an origin that the caller picked.
 //!
-//! The core never reads a clock. Whoever drives it passes `now` with each event, never going backwards within one
+//! The core never reads a clock. The caller passes `now` with each event, never going backwards within one
 //! machine; a simulator passes virtual time. A time may lie before the origin: a pipe that another process handed over
 //! can be older than the clock of this one.
 

@@ -8,12 +8,12 @@ use crate::leg::barrier::Level;
 use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
 
-/// An order to whoever drives the pipe, or a fact for its log and metrics.
+/// An order to the pipe's driver, or a fact for its log and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Action {
     /// Choose a backend, dial it, and answer with `attached` or `dial_failed`.
     Dial(DialOrder),
-    /// Nobody waits for this dial any more.
+    /// This dial is not waited for any more.
     CancelDial(Attachment),
     /// The link of this attach, which waited beside the old one, is the pipe's from now on.
     TakeOver(Attachment),

@@ -1,4 +1,4 @@
-//! A pipe's bytes, cut into whole messages for whoever takes them message by message.
+//! A pipe's bytes, cut into whole messages for a reader that takes them message by message.
 //!
 //! The bytes come from a pipe of ours, which has judged sizes and rules already; that they break any here is a fault of
 //! ours and costs the link. Pings and pongs end here: the far end is in the same process and needs no proof of life.

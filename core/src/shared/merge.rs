@@ -171,7 +171,7 @@ mod tests {
             let mut merge = of(&[ANN, BEN]);
             merge.offer(ANN, Bytes::from(vec![0; bytes]));
             assert_eq!(merge.room(ANN), room);
-            assert_eq!(merge.room(BEN), INBOX_BYTES_MAX, "nobody else is held up");
+            assert_eq!(merge.room(BEN), INBOX_BYTES_MAX, "no other viewer is held up");
             let (_, freed) = merge.take().unwrap();
             assert_eq!(freed, (room == 0).then_some(ANN));
             assert_eq!(merge.room(ANN), INBOX_BYTES_MAX);

@@ -117,7 +117,7 @@ enum Life {
     Idle {
         since: Time,
     },
-    /// It was told to go, because nobody watched.
+    /// It was told to go, because no viewer was left.
     Leaving,
     Ended(CloseFrame),
 }
@@ -133,7 +133,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A stream that nobody watches yet.
+    /// A stream without viewers.
     #[must_use]
     pub const fn new(settings: StreamSettings, now: Time) -> Self {
         Self {
@@ -207,7 +207,7 @@ impl Stream {
     pub fn room(&mut self, seat: &Seat) -> usize {
         match self.life {
             Life::Watched | Life::Idle { .. } | Life::Leaving => self.merge.room(seat.id),
-            // Nobody will take it: the viewer is about to be told so.
+            // It will not be taken: the viewer is about to be told so.
             Life::Ended(_) => 0,
         }
     }
@@ -228,7 +228,7 @@ impl Stream {
         !self.merge.is_empty()
     }
 
-    /// When [`Self::expire`] has something to say, if nobody comes.
+    /// When [`Self::expire`] has something to say, if no viewer comes.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         match self.life {
@@ -239,7 +239,7 @@ impl Stream {
         }
     }
 
-    /// Whether the stream has to go because nobody watched it for `linger`. True once.
+    /// Whether the stream has to go because it had no viewer for `linger`. True once.
     pub fn expire(&mut self, now: Time) -> bool {
         let over = self.deadline().is_some_and(|at| now >= at);
         if over {
@@ -259,7 +259,7 @@ impl Stream {
         }
     }
 
-    /// Since when nobody watches, while the stream lingers.
+    /// Since when it has no viewer, while the stream lingers.
     #[must_use]
     pub const fn idle_since(&self) -> Option<Time> {
         match self.life {

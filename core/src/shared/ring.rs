@@ -1,15 +1,15 @@
 //! The newest messages of a stream, each held once for all viewers.
 //!
 //! ```text
-//!   gone |  kept: for somebody behind, or to catch up  |
+//!   gone |  kept: for a viewer behind, or to catch up  |
 //!        base ........ cursor ........ cursor ........ newest
 //! ```
 //!
 //! A message goes as soon as every viewer has it and no newcomer would be given it; at the latest when newer ones need
-//! its room, and then whoever had not taken it is told. A viewer's [`Cursor`] moves only forward.
+//! its room, and then each viewer that had not taken it is told. A viewer's [`Cursor`] moves only forward.
 //!
 //! What not even the quickest viewer has taken is counted apart. A quarter of the ring is for it ([`Ring::room`]), and
-//! whoever pushes only while there is room never has the quickest passed over.
+//! a caller that pushes only while there is room never has the quickest passed over.
 
 use std::collections::VecDeque;
 
@@ -46,7 +46,7 @@ const fn charge(message: &Bytes) -> usize {
     message.len() + MESSAGE_OVERHEAD_BYTES
 }
 
-/// The messages that somebody may still want.
+/// The messages that a viewer may still want.
 #[derive(Debug)]
 pub struct Ring {
     bytes_max: usize,
@@ -157,7 +157,7 @@ impl Ring {
         self.front = self.front.max(at);
     }
 
-    /// Lets go what nobody wants any more.
+    /// Lets go what no viewer wants any more.
     fn trim(&mut self) {
         while self.entries.len() as u64 > self.catch_up && self.entries.front().is_some_and(|entry| entry.behind == 0) {
             self.drop_oldest();
@@ -290,12 +290,12 @@ mod tests {
         let mut ring = ring_of(16, 2);
         let full = 4 * each + 1;
         ring.push(message(1));
-        assert_eq!(ring.room(), full, "nobody is there to take it");
+        assert_eq!(ring.room(), full, "no viewer is there to take it");
         let (mut quick, mut slow) = (ring.join(), ring.join());
         (2..=4).for_each(|number| ring.push(message(number)));
         assert_eq!(ring.room(), full - 3 * each);
         assert_eq!(ring.take(&mut slow), Next::Message(message(1)));
-        assert_eq!(ring.room(), full - 3 * each, "what came before them was nobody's to wait for");
+        assert_eq!(ring.room(), full - 3 * each, "what came before them was not waited for");
         assert_eq!(taken(&mut ring, &mut quick).len(), 4);
         assert_eq!(ring.room(), full);
         ring.push(message(5));

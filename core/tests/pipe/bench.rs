@@ -341,7 +341,7 @@ impl Bench {
 
     /// A worker answers the dial under way.
     pub fn attach(&mut self, backend: BackendKey) {
-        assert!(self.attach_with(backend, None), "nobody waits for this dial");
+        assert!(self.attach_with(backend, None), "this dial is not waited for");
     }
 
     pub fn attach_with(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>) -> bool {
@@ -384,7 +384,7 @@ impl Bench {
         self.pump();
     }
 
-    pub fn nobody_is_there(&mut self) {
+    pub fn no_worker_is_there(&mut self) {
         self.dial_fails(DialFailure::NoCandidate { retry_after: None });
     }
 

@@ -125,7 +125,7 @@ fn without_a_grace_a_lost_client_ends_its_pipe_and_is_asked_for_nothing() {
     bench.wait(ms(100));
     assert!(bench.client_pings.is_empty(), "no barrier");
     assert_eq!(bench.pipe.view().down.confirmed, Seq(1), "written is confirmed");
-    assert!(!bench.client_attaches(), "nobody is waited for");
+    assert!(!bench.client_attaches(), "it is not waited for");
     bench.client_vanishes();
     assert_eq!(ended(&bench), Some((EndedBy::Client, 1006)));
     assert_eq!(bench.worker_got(), [closed(1001, "client gone")]);
@@ -200,7 +200,7 @@ fn the_replaced_link_is_left_the_rest_of_what_it_has_begun_to_get() {
     assert!(bench.client_attaches());
     let words = bench.client_last_words.pop();
     assert_eq!(words, Some((Generation::FIRST, vec![text("half written"), closed(1000, "replaced")])));
-    assert_eq!(bench.client_got(), texts(&["half written"]), "nobody knows whether it came through");
+    assert_eq!(bench.client_got(), texts(&["half written"]), "it is unknown whether it came through");
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn while_the_client_is_away_the_worker_is_read_up_to_the_bound_of_the_replay_buf
     bench.worker_says(&"y".repeat(400));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "exactly the bound");
     bench.wait(secs(30));
-    assert_eq!(ended(&bench), None, "nobody is too slow who is not there");
+    assert_eq!(ended(&bench), None, "a client that is away is not too slow");
     assert!(bench.client_attaches());
     assert_eq!(bench.client_got(), texts(&[&"x".repeat(600), &"y".repeat(400)]));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "not confirmed yet");
@@ -227,7 +227,7 @@ fn where_only_the_newest_count_the_newest_wait_for_the_client() {
     let mut bench = bench_with(|settings| settings.down = DownPolicy::Latest(2.try_into().unwrap()));
     bench.worker_says("0");
     bench.wait(ms(100));
-    assert!(bench.client_pings.is_empty(), "nothing is sent twice, so nobody is asked");
+    assert!(bench.client_pings.is_empty(), "nothing is sent twice, so no pong is asked for");
     bench.client_vanishes();
     for n in 1..=9 {
         bench.worker_says(&n.to_string());
@@ -351,7 +351,7 @@ fn a_client_whose_pong_waits_unread_is_not_taken_for_one_that_answers_none() {
     bench.client_vanishes();
     assert!(bench.client_attaches());
     bench.client_got();
-    assert_eq!(bench.pipe.view().down.in_doubt, 1, "nobody knows whether it had it: {:?}", bench.facts);
+    assert_eq!(bench.pipe.view().down.in_doubt, 1, "it is unknown whether it had it: {:?}", bench.facts);
 }
 
 #[test]
@@ -412,7 +412,7 @@ fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_n
     bench.set_room(Side::Client, 3);
     bench.worker_says("the last thing");
     bench.worker_closes(4001, "done");
-    assert!(bench.pipe.awaits_client(), "nobody knows that its old link is dead");
+    assert!(bench.pipe.awaits_client(), "its old link is not known to be dead");
     assert!(bench.client_attaches());
     assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
     assert!(!bench.client_attaches(), "it was told");

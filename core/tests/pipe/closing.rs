@@ -107,7 +107,7 @@ fn a_farewell_that_finds_no_worker_within_grace_is_counted_as_lost() {
     bench.worker_dies(LinkLoss::Eof);
     bench.client_says("never");
     bench.client_closes(1000, "done");
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(secs(30));
     assert!(bench.is_finished());
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Grace, messages: 1 }));
@@ -120,7 +120,7 @@ fn a_farewell_waits_for_a_worker_no_longer_than_30_s_where_grace_has_no_end() {
     bench.worker_dies(LinkLoss::Eof);
     bench.client_says("never");
     bench.client_closes(1000, "done");
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(secs(30));
     assert!(bench.is_finished());
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Grace, messages: 1 }));
@@ -350,7 +350,7 @@ fn an_eviction_leaves_a_worker_that_did_nothing_wrong_with_a_word() {
     });
     assert_eq!(bench.last_words, [(Attachment::FIRST, vec![closed(1001, "evicted")])]);
     let drop = |order: &Action| matches!(order, Action::DropBackend { died, .. } if !died);
-    assert!(bench.orders().iter().any(drop), "it is nobody's death");
+    assert!(bench.orders().iter().any(drop), "no worker has died");
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Down, reason: Loss::Evicted, messages: 1 }));
     bench.set_room(Side::Client, usize::MAX);
     bench.pump();

@@ -1,5 +1,5 @@
-//! The form of a frozen pipe, held to what is written down in `form_2.txt`: whoever changes it raises
-//! [`VERSION`], and writes down the new form under its number.
+//! The form of a frozen pipe, held to what is written down in `form_2.txt`: a change of it raises
+//! [`VERSION`], and the new form is written down under that number.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ fn detached() -> Bench {
     bench.attach(B);
     bench.worker_closes(4004, "not mine");
     bench.dial_fails(DialFailure::Failed(A));
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.client_says("waits");
     bench
 }
@@ -73,7 +73,7 @@ fn leaving(parting: bool) -> Bench {
 fn farewell() -> Bench {
     let mut bench = bench();
     bench.worker_dies(LinkLoss::Eof);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.client_says("the last one");
     bench.client_closes(1000, "bye");
     bench

@@ -127,7 +127,7 @@ fn a_refused_dial_goes_to_the_next_candidate_and_then_backs_off() {
     assert_eq!(bench.pipe.excluded(bench.now), [A]);
     bench.dial_fails(DialFailure::Failed(B));
     assert_eq!(bench.pipe.excluded(bench.now), [A, B]);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     assert!(!bench.is_dialing());
     bench.wait(ms(50));
     assert!(bench.is_dialing(), "the first round is at most 50 ms away");
@@ -143,7 +143,7 @@ fn a_dial_is_tried_again_for_as_long_as_grace_lasts() {
         if bench.is_dialing() {
             dials += 1;
             bench.dial_fails(DialFailure::Failed(A));
-            bench.nobody_is_there();
+            bench.no_worker_is_there();
         }
         bench.wait(ms(100));
     }
@@ -172,7 +172,7 @@ fn grace_is_not_extended_by_redialling_or_by_workers_that_never_prove_themselves
 fn without_a_backend_within_grace_the_client_gets_1013_and_what_waited_is_counted_as_lost() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.client_says("never delivered");
     bench.client_says("nor this");
     bench.wait(ms(29_999));
@@ -192,7 +192,7 @@ fn without_an_end_of_grace_a_pipe_waits_for_as_long_as_its_client_does() {
         settings.client_heartbeat.interval = secs(0);
     });
     bench.worker_dies(LinkLoss::Eof);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.client_says("kept");
     bench.wait(secs(3 * 86_400));
     assert_eq!(bench.client_got(), []);
@@ -216,7 +216,7 @@ fn a_dial_that_is_never_answered_is_cancelled_at_the_end_of_grace() {
 fn a_backend_that_registers_while_the_pipe_waits_is_dialled_at_once_iw_12() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(secs(20));
     assert!(!bench.is_dialing(), "nothing is worth a dial");
     bench.operator(|pipe, now| pipe.pool_changed(now));
@@ -229,12 +229,12 @@ fn a_pool_that_changes_during_a_dial_is_asked_again_though_that_dial_finds_nobod
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
     bench.operator(|pipe, now| pipe.pool_changed(now));
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(ms(50));
     assert!(bench.is_dialing(), "who came after the question is not in the answer");
     bench.dial_fails(DialFailure::Failed(A));
     bench.operator(|pipe, now| pipe.pool_changed(now));
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(ms(100));
     assert!(bench.is_dialing(), "who failed before the change may do after it");
 }
@@ -309,7 +309,7 @@ fn when_no_right_worker_is_left_the_wrong_ones_word_is_passed_on_ib_09() {
     bench.worker_dies(LinkLoss::Eof);
     bench.attach(B);
     bench.worker_closes(4004, "no such session");
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     assert_eq!(bench.client_got(), [closed(4004, "no such session")]);
 }
 
@@ -336,7 +336,7 @@ fn a_wrong_workers_word_outlives_grace_when_the_others_cannot_be_reached() {
     while bench.state() == PipeState::Detached {
         if bench.is_dialing() {
             bench.dial_fails(DialFailure::Failed(A));
-            bench.nobody_is_there();
+            bench.no_worker_is_there();
         }
         bench.wait(ms(100));
     }
@@ -368,7 +368,7 @@ fn a_backend_that_dies_at_once_three_times_is_left_alone_for_a_while_ib_11() {
         bench.worker_dies(LinkLoss::Eof);
     }
     assert_eq!(bench.pipe.excluded(bench.now), [B]);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(ms(999));
     assert!(!bench.is_dialing());
     bench.wait(ms(1));
@@ -492,7 +492,7 @@ fn a_late_interruption_after_a_quiet_long_life_starts_a_fresh_grace() {
     bench.attach(B);
     bench.now = bench.now + secs(60);
     bench.worker_dies(LinkLoss::Eof);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(ms(9_999));
     assert_eq!(bench.client_got(), [], "a timer that came too late takes no grace away");
 }

@@ -284,7 +284,7 @@ fn a_dial_that_hangs_is_given_up_and_the_pipe_is_where_it_was() {
     bench.wait(secs(10));
     assert!(bench.orders().contains(&Action::CancelDial(attachment)));
     assert_eq!((bench.state(), bench.worker_got()), (PipeState::Attached, texts(&["1"])));
-    assert!(!bench.pipe.attached(attachment, B, None, bench.now), "nobody waits for it");
+    assert!(!bench.pipe.attached(attachment, B, None, bench.now), "it is not waited for");
 }
 
 #[test]
@@ -431,7 +431,7 @@ fn a_replay_held_for_its_delay_stays_held_for_a_pipe_that_stays() {
     bench.attach(B);
     move_on(&mut bench);
     assert_eq!((bench.dial().first_seq, bench.dial().again), (Seq(1), 1));
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     assert_eq!(bench.worker_got(), []);
     bench.wait(secs(2));
     assert_eq!(bench.worker_got(), texts(&["1"]));

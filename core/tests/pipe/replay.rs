@@ -49,7 +49,7 @@ fn a_message_half_written_to_a_dead_worker_is_sent_whole_to_the_next() {
     bench.set_room(Side::Backend, 12);
     bench.client_says("this is longer than twelve bytes");
     bench.worker_dies(LinkLoss::Reset);
-    assert_eq!(interrupted(&bench), (0, None), "half a message is not in doubt: nobody can have read it");
+    assert_eq!(interrupted(&bench), (0, None), "half a message is not in doubt: no peer can have read it");
     bench.attach(B);
     assert_eq!(bench.worker_got(), texts(&["this is longer than twelve bytes"]));
 }
@@ -90,7 +90,7 @@ fn unsent_sends_nothing_twice_and_says_what_is_in_doubt_ib_05() {
 fn none_keeps_nothing_over_an_outage_and_counts_what_it_dropped() {
     let mut bench = Bench::with(|settings| settings.replay = ReplayPolicy::None);
     bench.client_says("1");
-    assert_eq!(bench.pings.len(), 0, "nobody is asked");
+    assert_eq!(bench.pings.len(), 0, "no pong is asked for");
     bench.set_room(Side::Backend, 0);
     bench.client_says("2");
     bench.worker_dies(LinkLoss::Reset);

@@ -45,12 +45,12 @@ fn it_survives_the_worker_whose_half_message_does_not() {
     bench.worker_frame(0x01, b"half ");
     assert_eq!(say(&mut bench, "order"), Ok(Seq(1)));
     bench.worker_dies(LinkLoss::Reset);
-    assert_eq!(say(&mut bench, "while nobody is there"), Ok(Seq(2)));
+    assert_eq!(say(&mut bench, "while it is away"), Ok(Seq(2)));
     bench.attach(B);
     bench.worker_says("new");
     bench.set_room(Side::Client, usize::MAX);
     bench.pump();
-    assert_eq!(bench.client_got(), texts(&["order", "while nobody is there", "new"]));
+    assert_eq!(bench.client_got(), texts(&["order", "while it is away", "new"]));
 }
 
 #[test]

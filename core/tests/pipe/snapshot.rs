@@ -1,4 +1,4 @@
-//! A pipe goes to another process in the middle of whatever it was doing, and nobody at its ends can tell.
+//! A pipe goes to another process in the middle of what it was doing, and neither peer can tell.
 
 use std::sync::Arc;
 
@@ -82,7 +82,7 @@ fn a_dial_under_way_is_made_again_with_a_number_of_its_own() {
     hand_over(&mut bench);
     assert_eq!(bench.dial().attachment, Attachment(3));
     let late = bench.pipe.attached(Attachment(2), A, None, bench.now);
-    assert!(!late, "nobody waits for the old process's dial");
+    assert!(!late, "the old process's dial is not waited for");
     bench.attach(B);
     assert_eq!(bench.worker_got(), texts(&["1"]));
 }
@@ -91,7 +91,7 @@ fn a_dial_under_way_is_made_again_with_a_number_of_its_own() {
 fn grace_goes_on_though_the_next_clock_is_younger_than_the_outage() {
     let mut bench = Bench::with(|settings| settings.grace = Some(secs(30)));
     bench.worker_dies(LinkLoss::Reset);
-    bench.nobody_is_there();
+    bench.no_worker_is_there();
     bench.wait(secs(20));
     bench.hand_over(YOUNG, secs(4));
     bench.wait(ms(5_999));

@@ -85,7 +85,7 @@ impl Viewer {
         }
     }
 
-    /// Whether it is an ordinary viewer still, which nobody has told or heard a goodbye from.
+    /// Whether it is an ordinary viewer still, which has neither said goodbye nor been told it.
     pub fn is_watching(&self) -> bool {
         !self.finished && !self.client_gone && !self.said_close && !self.evicted && self.told.is_none()
     }
@@ -270,7 +270,7 @@ impl Viewer {
                     self.pipe.receive(Peer::Client(self.generation), Input::Copy(&answer), now);
                 }
             }
-            Item::Text(_) | Item::Pong(_) => panic!("nobody says {item:?}"),
+            Item::Text(_) | Item::Pong(_) => panic!("no peer says {item:?}"),
         }
     }
 
@@ -305,7 +305,7 @@ impl Viewer {
                 self.lost_up += messages;
             }
             Fact::Ended { code: 1013, reason, .. } if reason == "client too slow" => {
-                assert!(self.keeps, "with latest, nobody is too slow");
+                assert!(self.keeps, "with latest, no viewer is too slow");
                 *marks.entry("too slow under keep").or_default() += 1;
                 if self.pace == Pace::Stuck {
                     *marks.entry("stalled").or_default() += 1;

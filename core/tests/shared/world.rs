@@ -69,7 +69,7 @@ pub fn run(seed: u64) -> Marks {
     world.calm_down();
     match world.below(3) {
         0 => world.end_by_worker(),
-        1 => world.end_by_nobody(),
+        1 => world.end_without_viewers(),
         _ => world.end_by_force(),
     }
     world.marks
@@ -398,7 +398,7 @@ impl World {
                     self.dialing = Some((order.attachment, self.now + wait));
                 }
                 Action::CancelDial(_) => self.dialing = None,
-                Action::TakeOver(_) => panic!("nobody moves it on purpose"),
+                Action::TakeOver(_) => panic!("it is never moved on purpose"),
                 Action::DropBackend { last_words, .. } => self.drop_worker(&last_words),
                 Action::ShutdownClient | Action::DropClient { .. } => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),
@@ -464,8 +464,8 @@ impl World {
         self.check_over();
     }
 
-    /// All viewers go, nobody comes, and the worker is told goodbye: in time, or at once when memory is short.
-    fn end_by_nobody(&mut self) {
+    /// All viewers go, none comes, and the worker is told goodbye: in time, or at once when memory is short.
+    fn end_without_viewers(&mut self) {
         let now = self.now;
         if !self.watching().is_empty() {
             assert!(!self.stream.shed(), "a stream that is watched does not linger");
@@ -525,7 +525,7 @@ impl World {
     }
 
     fn check_over(&mut self) {
-        // Whoever never answered a close frame is dropped in time.
+        // A viewer that never answered a close frame is dropped in time.
         self.now = self.now + Duration::from_secs(40);
         self.turns(false);
         self.now = self.now + Duration::from_secs(40);

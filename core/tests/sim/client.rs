@@ -43,7 +43,7 @@ impl Client {
         }
     }
 
-    /// Whether it would come back after the loss of its link: nobody has said goodbye.
+    /// Whether it would come back after the loss of its link: neither side has said goodbye.
     pub const fn wants_back(&self) -> bool {
         !self.said_close && !self.got_close
     }

@@ -161,7 +161,7 @@ impl Driver {
                 assert_eq!(generation, self.generation, "another link than the one there is");
                 self.model.client_dropped(&last_words, marks);
                 self.orders.push_back(Order::DropClient(generation));
-                // The client may still read what it was given; nobody will write to it or read it again.
+                // The client may still read what it was given; it is not written to or read again.
                 if let Some(mut link) = self.client_link.take() {
                     link.to_peer.end(LinkLoss::Eof, true);
                 }

@@ -235,7 +235,7 @@ impl Model {
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => self.sent_one(&item, marks),
                 Item::Ping(payload) if payload != b"holdline" => {
-                    assert!(self.settings.replay != ReplayPolicy::None, "a barrier ping that nobody needs");
+                    assert!(self.settings.replay != ReplayPolicy::None, "a barrier ping that is not needed");
                     if let Some(tap) = &mut self.tap {
                         tap.pings.insert(payload, self.sent);
                     }
@@ -381,7 +381,7 @@ impl Model {
             Fact::Reattached { outage, .. } => {
                 marks.hit(Mark::Reattached);
                 self.hit_if_away(Mark::AttachedWhileAway, marks);
-                // A worker that is there for a farewell only proves nothing by what it says to nobody.
+                // A worker that is there for a farewell only proves nothing by what it says.
                 let expected = self.outage.map(|since| now - since);
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
@@ -420,7 +420,7 @@ impl Model {
             Fact::Expired { outage } => {
                 assert!(Some(*outage) >= self.settings.grace, "grace was cut short");
                 let expected = self.outage.map(|since| now - since);
-                // As above: a farewell's worker proves nothing by what it says to nobody.
+                // As above: a farewell's worker proves nothing by what it says.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
             Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),

@@ -88,7 +88,7 @@ impl Conn {
         }
     }
 
-    /// Faults are over; what is half open stays so until somebody notices.
+    /// Faults are over; what is half open stays so until a peer notices.
     pub const fn calm(&mut self) {
         self.silent = false;
         self.slow = false;

@@ -172,7 +172,7 @@ impl Model {
         }
         marks.hit(Mark::ClientPongsMissing);
         let side = &self.client;
-        // A client that is not read cannot be heard to answer; but if nobody is read, somebody must give in.
+        // A client that is not read cannot be heard to answer; but if neither peer is read, one must give in.
         let since = if side.paused { side.stuck_since } else { Some(side.turned) };
         assert!(since.is_some_and(|since| now >= since + PONG_PATIENCE), "no patience with a client: {side:?}");
         if side.paused {
@@ -195,7 +195,7 @@ impl Model {
                     self.client.told = true;
                 }
                 Item::Ping(payload) if payload != b"holdline" => {
-                    assert!(self.asks_client(), "a barrier ping that nobody needs");
+                    assert!(self.asks_client(), "a barrier ping that is not needed");
                     self.client.pings.insert(payload, self.down_next);
                 }
                 Item::Ping(_) | Item::Pong(_) => {}
@@ -274,7 +274,7 @@ impl Model {
 
     /// The client is about to be attached again.
     pub fn client_returns(&mut self) {
-        assert!(self.may_return(), "nobody waits for it");
+        assert!(self.may_return(), "it is not waited for");
         self.client.replaces = self.client.linked;
     }
 

@@ -151,7 +151,7 @@ impl World {
             self.release(pipe, attachment);
             return self.settle(pipe);
         }
-        assert!(!cancelled && !refused, "an attach that nobody waits for was taken");
+        assert!(!cancelled && !refused, "an attach that is not waited for was taken");
         self.experienced(self.drivers[pipe].home, backend, Experience::Connected);
         let rx = match resume {
             Some(ResumeAnswer::Ok(seq)) => seq.0,

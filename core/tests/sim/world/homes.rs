@@ -106,7 +106,7 @@ impl World {
         renames.then(|| format!("session-{worker}-{}-{pipe}", self.workers[worker].generation))
     }
 
-    /// One Holdline hands a pipe to the other, which takes a moment in which nobody moves.
+    /// One Holdline hands a pipe to the other, which takes a moment in which nothing else happens.
     pub(super) fn hand_over(&mut self, pipe: usize) {
         self.settle(pipe);
         if self.drivers[pipe].finished {

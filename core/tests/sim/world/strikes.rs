@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    /// Somebody wants a pipe moved: mostly with the new worker there first, and now and then the old one dies over it.
+    /// An operator wants a pipe moved: mostly with the new worker there first, and now and then the old one dies over it.
     fn moves(&mut self, pipe: usize, cause: Cause) {
         let (now, first) = (self.now, !self.rng.once_in(3));
         if self.plan.may(Fault::WorkerCrash) && self.rng.once_in(4) {
