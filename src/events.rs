@@ -37,7 +37,6 @@ pub struct Event {
 /// What can happen. The `type` of the JSON form is the serde name of the variant.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(tag = "type")]
-#[expect(missing_docs, reason = "the fields mean what the names of the glossary mean")]
 pub enum Fact {
     /// A backend came into a pool.
     #[serde(rename = "backend.registered")]
@@ -48,9 +47,6 @@ pub enum Fact {
     /// A backend left its pool.
     #[serde(rename = "backend.removed")]
     BackendRemoved { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
-    /// A backend that carried pipes went away under them.
-    #[serde(rename = "backend.lost")]
-    BackendLost { pool: Arc<str>, backend: Arc<str>, reason: &'static str },
     /// Health checks see the backend again.
     #[serde(rename = "backend.up")]
     BackendUp { pool: Arc<str>, backend: Arc<str> },

@@ -4,50 +4,57 @@
 //! pipe reattaches to another worker of the pool. What decides is in the crate `holdline_core`; here is everything that
 //! touches the outside.
 //!
-//! The way of a message, in reading order: [`serve`] starts the threads, the [`door`] accepts and reads the
-//! request, [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to whom, [`net`] connects, and
-//! [`pipe`] moves the
-//! messages from then on; what is not a WebSocket takes the way through [`http`]. Around it: [`config`], [`admin`],
-//! [`ctl`] and [`cli`] for operators; [`limits`] on who may connect how often, and [`memory`] on how much there is;
-//! [`metrics`], [`events`] and [`log`] for those who watch, and [`trace`] for their tracing systems; [`pipes`], the
-//! registry of what is live, [`clients`], who comes back to which, [`share`], for pipes that have one worker connection
-//! between them, and [`rebalance`], which
-//! spreads pipes evenly; [`rules`] and [`level`], what holds now, and [`reload`], which changes it; [`activation`] and
-//! [`notify`], the two ends of a service manager; [`phase`], [`clock`], [`blame`] and [`send_timeout`], which everyone
-//! uses; and [`worker`], the simulated device worker that demos and tests stand behind the proxy.
+//! The way of a message, in reading order: [`serve`] starts the threads, the [`door`] accepts and reads the request,
+//! [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to which worker, [`net`] connects, and
+//! [`pipe`] moves the messages from then on. A request that is not a WebSocket takes the way through [`http`].
+//!
+//! What is live: [`pipes`] is the registry, [`clients`] says which client may come back to which pipe, [`share`] joins
+//! pipes that have one worker connection between them, [`limits`] counts connections, [`memory`] bounds what all of
+//! them hold, and [`rebalance`] spreads them evenly.
+//!
+//! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
+//! of it holds for new clients, [`tokens`] who may use the admin API, [`level`] what is logged, and [`reload`] changes
+//! these four.
+//!
+//! What can be seen: [`metrics`], [`events`], [`log`] and [`trace`]. Who steers: [`admin`] serves the API, [`ctl`] asks
+//! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
+//! uses [`phase`], [`clock`], [`blame`] and [`send_timeout`]. [`worker`] is the simulated device worker that demos and
+//! tests stand behind the proxy, and [`demo`] kills such workers under its clients.
+//!
+//! A module knows only what stands below it: `tests/tidy/layers.rs` lists the layers and holds them.
 
-pub mod activation;
-pub mod admin;
-pub mod backends;
-pub mod blame;
+mod activation;
+mod admin;
+mod backends;
+mod blame;
 pub mod cli;
-pub mod clients;
-pub mod clock;
+mod clients;
+mod clock;
 pub mod config;
-pub mod ctl;
-pub mod demo;
-pub mod door;
-pub mod events;
+mod ctl;
+mod demo;
+mod door;
+mod events;
 pub mod handshake;
-pub mod http;
-pub mod level;
-pub mod limits;
-pub mod log;
-pub mod memory;
-pub mod metrics;
-pub mod net;
-pub mod notify;
-pub mod phase;
-pub mod pipe;
-pub mod pipes;
-pub mod process;
-pub mod rebalance;
-pub mod reload;
-pub mod routes;
-pub mod rules;
-pub mod send_timeout;
-pub mod serve;
-pub mod share;
-pub mod tokens;
-pub mod trace;
-pub mod worker;
+mod http;
+mod level;
+mod limits;
+mod log;
+mod memory;
+mod metrics;
+mod net;
+mod notify;
+mod phase;
+mod pipe;
+mod pipes;
+mod process;
+mod rebalance;
+mod reload;
+mod routes;
+mod rules;
+mod send_timeout;
+mod serve;
+mod share;
+mod tokens;
+mod trace;
+mod worker;

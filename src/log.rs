@@ -60,8 +60,8 @@ pub fn init(format: LogFormat, level: LogLevel) -> Result<LogHandle, AlreadySet>
 }
 
 impl LogHandle {
-    /// A handle that remembers the level and changes nothing: for tests and for embedders with their own subscriber.
-    #[must_use]
+    /// A handle that remembers the level and changes nothing.
+    #[cfg(test)]
     pub fn detached(level: LogLevel) -> Self {
         Self { filter: None, level: AtomicU8::new(number(level)) }
     }

@@ -4,8 +4,8 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod held;
-mod newcomer;
 mod numbers;
+mod resume;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -26,10 +26,11 @@ use holdline_core::time::Time;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backends::Leave;
+use crate::net::LooseStream;
 use crate::routes::Route;
 pub use held::Held;
-pub use newcomer::{Newcomer, Return};
 pub use numbers::LaneNumbers;
+pub use resume::Resume;
 
 /// Commands that wait for one pipe at most; the next one is refused.
 pub const COMMANDS_MAX: usize = 16;
@@ -45,8 +46,8 @@ pub enum Command {
     Close(EndedBy, CloseFrame),
     /// Free what the pipe holds and close the client with 1013: memory is out.
     Evict(Evict),
-    /// Here is the client, on another connection.
-    Attach(Box<Newcomer>),
+    /// Here is the client, on another socket, and what it sent behind its handshake.
+    Resume(LooseStream, Bytes, Box<Resume>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
@@ -132,7 +133,7 @@ pub struct PipeEntry {
     /// The client's last attach; the first is 1.
     pub generation: AtomicU64,
     /// Clients that were answered for this pipe, the first one included.
-    arrivals: AtomicU64,
+    answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     active_micros: AtomicU64,
@@ -185,7 +186,7 @@ impl PipeEntry {
             key: facts.key,
             client: Mutex::new(facts.client.into()),
             generation: AtomicU64::new(Generation::FIRST.0),
-            arrivals: AtomicU64::new(1),
+            answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             sharing: facts.sharing,
@@ -232,9 +233,9 @@ impl PipeEntry {
         self.awaits_client.store(awaits, Release);
     }
 
-    /// The place of another client that is about to be answered for this pipe.
-    pub fn next_arrival(&self) -> u64 {
-        self.arrivals.fetch_add(1, Relaxed)
+    /// The place of another client that is about to be answered for this pipe, in the order of answers.
+    pub fn next_answer(&self) -> u64 {
+        self.answers.fetch_add(1, Relaxed)
     }
 
     /// Whether its client is there.
@@ -422,12 +423,6 @@ impl Pipes {
     #[must_use]
     pub fn len(&self) -> usize {
         *self.count.borrow()
-    }
-
-    /// Whether none lives.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// A number that grows with every pipe that comes, goes, or changes its state or its worker; and the way to wait

@@ -88,7 +88,7 @@ impl Process {
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
         let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
-        let backends = backends(&config, &metrics, &events, &pipes);
+        let backends = backends(&config, &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
         let limits = Arc::new(Limiter::new(config.limits, clock));
         let config = Arc::new(ArcSwap::from_pointee(config));
@@ -125,11 +125,17 @@ fn name_series(metrics: &Metrics, config: &Config) {
 }
 
 /// The configured pools, whose events are counted and listed, and whose orders reach the pipes.
-fn backends(config: &Config, metrics: &Arc<Metrics>, events: &Arc<Events>, pipes: &Arc<Pipes>) -> Backends {
+fn backends(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    events: &Arc<Events>,
+    pipes: &Arc<Pipes>,
+    clock: Clock,
+) -> Backends {
     let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
     let on_event = move |event| {
         metrics.backend_event(&event);
         events.push(event.into());
     };
-    Backends::new(&Setup::from_config(config), on_event, move |backend, leave| pipes.leave(backend, leave))
+    Backends::new(&Setup::from_config(config), clock, on_event, move |backend, leave| pipes.leave(backend, leave))
 }

@@ -23,7 +23,6 @@ use crate::door::listen::{self, Bound};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
 use crate::notify::{Notifier, Runtimes};
-use crate::phase::Phase;
 use crate::pipe::shed_read_buffer;
 use crate::pipes::{Command, Pipes};
 use crate::process::{Judged, Process};
@@ -74,10 +73,6 @@ impl StartError {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Running {
-    /// The bound public listeners, as text.
-    pub public: Vec<String>,
-    /// The bound admin listener, as text.
-    pub admin: String,
     process: Arc<Process>,
     reload: Arc<Reload>,
     bound: Vec<Bound>,
@@ -121,7 +116,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     process.phase.started();
     say_where(&public, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
-    Ok(Running { public, admin: admin_address, process, reload, bound, threads, exporter, notifier, stop_control })
+    Ok(Running { process, reload, bound, threads, exporter, notifier, stop_control })
 }
 
 fn judge(config: Config) -> Result<Judged, StartError> {
@@ -316,30 +311,12 @@ impl Running {
         tracing::info!(closed, failed, requests_cut, seconds, "stopped");
     }
 
-    /// Where a service manager is told what happens, such as a reload.
-    #[must_use]
-    pub const fn notifier(&self) -> &Notifier {
-        &self.notifier
-    }
-
     /// Reads the configuration again; what comes of it is in the log and in the metrics.
     pub async fn reload(&self) {
         self.notifier.reloading();
         // An error was said where it came up, and there is nobody here to tell.
         let _ = self.reload.reload().await;
         self.notifier.reloaded();
-    }
-
-    /// The process's phase.
-    #[must_use]
-    pub fn phase(&self) -> Phase {
-        self.process.phase.get()
-    }
-
-    /// The live pipes.
-    #[must_use]
-    pub fn pipes(&self) -> &Arc<Pipes> {
-        &self.process.pipes
     }
 }
 

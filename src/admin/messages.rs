@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use holdline_core::frame::Kind;
+use holdline_core::frame;
 use holdline_core::ids::{Attachment, PipeId, Seq};
 use holdline_core::pipe::Unsaid;
 use schemars::JsonSchema;
@@ -93,11 +93,11 @@ struct NotReached {
     unanswered: usize,
 }
 
-fn parse(text: Option<String>, base64: Option<String>) -> Result<(Kind, Bytes), Problem> {
+fn parse(text: Option<String>, base64: Option<String>) -> Result<(frame::Kind, Bytes), Problem> {
     match (text, base64) {
-        (Some(text), None) => Ok((Kind::Text, text.into())),
+        (Some(text), None) => Ok((frame::Kind::Text, text.into())),
         (None, Some(base64)) => match BASE64.decode(base64) {
-            Ok(bytes) => Ok((Kind::Binary, bytes.into())),
+            Ok(bytes) => Ok((frame::Kind::Binary, bytes.into())),
             Err(error) => Err(Problem::invalid("/base64", error.to_string())),
         },
         (None, None) | (Some(_), Some(_)) => Err(Problem::invalid("/text", "give either text or base64")),
@@ -141,7 +141,7 @@ pub(super) async fn broadcast(
     Ok(Json(tell(pipes, kind, &payload).await))
 }
 
-async fn tell(pipes: Vec<Arc<PipeEntry>>, kind: Kind, payload: &Bytes) -> Told {
+async fn tell(pipes: Vec<Arc<PipeEntry>>, kind: frame::Kind, payload: &Bytes) -> Told {
     let mut told = Told { matched: pipes.len(), ..Told::default() };
     let (answer, mut answers) = mpsc::channel(IN_FLIGHT_MAX);
     let deadline = Instant::now() + ANSWER_TIMEOUT;
@@ -223,9 +223,9 @@ mod tests {
             parse(text.map(str::to_owned), base64.map(str::to_owned))
                 .map_err(|problem| problem.errors[0].pointer.clone())
         };
-        assert_eq!(of(Some("é"), None), Ok((Kind::Text, "é".into())));
+        assert_eq!(of(Some("é"), None), Ok((frame::Kind::Text, "é".into())));
         for padded in ["/wA=", "/wA"] {
-            assert_eq!(of(None, Some(padded)), Ok((Kind::Binary, Bytes::from_static(&[0xFF, 0]))));
+            assert_eq!(of(None, Some(padded)), Ok((frame::Kind::Binary, Bytes::from_static(&[0xFF, 0]))));
         }
         assert_eq!(of(None, Some("?")), Err("/base64".to_owned()));
         assert_eq!(of(None, None), Err("/text".to_owned()));

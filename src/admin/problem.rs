@@ -39,8 +39,6 @@ pub enum Kind {
     Invalid,
     /// As many wait for a change as may.
     Busy,
-    /// A fault of ours.
-    Internal,
 }
 
 impl Kind {
@@ -62,7 +60,6 @@ impl Kind {
             Self::MediaType => ("media-type", "The body must be JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::Invalid => ("invalid", "The request is not valid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Busy => ("busy", "Too many are waiting", StatusCode::SERVICE_UNAVAILABLE),
-            Self::Internal => ("internal", "Holdline failed", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 /// Something that happened to a backend or a pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the fields mean what the glossary says")]
 pub enum BackendEvent {
     /// A backend came into a pool.
     Registered { pool: Arc<str>, backend: Arc<str>, url: String },

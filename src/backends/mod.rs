@@ -22,15 +22,12 @@ mod views;
 mod writes;
 
 pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
-pub use keeper::{PROBES_MAX, QUICK_PROBE_MIN};
 pub use report::WorkerReport;
-pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation, Target, Turn};
+pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation};
 pub use spec::{
-    BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE,
-    LastProbe, Origin, PipesWish, PoolSpec, PoolView, ProbeKind, ProbeSettings, Progress, Put, Renewal,
-    SERVES_KEYS_MAX, StateChange, StateCounts, WEIGHT_MAX,
+    BackendError, BackendSpec, BackendView, Directive, Expect, Origin, PipesWish, PoolSpec, PoolView, ProbeKind,
+    ProbeSettings, Progress, Put, Renewal, StateChange, StateCounts,
 };
-pub use writes::REMOVAL_DEADLINE;
 
 use crate::clock::Clock;
 use crate::net::Networks;
@@ -91,11 +88,12 @@ impl Backends {
     /// whatever thread caused it, without a lock held, and must not block.
     pub fn new(
         setup: &Setup,
+        clock: Clock,
         on_event: impl Fn(BackendEvent) + Send + Sync + 'static,
         on_leave: impl Fn(BackendKey, Leave) + Send + Sync + 'static,
     ) -> Self {
         let registry = Registry {
-            clock: Clock::start(),
+            clock,
             networks: Arc::new(setup.networks.clone()),
             pools: BTreeMap::new(),
             records: HashMap::new(),
@@ -222,12 +220,6 @@ impl Backends {
     #[must_use]
     pub fn surplus(&self, pool: &str) -> Option<Vec<(BackendKey, u32)>> {
         self.with(|registry, _| registry.pools.get(pool).map(|pool| pool.core.surplus().collect()))
-    }
-
-    /// Whether any backend of any pool may take a pipe: half of readiness.
-    #[must_use]
-    pub fn any_eligible(&self) -> bool {
-        self.with(|registry, _| registry.pools.values().any(|pool| pool.core.has_eligible()))
     }
 
     /// A number that grows with every visible change, and the way to wait for it.

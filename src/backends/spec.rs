@@ -49,6 +49,7 @@ pub struct PoolSpec {
     pub backends: Vec<(Arc<str>, BackendSpec)>,
 }
 
+#[cfg(test)]
 impl PoolSpec {
     /// A pool called `name` of which nothing else is said.
     #[must_use]
@@ -308,7 +309,6 @@ pub struct PoolView {
 
 /// Backends by admin state, by health and by lease; each of the three adds up to all of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-#[expect(missing_docs, reason = "the fields are the names of the states")]
 pub struct StateCounts {
     pub ready: usize,
     pub drain: usize,

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use args::Options;
-pub use client::{CallError, Client, PATIENCE, Reply, Target};
+pub use client::{CallError, Client, PATIENCE, Target};
 pub use in_words::in_words;
 
 use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools};

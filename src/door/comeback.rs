@@ -20,23 +20,22 @@ use crate::http::Body;
 use crate::metrics::labels::ResumeResult;
 use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
-use crate::pipes::{Command, Newcomer, PipeEntry, Return};
+use crate::pipes::{Command, PipeEntry, Resume};
 use crate::routes::Duplicate;
 use crate::routes::Found;
 
 /// A client that has been answered, and the pipe that it goes to.
 pub(super) struct Back {
     pub pipe: Arc<PipeEntry>,
-    pub plan: Return,
+    pub resume: Resume,
 }
 
 impl Back {
     /// Sends the client's socket to the thread of its pipe. One that can't be sent is closed, and the client tries again.
     pub fn bring(self, stream: ClientStream, first: Bytes) {
         match LooseStream::loosen(stream) {
-            Ok(stream) => {
-                let newcomer = Newcomer { stream, first, plan: self.plan };
-                self.pipe.order(Command::Attach(Box::new(newcomer)));
+            Ok(socket) => {
+                self.pipe.order(Command::Resume(socket, first, Box::new(self.resume)));
             }
             Err(error) => tracing::warn!(pipe = %self.pipe.id, %error, "a client that came back could not be attached"),
         }
@@ -89,15 +88,16 @@ impl Connection {
             let detail = "the subprotocol of this client's open conversation is not among those offered";
             return Refusal::new(StatusCode::CONFLICT, "subprotocol", detail).into_response();
         }
-        let response = switching_protocols(upgrade, home.protocol.as_deref(), &HeaderMap::new());
-        let plan = Return {
+        let response =
+            switching_protocols(upgrade, home.protocol.as_deref(), &HeaderMap::new()).map(|()| Body::empty());
+        let resume = Resume {
             target: found.target,
             host: host(parts).map(Box::from),
             head_lines: upgrade_head_lines(parts, client),
             client: client.address.to_string(),
-            arrival: home.pipe.next_arrival(),
+            answer: home.pipe.next_answer(),
         };
-        self.opens(Opened::Back(Back { pipe: home.pipe, plan }));
+        self.opens(Opened::Back(Back { pipe: home.pipe, resume }));
         response
     }
 }

@@ -9,11 +9,10 @@ use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::PipeId;
-use holdline_core::limits::table::Arrival;
 use holdline_core::memory::Pressure;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -37,12 +36,12 @@ use crate::http::{
     relay,
 };
 use crate::limits::{Admission, Exceeded, Scope, Slot};
+use crate::metrics::NO_ROUTE;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::metrics::{GaugeGuard, NO_ROUTE};
 use crate::net::ClientStream;
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, Plan, first_attach};
-use crate::pipe::{ClientLink, Driver};
+use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeFacts, Sharing};
 use crate::process::Process;
 use crate::routes::{Found, NoRoute};
@@ -104,7 +103,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
             match response.status() {
                 StatusCode::SWITCHING_PROTOCOLS => {
                     connection.talk.switches();
-                    Err(Switched(switching_head(&response)))
+                    Err(Switched(switching_head(response.headers())))
                 }
                 _ => Ok(connection.leaving(response)),
             }
@@ -136,26 +135,31 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
     let (stream, first) = socket.into_parts(parts.read_buf);
     let mut stream = stream.into_inner().into_inner();
     let opened = connection.opened.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
-        // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
-        let _ = tokio::time::timeout(send_timeout, stream.write_all(head)).await;
-    }
-    match (served, opened) {
-        (_, Some(Opened::Pipe(mut driver, admission, membership))) => {
-            driver.start(ClientLink::socket(stream, first));
-            tokio::spawn(Guarded { driver, _guards: (membership.map(Box::new), slot, admission, gauge) });
+    switch(&mut stream, &served, send_timeout).await;
+    match opened {
+        Some(Opened::Pipe(mut driver, admission, membership)) => {
+            let guards = Guards { name: membership.map(Box::new), slot, admission, connection: gauge };
+            driver.start(ClientLink::socket(stream, first), Some(guards));
+            tokio::spawn(driver);
         }
-        (_, Some(Opened::Back(back))) => back.bring(stream, first),
-        (served, None) => {
-            let failure = served.err().and_then(|error| failure(&error));
-            let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
-            if let Some(result) = result {
+        Some(Opened::Back(back)) => back.bring(stream, first),
+        None => {
+            let failure = if timed_out { Some(ConnectionResult::TimedOut) } else { served.err().and_then(failure) };
+            if let Some(result) = failure {
                 metrics.connection_result(ListenerLabel::Public, result);
             }
-            let is_http = failure != Some(ConnectionResult::BadRequest);
-            let sends_on = connection.talk.is_unread() || !first.is_empty() || !is_http;
-            close(stream, sends_on.then_some(limits), &front).await;
+            let sends_on = connection.talk.is_unread() || !first.is_empty();
+            let reads_on = sends_on || failure == Some(ConnectionResult::BadRequest);
+            close(stream, reads_on.then_some(limits), &front).await;
         }
+    }
+}
+
+/// Sends the head of a 101, if that is why hyper stopped. If it cannot be sent, the pipe finds out by itself and ends as
+/// any other, its worker included.
+async fn switch(stream: &mut ClientStream, served: &hyper::Result<()>, send_timeout: Duration) {
+    if let Some(Switched(head)) = served.as_ref().err().and_then(|error| error.source()?.downcast_ref()) {
+        let _ = tokio::time::timeout(send_timeout, stream.write_all(head)).await;
     }
 }
 
@@ -203,28 +207,12 @@ async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, front: &F
 #[error("the connection is a WebSocket now")]
 struct Switched(Vec<u8>);
 
-fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
+fn failure(error: hyper::Error) -> Option<ConnectionResult> {
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
     if io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         return Some(ConnectionResult::TimedOut);
     }
     error.is_parse().then_some(ConnectionResult::BadRequest)
-}
-
-/// A pipe with what it holds of the connection's books. The driver stays where it was made: it is large, and a task is
-/// moved several times before it runs.
-struct Guarded {
-    driver: Box<Driver>,
-    /// The gauge goes last: whoever sees it at zero finds every place free.
-    _guards: (Option<Box<Membership>>, Slot, Admission, GaugeGuard),
-}
-
-impl Future for Guarded {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut *self.driver).poll(cx)
-    }
 }
 
 impl Connection {
@@ -403,7 +391,7 @@ impl Connection {
             return busy("memory is short").into_response();
         }
         let scope = Scope { route: &found.route.name, own: &found.route.limits };
-        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, scope, Arrival::New);
+        let admitted = self.front.process.limits.admit(found.key.as_deref(), client.address, scope);
         let admission = match admitted {
             Ok(admission) => admission,
             Err(exceeded) => return self.exceeds(&found.route.name, exceeded).into_response(),
@@ -427,7 +415,7 @@ impl Connection {
             Ok(found) => found,
             Err(response) => return response,
         };
-        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers);
+        let response = switching_protocols(&upgrade, first.protocol.as_deref(), &first.headers).map(|()| Body::empty());
         let protocol = first.protocol.clone();
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
@@ -463,7 +451,9 @@ impl Connection {
         let Some(share) = &plan.route.share else {
             return Ok((first_attach(plan, process).await?, Sharing::Alone));
         };
-        let joined = join_or_open(plan, share, StreamKey::of(plan, path), process).await?;
+        let joined =
+            join_or_open(plan, share, StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path), process)
+                .await?;
         Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
     }
 }

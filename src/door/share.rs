@@ -110,7 +110,7 @@ async fn open(plan: &Plan, share: &Share, claim: Claim, process: &Arc<Process>) 
     let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, process.clock));
     let link = StreamLink::new(hub.clone(), process.streams.clone(), process.events.clone(), counted);
     let joined = join(&hub, plan, true, process);
-    driver.start(ClientLink::Viewers(Box::new(link)));
+    driver.start(ClientLink::Viewers(Box::new(link)), None);
     tokio::spawn(driver);
     claim.opened(hub.clone());
     let Some(first) = joined else {

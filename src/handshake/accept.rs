@@ -10,7 +10,6 @@ use sha1::{Digest, Sha1};
 
 use super::check::UpgradeRequest;
 use super::forward::{clean_switching, write_line};
-use crate::http::Body;
 
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -23,8 +22,8 @@ pub fn accept_key(key: &str) -> String {
 
 /// The 101 for `request`: the chosen subprotocol and what the backend's 101 has for the client.
 #[must_use]
-pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, backend: &HeaderMap) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
+pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, backend: &HeaderMap) -> Response<()> {
+    let mut response = Response::new(());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     *headers = backend.clone();
@@ -40,11 +39,11 @@ pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, bac
     response
 }
 
-/// The bytes of a 101, its header names in the case that clients on small devices compare them with.
+/// The bytes of a 101 with these headers, their names in the case that clients on small devices compare them with.
 #[must_use]
-pub fn switching_head(response: &Response<Body>) -> Vec<u8> {
+pub fn switching_head(headers: &HeaderMap) -> Vec<u8> {
     let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
-    for (name, value) in response.headers() {
+    for (name, value) in headers {
         write_line(&mut head, name.as_str(), value.as_bytes());
     }
     head.extend_from_slice(b"\r\n");
@@ -99,7 +98,7 @@ mod tests {
     fn a_101_is_spelled_as_clients_expect_it() {
         let request = UpgradeRequest { key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocols: vec!["chat".into()] };
         let response = switching_protocols(&request, Some("chat"), &HeaderMap::new());
-        let head = String::from_utf8(switching_head(&response)).expect("text");
+        let head = String::from_utf8(switching_head(response.headers())).expect("text");
         let mut lines: Vec<_> = head.strip_suffix("\r\n\r\n").expect("an end").split("\r\n").collect();
         lines[1..].sort_unstable();
         assert_eq!(

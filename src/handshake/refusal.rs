@@ -5,13 +5,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
-use http::{HeaderValue, Response, StatusCode};
-
-use crate::http::Body;
+use http::header::{ALLOW, CONNECTION, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderValue, StatusCode};
 
 /// A refused request: what the client is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,26 +72,5 @@ impl Refusal {
 
     fn upgrade_required(self) -> Self {
         self.with(UPGRADE, HeaderValue::from_static("websocket")).with(CONNECTION, HeaderValue::from_static("Upgrade"))
-    }
-
-    /// The answer that goes to the client.
-    #[must_use]
-    pub fn into_response(self) -> Response<Body> {
-        let title = self.status.canonical_reason().unwrap_or("Refused");
-        let problem = serde_json::json!({
-            "type": format!("urn:holdline:problem:{}", self.slug),
-            "title": title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        let mut response = Response::new(Body::full(Bytes::from(format!("{problem}\n"))));
-        *response.status_mut() = self.status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        for (name, value) in self.headers {
-            headers.append(name, value);
-        }
-        response
     }
 }

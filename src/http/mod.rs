@@ -3,12 +3,14 @@
 //! In reading order: [`relay`] picks a backend and retries what may be retried, `exchange` is one request to one
 //! backend, `connections` keeps its connections alive (`bound` those that belong to one client, `worker_socket` is what
 //! they read and write), `request_body` and `relayed` are the two bodies on their way,
-//! `body` is what leaves the public listener. Nothing is collected: at most a few reads are in memory per request.
+//! `body` is the body of every response that leaves the public listener, `answer` makes one of a refusal. Nothing is
+//! collected: at most a few reads are in memory per request.
 //! On the client's side, `talk` is where its conversation stands, `client_socket` and `half_closed` what its silence and
 //! its end mean, `linger` how its connection ends, `exchanges` the requests that a stop waits for, and `access`
 //! what is written of each.
 
 mod access;
+mod answer;
 mod body;
 mod bound;
 mod client_socket;
@@ -26,13 +28,11 @@ mod worker_socket;
 pub use access::Access;
 pub use body::Body;
 pub use client_socket::{ClientSocket, Patience};
-pub use connections::{Connections, IDLE_MAX, IDLE_PER_BACKEND_MAX, IDLE_TIMEOUT};
-pub use exchange::{ExchangeError, HttpTimeouts};
-pub use exchanges::{Counted, EXCHANGE_BYTES, Exchange, Exchanges};
-pub use half_closed::{ANSWER_EXPECTED, STANDSTILL_MAX};
+pub use connections::IDLE_TIMEOUT;
+pub use exchange::HttpTimeouts;
+pub use exchanges::{Exchange, Exchanges};
 pub use linger::{LingerLimits, linger};
 pub use relay::{Caller, HttpContext, relay};
-pub use relayed::RelayedBody;
 pub use request_body::RequestBody;
 pub use talk::{AnswerBody, Talk};
 

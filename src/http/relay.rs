@@ -226,7 +226,8 @@ impl Relay<'_> {
         let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
         let named = url.tls_name().is_some() && matches!(url.host(), Host::Name(_));
         let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), named).to_owned();
-        let outcome = match self.line(backend, may_reuse).await {
+        // Boxed, because connecting takes more memory than the wait for an answer, and is over soon.
+        let outcome = match Box::pin(self.line(backend, may_reuse)).await {
             Err(error) => Err(error),
             Ok(mut line) => {
                 outgoing.mark(&mut line.lease, self.talk, backend.key());

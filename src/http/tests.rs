@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSettings, Reservation, Setup, StateChange};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
 use crate::net::{Networks, TlsClient};
@@ -112,7 +113,7 @@ impl Front {
         change(&mut route, &mut pool, &mut timeouts);
         let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
-        let backends = Backends::new(&setup, |_| {}, |_, _| {});
+        let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
         let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts);
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use holdline_core::limits::RouteLimits;
-use holdline_core::limits::table::{Arrival, Limit, Refused, Table, Who};
+use holdline_core::limits::table::{Limit, Refused, Table, Who};
 use holdline_core::time::Time;
 
 use crate::clock::Clock;
@@ -109,7 +109,6 @@ impl Limiter {
         key: Option<&str>,
         address: IpAddr,
         scope: Scope<'_>,
-        arrival: Arrival,
     ) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
         let ((address_scope, by_address), (key_scope, by_key)) = (scope.address(&limits), scope.key(&limits));
@@ -121,13 +120,13 @@ impl Limiter {
         let mut taken = [None; 2];
         if !by_address.is_off() {
             let who = self.who(Subject::Address(address_scope, bits));
-            let entered = self.shard(who).enter(who, by_address, arrival, now);
+            let entered = self.shard(who).enter(who, by_address, now);
             entered.map_err(|refused| Exceeded::new(address_label(refused), refused))?;
             taken[0] = Some(who);
         }
         if let Some(key) = key {
             let who = self.who(Subject::Key(key_scope, key, bits));
-            let entered = self.shard(who).enter(who, by_key, arrival, now);
+            let entered = self.shard(who).enter(who, by_key, now);
             if let Err(refused) = entered {
                 if let Some(address) = taken[0] {
                     self.shard(address).undo(address);
@@ -243,7 +242,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address, SCOPE, Arrival::New).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address, SCOPE).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]
@@ -254,7 +253,7 @@ mod tests {
         assert!(enters(&limiter, "s2", "192.0.2.1").is_ok());
         assert!(enters(&limiter, "s1", "192.0.2.2").is_ok());
         let no_key: Vec<_> =
-            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), SCOPE, Arrival::New).unwrap()).collect();
+            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), SCOPE).unwrap()).collect();
         assert_eq!(limiter.size().0, 3);
         drop((inside, no_key));
         for _ in 0..10 {

@@ -17,7 +17,6 @@ const PIPE_SECONDS: [f64; 11] = [0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3
 
 /// One field per family; the field is the name without the prefix.
 #[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "the help text of each family is its documentation")]
 pub struct Families {
     pub build_info: IntGaugeVec,
     pub connections: IntGaugeVec,

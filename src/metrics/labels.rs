@@ -20,6 +20,7 @@ macro_rules! label {
 
         impl $name {
             /// Every value, in the order of their numbers.
+            #[allow(dead_code, reason = "labels that index no array need no list")]
             pub const ALL: [Self; [$($text),+].len()] = [$(Self::$variant),+];
 
             /// The text of the label.

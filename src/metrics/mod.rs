@@ -20,10 +20,7 @@ use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
-pub use labels::{
-    BackendStateLabel, ConnectResult, ConnectionResult, DialState, DropReason, EjectCause, EndedBy, Interruption,
-    LimitLabel, ListenerLabel, Loss, MoveResult, OverflowLabel, PipeState, ReattachResult, SpanResult,
-};
+pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.

@@ -173,12 +173,6 @@ impl RouteMetrics {
         GaugeGuard::new(self.streams.clone())
     }
 
-    /// Shared streams that are open.
-    #[must_use]
-    pub fn streams(&self) -> i64 {
-        self.streams.get()
-    }
-
     /// Counts the end of a pipe: by whom, and with what code the client was told.
     pub fn pipe_closed(&self, side: EndedBy, code: u16) {
         self.families.pipe_closes_total.with_label_values(&[&*self.name, side.as_str(), close_code(code)]).inc();
@@ -217,12 +211,6 @@ pub struct PipeGauge {
 }
 
 impl PipeGauge {
-    /// The state that the pipe is counted in.
-    #[must_use]
-    pub const fn state(&self) -> PipeState {
-        self.state
-    }
-
     /// Counts the pipe in another state from now on.
     pub fn set(&mut self, state: PipeState) {
         self.route.pipes[self.state as usize].dec();

@@ -1,5 +1,6 @@
 //! What the registry promises: names, closed labels, series that go.
 
+use super::labels::{EndedBy, Interruption, Loss};
 use super::*;
 
 #[test]

@@ -56,7 +56,7 @@ pub struct ClientEnd {
 #[derive(Default)]
 struct Past {
     /// The present one's place in the order in which they were answered.
-    order: u64,
+    answer: u64,
     /// Set while the client is awaited.
     absent: Option<AbsentGuard>,
     /// Those that others have replaced, while they are told so.
@@ -75,16 +75,16 @@ impl ClientEnd {
     }
 
     /// Whether a link was answered before the present one, though it arrives later: threads differ in speed.
-    pub fn is_outdated(&self, order: u64) -> bool {
-        order < self.past.as_ref().map_or(0, |past| past.order)
+    pub fn is_outdated(&self, answer: u64) -> bool {
+        answer < self.past.as_ref().map_or(0, |past| past.answer)
     }
 
     /// Puts the client on another link.
-    pub fn attach(&mut self, link: ClientLink, generation: Generation, order: u64) {
+    pub fn attach(&mut self, link: ClientLink, generation: Generation, answer: u64) {
         self.link = Some(link);
         self.generation = generation;
         let past = self.past.get_or_insert_default();
-        (past.order, past.absent) = (order, None);
+        (past.answer, past.absent) = (answer, None);
     }
 
     /// Whether there is a link.

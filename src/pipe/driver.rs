@@ -25,12 +25,13 @@ use holdline_core::time::Time;
 use super::alarm::Alarm;
 use super::attach::{Attach, Plan};
 use super::backend_end::BackendEnd;
+use super::books::{Books, Guards};
 use super::budget::{Budget, take_turns};
 use super::client_end::{ClientEnd, ClientLink};
 use super::reading::{Came, Keep};
 use super::report::Reporter;
 use super::search::Search;
-use crate::pipes::{Command, PipeEntry, PipeFacts, Registration};
+use crate::pipes::{Command, PipeEntry, PipeFacts};
 use crate::process::Process;
 
 /// One pipe's task.
@@ -42,8 +43,7 @@ pub struct Driver {
     alarm: Alarm,
     plan: Arc<Plan>,
     process: Arc<Process>,
-    reporter: Reporter,
-    registration: Registration,
+    books: Books,
 }
 
 impl Driver {
@@ -52,7 +52,7 @@ impl Driver {
     pub fn new(attach: Attach, plan: Arc<Plan>, facts: PipeFacts, process: Arc<Process>) -> Box<Self> {
         let now = process.clock.now();
         let registration = process.pipes.open(facts);
-        let reporter = Reporter::open(&process, registration.entry(), attach.transport.id());
+        let report = Reporter::open(&process, registration.entry(), attach.transport.id());
         let pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
         let mut driver = Box::new(Self {
             pipe,
@@ -62,16 +62,16 @@ impl Driver {
             alarm: Alarm::default(),
             plan,
             process,
-            reporter,
-            registration,
+            books: Books { report, registration, guards: None },
         });
         driver.set_backend(Attachment::FIRST, attach.transport, now);
         driver
     }
 
-    /// Gives the pipe its client.
-    pub fn start(&mut self, client: ClientLink) {
+    /// Gives the pipe its client, and what the client was let in with.
+    pub fn start(&mut self, client: ClientLink, guards: Option<Guards>) {
         self.client.start(client);
+        self.books.guards = guards;
     }
 
     /// Puts an order into the pipe's mailbox.
@@ -82,7 +82,7 @@ impl Driver {
     /// What others see of the pipe.
     #[must_use]
     pub const fn entry(&self) -> &Arc<PipeEntry> {
-        self.registration.entry()
+        self.books.entry()
     }
 
     /// One turn; ready when the pipe is over.
@@ -159,10 +159,10 @@ impl Driver {
 
     /// Bytes that may be read from the link of `side`.
     fn budget(&self, side: Side) -> usize {
-        let room = self.registration.room();
+        let room = self.books.registration.room();
         let budget = self.pipe.read_budget(side, room);
         if budget == 0 && room == 0 {
-            self.registration.starves();
+            self.books.registration.starves();
         }
         budget
     }
@@ -238,10 +238,10 @@ impl Driver {
 
     fn report(&mut self, fact: Fact, now: Time) {
         if let Fact::Interrupted { reason, .. } = &fact {
-            self.reporter.trace_search(self.plan.trace.as_deref(), reason.as_str());
+            self.books.report.trace_search(self.plan.trace.as_deref(), reason.as_str());
         }
         self.note_move(&fact, now);
-        self.reporter.say(fact, self.backend.last());
+        self.books.report.say(fact, self.backend.last());
     }
 
     /// Tells others what the pipe has become in this turn.
@@ -249,14 +249,16 @@ impl Driver {
         let beside = self.client.held_bytes();
         let view = self.pipe.view();
         let fixed = size_of::<Self>() + beside;
-        self.registration.hold(self.pipe.charged_bytes() + beside, view.memory_bytes + fixed);
-        self.reporter.publish(view, fixed, now);
+        self.books.registration.hold(self.pipe.charged_bytes() + beside, view.memory_bytes + fixed);
+        self.books.report.publish(view, fixed, now);
     }
 
     /// A bug in this pipe costs this pipe: its client is told, if nothing is half written.
     fn abandon(&mut self) {
         tracing::error!(pipe = %self.entry().id, "pipe task panicked; its client is closed with 1011");
-        self.reporter.say(Fact::Ended { by: EndedBy::Holdline, code: 1011, reason: "internal error".to_owned() }, None);
+        self.books
+            .report
+            .say(Fact::Ended { by: EndedBy::Holdline, code: 1011, reason: "internal error".to_owned() }, None);
         let mut bytes = Vec::new();
         frame::encode(&mut bytes, Opcode::Close, &CloseFrame::new(1011, "internal error").payload(), None);
         let mut cx = Context::from_waker(std::task::Waker::noop());

@@ -3,12 +3,13 @@
 //! `attach` finds workers; `client_end` and `backend_end` are what the two legs hang on, by a `link` each, and `search` is
 //! how the next worker is come by. `driver` moves bytes between the ends and carries out what the core decides: `reading`
 //! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened, and
-//! `holding` what it waits for.
+//! `holding` what it waits for; `books` is what the process holds for it meanwhile.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 mod alarm;
 pub mod attach;
 mod backend_end;
+mod books;
 mod budget;
 mod client_end;
 mod driver;
@@ -18,9 +19,10 @@ mod reading;
 mod report;
 mod search;
 
+pub use books::Guards;
 pub use client_end::ClientLink;
 pub use driver::Driver;
-pub use reading::{READ_BYTES_MAX, shed_read_buffer};
+pub use reading::shed_read_buffer;
 
 #[cfg(test)]
 mod tests {
@@ -32,8 +34,8 @@ mod tests {
     fn an_idle_pipe_stays_small() {
         let sizes = [
             ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1432),
-            ("Driver", size_of::<Driver>(), 1912),
-            ("PipeEntry", size_of::<PipeEntry>(), 368),
+            ("Driver", size_of::<Driver>(), 1960),
+            ("PipeEntry", size_of::<PipeEntry>(), 384),
             ("Plan", size_of::<attach::Plan>(), 192),
         ];
         for (name, bytes, bytes_max) in sizes {

@@ -26,9 +26,9 @@ use holdline_core::shared::cutter::{Cutter, Piece};
 use http::StatusCode;
 use tokio::sync::watch;
 
-use crate::pipe::attach::Plan;
+use crate::routes::{Route, Target};
 
-pub use hub::{Hub, HubView};
+pub use hub::Hub;
 pub use stream_link::StreamLink;
 pub use viewer_link::ViewerLink;
 
@@ -50,14 +50,15 @@ pub struct StreamKey {
 }
 
 impl StreamKey {
-    /// What the pipe of `plan`, whose client asked for `path`, shares a stream by.
+    /// What a pipe on `route` for `key`, whose client asked for `path` and whose worker is asked for `target`, shares a
+    /// stream by.
     #[must_use]
-    pub fn of(plan: &Plan, path: &str) -> Self {
-        let asked = plan.target.for_backend(None, None);
+    pub fn new(route: &Route, key: Option<Arc<str>>, target: &Target, path: &str) -> Self {
+        let asked = target.for_backend(None, None);
         Self {
-            route: plan.route.name.as_str().into(),
-            key: plan.key.clone().unwrap_or_else(|| path.into()),
-            pool: plan.route.pool.as_str().into(),
+            route: route.name.as_str().into(),
+            key: key.unwrap_or_else(|| path.into()),
+            pool: route.pool.as_str().into(),
             path: asked.split_once('?').map_or(&*asked, |(path, _)| path).into(),
         }
     }

@@ -47,7 +47,7 @@ use std::{
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
-pub use options::{Options, Served, Size};
+pub use options::Options;
 
 use device::Devices;
 use faults::Faults;

@@ -40,16 +40,7 @@ impl Limit {
     }
 }
 
-/// How somebody comes.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Arrival {
-    /// For the first time, as far as anybody knows.
-    New,
-    /// Back to a pipe that is still there: it is let in at every limit, and its connection is counted.
-    Back,
-}
-
-/// Why somebody is not let in.
+/// Why a connection is not let in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// There are as many connections as may be.
@@ -92,15 +83,12 @@ impl Table {
     ///
     /// # Errors
     /// [`Refused`], and nothing is counted.
-    pub fn enter(&mut self, who: Who, limit: Limit, arrival: Arrival, now: Time) -> Result<(), Refused> {
+    pub fn enter(&mut self, who: Who, limit: Limit, now: Time) -> Result<(), Refused> {
         let entry = self.entry(who, limit.rate, now);
-        match arrival {
-            Arrival::Back => {}
-            Arrival::New if limit.connections > 0 && entry.connections >= limit.connections => {
-                return Err(Refused::Connections(limit.connections));
-            }
-            Arrival::New => entry.window.count(limit.rate, now).map_err(|wait| Refused::Rate(limit.rate, wait))?,
+        if limit.connections > 0 && entry.connections >= limit.connections {
+            return Err(Refused::Connections(limit.connections));
         }
+        entry.window.count(limit.rate, now).map_err(|wait| Refused::Rate(limit.rate, wait))?;
         entry.connections += 1;
         Ok(())
     }
@@ -211,40 +199,29 @@ mod tests {
     fn ib_12_connections_and_rate_are_counted_apart_and_a_refusal_costs_nothing() {
         let mut table = Table::new(100);
         for _ in 0..3 {
-            assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(0)), Ok(()));
+            assert_eq!(table.enter(who(1), LIMIT, at(0)), Ok(()));
         }
         for _ in 0..10 {
-            assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(0)), Err(Refused::Connections(3)));
+            assert_eq!(table.enter(who(1), LIMIT, at(0)), Err(Refused::Connections(3)));
         }
-        assert_eq!(table.enter(who(2), LIMIT, Arrival::New, at(0)), Ok(()), "somebody else");
+        assert_eq!(table.enter(who(2), LIMIT, at(0)), Ok(()), "somebody else");
         for _ in 0..3 {
             table.leave(who(1));
         }
         for _ in 0..2 {
-            assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(10)), Ok(()));
+            assert_eq!(table.enter(who(1), LIMIT, at(10)), Ok(()));
         }
         let wait = Duration::from_secs(50);
-        assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(10)), Err(Refused::Rate(LIMIT.rate, wait)));
+        assert_eq!(table.enter(who(1), LIMIT, at(10)), Err(Refused::Rate(LIMIT.rate, wait)));
         assert_eq!(table.knock(who(1), LIMIT.rate, at(10)), Err(Refused::Rate(LIMIT.rate, wait)));
-        assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(60)), Ok(()));
-    }
-
-    #[test]
-    fn st_05_who_comes_back_is_let_in_at_every_limit_and_counted_all_the_same() {
-        let mut table = Table::new(100);
-        for _ in 0..3 {
-            assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(0)), Ok(()));
-        }
-        assert_eq!(table.enter(who(1), LIMIT, Arrival::Back, at(0)), Ok(()));
-        table.leave(who(1));
-        assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(0)), Err(Refused::Connections(3)));
+        assert_eq!(table.enter(who(1), LIMIT, at(60)), Ok(()));
     }
 
     #[test]
     fn what_was_refused_elsewhere_does_not_count() {
         let mut table = Table::new(100);
         for _ in 0..100 {
-            assert_eq!(table.enter(who(1), LIMIT, Arrival::New, at(0)), Ok(()));
+            assert_eq!(table.enter(who(1), LIMIT, at(0)), Ok(()));
             table.undo(who(1));
         }
         assert_eq!(table.tidy(at(0)), 0);
@@ -255,16 +232,16 @@ mod tests {
         const CAPACITY: usize = 1000;
         let mut table = Table::new(CAPACITY);
         for n in 0..50 {
-            assert_eq!(table.enter(who(n), LIMIT, Arrival::New, at(0)), Ok(()));
+            assert_eq!(table.enter(who(n), LIMIT, at(0)), Ok(()));
         }
         for n in 0..1_000_000 {
             assert_eq!(table.knock(who(1000 + n), LIMIT.rate, at(1)), Ok(()));
             assert!(table.len() <= CAPACITY + 50, "{}", table.len());
         }
         for n in 0..50 {
-            table.enter(who(n), LIMIT, Arrival::Back, at(1)).unwrap();
-            table.enter(who(n), LIMIT, Arrival::New, at(1)).unwrap();
-            assert_eq!(table.enter(who(n), LIMIT, Arrival::New, at(1)), Err(Refused::Connections(3)));
+            table.enter(who(n), LIMIT, at(1)).unwrap();
+            table.enter(who(n), LIMIT, at(1)).unwrap();
+            assert_eq!(table.enter(who(n), LIMIT, at(1)), Err(Refused::Connections(3)));
         }
         assert!(table.tidy(at(1)) < 500 * CAPACITY);
     }
@@ -285,7 +262,7 @@ mod tests {
     fn a_table_full_of_connections_still_lets_one_more_in() {
         let mut table = Table::new(10);
         for n in 0..50 {
-            assert_eq!(table.enter(who(n), LIMIT, Arrival::New, at(0)), Ok(()));
+            assert_eq!(table.enter(who(n), LIMIT, at(0)), Ok(()));
         }
         assert_eq!(table.len(), 50);
         (0..50).for_each(|n| table.leave(who(n)));

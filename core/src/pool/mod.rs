@@ -141,12 +141,6 @@ impl Pool {
         self.backends.iter()
     }
 
-    /// Whether any backend may take a pipe of some key now; a full one counts, since fullness is not illness.
-    #[must_use]
-    pub fn has_eligible(&self) -> bool {
-        self.backends.iter().any(Backend::is_eligible)
-    }
-
     /// Changes a backend's admin state; true if that changed anything.
     pub fn set_admin(&mut self, key: BackendKey, admin: AdminState) -> bool {
         self.get_mut(key).is_some_and(|backend| backend.set_admin(admin))

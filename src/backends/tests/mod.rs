@@ -35,7 +35,7 @@ impl World {
         };
         let on_event = move |event| _ = told.send(event);
         let on_leave = move |key, leave| _ = ordered.send((key, leave));
-        Self { backends: Backends::new(&setup, on_event, on_leave), events, leaves }
+        Self { backends: Backends::new(&setup, Clock::start(), on_event, on_leave), events, leaves }
     }
 
     /// One pool `default`, in which nothing is probed.

@@ -1,6 +1,7 @@
 //! What the admin API may write, and what it is told when it may not.
 
 use super::*;
+use crate::backends::spec::{BACKENDS_MAX, LABELS_MAX, SERVES_KEYS_MAX, WEIGHT_MAX};
 use crate::net::DialFailure;
 use holdline_core::health::Health;
 use holdline_core::pool::{AdminState, Serves};

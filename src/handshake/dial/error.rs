@@ -2,11 +2,10 @@
 
 use std::io;
 
-use http::{Response, StatusCode};
+use http::StatusCode;
 
 use super::refused_body::NotUpgraded;
 use crate::handshake::refusal::Refusal;
-use crate::http::Body;
 use crate::net::{ConnectError, DialFailure};
 
 /// Why a backend is not attached.
@@ -53,27 +52,26 @@ impl DialError {
         }
     }
 
-    /// What the client of a first attach gets: the backend's own answer if it gave one, else ours.
-    #[must_use]
-    pub fn into_response(self) -> Response<Body> {
-        match self {
-            Self::NotUpgraded(answer) => answer.into_response(),
-            Self::ConnectFailed(error) => connect_refusal(error.kind).into_response(),
+    /// What we tell the client of a first attach.
+    ///
+    /// # Errors
+    /// The backend's own answer, if it gave one: the client gets that instead.
+    pub fn refusal(self) -> Result<Refusal, Box<NotUpgraded>> {
+        Ok(match self {
+            Self::NotUpgraded(answer) => return Err(answer),
+            Self::ConnectFailed(error) => connect_refusal(error.kind),
             Self::HandshakeTimeout => gateway(
                 StatusCode::GATEWAY_TIMEOUT,
                 "backend-timeout",
                 "the backend did not answer the handshake in time",
-            )
-            .into_response(),
+            ),
             Self::HandshakeLost(_) => {
                 gateway(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away during the handshake")
-                    .into_response()
             }
             Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => {
                 gateway(StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is no WebSocket handshake")
-                    .into_response()
             }
-        }
+        })
     }
 }
 

@@ -10,14 +10,13 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 use hyper::body::{Frame, SizeHint};
 use tokio::io::ReadBuf;
 use tokio::time::Sleep;
 
 use crate::handshake::check::elements;
 use crate::handshake::forward::clean_response;
-use crate::http::Body;
 use crate::net::BackendStream;
 
 /// How long the body of a refused handshake may take.
@@ -53,15 +52,6 @@ impl NotUpgraded {
             headers,
             body: RefusedBody { stream, buffer: BytesMut::from(leftover), framing, deadline, failure: None },
         }
-    }
-
-    /// The answer that goes to the client.
-    #[must_use]
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::Refused(Box::new(self.body)));
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers;
-        response
     }
 }
 

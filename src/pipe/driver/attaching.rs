@@ -31,12 +31,12 @@ impl Driver {
         self.search.watch(&self.process.backends, &self.plan.route.pool);
         if self.backend.is_linked() {
             // A move that attaches the next worker first: nothing is interrupted yet, but the search begins here.
-            self.reporter.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
+            self.books.report.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
         }
         let attachment = order.attachment;
         let exclude = self.pipe.excluded(now);
         let previous = self.backend.last().map(|(_, id)| id.clone());
-        let search = self.reporter.search();
+        let search = self.books.report.search();
         let (plan, entry, process) = (self.plan.clone(), self.entry().clone(), self.process.clone());
         let dial = next_attach(plan, order, exclude, previous, search, entry, process);
         self.search.dial(attachment, Box::pin(dial));
@@ -100,7 +100,7 @@ impl Driver {
     pub(super) fn take_over(&mut self, attachment: Attachment, now: Time) {
         let Some(transport) = self.backend.take_next(attachment) else { return };
         self.search.set_between_workers(false);
-        self.reporter.moved(MoveResult::Moved);
+        self.books.report.moved(MoveResult::Moved);
         self.search.unwatch();
         self.set_backend(attachment, transport, now);
     }
@@ -131,7 +131,7 @@ impl Driver {
             }
             Fact::Reattached { .. } => {
                 if self.search.set_between_workers(false) {
-                    self.reporter.moved(MoveResult::Left);
+                    self.books.report.moved(MoveResult::Left);
                 }
             }
             Fact::LeftInDoubt { .. }

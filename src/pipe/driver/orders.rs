@@ -14,17 +14,17 @@ use crate::pipes::{Command, Hearing, Sharing};
 impl Driver {
     pub(super) fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
-            Command::Attach(newcomer) => self.client_comes(*newcomer, cx, now),
+            Command::Resume(socket, first, resume) => self.client_resumes(socket, first, *resume, cx, now),
             Command::Reattach => self.leave_by_order(),
             Command::Leave(key, leave) => self.leave(key, leave, now),
             Command::Close(by, frame) => self.pipe.close(by, frame, now),
             Command::Evict(policy) => {
                 if self.pipe.evict(now) {
-                    self.reporter.evicted(policy);
+                    self.books.report.evicted(policy);
                 }
             }
             Command::Say(kind, payload, ticket) => {
-                let has_room = payload.len() <= self.registration.room();
+                let has_room = payload.len() <= self.books.registration.room();
                 let said = if has_room { self.pipe.say(kind, &payload, now).map(drop) } else { Err(Unsaid::Full) };
                 ticket.answer(said.map_or_else(Hearing::Refused, |()| Hearing::Taken));
             }

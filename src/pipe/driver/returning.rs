@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::task::Context;
 
+use bytes::Bytes;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode};
 use holdline_core::ids::Generation;
@@ -10,23 +11,31 @@ use holdline_core::time::Time;
 
 use super::Driver;
 use crate::metrics::labels::ListenerLabel;
+use crate::net::LooseStream;
 use crate::pipe::attach::Plan;
 use crate::pipe::client_end::ClientLink;
-use crate::pipes::{Newcomer, Return};
+use crate::pipes::Resume;
 use crate::routes::Duplicate;
 
 impl Driver {
     /// The client is there on another socket, which takes the place of one that it may still have.
-    pub(super) fn client_comes(&mut self, newcomer: Newcomer, cx: &mut Context<'_>, now: Time) {
-        let link = match newcomer.stream.bind() {
-            Ok(stream) => ClientLink::socket(stream, newcomer.first),
+    pub(super) fn client_resumes(
+        &mut self,
+        socket: LooseStream,
+        first: Bytes,
+        resume: Resume,
+        cx: &mut Context<'_>,
+        now: Time,
+    ) {
+        let link = match socket.bind() {
+            Ok(stream) => ClientLink::socket(stream, first),
             Err(error) => {
                 tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
                 return;
             }
         };
-        let Return { target, host, head_lines, client, arrival } = newcomer.plan;
-        if self.client.is_outdated(arrival) {
+        let Resume { target, host, head_lines, client, answer } = resume;
+        if self.client.is_outdated(answer) {
             return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
         }
         let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
@@ -39,7 +48,7 @@ impl Driver {
         };
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
-        self.client.attach(link, generation, arrival);
+        self.client.attach(link, generation, answer);
         self.entry().set_client(client);
         self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
     }

@@ -1,0 +1,18 @@
+//! A client that comes back to its pipe on another connection.
+
+use crate::routes::Target;
+
+/// What a client that resumes its pipe has that may be another than before.
+#[derive(Debug)]
+pub struct Resume {
+    /// What to ask a backend for.
+    pub target: Target,
+    /// The client's `Host`.
+    pub host: Option<Box<str>>,
+    /// The client's headers, ready for each dial.
+    pub head_lines: Box<[u8]>,
+    /// Its address.
+    pub client: String,
+    /// Its place in the order in which the pipe's clients were answered.
+    pub answer: u64,
+}
