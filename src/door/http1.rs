@@ -52,6 +52,9 @@ use crate::trace::{Name, Span};
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
 
+/// What is read behind a head that is malformed or too long, instead of `server.linger_bytes_max`.
+const BAD_REQUEST_LINGER_BYTES_MAX: u64 = 1 << 20;
+
 /// When a client that was turned away should come back.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
@@ -149,8 +152,7 @@ pub async fn serve_connection(front: Arc<Front>, stream: ClientStream, peer: IpA
                 metrics.connection_result(ListenerLabel::Public, result);
             }
             let sends_on = connection.talk.is_unread() || !first.is_empty();
-            let reads_on = sends_on || failure == Some(ConnectionResult::BadRequest);
-            close(stream, reads_on.then_some(limits), &front).await;
+            close(stream, linger_limits(failure, sends_on, limits), &front).await;
         }
     }
 }
@@ -185,6 +187,14 @@ impl Leaving {
             *self = Self::Told;
         }
         due
+    }
+}
+
+/// How much of a client is read behind its last answer, if it may be sending.
+fn linger_limits(failure: Option<ConnectionResult>, sends_on: bool, limits: LingerLimits) -> Option<LingerLimits> {
+    match failure {
+        Some(ConnectionResult::BadRequest) => Some(limits.at_most(BAD_REQUEST_LINGER_BYTES_MAX)),
+        _ => sends_on.then_some(limits),
     }
 }
 
