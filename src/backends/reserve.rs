@@ -241,6 +241,19 @@ impl PoolWatch {
 }
 
 impl Backends {
+    /// The key to ask `pool` for: `key`, or none where no backend there serves it and its route lets any take it then.
+    #[must_use]
+    pub fn key_of<'k>(&self, pool: &str, key: Option<&'k str>, any_without_owner: bool) -> Option<&'k str> {
+        if !any_without_owner {
+            return key;
+        }
+        let is_served = |registry: &Registry| {
+            let entry = registry.pools.get(pool)?;
+            entry.core.iter().any(|backend| backend.serves().takes(key)).then_some(())
+        };
+        self.with(|registry, _| is_served(registry)).and(key)
+    }
+
     /// Picks a backend of `pool` and reserves a place on it.
     ///
     /// # Errors

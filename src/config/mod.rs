@@ -35,8 +35,8 @@ pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, OnExceed, PoolResume, Rate, RouteResume, Serves,
-    Upgrade,
+    AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate,
+    RouteResume, Serves, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -160,10 +160,11 @@ impl Config {
     pub fn route_specs(&self) -> Vec<RouteSpec> {
         let routes = self.routes.iter().map(|route| RouteSpec {
             name: route.name.clone(),
-            path: route.path.clone(),
+            paths: route.path.0.clone(),
             hosts: route.hosts.clone(),
             pool: route.pool.clone(),
             key: route.key.clone(),
+            any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
             client_id: route.client_id.clone(),
             duplicate: route.duplicate,

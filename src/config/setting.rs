@@ -16,7 +16,7 @@ use ipnet::IpNet;
 use super::collector::OtlpEndpoint;
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{Grace, Listen, Rate, Serves};
+use super::types::{Grace, Listen, Paths, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
 
@@ -132,6 +132,25 @@ impl Setting for Grace {
         match self {
             Self::For(grace) => grace.show(),
             Self::Endless => Some(quoted(ENDLESS)),
+        }
+    }
+}
+
+/// One pattern, or a list of them.
+impl Setting for Paths {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        let several = match &node.value {
+            Value::List(_) => true,
+            Value::Env(text) => text.trim_start().starts_with('['),
+            _ => false,
+        };
+        if several { each(node, String::read).map(Self) } else { String::read(node).map(|path| Self(vec![path])) }
+    }
+
+    fn show(&self) -> Option<String> {
+        match self.0.as_slice() {
+            [path] => path.show(),
+            paths => paths.to_vec().show(),
         }
     }
 }

@@ -11,7 +11,7 @@ use holdline_core::settings::{
 };
 
 use super::AdminState;
-use super::types::{HealthKind, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
 use crate::net::BackendUrl;
 use crate::routes::Duplicate;
 
@@ -138,14 +138,16 @@ fn nowhere() -> BackendUrl {
 pub struct Route {
     /// What metrics and logs call it; unique.
     pub name: String,
-    /// matchit pattern of the request path.
-    pub path: String,
+    /// matchit patterns of the request path.
+    pub path: Paths,
     /// Hosts it answers to, `*.` for any label in front; empty is any.
     pub hosts: Vec<String>,
     /// The name of an existing pool.
     pub pool: String,
     /// Template of the route key, as written.
     pub key: Option<String>,
+    /// What becomes of a key that no backend serves.
+    pub no_owner: NoOwner,
     /// Template of the path and query towards the backend, as written.
     pub backend_path: Option<String>,
     /// Which requests it takes.
@@ -200,10 +202,11 @@ impl Default for Route {
     fn default() -> Self {
         Self {
             name: "default".to_owned(),
-            path: "/{*path}".to_owned(),
+            path: Paths(vec!["/{*path}".to_owned()]),
             hosts: Vec::new(),
             pool: "default".to_owned(),
             key: None,
+            no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
             on_backend_loss: BackendLoss::Reattach,

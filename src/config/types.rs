@@ -79,6 +79,19 @@ impl Grace {
     }
 }
 
+/// The path patterns of a route, at least one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Paths(pub Vec<String>);
+
+/// What becomes of a key that no backend serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoOwner {
+    /// Its requests are answered 404.
+    Refuse,
+    /// It goes to any backend, as what has no key does.
+    Any,
+}
+
 /// Which requests a route takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Upgrade {

@@ -203,8 +203,10 @@ struct Relay<'a> {
 
 impl Relay<'_> {
     fn choose(&self, exclude: &[BackendKey]) -> Result<Reservation, NoBackend> {
-        let ask = Ask { key: self.found.key.as_deref(), exclude, ..Ask::default() };
-        self.context.backends.choose_request(&self.found.route.pool, &ask, self.talk.bound.backend())
+        let (route, backends) = (&self.found.route, &self.context.backends);
+        let key = backends.key_of(&route.pool, self.found.key.as_deref(), route.any_without_owner);
+        let ask = Ask { key, exclude, ..Ask::default() };
+        backends.choose_request(&route.pool, &ask, self.talk.bound.backend())
     }
 
     /// One backend, over a kept connection if there is one, and over a new one if that was stale.

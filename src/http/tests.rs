@@ -492,7 +492,7 @@ async fn a_pipe_follows_the_requests_of_its_key() {
 async fn ib_08_a_request_is_rewritten_to_the_alias_of_its_key() {
     let worker = Worker::new().await;
     let front = Front::new(&[&worker], |route, pool, _| {
-        route.path = "/sessions/{udid}/{*rest}".into();
+        route.paths = vec!["/sessions/{udid}/{*rest}".into()];
         route.key = Some("{udid}".into());
         pool.backends[0].1.serves = holdline_core::pool::Serves::from_keys([(Arc::from("u1"), Some(Arc::from("s-9")))]);
         pool.backends[0].1.weight = NonZeroU32::MIN;

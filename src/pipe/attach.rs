@@ -11,7 +11,7 @@ use http::Response;
 use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
-use crate::backends::{Ask, Hold, Outcome, Reservation};
+use crate::backends::{Ask, Backends, Hold, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::handshake::refusal::Refusal;
@@ -55,6 +55,13 @@ pub struct Plan {
     pub trace: Option<Box<Context>>,
 }
 
+impl Plan {
+    /// The key that decides which backend the pipe may have.
+    pub fn key_to_ask(&self, backends: &Backends) -> Option<&str> {
+        backends.key_of(&self.route.pool, self.key.as_deref(), self.route.any_without_owner)
+    }
+}
+
 /// A worker that answered 101, or a stream that has one.
 #[derive(Debug)]
 pub struct Attach {
@@ -83,7 +90,8 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
     let mut exclude = Vec::new();
     let mut last_error = None;
     while exclude.len() < FIRST_ATTACH_TRIES_MAX {
-        let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(plan.pipe) };
+        let key = plan.key_to_ask(&process.backends);
+        let ask = Ask { key, exclude: &exclude, avoid: None, pipe: Some(plan.pipe) };
         let Ok(reservation) = process.backends.choose(&plan.route.pool, &ask) else { break };
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
@@ -122,7 +130,8 @@ pub async fn next_attach(
     entry: Arc<PipeEntry>,
     process: Arc<Process>,
 ) -> Result<Attach, DialFailure> {
-    let ask = Ask { key: plan.key.as_deref(), exclude: &exclude, avoid: order.avoid, pipe: Some(plan.pipe) };
+    let key = plan.key_to_ask(&process.backends);
+    let ask = Ask { key, exclude: &exclude, avoid: order.avoid, pipe: Some(plan.pipe) };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {

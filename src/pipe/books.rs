@@ -12,6 +12,7 @@ use crate::metrics::GaugeGuard;
 use crate::pipes::{PipeEntry, Registration};
 
 /// What a client was let in with.
+#[expect(dead_code, reason = "they are held for what their drop gives back")]
 pub struct Guards {
     /// Its hold on its name.
     pub name: Option<Box<Membership>>,

@@ -47,14 +47,16 @@ pub enum Duplicate {
 pub struct RouteSpec {
     /// Its name in logs and metrics; unique.
     pub name: String,
-    /// Path pattern: `/ws/{session}/control`, `/files/{*rest}`; a `{*rest}` matches the empty rest too.
-    pub path: String,
+    /// Path patterns: `/ws/{session}/control`, `/files/{*rest}`; a `{*rest}` matches the empty rest too.
+    pub paths: Vec<String>,
     /// Hosts it answers for, exact or `*.example.com`, without a port; none means any.
     pub hosts: Vec<String>,
     /// The pool its backends come from.
     pub pool: String,
     /// Key template: `{session}`, `{query.udid}`, `{header.x-device}` and literal text.
     pub key: Option<String>,
+    /// Whether a key that no backend serves goes to any.
+    pub any_without_owner: bool,
     /// Backend path template: the key's placeholders, `{alias}` and `{query}`.
     pub backend_path: Option<String>,
     /// Template of what names the client: the key's placeholders.
@@ -107,7 +109,9 @@ pub struct Route {
     pub websocket_only: bool,
     /// Limits that hold instead of the general ones.
     pub limits: RouteLimits,
-    pattern: String,
+    /// Whether a key that no backend serves goes to any.
+    pub any_without_owner: bool,
+    patterns: Vec<String>,
     hosts: Vec<HostPattern>,
     key: Option<Template>,
     backend_path: Option<Template>,
@@ -176,10 +180,17 @@ pub enum NoRoute {
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
-    exact: HashMap<String, Router<usize>>,
+    exact: HashMap<String, Router<Place>>,
     /// Longest suffix first; a suffix starts with its dot.
-    suffixes: Vec<(String, Router<usize>)>,
-    any: Router<usize>,
+    suffixes: Vec<(String, Router<Place>)>,
+    any: Router<Place>,
+}
+
+/// A pattern of a route, by their numbers.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    route: usize,
+    pattern: usize,
 }
 
 impl RouteTable {
@@ -230,11 +241,8 @@ impl RouteTable {
         if self.routes.iter().any(|route| route.name == spec.name) {
             return Err(fail("name", "another route has this name".into()));
         }
-        if !spec.path.starts_with('/') {
-            return Err(fail("path", format!("`{}` must start with `/`", spec.path)));
-        }
-        let names = template::param_names(&spec.path).map_err(|message| fail("path", message))?;
-        let pattern = path::spell_pattern(&spec.path);
+        let names = names_of_all(&spec.paths).map_err(|message| fail("path", message))?;
+        let patterns: Vec<_> = spec.paths.iter().map(|path| path::spell_pattern(path)).collect();
         let key = spec.key.as_deref().map(|text| Template::for_key(text, &names)).transpose();
         let key = key.map_err(|message| fail("key", message))?;
         let backend_path =
@@ -247,11 +255,14 @@ impl RouteTable {
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let hosts = hosts.map_err(|message| fail("hosts", message))?;
 
-        let index = self.routes.len();
+        let route = self.routes.len();
         for router in self.routers(&hosts) {
-            router.insert(&pattern, index).map_err(|error| fail("path", format!("`{}`: {error}", spec.path)))?;
+            for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
+                let inserted = router.insert(spelled, Place { route, pattern });
+                inserted.map_err(|error| fail("path", format!("`{path}`: {error}")))?;
+            }
         }
-        let RouteSpec { name, pool, websocket_only, limits, raw_path, settings, share, .. } = spec;
+        let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -266,7 +277,8 @@ impl RouteTable {
             settings: Arc::new(settings),
             websocket_only,
             limits,
-            pattern,
+            any_without_owner,
+            patterns,
             hosts,
             key,
             backend_path,
@@ -277,7 +289,7 @@ impl RouteTable {
     }
 
     /// The routers of `hosts`, made where they are missing.
-    fn routers(&mut self, hosts: &[HostPattern]) -> Vec<&mut Router<usize>> {
+    fn routers(&mut self, hosts: &[HostPattern]) -> Vec<&mut Router<Place>> {
         if hosts.is_empty() {
             return vec![&mut self.any];
         }
@@ -300,12 +312,12 @@ impl RouteTable {
     fn serve_empty_rests(&mut self) {
         for index in 0..self.routes.len() {
             let route = Arc::clone(&self.routes[index]);
-            let Some((prefix, _)) = route.pattern.rsplit_once("{*") else {
-                continue;
-            };
-            for router in self.routers(&route.hosts) {
-                // A conflict means that another route names this path itself.
-                let _ = router.insert(prefix, index);
+            let rests = route.patterns.iter().enumerate();
+            for (pattern, (prefix, _)) in rests.filter_map(|(at, path)| Some((at, path.rsplit_once("{*")?))) {
+                for router in self.routers(&route.hosts) {
+                    // A conflict means that another route names this path itself.
+                    let _ = router.insert(prefix, Place { route: index, pattern });
+                }
             }
         }
     }
@@ -319,16 +331,32 @@ impl RouteTable {
         let suffixes =
             self.suffixes.iter().filter(|(suffix, _)| host::is_below(host, suffix)).map(|(_, router)| router);
         let found = exact.chain(suffixes).chain([&self.any]).find_map(|router| router.at(spelled.as_str()).ok())?;
-        let index = *found.value;
+        let Place { route, pattern } = *found.value;
         let params = found.params.iter();
         let mut params: Vec<_> = params.map(|(name, value)| (name.to_owned(), spelled.sent(value))).collect();
-        if let Some(rest) = template::rest_name(&self.routes[index].pattern)
+        if let Some(rest) = template::rest_name(&self.routes[route].patterns[pattern])
             && params.iter().all(|(name, _)| *name != rest)
         {
             params.push((rest.to_owned(), &path[path.len()..]));
         }
-        Some((index, params))
+        Some((route, params))
     }
+}
+
+/// The parameters that each of `paths` has: what the templates of their route may name.
+fn names_of_all(paths: &[String]) -> Result<Vec<String>, String> {
+    let mut common: Option<Vec<String>> = None;
+    for path in paths {
+        if !path.starts_with('/') {
+            return Err(format!("`{path}` must start with `/`"));
+        }
+        let names = template::param_names(path)?;
+        common = Some(match common {
+            Some(common) => common.into_iter().filter(|name| names.contains(name)).collect(),
+            None => names,
+        });
+    }
+    Ok(common.unwrap_or_default())
 }
 
 impl Found {

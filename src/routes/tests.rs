@@ -8,10 +8,11 @@ use crate::config::Config;
 fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
         name: name.into(),
-        path: path.into(),
+        paths: vec![path.into()],
         hosts: Vec::new(),
         pool: "default".into(),
         key: None,
+        any_without_owner: false,
         backend_path: None,
         client_id: None,
         duplicate: Duplicate::Replace,
@@ -429,4 +430,30 @@ fn the_default_configuration_serves_every_path_from_the_default_pool() {
         assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));
         assert_eq!(found.target.for_backend(None, None), uri);
     }
+}
+
+#[test]
+fn a_route_may_have_several_paths_with_the_same_key_in_each() {
+    let paths = ["/api/sessions/{session}", "/api/sessions/{session}/{*rest}", "/control/{session}", "/old/{*all}"];
+    let several = |count: usize| RouteSpec {
+        paths: paths[..count].iter().map(|&path| path.to_owned()).collect(),
+        ..keyed("/", "{session}")
+    };
+    let table = RouteTable::compile(vec![several(3), spec("web", "/{*path}")]).unwrap();
+    for (uri, name) in [
+        ("/api/sessions/s1", "r"),
+        ("/api/sessions/s1/", "r"),
+        ("/api/sessions/s1/apps/x", "r"),
+        ("/control/s1", "r"),
+        ("/control/", "web"),
+        ("/web", "web"),
+    ] {
+        let found = table.find(None, &parts(uri, &[])).unwrap();
+        assert_eq!(found.route.name, name, "{uri}");
+        assert_eq!(found.key.as_deref(), (name == "r").then_some("s1"), "{uri}");
+    }
+    let error = RouteTable::compile(vec![several(4)]).unwrap_err();
+    assert_eq!(error.key, "key", "not every path has the key's part: {error}");
+    let twice = RouteSpec { paths: vec!["/a".into(), "/a".into()], ..spec("r", "/") };
+    assert_eq!(RouteTable::compile(vec![twice]).unwrap_err().key, "path");
 }

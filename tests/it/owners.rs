@@ -277,3 +277,25 @@ async fn iw_09_one_pipe_for_each_backend_is_the_originals_rule() {
     assert_eq!(third.exchange("third").await, "third");
     assert_eq!(second.exchange("second").await, "second");
 }
+
+#[tokio::test]
+async fn ib_08_a_key_that_no_worker_owns_goes_to_any_where_the_route_says_so() {
+    let routes = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"sessions\"\nkey = \"{session}\"\nno_owner = \"any\"\n\
+                  path = [\"/api/sessions/{session}\", \"/ws/{session}/logs\"]\n";
+    let proxy = Proxy::start(routes);
+    let [a, b] = [StepWorker::start().await, StepWorker::start().await];
+    register_owner(&proxy, "a", &a, json!(["s1"])).await;
+    register_owner(&proxy, "b", &b, json!(["s2"])).await;
+    for (path, owner) in [("/ws/s2/logs", &b), ("/ws/s1/logs", &a), ("/ws/s2/logs", &b)] {
+        let (_client, wire) = tokio::join!(Wire::connect(proxy.public, path, &[]), owner.accept());
+        assert_eq!(wire.head.path(), path);
+    }
+    let any = async {
+        tokio::select! { knock = a.knock() => knock, knock = b.knock() => knock }
+    };
+    let asking = crate::harness::ask(proxy.public, "POST", "/api/sessions/create", &[], "");
+    let (reply, ()) = tokio::join!(asking, async {
+        any.await.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    });
+    assert_eq!((reply.status, reply.text()), (200, "ok".to_owned()));
+}

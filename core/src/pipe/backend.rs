@@ -352,8 +352,11 @@ impl Pipe {
     /// The current worker has shown that it works: the outage is over.
     pub(super) fn worker_proven(&mut self) {
         let Some(worker) = self.backend.worker_mut() else { return };
-        if worker.outage.take().is_some_and(|outage| outage.wrong_worker.is_some()) {
-            self.suspects.settled(worker.backend);
+        match worker.outage.take() {
+            Some(outage) if outage.wrong_worker.is_some() => self.suspects.settled(worker.backend),
+            // A dial that failed then says nothing about a planned move later.
+            Some(_) => self.suspects.new_round(),
+            None => {}
         }
     }
 

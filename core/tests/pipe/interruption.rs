@@ -240,6 +240,17 @@ fn a_pool_that_changes_during_a_dial_is_asked_again_though_that_dial_finds_nobod
 }
 
 #[test]
+fn a_backend_whose_dial_failed_in_an_outage_is_fit_for_a_move_once_that_is_over() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Failed(A));
+    bench.attach(B);
+    assert_eq!(bench.pipe.excluded(bench.now), [A]);
+    bench.worker_says("here");
+    assert_eq!(bench.pipe.excluded(bench.now), []);
+}
+
+#[test]
 fn a_pool_that_says_when_is_asked_then_and_not_before() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);

@@ -97,10 +97,11 @@ impl Fixture {
     fn pipe(&self, n: u8, key: &str) -> Registration {
         let spec = RouteSpec {
             name: "screens".into(),
-            path: "/{*path}".into(),
+            paths: vec!["/{*path}".into()],
             hosts: Vec::new(),
             pool: "default".into(),
             key: None,
+            any_without_owner: false,
             backend_path: None,
             client_id: None,
             duplicate: crate::routes::Duplicate::Replace,

@@ -19,7 +19,12 @@ pub(super) fn keys() -> Vec<Key<Route>> {
 fn matching() -> Vec<Key<Route>> {
     vec![
         key("name", |r: &mut Route| &mut r.name, |text| name(text), "what metrics and logs call it"),
-        key("path", |r: &mut Route| &mut r.path, any, "\"/ws/{device}\", \"/{*rest}\": the most specific pattern wins"),
+        key(
+            "path",
+            |r: &mut Route| &mut r.path,
+            |paths| if paths.0.is_empty() { Err("a route needs a path".to_owned()) } else { Ok(()) },
+            "\"/ws/{device}\", \"/{*rest}\", or a list of them: the most specific pattern wins",
+        ),
         key(
             "hosts",
             |r: &mut Route| &mut r.hosts,
@@ -34,6 +39,12 @@ fn matching() -> Vec<Key<Route>> {
             "template over path parameters, query and headers: ownership, affinity, limits",
         )
         .or("\"{query.session}\""),
+        key(
+            "no_owner",
+            |r: &mut Route| &mut r.no_owner,
+            any,
+            "a key that no backend serves: \"refuse\" with 404, or \"any\" backend",
+        ),
         key(
             "backend_path",
             |r: &mut Route| &mut r.backend_path,

@@ -4,7 +4,7 @@ use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, R
 
 use super::super::AdminState;
 use super::super::types::{
-    AccessLog, Evict, HealthKind, LogFormat, LogLevel, OnExceed, PoolResume, RouteResume, Upgrade,
+    AccessLog, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume, Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -42,6 +42,10 @@ impl Choice for WeightFrom {
 
 impl Choice for Upgrade {
     const WORDS: &'static [(&'static str, Self)] = &[("any", Self::Any), ("websocket", Self::Websocket)];
+}
+
+impl Choice for NoOwner {
+    const WORDS: &'static [(&'static str, Self)] = &[("refuse", Self::Refuse), ("any", Self::Any)];
 }
 
 impl Choice for PoolResume {

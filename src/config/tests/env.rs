@@ -94,6 +94,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].hosts", "a.example,b.example", r#"["a.example", "b.example"]"#),
     ("routes[0].pool", "farm", r#""farm""#),
     ("routes[0].key", "{path}", r#""{path}""#),
+    ("routes[0].no_owner", "any", r#""any""#),
     ("routes[0].backend_path", "/x", r#""/x""#),
     ("routes[0].upgrade", "websocket", r#""websocket""#),
     ("routes[0].raw_path", "true", "true"),

@@ -85,7 +85,8 @@ impl Driver {
         exclude.push(backend);
         let (backends, pool) = (&self.process.backends, &self.plan.route.pool);
         self.search.watch(backends, pool);
-        let ask = Ask { key: self.plan.key.as_deref(), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
+        let key = self.plan.key_to_ask(backends);
+        let ask = Ask { key, exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
         if let Err(none) = backends.choose(pool, &ask) {
             let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
             return hold(&self.process, self.entry(), none.hold(), retry);
