@@ -3,6 +3,7 @@
 //!
 //! Invariant: an exchange is counted from its request's head until its answer has left or its connection has ended.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,10 +102,10 @@ impl Exchange {
         self.route = Some((route, in_flight));
     }
 
-    /// Where its client really is.
-    pub(super) fn comes_from(&mut self, client: std::net::IpAddr) {
+    /// Where its client really is, if that is told.
+    pub(super) fn comes_from(&mut self, client: impl FnOnce() -> IpAddr) {
         if let Some(access) = &mut self.access {
-            access.client = client;
+            access.client = client();
         }
     }
 

@@ -115,7 +115,7 @@ impl Talk {
     }
 
     /// Where the client really is.
-    pub fn comes_from(&self, client: IpAddr) {
+    pub fn comes_from(&self, client: impl FnOnce() -> IpAddr) {
         if let Some(exchange) = &mut self.lock().held {
             exchange.comes_from(client);
         }
