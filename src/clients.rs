@@ -1,9 +1,9 @@
 //! Which client is on which pipe, where a route gives clients names (`routes.client_id`).
 //!
-//! Owns the table of names that somebody is behind. A name is the digest of everything that makes a conversation the same
+//! Owns the table of names of clients that have a pipe. A name is the digest of everything that makes a conversation the same
 //! one: the route, the path, the key and the client's id. The id may be all that a client has to show, so it is kept
 //! nowhere and written to no log. Invariant: of one name there is at most one pipe that a client can come back to, and
-//! while somebody opens one, whoever comes under the same name waits for that. Entries are bounded by pipes: each goes
+//! while one connection opens it, the next one under the same name waits for that. Entries are bounded by pipes: each goes
 //! with the pipe that it is for.
 
 use std::collections::HashMap;
@@ -42,12 +42,12 @@ pub struct Home {
 }
 
 enum Place {
-    /// Somebody opens a pipe under this name.
+    /// A connection opens a pipe under this name.
     Opening(watch::Receiver<()>),
     Open(Home),
 }
 
-/// The names that somebody is behind; share it by `Arc`.
+/// The names of clients that have a pipe; share it by `Arc`.
 #[derive(Default)]
 pub struct Clients {
     places: Mutex<HashMap<ClientName, Place>>,
@@ -55,7 +55,7 @@ pub struct Clients {
 
 /// What a client finds under its name.
 pub enum Found {
-    /// Nobody: it opens a pipe.
+    /// No pipe: it opens one.
     Nobody(Claim),
     /// Its pipe.
     Home(Home),
@@ -65,7 +65,7 @@ pub enum Found {
 pub struct Claim {
     clients: Arc<Clients>,
     name: ClientName,
-    /// Whoever waits hears of its end.
+    /// The connections that wait hear of its end.
     _under_way: watch::Sender<()>,
     opened: bool,
 }
@@ -83,7 +83,7 @@ impl Clients {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is behind `name`; waits while somebody else opens a pipe under it.
+    /// What is behind `name`; waits while another connection opens a pipe under it.
     pub async fn find(self: &Arc<Self>, name: ClientName) -> Found {
         loop {
             let mut under_way = {

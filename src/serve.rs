@@ -112,7 +112,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
     start_chores(&process, state_file, &stopped);
 
-    // Whoever reads where we listen may connect at once.
+    // A client that reads where we listen may connect at once.
     process.phase.started();
     say_where(&public, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
@@ -271,7 +271,7 @@ impl Running {
         let config = self.process.config.load_full();
         self.process.phase.stop();
         self.notifier.stopping();
-        // Who connects from now on is refused, instead of waiting in a backlog that nobody accepts from.
+        // Who connects from now on is refused, instead of waiting in a backlog that is not accepted from.
         self.bound.iter().for_each(Bound::clean_up);
         drop(self.bound);
         let pipes = self.process.pipes.clone();
@@ -314,7 +314,7 @@ impl Running {
     /// Reads the configuration again; what comes of it is in the log and in the metrics.
     pub async fn reload(&self) {
         self.notifier.reloading();
-        // An error was said where it came up, and there is nobody here to tell.
+        // An error was said where it came up, and there is no caller to tell.
         let _ = self.reload.reload().await;
         self.notifier.reloaded();
     }

@@ -167,7 +167,7 @@ impl Registry {
             entry.probes = pool.probes.clone();
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
-            // A raised limit may be what somebody waits for.
+            // A pipe may wait for a raised limit.
             entry.wake();
         }
         self.retire_unconfigured(pools, fx);
@@ -281,7 +281,7 @@ impl Registry {
         if another_instance {
             pool.core.forget_health(key);
         }
-        // A raised limit or another key may be what somebody waits for.
+        // A pipe may wait for a raised limit or another key.
         pool.wake();
         if let Some(record) = self.records.get_mut(&key) {
             record.spec = spec;

@@ -236,7 +236,7 @@ impl Connection {
 
     async fn judge(&self, request: Request<RequestBody>) -> Response<Body> {
         let (mut parts, body) = request.into_parts();
-        // Somebody who comes back to a live pipe is let in all the same.
+        // A client that comes back to a live pipe is let in all the same.
         if self.over && !self.comes_back(&parts) {
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
@@ -391,11 +391,11 @@ impl Connection {
             sharing,
             request_id: client.request_id.clone(),
         };
-        // Before the client knows, so that whoever it tells finds the pipe in every list and metric.
+        // Before the client knows, so that every list and metric has the pipe by then.
         let driver = Driver::new(first.attach, Arc::new(plan), facts, self.front.process.clone());
         drop(expected);
         if self.front.process.phase.get() == Phase::Stopping {
-            // Whoever tells the clients may have passed before this one was there.
+            // The stop that tells the clients may have passed before this one was there.
             driver.order(Command::going_away());
         }
         let membership = claim.map(|claim| claim.opened(Home { pipe: driver.entry().clone(), protocol }));

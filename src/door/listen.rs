@@ -37,8 +37,8 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Binds `listen`. An address that somebody else listens on is an error; a socket file that nobody listens on any
-    /// more is replaced.
+    /// Binds `listen`. An address that another process listens on is an error; a socket file without a listener
+    /// is replaced.
     ///
     /// # Errors
     /// What the system says, with the address.
@@ -74,7 +74,7 @@ impl Bound {
     pub fn clean_up(&self) {
         match self {
             Self::Tcp(_) | Self::Activated(..) => {}
-            // Somebody may have removed it already, which is what is wanted.
+            // Best effort: it may have been removed already.
             Self::Unix(_, path) => drop(std::fs::remove_file(path)),
         }
     }

@@ -51,7 +51,7 @@ pub async fn join_or_open(
                 process.streams.remove(&hub);
             }
             Found::Wait(mut opening) => {
-                // An opener that is gone without a word has given up: whoever looks again finds nothing.
+                // An opener that is gone without a word has given up: the one that looks again finds nothing.
                 let outcome = opening.wait_for(|outcome| *outcome != Opening::UnderWay).await;
                 if let Ok(Opening::Failed(status)) = outcome.as_deref().copied() {
                     let detail = "the worker of this shared stream could not be reached a moment ago";

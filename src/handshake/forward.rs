@@ -215,11 +215,11 @@ fn is_of_handshake(name: &HeaderName) -> bool {
 }
 
 enum Guarded {
-    /// Anybody may send it.
+    /// Every client may send it.
     Not,
     /// Only a trusted proxy may send it.
     Forwarding,
-    /// Nobody may send it.
+    /// No client may send it.
     Never,
 }
 

@@ -20,7 +20,7 @@ impl Exchanges {
     /// One more, until the value returned is dropped.
     #[must_use]
     pub fn begin(&self) -> Exchange {
-        // Nobody needs to hear that there are more.
+        // That there are more need not be told.
         self.0.send_if_modified(|count| {
             *count += 1;
             false

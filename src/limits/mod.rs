@@ -2,7 +2,7 @@
 //! dialled.
 //!
 //! The counting itself is [`holdline_core::limits`]. Here are the client's address and key made into the number that it
-//! counts by, the locks, and the answer. Invariant: memory is bounded whoever comes: at most [`ENTRIES_MAX`] entries
+//! counts by, the locks, and the answer. Invariant: memory is bounded whatever clients do: at most [`ENTRIES_MAX`] entries
 //! without a connection, and those with one are bounded by `server.max_connections`.
 
 mod answer;
@@ -33,7 +33,7 @@ const SHARDS: usize = 16;
 pub struct Limiter {
     limits: ArcSwap<Limits>,
     shards: [Mutex<Table>; SHARDS],
-    /// Keyed at random, so that nobody can aim at somebody else's entry.
+    /// Keyed at random, so that no client can aim at the entry of another.
     hasher: RandomState,
     clock: Clock,
 }
@@ -121,7 +121,7 @@ impl Limiter {
         knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
     }
 
-    /// Entries, the idle ones that nobody has come across yet among them.
+    /// Entries, the idle ones that were not come across yet among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()

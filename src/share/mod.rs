@@ -6,7 +6,7 @@
 //! place of a worker. What passes between them is `holdline_core::shared`, behind the lock of a [`Hub`].
 //!
 //! Owns the table of streams by route and key, in which one newcomer at a time opens a stream while the others wait for
-//! it (the door's `share`). Streams that somebody watches are bounded by the clients there are; those that linger by
+//! it (the door's `share`). Streams with viewers are bounded by the clients there are; those that linger by
 //! [`IDLE_STREAMS_MAX`], beyond which the one that was left first goes at once.
 
 mod hub;
@@ -69,9 +69,9 @@ impl StreamKey {
 pub enum Opening {
     /// It goes on.
     UnderWay,
-    /// Whoever waits should look again.
+    /// The newcomers that wait should look again.
     Over,
-    /// No worker could be reached; it would be no better for whoever waits.
+    /// No worker could be reached; it would be no better for the newcomers that wait.
     Failed(StatusCode),
 }
 
@@ -181,7 +181,7 @@ impl Streams {
         self.opened.load(Relaxed)
     }
 
-    /// Closes every stream that nobody watches, for want of memory; how many those are.
+    /// Closes every stream without viewers, for want of memory; how many those are.
     pub fn shed_idle(&self) -> usize {
         self.list().iter().filter(|hub| hub.shed()).count()
     }
@@ -224,7 +224,7 @@ impl Claim {
     pub fn opened(mut self, hub: Arc<Hub>) {
         self.open = true;
         self.streams.slots().insert(self.key.clone(), Slot::Open(hub.clone()));
-        // Whoever retires them may have passed before this one was in the table.
+        // The call that retires them may have passed before this one was in the table.
         if self.streams.retired.load(SeqCst) {
             hub.go_away();
         }

@@ -61,7 +61,7 @@ pub struct Chosen {
     pub alias: Option<Arc<str>>,
 }
 
-/// Why nobody was picked; the reason nearest to success.
+/// Why no backend was picked; the reason nearest to success.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum NoCandidate {
     /// The pool has no backend.
