@@ -61,8 +61,9 @@ impl Exceeded {
         let name = self.limit.as_str();
         let whose = match self.limit {
             LimitLabel::KeyConnections | LimitLabel::KeyRate => "this key and client address",
+            LimitLabel::KeyConnectionsTotal => "this key",
             LimitLabel::AddressConnections | LimitLabel::AddressRate => "this client address",
-            // These close or slow down a pipe; they need no answer.
+            // These close or slow down a pipe; no client is answered for them.
             LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
         };
         match self.refused {
