@@ -9,13 +9,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdline_core::ids::PipeId;
-use holdline_core::pool::AdminState;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
-use crate::backends::{BackendEvent, Removal};
+use crate::backends::BackendEvent;
 
 /// Events kept; older ones are forgotten.
 pub const EVENTS_MAX: usize = 10_000;
@@ -315,7 +314,7 @@ impl From<BackendEvent> for Fact {
             BackendEvent::Registered { pool, backend, url } => Self::BackendRegistered { pool, backend, url },
             BackendEvent::Replaced { pool, backend, url } => Self::BackendReplaced { pool, backend, url },
             BackendEvent::Removed { pool, backend, reason } => {
-                Self::BackendRemoved { pool, backend, reason: removal_name(reason) }
+                Self::BackendRemoved { pool, backend, reason: reason.as_str() }
             }
             BackendEvent::Up { pool, backend } => Self::BackendUp { pool, backend },
             BackendEvent::Down { pool, backend, reason } => Self::BackendDown { pool, backend, reason },
@@ -325,7 +324,7 @@ impl From<BackendEvent> for Fact {
             }
             BackendEvent::Readmitted { pool, backend } => Self::BackendReadmitted { pool, backend },
             BackendEvent::StateChanged { pool, backend, state } => {
-                Self::BackendStateChanged { pool, backend, state: state_name(state) }
+                Self::BackendStateChanged { pool, backend, state: state.as_str() }
             }
             BackendEvent::Draining { pool, backend, pipes } => {
                 Self::DrainStarted { pool, backend, pipes: u64::from(pipes) }
@@ -335,23 +334,6 @@ impl From<BackendEvent> for Fact {
             BackendEvent::LeaseRevived { pool, backend } => Self::LeaseRevived { pool, backend },
             BackendEvent::SelfPreservation { pool, late, live } => Self::SelfPreservation { pool, late, live },
         }
-    }
-}
-
-const fn removal_name(reason: Removal) -> &'static str {
-    match reason {
-        Removal::Deleted => "deleted",
-        Removal::LeaseExpired => "lease_expired",
-        Removal::Replaced => "replaced",
-        Removal::Unconfigured => "unconfigured",
-    }
-}
-
-const fn state_name(state: AdminState) -> &'static str {
-    match state {
-        AdminState::Ready => "ready",
-        AdminState::Drain => "drain",
-        AdminState::Maint => "maint",
     }
 }
 

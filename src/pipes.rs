@@ -3,7 +3,9 @@
 //! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
+mod command;
 mod held;
+mod keys;
 mod numbers;
 mod resume;
 
@@ -15,95 +17,19 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use holdline_core::close::CloseFrame;
-use holdline_core::frame::Kind;
-use holdline_core::ids::{Attachment, BackendKey, Generation, PipeId, Seq};
-use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, PipeState, PipeView, Unsaid};
+use holdline_core::ids::{BackendKey, Generation, PipeId};
+use holdline_core::pipe::{PipeState, PipeView};
 use holdline_core::time::Time;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use crate::backends::Leave;
-use crate::net::LooseStream;
 use crate::routes::Route;
+pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
+pub use keys::{KeyPast, Keys};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
-
-/// Commands that wait for one pipe at most; the next one is refused.
-pub const COMMANDS_MAX: usize = 16;
-
-/// An order to one pipe.
-#[derive(Debug)]
-pub enum Command {
-    /// Move to another worker in good order.
-    Reattach,
-    /// Leave this backend, in the way that its operator wishes.
-    Leave(BackendKey, Leave),
-    /// Close the client.
-    Close(EndedBy, CloseFrame),
-    /// Free what the pipe holds and close the client with 1013: memory is out.
-    Evict(Evict),
-    /// Here is the client, on another socket, and what it sent behind its handshake.
-    Resume(LooseStream, Bytes, Box<Resume>),
-    /// Say this to the client.
-    Say(Kind, Bytes, Ticket),
-    /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
-    Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
-}
-
-/// What became of a message for one client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Hearing {
-    /// It is in the lane down to the client.
-    Taken,
-    /// The pipe would not take it.
-    Refused(Unsaid),
-    /// The pipe's mailbox was full.
-    Busy,
-    /// The pipe was gone before it could answer.
-    Gone,
-}
-
-/// Where the answer about one message goes. It is given exactly once, even when the pipe ends first.
-#[derive(Debug)]
-pub struct Ticket(Option<mpsc::Sender<Hearing>>);
-
-impl Ticket {
-    /// A ticket whose answer goes to `answers`, which must have room for it.
-    #[must_use]
-    pub const fn new(answers: mpsc::Sender<Hearing>) -> Self {
-        Self(Some(answers))
-    }
-
-    /// Gives the answer.
-    pub fn answer(mut self, hearing: Hearing) {
-        self.send(hearing);
-    }
-
-    fn send(&mut self, hearing: Hearing) {
-        if let Some(answers) = self.0.take() {
-            // Whoever asked may have given up.
-            let _ = answers.try_send(hearing);
-        }
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.send(Hearing::Gone);
-    }
-}
-
-impl Command {
-    /// The close of a process on its way down.
-    #[must_use]
-    pub fn going_away() -> Self {
-        Self::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away"))
-    }
-}
 
 /// One live pipe.
 #[derive(Debug)]
@@ -114,6 +40,8 @@ pub struct PipeEntry {
     pub route: Arc<Route>,
     /// Its route key.
     pub key: Option<Arc<str>>,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
@@ -172,6 +100,8 @@ pub struct PipeFacts {
     pub client: String,
     /// Whether its client has a name to come back under.
     pub named: bool,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
@@ -189,6 +119,7 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),
@@ -352,6 +283,8 @@ pub struct Pipes {
     index: watch::Sender<u64>,
     /// Clients that may be answered 101 and become pipes.
     expected: watch::Sender<usize>,
+    /// What there was of each route key.
+    pub keys: Keys,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
@@ -373,6 +306,7 @@ impl Pipes {
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
+            keys: Keys::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
@@ -396,6 +330,7 @@ impl Pipes {
     /// Adds a pipe; it stays until the guard is dropped.
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
+        self.keys.opened(&facts);
         let entry = Arc::new(PipeEntry::new(facts));
         self.shard(entry.id).insert(entry.id, entry.clone());
         change(&self.count, |count| *count += 1);

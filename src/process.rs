@@ -135,6 +135,7 @@ fn backends(
     let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
     let on_event = move |event| {
         metrics.backend_event(&event);
+        event.log();
         events.push(event.into());
     };
     Backends::new(&Setup::from_config(config), clock, on_event, move |backend, leave| pipes.leave(backend, leave))

@@ -1,7 +1,7 @@
 //! Evening out a pool: pipes above a backend's share move to others, a few at a time.
 //!
 //! Which pipes have to go is decided once, when it is asked for; a pipe that has left its backend meanwhile is left
-//! alone. Pipes of one route key move together or not at all. Each move is the planned one, so nothing is lost by it.
+//! alone, and so is one whose conversation ends with its worker. Pipes of one route key move together or not at all. Each move is the planned one, so nothing is lost by it.
 //! Invariant: one rebalancing of a pool at a time, and none outlives the process's control part.
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdline_core::ids::BackendKey;
+use holdline_core::settings::BackendLoss;
 use tokio::task::JoinHandle;
 
 use crate::backends::{Leave, LeaveCause, LeaveHow};
@@ -80,7 +81,10 @@ fn movers(pipes: &[Arc<PipeEntry>], backend: BackendKey, count: u32) -> Vec<Arc<
     let mut keyed: BTreeMap<&str, Vec<&Arc<PipeEntry>>> = BTreeMap::new();
     let mut movers = Vec::new();
     let count = count as usize;
-    let placed = |pipe: &&Arc<PipeEntry>| pipe.has_place() && pipe.backend().is_some_and(|(key, _)| key == backend);
+    let moves = |pipe: &PipeEntry| pipe.route.settings.on_backend_loss == BackendLoss::Reattach;
+    let placed = |pipe: &&Arc<PipeEntry>| {
+        pipe.has_place() && moves(pipe) && pipe.backend().is_some_and(|(key, _)| key == backend)
+    };
     for pipe in pipes.iter().filter(placed) {
         match &pipe.key {
             Some(key) => keyed.entry(key).or_default().push(pipe),

@@ -1,6 +1,6 @@
 //! What a reload changes for those who connect from then on: routes, trust and time limits, swapped as a whole.
 //!
-//! A reader takes them once for what it is about to do, so that nobody lives by half of two configurations. A pipe
+//! A reader takes them once for what it is about to do, so that none lives by half of two configurations. A pipe
 //! keeps the route that it was opened with; only its dials look here again.
 
 use std::time::Duration;

@@ -7,7 +7,18 @@ use std::process::{Command, Stdio};
 
 use holdline::config::{Config, Loaded};
 
-const PRESETS: [&str; 4] = ["development", "high-concurrency", "low-latency", "small-memory"];
+/// One for each kind of worker.
+const SEEDS: [&str; 5] = ["device-bridge", "ancestor", "screenshots", "long-poll", "stabilizer"];
+/// For device bridges, by size.
+const SIZES: [&str; 4] = ["development", "high-concurrency", "low-latency", "small-memory"];
+
+fn presets() -> impl Iterator<Item = &'static str> {
+    SEEDS.into_iter().chain(SIZES)
+}
+
+fn bridges() -> impl Iterator<Item = &'static str> {
+    ["device-bridge"].into_iter().chain(SIZES)
+}
 
 fn path(preset: &str) -> String {
     format!("{}/deploy/presets/{preset}.toml", env!("CARGO_MANIFEST_DIR"))
@@ -30,7 +41,7 @@ fn holdline(command: &str, preset: &str, variables: &[(&str, &str)]) -> Command 
 
 #[test]
 fn holdline_check_accepts_each_preset() {
-    for preset in PRESETS {
+    for preset in presets() {
         let output = holdline("check", preset, &[]).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(0), "{preset}: {said}");
@@ -41,7 +52,7 @@ fn holdline_check_accepts_each_preset() {
 
 #[test]
 fn each_preset_starts() {
-    for preset in PRESETS {
+    for preset in presets() {
         let ports = [("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#), ("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")];
         // its log is what says that it listens
         let loud = [ports[0], ports[1], ("HOLDLINE_LOG__LEVEL", "info"), ("HOLDLINE_LOG__FORMAT", "json")];
@@ -61,7 +72,7 @@ fn rows(document: &str) -> Vec<(String, Vec<String>)> {
         line.trim_matches('|').split('|').map(|cell| cell.trim().trim_matches('`').to_owned()).collect()
     };
     let mut rows = table.lines().filter(|line| line.starts_with('|')).map(cells);
-    assert_eq!(rows.next().unwrap()[1..], PRESETS.map(str::to_owned), "the columns");
+    assert_eq!(rows.next().unwrap()[1..], SIZES.map(str::to_owned), "the columns");
     rows.skip(1).map(|mut row| (row.remove(0), row)).collect()
 }
 
@@ -85,16 +96,36 @@ fn the_document_says_what_the_files_say() {
     let rows = rows(&document);
     assert!(rows.len() >= 8);
     for (key, said) in rows {
-        let written = PRESETS.map(|preset| value(preset, &key));
+        let written = SIZES.map(|preset| value(preset, &key));
         assert_eq!(said, written, "{key}");
+    }
+}
+
+/// The presets that the document has a link to.
+#[test]
+fn the_document_names_every_preset_and_the_directory_holds_no_other() {
+    let document = std::fs::read_to_string(format!("{}/docs/presets.md", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let mut files: Vec<String> = std::fs::read_dir(format!("{}/deploy/presets", env!("CARGO_MANIFEST_DIR")))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let mut wanted: Vec<String> = presets().map(|preset| format!("{preset}.toml")).collect();
+    wanted.sort();
+    assert_eq!(files, wanted);
+    for file in files {
+        assert!(document.contains(&format!("(../deploy/presets/{file})")), "{file}");
     }
 }
 
 #[test]
 fn the_rules_behind_the_numbers_hold() {
-    for preset in PRESETS {
+    for preset in SIZES {
         let config = load(preset).config;
         assert!(config.replay.total_bytes_max <= config.memory.process_max / 4, "{preset}");
+    }
+    for preset in bridges() {
+        let config = load(preset).config;
         let route = |name: &str| config.routes.iter().find(|route| route.name == name).unwrap();
         let video = route("video");
         assert!(video.share && video.share_catch_up == 1, "{preset}");
@@ -103,5 +134,26 @@ fn the_rules_behind_the_numbers_hold() {
         assert!(config.message.max_bytes > 1_200_000, "{preset}");
         let closes = format!("{:?}", route("webrtc").on_backend_loss);
         assert_eq!((&*closes, route("session").share), ("Close", false), "{preset}");
+        // requests and sockets of one session meet on its worker
+        for route in ["video", "webrtc", "session", "rest"].map(route) {
+            assert_eq!(route.key.as_deref(), Some("{session}"), "{preset}: {}", route.name);
+        }
+        assert_eq!(route("web").key, None, "{preset}");
     }
+}
+
+#[test]
+fn two_device_bridges_need_fewer_than_40_lines() {
+    assert!(text("device-bridge").lines().count() < 40);
+}
+
+#[test]
+fn the_ancestors_preset_has_the_ancestors_rules() {
+    let config = load("ancestor").config;
+    let route = &config.routes[0];
+    assert_eq!((&*route.path.0[0], route.client_id.as_deref()), ("/{client}", Some("{client}")));
+    assert_eq!(config.pools[0].max_pipes_per_backend, 1);
+    assert_eq!(config.replay.pipe_bytes_max, 5 << 20);
+    assert_eq!(format!("{:?}", config.replay.overflow), "Close");
+    assert_eq!(config.reattach.grace.end(), None, "it waits without an end");
 }

@@ -5,7 +5,6 @@
 
 use crate::assembler::Message;
 use crate::frame::Side;
-use crate::leg::Codec;
 use crate::leg::barrier::Level;
 use crate::replay::{ReplayBuffer, Retention};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer};
@@ -87,11 +86,16 @@ impl Lane {
         }
     }
 
-    /// Reads the lane of messages from `sender`, where `half` has taken in what has come of one that is not
-    /// whole, if that is kept.
-    pub fn thaw(input: &mut Reader<'_>, sender: Side, retention: Retention, half: Option<&Codec>) -> Read<Self> {
+    /// Reads the lane of messages from `sender`; whether bytes are what has come of a message that is not whole,
+    /// `is_half` knows.
+    pub fn thaw(
+        input: &mut Reader<'_>,
+        sender: Side,
+        retention: Retention,
+        is_half: impl FnOnce(&[u8]) -> bool,
+    ) -> Read<Self> {
         Ok(Self {
-            buffer: ReplayBuffer::thaw(input, retention, sender, half)?,
+            buffer: ReplayBuffer::thaw(input, retention, sender, is_half)?,
             level: match input.u8()? {
                 0 => Level::Written,
                 1 => Level::Pong,

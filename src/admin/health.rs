@@ -13,7 +13,7 @@ use holdline_core::memory::Pressure;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Admin;
+use super::{Admin, stats};
 use crate::memory::Reading;
 use crate::phase::Phase;
 
@@ -29,7 +29,7 @@ pub(super) struct Health {
     /// Of one core, over the last few seconds.
     cpu_percent: f64,
     pipes: usize,
-    /// The same under the name that older dashboards look for.
+    /// Sessions that have a pipe: route keys, and pipes without one.
     total_sessions: usize,
     /// Keys and addresses that limits are counted for.
     rate_limit_buckets: usize,
@@ -110,7 +110,7 @@ fn look(admin: &Admin) -> Health {
         memory: memory(&reading),
         cpu_percent: tenths(admin.cpu_percent()),
         pipes: admin.process.pipes.len(),
-        total_sessions: admin.process.pipes.len(),
+        total_sessions: stats::sessions(&admin.process.pipes.list()),
         rate_limit_buckets: admin.process.limits.entries(),
         backends: BackendCounts { total, eligible },
         reasons,

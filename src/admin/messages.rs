@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::Admin;
 use super::body::{Body, Id};
 use super::pipes::{find, order};
-use super::problem::{Kind, Problem};
+use super::problem::{self, Problem};
 use crate::pipes::{Command, Hearing, PipeEntry, Ticket};
 
 /// Broadcasts at once.
@@ -137,7 +137,7 @@ pub(super) async fn broadcast(
     let _place = admin
         .broadcasting
         .try_acquire()
-        .map_err(|_| Problem::new(Kind::Busy, format!("{BROADCASTS_MAX} broadcasts are under way already")))?;
+        .map_err(|_| Problem::new(problem::Kind::Busy, format!("{BROADCASTS_MAX} broadcasts are under way already")))?;
     Ok(Json(tell(pipes, kind, &payload).await))
 }
 
@@ -206,10 +206,10 @@ pub(super) async fn commit(
         Ok(Ok(Some(Seq(confirmed)))) => Ok(Json(Committed { confirmed })),
         Ok(Ok(None)) => {
             let message = "is not the pipe's current attachment";
-            Err(Problem::new(Kind::Conflict, message).at("/attachment"))
+            Err(Problem::new(problem::Kind::Conflict, message).at("/attachment"))
         }
         Ok(Err(_)) => Err(Problem::no_such("pipe", &id)),
-        Err(_) => Err(Problem::new(Kind::Busy, "the pipe has not answered in time")),
+        Err(_) => Err(Problem::new(problem::Kind::Busy, "the pipe has not answered in time")),
     }
 }
 

@@ -10,6 +10,7 @@ use axum::response::Response;
 use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
 use holdline_core::ids::PipeId;
 use holdline_core::pipe::{EndedBy, PipeState};
+use holdline_core::settings::BackendLoss;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -189,6 +190,10 @@ pub(super) async fn reattach(
     _: Body<Nothing>,
 ) -> Result<(StatusCode, Json<PipeBody>), Problem> {
     let pipe = find(&admin, &id)?;
+    if pipe.route.settings.on_backend_loss == BackendLoss::Close {
+        let detail = "its conversation ends with its worker (routes.on_backend_loss = \"close\"), so it is not moved; close it instead";
+        return Err(Problem::new(Kind::Conflict, detail));
+    }
     order(&pipe, Command::Reattach)?;
     Ok((StatusCode::ACCEPTED, Json(PipeBody::from(&*pipe))))
 }

@@ -15,6 +15,7 @@ use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::AdminState;
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,12 +23,13 @@ use super::Admin;
 use super::health::tenths;
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
+use crate::metrics::process::Usage;
 use crate::metrics::{
     BackendFacts, BackendStateLabel, LaneMetrics, PipeState, PoolMetrics, ReattachResult, RouteMetrics,
 };
-use crate::pipes::PipeEntry;
+use crate::pipes::{KeyPast, PipeEntry};
 
-/// Route keys listed in `connections.by_key`; those with the most pipes win.
+/// Route keys listed in `keys` and in `connections.by_key`, where those with the most pipes win.
 const KEYS_MAX: usize = 1000;
 
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
@@ -89,7 +91,12 @@ fn facts(view: &BackendView) -> BackendFacts {
 
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Stats {
+    /// Sessions that have a pipe: route keys, and pipes without one.
     total_sessions: usize,
+    /// Pipes, the viewers of shared streams among them.
+    total_connections: usize,
+    /// The route keys whose last pipes were opened last.
+    keys: BTreeMap<Arc<str>, KeyBody>,
     connections: Connections,
     pipes: BTreeMap<&'static str, i64>,
     rate_limit_buckets: i64,
@@ -108,6 +115,19 @@ struct Connections {
     by_key: BTreeMap<String, usize>,
 }
 
+/// What there is and was of one route key.
+#[derive(Debug, Serialize, JsonSchema)]
+struct KeyBody {
+    /// Pipes that there ever were.
+    total: u64,
+    /// Pipes now.
+    active: usize,
+    /// Pipes that there ever were, by route.
+    by_route: BTreeMap<String, u64>,
+    first_connection_at: String,
+    last_connection_at: String,
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 struct RateLimits {
     /// Keys and addresses that something is known of.
@@ -123,6 +143,11 @@ struct Memory {
     replay_bytes: i64,
     by_route: BTreeMap<String, u64>,
     rss_bytes: u64,
+    /// Address space.
+    vms_mb: f64,
+    /// What is left up to the limit; absent without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    available_mb: Option<f64>,
     /// Resident memory, less what the allocator has kept of what pipes gave back.
     used_bytes: u64,
     limit_bytes: u64,
@@ -182,7 +207,9 @@ pub(super) async fn stats(State(admin): State<Arc<Admin>>) -> Json<Stats> {
     let families = admin.process.metrics.families();
     let backends = admin.process.backends.list();
     Json(Stats {
-        total_sessions: pipes.iter().filter(|pipe| !pipe.is_stream()).count(),
+        total_sessions: sessions(&pipes),
+        total_connections: clients(&pipes).count(),
+        keys: keys(&admin, &pipes),
         connections: Connections {
             public: families.connections.with_label_values(&["public"]).get(),
             admin: families.connections.with_label_values(&["admin"]).get(),
@@ -208,12 +235,42 @@ fn live(route: &RouteMetrics) -> i64 {
     PipeState::ALL.map(|state| route.pipes(state)).iter().sum()
 }
 
-fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
+/// The pipes that have a client of their own.
+fn clients(pipes: &[Arc<PipeEntry>]) -> impl Iterator<Item = &Arc<PipeEntry>> {
+    pipes.iter().filter(|pipe| !pipe.is_stream())
+}
+
+pub(super) fn sessions(pipes: &[Arc<PipeEntry>]) -> usize {
+    active(pipes).len() + clients(pipes).filter(|pipe| pipe.key.is_none()).count()
+}
+
+/// Pipes of each key now.
+fn active(pipes: &[Arc<PipeEntry>]) -> BTreeMap<&str, usize> {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for key in pipes.iter().filter(|pipe| !pipe.is_stream()).filter_map(|pipe| pipe.key.as_deref()) {
+    for key in clients(pipes).filter_map(|pipe| pipe.key.as_deref()) {
         *counts.entry(key).or_default() += 1;
     }
-    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts
+}
+
+fn keys(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> BTreeMap<Arc<str>, KeyBody> {
+    let active = active(pipes);
+    let time = |at| Timestamp::try_from(at).unwrap_or_default().to_string();
+    let body = |(key, past): (Arc<str>, KeyPast)| {
+        let body = KeyBody {
+            total: past.total,
+            active: active.get(&*key).copied().unwrap_or_default(),
+            by_route: past.by_route,
+            first_connection_at: time(past.first),
+            last_connection_at: time(past.last),
+        };
+        (key, body)
+    };
+    admin.process.pipes.keys.newest(KEYS_MAX).into_iter().map(body).collect()
+}
+
+fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
+    let mut counts: Vec<_> = active(pipes).into_iter().collect();
     counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     counts.into_iter().take(KEYS_MAX).map(|(key, count)| (key.to_owned(), count)).collect()
 }
@@ -227,12 +284,19 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
         replay_bytes: admin.process.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
         by_route: memory_by_route(pipes),
         rss_bytes: reading.resident,
+        vms_mb: mebibytes(Usage::read().virtual_bytes),
+        available_mb: (reading.limit > 0).then(|| mebibytes(reading.limit.saturating_sub(reading.verdict.used))),
         used_bytes: reading.verdict.used,
         limit_bytes: reading.limit,
         percent: tenths(reading.percent()),
         pressure: reading.verdict.pressure.as_str(),
         evictions_total: admin.process.metrics.evictions_total(),
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people, rounded anyway")]
+fn mebibytes(bytes: u64) -> f64 {
+    tenths(bytes as f64 / 1_048_576.0)
 }
 
 fn memory_by_route(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, u64> {

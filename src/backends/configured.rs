@@ -1,5 +1,6 @@
 //! From the configuration's pools to this module's.
 
+use super::report::ReportPointers;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
 use super::{Bounds, Setup};
 use crate::config;
@@ -41,6 +42,10 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         move_order: pool.move_order,
         weight_from: pool.weight_from,
         worker_memory_max: pool.worker_memory_max as u64,
+        report: ReportPointers {
+            rss_mb: pool.report.rss_mb.as_deref().map(Arc::from),
+            limit_mb: pool.report.limit_mb.as_deref().map(Arc::from),
+        },
         probes: ProbeSettings { kind, interval: health.interval, timeout: health.timeout },
         health: HealthSettings { fall: health.fall, rise: health.rise, ..HealthSettings::default() },
         backends,
@@ -82,6 +87,7 @@ mod tests {
         name = "farm"
         max_pipes_per_backend = 4
         move_order = "leave_first"
+        report = { rss_mb = "/m/used", limit_mb = "/m/max" }
         health = { kind = "http", path = "/health", interval = "3s", timeout = "2s", fall = 5, rise = 2 }
         [[pools.backends]]
         id = "w1"
@@ -108,6 +114,7 @@ mod tests {
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
         assert_eq!(pool.move_order, MoveOrder::LeaveFirst);
+        assert_eq!((pool.report.rss_mb.as_deref(), pool.report.limit_mb.as_deref()), (Some("/m/used"), Some("/m/max")));
         let probes = ProbeSettings {
             kind: ProbeKind::Http("/health".to_owned()),
             interval: Duration::from_secs(3),

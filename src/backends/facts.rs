@@ -35,6 +35,36 @@ pub enum BackendEvent {
     SelfPreservation { pool: Arc<str>, late: usize, live: usize },
 }
 
+impl BackendEvent {
+    /// Writes the event to the log, with its reason; what costs pipes a worker is a warning.
+    pub fn log(&self) {
+        match self {
+            Self::Registered { pool, backend, url } => tracing::info!(%pool, %backend, url, "backend.registered"),
+            Self::Replaced { pool, backend, url } => tracing::info!(%pool, %backend, url, "backend.replaced"),
+            Self::Removed { pool, backend, reason } => {
+                tracing::info!(%pool, %backend, reason = reason.as_str(), "backend.removed");
+            }
+            Self::Up { pool, backend } => tracing::info!(%pool, %backend, "backend.up"),
+            Self::Down { pool, backend, reason } => tracing::warn!(%pool, %backend, reason, "backend.down"),
+            Self::Ejected { pool, backend, reason, lasts } => {
+                let for_ms = u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX);
+                tracing::warn!(%pool, %backend, reason = reason.as_str(), for_ms, "backend.ejected");
+            }
+            Self::Readmitted { pool, backend } => tracing::info!(%pool, %backend, "backend.readmitted"),
+            Self::StateChanged { pool, backend, state } => {
+                tracing::info!(%pool, %backend, state = state.as_str(), "backend.state_changed");
+            }
+            Self::Draining { pool, backend, pipes } => tracing::info!(%pool, %backend, pipes, "backend.drain_started"),
+            Self::Drained { pool, backend } => tracing::info!(%pool, %backend, "backend.drained"),
+            Self::LeaseExpired { pool, backend } => tracing::warn!(%pool, %backend, "backend.lease_expired"),
+            Self::LeaseRevived { pool, backend } => tracing::info!(%pool, %backend, "backend.lease_revived"),
+            Self::SelfPreservation { pool, late, live } => {
+                tracing::warn!(%pool, late, live, "pool.self_preservation");
+            }
+        }
+    }
+}
+
 /// Why a backend left its pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Removal {
@@ -46,6 +76,19 @@ pub enum Removal {
     Replaced,
     /// The configuration no longer names it.
     Unconfigured,
+}
+
+impl Removal {
+    /// Its name in the log and in events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deleted => "deleted",
+            Self::LeaseExpired => "lease_expired",
+            Self::Replaced => "replaced",
+            Self::Unconfigured => "unconfigured",
+        }
+    }
 }
 
 /// Why a backend was ejected.
@@ -91,11 +134,13 @@ pub enum Hold {
     DiesYoung,
     /// `reattach.dials_at_once` dials of the chosen one run already.
     DialsAtOnce,
+    /// Its conversation ends with its worker (`routes.on_backend_loss = "close"`), so it stays on one that is to be left.
+    Stateful,
 }
 
 impl Hold {
     /// Every reason, in the order of their numbers, for metrics that list them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoBackend,
         Self::NoOwner,
         Self::NotEligible,
@@ -103,6 +148,7 @@ impl Hold {
         Self::Tried,
         Self::DiesYoung,
         Self::DialsAtOnce,
+        Self::Stateful,
     ];
 
     /// Its name in the API, in metrics and events.
@@ -116,6 +162,7 @@ impl Hold {
             Self::Tried => "tried",
             Self::DiesYoung => "dies_young",
             Self::DialsAtOnce => "dials_at_once",
+            Self::Stateful => "stateful",
         }
     }
 }

@@ -8,7 +8,7 @@ use super::Backends;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 use super::probe::{self, ProbeProblem};
 use super::registry::{Effects, Registry, Why, probes_of};
-use super::report::WorkerReport;
+use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{LastProbe, ProbeSettings};
 use holdline_core::health::{Health, HealthChange, Probed};
@@ -35,6 +35,7 @@ pub(super) struct Job {
     key: BackendKey,
     target: Target,
     settings: ProbeSettings,
+    pointers: ReportPointers,
 }
 
 /// What a probe found.
@@ -84,7 +85,7 @@ impl Backends {
 
 async fn run(job: Job) -> Report {
     let began = Instant::now();
-    let result = probe::probe(&job.target, &job.settings).await;
+    let result = probe::probe(&job.target, &job.settings, &job.pointers).await;
     Report { took: began.elapsed(), result }
 }
 
@@ -182,9 +183,10 @@ impl Registry {
     fn start_probe(&mut self, key: BackendKey) -> Option<Job> {
         let target = self.target(key)?;
         let record = self.records.get_mut(&key)?;
-        let settings = probes_of(record, self.pools.get(&record.spec.pool)?)?.clone();
+        let pool = self.pools.get(&record.spec.pool)?;
+        let settings = probes_of(record, pool)?.clone();
         record.probe.running = true;
-        Some(Job { key, target, settings })
+        Some(Job { key, target, settings, pointers: pool.report.clone() })
     }
 
     /// When a backend is to be probed, unless it is being probed or is not to be.

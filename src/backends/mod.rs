@@ -21,7 +21,7 @@ mod spec;
 mod views;
 mod writes;
 
-pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow, Removal};
+pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 pub use report::WorkerReport;
 pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation};
 pub use spec::{

@@ -1,6 +1,6 @@
 //! What one probe does: connect, ask for a page, or shake hands as a WebSocket client. Bounded in time and bytes.
 
-use super::report::WorkerReport;
+use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{ProbeKind, ProbeSettings};
 use crate::net::{ConnectError, DialFailure, TlsClient, TlsPeer, connect};
@@ -35,16 +35,20 @@ pub(super) struct ProbeProblem {
 }
 
 /// What was found although the probe may have taken too long in the end.
-#[derive(Default)]
-struct Found {
+struct Found<'a> {
     /// It answered as it should.
     fine: bool,
     report: Option<WorkerReport>,
+    pointers: &'a ReportPointers,
 }
 
 /// Probes once; what the worker reports about itself, if it does.
-pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<Option<WorkerReport>, ProbeProblem> {
-    let mut found = Found::default();
+pub(super) async fn probe(
+    target: &Target,
+    settings: &ProbeSettings,
+    pointers: &ReportPointers,
+) -> Result<Option<WorkerReport>, ProbeProblem> {
+    let mut found = Found { fine: false, report: None, pointers };
     match tokio::time::timeout(settings.timeout, attempt(target, settings, &mut found)).await {
         Ok(result) => result.map(|()| found.report),
         Err(_) if found.fine => Ok(found.report),
@@ -52,7 +56,7 @@ pub(super) async fn probe(target: &Target, settings: &ProbeSettings) -> Result<O
     }
 }
 
-async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Found) -> Result<(), ProbeProblem> {
+async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Found<'_>) -> Result<(), ProbeProblem> {
     let problem = |error: ConnectError| match error.kind {
         DialFailure::Timeout if error.detail.is_none() => late(settings),
         kind => {
@@ -61,7 +65,7 @@ async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Found) -
         }
     };
     let addresses = target.resolve().await.map_err(problem)?;
-    let name = target.url.tls_name().filter(|_| settings.kind != ProbeKind::Tcp);
+    let name = target.url.tls_name();
     let client = TlsClient::native();
     let tls = name.as_deref().map(|name| TlsPeer { client: &client, name });
     let stream = connect(&addresses, tls, settings.timeout).await.map_err(problem)?;
@@ -77,7 +81,7 @@ async fn get(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), ProbeProblem> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -90,7 +94,7 @@ async fn get(
     let end = head.length.map_or(ANSWER_BYTES_MAX, |length| head.bytes.saturating_add(length)).min(ANSWER_BYTES_MAX);
     // However this ends, the answer was fine.
     let _ = tokio::time::timeout(BODY_WAIT, read_up_to(&mut stream, &mut answer, end)).await;
-    found.report = answer.get(head.bytes..).and_then(WorkerReport::parse);
+    found.report = answer.get(head.bytes..).and_then(|body| WorkerReport::parse(body, found.pointers));
     Ok(())
 }
 
@@ -109,7 +113,7 @@ async fn shake_hands(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found,
+    found: &mut Found<'_>,
 ) -> Result<(), ProbeProblem> {
     let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
     let request = format!(

@@ -9,7 +9,7 @@ use super::Bounds;
 use super::facts::{BackendEvent, EjectCause, Leave, LeaveCause, LeaveHow, Removal};
 use super::moves::{self, Pace};
 use super::owners::Owners;
-use super::report::WorkerReport;
+use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use crate::clock::Clock;
@@ -56,6 +56,7 @@ pub(super) struct PoolEntry {
     pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
+    pub(super) report: ReportPointers,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
     pub(super) wake: watch::Sender<u64>,
@@ -379,6 +380,7 @@ impl PoolEntry {
             move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
+            report: spec.report.clone(),
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),
             configured: true,

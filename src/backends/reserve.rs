@@ -2,6 +2,7 @@
 
 use super::Backends;
 use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
+use super::keeper::QUICK_PROBE_MIN;
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
 use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, resolve};
@@ -36,9 +37,13 @@ pub struct NoBackend {
     pub reason: NoCandidate,
     /// When a backend that would do may be dialled again, if only the young deaths of this pipe there stand in the way.
     pub retry_at: Option<Instant>,
+    /// Whether a backend that would do is only out for now, so that it is worth waiting for.
+    pub awaited: bool,
 }
 
 impl NoBackend {
+    const EMPTY: Self = Self { reason: NoCandidate::Empty, retry_at: None, awaited: false };
+
     /// The same as what keeps the pipe waiting.
     #[must_use]
     pub fn hold(&self) -> Hold {
@@ -261,9 +266,7 @@ impl Backends {
     pub fn choose(&self, pool: &str, ask: &Ask<'_>) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
             let chosen = registry.choose(pool, ask)?;
-            registry
-                .reservation(self, chosen, What::Pipe)
-                .ok_or(NoBackend { reason: NoCandidate::Empty, retry_at: None })
+            registry.reservation(self, chosen, What::Pipe).ok_or(NoBackend::EMPTY)
         })
     }
 
@@ -275,9 +278,7 @@ impl Backends {
     pub fn choose_request(&self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Reservation, NoBackend> {
         self.with(|registry, _| {
             let chosen = registry.choose_request(pool, ask, own)?;
-            registry
-                .reservation(self, chosen, What::Request)
-                .ok_or(NoBackend { reason: NoCandidate::Empty, retry_at: None })
+            registry.reservation(self, chosen, What::Request).ok_or(NoBackend::EMPTY)
         })
     }
 
@@ -301,7 +302,7 @@ impl Registry {
     fn choose(&mut self, pool: &str, ask: &Ask<'_>) -> Result<Chosen, NoBackend> {
         let (clock, now) = (self.clock, self.clock.now());
         let Some(entry) = self.pools.get_mut(pool) else {
-            return Err(NoBackend { reason: NoCandidate::Empty, retry_at: None });
+            return Err(NoBackend::EMPTY);
         };
         let mut retry: Option<Time> = None;
         // Filled only in the rare case that a backend keeps killing this pipe's attaches.
@@ -314,7 +315,8 @@ impl Registry {
             let chosen = match entry.core.choose(&question) {
                 Ok(chosen) => chosen,
                 Err(reason) => {
-                    return Err(NoBackend { reason, retry_at: retry.map(|at| clock.instant(at)) });
+                    let awaited = entry.core.awaits(&Choose { exclude: ask.exclude, ..question });
+                    return Err(NoBackend { reason, retry_at: retry.map(|at| clock.instant(at)), awaited });
                 }
             };
             let held = ask.pipe.and_then(|pipe| self.deaths.held_until(pipe, chosen.key, now));
@@ -332,8 +334,8 @@ impl Registry {
     }
 
     fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {
-        let nobody = |reason| NoBackend { reason, retry_at: None };
-        let entry = self.pools.get_mut(pool).ok_or(nobody(NoCandidate::Empty))?;
+        let nobody = |reason| NoBackend { reason, ..NoBackend::EMPTY };
+        let entry = self.pools.get_mut(pool).ok_or(NoBackend::EMPTY)?;
         let prefer = own.or_else(|| entry.owners.of(ask.key));
         let question = Choose { key: ask.key, exclude: ask.exclude, avoid: ask.avoid, prefer, random: rand::random() };
         let chosen = entry.core.choose_request(&question).map_err(nobody)?;
@@ -356,13 +358,13 @@ impl Registry {
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {
-        let (key, since, now) = (reservation.key(), reservation.since, self.clock.now());
+        let (key, now) = (reservation.key(), self.clock.now());
         if let (Outcome::Died(lived), Some(pipe)) = (outcome, pipe)
             && lived < YOUNG_DEATH
         {
             self.deaths.died(pipe, key, now);
         }
-        let Some(record) = self.records.get(&key) else {
+        let Some(record) = self.records.get_mut(&key) else {
             return;
         };
         let Some(pool) = self.pools.get_mut(&record.spec.pool) else {
@@ -370,28 +372,48 @@ impl Registry {
         };
         // Down is for ever where nothing probes, so pipes may only eject there.
         let probed = probes_of(record, pool).is_some();
-        let (experience, why) = match outcome {
-            Outcome::Connected => (Experience::Connected, why(String::new(), EjectCause::FailedDials)),
-            Outcome::Died(lived) => (Experience::Died { lived }, why(String::new(), EjectCause::YoungDeaths)),
-            Outcome::DialFailed(DialFailure::Refused) if probed => {
-                (Experience::Refused, why(DialFailure::Refused.to_string(), EjectCause::FailedDials))
-            }
-            Outcome::DialFailed(DialFailure::Local) => return,
-            Outcome::DialFailed(DialFailure::Status(status)) if status < 500 => {
-                (Experience::Connected, why(String::new(), EjectCause::FailedDials))
-            }
-            Outcome::DialFailed(failure @ DialFailure::Status(_)) => {
-                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::ServerErrors))
-            }
-            Outcome::DialFailed(failure) => {
-                (Experience::DialFailed { since }, why(failure.to_string(), EjectCause::FailedDials))
-            }
+        let Some((experience, why)) = lesson(outcome, reservation.since, probed) else {
+            return;
         };
+        let doubtful = match experience {
+            Experience::Died { .. } | Experience::DialFailed { .. } => true,
+            Experience::Connected | Experience::Refused | Experience::Provoked { .. } => false,
+        };
+        if doubtful && probed {
+            record.probe.next = record.probe.next.min(now + QUICK_PROBE_MIN);
+        }
+        // A doubt has an end, which the keeper has to know.
+        fx.keeper |= doubtful;
         let was_eligible = pool.core.get(key).is_some_and(Backend::is_eligible);
-        if let Some(change) = pool.core.experienced(key, experience, now) {
+        if let Some(change) = pool.core.experienced(key, experience, pipe, now) {
             self.health_changed(key, change, &why, was_eligible, fx);
         }
     }
+}
+
+/// What an outcome says about the backend; nothing if it says something about us.
+fn lesson(outcome: Outcome, since: Time, probed: bool) -> Option<(Experience, Why)> {
+    let failure = match outcome {
+        Outcome::Connected => return Some((Experience::Connected, why(String::new(), EjectCause::FailedDials))),
+        Outcome::Died(lived) => {
+            return Some((Experience::Died { lived }, why(String::new(), EjectCause::YoungDeaths)));
+        }
+        Outcome::DialFailed(failure) => failure,
+    };
+    let (experience, cause) = match failure {
+        DialFailure::Local => return None,
+        DialFailure::Refused if probed => (Experience::Refused, EjectCause::FailedDials),
+        DialFailure::Status(..500) => (Experience::Connected, EjectCause::FailedDials),
+        DialFailure::Status(_) | DialFailure::BadProtocol => (Experience::Provoked { since }, EjectCause::ServerErrors),
+        DialFailure::Refused
+        | DialFailure::Timeout
+        | DialFailure::Unreachable
+        | DialFailure::Resolve
+        | DialFailure::NotAllowed
+        | DialFailure::Tls
+        | DialFailure::BadAnswer => (Experience::DialFailed { since }, EjectCause::FailedDials),
+    };
+    Some((experience, why(failure.to_string(), cause)))
 }
 
 const fn why(text: String, eject: EjectCause) -> Why {

@@ -1,6 +1,6 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
-use super::report::WorkerReport;
+use super::report::{ReportPointers, WorkerReport};
 use crate::net::{BackendUrl, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
@@ -41,6 +41,8 @@ pub struct PoolSpec {
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
     pub worker_memory_max: u64,
+    /// Where its workers' health pages say what they use.
+    pub report: ReportPointers,
     /// How its backends are probed.
     pub probes: ProbeSettings,
     /// How results are judged.
@@ -61,6 +63,7 @@ impl PoolSpec {
             move_order: MoveOrder::default(),
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
+            report: ReportPointers::default(),
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),
             backends: Vec::new(),

@@ -167,6 +167,7 @@ impl Registry {
             entry.probes = pool.probes.clone();
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
+            entry.report = pool.report.clone();
             // A raised limit may be what somebody waits for.
             entry.wake();
         }

@@ -64,7 +64,7 @@ impl Default for Server {
             close_spread: Duration::from_secs(5),
             trusted_proxies: Vec::new(),
             backend_connect_timeout: Duration::from_secs(5),
-            backend_handshake_timeout: Duration::from_secs(10),
+            backend_handshake_timeout: Duration::from_secs(60),
             response_header_timeout: Duration::from_secs(120),
             send_timeout: Duration::from_secs(60),
             linger_timeout: Duration::from_secs(30),
@@ -226,6 +226,8 @@ impl Default for Resume {
 pub struct Limits {
     /// Connections at once per route key and client address.
     pub key_connections: u32,
+    /// Connections at once per route key, whatever their addresses.
+    pub key_connections_total: u32,
     /// New connections per route key and client address.
     pub key_rate: Rate,
     /// Connections at once per client address.
@@ -244,6 +246,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             key_connections: 10,
+            key_connections_total: 0,
             key_rate: Rate::new(20, Duration::from_secs(60)),
             address_connections: 0,
             address_rate: Rate::OFF,

@@ -31,6 +31,8 @@ pub struct Pool {
     pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
+    /// Where the health pages of its workers say what they use.
+    pub report: Report,
     /// How its backends are probed.
     pub health: Health,
     /// Backends that the admin API cannot delete.
@@ -47,10 +49,20 @@ impl Default for Pool {
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,
+            report: Report::default(),
             health: Health::default(),
             backends: Vec::new(),
         }
     }
+}
+
+/// `pools.report`: JSON pointers (RFC 6901) into the answer to an `http` probe, looked at before the shapes that are known.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Report {
+    /// Memory that the worker uses, in MiB.
+    pub rss_mb: Option<String>,
+    /// Memory that it may use, in MiB.
+    pub limit_mb: Option<String>,
 }
 
 /// `pools.health`: how a backend is probed.

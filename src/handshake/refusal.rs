@@ -1,12 +1,18 @@
-//! Every "no" that Holdline itself says to a client over HTTP, as one short `application/problem+json` (RFC 9457).
+//! Every "no" that Holdline itself says to a client, as a value; the protocol that it came by puts it into words.
 //!
 //! Refuses to carry anything from the request or the backend: texts are ours, so no input is ever echoed.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use holdline_core::pool::NoCandidate;
 use http::header::{ALLOW, CONNECTION, HeaderName, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderValue, StatusCode};
+
+use crate::backends::NoBackend;
+
+/// When a client that found no backend should come back.
+const NO_BACKEND_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A refused request: what the client is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,6 +74,16 @@ impl Refusal {
     #[must_use]
     pub fn allow(self, methods: &'static str) -> Self {
         self.with(ALLOW, HeaderValue::from_static(methods))
+    }
+
+    /// 404 where no backend serves the key, else 503: none can take this now.
+    #[must_use]
+    pub fn no_backend(pool: &str, none: &NoBackend) -> Self {
+        if none.reason == NoCandidate::NoOwner {
+            return Self::new(StatusCode::NOT_FOUND, "no-owner", "no backend serves this key");
+        }
+        let detail = format!("no backend of pool '{pool}' can take this now");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(NO_BACKEND_RETRY_AFTER)
     }
 
     fn upgrade_required(self) -> Self {

@@ -6,10 +6,9 @@
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdline_core::ids::BackendKey;
 
@@ -26,9 +25,6 @@ use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
 use crate::net::{DialFailure, Host, TlsClient, TlsPeer};
 use crate::routes::Found;
-
-/// When a client that found no backend should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What the requests of one thread share.
 #[derive(Clone, Debug)]
@@ -89,7 +85,11 @@ pub async fn relay(
     drop(parts);
     let first = match relay.choose(&[]) {
         Ok(backend) => backend,
-        Err(none) => return no_backend(&none, found, client).into_response(),
+        Err(none) => {
+            let (request, route) = (client.request_id.as_str(), found.route.name.as_str());
+            tracing::info!(request, route, reason = ?none.reason, "no backend for a request");
+            return Refusal::no_backend(&found.route.pool, &none).into_response();
+        }
     };
     let error = match relay.attempt(&first, &mut outgoing).await {
         Ok(answer) => return answer.into_response(first),
@@ -106,12 +106,6 @@ pub async fn relay(
         };
     }
     failed(&error, &first, client)
-}
-
-fn no_backend(none: &NoBackend, found: &Found, client: &ClientAddress) -> Refusal {
-    tracing::info!(request = client.request_id, route = %found.route.name, reason = ?none.reason, "no backend for a request");
-    let detail = format!("no backend of pool '{}' can take this now", found.route.pool);
-    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER)
 }
 
 fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {

@@ -1,4 +1,4 @@
-//! What somebody who met a limit is told: 429 with `Retry-After`, and the limit in headers that libraries read.
+//! What a client that met a limit is told: 429 with `Retry-After`, and the limit in headers that libraries read.
 //!
 //! `RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers (structured fields, the policy
 //! by the name of its configuration key); `X-RateLimit-*` is the older habit, its reset in seconds from now. Only a 429
@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::LimitLabel;
 
-/// When somebody with too many connections should come back: nobody knows when one of them ends.
+/// When a client with too many connections should come back: when one of them ends is not known.
 const CONNECTIONS_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// A limit that was met.
@@ -61,8 +61,9 @@ impl Exceeded {
         let name = self.limit.as_str();
         let whose = match self.limit {
             LimitLabel::KeyConnections | LimitLabel::KeyRate => "this key and client address",
+            LimitLabel::KeyConnectionsTotal => "this key",
             LimitLabel::AddressConnections | LimitLabel::AddressRate => "this client address",
-            // These close or slow down a pipe; nobody is answered for them.
+            // These close or slow down a pipe; no client is answered for them.
             LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
         };
         match self.refused {

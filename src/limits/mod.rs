@@ -2,7 +2,7 @@
 //! dialled.
 //!
 //! The counting itself is [`holdline_core::limits`]. Here are the client's address and key made into the number that it
-//! counts by, the locks, and the answer. Invariant: memory is bounded whoever comes: at most [`ENTRIES_MAX`] entries
+//! counts by, the locks, and the answer. Invariant: memory is bounded: at most [`ENTRIES_MAX`] entries
 //! without a connection, and those with one are bounded by `server.max_connections`.
 
 mod answer;
@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use holdline_core::limits::Rate;
 use holdline_core::limits::table::{Limit, Refused, Table, Who};
 use holdline_core::time::Time;
 
@@ -33,17 +34,26 @@ const SHARDS: usize = 16;
 pub struct Limiter {
     limits: ArcSwap<Limits>,
     shards: [Mutex<Table>; SHARDS],
-    /// Keyed at random, so that nobody can aim at somebody else's entry.
+    /// Keyed at random, so that no client can aim at another's entry.
     hasher: RandomState,
     clock: Clock,
 }
 
-/// What entries are about; the two kinds never share one.
+/// Entries that one connection may count in.
+const SUBJECTS: usize = 3;
+
+/// What entries are about; the kinds never share one.
 #[derive(Clone, Copy, Hash)]
 enum Subject<'a> {
+    /// A key as one address uses it.
     Key(&'a str, u64),
+    /// A key, whoever uses it.
+    WholeKey(&'a str),
     Address(u64),
 }
+
+/// Whom a connection counts for, how far, and which limit that is.
+type Check<'a> = (Option<Subject<'a>>, Limit, fn(Refused) -> LimitLabel);
 
 /// A connection that was let in; dropping it gives its places back.
 #[derive(Debug, Default)]
@@ -54,7 +64,7 @@ pub struct Admission {
 #[derive(Debug)]
 struct Places {
     limiter: Arc<Limiter>,
-    taken: [Option<Who>; 2],
+    taken: [Option<Who>; SUBJECTS],
 }
 
 impl Limiter {
@@ -80,29 +90,25 @@ impl Limiter {
     /// The limit that it met; it counts for none then.
     pub fn admit(self: &Arc<Self>, key: Option<&str>, address: IpAddr) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
-        let (by_address, by_key) = (address_limit(&limits), key_limit(&limits));
-        let key = key.filter(|_| !by_key.is_off());
-        if key.is_none() && by_address.is_off() {
-            return Ok(Admission::default());
-        }
         let (now, bits) = (self.clock.now(), significant_bits(address));
-        let mut taken = [None; 2];
-        if !by_address.is_off() {
-            let who = self.who(Subject::Address(bits));
-            let entered = self.shard(who).enter(who, by_address, now);
-            entered.map_err(|refused| Exceeded::new(address_label(refused), refused))?;
-            taken[0] = Some(who);
-        }
-        if let Some(key) = key {
-            let who = self.who(Subject::Key(key, bits));
-            let entered = self.shard(who).enter(who, by_key, now);
+        let checks: [Check<'_>; SUBJECTS] = [
+            (Some(Subject::Address(bits)), address_limit(&limits), address_label),
+            (key.map(Subject::WholeKey), whole_key_limit(&limits), |_| LimitLabel::KeyConnectionsTotal),
+            (key.map(|key| Subject::Key(key, bits)), key_limit(&limits), key_label),
+        ];
+        let mut taken = [None; SUBJECTS];
+        for (place, (subject, limit, label)) in taken.iter_mut().zip(checks) {
+            let Some(subject) = subject.filter(|_| !limit.is_off()) else { continue };
+            let who = self.who(subject);
+            let entered = self.shard(who).enter(who, limit, now);
             if let Err(refused) = entered {
-                if let Some(address) = taken[0] {
-                    self.shard(address).undo(address);
-                }
-                return Err(Exceeded::new(key_label(refused), refused));
+                taken.into_iter().flatten().for_each(|who| self.shard(who).undo(who));
+                return Err(Exceeded::new(label(refused), refused));
             }
-            taken[1] = Some(who);
+            *place = Some(who);
+        }
+        if taken == [None; SUBJECTS] {
+            return Ok(Admission::default());
         }
         Ok(Admission { _places: Some(Box::new(Places { limiter: self.clone(), taken })) })
     }
@@ -121,7 +127,7 @@ impl Limiter {
         knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
     }
 
-    /// Entries, the idle ones that nobody has come across yet among them.
+    /// Entries, idle ones that were not forgotten yet among them.
     #[must_use]
     pub fn entries(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
@@ -157,6 +163,10 @@ impl Drop for Places {
 
 const fn key_limit(limits: &Limits) -> Limit {
     Limit { connections: limits.key_connections, rate: limits.key_rate }
+}
+
+const fn whole_key_limit(limits: &Limits) -> Limit {
+    Limit { connections: limits.key_connections_total, rate: Rate::OFF }
 }
 
 const fn address_limit(limits: &Limits) -> Limit {
@@ -195,8 +205,6 @@ fn lock(shard: &Mutex<Table>) -> MutexGuard<'_, Table> {
 mod tests {
     use std::time::Duration;
 
-    use holdline_core::limits::Rate;
-
     use super::*;
 
     fn limiter(change: impl FnOnce(&mut Limits)) -> Arc<Limiter> {
@@ -224,6 +232,24 @@ mod tests {
             assert!(enters(&limiter, "s1", "192.0.2.1").is_ok(), "each leaves at once");
         }
         assert_eq!(enters(&limiter, "s1", "192.0.2.1").unwrap_err(), LimitLabel::KeyRate);
+    }
+
+    #[test]
+    fn ib_12_a_key_has_so_many_in_all_whatever_their_addresses_and_a_refusal_costs_nothing() {
+        let limiter = limiter(|limits| {
+            limits.key_connections_total = 10;
+            limits.key_connections = 4;
+            limits.address_connections = 5;
+        });
+        let from = |n: u32| format!("192.0.2.{n}");
+        let mut inside: Vec<_> = (0..10).map(|n| enters(&limiter, "s1", &from(n % 3)).unwrap()).collect();
+        for _ in 0..5 {
+            assert_eq!(enters(&limiter, "s1", &from(9)).unwrap_err(), LimitLabel::KeyConnectionsTotal);
+        }
+        assert!(enters(&limiter, "s2", &from(9)).is_ok(), "another session");
+        inside.pop();
+        let _again = enters(&limiter, "s1", &from(9)).unwrap();
+        assert_eq!(enters(&limiter, "s1", &from(0)).unwrap_err(), LimitLabel::KeyConnectionsTotal);
     }
 
     #[test]

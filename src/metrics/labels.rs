@@ -127,6 +127,8 @@ label! {
     LimitLabel {
         /// `limits.key_connections`.
         KeyConnections = "key_connections",
+        /// `limits.key_connections_total`.
+        KeyConnectionsTotal = "key_connections_total",
         /// `limits.key_rate`.
         KeyRate = "key_rate",
         /// `limits.address_connections`.

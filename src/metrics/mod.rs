@@ -186,6 +186,24 @@ impl Metrics {
         });
     }
 
+    /// Writes to the log what there was in all: the last word of a process.
+    pub fn log_totals(&self, pipes: u64) {
+        let (routes, pools) = (self.routes(), self.pools());
+        let of_routes = |count: fn(&RouteMetrics) -> u64| routes.iter().map(|(_, route)| count(route)).sum::<u64>();
+        let of_pools = |count: fn(&PoolMetrics) -> u64| pools.iter().map(|(_, pool)| count(pool)).sum::<u64>();
+        tracing::info!(
+            pipes,
+            interruptions = of_pools(PoolMetrics::interruptions_total),
+            reattached = of_pools(|pool| pool.reattach(ReattachResult::Attached).get()),
+            messages_up = of_routes(|route| route.up.messages.get()),
+            messages_down = of_routes(|route| route.down.messages.get()),
+            lost = of_routes(|route| route.up.lost_total() + route.down.lost_total()),
+            limited = of_routes(RouteMetrics::limited_total),
+            evicted = self.evictions_total(),
+            "totals"
+        );
+    }
+
     /// Every route that has numbers, sorted by name.
     #[must_use]
     pub fn routes(&self) -> Vec<(Arc<str>, Arc<RouteMetrics>)> {

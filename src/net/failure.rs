@@ -22,7 +22,9 @@ pub enum DialFailure {
     Tls,
     /// The answer is not a proper WebSocket handshake.
     BadAnswer,
-    /// An HTTP status other than 101; only 5xx counts against the backend.
+    /// The answer has a subprotocol that was not asked for, which the request may have brought about.
+    BadProtocol,
+    /// An HTTP status other than 101; 5xx counts against the backend, though never alone.
     Status(u16),
     /// We are out of descriptors, ports or buffers: says nothing about the backend.
     Local,
@@ -34,9 +36,13 @@ impl DialFailure {
     pub const fn blame(self) -> Blame {
         match self {
             Self::Status(400..=499) => Blame::Client,
-            Self::Refused | Self::Timeout | Self::Unreachable | Self::Tls | Self::BadAnswer | Self::Status(_) => {
-                Blame::Backend
-            }
+            Self::Refused
+            | Self::Timeout
+            | Self::Unreachable
+            | Self::Tls
+            | Self::BadAnswer
+            | Self::BadProtocol
+            | Self::Status(_) => Blame::Backend,
             Self::Resolve | Self::NotAllowed | Self::Local => Blame::Operator,
         }
     }
@@ -52,6 +58,7 @@ impl fmt::Display for DialFailure {
             Self::NotAllowed => "the address is outside of admin.backend_networks",
             Self::Tls => "the TLS handshake failed",
             Self::BadAnswer => "not a WebSocket answer",
+            Self::BadProtocol => "a subprotocol that was not asked for",
             Self::Status(status) => return write!(f, "answered {status}"),
             Self::Local => "out of local resources",
         })

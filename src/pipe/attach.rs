@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
-use holdline_core::pipe::{DialFailure, DialOrder, ResumeAnswer};
+use holdline_core::pipe::{Cause, DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
-use http::Response;
 
 use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
-use crate::backends::{Ask, Backends, Hold, Outcome, Reservation};
-use crate::handshake::dial::{Dial, DialError, Dialed, ExpectedProtocol, HoldlineResume, dial};
+use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
+use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
-use crate::handshake::refusal::Refusal;
-use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net::{DialFailure as Failure, Host, TlsPeer};
 use crate::pipes::PipeEntry;
@@ -27,8 +24,14 @@ use crate::trace::{Context, Name, Span};
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
 
-/// When a client that found no backend should come back.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// So many workers that take a dial and never answer may be met before a pipe's grace is over.
+const CANDIDATES_IN_GRACE: u32 = 3;
+
+/// How long a worker may answer a dial at least, however short the grace is.
+const ANSWER_MIN: Duration = Duration::from_secs(2);
+
+/// How long a pipe waits for a change of its pool before it looks again after a worker that is out for now.
+const AWAITED_RECHECK: Duration = Duration::from_secs(5);
 
 /// What every dial of a pipe needs.
 #[derive(Clone, Debug)]
@@ -82,39 +85,48 @@ pub struct FirstAttach {
     pub protocol: Option<String>,
 }
 
+/// Why a new pipe has no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorker {
+    /// None may be chosen.
+    #[error("no backend can take this now")]
+    NoCandidate(NoBackend),
+    /// This came of the last one tried.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
 /// Finds the worker that a new pipe starts on.
 ///
 /// # Errors
-/// The answer for the client: a worker's own refusal as it is, or ours (502, 503, 504) when none could be reached.
-pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, Response<Body>> {
+/// Why there is none.
+pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
-    let mut last_error = None;
-    while exclude.len() < FIRST_ATTACH_TRIES_MAX {
-        let key = plan.key_to_ask(&process.backends);
-        let ask = Ask { key, exclude: &exclude, avoid: None, pipe: Some(plan.pipe) };
-        let Ok(reservation) = process.backends.choose(&plan.route.pool, &ask) else { break };
+    let choose = |exclude: &[BackendKey]| {
+        let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+        process.backends.choose(&plan.route.pool, &ask)
+    };
+    let mut reservation = choose(&exclude).map_err(NoWorker::NoCandidate)?;
+    loop {
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
-        match connect(plan, &reservation, headers, ExpectedProtocol::Offered, span, process).await {
+        let timeouts = process.rules.load().dial;
+        let error = match connect(plan, &reservation, headers, ExpectedProtocol::Offered, timeouts, span, process).await
+        {
             Ok(mut dialed) => {
                 let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
                 return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
             }
-            Err(error @ DialError::NotUpgraded(_)) => return Err(error.into_response()),
-            Err(error) => {
-                exclude.push(reservation.key());
-                last_error = Some(error);
-            }
+            Err(error) => error,
+        };
+        exclude.push(reservation.key());
+        if error.was_delivered() || exclude.len() == FIRST_ATTACH_TRIES_MAX {
+            return Err(error.into());
         }
+        let Ok(next) = choose(&exclude) else { return Err(error.into()) };
+        reservation = next;
     }
-    Err(last_error.map_or_else(|| no_backend(&plan.route), DialError::into_response))
-}
-
-/// The answer when no backend may be chosen.
-fn no_backend(route: &Route) -> Response<Body> {
-    let detail = format!("no backend of pool '{}' can take this now", route.pool);
-    Refusal::new(http::StatusCode::SERVICE_UNAVAILABLE, "no-backend", detail).retry_after(RETRY_AFTER).into_response()
 }
 
 /// Finds another worker for a live pipe: one choice, one dial. `search` is the span of the whole search.
@@ -130,13 +142,16 @@ pub async fn next_attach(
     entry: Arc<PipeEntry>,
     process: Arc<Process>,
 ) -> Result<Attach, DialFailure> {
-    let key = plan.key_to_ask(&process.backends);
-    let ask = Ask { key, exclude: &exclude, avoid: order.avoid, pipe: Some(plan.pipe) };
+    // One that went without a word is most likely gone.
+    let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
+    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude: &exclude, avoid, pipe: Some(plan.pipe) };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
             hold(&process, &entry, none.hold(), retry_after);
+            // A wrong worker's word is not the last one while another may come back.
+            let retry_after = retry_after.or(none.awaited.then_some(AWAITED_RECHECK));
             return Err(DialFailure::NoCandidate { retry_after });
         }
     };
@@ -156,9 +171,14 @@ pub async fn next_attach(
     let headers = attach_headers(&plan, &order, previous.as_deref());
     let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
     let span = process.tracer.child(Name::Attach, search.as_ref());
-    match connect(&plan, &reservation, headers, expected, span, &process).await {
+    let share = plan.settings.grace.map_or(Duration::MAX, |grace| (grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
+    let timeouts = process.rules.load().dial.within(share);
+    match connect(&plan, &reservation, headers, expected, timeouts, span, &process).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
-        Err(DialError::NotUpgraded(refused)) if matches!(refused.status.as_u16(), 401 | 403) => {
+        // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
+        Err(DialError::NotUpgraded(refused))
+            if !order.cause.is_planned() && matches!(refused.status.as_u16(), 401 | 403) =>
+        {
             Err(DialFailure::Unauthorized(reservation.key()))
         }
         Err(_) => Err(DialFailure::Failed(reservation.key())),
@@ -189,6 +209,7 @@ async fn connect(
     reservation: &Reservation,
     mut headers: Vec<(&'static str, String)>,
     expected: ExpectedProtocol<'_>,
+    timeouts: DialTimeouts,
     span: Option<Span>,
     process: &Process,
 ) -> Result<Dialed, DialError> {
@@ -214,7 +235,7 @@ async fn connect(
                 protocols: &plan.protocols,
                 expected,
                 attach: &headers,
-                timeouts: process.rules.load().dial,
+                timeouts,
             })
             .await
         }
@@ -259,7 +280,7 @@ fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
         Failure::Refused => ConnectResult::Refused,
         Failure::Timeout => ConnectResult::TimedOut,
         Failure::NotAllowed | Failure::Resolve => ConnectResult::Forbidden,
-        Failure::Status(_) | Failure::BadAnswer => ConnectResult::Rejected,
+        Failure::Status(_) | Failure::BadAnswer | Failure::BadProtocol => ConnectResult::Rejected,
         Failure::Unreachable | Failure::Tls | Failure::Local => ConnectResult::Failed,
     }
 }

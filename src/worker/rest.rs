@@ -287,7 +287,9 @@ fn health(app: &App) -> Value {
         "status": if draining { "draining" } else { "healthy" },
         "service": "Holdline demo worker", "worker": app.name, "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": app.started.elapsed().as_secs(), "total_sessions": app.devices.list().len(),
-        "memory": { "rss_mb": rss_mb, "limit_mb": LIMIT_MB, "percent": rss_mb * 100.0 / LIMIT_MB, "available_mb": LIMIT_MB - rss_mb },
+        "resources": { "memory": {
+            "rss_mb": rss_mb, "limit_mb": LIMIT_MB, "percent": rss_mb * 100.0 / LIMIT_MB, "available_mb": LIMIT_MB - rss_mb,
+        } },
     })
 }
 

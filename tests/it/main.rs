@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod backends;
+mod candidates;
 mod comeback;
 mod ctl;
 mod delivery;

@@ -114,6 +114,69 @@ async fn a_move_whose_dial_fails_leaves_the_pipe_where_it_was_until_there_is_a_b
 }
 
 #[tokio::test]
+async fn a_new_worker_that_refuses_the_clients_old_ticket_leaves_the_pipe_where_it_was_and_ends_nothing() {
+    const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    let (proxy, mut client, mut old, _a, b) =
+        on_a("[reattach]\nbackoff_min = \"10ms\"\nbackoff_max = \"10ms\"\n").await;
+    set_state(&proxy, "a", json!({ "state": "drain", "deadline": "500ms" })).await;
+    b.knock().await.answer(REFUSED).await;
+    client.text("still here").await;
+    assert_eq!(old.hear().await.text(), "still here");
+    let parts = async { assert_eq!(old.hear().await, Said::Close(1001, MOVING.into())) };
+    let refuses = async {
+        loop {
+            b.knock_unbounded().await.answer(REFUSED).await;
+        }
+    };
+    tokio::select! {
+        () = parts => {}
+        () = refuses => {}
+    }
+    old.close(1001, "").await;
+    client.text("without a worker").await;
+    b.knock().await.answer(REFUSED).await;
+    let mut new = b.accept().await;
+    assert_eq!(new.hear().await.text(), "without a worker");
+    let metrics = proxy.metrics().await;
+    assert!(metrics.sum("moves_total", &[("result", "stayed")]) >= 1.0);
+    assert_eq!(metrics.sum("pipe_closes_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn ib_06_a_conversation_that_ends_with_its_worker_is_kept_through_every_planned_move_until_the_deadline() {
+    let route = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/{*rest}\"\npool = \"default\"\non_backend_loss = \"close\"\n";
+    let (proxy, mut client, mut old, a, b) = on_a(route).await;
+    let id = proxy.pipes().await[0]["id"].as_str().unwrap().to_owned();
+    proxy.api("POST", &format!("/v1/pipes/{id}/reattach"), Some(json!({}))).await.expect(409);
+    set_state(&proxy, "b", json!({ "state": "drain" })).await;
+    let (_second, _wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), a.accept());
+    set_state(&proxy, "b", json!({ "state": "ready" })).await;
+    let reply = proxy.api("POST", "/v1/pools/default/rebalance", Some(json!({}))).await.expect(200);
+    assert_eq!(reply.json()["moves"], 0, "two on one and none on the other: {}", reply.text());
+    drain(&proxy, "a").await;
+    assert!(b.is_left_alone_for(Duration::from_millis(200)).await);
+    proxy.pipe_that("it says what holds it", |pipe| pipe["id"] == *id && pipe["held"] == "stateful").await;
+    client.text("still here").await;
+    assert_eq!(old.hear().await.text(), "still here");
+    set_state(&proxy, "a", json!({ "state": "ready" })).await;
+    proxy.pipe_that("nothing holds it", |pipe| pipe["id"] == *id && pipe["held"].is_null()).await;
+    let ordered = Instant::now();
+    set_state(&proxy, "a", json!({ "state": "drain", "deadline": "400ms" })).await;
+    assert_eq!(client.hear().await, Said::Close(1012, "backend is going away".into()));
+    assert!(ordered.elapsed() >= Duration::from_millis(400), "{:?}", ordered.elapsed());
+    assert_eq!(proxy.metrics().await.sum("backend_connects_total", &[("result", "attached")]), 2.0, "no reattach");
+}
+
+#[tokio::test]
+async fn ib_06_maintenance_ends_a_conversation_that_no_other_worker_can_carry_on() {
+    let route = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/{*rest}\"\npool = \"default\"\non_backend_loss = \"close\"\n";
+    let (proxy, mut client, _old, _a, b) = on_a(route).await;
+    set_state(&proxy, "a", json!({ "state": "maint" })).await;
+    assert_eq!(client.hear().await, Said::Close(1012, "backend is going away".into()));
+    assert!(b.is_left_alone_for(Duration::from_millis(200)).await);
+}
+
+#[tokio::test]
 async fn a_new_worker_that_dies_or_disowns_the_pipe_while_it_waits_is_replaced_by_another() {
     let (proxy, mut client, mut old, _a, b) = on_a("").await;
     old.pongs = false;

@@ -56,6 +56,9 @@ async fn st_09_a_shutdown_with_willing_peers_is_over_as_soon_as_they_have_gone()
     assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
     let report = proxy.logged("stopped", 1).await.remove(0);
     assert_eq!((&report["closed"], &report["failed"]), (&json!(1), &json!(0)), "{report}");
+    let totals = proxy.logged("totals", 1).await.remove(0);
+    let seen = ["pipes", "messages_up", "messages_down", "lost", "interruptions"].map(|name| totals[name].clone());
+    assert_eq!(seen, [1, 1, 1, 0, 0].map(|count| json!(count)), "{totals}");
 }
 
 #[tokio::test]

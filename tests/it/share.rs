@@ -80,7 +80,7 @@ async fn ib_24_six_viewers_that_come_at_once_share_one_backend_connection_and_ea
     assert_eq!((&seen["open"], &seen["idle"], &seen["viewers"]), (&json!(1), &json!(0), &json!(6)));
     assert_eq!((&seen["items"][0]["key"], &seen["items"][0]["backend"]), (&json!("cam"), &json!("w0")));
     assert!((seen["reuse_rate"].as_f64().unwrap() - 5.0 / 6.0).abs() < 1e-9, "{seen}");
-    assert_eq!(proxy.get("/v1/stats").await["total_sessions"], 6);
+    assert_eq!(proxy.get("/v1/stats").await["total_connections"], 6);
     let stream = stream_pipe(&proxy).await;
     assert_eq!(stream["shared"]["viewers"], 6);
     let pipes = proxy.pipes().await;
@@ -528,7 +528,7 @@ async fn ib_22_the_statistics_name_the_sessions_the_services_and_their_clients()
     let (_tap, _control) = tokio::join!(Client::connect(proxy.public, "/ws/door/control"), worker.accept());
     for path in ["/stats", "/v1/stats"] {
         let seen = proxy.get(path).await;
-        assert_eq!(seen["total_sessions"], 4);
+        assert_eq!((&seen["total_sessions"], &seen["total_connections"]), (&json!(2), &json!(4)), "devices, pipes");
         assert_eq!(seen["connections"]["by_route"], json!({ "ws": 4 }));
         assert_eq!(seen["connections"]["by_key"], json!({ "cam": 3, "door": 1 }));
         let service = &seen["services"][0];

@@ -117,7 +117,7 @@ async fn ib_23_the_five_figures_to_watch_are_metrics_and_move_when_things_are_ba
     let limit = metrics.sum("memory_limit_bytes", &[]);
     assert!(limit > 0.0 && metrics.sum("memory_bytes", &[]) > 0.0, "memory against its limit");
     let seen = proxy.get("/stats").await;
-    assert_eq!((&seen["total_sessions"], &seen["rate_limits"]["limited_total"]), (&json!(2), &json!(1)));
+    assert_eq!((&seen["total_connections"], &seen["rate_limits"]["limited_total"]), (&json!(2), &json!(1)));
     assert_eq!(seen["memory"]["limit_bytes"].as_f64(), Some(limit));
     let health = proxy.get("/health").await;
     assert!(health["memory"]["rss_mb"].as_f64().unwrap() > 0.0 && health["memory"]["limit_mb"].as_f64().unwrap() > 0.0);

@@ -9,7 +9,7 @@ use crate::harness::{Proxy, StepWorker, Wire, eventually};
 type Same = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const SAME: &[Same] = &[
-    ("/total_sessions", "pipes", &[]),
+    ("/total_connections", "pipes", &[]),
     ("/connections/public", "connections", &[("listener", "public")]),
     ("/connections/by_route/keyed", "pipes", &[("route", "keyed")]),
     ("/connections/by_route/shared", "pipes", &[("route", "shared")]),
@@ -113,4 +113,9 @@ async fn st_08_the_statistics_tell_what_the_metrics_tell() {
         (&json!(2), &json!(1))
     );
     assert!(stats["counters"]["down"]["message_bytes_total"].as_u64() > Some(10));
+    let key = &stats["keys"]["a"];
+    assert_eq!((&key["total"], &key["active"], &key["by_route"]), (&json!(2), &json!(1), &json!({ "keyed": 2 })));
+    assert!(key["first_connection_at"].as_str() <= key["last_connection_at"].as_str(), "{key}");
+    let megabytes = |name: &str| stats["memory"][name].as_f64().unwrap();
+    assert!(megabytes("vms_mb") > 1.0 && (1.0..4096.0).contains(&megabytes("available_mb")), "{}", stats["memory"]);
 }

@@ -22,7 +22,7 @@
 //! While a worker is Settling or Parting, another may be dialled or wait beside it. It is taken out with `take_next`
 //! before its worker is detached; `dial_goes_on` and `attach` then lead on from Detached.
 //!
-//! The variants are private: another file asks what the leg does, and calls the method of a step. A step that the state
+//! The variants are private: another file asks for a [`BackendState`], and calls the method of a step. A step that the state
 //! does not allow changes nothing.
 //!
 //! Invariant: no two attaches have one number. News that bear another number than the current one are late and change
@@ -33,8 +33,18 @@ mod snapshot;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::link::Link;
 use crate::leg::outage::{Cause, Outage};
-use crate::pipe::{PipeState, ResumeAnswer};
 use crate::time::Time;
+
+/// A worker's word on what it knows of the pipe (`Holdline-Resume` in its 101).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ResumeAnswer {
+    /// It has the pipe's state up to this message.
+    Ok(Seq),
+    /// It has no state.
+    New,
+    /// It wants the pipe to attach elsewhere.
+    Refuse,
+}
 
 /// The worker on a live link.
 #[derive(Debug)]
@@ -79,7 +89,7 @@ pub(crate) struct Waiting {
 
 /// What the backend leg is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum BackendDoes {
+pub(crate) enum BackendState {
     /// Messages flow to a worker.
     Attached,
     /// The worker is to be left, once it has confirmed what it was sent.
@@ -198,27 +208,17 @@ impl BackendLeg {
         }
     }
 
-    pub const fn does(&self) -> BackendDoes {
+    pub const fn state(&self) -> BackendState {
         match &self.state {
-            Backend::Linked { stage: Stage::Attached, .. } => BackendDoes::Attached,
-            Backend::Linked { stage: Stage::Leaving { step: Leaving::Settling, .. }, .. } => BackendDoes::Settling,
+            Backend::Linked { stage: Stage::Attached, .. } => BackendState::Attached,
+            Backend::Linked { stage: Stage::Leaving { step: Leaving::Settling, .. }, .. } => BackendState::Settling,
             Backend::Linked { stage: Stage::Leaving { step: Leaving::Parting, cause, .. }, .. } => {
-                BackendDoes::Parting(*cause)
+                BackendState::Parting(*cause)
             }
-            Backend::Linked { stage: Stage::Closing { .. }, .. } => BackendDoes::Closing,
-            Backend::Detached { .. } => BackendDoes::Detached,
-            Backend::Dialing { .. } => BackendDoes::Dialing,
-            Backend::Gone => BackendDoes::Gone,
-        }
-    }
-
-    /// What the pipe is doing as far as this leg goes.
-    pub const fn pipe_state(&self) -> PipeState {
-        match self.does() {
-            BackendDoes::Attached => PipeState::Attached,
-            BackendDoes::Settling | BackendDoes::Parting(_) => PipeState::Leaving,
-            BackendDoes::Detached | BackendDoes::Dialing => PipeState::Detached,
-            BackendDoes::Closing | BackendDoes::Gone => PipeState::Closing,
+            Backend::Linked { stage: Stage::Closing { .. }, .. } => BackendState::Closing,
+            Backend::Detached { .. } => BackendState::Detached,
+            Backend::Dialing { .. } => BackendState::Dialing,
+            Backend::Gone => BackendState::Gone,
         }
     }
 

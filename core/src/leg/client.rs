@@ -10,7 +10,7 @@
 //!     any of them -- end --> Gone
 //! ```
 //!
-//! The variants are private: another file asks what the leg does, and calls the method of a step. A step that the state
+//! The variants are private: another file asks for a [`ClientState`], and calls the method of a step. A step that the state
 //! does not allow changes nothing.
 //!
 //! Invariant: no two attaches have one number. News that bear another number than the current one are late and change
@@ -25,7 +25,7 @@ use crate::time::Time;
 
 /// What the client leg is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum ClientDoes {
+pub(crate) enum ClientState {
     /// The conversation goes on.
     Open,
     /// Its link is gone, and it may come back.
@@ -128,13 +128,13 @@ impl ClientLeg {
         }
     }
 
-    pub const fn does(&self) -> ClientDoes {
+    pub const fn state(&self) -> ClientState {
         match &self.state {
-            Client::Linked { stage: Talk::Open, .. } => ClientDoes::Open,
-            Client::Linked { stage: Talk::SaidClose(_), .. } => ClientDoes::SaidClose,
-            Client::Linked { stage: Talk::Closing { .. }, .. } => ClientDoes::Closing,
-            Client::Detached { .. } => ClientDoes::Detached,
-            Client::Gone => ClientDoes::Gone,
+            Client::Linked { stage: Talk::Open, .. } => ClientState::Open,
+            Client::Linked { stage: Talk::SaidClose(_), .. } => ClientState::SaidClose,
+            Client::Linked { stage: Talk::Closing { .. }, .. } => ClientState::Closing,
+            Client::Detached { .. } => ClientState::Detached,
+            Client::Gone => ClientState::Gone,
         }
     }
 
@@ -150,9 +150,9 @@ impl ClientLeg {
 
     /// Whether messages for it are taken in: until it is told of the end.
     pub const fn takes_more(&self) -> bool {
-        match self.does() {
-            ClientDoes::Open | ClientDoes::Detached | ClientDoes::SaidClose => true,
-            ClientDoes::Closing | ClientDoes::Gone => false,
+        match self.state() {
+            ClientState::Open | ClientState::Detached | ClientState::SaidClose => true,
+            ClientState::Closing | ClientState::Gone => false,
         }
     }
 

@@ -84,15 +84,10 @@ impl Link {
         self.codec.wants_write(buffer, self.barrier.as_ref().filter(|_| asks), now)
     }
 
-    /// Decides what the next write holds; whether it may hold anything. The peer is asked for a pong only if `asks`.
-    pub fn prepare(&mut self, buffer: &ReplayBuffer, asks: bool, key: [u8; 4], now: Time) -> bool {
+    /// What the next write holds; the peer is asked for a pong only if `asks`.
+    pub fn gather<'a>(&'a mut self, buffer: &'a ReplayBuffer, asks: bool, key: [u8; 4], now: Time) -> Gather<'a> {
         self.codec.prepare(buffer, self.barrier.as_mut().filter(|_| asks), key, now);
-        self.codec.may_have_output(buffer)
-    }
-
-    /// What was prepared.
-    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
-        self.codec.gather(buffer)
+        if self.codec.may_have_output(buffer) { self.codec.gather(buffer) } else { Gather::default() }
     }
 
     /// Notes that the peer's socket took the first `bytes` bytes of what was gathered.

@@ -1,9 +1,9 @@
 //! The two legs of a pipe, and the links that are attached to them.
 //!
-//! In reading order: what the backend leg and the client leg may be
-//! doing, and the `outage` between two workers; the `link`, which holds what goes with
-//! it: the `codec` that turns its bytes into messages and messages into bytes, the `outbox` of the frames that go out,
-//! the [`barrier`] by which it is known what the peer has read, and the [`heartbeat`] by which it is known to live.
+//! In reading order: what the `backend` leg and the `client` leg may be doing, and the `outage` between two workers; the
+//! `link`, which holds what goes with it: the `codec` that turns its bytes into messages and messages into bytes, the
+//! `outbox` of the frames that go out, the [`barrier`] by which it is known what the peer has read, and the [`heartbeat`]
+//! by which it is known to live.
 
 mod backend;
 pub mod barrier;
@@ -14,8 +14,8 @@ mod link;
 mod outage;
 mod outbox;
 
-pub(crate) use backend::{BackendDoes, BackendLeg, Left, Next, Waiting, Worker};
-pub(crate) use client::{ClientDoes, ClientLeg};
-pub(crate) use codec::Codec;
+pub use backend::ResumeAnswer;
+pub(crate) use backend::{BackendLeg, BackendState, Left, Next, Waiting, Worker};
+pub(crate) use client::{ClientLeg, ClientState};
 pub(crate) use link::Link;
 pub use outage::Cause;

@@ -80,17 +80,6 @@ pub enum DialFailure {
     Unauthorized(BackendKey),
 }
 
-/// A worker's word on what it knows of the pipe (`Holdline-Resume` in its 101).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ResumeAnswer {
-    /// It has the pipe's state up to this message.
-    Ok(Seq),
-    /// It has no state.
-    New,
-    /// It wants the pipe to attach elsewhere.
-    Refuse,
-}
-
 /// How a link died.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkLoss {
@@ -164,6 +153,15 @@ impl Interruption {
             Cause::Admin => Self::Admin,
             Cause::Handover => Self::Handover,
             Cause::Drain | Cause::Crash | Cause::Close => Self::Drain,
+        }
+    }
+
+    /// Whether the worker failed the pipe: it went without a word, or was silent, or broke the protocol. A close is no death.
+    #[must_use]
+    pub const fn is_death(self) -> bool {
+        match self {
+            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent => true,
+            Self::Close | Self::WrongWorker | Self::Drain | Self::Admin | Self::Handover => false,
         }
     }
 

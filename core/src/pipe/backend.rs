@@ -9,7 +9,7 @@ use super::{
 use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
-use crate::leg::{BackendDoes, Cause, Left, Next, Worker};
+use crate::leg::{BackendState, Cause, Left, Next, Worker};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -31,9 +31,9 @@ impl Pipe {
     }
 
     fn backend_lost(&mut self, loss: LinkLoss, now: Time) {
-        let reason = match (self.backend.does(), loss) {
-            (BackendDoes::Closing, _) => return self.lost_while_closing(Interruption::Eof, None, now),
-            (BackendDoes::Parting(cause), _) => Interruption::planned(cause),
+        let reason = match (self.backend.state(), loss) {
+            (BackendState::Closing, _) => return self.lost_while_closing(Interruption::Eof, None, now),
+            (BackendState::Parting(cause), _) => Interruption::planned(cause),
             (_, LinkLoss::Eof) => Interruption::Eof,
             (_, LinkLoss::Reset) => Interruption::Reset,
         };
@@ -85,7 +85,7 @@ impl Pipe {
         let confirmed = self.up.buffer.confirmed();
         let rewound = self.up.buffer.rewind(clean);
         let Some(worker) = self.backend.detach(reason.cause(), rewound.gap, now) else { return };
-        let (attachment, backend, died) = (worker.attachment, worker.backend, !reason.cause().is_planned());
+        let (attachment, backend, died) = (worker.attachment, worker.backend, reason.is_death());
         let last_words = words.unwrap_or_default();
         self.actions.push_back(Action::DropBackend { attachment, last_words, died });
         self.down.buffer.discard_partial();
@@ -127,7 +127,9 @@ impl Pipe {
         if !self.wants_backend() {
             return Some((CloseFrame::new(1001, ""), Loss::PeerGone));
         }
-        let closes = self.settings.on_backend_loss == BackendLoss::Close && !reason.cause().is_planned();
+        // A worker that disowns the key has not begun the conversation that its loss would end.
+        let lost = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
+        let closes = self.settings.on_backend_loss == BackendLoss::Close && lost;
         closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
@@ -249,7 +251,7 @@ impl Pipe {
 
     /// Another try is worth it: a backend was registered or has recovered.
     pub fn pool_changed(&mut self, _now: Time) {
-        if self.backend.does() == BackendDoes::Dialing {
+        if self.backend.state() == BackendState::Dialing {
             if let Some(outage) = self.backend.outage_mut() {
                 outage.changed = true;
             }
@@ -369,11 +371,11 @@ impl Pipe {
     pub(super) fn backend_said_close(&mut self, frame: CloseFrame, now: Time) {
         // Before anything is said about the backend, since this forgets what was said in the outage before.
         self.settle_if_outlived(now);
-        match self.backend.does() {
-            BackendDoes::Closing => self.backend_answered_close(frame, now),
-            BackendDoes::Parting(cause) => self.interrupt(Interruption::planned(cause), Some(&frame), now),
-            BackendDoes::Attached | BackendDoes::Settling => self.backend_closed(frame, now),
-            BackendDoes::Detached | BackendDoes::Dialing | BackendDoes::Gone => {}
+        match self.backend.state() {
+            BackendState::Closing => self.backend_answered_close(frame, now),
+            BackendState::Parting(cause) => self.interrupt(Interruption::planned(cause), Some(&frame), now),
+            BackendState::Attached | BackendState::Settling => self.backend_closed(frame, now),
+            BackendState::Detached | BackendState::Dialing | BackendState::Gone => {}
         }
         self.finish_if_over();
     }
@@ -381,8 +383,7 @@ impl Pipe {
     /// A worker closed that was not asked to.
     fn backend_closed(&mut self, frame: CloseFrame, now: Time) {
         let Some(worker) = self.backend.worker() else { return };
-        let first_word = worker.attachment > Attachment::FIRST && !worker.talked;
-        if first_word && self.settings.wrong_worker_codes.contains(frame.code) {
+        if !worker.talked && self.settings.wrong_worker_codes.contains(frame.code) {
             self.suspects.wrong(worker.backend);
             self.interrupt(Interruption::WrongWorker, Some(&frame), now);
             if let Some(outage) = self.backend.outage_mut() {

@@ -15,7 +15,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::{Generation, LaneName, Seq};
 use crate::leg::barrier::PONG_PATIENCE;
-use crate::leg::{ClientDoes, Link};
+use crate::leg::{ClientState, Link};
 use crate::time::Time;
 
 /// The code that stands for a client that vanished (RFC 6455 section 7.4.1); never sent.
@@ -101,7 +101,7 @@ impl Pipe {
     }
 
     pub(super) fn drop_client(&mut self) {
-        if self.client.does() == ClientDoes::Gone {
+        if self.client.state() == ClientState::Gone {
             return;
         }
         if self.client.end() {

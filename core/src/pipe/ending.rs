@@ -4,7 +4,7 @@ use super::{Action, End, EndedBy, Fact, Interruption, Loss, Pipe};
 use crate::close::{CloseFrame, NO_CODE};
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::{BackendDoes, ClientDoes};
+use crate::leg::{BackendState, ClientState};
 use crate::settings::OverflowPolicy;
 use crate::time::Time;
 
@@ -49,7 +49,7 @@ impl Pipe {
     pub fn evict(&mut self, now: Time) -> bool {
         self.give_up_down(Loss::Evicted, now);
         if !self.client.is_open() {
-            if matches!(self.backend.does(), BackendDoes::Detached | BackendDoes::Dialing) {
+            if matches!(self.backend.state(), BackendState::Detached | BackendState::Dialing) {
                 self.settle_up(Loss::Evicted);
                 self.farewell = None;
                 self.end_backend(Vec::new(), false);
@@ -98,18 +98,18 @@ impl Pipe {
 
     /// Sends the client a close frame, behind what waits for it if `flush`.
     pub(super) fn close_client(&mut self, frame: CloseFrame, flush: bool, now: Time) {
-        match self.client.does() {
+        match self.client.state() {
             // There is no link to say it on.
-            ClientDoes::Detached => return self.drop_client(),
-            ClientDoes::Gone => return,
-            ClientDoes::Closing => {
+            ClientState::Detached => return self.drop_client(),
+            ClientState::Gone => return,
+            ClientState::Closing => {
                 if let Some(link) = self.client.link_mut().filter(|_| !flush) {
                     link.codec.close(frame, false);
                 }
                 return;
             }
-            ClientDoes::Open => self.discard_half_message(Side::Client),
-            ClientDoes::SaidClose => {}
+            ClientState::Open => self.discard_half_message(Side::Client),
+            ClientState::SaidClose => {}
         }
         self.discard_half_message(Side::Backend);
         if let Some(link) = self.client.link_mut() {
@@ -137,19 +137,19 @@ impl Pipe {
     /// Lets the worker have what it is still owed, then 1001; without a worker, what waits for one is lost.
     pub(super) fn release_backend(&mut self, reason: &str, now: Time) {
         self.dismiss_next();
-        match self.backend.does() {
-            BackendDoes::Attached | BackendDoes::Settling => {
+        match self.backend.state() {
+            BackendState::Attached | BackendState::Settling => {
                 if let Some(link) = self.backend.link_mut() {
                     link.codec.set_withheld(false);
                     link.codec.close(CloseFrame::new(1001, reason), true);
                 }
                 self.backend.close(now + self.settings.close_timeout);
             }
-            BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => {
+            BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing => {
                 self.settle_up(Loss::Closed);
                 self.end_backend(Vec::new(), false);
             }
-            BackendDoes::Closing | BackendDoes::Gone => {}
+            BackendState::Closing | BackendState::Gone => {}
         }
     }
 
@@ -162,8 +162,8 @@ impl Pipe {
             return;
         }
         self.report_ended(EndedBy::Client, &frame);
-        match self.backend.does() {
-            BackendDoes::Attached | BackendDoes::Settling => {
+        match self.backend.state() {
+            BackendState::Attached | BackendState::Settling => {
                 self.dismiss_next();
                 if let Some(worker) = self.backend.worker_mut() {
                     worker.link.codec.set_withheld(worker.delayed_until.is_some());
@@ -171,7 +171,7 @@ impl Pipe {
                 }
                 self.backend.close(now + self.settings.farewell_grace());
             }
-            BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => {
+            BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing => {
                 if self.up.buffer.unsent_messages() > 0 {
                     self.farewell = Some(Box::new(frame.clone()));
                 } else {
@@ -179,7 +179,7 @@ impl Pipe {
                 }
                 self.answer_client_close(frame, now);
             }
-            BackendDoes::Closing | BackendDoes::Gone => self.answer_client_close(frame, now),
+            BackendState::Closing | BackendState::Gone => self.answer_client_close(frame, now),
         }
         self.finish_if_over();
     }

@@ -55,8 +55,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use crate::leg::Cause;
-pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, ResumeAnswer};
+pub use crate::leg::{Cause, ResumeAnswer};
+pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss};
 pub use say::Unsaid;
 pub use view::{LaneView, PipeState, PipeView};
 

@@ -14,7 +14,7 @@ use super::{Action, DialFailure, Fact, Interruption, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::{self, Opcode, Side};
 use crate::ids::Seq;
-use crate::leg::{BackendDoes, Cause, Next, Waiting};
+use crate::leg::{BackendState, Cause, Next, Waiting};
 use crate::time::Time;
 
 /// What a worker is told that is being left.
@@ -82,7 +82,7 @@ impl Pipe {
         let attachment = waiting.attachment;
         self.actions.push_back(Action::DropBackend { attachment, last_words: Vec::new(), died: true });
         self.suspects.tried(waiting.backend);
-        if self.backend.does() == BackendDoes::Settling {
+        if self.backend.state() == BackendState::Settling {
             self.dial_next();
         }
     }
@@ -103,7 +103,7 @@ impl Pipe {
     /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
     /// the server has answered our close frame.
     pub(super) fn parts_at(&self) -> Option<Time> {
-        if self.backend.does() != BackendDoes::Settling {
+        if self.backend.state() != BackendState::Settling {
             return None;
         }
         if self.backend.next_is_dialled() {
@@ -133,7 +133,7 @@ impl Pipe {
             return self.stay();
         }
         let (reason, frame) = (Interruption::planned(cause), CloseFrame::new(1001, FAREWELL));
-        let words = (self.backend.does() == BackendDoes::Settling).then_some(&frame);
+        let words = (self.backend.state() == BackendState::Settling).then_some(&frame);
         self.interrupt(reason, words, now);
     }
 

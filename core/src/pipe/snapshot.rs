@@ -19,7 +19,7 @@ use crate::backoff::Draw;
 use crate::frame::Side;
 use crate::ids::BackendKey;
 use crate::lane::Lane;
-use crate::leg::{BackendDoes, BackendLeg, ClientDoes, ClientLeg};
+use crate::leg::{BackendLeg, BackendState, ClientLeg, ClientState, Link};
 use crate::replay::Retention;
 use crate::settings::{PipeSettings, ReplayPolicy, ReplayTail};
 use crate::snapshot::{Read, Reader, Snapshot, SnapshotError, Writer, demand};
@@ -52,7 +52,7 @@ impl Pipe {
         let mut input = snapshot.reader(frozen_at);
         let mut pipe = Self::thaw(&mut input, settings, Draw::new(seed))?;
         input.finish()?;
-        if pipe.backend.does() == BackendDoes::Dialing {
+        if pipe.backend.state() == BackendState::Dialing {
             pipe.backend.dial_failed();
             pipe.dial();
         }
@@ -111,10 +111,10 @@ impl Pipe {
         };
         let client = ClientLeg::thaw(input)?;
         let backend = BackendLeg::thaw(input)?;
-        let half_up = client.link().filter(|_| client.is_open()).map(|link| &link.codec);
-        let up = Lane::thaw(input, Side::Client, retention_up(&settings), half_up)?;
-        let half_down = backend.link().filter(|_| client.takes_more()).map(|link| &link.codec);
-        let down = Lane::thaw(input, Side::Backend, retention_down, half_down)?;
+        let half_up = client.link().filter(|_| client.is_open());
+        let up = Lane::thaw(input, Side::Client, retention_up(&settings), |rest| is_half(half_up, rest))?;
+        let half_down = backend.link().filter(|_| client.takes_more());
+        let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let pipe = Self {
             client,
             backend,
@@ -135,17 +135,17 @@ impl Pipe {
 
     /// What the legs owe each other: no pipe is thawed that would wait for nothing.
     fn demand_legs(&self) -> Read<()> {
-        let told = match self.client.does() {
-            ClientDoes::Closing | ClientDoes::Gone => true,
-            ClientDoes::Detached => self.client.ending().is_some(),
-            ClientDoes::Open | ClientDoes::SaidClose => false,
+        let told = match self.client.state() {
+            ClientState::Closing | ClientState::Gone => true,
+            ClientState::Detached => self.client.ending().is_some(),
+            ClientState::Open | ClientState::SaidClose => false,
         };
         let owed = self.client.is_open() || told && self.farewell.is_some();
-        let fit = match self.backend.does() {
-            BackendDoes::Attached | BackendDoes::Settling => self.client.is_open(),
-            BackendDoes::Parting(_) | BackendDoes::Detached | BackendDoes::Dialing => owed,
-            BackendDoes::Closing => !self.client.is_open(),
-            BackendDoes::Gone => told,
+        let fit = match self.backend.state() {
+            BackendState::Attached | BackendState::Settling => self.client.is_open(),
+            BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing => owed,
+            BackendState::Closing => !self.client.is_open(),
+            BackendState::Gone => told,
         };
         demand(fit, "legs")?;
         for (link, lane) in [(self.client.link(), &self.down), (self.backend.link(), &self.up)] {
@@ -153,6 +153,11 @@ impl Pipe {
         }
         Ok(())
     }
+}
+
+/// Whether `bytes` are what has come over `link` of a message that is not whole; nothing, where there is no link.
+fn is_half(link: Option<&Link>, bytes: &[u8]) -> bool {
+    link.map_or(bytes.is_empty(), |link| link.codec.has_taken(bytes))
 }
 
 fn freeze_policy(policy: ReplayPolicy, out: &mut Writer) {

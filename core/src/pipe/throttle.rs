@@ -9,7 +9,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::LaneName;
 use crate::lane::Lane;
-use crate::leg::BackendDoes;
+use crate::leg::BackendState;
 use crate::settings::{LimitedLanes, OnExceed};
 use crate::time::Time;
 
@@ -26,8 +26,8 @@ impl Pipe {
             (Side::Client, LimitedLanes::Down) | (Side::Backend, LimitedLanes::Up) => false,
             (Side::Client, LimitedLanes::Both | LimitedLanes::Up) => true,
             (Side::Backend, LimitedLanes::Both | LimitedLanes::Down) => {
-                let does = self.backend.does();
-                matches!(does, BackendDoes::Attached | BackendDoes::Settling | BackendDoes::Parting(_))
+                let state = self.backend.state();
+                matches!(state, BackendState::Attached | BackendState::Settling | BackendState::Parting(_))
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::leg::barrier::Barrier;
 use crate::leg::heartbeat::Beat;
-use crate::leg::{BackendDoes, ClientDoes, Link};
+use crate::leg::{BackendState, ClientState, Link};
 use crate::settings::DownPolicy;
 use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
@@ -104,8 +104,8 @@ impl Pipe {
 
     #[inline]
     fn each_client_timer(&self, visit: &mut impl FnMut(Timer, Option<Time>)) {
-        match (self.client.does(), self.client.link()) {
-            (ClientDoes::Open | ClientDoes::SaidClose, Some(link)) => {
+        match (self.client.state(), self.client.link()) {
+            (ClientState::Open | ClientState::SaidClose, Some(link)) => {
                 visit(Timer::ClientRest, self.throttle_deadline(Side::Client));
                 visit(Timer::ClientMessage, self.message_ends(link));
                 visit(Timer::ClientStall, self.stall_ends());
@@ -113,11 +113,11 @@ impl Pipe {
                 visit(Timer::ClientPatience, self.client_patience_ends(link));
                 visit(Timer::ClientBeat, link.beat.deadline(self.settings.client_heartbeat));
             }
-            (ClientDoes::Closing, _) => visit(Timer::ClientClose, self.client.closes_at()),
-            (ClientDoes::Detached, _) => {
+            (ClientState::Closing, _) => visit(Timer::ClientClose, self.client.closes_at()),
+            (ClientState::Detached, _) => {
                 visit(Timer::ClientGrace, self.client.away_since().map(|since| self.client_grace_ends(since)));
             }
-            (ClientDoes::Open | ClientDoes::SaidClose, None) | (ClientDoes::Gone, _) => {}
+            (ClientState::Open | ClientState::SaidClose, None) | (ClientState::Gone, _) => {}
         }
     }
 
@@ -128,21 +128,21 @@ impl Pipe {
             visit(Timer::Retry, self.backend.retry_at());
             return;
         };
-        match self.backend.does() {
-            BackendDoes::Closing => {
+        match self.backend.state() {
+            BackendState::Closing => {
                 visit(Timer::WorkerClose, self.backend.step_ends_at());
                 return visit(Timer::Delay, worker.delayed_until);
             }
-            BackendDoes::Settling | BackendDoes::Parting(_) => {
+            BackendState::Settling | BackendState::Parting(_) => {
                 visit(Timer::Move, self.backend.step_ends_at());
                 visit(Timer::Part, self.parts_at());
             }
-            BackendDoes::Attached => {
+            BackendState::Attached => {
                 visit(Timer::Delay, worker.delayed_until);
                 visit(Timer::Silence, self.silence_ends(worker));
                 visit(Timer::Settle, (!worker.settled).then(|| worker.fed_from + QUICK_DEATH));
             }
-            BackendDoes::Detached | BackendDoes::Dialing | BackendDoes::Gone => {}
+            BackendState::Detached | BackendState::Dialing | BackendState::Gone => {}
         }
         visit(Timer::WorkerRest, self.throttle_deadline(Side::Backend));
         visit(Timer::WorkerPing, worker.link.ping_due_at(&self.up.buffer));

@@ -4,7 +4,7 @@ use super::{Fact, Pipe};
 use crate::byte_queue::Gather;
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::ClientDoes;
+use crate::leg::ClientState;
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
@@ -32,8 +32,10 @@ impl Pipe {
             Side::Client => (self.client.link_mut(), &self.down.buffer),
             Side::Backend => (self.backend.link_mut(), &self.up.buffer),
         };
-        let Some(link) = link else { return Gather::default() };
-        if link.prepare(buffer, asks, key, now) { link.gather(buffer) } else { Gather::default() }
+        match link {
+            Some(link) => link.gather(buffer, asks, key, now),
+            None => Gather::default(),
+        }
     }
 
     /// Whether the peer of `side` is asked for pongs. A client is no longer, once either has said that it ends.
@@ -109,10 +111,10 @@ impl Pipe {
     }
 
     fn client_budget(&self) -> usize {
-        match self.client.does() {
-            ClientDoes::Detached | ClientDoes::Gone => return 0,
-            ClientDoes::SaidClose | ClientDoes::Closing => return usize::MAX,
-            ClientDoes::Open => {}
+        match self.client.state() {
+            ClientState::Detached | ClientState::Gone => return 0,
+            ClientState::SaidClose | ClientState::Closing => return usize::MAX,
+            ClientState::Open => {}
         }
         let buffer = &self.up.buffer;
         let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());

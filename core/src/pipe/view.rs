@@ -3,7 +3,7 @@
 use super::Pipe;
 use crate::ids::{Attachment, BackendKey, Generation, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{BackendDoes, ClientDoes, Link};
+use crate::leg::{BackendState, ClientState, Link};
 
 /// A pipe's state as the API names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -123,10 +123,13 @@ impl Pipe {
     /// What the pipe is doing.
     #[must_use]
     pub const fn state(&self) -> PipeState {
-        match (self.client.does(), self.backend.pipe_state()) {
-            (ClientDoes::SaidClose | ClientDoes::Closing | ClientDoes::Gone, _) => PipeState::Closing,
-            (ClientDoes::Detached, PipeState::Attached) => PipeState::ClientDetached,
-            (ClientDoes::Open | ClientDoes::Detached, state) => state,
+        match (self.client.state(), self.backend.state()) {
+            (ClientState::SaidClose | ClientState::Closing | ClientState::Gone, _)
+            | (_, BackendState::Closing | BackendState::Gone) => PipeState::Closing,
+            (_, BackendState::Settling | BackendState::Parting(_)) => PipeState::Leaving,
+            (_, BackendState::Detached | BackendState::Dialing) => PipeState::Detached,
+            (ClientState::Detached, BackendState::Attached) => PipeState::ClientDetached,
+            (ClientState::Open, BackendState::Attached) => PipeState::Attached,
         }
     }
 
@@ -151,6 +154,6 @@ impl Pipe {
     /// Whether both legs are gone.
     #[must_use]
     pub const fn is_finished(&self) -> bool {
-        matches!((self.client.does(), self.backend.does()), (ClientDoes::Gone, BackendDoes::Gone))
+        matches!((self.client.state(), self.backend.state()), (ClientState::Gone, BackendState::Gone))
     }
 }

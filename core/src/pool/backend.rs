@@ -24,13 +24,25 @@ pub enum AdminState {
     Maint,
 }
 
+impl AdminState {
+    /// Its name in the API, the log and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
+        }
+    }
+}
+
 /// Which keys a backend takes.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Serves {
     /// Any key, and pipes without one.
     #[default]
     Any,
-    /// These and no others, each with what the backend itself calls it if that differs.
+    /// Of those that have a key, these and no others, each with what the backend itself calls it if that differs.
     Keys(BTreeMap<Arc<str>, Option<Arc<str>>>),
 }
 
@@ -42,13 +54,18 @@ impl Serves {
         if keys.is_empty() { Self::Any } else { Self::Keys(keys) }
     }
 
-    /// Whether a pipe of this key may come here.
+    /// Whether a pipe of this key may come here; only a key restricts.
     #[must_use]
     pub fn takes(&self, key: Option<&str>) -> bool {
-        match (self, key) {
-            (Self::Any, _) => true,
-            (Self::Keys(keys), Some(key)) => keys.contains_key(key),
-            (Self::Keys(_), None) => false,
+        key.is_none_or(|key| self.owns(key))
+    }
+
+    /// Whether a pipe that has this key may come here.
+    #[must_use]
+    pub fn owns(&self, key: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Keys(keys) => keys.contains_key(key),
         }
     }
 
@@ -97,6 +114,8 @@ pub struct Backend {
     pipes: u32,
     /// How much of its weight counts now, in percent.
     share: u8,
+    /// Until when it is asked last: a pipe was lost there without a word, or could not be connected.
+    pub(super) doubted_until: Option<Time>,
     /// What smooth weighted round robin owes it.
     pub(super) credit: i64,
 }
@@ -104,7 +123,17 @@ pub struct Backend {
 impl Backend {
     pub(super) fn new(key: BackendKey, id: Arc<str>, settings: BackendSettings, now: Time) -> Self {
         let lease = settings.lease.map(|length| Lease::new(length, now));
-        Self { key, id, settings, monitor: Monitor::new(), lease, pipes: 0, share: SHARE_MAX, credit: 0 }
+        Self {
+            key,
+            id,
+            settings,
+            monitor: Monitor::new(),
+            lease,
+            pipes: 0,
+            share: SHARE_MAX,
+            doubted_until: None,
+            credit: 0,
+        }
     }
 
     /// Its place in the table.
@@ -173,19 +202,31 @@ impl Backend {
     /// Whether admin state, health and lease all allow a new pipe.
     #[must_use]
     pub fn is_eligible(&self) -> bool {
-        let admin = match self.admin() {
-            AdminState::Ready => true,
-            AdminState::Drain | AdminState::Maint => false,
-        };
         let health = match self.health() {
             Health::Up | Health::Unknown => true,
             Health::Down | Health::Ejected => false,
+        };
+        health && self.is_offered()
+    }
+
+    /// Whether a rest is all that keeps it from new pipes.
+    #[must_use]
+    pub fn only_rests(&self) -> bool {
+        self.health() == Health::Ejected && self.is_offered()
+    }
+
+    /// Whether admin state and lease allow a new pipe.
+    #[must_use]
+    pub fn is_offered(&self) -> bool {
+        let admin = match self.admin() {
+            AdminState::Ready => true,
+            AdminState::Drain | AdminState::Maint => false,
         };
         let lease = match self.lease_state() {
             LeaseState::None | LeaseState::Live => true,
             LeaseState::Expired => false,
         };
-        admin && health && lease
+        admin && lease
     }
 
     /// Whether it has as many pipes as it may, where `pool_limit` holds unless it has its own.
@@ -234,8 +275,9 @@ impl Backend {
         changed
     }
 
-    pub(super) const fn forget_health(&mut self) {
+    pub(super) fn forget_health(&mut self) {
         self.monitor = Monitor::new();
+        self.doubted_until = None;
     }
 
     pub(super) fn update(&mut self, settings: BackendSettings, now: Time) {
@@ -256,9 +298,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_keys_takes_those_and_nothing_else() {
+    fn a_list_of_keys_takes_those_and_what_has_no_key() {
         let serves = Serves::from_keys([(Arc::from("udid"), Some(Arc::from("session"))), (Arc::from("s2"), None)]);
-        for (key, takes) in [(Some("udid"), true), (Some("s2"), true), (Some("s3"), false), (None, false)] {
+        for (key, takes) in [(Some("udid"), true), (Some("s2"), true), (Some("s3"), false), (None, true)] {
             assert_eq!(serves.takes(key), takes, "{key:?}");
         }
         assert_eq!(serves.alias("udid").as_deref(), Some("session"));

@@ -1,7 +1,8 @@
 //! Which of several candidates gets the next pipe: one function per way of balancing, none of which allocates.
 //!
-//! Candidates are eligible, serve the key, are not full and not excluded. The avoided backend is a candidate only if
-//! there is no other, the preferred one is picked if it is a candidate.
+//! Candidates are eligible, serve the key, are not full and not excluded. Those of the best standing are picked from: a
+//! backend in doubt is asked after the others, the avoided one after those, and one that rests when there is nobody else.
+//! The preferred one is picked if it is among them.
 
 use super::{Backend, Choose, NoCandidate};
 use crate::settings::Balance;
@@ -30,15 +31,10 @@ pub(super) fn pick<'a>(
     room: Room,
     ask: &Choose<'_>,
 ) -> Result<&'a mut Backend, NoCandidate> {
-    let filter = Filter { room, ask, avoiding: true };
-    let filter = if backends.iter().any(|backend| filter.admits(backend)) {
-        filter
-    } else {
-        Filter { avoiding: false, ..filter }
+    let Some(standing) = backends.iter().filter_map(|backend| standing(backend, room, ask)).min() else {
+        return Err(backends.iter().map(|backend| hindrance(backend, room, ask)).max().unwrap_or(NoCandidate::Empty));
     };
-    if !backends.iter().any(|backend| filter.admits(backend)) {
-        return Err(backends.iter().map(|backend| filter.hindrance(backend)).max().unwrap_or(NoCandidate::Empty));
-    }
+    let filter = Filter { room, ask, standing };
     let preferred = filter.candidates(backends).find(|(_, backend)| Some(backend.key()) == ask.prefer);
     if let Some((index, _)) = preferred {
         return Ok(&mut backends[index]);
@@ -52,32 +48,52 @@ pub(super) fn pick<'a>(
     Ok(&mut backends[index])
 }
 
+/// How gladly a candidate is taken; the least is the best.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Good,
+    Doubted,
+    Avoided,
+    Resting,
+}
+
+/// The standing of a backend that may be picked; nothing if it may not.
+fn standing(backend: &Backend, room: Room, ask: &Choose<'_>) -> Option<Standing> {
+    let candidate = backend.serves().takes(ask.key) && room.is_in(backend) && !ask.exclude.contains(&backend.key());
+    let standing = if backend.only_rests() {
+        Standing::Resting
+    } else if ask.avoid == Some(backend.key()) {
+        Standing::Avoided
+    } else if backend.doubted_until.is_some() {
+        Standing::Doubted
+    } else {
+        Standing::Good
+    };
+    (candidate && (backend.is_eligible() || standing == Standing::Resting)).then_some(standing)
+}
+
+/// The first thing that keeps a backend from being a candidate.
+fn hindrance(backend: &Backend, room: Room, ask: &Choose<'_>) -> NoCandidate {
+    if !backend.serves().takes(ask.key) {
+        NoCandidate::NoOwner
+    } else if !backend.is_eligible() && !backend.only_rests() {
+        NoCandidate::NotEligible
+    } else if !room.is_in(backend) {
+        NoCandidate::Full
+    } else {
+        NoCandidate::Excluded
+    }
+}
+
 struct Filter<'a> {
     room: Room,
     ask: &'a Choose<'a>,
-    avoiding: bool,
+    standing: Standing,
 }
 
 impl Filter<'_> {
     fn admits(&self, backend: &Backend) -> bool {
-        backend.serves().takes(self.ask.key)
-            && backend.is_eligible()
-            && self.room.is_in(backend)
-            && !self.ask.exclude.contains(&backend.key())
-            && !(self.avoiding && self.ask.avoid == Some(backend.key()))
-    }
-
-    /// The first thing that keeps a backend from being a candidate.
-    fn hindrance(&self, backend: &Backend) -> NoCandidate {
-        if !backend.serves().takes(self.ask.key) {
-            NoCandidate::NoOwner
-        } else if !backend.is_eligible() {
-            NoCandidate::NotEligible
-        } else if !self.room.is_in(backend) {
-            NoCandidate::Full
-        } else {
-            NoCandidate::Excluded
-        }
+        standing(backend, self.room, self.ask) == Some(self.standing)
     }
 
     fn candidates<'b>(&'b self, backends: &'b [Backend]) -> impl Iterator<Item = (usize, &'b Backend)> {

@@ -20,11 +20,15 @@ pub use deaths::YoungDeaths;
 pub use leases::LeaseChange;
 
 use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};
-use crate::ids::BackendKey;
+use crate::ids::{BackendKey, PipeId};
 use crate::settings::Balance;
 use crate::time::{Time, earliest};
 use balance::Room;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long a backend that lost a pipe without a word is asked last, unless it is heard of before.
+pub const DOUBT: Duration = Duration::from_secs(5);
 
 /// What an operator decides about a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,7 +48,7 @@ pub struct Choose<'a> {
     pub key: Option<&'a str>,
     /// Backends that this pipe does not want now (tried in this round, wrong worker, on back-off).
     pub exclude: &'a [BackendKey],
-    /// A backend taken only if there is no other: the one that a drained pipe comes from.
+    /// A backend taken only if there is no other: the one that the pipe comes from.
     pub avoid: Option<BackendKey>,
     /// A backend taken if it is among the candidates, whatever the balance: the one that has the key's session.
     pub prefer: Option<BackendKey>,
@@ -155,8 +159,8 @@ impl Pool {
 
     /// Picks a backend and reserves a place on it.
     ///
-    /// A backend with a list of keys takes those and nothing else, not even a pipe without a key; one without a list
-    /// takes every key.
+    /// A backend with a list of keys takes those and no other key; one without a list takes every key. A pipe without a
+    /// key goes to either.
     ///
     /// # Errors
     /// The reason why there is none now.
@@ -189,6 +193,14 @@ impl Pool {
         };
         let serves = self.get(key).map(Backend::serves);
         Ok(Chosen { key, alias: serves.zip(ask.key).and_then(|(serves, key)| serves.alias(key)) })
+    }
+
+    /// Whether a backend that would do is only out for now: down, resting or full, and not taken out by anybody.
+    #[must_use]
+    pub fn awaits(&self, ask: &Choose<'_>) -> bool {
+        self.backends.iter().any(|backend| {
+            backend.serves().takes(ask.key) && backend.is_offered() && !ask.exclude.contains(&backend.key())
+        })
     }
 
     /// Counts a pipe that has its place already: it came with its link from another process. False if the backend is gone.
@@ -228,31 +240,61 @@ impl Pool {
     /// Takes in a probe's result.
     pub fn probed(&mut self, key: BackendKey, probed: Probed) -> Option<HealthChange> {
         let settings = self.settings.health;
-        self.get_mut(key)?.monitor.probed(probed, &settings)
+        let backend = self.get_mut(key)?;
+        if probed == Probed::Ok {
+            backend.doubted_until = None;
+        }
+        backend.monitor.probed(probed, &settings)
     }
 
-    /// Takes in what a pipe lived through on a backend; at most half of the pool is ejected by such reports.
-    pub fn experienced(&mut self, key: BackendKey, experience: Experience, now: Time) -> Option<HealthChange> {
+    /// Takes in what `pipe`, or else a plain request, lived through on a backend. Such reports eject at most half of the
+    /// pool, and never the last backend that may take pipes, of all or of some key.
+    pub fn experienced(
+        &mut self,
+        key: BackendKey,
+        experience: Experience,
+        pipe: Option<PipeId>,
+        now: Time,
+    ) -> Option<HealthChange> {
         let settings = self.settings.health;
+        let may_eject = self.may_eject(key);
+        let backend = self.get_mut(key)?;
+        match experience {
+            Experience::Connected => backend.doubted_until = None,
+            Experience::Died { .. } | Experience::Refused | Experience::DialFailed { .. } => {
+                backend.doubted_until = Some(now + DOUBT);
+            }
+            Experience::Provoked { .. } => {}
+        }
+        backend.monitor.experienced(experience, pipe, &settings, may_eject, now)
+    }
+
+    /// Whether the pool can do without this backend for a while.
+    fn may_eject(&self, key: BackendKey) -> bool {
         let ejected = self.backends.iter().filter(|backend| backend.health() == Health::Ejected).count();
-        let may_eject = (ejected + 1) * 2 <= self.backends.len();
-        self.get_mut(key)?.monitor.experienced(experience, &settings, may_eject, now)
+        let others = || self.backends.iter().filter(|backend| backend.key() != key && backend.is_eligible());
+        let can_be_missed = self.get(key).is_some_and(|backend| match backend.serves() {
+            Serves::Any => others().any(|other| *other.serves() == Serves::Any),
+            Serves::Keys(keys) => keys.keys().all(|key| others().any(|other| other.serves().owns(key))),
+        });
+        can_be_missed && (ejected + 1) * 2 <= self.backends.len()
     }
 
-    /// Ends the ejections whose time has come.
+    /// Ends the ejections and doubts whose time has come.
     pub fn readmit(&mut self, now: Time) -> Vec<BackendKey> {
-        let settings = self.settings.health;
-        self.backends
-            .iter_mut()
-            .filter_map(|backend| backend.monitor.tick(&settings, now).map(|_| backend.key()))
-            .collect()
+        for backend in &mut self.backends {
+            backend.doubted_until = backend.doubted_until.filter(|&until| now < until);
+        }
+        let readmitted = |backend: &mut Backend| backend.monitor.tick(now).map(|_| backend.key());
+        self.backends.iter_mut().filter_map(readmitted).collect()
     }
 
     /// When `readmit` or `expire_leases` has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
         let ejections = self.backends.iter().filter_map(|backend| backend.monitor.deadline()).min();
-        earliest(ejections, self.lease_deadline())
+        let doubts = self.backends.iter().filter_map(|backend| backend.doubted_until).min();
+        earliest(earliest(ejections, doubts), self.lease_deadline())
     }
 
     fn get_mut(&mut self, key: BackendKey) -> Option<&mut Backend> {

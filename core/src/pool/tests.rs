@@ -62,7 +62,11 @@ fn ib_08_a_key_goes_to_its_owners_and_never_to_another() {
     pool.probed(BackendKey(3), Probed::Refused);
     assert_eq!(choose(&mut pool, &ask), Err(NoCandidate::NotEligible));
     assert_eq!(choose(&mut pool, &Choose { key: Some("s3"), ..ask }), Err(NoCandidate::NoOwner));
-    assert_eq!(choose(&mut pool, &Choose { key: None, ..ask }), Err(NoCandidate::NoOwner));
+    assert_eq!(choose(&mut pool, &Choose { key: None, ..ask }), Ok(2), "only a key restricts");
+    assert!(pool.awaits(&ask) && !pool.awaits(&Choose { key: Some("s3"), ..ask }));
+    pool.set_admin(BackendKey(1), AdminState::Maint);
+    pool.set_admin(BackendKey(3), AdminState::Drain);
+    assert!(!pool.awaits(&ask), "what was taken out is not waited for");
 }
 
 #[test]
@@ -258,7 +262,7 @@ fn at_most_half_of_a_pool_is_ejected() {
         for round in 1..=3 {
             for key in 1..=backends as u64 {
                 let since = at(round * 10);
-                pool.experienced(BackendKey(key), Experience::DialFailed { since }, since);
+                pool.experienced(BackendKey(key), Experience::DialFailed { since }, None, since);
             }
         }
         let count = pool.iter().filter(|backend| backend.health() == Health::Ejected).count();
@@ -270,12 +274,92 @@ fn at_most_half_of_a_pool_is_ejected() {
 fn an_ejected_backend_comes_back_at_its_deadline() {
     let mut pool = pool(Balance::LeastPipes, &plain(2));
     for second in 1..=3 {
-        pool.experienced(BackendKey(1), Experience::DialFailed { since: at(second) }, at(second));
+        pool.experienced(BackendKey(1), Experience::DialFailed { since: at(second) }, None, at(second));
     }
     assert_eq!(pool.deadline(), Some(at(4)));
     assert_eq!(pool.readmit(at(3)), []);
     assert_eq!(pool.readmit(at(4)), [BackendKey(1)]);
+    assert_eq!(pool.deadline(), Some(at(3) + DOUBT), "it is still asked last");
+    assert_eq!(pool.readmit(at(8)), []);
     assert_eq!(pool.deadline(), None);
+}
+
+/// Three dials of three pipes fail, `seconds` after the beginning.
+fn fails(pool: &mut Pool, key: u64, seconds: u64) -> Option<HealthChange> {
+    let failed = |second| Experience::DialFailed { since: at(second) };
+    (0..3).filter_map(|n| pool.experienced(BackendKey(key), failed(seconds + n), None, at(seconds + n))).next()
+}
+
+#[test]
+fn the_last_eligible_backend_is_never_ejected_whatever_keeps_the_others_out() {
+    type Out = fn(&mut Pool);
+    let outs: [(&str, Out); 4] = [
+        ("down", |pool| _ = pool.probed(BackendKey(2), Probed::Refused)),
+        ("drain", |pool| _ = pool.set_admin(BackendKey(2), AdminState::Drain)),
+        ("maint", |pool| _ = pool.set_admin(BackendKey(2), AdminState::Maint)),
+        ("expired", |pool| _ = pool.expire_leases(at(60))),
+    ];
+    for (name, out) in outs {
+        let mut pool = pool(Balance::LeastPipes, &[BackendSettings::default(), leased(15), weight(1), weight(1)]);
+        out(&mut pool);
+        pool.set_admin(BackendKey(3), AdminState::Drain);
+        pool.set_admin(BackendKey(4), AdminState::Maint);
+        assert_eq!(fails(&mut pool, 1, 100), None, "{name}");
+        assert!(pool.get(BackendKey(1)).unwrap().is_eligible(), "{name}");
+    }
+}
+
+#[test]
+fn the_last_owner_of_a_key_is_never_ejected() {
+    let owner = |keys: &[(&str, Option<&str>)]| serving(keys);
+    let backends = [owner(&[("s1", None), ("s2", None)]), owner(&[("s1", None)]), owner(&[("s3", None)])];
+    let mut pool = pool(Balance::LeastPipes, &backends);
+    assert_eq!(fails(&mut pool, 1, 10), None, "s2 would have nobody");
+    assert!(fails(&mut pool, 2, 20).is_some());
+    let mut pool = super::tests::pool(Balance::LeastPipes, &[BackendSettings::default(), owner(&[("s1", None)])]);
+    assert_eq!(fails(&mut pool, 1, 10), None, "only it takes every key");
+    assert!(fails(&mut pool, 2, 20).is_some(), "the other takes s1 too");
+}
+
+#[test]
+fn a_backend_that_rests_is_asked_when_there_is_no_other() {
+    let mut pool = pool(Balance::LeastPipes, &plain(2));
+    assert!(fails(&mut pool, 1, 10).is_some());
+    for _ in 0..3 {
+        assert_eq!(choose(&mut pool, &Choose::default()), Ok(2));
+    }
+    pool.probed(BackendKey(2), Probed::Refused);
+    assert_eq!(choose(&mut pool, &Choose::default()), Ok(1));
+}
+
+#[test]
+fn a_backend_that_lost_a_pipe_without_a_word_is_asked_last_until_it_is_heard_of() {
+    type News = fn(&mut Pool);
+    let news: [(&str, News); 3] = [
+        ("a probe succeeds", |pool| _ = pool.probed(BackendKey(1), Probed::Ok)),
+        ("a pipe connects", |pool| _ = pool.experienced(BackendKey(1), Experience::Connected, None, at(1))),
+        ("time passes", |pool| _ = pool.readmit(at(0) + DOUBT)),
+    ];
+    for (name, news) in news {
+        let mut pool = pool(Balance::LeastPipes, &plain(2));
+        let lived = Duration::from_secs(3600);
+        pool.experienced(BackendKey(1), Experience::Died { lived }, None, at(0));
+        for _ in 0..3 {
+            assert_eq!(choose(&mut pool, &Choose { prefer: Some(BackendKey(1)), ..Choose::default() }), Ok(2));
+        }
+        let only_it = Choose { exclude: &[BackendKey(2)], ..Choose::default() };
+        assert_eq!(choose(&mut pool, &only_it), Ok(1), "last is not never");
+        news(&mut pool);
+        assert_eq!(choose(&mut pool, &Choose::default()), Ok(1), "{name}");
+    }
+}
+
+#[test]
+fn among_the_last_the_avoided_one_comes_behind_those_in_doubt() {
+    let mut pool = pool(Balance::LeastPipes, &plain(2));
+    let lived = Duration::from_secs(1);
+    pool.experienced(BackendKey(2), Experience::Died { lived }, None, at(0));
+    assert_eq!(choose(&mut pool, &Choose { avoid: Some(BackendKey(1)), ..Choose::default() }), Ok(2));
 }
 
 #[test]
@@ -321,7 +405,7 @@ fn a_release_on_a_removed_backend_is_ignored() {
     choose(&mut pool, &Choose::default()).unwrap();
     assert!(pool.remove(BackendKey(1)).is_some());
     assert_eq!(pool.release(BackendKey(1)), None);
-    assert_eq!(pool.experienced(BackendKey(1), Experience::Connected, at(1)), None);
+    assert_eq!(pool.experienced(BackendKey(1), Experience::Connected, None, at(1)), None);
 }
 
 #[test]

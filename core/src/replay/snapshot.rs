@@ -7,7 +7,6 @@ use super::{ReplayBuffer, Retention, TAIL_MARKS_MAX, held_charge};
 use crate::assembler::{Assembler, Message};
 use crate::frame::Side;
 use crate::ids::Seq;
-use crate::leg::Codec;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
 /// Bytes in which a queue is filled again, so that its memory goes piece by piece.
@@ -56,9 +55,14 @@ impl ReplayBuffer {
         queue.for_each(|bytes| out.raw(bytes));
     }
 
-    /// Reads the buffer of a lane of messages from `sender`; behind the whole ones lies what `half` has taken
-    /// in of another.
-    pub(crate) fn thaw(input: &mut Reader<'_>, retention: Retention, sender: Side, half: Option<&Codec>) -> Read<Self> {
+    /// Reads the buffer of a lane of messages from `sender`; whether what lies behind the whole ones
+    /// is what has come of another, `is_half` knows.
+    pub(crate) fn thaw(
+        input: &mut Reader<'_>,
+        retention: Retention,
+        sender: Side,
+        is_half: impl FnOnce(&[u8]) -> bool,
+    ) -> Read<Self> {
         let mut buffer = Self::new(retention);
         (buffer.base, buffer.confirmed) = (input.seq()?, input.seq()?);
         (buffer.sent, buffer.sent_high) = (input.seq()?, input.seq()?);
@@ -70,7 +74,7 @@ impl ReplayBuffer {
         let bytes = input.bytes(usize::MAX)?;
         buffer.demand_order()?;
         let rest = buffer.thaw_messages(lengths, bytes, sender)?;
-        demand(half.is_some_and(|codec| codec.has_taken(rest)) || half.is_none() && rest.is_empty(), PART)?;
+        demand(is_half(rest), PART)?;
         let next = buffer.message_after(buffer.sent).map_or(0, |message| message.wire_bytes);
         demand(amid == 0 || amid < u64::from(next), PART)?;
         buffer.sent_offset = buffer.sent_boundary + amid;

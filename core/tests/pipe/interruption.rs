@@ -355,10 +355,22 @@ fn a_wrong_workers_word_outlives_grace_when_the_others_cannot_be_reached() {
 }
 
 #[test]
-fn a_wrong_worker_code_on_the_first_attach_or_after_a_message_ends_the_pipe() {
-    let mut bench = Bench::new();
-    bench.worker_closes(4004, "gone");
-    assert_eq!(bench.client_got(), [closed(4004, "gone")]);
+fn a_wrong_worker_is_passed_over_on_the_first_attach_too() {
+    for on_backend_loss in [BackendLoss::Reattach, BackendLoss::Close] {
+        let mut bench = Bench::with(|settings| settings.on_backend_loss = on_backend_loss);
+        bench.client_says("tap");
+        bench.worker_closes(4004, "not mine");
+        assert_eq!(bench.pipe.excluded(bench.now), [A]);
+        bench.attach(B);
+        assert_eq!(bench.worker_got(), [text("tap")]);
+        bench.worker_closes(4004, "nor mine");
+        bench.no_worker_is_there();
+        assert_eq!(bench.client_got(), [closed(4004, "nor mine")], "{on_backend_loss:?}");
+    }
+}
+
+#[test]
+fn a_wrong_worker_code_after_a_message_ends_the_pipe() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
     bench.attach(B);

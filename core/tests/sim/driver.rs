@@ -475,14 +475,14 @@ impl Driver {
         self.give(Peer::Backend(attachment), &bytes, rng, now, marks);
         self.model.worker_was_heard();
         if matches!(before.state, PipeState::Attached | PipeState::ClientDetached) {
-            self.check_close(attachment, &heard);
+            self.check_close(&heard);
         }
         self.model.check_bound_down(&self.pipe, &before, marks);
         true
     }
 
     /// The table of PROTOCOL section 4, for a close frame of an attached worker.
-    fn check_close(&self, attachment: Attachment, heard: &Heard) {
+    fn check_close(&self, heard: &Heard) {
         let Some(code) = heard.closed else { return };
         let said = |wanted: Interruption| {
             let hit = |fact: &Fact| matches!(fact, Fact::Interrupted { reason, .. } if *reason == wanted);
@@ -490,7 +490,7 @@ impl Driver {
         };
         if code == 0 {
             assert!(said(Interruption::Protocol), "a violation was not one: {:?}", self.facts);
-        } else if code == 4004 && attachment > Attachment::FIRST && !heard.talked {
+        } else if code == 4004 && !heard.talked {
             assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
         } else if self.settings.interrupt_codes.contains(code) {
             assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);

@@ -120,6 +120,7 @@ impl Fixture {
             key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
             named: false,
+            protocol: None,
             sharing: Sharing::Alone,
             request_id: String::new(),
         };

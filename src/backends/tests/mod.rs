@@ -5,6 +5,7 @@ mod leases;
 mod pipes;
 mod writes;
 
+use super::facts::Removal;
 use super::*;
 use holdline_core::health::HealthSettings;
 use std::time::Duration;

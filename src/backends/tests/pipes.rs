@@ -25,7 +25,7 @@ fn a_place_is_given_back_when_it_is_dropped() {
 #[test]
 fn an_unknown_pool_has_nobody() {
     let world = World::unprobed();
-    let empty = NoBackend { reason: NoCandidate::Empty, retry_at: None };
+    let empty = NoBackend { reason: NoCandidate::Empty, retry_at: None, awaited: false };
     assert_eq!(world.backends.choose("nowhere", &Ask::default()).unwrap_err(), empty);
     assert!(world.backends.watch("nowhere").is_none());
     assert_eq!(world.choose().unwrap_err(), empty);
@@ -116,16 +116,14 @@ fn what_pipes_live_through_ejects_or_downs_a_backend() {
     };
     assert_eq!(report(DialFailure::Refused, 1), Health::Down);
     assert_eq!(report(DialFailure::Local, 5), Health::Unknown);
+    assert_eq!(report(DialFailure::Status(503), 5), Health::Unknown, "a request can bring that about");
+    assert_eq!(report(DialFailure::BadProtocol, 5), Health::Unknown);
     assert_eq!(report(DialFailure::Status(403), 5), Health::Up, "it answers, if not kindly");
 }
 
 #[tokio::test(start_paused = true)]
 async fn dials_that_fail_in_a_row_eject_for_a_while() {
-    for (failure, cause) in [
-        (DialFailure::Timeout, EjectCause::FailedDials),
-        (DialFailure::BadAnswer, EjectCause::FailedDials),
-        (DialFailure::Status(503), EjectCause::ServerErrors),
-    ] {
+    for failure in [DialFailure::Timeout, DialFailure::BadAnswer] {
         let mut world = World::unprobed();
         let _keeper = world.keep();
         world.put("a", worker(1)).unwrap();
@@ -137,7 +135,7 @@ async fn dials_that_fail_in_a_row_eject_for_a_while() {
         }
         assert_eq!(world.view("a").health, Health::Ejected, "{failure:?}");
         let ejected = world.event(|event| matches!(event, BackendEvent::Ejected { .. })).await;
-        assert!(matches!(ejected, BackendEvent::Ejected { reason, .. } if reason == cause));
+        assert!(matches!(ejected, BackendEvent::Ejected { reason, .. } if reason == EjectCause::FailedDials));
         let mut watch = world.backends.watch("default").unwrap();
         world.event(|event| matches!(event, BackendEvent::Readmitted { .. })).await;
         watch.changed().await;

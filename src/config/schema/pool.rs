@@ -8,8 +8,37 @@ use super::{Key, any, key, name, off_or, range};
 
 pub(super) fn keys() -> Vec<Key<Pool>> {
     let mut keys = balancing();
+    keys.extend(report());
     keys.extend(health());
     keys
+}
+
+fn report() -> Vec<Key<Pool>> {
+    vec![
+        key(
+            "report.rss_mb",
+            |p: &mut Pool| &mut p.report.rss_mb,
+            |text| text.as_deref().map_or(Ok(()), pointer),
+            "where the answer to an \"http\" probe says what the worker uses, in MiB: a JSON pointer",
+        )
+        .or("\"/resources/memory/rss_mb\""),
+        key(
+            "report.limit_mb",
+            |p: &mut Pool| &mut p.report.limit_mb,
+            |text| text.as_deref().map_or(Ok(()), pointer),
+            "where it says what it may use, in MiB",
+        )
+        .or("\"/resources/memory/limit_mb\""),
+    ]
+}
+
+/// RFC 6901 section 3.
+fn pointer(text: &str) -> Result<(), String> {
+    let escaped = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+    if text.starts_with('/') && text.len() <= 256 && escaped {
+        return Ok(());
+    }
+    Err("a JSON pointer begins with \"/\", as in \"/resources/memory/rss_mb\"; \"~\" is written \"~0\", a \"/\" within a name \"~1\"".to_owned())
 }
 
 fn balancing() -> Vec<Key<Pool>> {

@@ -355,6 +355,12 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "connections at once per route key and client address; 0 is no limit",
         ),
         key(
+            "limits.key_connections_total",
+            |c: &mut Config| &mut c.limits.key_connections_total,
+            any,
+            "connections at once per route key, whatever their addresses; 0 is no limit",
+        ),
+        key(
             "limits.key_rate",
             |c: &mut Config| &mut c.limits.key_rate,
             bounded_rate,

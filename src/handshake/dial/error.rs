@@ -38,6 +38,20 @@ pub enum DialError {
 }
 
 impl DialError {
+    /// Whether the worker was given the request and may still be at it: to ask another would have the work done twice.
+    #[must_use]
+    pub const fn was_delivered(&self) -> bool {
+        match self {
+            Self::ConnectFailed(_) | Self::HandshakeLost(_) => false,
+            Self::HandshakeTimeout
+            | Self::NotUpgraded(_)
+            | Self::BadAccept(_)
+            | Self::BadProtocol
+            | Self::BadExtension
+            | Self::MalformedResponse(_) => true,
+        }
+    }
+
     /// What it says about the backend.
     #[must_use]
     pub const fn failure(&self) -> DialFailure {
@@ -46,9 +60,8 @@ impl DialError {
             Self::HandshakeTimeout => DialFailure::Timeout,
             Self::HandshakeLost(_) => DialFailure::Unreachable,
             Self::NotUpgraded(answer) => DialFailure::Status(answer.status.as_u16()),
-            Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => {
-                DialFailure::BadAnswer
-            }
+            Self::BadProtocol => DialFailure::BadProtocol,
+            Self::BadAccept(_) | Self::BadExtension | Self::MalformedResponse(_) => DialFailure::BadAnswer,
         }
     }
 
@@ -86,6 +99,7 @@ pub fn connect_refusal(failure: DialFailure) -> Refusal {
         | DialFailure::Unreachable
         | DialFailure::Tls
         | DialFailure::BadAnswer
+        | DialFailure::BadProtocol
         | DialFailure::Status(_) => {
             gateway(StatusCode::BAD_GATEWAY, "backend-unreachable", "the backend could not be reached")
         }

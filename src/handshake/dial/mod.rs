@@ -69,7 +69,15 @@ pub struct DialTimeouts {
 
 impl Default for DialTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(5), handshake: Duration::from_secs(10) }
+        Self { connect: Duration::from_secs(5), handshake: Duration::from_secs(60) }
+    }
+}
+
+impl DialTimeouts {
+    /// The same, but no part takes longer than `limit`.
+    #[must_use]
+    pub fn within(self, limit: Duration) -> Self {
+        Self { connect: self.connect.min(limit), handshake: self.handshake.min(limit) }
     }
 }
 

@@ -9,7 +9,7 @@ use holdline_core::time::Time;
 use tokio::time::Instant;
 
 use super::Driver;
-use crate::backends::Ask;
+use crate::backends::{Ask, Hold};
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::{Attach, next_attach};
 use crate::pipe::backend_end::Transport;
@@ -85,11 +85,21 @@ impl Driver {
         exclude.push(backend);
         let (backends, pool) = (&self.process.backends, &self.plan.route.pool);
         self.search.watch(backends, pool);
-        let key = self.plan.key_to_ask(backends);
-        let ask = Ask { key, exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
-        if let Err(none) = backends.choose(pool, &ask) {
-            let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
-            return hold(&self.process, self.entry(), none.hold(), retry);
+        if !self.may_move() {
+            return hold(&self.process, self.entry(), Hold::Stateful, None);
+        }
+        let ask =
+            Ask { key: self.plan.key_to_ask(backends), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
+        match backends.choose(pool, &ask) {
+            // One that rests is for those that have nowhere else to be.
+            Ok(next) if !backends.is_eligible(next.key()) => {
+                return hold(&self.process, self.entry(), Hold::NotEligible, None);
+            }
+            Ok(_) => {}
+            Err(none) => {
+                let retry = none.retry_at.map(|at| at.saturating_duration_since(Instant::now()));
+                return hold(&self.process, self.entry(), none.hold(), retry);
+            }
         }
         match backends.move_order(pool) {
             MoveOrder::AttachFirst => self.pipe.move_on(cause, now),

@@ -5,6 +5,7 @@ use std::task::Context;
 use holdline_core::close::CloseFrame;
 use holdline_core::ids::BackendKey;
 use holdline_core::pipe::{Cause, EndedBy, Unsaid};
+use holdline_core::settings::BackendLoss;
 use holdline_core::time::Time;
 
 use super::Driver;
@@ -41,11 +42,18 @@ impl Driver {
             stream.order(Command::Reattach);
             return;
         }
-        if let Some(backend) = self.backend.key() {
+        if let Some(backend) = self.backend.key().filter(|_| self.may_move()) {
             self.search.wish(backend, Cause::Admin, false, &self.process.backends);
         }
     }
 
+    /// Whether another worker can carry the conversation on.
+    pub(super) fn may_move(&self) -> bool {
+        self.plan.settings.on_backend_loss == BackendLoss::Reattach
+    }
+
+    /// Leaves the worker in the way that its operator wishes. A conversation that no other worker can carry on stays until
+    /// the deadline, and ends then.
     fn leave(&mut self, backend: BackendKey, leave: Leave, now: Time) {
         if self.backend.key() != Some(backend) {
             return;
@@ -58,12 +66,17 @@ impl Driver {
             LeaveCause::Rebalance => (Cause::Admin, false),
         };
         match leave.how {
-            LeaveHow::Reattach => self.search.wish(backend, cause, ordered, &self.process.backends),
-            LeaveHow::Detach => self.pipe.leave(cause, now),
-            LeaveHow::Close => {
-                let frame = CloseFrame::new(1001, "backend is going away");
-                self.pipe.close(EndedBy::Operator, frame, now);
+            LeaveHow::Reattach if ordered || self.may_move() => {
+                self.search.wish(backend, cause, ordered, &self.process.backends);
             }
+            LeaveHow::Reattach => {}
+            LeaveHow::Detach if self.may_move() => self.pipe.leave(cause, now),
+            LeaveHow::Detach => self.close_with_backend(1012, now),
+            LeaveHow::Close => self.close_with_backend(1001, now),
         }
+    }
+
+    fn close_with_backend(&mut self, code: u16, now: Time) {
+        self.pipe.close(EndedBy::Operator, CloseFrame::new(code, "backend is going away"), now);
     }
 }

@@ -110,13 +110,13 @@ impl World {
             Answer::Upgraded => return self.upgraded(pipe, attachment, backend, cancelled),
             Answer::Refused => {
                 self.marks.hit(Mark::DialRefused);
-                self.homes[home].pool.experienced(backend, Experience::Refused, now);
+                self.homes[home].pool.experienced(backend, Experience::Refused, Some(id_of(pipe)), now);
                 DialFailure::Failed(backend)
             }
             Answer::TimedOut => {
                 self.marks.hit(Mark::DialTimedOut);
                 let since = Time::from_micros(now.as_micros().saturating_sub(500_000));
-                self.experienced(home, backend, Experience::DialFailed { since });
+                self.experienced(home, backend, Experience::DialFailed { since }, pipe);
                 DialFailure::Failed(backend)
             }
             Answer::Unauthorized => DialFailure::Unauthorized(backend),
@@ -126,8 +126,9 @@ impl World {
         self.settle(pipe);
     }
 
-    pub(super) fn experienced(&mut self, home: usize, backend: BackendKey, experience: Experience) {
-        if let Some(HealthChange::Ejected { .. }) = self.homes[home].pool.experienced(backend, experience, self.now) {
+    pub(super) fn experienced(&mut self, home: usize, backend: BackendKey, experience: Experience, pipe: usize) {
+        let pool = &mut self.homes[home].pool;
+        if let Some(HealthChange::Ejected { .. }) = pool.experienced(backend, experience, Some(id_of(pipe)), self.now) {
             self.marks.hit(Mark::Ejected);
         }
     }
@@ -152,7 +153,7 @@ impl World {
             return self.settle(pipe);
         }
         assert!(!cancelled && !refused, "an attach that is not waited for was taken");
-        self.experienced(self.drivers[pipe].home, backend, Experience::Connected);
+        self.experienced(self.drivers[pipe].home, backend, Experience::Connected, pipe);
         let rx = match resume {
             Some(ResumeAnswer::Ok(seq)) => seq.0,
             Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => 0,

@@ -146,7 +146,8 @@ impl World {
             pool.choose(&ask)
         });
         let backend = chosen.expect("worker 0 is there and eligible").key;
-        let conn = Conn::new(pipe, 1, false, None, self.now, &self.plan, &mut self.rng);
+        let wrong = self.workers[worker_of(backend)].disowns.contains(&pipe);
+        let conn = Conn::new(pipe, 1, wrong, None, self.now, &self.plan, &mut self.rng);
         let client = Client::new(&self.plan, &mut self.rng);
         self.drivers.push(Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now));
         self.at(Duration::ZERO, Event::ClientActs(pipe));
@@ -322,7 +323,7 @@ impl World {
             if lived < YOUNG_DEATH {
                 self.homes[home].deaths.died(id_of(pipe), backend, self.now);
             }
-            self.experienced(home, backend, Experience::Died { lived });
+            self.experienced(home, backend, Experience::Died { lived }, pipe);
         }
         let worker = self.drivers[pipe].reserved.get(&attachment).map(|&key| worker_of(key));
         if let (Some(worker), Some(conn)) = (worker, self.drivers[pipe].conns.get(&attachment)) {

@@ -1,0 +1,86 @@
+//! What others may want of a pipe: the orders that its mailbox holds, and the answers to them.
+
+use bytes::Bytes;
+use holdline_core::close::CloseFrame;
+use holdline_core::frame::Kind;
+use holdline_core::ids::{Attachment, BackendKey, Seq};
+use holdline_core::memory::Evict;
+use holdline_core::pipe::{EndedBy, Unsaid};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Resume;
+use crate::backends::Leave;
+use crate::net::LooseStream;
+
+/// Commands that wait for one pipe at most; the next one is refused.
+pub const COMMANDS_MAX: usize = 16;
+
+/// An order to one pipe.
+#[derive(Debug)]
+pub enum Command {
+    /// Move to another worker in good order.
+    Reattach,
+    /// Leave this backend, in the way that its operator wishes.
+    Leave(BackendKey, Leave),
+    /// Close the client.
+    Close(EndedBy, CloseFrame),
+    /// Free what the pipe holds and close the client with 1013: memory is out.
+    Evict(Evict),
+    /// Here is the client, on another socket, and what it sent behind its handshake.
+    Resume(LooseStream, Bytes, Box<Resume>),
+    /// Say this to the client.
+    Say(Kind, Bytes, Ticket),
+    /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
+    Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
+}
+
+/// What became of a message for one client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hearing {
+    /// It is in the lane down to the client.
+    Taken,
+    /// The pipe would not take it.
+    Refused(Unsaid),
+    /// The pipe's mailbox was full.
+    Busy,
+    /// The pipe was gone before it could answer.
+    Gone,
+}
+
+/// Where the answer about one message goes. It is given exactly once, even when the pipe ends first.
+#[derive(Debug)]
+pub struct Ticket(Option<mpsc::Sender<Hearing>>);
+
+impl Ticket {
+    /// A ticket whose answer goes to `answers`, which must have room for it.
+    #[must_use]
+    pub const fn new(answers: mpsc::Sender<Hearing>) -> Self {
+        Self(Some(answers))
+    }
+
+    /// Gives the answer.
+    pub fn answer(mut self, hearing: Hearing) {
+        self.send(hearing);
+    }
+
+    fn send(&mut self, hearing: Hearing) {
+        if let Some(answers) = self.0.take() {
+            // Whoever asked may have given up.
+            let _ = answers.try_send(hearing);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.send(Hearing::Gone);
+    }
+}
+
+impl Command {
+    /// The close of a process on its way down.
+    #[must_use]
+    pub fn going_away() -> Self {
+        Self::Close(EndedBy::Operator, CloseFrame::new(1001, "server is going away"))
+    }
+}
