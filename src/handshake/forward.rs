@@ -25,6 +25,7 @@ use super::client_address::ClientAddress;
 #[must_use]
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
     let named = named_by_connection(&parts.headers);
+    // The client's own host makes room for the one that is set later.
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
     for (name, value) in &parts.headers {
         // Copied, because a value of the client's keeps the whole buffer that its head was read into.
