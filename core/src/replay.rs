@@ -421,11 +421,14 @@ impl ReplayBuffer {
         while self.base < seq {
             let Some(message) = self.messages.pop_front() else { break };
             offset += u64::from(message.wire_bytes);
-            self.held -= held_charge(message);
+            if is_dropped(message) {
+                self.dropped.released();
+            } else {
+                self.held -= charge(message);
+            }
             if self.base < tail_end {
                 self.tail -= held_charge(message);
             }
-            self.dropped.released(message);
             self.base = self.base.plus(1);
         }
         self.queue.release_to(offset);
