@@ -1,10 +1,9 @@
 //! Which client is on which pipe, where a route gives clients names (`routes.client_id`).
 //!
-//! Owns the table of names that somebody is behind. A name is the digest of everything that makes a conversation the same
-//! one: the route, the path, the key and the client's id. The id may be all that a client has to show, so it is kept
-//! nowhere and written to no log. Invariant: of one name there is at most one pipe that a client can come back to, and
-//! while somebody opens one, whoever comes under the same name waits for that. Entries are bounded by pipes: each goes
-//! with the pipe that it is for.
+//! Owns the table of names in use. A name is the digest of everything that makes a conversation the same one: the route,
+//! the path, the key and the client's id. The id may be all that a client has to show, so it is kept nowhere and written
+//! to no log. Invariant: under one name there is at most one pipe that a client can come back to, and while one client
+//! opens it, each other client of that name waits. Entries are bounded by pipes: each goes with the pipe that it is for.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -32,70 +31,56 @@ impl ClientName {
     }
 }
 
-/// A pipe that a client can come back to.
-#[derive(Clone, Debug)]
-pub struct Home {
-    /// Its entry in the registry of pipes.
-    pub pipe: Arc<PipeEntry>,
-    /// The subprotocol that is spoken on it.
-    pub protocol: Option<String>,
-}
-
-enum Place {
-    /// Somebody opens a pipe under this name.
-    Opening(watch::Receiver<()>),
-    Open(Home),
-}
-
-/// The names that somebody is behind; share it by `Arc`.
+/// The names in use; share it by `Arc`.
 #[derive(Default)]
 pub struct Clients {
-    places: Mutex<HashMap<ClientName, Place>>,
+    uses: Mutex<HashMap<ClientName, Use>>,
 }
 
-/// What a client finds under its name.
-pub enum Found {
-    /// Nobody: it opens a pipe.
-    Nobody(Claim),
-    /// Its pipe.
-    Home(Home),
+enum Use {
+    /// A client opens a pipe under this name; the channel closes when it is done.
+    Opening(watch::Receiver<()>),
+    /// This pipe has it.
+    Pipe(Arc<PipeEntry>),
 }
 
-/// The right to open a pipe under a name; given up when dropped.
+/// A client's hold on its name, first to open a pipe under it and then for as long as that pipe lives; given up when
+/// dropped.
 pub struct Claim {
     clients: Arc<Clients>,
     name: ClientName,
-    /// Whoever waits hears of its end.
-    _under_way: watch::Sender<()>,
-    opened: bool,
+    stage: Stage,
 }
 
-/// A pipe's hold on its client's name, which goes with the pipe.
-pub struct Membership {
-    clients: Arc<Clients>,
-    name: ClientName,
-    pipe: Arc<PipeEntry>,
+enum Stage {
+    /// Those that wait hear of its end.
+    Opening {
+        _under_way: watch::Sender<()>,
+    },
+    Open(Arc<PipeEntry>),
 }
 
 impl Clients {
     /// A lock whose holder panicked still guards a whole table.
-    fn places(&self) -> MutexGuard<'_, HashMap<ClientName, Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn uses(&self) -> MutexGuard<'_, HashMap<ClientName, Use>> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is behind `name`; waits while somebody else opens a pipe under it.
-    pub async fn find(self: &Arc<Self>, name: ClientName) -> Found {
+    /// The right to open a pipe under `name`; waits while another client opens one.
+    ///
+    /// # Errors
+    /// The pipe that the client left, if it waits for it.
+    pub async fn claim(self: &Arc<Self>, name: ClientName) -> Result<Claim, Arc<PipeEntry>> {
         loop {
             let mut under_way = {
-                let mut places = self.places();
-                match places.get(&name) {
-                    Some(Place::Open(home)) if home.pipe.awaits_client() => return Found::Home(home.clone()),
-                    Some(Place::Opening(under_way)) => under_way.clone(),
-                    Some(Place::Open(_)) | None => {
+                let mut uses = self.uses();
+                match uses.get(&name) {
+                    Some(Use::Pipe(pipe)) if pipe.awaits_client() => return Err(pipe.clone()),
+                    Some(Use::Opening(under_way)) => under_way.clone(),
+                    Some(Use::Pipe(_)) | None => {
                         let (sender, under_way) = watch::channel(());
-                        places.insert(name, Place::Opening(under_way));
-                        let clients = self.clone();
-                        return Found::Nobody(Claim { clients, name, _under_way: sender, opened: false });
+                        uses.insert(name, Use::Opening(under_way));
+                        return Ok(Claim { clients: self.clone(), name, stage: Stage::Opening { _under_way: sender } });
                     }
                 }
             };
@@ -104,37 +89,31 @@ impl Clients {
         }
     }
 
-    /// Whether a pipe is there that the client can come back to.
+    /// Whether a pipe waits for the client of this name.
     #[must_use]
-    pub fn has_home(&self, name: &ClientName) -> bool {
-        matches!(self.places().get(name), Some(Place::Open(home)) if home.pipe.awaits_client())
+    pub fn are_awaited(&self, name: &ClientName) -> bool {
+        matches!(self.uses().get(name), Some(Use::Pipe(pipe)) if pipe.awaits_client())
     }
 }
 
 impl Claim {
-    /// The pipe is open.
-    #[must_use]
-    pub fn opened(mut self, home: Home) -> Membership {
-        self.opened = true;
-        let pipe = home.pipe.clone();
-        self.clients.places().insert(self.name, Place::Open(home));
-        Membership { clients: self.clients.clone(), name: self.name, pipe }
+    /// The pipe is open, and others that wait find it.
+    pub fn opened(&mut self, pipe: Arc<PipeEntry>) {
+        self.clients.uses().insert(self.name, Use::Pipe(pipe.clone()));
+        self.stage = Stage::Open(pipe);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.opened {
-            self.clients.places().remove(&self.name);
-        }
-    }
-}
-
-impl Drop for Membership {
-    fn drop(&mut self) {
-        let mut places = self.clients.places();
-        if matches!(places.get(&self.name), Some(Place::Open(home)) if Arc::ptr_eq(&home.pipe, &self.pipe)) {
-            places.remove(&self.name);
+        let mut uses = self.clients.uses();
+        let is_own = match (&self.stage, uses.get(&self.name)) {
+            (Stage::Opening { .. }, _) => true,
+            (Stage::Open(own), Some(Use::Pipe(pipe))) => Arc::ptr_eq(own, pipe),
+            (Stage::Open(_), Some(Use::Opening(_)) | None) => false,
+        };
+        if is_own {
+            uses.remove(&self.name);
         }
     }
 }
@@ -142,6 +121,6 @@ impl Drop for Membership {
 /// Shows how many there are: names are the clients' own.
 impl std::fmt::Debug for Clients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Clients({})", self.places().len())
+        write!(f, "Clients({})", self.uses().len())
     }
 }

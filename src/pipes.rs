@@ -40,6 +40,8 @@ pub struct PipeEntry {
     pub route: Arc<Route>,
     /// Its route key.
     pub key: Option<Arc<str>>,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
@@ -98,6 +100,8 @@ pub struct PipeFacts {
     pub client: String,
     /// Whether its client has a name to come back under.
     pub named: bool,
+    /// The subprotocol that is spoken on it.
+    pub protocol: Option<Box<str>>,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
@@ -115,6 +119,7 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),

@@ -160,7 +160,7 @@ impl Reload {
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max);
         process.slots.set_max(config.server.max_connections as usize);
         process.limits.configure(config.limits);
-        // A level that an operator set for good holds until somebody writes another one.
+        // A level that an operator set for good holds until the file has another one.
         if config.log.level != self.process.config.load().log.level {
             process.level.configure(config.log.level);
         }

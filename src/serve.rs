@@ -18,7 +18,7 @@ use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality};
 use crate::config::{Config, Loaded};
-use crate::door::http1::Front;
+use crate::door::Door;
 use crate::door::listen::{self, Bound};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
@@ -112,7 +112,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
     start_chores(&process, state_file, &stopped);
 
-    // Whoever reads where we listen may connect at once.
+    // A reader of where we listen may connect at once.
     process.phase.started();
     say_where(&public, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
@@ -182,7 +182,7 @@ fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<Data
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
             let (backends, tls) = (process.backends.clone(), process.tls.clone());
             let http = HttpContext::new(backends, tls, process.rules.load().http);
-            start_thread(number, listeners, Arc::new(Front { process: process.clone(), http }))
+            start_thread(number, listeners, Arc::new(Door { process: process.clone(), http }))
         })
         .collect()
 }
@@ -208,18 +208,18 @@ fn descriptors() -> usize {
     limit.current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
 }
 
-fn start_thread(number: usize, listeners: Vec<Bound>, front: Arc<Front>) -> io::Result<DataThread> {
+fn start_thread(number: usize, listeners: Vec<Bound>, door: Arc<Door>) -> io::Result<DataThread> {
     let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::log::flush).build()?;
     let watched = runtime.handle().clone();
-    front.process.metrics.watch_runtime("data", watched.clone());
+    door.process.metrics.watch_runtime("data", watched.clone());
     let (stop, stopped) = oneshot::channel();
     let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
         crate::log::start_batching();
         runtime.block_on(async move {
             for listener in listeners {
-                tokio::spawn(listen::accept(listener, front.clone()));
+                tokio::spawn(listen::accept(listener, door.clone()));
             }
-            tokio::spawn(sweep(front));
+            tokio::spawn(sweep(door));
             // A sender that is gone means the same as one that says so.
             let _ = stopped.await;
         });
@@ -245,16 +245,16 @@ fn status(process: Arc<Process>) -> impl Fn() -> String + Send {
 }
 
 /// Closes this thread's idle backend connections in time, and gives back what it keeps when memory is short.
-async fn sweep(front: Arc<Front>) {
+async fn sweep(door: Arc<Door>) {
     let mut ticks = tokio::time::interval(IDLE_TIMEOUT);
-    let mut pressure = front.process.memory.watch();
+    let mut pressure = door.process.memory.watch();
     loop {
         tokio::select! {
-            _ = ticks.tick() => front.http.sweep(),
-            // The sender lives as long as `front`.
+            _ = ticks.tick() => door.http.sweep(),
+            // The sender lives as long as `door`.
             _ = pressure.changed() => {
                 if *pressure.borrow_and_update() > Pressure::Low {
-                    front.http.shed();
+                    door.http.shed();
                     shed_read_buffer();
                 }
             }
@@ -271,7 +271,7 @@ impl Running {
         let config = self.process.config.load_full();
         self.process.phase.stop();
         self.notifier.stopping();
-        // Who connects from now on is refused, instead of waiting in a backlog that nobody accepts from.
+        // Later clients are refused, instead of waiting in a backlog that is not accepted from any more.
         self.bound.iter().for_each(Bound::clean_up);
         drop(self.bound);
         let pipes = self.process.pipes.clone();
@@ -315,7 +315,7 @@ impl Running {
     /// Reads the configuration again; what comes of it is in the log and in the metrics.
     pub async fn reload(&self) {
         self.notifier.reloading();
-        // An error was said where it came up, and there is nobody here to tell.
+        // An error was said where it came up.
         let _ = self.reload.reload().await;
         self.notifier.reloaded();
     }

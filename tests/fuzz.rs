@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdline::config::Config;
-use holdline::handshake::accept::{accept_key, switching_protocols};
+use holdline::handshake::Peer;
+use holdline::handshake::accept::{accept_key, switching_headers};
 use holdline::handshake::check::{Checked, check, host};
 use holdline::handshake::client_address::TrustedProxies;
 use holdline::handshake::dial::{Dial, DialError, DialTimeouts, ExpectedProtocol, dial};
@@ -89,7 +90,7 @@ fn request(bytes: &[u8]) {
     offers.sort();
     offers.dedup();
     assert_eq!(offers.len(), upgrade.protocols.len(), "no subprotocol twice");
-    let client = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap()]).trace([127, 0, 0, 1].into(), &parts);
+    let client = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap()]).trace(Peer::LOCAL, &parts);
     let forwarded = upgrade_head_lines(&parts, &client);
     let mut lines = [httparse::EMPTY_HEADER; 256];
     let read = httparse::parse_headers(&[&forwarded[..], b"\r\n"].concat(), &mut lines).map(|read| {
@@ -101,7 +102,8 @@ fn request(bytes: &[u8]) {
         assert!(!names.iter().any(|name| name.starts_with("holdline-")), "a forged header was forwarded");
     });
     read.unwrap();
-    let _answer = switching_protocols(&upgrade, upgrade.protocols.first().map(String::as_str), &http::HeaderMap::new());
+    let _answer =
+        switching_headers(&upgrade.key, upgrade.protocols.first().map(String::as_str), &http::HeaderMap::new());
 }
 
 /// A backend that answers with these bytes and closes.
@@ -145,7 +147,7 @@ async fn answer(bytes: &[u8]) {
         Err(DialError::NotUpgraded(refused)) => {
             assert_ne!(refused.status, 101);
             // a body may be broken; it must end
-            let body = refused.into_response().into_body().collect();
+            let body = refused.body.collect();
             let _ = tokio::time::timeout(Duration::from_secs(5), body).await.expect("the body ends");
         }
         Err(DialError::HandshakeTimeout) => panic!("a closed connection was waited for"),

@@ -29,11 +29,13 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// Tests that may call `sleep`, with the reason.
-const SLEEPS: [(&str, &str); 5] = [
+const SLEEPS: [(&str, &str); 7] = [
     ("src/backends/tests/leases.rs", "paused time: the sleep is how virtual time moves"),
     ("src/backends/tests/writes.rs", "paused time: the sleep is how virtual time moves"),
+    ("tests/hostile/http_ends.rs", "the rhythm of a slow peer"),
     ("tests/hostile/slow_http.rs", "the rhythm of a slow peer"),
     ("tests/it/http.rs", "the worker's answer takes its minute"),
+    ("tests/it/http_seen.rs", "the window of a measurement"),
     ("tests/it/timing.rs", "the window of a measurement"),
 ];
 

@@ -132,6 +132,17 @@ pub enum HealthKind {
     Ws,
 }
 
+/// `log.access`: whether each answer is told, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLog {
+    /// It is not.
+    Off,
+    /// A line as Apache and nginx write it.
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
 /// The shape of a log record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,12 +10,13 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use super::http1::{Front, serve_connection};
+use super::Door;
+use super::http1::serve;
+use super::outcome::Seat;
 use crate::config::Listen;
 use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::ClientStream;
-use crate::net::answer_instead_of_acknowledging;
+use crate::net::{ClientStream, Peer, answer_instead_of_acknowledging};
 use crate::phase::Phase;
 
 /// Connections that the kernel holds for us until they are accepted.
@@ -37,8 +37,7 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Binds `listen`. An address that somebody else listens on is an error; a socket file that nobody listens on any
-    /// more is replaced.
+    /// Binds `listen`. An address in use is an error; a socket file without a listener is replaced.
     ///
     /// # Errors
     /// What the system says, with the address.
@@ -74,7 +73,7 @@ impl Bound {
     pub fn clean_up(&self) {
         match self {
             Self::Tcp(_) | Self::Activated(..) => {}
-            // Somebody may have removed it already, which is what is wanted.
+            // If it is gone already, that is what is wanted.
             Self::Unix(_, path) => drop(std::fs::remove_file(path)),
         }
     }
@@ -120,44 +119,44 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<(ClientStream, IpAddr)> {
+    async fn accept(&self) -> io::Result<(ClientStream, Peer)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 answer_instead_of_acknowledging(&stream);
-                Ok((ClientStream::Tcp(stream), peer.ip()))
+                Ok((ClientStream::Tcp(stream), Peer::plain(peer.ip())))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((ClientStream::Unix(stream), IpAddr::V4(Ipv4Addr::LOCALHOST)))
+                Ok((ClientStream::Unix(stream), Peer::LOCAL))
             }
         }
     }
 }
 
 /// Accepts connections on this thread from when the process serves until it is on its way down.
-pub async fn accept(bound: Bound, front: Arc<Front>) {
+pub async fn accept(bound: Bound, door: Arc<Door>) {
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener could not be watched"),
     };
-    let mut phase = front.process.phase.watch();
+    let mut phase = door.process.phase.watch();
     // Who comes early waits in the backlog, which is better than to be turned away. A phase that can no longer change
     // means the process is gone.
     drop(phase.wait_for(|&phase| phase != Phase::Starting).await);
     loop {
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
-            accepted = accept_one(&listener, &front.process.slots) => match accepted {
+            accepted = accept_one(&listener, &door.process.slots) => match accepted {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
-                    let slot = front.process.slots.take();
-                    tokio::spawn(serve_connection(front.clone(), stream, peer, slot));
+                    let seat = Seat::take(&door.process);
+                    tokio::spawn(serve(door.clone(), stream, peer, seat));
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
-                    front.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::AcceptFailed);
+                    door.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::AcceptFailed);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
@@ -167,7 +166,7 @@ pub async fn accept(bound: Bound, front: Arc<Front>) {
 }
 
 /// The next connection, once there is a descriptor for it and for its worker's; until then it waits in the backlog.
-async fn accept_one(listener: &Listener, slots: &Slots) -> io::Result<(ClientStream, IpAddr)> {
+async fn accept_one(listener: &Listener, slots: &Slots) -> io::Result<(ClientStream, Peer)> {
     while slots.are_out_of_descriptors() {
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }

@@ -1,10 +1,33 @@
 //! The public door: connections are accepted, their requests are judged, and those that may are let in.
 //!
-//! In reading order: [`listen`] accepts, `request_line` is lenient with what is read, [`http1`] speaks with one
-//! connection, `comeback` lets a client back to its pipe, and `share` into a stream that others watch.
+//! ```text
+//! listen ──▶ http1 ──▶ judge ──▶ admit ──▶ share         each decides in values,
+//!            http1 ◀── Verdict ◀───┘                     which http1 alone turns into HTTP and a bare link
+//! ```
+//! In reading order: [`listen`] accepts, `request_line` is lenient with what is read, [`http1`] speaks HTTP/1 on one
+//! connection, [`judge`] says what becomes of a request, `admit` lets a good handshake in, to the pipe that its client
+//! left or to a new one, `share` into a stream that others watch, and [`outcome`] is what they decide. A protocol more is
+//! a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a [`outcome::Verdict`] in its own
+//! words.
 
-mod comeback;
+mod admit;
 pub mod http1;
+pub mod judge;
 pub mod listen;
+pub mod outcome;
 mod request_line;
 mod share;
+
+use std::sync::Arc;
+
+use crate::http::HttpContext;
+use crate::process::Process;
+
+/// The door of one data thread.
+#[derive(Debug)]
+pub struct Door {
+    /// The services of the process.
+    pub process: Arc<Process>,
+    /// Plain HTTP of this thread.
+    pub http: HttpContext,
+}

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use holdline_core::ids::PipeId;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, StatusCode};
 
+use super::admit::refuse_workerless;
+use super::outcome::Refused;
 use crate::handshake::refusal::Refusal;
-use crate::http::Body;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{PipeFacts, Sharing};
 use crate::process::Process;
 use crate::routes::Share;
-use crate::share::{Claim, Found, Hub, Opening, StreamKey, StreamLink, ViewerLink};
+use crate::share::{Hub, Opener, Opening, Standing, StreamKey, StreamLink, ViewerLink};
 
 /// Attempts of others that a newcomer waits for at most, one after the other.
 const WAITS_MAX: usize = 3;
@@ -39,35 +40,36 @@ pub async fn join_or_open(
     share: &Share,
     key: StreamKey,
     process: &Arc<Process>,
-) -> Result<Joined, Response<Body>> {
+) -> Result<Joined, Refused> {
     for _ in 0..=WAITS_MAX {
         match process.streams.find(&key) {
-            Found::Open(hub) => {
-                speaks(&hub, plan).map_err(Refusal::into_response)?;
+            Standing::Open(hub) => {
+                speaks(&hub, plan)?;
                 if let Some(first) = join(&hub, plan, false, process) {
                     process.metrics.route(&plan.route.name).stream_reused.inc();
                     return Ok(Joined { first, hub });
                 }
                 process.streams.remove(&hub);
             }
-            Found::Wait(mut opening) => {
-                // An opener that is gone without a word has given up: whoever looks again finds nothing.
+            Standing::Opening(mut opening) => {
+                // An opener that is gone without a word has given up: the next look finds nothing.
                 let outcome = opening.wait_for(|outcome| *outcome != Opening::UnderWay).await;
                 if let Ok(Opening::Failed(status)) = outcome.as_deref().copied() {
                     let detail = "the worker of this shared stream could not be reached a moment ago";
-                    return Err(Refusal::new(status, "shared-stream", detail).into_response());
+                    return Err(Refusal::new(status, "shared-stream", detail).into());
                 }
             }
-            Found::Mine(claim) => return open(plan, share, claim, process).await,
+            Standing::Free(opener) => return open(plan, share, opener, process).await,
         }
     }
     let detail = "this shared stream is being opened by others, without success so far";
-    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "shared-stream", detail).into_response())
+    Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "shared-stream", detail).into())
 }
 
 /// A stream has one subprotocol, which its first viewer and the worker have agreed on.
 fn speaks(hub: &Hub, plan: &Plan) -> Result<(), Refusal> {
-    let Some(protocol) = hub.protocol.as_ref().filter(|protocol| !plan.protocols.contains(protocol)) else {
+    let offers = |protocol: &str| plan.protocols.iter().any(|offer| offer == protocol);
+    let Some(protocol) = hub.pipe.protocol.as_deref().filter(|protocol| !offers(protocol)) else {
         return Ok(());
     };
     let detail = format!("this stream is shared and speaks the subprotocol '{protocol}', which was not offered");
@@ -77,45 +79,48 @@ fn speaks(hub: &Hub, plan: &Plan) -> Result<(), Refusal> {
 fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, process: &Process) -> Option<FirstAttach> {
     let seat = hub.join(first)?;
     let link = ViewerLink::new(hub.clone(), seat, plan.settings.down, process.metrics.route(&plan.route.name));
-    Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol: hub.protocol.clone() })
+    let protocol = hub.pipe.protocol.as_deref().map(str::to_owned);
+    Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol })
 }
 
 /// Dials the worker, and starts the stream's own pipe on this thread.
-async fn open(plan: &Plan, share: &Share, claim: Claim, process: &Arc<Process>) -> Result<Joined, Response<Body>> {
+async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>) -> Result<Joined, Refused> {
     let pipe = PipeId::from_bytes(rand::random());
     let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), ..plan.clone() };
     let opened = match first_attach(&plan_of_stream, process).await {
         Ok(opened) => opened,
-        Err(response) => {
+        Err(none) => {
+            let refused = refuse_workerless(none, &plan.route);
             // What this client may not, another may; but a worker that is out of reach is so for all.
-            if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS {
-                claim.failed(response.status());
+            if refused.status().is_server_error() || refused.status() == StatusCode::TOO_MANY_REQUESTS {
+                opener.failed(refused.status());
             }
-            return Err(response);
+            return Err(refused);
         }
     };
-    plan_of_stream.protocol = opened.protocol.as_deref().map(Box::from);
+    plan_of_stream.protocol = opened.protocol.map(String::into_boxed_str);
     let facts = PipeFacts {
         id: pipe,
         route: plan.route.clone(),
         key: plan.key.clone(),
         client: "shared".to_owned(),
         named: false,
+        protocol: plan_of_stream.protocol.clone(),
         sharing: Sharing::Stream(AtomicUsize::new(0)),
         request_id: String::new(),
     };
     let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, process.clone());
     let entry = driver.entry().clone();
     let counted = process.metrics.route(&plan.route.name).open_stream();
-    let hub = Arc::new(Hub::new(claim.key.clone(), entry, opened.protocol, share.settings, process.clock));
+    let hub = Arc::new(Hub::new(opener.key.clone(), entry, share.settings, process.clock));
     let link = StreamLink::new(hub.clone(), process.streams.clone(), process.events.clone(), counted);
     let joined = join(&hub, plan, true, process);
     driver.start(ClientLink::Viewers(Box::new(link)), None);
     tokio::spawn(driver);
-    claim.opened(hub.clone());
+    opener.opened(hub.clone());
     let Some(first) = joined else {
         let detail = "the shared stream ended as it began";
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "shared-stream", detail).into_response());
+        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "shared-stream", detail).into());
     };
     Ok(Joined { first: FirstAttach { headers: opened.headers, ..first }, hub })
 }

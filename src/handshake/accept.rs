@@ -4,11 +4,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderMap;
 use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
-use http::{HeaderMap, Response, StatusCode};
 use sha1::{Digest, Sha1};
 
-use super::check::UpgradeRequest;
 use super::forward::{clean_switching, write_line};
 
 /// RFC 6455 section 1.3.
@@ -20,23 +19,21 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-/// The 101 for `request`: the chosen subprotocol and what the backend's 101 has for the client.
+/// The headers of the 101 for a client that sent this `key`: the chosen subprotocol and what the backend's 101 has for the
+/// client.
 #[must_use]
-pub fn switching_protocols(request: &UpgradeRequest, protocol: Option<&str>, backend: &HeaderMap) -> Response<()> {
-    let mut response = Response::new(());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    *headers = backend.clone();
-    clean_switching(headers);
+pub fn switching_headers(key: &str, protocol: Option<&str>, backend: &HeaderMap) -> HeaderMap {
+    let mut headers = backend.clone();
+    clean_switching(&mut headers);
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&accept_key(&request.key)) {
+    if let Ok(accept) = HeaderValue::from_str(&accept_key(key)) {
         headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     if let Some(Ok(protocol)) = protocol.map(HeaderValue::from_str) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
-    response
+    headers
 }
 
 /// The bytes of a 101 with these headers, their names in the case that clients on small devices compare them with.
@@ -54,14 +51,15 @@ pub fn switching_head(headers: &HeaderMap) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+
     #[test]
     fn the_accept_key_is_the_rfcs() {
-        assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(accept_key(KEY), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 
     #[test]
     fn our_101_has_the_backends_headers_and_our_handshake() {
-        let request = UpgradeRequest { key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocols: vec!["chat".into()] };
         let mut backend = HeaderMap::new();
         for (name, value) in [
             ("set-cookie", "a=1"),
@@ -74,14 +72,10 @@ mod tests {
         ] {
             backend.insert(name, HeaderValue::from_static(value));
         }
-        let response = switching_protocols(&request, Some("chat"), &backend);
-        let mut seen: Vec<_> = response
-            .headers()
-            .iter()
-            .map(|(name, value)| format!("{name}: {}", value.to_str().expect("text")))
-            .collect();
+        let headers = switching_headers(KEY, Some("chat"), &backend);
+        let mut seen: Vec<_> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         seen.sort_unstable();
-        assert_eq!(response.status(), 101);
         assert_eq!(
             seen,
             [
@@ -96,9 +90,8 @@ mod tests {
 
     #[test]
     fn a_101_is_spelled_as_clients_expect_it() {
-        let request = UpgradeRequest { key: "dGhlIHNhbXBsZSBub25jZQ==".into(), protocols: vec!["chat".into()] };
-        let response = switching_protocols(&request, Some("chat"), &HeaderMap::new());
-        let head = String::from_utf8(switching_head(response.headers())).expect("text");
+        let headers = switching_headers(KEY, Some("chat"), &HeaderMap::new());
+        let head = String::from_utf8(switching_head(&headers)).expect("text");
         let mut lines: Vec<_> = head.strip_suffix("\r\n\r\n").expect("an end").split("\r\n").collect();
         lines[1..].sort_unstable();
         assert_eq!(

@@ -12,6 +12,7 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use super::check::{elements, host, host_name, is_host};
+use crate::net::Peer;
 
 /// The networks whose forwarding headers are believed (`server.trusted_proxies`).
 #[derive(Clone, Debug, Default)]
@@ -44,17 +45,16 @@ impl TrustedProxies {
     }
 
     /// Walks the forwarding headers of a request back from `peer`; `X-Forwarded-For` if there is one, else `Forwarded`.
-    ///
-    /// A peer on a Unix socket counts as `127.0.0.1`: pass that.
     #[must_use]
-    pub fn trace(&self, peer: IpAddr, parts: &Parts) -> ClientAddress {
+    pub fn trace(&self, peer: Peer, parts: &Parts) -> ClientAddress {
+        let Peer { address: peer, secure } = peer;
         let peer = peer.to_canonical();
         let peer_trusted = self.trusts(peer);
         let asked = host(parts).map(str::to_owned);
         if !peer_trusted {
-            let port = port_of(asked.as_deref(), false);
+            let port = port_of(asked.as_deref(), secure);
             let (hops, request_id) = (Vec::new(), new_request_id());
-            return ClientAddress { address: peer, hops, peer_trusted, https: false, host: asked, port, request_id };
+            return ClientAddress { address: peer, hops, peer_trusted, https: secure, host: asked, port, request_id };
         }
         let said = Said::new(parts);
         let mut address = peer;
@@ -211,7 +211,7 @@ mod tests {
             .iter()
             .fold(Request::builder().header("host", "h.example"), |r, (name, value)| r.header(*name, *value));
         let parts = request.body(()).expect("the request is good").into_parts().0;
-        trusted.trace(peer.parse().expect("an address"), &parts)
+        trusted.trace(Peer::plain(peer.parse().expect("an address")), &parts)
     }
 
     #[test]

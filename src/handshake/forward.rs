@@ -25,6 +25,7 @@ use super::client_address::ClientAddress;
 #[must_use]
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
     let named = named_by_connection(&parts.headers);
+    // The client's own host makes room for the one that is set later.
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
     for (name, value) in &parts.headers {
         // Copied, because a value of the client's keeps the whole buffer that its head was read into.
@@ -219,7 +220,7 @@ enum Guarded {
     Not,
     /// Only a trusted proxy may send it.
     Forwarding,
-    /// Nobody may send it.
+    /// No client may send it.
     Never,
 }
 
@@ -270,6 +271,7 @@ mod tests {
 
     use super::*;
     use crate::handshake::client_address::TrustedProxies;
+    use crate::net::Peer;
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let request =
@@ -283,7 +285,8 @@ mod tests {
         all.extend_from_slice(headers);
         let parts = parts(&all);
         let networks = if trusted { vec!["203.0.113.0/24".parse().expect("a network")] } else { Vec::new() };
-        let client = TrustedProxies::new(networks).trace("203.0.113.9".parse().expect("an address"), &parts);
+        let client =
+            TrustedProxies::new(networks).trace(Peer::plain("203.0.113.9".parse().expect("an address")), &parts);
         request_headers(&parts, &client)
     }
 
@@ -387,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_sends_holdline_headers_through_us() {
+    fn no_holdline_header_is_sent_through_us() {
         let sent =
             [("holdline-pipe", "x"), ("Holdline-Anything", "x"), ("holdline_pipe", "x"), ("Nats-No-Masking", "true")];
         for trusted in [false, true] {
@@ -420,7 +423,8 @@ mod tests {
             ("cookie", "a=1"),
             ("user-agent", "t"),
         ]);
-        let client = TrustedProxies::default().trace("::ffff:192.0.2.1".parse().expect("an address"), &parts);
+        let client =
+            TrustedProxies::default().trace(Peer::plain("::ffff:192.0.2.1".parse().expect("an address")), &parts);
         let lines = upgrade_head_lines(&parts, &client);
         let lines = std::str::from_utf8(&lines).expect("text");
         let mut lines: Vec<_> = lines.split_terminator("\r\n").collect();

@@ -11,3 +11,5 @@ mod cost;
 pub mod dial;
 pub mod forward;
 pub mod refusal;
+
+pub use crate::net::Peer;

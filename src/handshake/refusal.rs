@@ -1,4 +1,4 @@
-//! Every "no" that Holdline itself says to a client over HTTP, as one short `application/problem+json` (RFC 9457).
+//! Every "no" that Holdline itself says to a client, as a value; the protocol that it came by puts it into words.
 //!
 //! Refuses to carry anything from the request or the backend: texts are ours, so no input is ever echoed.
 

@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 
 use super::body::Body;
-use crate::handshake::dial::{DialError, NotUpgraded};
+use crate::handshake::dial::NotUpgraded;
 use crate::handshake::refusal::Refusal;
 
 impl Refusal {
@@ -39,13 +39,5 @@ impl NotUpgraded {
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
         response
-    }
-}
-
-impl DialError {
-    /// What the client of a first attach gets: the backend's own answer if it gave one, else ours.
-    #[must_use]
-    pub fn into_response(self) -> Response<Body> {
-        self.refusal().map_or_else(|answer| answer.into_response(), Refusal::into_response)
     }
 }

@@ -65,6 +65,12 @@ fn write_all() -> io::Result<()> {
     PENDING.lock().unwrap_or_else(PoisonError::into_inner).write(&mut io::stderr().lock())
 }
 
+/// Writes a line that is made already, among the others.
+pub fn write_line(line: &str) {
+    // Best effort: there is no other place to say it.
+    let _ = Line { at_once: !BATCHING.get() }.write(format!("{line}\n").as_bytes());
+}
+
 /// Makes a writer for each line.
 #[derive(Debug)]
 pub(super) struct Lines;

@@ -54,6 +54,10 @@ pub struct Families {
     pub backend_ejections_total: IntCounterVec,
     pub leases_expired_total: IntCounterVec,
     pub rate_limited_total: IntCounterVec,
+    pub http_requests: IntGaugeVec,
+    pub http_requests_total: IntCounterVec,
+    pub http_request_duration_seconds: HistogramVec,
+    pub polls_parked: IntGaugeVec,
     pub rate_limit_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
@@ -203,6 +207,19 @@ impl Families {
                 "Connections, requests and pipes that met a limit.",
                 &["route", "limit"],
             ),
+            http_requests: at.gauges("http_requests", "Plain requests that are being answered.", &["route"]),
+            http_requests_total: at.counters(
+                "http_requests_total",
+                "Answers to plain requests; 499 is a client that went away before its answer.",
+                &["route", "code"],
+            ),
+            http_request_duration_seconds: at.histograms(
+                "http_request_duration_seconds",
+                "From a plain request's head to the head of its answer.",
+                &["route"],
+                &REATTACH_SECONDS,
+            ),
+            polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
             shared_stream_reuse_total: at.counters(
@@ -249,11 +266,13 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.http_requests, label, value);
+        forget(&self.polls_parked, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 19] {
+    fn counters(&self) -> [&IntCounterVec; 20] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -270,6 +289,7 @@ impl Families {
             &self.message_bytes_total,
             &self.read_paused_total,
             &self.rate_limited_total,
+            &self.http_requests_total,
             &self.client_resumes_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
@@ -277,9 +297,10 @@ impl Families {
         ]
     }
 
-    fn histograms(&self) -> [&HistogramVec; 4] {
+    fn histograms(&self) -> [&HistogramVec; 5] {
         [
             &self.handshake_duration_seconds,
+            &self.http_request_duration_seconds,
             &self.pipe_duration_seconds,
             &self.reattach_duration_seconds,
             &self.backend_connect_duration_seconds,

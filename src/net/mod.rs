@@ -2,20 +2,23 @@
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
 //! allowed), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
-//! out), `failure` (what else can come of it); `client_stream` (what a listener accepts). Nothing here knows HTTP, WebSocket or pools.
+//! out), `failure` (what else can come of it); `client_stream` (what a listener accepts), `peer` (who is
+//! at its other end). Nothing here knows HTTP, WebSocket or pools.
 
 mod client_stream;
 mod connect;
 mod failure;
 mod networks;
+mod peer;
 mod stream;
 mod tls;
 mod url;
 
 pub use client_stream::{ClientStream, LooseStream};
-pub use connect::{answer_instead_of_acknowledging, connect};
+pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
 pub use networks::{Networks, resolve};
+pub use peer::Peer;
 pub use stream::BackendStream;
 pub use tls::{TlsClient, TlsPeer};
 pub use url::{BackendUrl, Host, UrlError};

@@ -6,16 +6,13 @@ use std::time::{Duration, Instant};
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
 use holdline_core::pipe::{Cause, DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
-use http::Response;
 
 use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
-use crate::backends::{Ask, Backends, Hold, Outcome, Reservation};
+use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
-use crate::handshake::refusal::Refusal;
-use crate::http::Body;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net::{DialFailure as Failure, Host, TlsPeer};
 use crate::pipes::PipeEntry;
@@ -88,18 +85,28 @@ pub struct FirstAttach {
     pub protocol: Option<String>,
 }
 
+/// Why a new pipe has no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorker {
+    /// None may be chosen.
+    #[error("no backend can take this now")]
+    NoCandidate(NoBackend),
+    /// This came of the last one tried.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+}
+
 /// Finds the worker that a new pipe starts on.
 ///
 /// # Errors
-/// The answer for the client: a worker's own refusal as it is, or ours (502, 503, 504) when none could be reached.
-pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, Response<Body>> {
+/// Why there is none.
+pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
         let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
         process.backends.choose(&plan.route.pool, &ask)
     };
-    let mut reservation =
-        choose(&exclude).map_err(|none| Refusal::no_backend(&plan.route.pool, &none).into_response())?;
+    let mut reservation = choose(&exclude).map_err(NoWorker::NoCandidate)?;
     loop {
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
@@ -115,9 +122,9 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
         };
         exclude.push(reservation.key());
         if error.was_delivered() || exclude.len() == FIRST_ATTACH_TRIES_MAX {
-            return Err(error.into_response());
+            return Err(error.into());
         }
-        let Ok(next) = choose(&exclude) else { return Err(error.into_response()) };
+        let Ok(next) = choose(&exclude) else { return Err(error.into()) };
         reservation = next;
     }
 }

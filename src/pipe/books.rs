@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::report::Reporter;
-use crate::clients::Membership;
+use crate::clients::Claim;
 use crate::limits::{Admission, Slot};
 use crate::metrics::GaugeGuard;
 use crate::pipes::{PipeEntry, Registration};
@@ -15,7 +15,7 @@ use crate::pipes::{PipeEntry, Registration};
 #[expect(dead_code, reason = "they are held for what their drop gives back")]
 pub struct Guards {
     /// Its hold on its name.
-    pub name: Option<Box<Membership>>,
+    pub name: Option<Box<Claim>>,
     /// Its place among the connections.
     pub slot: Slot,
     /// Its places in the limits.

@@ -24,8 +24,6 @@ pub struct Hub {
     pub key: StreamKey,
     /// Its own pipe, whose backend leg is the one that all viewers share.
     pub pipe: Arc<PipeEntry>,
-    /// The subprotocol that its worker picked.
-    pub protocol: Option<String>,
     pub(super) clock: Clock,
     inner: Mutex<Inner>,
     /// Viewers that came while it was there, the first not counted.
@@ -81,13 +79,7 @@ pub enum Turn {
 impl Hub {
     /// A stream with its pipe, and nobody watching yet.
     #[must_use]
-    pub fn new(
-        key: StreamKey,
-        pipe: Arc<PipeEntry>,
-        protocol: Option<String>,
-        settings: StreamSettings,
-        clock: Clock,
-    ) -> Self {
+    pub fn new(key: StreamKey, pipe: Arc<PipeEntry>, settings: StreamSettings, clock: Clock) -> Self {
         let inner = Inner {
             stream: Stream::new(settings, clock.now()),
             up: None,
@@ -95,7 +87,7 @@ impl Hub {
             down: HashMap::new(),
             held_up: HashMap::new(),
         };
-        Self { key, pipe, protocol, clock, inner: Mutex::new(inner), reused: AtomicU64::new(0) }
+        Self { key, pipe, clock, inner: Mutex::new(inner), reused: AtomicU64::new(0) }
     }
 
     /// A panic elsewhere left whole messages and numbers behind: they are as good as before.

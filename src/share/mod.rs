@@ -69,9 +69,9 @@ impl StreamKey {
 pub enum Opening {
     /// It goes on.
     UnderWay,
-    /// Whoever waits should look again.
+    /// Newcomers that wait should look again.
     Over,
-    /// No worker could be reached; it would be no better for whoever waits.
+    /// No worker could be reached, and none would be for the newcomers that wait.
     Failed(StatusCode),
 }
 
@@ -117,18 +117,18 @@ pub struct Streams {
     retired: AtomicBool,
 }
 
-/// What a newcomer finds.
-pub enum Found {
+/// How it stands with a stream that a newcomer wants.
+pub enum Standing {
     /// A stream.
     Open(Arc<Hub>),
     /// Another newcomer, which is opening one.
-    Wait(watch::Receiver<Opening>),
+    Opening(watch::Receiver<Opening>),
     /// Nothing: the newcomer opens the stream.
-    Mine(Claim),
+    Free(Opener),
 }
 
 /// The right to open a stream; given up when dropped.
-pub struct Claim {
+pub struct Opener {
     streams: Arc<Streams>,
     /// The stream's.
     pub key: StreamKey,
@@ -144,15 +144,15 @@ impl Streams {
 
     /// What there is under `key`.
     #[must_use]
-    pub fn find(self: &Arc<Self>, key: &StreamKey) -> Found {
+    pub fn find(self: &Arc<Self>, key: &StreamKey) -> Standing {
         let mut slots = self.slots();
         match slots.get(key) {
-            Some(Slot::Open(hub)) => Found::Open(hub.clone()),
-            Some(Slot::Opening(outcome)) => Found::Wait(outcome.clone()),
+            Some(Slot::Open(hub)) => Standing::Open(hub.clone()),
+            Some(Slot::Opening(outcome)) => Standing::Opening(outcome.clone()),
             None => {
                 let (outcome, heard) = watch::channel(Opening::UnderWay);
                 slots.insert(key.clone(), Slot::Opening(heard));
-                Found::Mine(Claim { streams: self.clone(), key: key.clone(), outcome, open: false })
+                Standing::Free(Opener { streams: self.clone(), key: key.clone(), outcome, open: false })
             }
         }
     }
@@ -219,12 +219,12 @@ impl Streams {
     }
 }
 
-impl Claim {
+impl Opener {
     /// The stream is there.
     pub fn opened(mut self, hub: Arc<Hub>) {
         self.open = true;
         self.streams.slots().insert(self.key.clone(), Slot::Open(hub.clone()));
-        // Whoever retires them may have passed before this one was in the table.
+        // The others may have been retired before this one was in the table.
         if self.streams.retired.load(SeqCst) {
             hub.go_away();
         }
@@ -238,7 +238,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for Opener {
     fn drop(&mut self) {
         if !self.open {
             self.streams.slots().remove(&self.key);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub use context::{Caller, Context, SpanId, TRACEPARENT, TRACESTATE, TraceId};
 pub use export::Exporter;
-pub use span::{Name, Span};
+pub use span::{Name, Span, Value};
 
 use http::HeaderMap;
 

@@ -15,13 +15,15 @@ import tempfile
 
 from rig import ROOT, Run
 
-SEEDS = ("ancestor", "long_poll", "stabilizer")
+# Far more than any run takes; what hangs is a failure.
+RUN_SECONDS_MAX = 150
+SEEDS = ("device_bridge", "ancestor", "long_poll", "screenshots", "stabilizer")
 
 
 async def one(seed, options, directory):
     run = Run(seed, options.holdline, directory)
     async with run.ended():
-        await importlib.import_module(seed).run(run)
+        await asyncio.wait_for(importlib.import_module(seed).run(run), RUN_SECONDS_MAX)
     return run.verdicts
 
 

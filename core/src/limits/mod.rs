@@ -36,6 +36,21 @@ impl Rate {
     }
 }
 
+/// The limits of one route, each instead of the general one; nothing of a kind is counted with other routes then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RouteLimits {
+    /// Connections at once per route key and client address.
+    pub key_connections: Option<u32>,
+    /// New connections per route key and client address.
+    pub key_rate: Option<Rate>,
+    /// Connections at once per client address.
+    pub address_connections: Option<u32>,
+    /// New connections and plain requests per client address.
+    pub address_rate: Option<Rate>,
+    /// Whether answers to plain requests say how far they are from `address_rate`.
+    pub headers: bool,
+}
+
 /// Which limit a lane of a pipe met.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PipeLimit {

@@ -109,6 +109,7 @@ impl Fixture {
             origins: Vec::new(),
             raw_path: false,
             websocket_only: false,
+            limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
             share: None,
         };
@@ -120,6 +121,7 @@ impl Fixture {
             key: Some(key.into()),
             client: "127.0.0.1:5000".to_owned(),
             named: false,
+            protocol: None,
             sharing: Sharing::Alone,
             request_id: String::new(),
         };

@@ -173,7 +173,7 @@ async fn a_101_that_is_no_proof_is_refused() {
     ] {
         let outcome = answered(|request| good(request, "").replace(from, to)).await;
         assert!(matches!(outcome, Err(DialError::BadAccept(wrong)) if wrong == name), "{to}: {outcome:?}");
-        assert_eq!(outcome.expect_err("refused").into_response().status(), 502);
+        assert_eq!(outcome.expect_err("refused").refusal().expect("ours").status, 502);
     }
 }
 
@@ -257,7 +257,7 @@ async fn what_is_not_an_answer_is_malformed_or_lost() {
     for answer in ["", "HTTP/1.1 101 Switching Protocols\r\nUpgr"] {
         let outcome = answered(|_| answer.to_owned()).await;
         assert!(matches!(outcome, Err(DialError::HandshakeLost(_))), "{answer}: {outcome:?}");
-        assert_eq!(outcome.expect_err("lost").into_response().status(), 502);
+        assert_eq!(outcome.expect_err("lost").refusal().expect("ours").status, 502);
     }
 }
 
@@ -265,10 +265,10 @@ async fn relayed(answer: &str) -> (StatusCode, Vec<String>, Result<String, io::E
     let Err(error @ DialError::NotUpgraded(_)) = answered(|_| answer.to_owned()).await else {
         panic!("it was not refused")
     };
-    let (parts, body) = error.into_response().into_parts();
-    let names = parts.headers.keys().map(|name| name.as_str().to_owned()).collect();
+    let NotUpgraded { status, headers, body } = *error.refusal().expect_err("the worker's own");
+    let names = headers.keys().map(|name| name.as_str().to_owned()).collect();
     let body = body.collect().await.map(|body| String::from_utf8(body.to_bytes().to_vec()).expect("text"));
-    (parts.status, names, body)
+    (status, names, body)
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn a_closed_port_is_refused_and_the_next_address_is_tried() {
     drop(closed);
     let error = dial(plain(&[address], &[], ExpectedProtocol::Offered)).await.expect_err("nobody listens");
     assert!(matches!(&error, DialError::ConnectFailed(error) if error.kind == DialFailure::Refused), "{error:?}");
-    assert_eq!(error.into_response().status(), 502);
+    assert_eq!(error.refusal().expect("ours").status, 502);
 
     let (listener, [open]) = listener().await;
     let backend = async {
@@ -342,7 +342,7 @@ async fn a_backend_that_stays_silent_times_out() {
     let ask = Dial { timeouts, ..plain(&addresses, &[], ExpectedProtocol::Offered) };
     let error = dial(ask).await.expect_err("silence");
     assert!(matches!(error, DialError::HandshakeTimeout), "{error:?}");
-    assert_eq!(error.into_response().status(), 504);
+    assert_eq!(error.refusal().expect("ours").status, 504);
 }
 
 /// A certificate for `name` and a server that has it.

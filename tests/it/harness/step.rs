@@ -63,6 +63,13 @@ impl StepWorker {
         }
     }
 
+    /// The next request, to a worker that leaves Nagle's algorithm on.
+    pub async fn knock_with_nagle(&self) -> Knock {
+        let knock = self.knock().await;
+        knock.stream.set_nodelay(false).unwrap();
+        knock
+    }
+
     /// The next WebSocket, upgraded.
     pub async fn accept(&self) -> Wire {
         self.knock().await.upgrade().await

@@ -1,0 +1,179 @@
+//! A handshake that is good, let in: to the pipe that its client left, or to a new one, whose worker is found first.
+//!
+//! Invariant: a client is answered only after a worker has answered us, so that the worker's own refusal reaches it; and
+//! its pipe is in every list and metric before it is answered.
+
+use std::sync::Arc;
+
+use holdline_core::ids::PipeId;
+use holdline_core::memory::Pressure;
+use http::StatusCode;
+
+use super::Door;
+use super::judge::busy;
+use super::outcome::{Opened, Refused, Request, Verdict};
+use super::share::join_or_open;
+use crate::clients::{Claim, ClientName};
+use crate::handshake::check::host;
+use crate::handshake::forward::upgrade_head_lines;
+use crate::handshake::refusal::Refusal;
+use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
+use crate::phase::Phase;
+use crate::pipe::Driver;
+use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
+use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
+use crate::process::Process;
+use crate::routes::{Duplicate, Route};
+use crate::share::StreamKey;
+
+impl Door {
+    /// Lets the client of `request`, which offers these subprotocols, in.
+    ///
+    /// # Errors
+    /// Why it stays outside.
+    pub(super) async fn admit(
+        &self,
+        request: &mut Request,
+        protocols: &[String],
+        over: bool,
+    ) -> Result<Verdict, Refused> {
+        if !request.found.route.allows_origin(&request.parts.headers) {
+            let detail = "this origin may not open a WebSocket here; see routes.origins";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into());
+        }
+        let claim = match request.client_name() {
+            Some(name) => match self.claim(name).await? {
+                Ok(claim) => Some(Box::new(claim)),
+                Err(pipe) => return Ok(self.resume(request, protocols, pipe)?),
+            },
+            None => None,
+        };
+        if over {
+            return Err(busy("too many connections").into());
+        }
+        Ok(Verdict::Open(self.open(request, protocols, claim).await?))
+    }
+
+    /// The client's name, or the pipe that it left; waits for another client of that name no longer than for a
+    /// handshake.
+    async fn claim(&self, name: ClientName) -> Result<Result<Claim, Arc<PipeEntry>>, Refusal> {
+        let patience = self.process.rules.load().handshake_timeout;
+        let claimed = tokio::time::timeout(patience, self.process.clients.claim(name)).await;
+        claimed.map_err(|_| busy("another connection of this client is being opened"))
+    }
+
+    /// Sends the client back to the pipe that it left. It is answered by the thread that accepted it, and its link goes
+    /// to the pipe's own thread; a pipe that has ended in between tells it so.
+    fn resume(&self, request: &Request, protocols: &[String], pipe: Arc<PipeEntry>) -> Result<Verdict, Refusal> {
+        if self.process.phase.get() == Phase::Stopping {
+            return Err(busy("going away; another instance may take this"));
+        }
+        let route = &request.found.route;
+        let rejects = route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
+        let conflict = if rejects && pipe.has_client() {
+            Some(("duplicate", "this client is connected already; see routes.duplicate"))
+        } else if pipe.protocol.as_ref().is_some_and(|spoken| !protocols.iter().any(|offer| **offer == **spoken)) {
+            Some(("subprotocol", "the subprotocol of this client's open conversation is not among those offered"))
+        } else {
+            None
+        };
+        if let Some((slug, detail)) = conflict {
+            self.process.metrics.route(&route.name).resume(ResumeResult::Rejected).inc();
+            return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
+        }
+        let resume = Resume {
+            answer: pipe.next_answer(),
+            client: request.client.address.to_string(),
+            target: request.found.target.clone(),
+            host: host(&request.parts).map(Box::from),
+            head_lines: upgrade_head_lines(&request.parts, &request.client),
+        };
+        Ok(Verdict::Resume(pipe, Box::new(resume)))
+    }
+
+    /// Opens a pipe, under the name that was claimed for it if there is one.
+    async fn open(
+        &self,
+        request: &mut Request,
+        protocols: &[String],
+        mut claim: Option<Box<Claim>>,
+    ) -> Result<Opened, Refused> {
+        let process = &self.process;
+        // Before the phase is looked at, so that a stop either is seen here or waits for this.
+        let expected = process.pipes.expect();
+        self.may_open()?;
+        let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
+        let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
+        let mut plan = plan(request, protocols);
+        request.note("holdline.pipe", plan.pipe.to_string().as_str());
+        let (first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        plan.protocol = first.protocol.map(String::into_boxed_str);
+        let facts = PipeFacts {
+            id: plan.pipe,
+            route: plan.route.clone(),
+            key: plan.key.clone(),
+            client: request.client.address.to_string(),
+            named: claim.is_some(),
+            protocol: plan.protocol.clone(),
+            sharing,
+            request_id: request.client.request_id.clone(),
+        };
+        let driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        drop(expected);
+        if process.phase.get() == Phase::Stopping {
+            // The clients may have been told before this one was there.
+            driver.order(Command::going_away());
+        }
+        if let Some(claim) = &mut claim {
+            claim.opened(driver.entry().clone());
+        }
+        Ok(Opened { driver, claim, admission, headers: first.headers })
+    }
+
+    /// Whether the process takes new pipes now.
+    fn may_open(&self) -> Result<(), Refusal> {
+        if !self.process.phase.takes_pipes() {
+            return Err(busy("going away; another instance may take this"));
+        }
+        if self.process.memory.pressure() > Pressure::Low {
+            self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+            return Err(busy("memory is short"));
+        }
+        Ok(())
+    }
+}
+
+fn plan(request: &Request, protocols: &[String]) -> Plan {
+    let found = &request.found;
+    Plan {
+        pipe: PipeId::from_bytes(rand::random()),
+        settings: found.settings().clone(),
+        route: found.route.clone(),
+        key: found.key.as_deref().map(Arc::from),
+        target: found.target.clone(),
+        host: host(&request.parts).map(Box::from),
+        head_lines: upgrade_head_lines(&request.parts, &request.client),
+        protocols: protocols.into(),
+        protocol: None,
+        trace: request.span.as_ref().map(|span| Box::new(span.context())),
+    }
+}
+
+/// A worker for a pipe of its own, or a place in the stream that it shares.
+async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<(FirstAttach, Sharing), Refused> {
+    let Some(share) = &plan.route.share else {
+        let first = first_attach(plan, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
+        return Ok((first, Sharing::Alone));
+    };
+    let key = StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path);
+    let joined = join_or_open(plan, share, key, process).await?;
+    Ok((joined.first, Sharing::Viewer(joined.hub.pipe.clone())))
+}
+
+/// What a client is told for whom there is no worker: the worker's own refusal as it is, or ours.
+pub(super) fn refuse_workerless(none: NoWorker, route: &Route) -> Refused {
+    match none {
+        NoWorker::NoCandidate(none) => Refusal::no_backend(&route.pool, &none).into(),
+        NoWorker::Dial(error) => error.into(),
+    }
+}

@@ -1,0 +1,156 @@
+//! One request, judged: refused, relayed, or let in.
+//!
+//! Order of the questions: is there room for its connection, is its head good, where does it go, who asks. What a
+//! handshake needs besides is in `admit`. Invariant: a request is counted and its span ended here, whatever came of it.
+
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use http::request::Parts;
+
+use super::Door;
+use super::outcome::{Refused, Request, Verdict, client_name};
+use crate::handshake::check::{host, refuse_plain};
+use crate::handshake::refusal::Refusal;
+use crate::limits::{Exceeded, Standing};
+use crate::metrics::NO_ROUTE;
+use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::Peer;
+use crate::routes::NoRoute;
+use crate::trace::Name;
+
+/// When a client that was turned away should come back.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What a request asks for, once the rules of its protocol were looked after.
+#[derive(Debug)]
+pub enum Asks {
+    /// A pipe, on which it would speak one of these subprotocols.
+    Pipe(Vec<String>),
+    /// The answer of a worker.
+    Answer,
+    /// Nothing that it can be given.
+    Nothing(Refusal),
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub struct Asked {
+    /// Its head.
+    pub parts: Parts,
+    /// The other end of its connection.
+    pub peer: Peer,
+    /// What it asks for.
+    pub asks: Asks,
+    /// Whether there were `server.max_connections` without its own.
+    pub over: bool,
+}
+
+impl Door {
+    /// Judges a request. A handshake is judged only once a worker has agreed, or none could be found.
+    pub async fn judge(&self, asked: Asked) -> Verdict {
+        let Asked { parts, peer, asks, over } = asked;
+        // A client that comes back to a live pipe is let in all the same.
+        if over && !self.is_awaited(&parts) {
+            return self.refuse(NO_ROUTE, busy("too many connections"));
+        }
+        let protocols = match asks {
+            Asks::Nothing(refusal) => return self.refuse(NO_ROUTE, refusal),
+            Asks::Pipe(protocols) => Some(protocols),
+            Asks::Answer => None,
+        };
+        let request = match self.route(parts, peer) {
+            Ok(request) => request,
+            Err(no_route) => return self.refuse(NO_ROUTE, refuse_unrouted(&no_route)),
+        };
+        match protocols {
+            Some(protocols) => self.handshake(request, &protocols, over).await,
+            None => self.plain(request),
+        }
+    }
+
+    /// Finds where a request goes and who asks. The rules are let go at once: a request may last for hours.
+    fn route(&self, parts: Parts, peer: Peer) -> Result<Request, NoRoute> {
+        let rules = self.process.rules.load();
+        let found = rules.routes.find(host(&parts), &parts)?;
+        let client = rules.trusted.trace(peer, &parts);
+        Ok(Request { parts, found, client, span: None, standing: None })
+    }
+
+    /// Whether a client that is one too many comes back to its pipe.
+    fn is_awaited(&self, parts: &Parts) -> bool {
+        let found = self.process.rules.load().routes.find(host(parts), parts);
+        let name = found.ok().and_then(|found| client_name(&found, parts));
+        name.is_some_and(|name| self.process.clients.are_awaited(&name))
+    }
+
+    fn plain(&self, mut request: Request) -> Verdict {
+        let route = request.found.route.clone();
+        match self.may_relay(&request) {
+            Ok(standing) => {
+                request.standing = standing.filter(|_| route.limits.headers);
+                Verdict::Relay(Box::new(request))
+            }
+            Err(refusal) => {
+                self.process.metrics.route(&route.name).http_request(refusal.status.as_u16(), None);
+                self.refuse(&route.name, refusal)
+            }
+        }
+    }
+
+    /// Whether there is room for a plain request, and its client has not come too often.
+    fn may_relay(&self, request: &Request) -> Result<Option<Standing>, Refusal> {
+        if request.found.route.websocket_only {
+            return Err(refuse_plain(&request.parts));
+        }
+        if !self.process.memory.has_room() {
+            self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+            return Err(busy("memory is short"));
+        }
+        let scope = request.scope();
+        let standing = self.process.limits.request(request.client.address, scope);
+        standing.map_err(|exceeded| self.exceeds(scope.route, exceeded))
+    }
+
+    async fn handshake(&self, mut request: Request, protocols: &[String], over: bool) -> Verdict {
+        let began = Instant::now();
+        let metrics = self.process.metrics.route(&request.found.route.name);
+        request.span = self.process.tracer.take_over(Name::Handshake, &mut request.parts.headers).map(Box::new);
+        let route = request.found.route.clone();
+        request.note("holdline.route", route.name.as_str());
+        let verdict = self.admit(&mut request, protocols, over).await.unwrap_or_else(Verdict::Refuse);
+        let status = verdict.status().unwrap_or_default();
+        request.note("http.response.status_code", u64::from(status.as_u16()));
+        if let Some(span) = request.span.as_mut().filter(|_| status.is_server_error()) {
+            span.fail(status.as_str());
+        }
+        metrics.handshake(status.as_u16());
+        metrics.handshake_seconds.observe(began.elapsed().as_secs_f64());
+        verdict
+    }
+
+    /// The refusal of a client that met a limit on `route`.
+    pub(super) fn exceeds(&self, route: &str, exceeded: Exceeded) -> Refusal {
+        self.process.metrics.route(route).limited(exceeded.limit).inc();
+        exceeded.refusal()
+    }
+
+    fn refuse(&self, route: &str, refusal: Refusal) -> Verdict {
+        self.process.metrics.route(route).handshake(refusal.status.as_u16());
+        Verdict::Refuse(Refused::Ours(refusal))
+    }
+}
+
+fn refuse_unrouted(no_route: &NoRoute) -> Refusal {
+    let (status, slug) = match no_route {
+        NoRoute::NotFound => (StatusCode::NOT_FOUND, "no-route"),
+        NoRoute::Missing(_) => (StatusCode::BAD_REQUEST, "incomplete"),
+        NoRoute::Ambiguous | NoRoute::Astray(_) => (StatusCode::BAD_REQUEST, "path"),
+    };
+    Refusal::new(status, slug, no_route.to_string())
+}
+
+/// 503: not now.
+pub(super) fn busy(detail: &'static str) -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).retry_after(RETRY_AFTER)
+}

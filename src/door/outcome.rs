@@ -1,0 +1,179 @@
+//! What the door decides about a request: values that no protocol has put into words yet.
+//!
+//! Invariant: what makes a [`Verdict`] does not know how its client is told; the part of the door that speaks the
+//! client's protocol does that, and brings the link.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+
+use crate::clients::{Claim, ClientName};
+use crate::handshake::client_address::ClientAddress;
+use crate::handshake::dial::{DialError, NotUpgraded};
+use crate::handshake::refusal::Refusal;
+use crate::limits::{Admission, Scope, Slot, Standing};
+use crate::metrics::GaugeGuard;
+use crate::metrics::labels::ListenerLabel;
+use crate::pipe::{ClientLink, Driver, Guards};
+use crate::pipes::{PipeEntry, Resume};
+use crate::process::Process;
+use crate::routes::Found;
+use crate::trace::{Span, Value};
+
+/// A request whose head is good, and where it goes.
+#[derive(Debug)]
+pub struct Request {
+    /// Its head.
+    pub parts: Parts,
+    /// Its route, and what that makes of it.
+    pub found: Found,
+    /// Who asks, as far as trusted proxies say.
+    pub client: ClientAddress,
+    /// The span of its handshake, if that is recorded.
+    pub span: Option<Box<Span>>,
+    /// How far its client is from a limit, if the answer is to say so.
+    pub standing: Option<Standing>,
+}
+
+impl Request {
+    /// Who asks, if its route gives clients names and it has one.
+    #[must_use]
+    pub fn client_name(&self) -> Option<ClientName> {
+        client_name(&self.found, &self.parts)
+    }
+
+    /// The limits that hold for it instead of the general ones.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { route: &self.found.route.name, own: &self.found.route.limits }
+    }
+
+    /// Adds what is known to its span, if there is one.
+    pub fn note(&mut self, name: &'static str, value: impl Into<Value>) {
+        if let Some(span) = &mut self.span {
+            span.set(name, value);
+        }
+    }
+}
+
+/// Who makes a request that has `found` its route, if that gives clients names and the request has one.
+pub(super) fn client_name(found: &Found, parts: &Parts) -> Option<ClientName> {
+    let id = found.client_id.as_deref()?;
+    Some(ClientName::new(&found.route.name, parts.uri.path(), found.key.as_deref(), id))
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is refused.
+    Refuse(Refused),
+    /// It is plain HTTP, and a worker answers it.
+    Relay(Box<Request>),
+    /// It opens a pipe.
+    Open(Opened),
+    /// Its client goes back to the pipe that it left.
+    Resume(Arc<PipeEntry>, Box<Resume>),
+}
+
+impl Verdict {
+    /// The status that says so to a client of HTTP/1, and to metrics; none yet for what a worker answers.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refuse(refused) => Some(refused.status()),
+            Self::Relay(_) => None,
+            Self::Open(_) | Self::Resume(..) => Some(StatusCode::SWITCHING_PROTOCOLS),
+        }
+    }
+}
+
+/// A request that is refused, and by whom.
+#[derive(Debug)]
+pub enum Refused {
+    /// By us.
+    Ours(Refusal),
+    /// By the worker, whose answer is the client's as it is.
+    Workers(Box<NotUpgraded>),
+}
+
+impl Refused {
+    /// The status that the client is answered with.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Ours(refusal) => refusal.status,
+            Self::Workers(answer) => answer.status,
+        }
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Ours(refusal)
+    }
+}
+
+impl From<DialError> for Refused {
+    fn from(error: DialError) -> Self {
+        match error.refusal() {
+            Ok(refusal) => Self::Ours(refusal),
+            Err(answer) => Self::Workers(answer),
+        }
+    }
+}
+
+/// A connection's place in the books, or that of one stream of a connection that has many.
+#[derive(Debug)]
+pub struct Seat {
+    slot: Slot,
+    gauge: GaugeGuard,
+}
+
+impl Seat {
+    /// Takes a place for one more client; it is given back when dropped.
+    #[must_use]
+    pub fn take(process: &Process) -> Self {
+        Self { slot: process.slots.take(), gauge: process.metrics.connection(ListenerLabel::Public) }
+    }
+
+    /// Whether there were `server.max_connections` already, so that the client can only be told so.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        self.slot.is_over()
+    }
+}
+
+/// A pipe that has its worker and waits for its client's link.
+pub struct Opened {
+    /// The driver stays where it was made: it is large, and a task is moved several times before it runs.
+    pub(super) driver: Box<Driver>,
+    /// Its client's name, if it has one.
+    pub(super) claim: Option<Box<Claim>>,
+    /// Its places in the limits that count it.
+    pub(super) admission: Admission,
+    /// What the worker's answer has for the client.
+    pub headers: HeaderMap,
+}
+
+impl Opened {
+    /// The subprotocol that the worker picked.
+    #[must_use]
+    pub fn protocol(&self) -> Option<&str> {
+        self.driver.entry().protocol.as_deref()
+    }
+
+    /// Gives the pipe its client's link, and lets it run in a task of its own, on this thread.
+    pub fn start(mut self, link: ClientLink, seat: Seat) {
+        let Seat { slot, gauge } = seat;
+        let guards = Guards { name: self.claim, slot, admission: self.admission, connection: gauge };
+        self.driver.start(link, Some(guards));
+        tokio::spawn(self.driver);
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Opened({})", self.driver.entry().id)
+    }
+}
