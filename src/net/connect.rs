@@ -72,6 +72,13 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
+/// Has the answer acknowledged as soon as it comes. A peer without TCP_NODELAY holds back whatever it says behind the first
+/// part of its answer until then, and behind an answer nothing is said that could carry the acknowledgement.
+pub fn acknowledge_the_answer_at_once(socket: &impl AsFd) {
+    // Without it the peer's first message comes later, and nothing else.
+    let _ = SockRef::from(socket).set_tcp_quickack(true);
+}
+
 /// Lets what is received next be acknowledged by what is said next, instead of in a packet of its own: the end of a
 /// TCP handshake by the request, and a request by its answer. The kernel waits 40 ms for that at most.
 pub fn answer_instead_of_acknowledging(socket: &impl AsFd) {
