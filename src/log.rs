@@ -21,7 +21,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-pub use output::{flush, start_batching};
+pub use output::{flush, start_batching, write_line};
 
 use crate::config::{LogFormat, LogLevel};
 use json::JsonLines;

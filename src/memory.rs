@@ -1,11 +1,11 @@
 //! The memory of the process, watched: who is told that it is short, and who has to go when it is out.
 //!
 //! [`holdline_core::memory`] decides; here are the measuring and the consequences. At 80 % of `memory.process_max` no
-//! new pipes are taken, shared streams that nobody watches go, and data threads give back what they keep for
-//! convenience; at 100 % pipes stop reading and are evicted, those that hold nothing never. Between two looks, what pipes
+//! new pipes and no plain requests are taken, shared streams without viewers go, and data threads give back
+//! what they keep for convenience; at 100 % pipes stop reading and are evicted, those that hold nothing never. Between two looks, what pipes
 //! may take in is bounded by what was left at the last one, so that a flood does not run ahead of the watch.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -16,6 +16,7 @@ use holdline_core::time::Time;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::http::Exchanges;
 use crate::metrics::process;
 use crate::pipes::{Command, PipeEntry, Pipes};
 use crate::share::Streams;
@@ -23,7 +24,7 @@ use crate::share::Streams;
 /// From one look to the next.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the system's limit is taken for unchanged: somebody may give a container more.
+/// How long the system's limit is taken for unchanged: an operator may give a container more.
 const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
 
 /// The watch over the process's memory; share it by `Arc`.
@@ -32,6 +33,9 @@ pub struct Memory {
     config: Arc<ArcSwap<Config>>,
     pipes: Arc<Pipes>,
     streams: Arc<Streams>,
+    exchanges: Exchanges,
+    /// What pipes and plain requests may take together until the next look.
+    charged_max: AtomicU64,
     state: Mutex<State>,
     pressure: watch::Sender<Pressure>,
 }
@@ -57,8 +61,9 @@ pub struct Reading {
 impl Memory {
     /// A watch under the limits in `config`, as they are at each look.
     #[must_use]
-    pub fn new(config: Arc<ArcSwap<Config>>, pipes: Arc<Pipes>, streams: Arc<Streams>) -> Self {
-        Self { config, pipes, streams, state: Mutex::default(), pressure: watch::Sender::new(Pressure::Low) }
+    pub fn new(config: Arc<ArcSwap<Config>>, pipes: Arc<Pipes>, streams: Arc<Streams>, exchanges: Exchanges) -> Self {
+        let (state, pressure) = (Mutex::default(), watch::Sender::new(Pressure::Low));
+        Self { config, pipes, streams, exchanges, charged_max: AtomicU64::new(u64::MAX), state, pressure }
     }
 
     /// Measures, and lets everybody know what follows.
@@ -69,14 +74,32 @@ impl Memory {
             limit => limit as u64,
         };
         let resident = process::resident_bytes();
-        let verdict = state.watch.look(Sample { resident, charged: self.pipes.memory_bytes(), limit });
-        self.pipes.set_memory_bytes_max(verdict.charged_max);
+        let verdict = state.watch.look(Sample { resident, charged: self.charged(), limit });
+        self.charged_max.store(verdict.charged_max, Relaxed);
+        self.pipes.set_memory_bytes_max(verdict.charged_max.saturating_sub(self.requests_bytes()));
         let before = self.pressure.send_replace(verdict.pressure);
         let reading = Reading { resident, limit, verdict };
         if before != verdict.pressure {
             reading.say(before);
         }
         reading
+    }
+
+    /// Bytes that plain requests take.
+    #[must_use]
+    pub fn requests_bytes(&self) -> u64 {
+        self.exchanges.memory_bytes()
+    }
+
+    /// Whether there is memory for another plain request.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.pressure() == Pressure::Low && self.charged() < self.charged_max.load(Relaxed)
+    }
+
+    /// Bytes that pipes and plain requests take.
+    fn charged(&self) -> u64 {
+        self.pipes.memory_bytes() + self.requests_bytes()
     }
 
     /// How short memory was at the last look.

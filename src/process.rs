@@ -92,9 +92,9 @@ impl Process {
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
         let limits = Arc::new(Limiter::new(config.limits, clock));
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let streams = Arc::new(Streams::default());
+        let (streams, exchanges) = (Arc::new(Streams::default()), Exchanges::default());
         let process = Self {
-            memory: Memory::new(config.clone(), pipes.clone(), streams.clone()),
+            memory: Memory::new(config.clone(), pipes.clone(), streams.clone(), exchanges.clone()),
             config,
             rules: ArcSwap::from_pointee(rules),
             tokens: ArcSwapOption::new(tokens.map(Arc::new)),
@@ -111,7 +111,7 @@ impl Process {
             clients: Arc::default(),
             slots,
             limits,
-            exchanges: Exchanges::default(),
+            exchanges,
         };
         (process, exporter)
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
+use crate::config::{AccessLog, Config};
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::DialTimeouts;
 use crate::http::{HttpTimeouts, LingerLimits, Patience};
@@ -26,6 +26,8 @@ pub struct Rules {
     pub linger: LingerLimits,
     /// How long an answer may wait for a client that takes nothing of it.
     pub send_timeout: Duration,
+    /// Whether each answer is told, and how.
+    pub access: AccessLog,
     /// Bytes of one request head.
     pub header_bytes_max: usize,
     /// Bounds of one dial of a worker.
@@ -48,6 +50,7 @@ impl Rules {
             patience: Patience { head: server.handshake_timeout, next: server.keepalive_timeout },
             linger: LingerLimits { time: server.linger_timeout, bytes_max: server.linger_bytes_max as u64 },
             send_timeout: server.send_timeout,
+            access: config.log.access,
             header_bytes_max: server.header_bytes_max,
             dial: DialTimeouts { connect: server.backend_connect_timeout, handshake: server.backend_handshake_timeout },
             http: HttpTimeouts { connect: server.backend_connect_timeout, answer: server.response_header_timeout },

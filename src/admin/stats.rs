@@ -54,6 +54,7 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
     let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
+    families.memory_bytes.with_label_values(&["requests"]).set(gauge(admin.process.memory.requests_bytes()));
     families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
     admin.process.metrics.sync_backends(&backends);
@@ -138,8 +139,11 @@ struct RateLimits {
 
 #[derive(Debug, Serialize, JsonSchema)]
 struct Memory {
+    /// What pipes and plain requests take.
     total_bytes: u64,
     per_pipe_average_bytes: u64,
+    /// What plain requests that are being answered take.
+    requests_bytes: u64,
     replay_bytes: i64,
     by_route: BTreeMap<String, u64>,
     rss_bytes: u64,
@@ -276,11 +280,13 @@ fn by_key(pipes: &[Arc<PipeEntry>]) -> BTreeMap<String, usize> {
 }
 
 fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
-    let total_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
+    let pipes_bytes: u64 = pipes.iter().map(|pipe| memory_bytes(pipe)).sum();
+    let requests_bytes = admin.process.memory.requests_bytes();
     let reading = admin.process.memory.look();
     Memory {
-        total_bytes,
-        per_pipe_average_bytes: total_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
+        total_bytes: pipes_bytes + requests_bytes,
+        requests_bytes,
+        per_pipe_average_bytes: pipes_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
         replay_bytes: admin.process.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
         by_route: memory_by_route(pipes),
         rss_bytes: reading.resident,

@@ -35,8 +35,8 @@ pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
 pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use types::{
-    Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate, RouteResume,
-    Serves, Upgrade,
+    AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate,
+    RouteResume, Serves, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -172,6 +172,7 @@ impl Config {
             client_grace: self.resume.grace,
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
+            limits: route.limits,
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
                 Upgrade::Websocket => true,

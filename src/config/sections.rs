@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::types::{Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
+use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -284,13 +284,15 @@ impl Default for Memory {
 pub struct Log {
     /// The shape of a record.
     pub format: LogFormat,
+    /// Whether each answer of the public listener is told, and how.
+    pub access: AccessLog,
     /// The least severe record that is written.
     pub level: LogLevel,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, level: LogLevel::Info }
+        Self { format: LogFormat::Auto, access: AccessLog::Off, level: LogLevel::Info }
     }
 }
 

@@ -161,7 +161,10 @@ impl Setting for Rate {
             Some(text) => units::rate(text),
             None => (node.integer() == Some(0)).then_some(Self::OFF),
         };
-        rate.map_or_else(|| wants(node, "a rate such as \"20/min\", \"5/s\" or \"100/h\", or 0 for no limit"), Ok)
+        rate.map_or_else(
+            || wants(node, "a rate such as \"20/min\", \"5/s\" or \"5 per second\", or 0 for no limit"),
+            Ok,
+        )
     }
 
     fn show(&self) -> Option<String> {

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
 };
@@ -137,7 +138,7 @@ impl Backend {
     }
 }
 
-/// A name that never resolves (RFC 2606): a backend without a URL is refused before anybody could dial it.
+/// A name that never resolves (RFC 2606): a backend without a URL is refused before it could be dialled.
 fn nowhere() -> BackendUrl {
     "ws://backend.invalid".parse().expect("a constant that is a URL")
 }
@@ -189,6 +190,8 @@ pub struct Route {
     pub message_max_bytes: Option<usize>,
     /// Instead of `heartbeat.*`.
     pub heartbeat: RouteHeartbeats,
+    /// Instead of `limits.*`.
+    pub limits: RouteLimits,
     /// Template that names the client, as written.
     pub client_id: Option<String>,
     /// How a client without tokens comes back.
@@ -231,6 +234,7 @@ impl Default for Route {
             origins: Vec::new(),
             message_max_bytes: None,
             heartbeat: RouteHeartbeats::default(),
+            limits: RouteLimits::default(),
             client_id: None,
             resume: RouteResume::None,
             duplicate: Duplicate::Replace,

@@ -162,7 +162,7 @@ fn st_12_all_errors_are_reported_in_the_order_of_the_file() {
 #[test]
 fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused("[sever]\n", &["proxy.toml:1:2: sever: unknown key; did you mean \"server\"?"]);
-    refused("[log]\ncolour = 1", &["proxy.toml:2:1: log.colour: unknown key; the keys here are format, level"]);
+    refused("[log]\ncolour = 1", &["proxy.toml:2:1: log.colour: unknown key; the keys here are format, access, level"]);
     refused("[[pools]]\nhealth.knd = 1", &["proxy.toml:2:8: pools[0].health.knd: unknown key; did you mean \"kind\"?"]);
     refused(
         "\"server.listen\" = 1",
@@ -211,7 +211,7 @@ fn st_12_wrong_types_units_and_ranges_say_what_to_write() {
         ),
         (
             "limits.key_rate = \"5/day\"",
-            "proxy.toml:1:19: limits.key_rate: cannot use \"5/day\"; use a rate such as \"20/min\", \"5/s\" or \"100/h\", or 0 for no limit",
+            "proxy.toml:1:19: limits.key_rate: cannot use \"5/day\"; use a rate such as \"20/min\", \"5/s\" or \"5 per second\", or 0 for no limit",
         ),
         (
             "admin.backend_networks = [\"10.0.0.0/33\"]",

@@ -132,6 +132,17 @@ pub enum HealthKind {
     Ws,
 }
 
+/// `log.access`: whether each answer is told, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AccessLog {
+    /// It is not.
+    Off,
+    /// A line as Apache and nginx write it.
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
 /// The shape of a log record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
@@ -148,9 +159,9 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Nothing at all.
     Off,
-    /// What needs somebody.
+    /// What an operator must act on.
     Error,
-    /// What may need somebody.
+    /// What an operator may have to act on.
     Warn,
     /// One record per pipe and per event.
     Info,

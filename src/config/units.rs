@@ -76,12 +76,12 @@ pub(super) fn show_size(bytes: u64) -> String {
     }
 }
 
-/// `20/min`, `5/s`, `100/h`, `1MiB/s`; `0` is no limit.
+/// `20/min`, `5/s`, `100/h`, `1MiB/s`, `5 per second`; `0` is no limit.
 pub(super) fn rate(text: &str) -> Option<Rate> {
     if text == "0" {
         return Some(Rate::OFF);
     }
-    let (count, per) = text.split_once('/')?;
+    let (count, per) = text.split_once('/').or_else(|| text.split_once(" per "))?;
     let seconds = match per.trim() {
         "s" | "sec" | "second" => 1,
         "m" | "min" | "minute" => 60,
@@ -168,11 +168,12 @@ mod tests {
         for bytes in [0, 1, 1000, 1023, 1024, 1 << 20, (1 << 20) + 1, 5 << 30, 1 << 50] {
             assert_eq!(size(&show_size(bytes)), Some(bytes));
         }
-        for text in ["0", "20/min", "5/s", "100/h", "1MiB/s", "0/s"] {
+        for text in ["0", "20/min", "5/s", "100/h", "1MiB/s", "0/s", "5 per second", "20 per minute", "1 per h"] {
             let value = rate(text).unwrap();
             assert_eq!(rate(&show_rate(value)), Some(value));
         }
-        assert_eq!(rate("5/day"), None);
+        assert_eq!(rate("5 per second"), rate("5/s"));
+        assert_eq!((rate("5/day"), rate("5per s"), rate("per s")), (None, None, None));
         assert_eq!(rate("5"), None);
     }
 }

@@ -28,7 +28,9 @@ use super::outcome::{Opened, Refused, Request, Seat, Verdict};
 use super::request_line::{HeadComes, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
-use crate::http::{AnswerBody, Body, Caller, ClientSocket, Exchanges, LingerLimits, RequestBody, Talk, linger, relay};
+use crate::http::{
+    Access, AnswerBody, Body, Caller, ClientSocket, Exchange, LingerLimits, RequestBody, Talk, linger, relay,
+};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, LooseStream, Peer};
 use crate::pipe::ClientLink;
@@ -38,6 +40,9 @@ use crate::send_timeout::SendTimeout;
 
 /// The least that hyper takes for `server.header_bytes_max`.
 const HEADER_BYTES_FLOOR: usize = 8192;
+
+/// What is read behind a head that is malformed or too long, instead of `server.linger_bytes_max`.
+const BAD_REQUEST_LINGER_BYTES_MAX: u64 = 1 << 20;
 
 /// A request that hyper has read, and where its answer goes.
 struct Question {
@@ -72,8 +77,7 @@ pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat
         rules.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
-    let exchanges = door.process.exchanges.clone();
-    let asker = Asker { questions, talk: talk.clone(), head_comes, exchanges };
+    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), head_comes };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
@@ -109,9 +113,8 @@ pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat
             if let Some(result) = result {
                 door.process.metrics.connection_result(ListenerLabel::Public, result);
             }
-            let is_http = failure != Some(ConnectionResult::BadRequest);
-            let sends_on = talk.is_unread() || !unread.is_empty() || !is_http;
-            close(stream, sends_on.then_some(limits), &door.process).await;
+            let sends_on = talk.is_unread() || !unread.is_empty();
+            close(stream, linger_limits(failure, sends_on, limits), &door.process).await;
         }
     }
 }
@@ -141,6 +144,14 @@ impl Leaving {
     }
 }
 
+/// How much of a client is read behind its last answer, if it may be sending.
+fn linger_limits(failure: Option<ConnectionResult>, sends_on: bool, limits: LingerLimits) -> Option<LingerLimits> {
+    match failure {
+        Some(ConnectionResult::BadRequest) => Some(limits.at_most(BAD_REQUEST_LINGER_BYTES_MAX)),
+        _ => sends_on.then_some(limits),
+    }
+}
+
 /// Closes a connection; one whose client may be sending is read within limits first.
 async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, process: &Process) {
     let Some(limits) = limits else {
@@ -149,7 +160,7 @@ async fn close(mut stream: ClientStream, limits: Option<LingerLimits>, process: 
         return;
     };
     // A stop waits for the client to take its answer.
-    let _counted = process.exchanges.begin();
+    let _counted = process.exchanges.count_in();
     if !linger(&mut stream, limits).await {
         process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Cut);
     }
@@ -166,10 +177,11 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
 /// hyper's side of the conversation: it brings each request to the speaker, and waits for the answer.
 #[derive(Clone)]
 struct Asker {
+    door: Arc<Door>,
+    peer: Peer,
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
     head_comes: HeadComes,
-    exchanges: Exchanges,
 }
 
 impl Asker {
@@ -180,13 +192,16 @@ impl Asker {
             self.head_comes.tell();
         }
         self.talk.asked(request.version(), wants_upgrade);
-        if !wants_upgrade {
-            self.talk.hold(self.exchanges.begin());
-        }
+        let process = &self.door.process;
+        let access = Access::of(&request, self.peer.address, process.rules.load().access);
+        let counted = (!wants_upgrade).then(|| process.exchanges.count_in());
+        self.talk.hold(Exchange::new(counted, access));
         let (answer, answered) = oneshot::channel();
         // If it cannot be asked, the answer's sender goes with it, and the wait below ends.
         let _ = self.questions.send(Box::new(Question { request, wants_upgrade, answer })).await;
-        Ok(answered.await?.map(|body| self.talk.answering(body)))
+        let response = answered.await?;
+        let status = response.status();
+        Ok(response.map(|body| self.talk.answering(status, body)))
     }
 }
 
@@ -238,16 +253,19 @@ impl Speaker<'_> {
     async fn answer(&self, request: http::Request<Incoming>, wants_upgrade: bool) -> Result<Response<Body>, Exit> {
         let (parts, body) = request.into_parts();
         let body = RequestBody::new(body, self.talk);
+        self.talk.comes_from(|| self.door.process.rules.load().trusted.trace(self.peer, &parts).address);
         let (asks, key) = self.read(&parts);
         let mut response = match self.door.judge(Asked { parts, peer: self.peer, asks, over: self.over }).await {
             Verdict::Refuse(Refused::Ours(refusal)) => refusal.into_response(),
             Verdict::Refuse(Refused::Workers(answer)) => answer.into_response(),
             Verdict::Relay(request) => self.relay(*request, body).await,
             Verdict::Open(opened) => {
+                self.talk.switches();
                 let headers = switching_headers(&key, opened.protocol(), &opened.headers);
                 return Err(Exit { head: switching_head(&headers), to: Destination::Open(opened) });
             }
             Verdict::Resume(pipe, resume) => {
+                self.talk.switches();
                 let headers = switching_headers(&key, pipe.protocol.as_deref(), &HeaderMap::new());
                 return Err(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) });
             }
@@ -271,9 +289,14 @@ impl Speaker<'_> {
     }
 
     async fn relay(&self, request: Request, body: RequestBody) -> Response<Body> {
-        let Request { parts, found, client, .. } = request;
+        let Request { parts, found, client, standing, .. } = request;
+        self.talk.routed(self.door.process.metrics.route(&found.route.name));
         let http = self.door.http.with(self.door.process.rules.load().http);
         let caller = Caller { address: &client, talk: self.talk };
-        relay(http::Request::from_parts(parts, body), &http, &found, caller).await
+        let mut response = relay(http::Request::from_parts(parts, body), &http, &found, caller).await;
+        if let Some(standing) = standing {
+            standing.say(response.headers_mut());
+        }
+        response
     }
 }

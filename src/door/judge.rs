@@ -12,8 +12,9 @@ use super::Door;
 use super::outcome::{Refused, Request, Verdict, client_name};
 use crate::handshake::check::{host, refuse_plain};
 use crate::handshake::refusal::Refusal;
-use crate::limits::Exceeded;
+use crate::limits::{Exceeded, Standing};
 use crate::metrics::NO_ROUTE;
+use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::Peer;
 use crate::routes::NoRoute;
 use crate::trace::Name;
@@ -73,7 +74,7 @@ impl Door {
         let rules = self.process.rules.load();
         let found = rules.routes.find(host(&parts), &parts)?;
         let client = rules.trusted.trace(peer, &parts);
-        Ok(Request { parts, found, client, span: None })
+        Ok(Request { parts, found, client, span: None, standing: None })
     }
 
     /// Whether a client that is one too many comes back to its pipe.
@@ -83,15 +84,32 @@ impl Door {
         name.is_some_and(|name| self.process.clients.are_awaited(&name))
     }
 
-    fn plain(&self, request: Request) -> Verdict {
-        let route = &request.found.route;
-        if route.websocket_only {
-            return self.refuse(&route.name, refuse_plain(&request.parts));
+    fn plain(&self, mut request: Request) -> Verdict {
+        let route = request.found.route.clone();
+        match self.may_relay(&request) {
+            Ok(standing) => {
+                request.standing = standing.filter(|_| route.limits.headers);
+                Verdict::Relay(Box::new(request))
+            }
+            Err(refusal) => {
+                self.process.metrics.route(&route.name).http_request(refusal.status.as_u16(), None);
+                self.refuse(&route.name, refusal)
+            }
         }
-        match self.process.limits.request(request.client.address) {
-            Ok(()) => Verdict::Relay(Box::new(request)),
-            Err(exceeded) => self.refuse(&route.name, self.exceeds(&route.name, exceeded)),
+    }
+
+    /// Whether there is room for a plain request, and its client has not come too often.
+    fn may_relay(&self, request: &Request) -> Result<Option<Standing>, Refusal> {
+        if request.found.route.websocket_only {
+            return Err(refuse_plain(&request.parts));
         }
+        if !self.process.memory.has_room() {
+            self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+            return Err(busy("memory is short"));
+        }
+        let scope = request.scope();
+        let standing = self.process.limits.request(request.client.address, scope);
+        standing.map_err(|exceeded| self.exceeds(scope.route, exceeded))
     }
 
     async fn handshake(&self, mut request: Request, protocols: &[String], over: bool) -> Verdict {

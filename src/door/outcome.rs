@@ -12,7 +12,7 @@ use crate::clients::{Claim, ClientName};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
-use crate::limits::{Admission, Slot};
+use crate::limits::{Admission, Scope, Slot, Standing};
 use crate::metrics::GaugeGuard;
 use crate::metrics::labels::ListenerLabel;
 use crate::pipe::{ClientLink, Driver, Guards};
@@ -32,6 +32,8 @@ pub struct Request {
     pub client: ClientAddress,
     /// The span of its handshake, if that is recorded.
     pub span: Option<Box<Span>>,
+    /// How far its client is from a limit, if the answer is to say so.
+    pub standing: Option<Standing>,
 }
 
 impl Request {
@@ -39,6 +41,12 @@ impl Request {
     #[must_use]
     pub fn client_name(&self) -> Option<ClientName> {
         client_name(&self.found, &self.parts)
+    }
+
+    /// The limits that hold for it instead of the general ones.
+    #[must_use]
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { route: &self.found.route.name, own: &self.found.route.limits }
     }
 
     /// Adds what is known to its span, if there is one.

@@ -25,6 +25,7 @@ use super::client_address::ClientAddress;
 #[must_use]
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
     let named = named_by_connection(&parts.headers);
+    // The client's own host makes room for the one that is set later.
     let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
     for (name, value) in &parts.headers {
         // Copied, because a value of the client's keeps the whole buffer that its head was read into.
@@ -215,7 +216,7 @@ fn is_of_handshake(name: &HeaderName) -> bool {
 }
 
 enum Guarded {
-    /// Anybody may send it.
+    /// Every client may send it.
     Not,
     /// Only a trusted proxy may send it.
     Forwarding,

@@ -173,10 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientSocket<S> {
     /// hyper flushes each time it has nothing left to write, and behind each look at the service.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        while let Some(early) = this.talk.early() {
-            let written = ready!(Pin::new(&mut this.stream).poll_write(cx, &early))?;
-            this.talk.told(written);
-        }
+        let stream = &mut this.stream;
+        ready!(this.talk.poll_tell(cx, |cx, heads| Pin::new(&mut *stream).poll_write(cx, heads)))?;
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         this.talk.flushed();
         match this.talk.step().0 {

@@ -1,13 +1,11 @@
 //! One request to one backend, up to the head of its answer.
 
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::connections::{Connections, Lease};
@@ -57,7 +55,7 @@ pub enum ExchangeError {
     /// The connection ended before the head of an answer.
     #[error("the backend went away before it answered")]
     Lost(#[source] hyper::Error),
-    /// What came is not HTTP, or an upgrade that nobody asked for.
+    /// What came is not HTTP, or an upgrade that was not asked for.
     #[error("the backend's answer is malformed")]
     Malformed,
     /// The request went wrong on the client's side.
@@ -107,7 +105,8 @@ impl ExchangeError {
 /// A connection for one request.
 pub(super) struct Line {
     pub lease: Lease,
-    reused: bool,
+    /// Whether it was kept, and so may be stale.
+    pub reused: bool,
 }
 
 impl Line {
@@ -137,22 +136,17 @@ pub(super) async fn exchange(
     line: Line,
     mut request: Request<RequestBody>,
     timeouts: &HttpTimeouts,
-    talk: &Talk,
+    talk: &Arc<Talk>,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
     let Line { mut lease, reused } = line;
     let progress = request.body().progress();
-    let mut early = listen(&mut request, talk.hears_more());
+    hear_early(&mut request, talk);
     let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
-    let mut asked = pin!(sender.send_request(request));
-    let mut overdue = pin!(overdue(progress, timeouts.answer));
-    let answer = loop {
-        tokio::select! {
-            biased;
-            Some(head) = early.recv() => talk.tell(head).await,
-            answer = &mut asked => break answer,
-            error = &mut overdue => return Err(error),
-        }
+    let answer = tokio::select! {
+        answer = sender.send_request(request) => answer,
+        error = overdue(progress, timeouts.answer) => return Err(error),
     };
+    talk.told().await;
     match answer {
         Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
         Ok(answer) => Ok((answer, lease)),
@@ -163,21 +157,18 @@ pub(super) async fn exchange(
     }
 }
 
-/// Heads of provisional answers (103 and its like) that wait to be passed on; those beyond are dropped, as they may be.
-const EARLY_MAX: usize = 8;
-
-/// Hears what a backend says before its answer, if the client `hears_more`. A 100 is between neighbours.
-fn listen(request: &mut Request<RequestBody>, hears_more: bool) -> mpsc::Receiver<Bytes> {
-    let (said, heard) = mpsc::channel(EARLY_MAX);
-    if hears_more {
-        hyper::ext::on_informational(request, move |answer| {
-            if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
-                // Best effort: nothing depends on a provisional answer (RFC 9110 section 15.2).
-                let _ = said.try_send(provisional_head(answer.status(), answer.headers()));
-            }
-        });
+/// Passes on what a backend says before its answer (103 and its like), if the client may hear it. A 100 is between
+/// neighbours.
+fn hear_early(request: &mut Request<RequestBody>, talk: &Arc<Talk>) {
+    if !talk.hears_more() {
+        return;
     }
-    heard
+    let talk = talk.clone();
+    hyper::ext::on_informational(request, move |answer| {
+        if !matches!(answer.status(), StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) {
+            talk.tell(&provisional_head(answer.status(), answer.headers()));
+        }
+    });
 }
 
 /// Ends when the answer is overdue; as long as the body moves, it is not.

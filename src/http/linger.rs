@@ -17,6 +17,14 @@ pub struct LingerLimits {
     pub bytes_max: u64,
 }
 
+impl LingerLimits {
+    /// The same with no more than so many bytes.
+    #[must_use]
+    pub fn at_most(self, bytes: u64) -> Self {
+        Self { bytes_max: self.bytes_max.min(bytes), ..self }
+    }
+}
+
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
 

@@ -3,10 +3,13 @@
 //! In reading order: [`relay`] picks a backend and retries what may be retried, `exchange` is one request to one
 //! backend, `connections` keeps its connections alive (`bound` those that belong to one client, `worker_socket` is what
 //! they read and write), `request_body` and `relayed` are the two bodies on their way,
-//! `body` is the body of every response that leaves the public listener, `answer` makes one of a refusal. Nothing is collected: at most a few reads are in memory per request.
+//! `body` is the body of every response that leaves the public listener, `answer` makes one of a refusal. Nothing is
+//! collected: at most a few reads are in memory per request.
 //! On the client's side, `talk` is where its conversation stands, `client_socket` and `half_closed` what its silence and
-//! its end mean, `linger` how its connection ends, `exchanges` the count of requests that a stop waits for.
+//! its end mean, `linger` how its connection ends, `exchanges` the requests that a stop waits for, and `access`
+//! what is written of each.
 
+mod access;
 mod answer;
 mod body;
 mod bound;
@@ -22,11 +25,12 @@ mod request_body;
 mod talk;
 mod worker_socket;
 
+pub use access::Access;
 pub use body::Body;
 pub use client_socket::{ClientSocket, Patience};
 pub use connections::IDLE_TIMEOUT;
 pub use exchange::HttpTimeouts;
-pub use exchanges::Exchanges;
+pub use exchanges::{Exchange, Exchanges};
 pub use linger::{LingerLimits, linger};
 pub use relay::{Caller, HttpContext, relay};
 pub use request_body::RequestBody;

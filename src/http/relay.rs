@@ -157,14 +157,17 @@ impl Outgoing {
         }
     }
 
-    fn request(&mut self, uri: Uri, host: &str) -> Option<Request<RequestBody>> {
+    /// What is sent; the headers are kept for a second time if this one `may_be_lost`.
+    fn request(&mut self, uri: Uri, host: &str, may_be_lost: bool) -> Option<Request<RequestBody>> {
         let mut request = Request::new(self.body.take().unwrap_or(RequestBody::Empty));
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
-        // Only what may be asked twice is kept for a second time.
-        *request.headers_mut() = if self.repeatable { self.headers.clone() } else { std::mem::take(&mut self.headers) };
-        request.headers_mut().insert(header::HOST, HeaderValue::from_str(host).ok()?);
+        self.headers.insert(header::HOST, HeaderValue::from_str(host).ok()?);
+        *request.headers_mut() = match self.repeatable && may_be_lost {
+            true => self.headers.clone(),
+            false => std::mem::take(&mut self.headers),
+        };
         Some(request)
     }
 }
@@ -219,11 +222,13 @@ impl Relay<'_> {
         let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
         let named = url.tls_name().is_some() && matches!(url.host(), Host::Name(_));
         let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), named).to_owned();
-        let outcome = match self.line(backend, may_reuse).await {
+        // Boxed, because connecting takes more memory than the wait for an answer, and is over soon.
+        let outcome = match Box::pin(self.line(backend, may_reuse)).await {
             Err(error) => Err(error),
             Ok(mut line) => {
                 outgoing.mark(&mut line.lease, self.talk, backend.key());
-                let request = outgoing.request(uri, &host).ok_or(ExchangeError::Client)?;
+                let request = outgoing.request(uri, &host, line.reused).ok_or(ExchangeError::Client)?;
+                let _parked = self.talk.parked();
                 exchange(line, request, &self.context.timeouts, self.talk).await
             }
         };

@@ -18,8 +18,15 @@ use crate::handshake::forward::clean_trailers;
 pub enum RequestBody {
     /// There is none.
     Empty,
-    /// The client's.
-    Streamed(Incoming, Progress),
+    /// The client's. Boxed, because each worker connection has room for 32 requests.
+    Streamed(Box<Streamed>),
+}
+
+/// A body on its way.
+#[derive(Debug)]
+pub struct Streamed {
+    body: Incoming,
+    progress: Progress,
 }
 
 /// When a body last moved: the wait for the answer to it begins then.
@@ -69,7 +76,7 @@ impl RequestBody {
             return Self::Empty;
         }
         talk.body_follows();
-        Self::Streamed(body, Progress::new(talk.clone()))
+        Self::Streamed(Box::new(Streamed { body, progress: Progress::new(talk.clone()) }))
     }
 
     /// When it moves, if there is any.
@@ -77,15 +84,15 @@ impl RequestBody {
     pub fn progress(&self) -> Option<Progress> {
         match self {
             Self::Empty => None,
-            Self::Streamed(_, progress) => Some(progress.clone()),
+            Self::Streamed(streamed) => Some(streamed.progress.clone()),
         }
     }
 }
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Self::Streamed(_, progress) = self {
-            progress.0.talk.dismiss();
+        if let Self::Streamed(streamed) = self {
+            streamed.progress.0.talk.dismiss();
         }
     }
 }
@@ -97,7 +104,8 @@ impl Body for RequestBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
-            Self::Streamed(body, progress) => {
+            Self::Streamed(streamed) => {
+                let Streamed { body, progress } = &mut **streamed;
                 let polled = Pin::new(&mut *body).poll_frame(cx);
                 if let Poll::Ready(frame) = &polled {
                     let trailers = matches!(frame, Some(Ok(frame)) if frame.is_trailers());
@@ -111,14 +119,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Streamed(body, _) => body.is_end_stream(),
+            Self::Streamed(streamed) => streamed.body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Streamed(body, _) => body.size_hint(),
+            Self::Streamed(streamed) => streamed.body.size_hint(),
         }
     }
 }

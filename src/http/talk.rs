@@ -9,17 +9,19 @@
 //! Invariant: what is held for an exchange is let go when the last byte of its answer has left, not when it was made.
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
-use http::Version;
+use bytes::{Buf, Bytes, BytesMut};
+use http::{StatusCode, Version};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::body::Body;
 use super::bound::Bound;
 use super::exchanges::Exchange;
+use crate::metrics::{GaugeGuard, RouteMetrics};
 
 /// The conversation of one connection.
 #[derive(Debug, Default)]
@@ -43,12 +45,18 @@ struct State {
     held: Option<Exchange>,
 }
 
-/// A provisional answer on its way, and who waits for it to leave.
+/// Provisional answers on their way.
 #[derive(Debug, Default)]
 struct Early {
-    bytes: Bytes,
-    teller: Option<Waker>,
+    heads: BytesMut,
+    /// The connection, which writes them.
+    writer: Option<Waker>,
+    /// The answer, which may not overtake them.
+    answer: Option<Waker>,
 }
+
+/// Bytes of provisional answers that wait to be written; one beyond is dropped, as it may be.
+const EARLY_BYTES_MAX: usize = 16 * 1024;
 
 /// Where a connection is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -99,6 +107,25 @@ impl Talk {
         self.lock().held = Some(exchange);
     }
 
+    /// The request is a plain one of this route.
+    pub fn routed(&self, route: Arc<RouteMetrics>) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.routed(route);
+        }
+    }
+
+    /// Where the client really is.
+    pub fn comes_from(&self, client: impl FnOnce() -> IpAddr) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.comes_from(client);
+        }
+    }
+
+    /// Counts the request among those that wait for their worker's answer, until the value returned goes.
+    pub(super) fn parked(&self) -> Option<GaugeGuard> {
+        self.lock().held.as_ref().and_then(Exchange::parked)
+    }
+
     /// The request has a body.
     pub(super) fn body_follows(&self) {
         self.lock().unread = true;
@@ -131,42 +158,68 @@ impl Talk {
         self.lock().step == Step::Asked(Ask::Plain)
     }
 
-    /// Tells the client something before its answer, and waits until it has left: the answer may not overtake it.
-    pub(super) async fn tell(&self, head: Bytes) {
-        self.lock().early.bytes = head;
+    /// Tells the client something before its answer. Best effort: nothing depends on it (RFC 9110 section 15.2).
+    pub(super) fn tell(&self, head: &[u8]) {
+        let mut state = self.lock();
+        if state.early.heads.len() + head.len() > EARLY_BYTES_MAX {
+            return;
+        }
+        state.early.heads.extend_from_slice(head);
+        if let Some(writer) = state.early.writer.take() {
+            writer.wake();
+        }
+    }
+
+    /// Waits until all of that has left.
+    pub(super) async fn told(&self) {
         std::future::poll_fn(|cx| {
             let mut state = self.lock();
-            if state.early.bytes.is_empty() {
+            if state.early.heads.is_empty() {
                 return Poll::Ready(());
             }
-            state.early.teller = Some(cx.waker().clone());
+            state.early.answer = Some(cx.waker().clone());
             Poll::Pending
         })
         .await;
     }
 
-    /// What is to be told before the answer.
-    pub(super) fn early(&self) -> Option<Bytes> {
-        let state = self.lock();
-        (!state.early.bytes.is_empty()).then(|| state.early.bytes.clone())
-    }
-
-    /// So much of that was written.
-    pub(super) fn told(&self, written: usize) {
+    /// Writes what is to be told before the answer by `write`, which gives how much of it was taken.
+    pub(super) fn poll_tell(
+        &self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&mut Context<'_>, &[u8]) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<()>> {
         let mut state = self.lock();
-        state.early.bytes.advance(written);
-        if state.early.bytes.is_empty()
-            && let Some(teller) = state.early.teller.take()
-        {
-            teller.wake();
+        while !state.early.heads.is_empty() {
+            let taken = std::task::ready!(write(cx, &state.early.heads))?;
+            state.early.heads.advance(taken);
         }
+        if let Some(answer) = state.early.answer.take() {
+            answer.wake();
+        }
+        if state.step == Step::Asked(Ask::Plain) {
+            state.early.heads = BytesMut::new();
+            state.early.writer = Some(cx.waker().clone());
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// The head of an answer is there; its body says when the whole of it is.
     #[must_use]
-    pub fn answering(self: &Arc<Self>, body: Body) -> AnswerBody {
-        self.lock().step = Step::Answering;
-        AnswerBody { body, talk: self.clone() }
+    pub fn answering(self: &Arc<Self>, status: StatusCode, body: Body) -> AnswerBody {
+        let mut state = self.lock();
+        state.step = Step::Answering;
+        if let Some(exchange) = &mut state.held {
+            exchange.answered(status);
+        }
+        AnswerBody { body, bytes: 0, talk: self.clone() }
+    }
+
+    /// The request is answered 101, and the connection is no HTTP from then on.
+    pub fn switches(&self) {
+        if let Some(exchange) = &mut self.lock().held {
+            exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
+        }
     }
 
     /// A byte of the next request has come.
@@ -202,6 +255,8 @@ impl Talk {
 #[derive(Debug)]
 pub struct AnswerBody {
     body: Body,
+    /// What was taken of it.
+    bytes: u64,
     talk: Arc<Talk>,
 }
 
@@ -210,6 +265,9 @@ impl Drop for AnswerBody {
         let mut state = self.talk.lock();
         if state.step == Step::Answering {
             state.step = Step::Answered;
+            if let Some(exchange) = &mut state.held {
+                exchange.sent(self.bytes);
+            }
         }
     }
 }
@@ -219,7 +277,12 @@ impl HttpBody for AnswerBody {
     type Error = io::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            this.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -179,7 +179,8 @@ async fn serve(stream: TcpStream, context: HttpContext, table: Arc<RouteTable>) 
         let found = table.find(None, &parts).expect("every path has a route");
         let caller = Caller { address: &client, talk: &talk };
         let response = relay(Request::from_parts(parts, body), &context, &found, caller).await;
-        Ok::<_, std::convert::Infallible>(response.map(|body| talk.answering(body)))
+        let status = response.status();
+        Ok::<_, std::convert::Infallible>(response.map(|body| talk.answering(status, body)))
     });
     let patience = Patience { head: Duration::from_secs(30), next: Duration::from_secs(30) };
     let socket = TokioIo::new(ClientSocket::new(stream, talk.clone(), patience));

@@ -1,14 +1,14 @@
 //! What a client that met a limit is told: 429 with `Retry-After`, and the limit in headers that libraries read.
 //!
 //! `RateLimit-Policy` and `RateLimit` are those of draft-ietf-httpapi-ratelimit-headers (structured fields, the policy
-//! by the name of its configuration key); `X-RateLimit-*` is the older habit, its reset in seconds from now. Only a 429
-//! bears them: what a worker answers stays what it said.
+//! by the name of its configuration key); `X-RateLimit-*` is the older habit, its reset in seconds from now. A 429 bears
+//! them, and each answer of a route with `limits.headers`, unless its worker has said them.
 
 use std::time::Duration;
 
 use holdline_core::limits::Rate;
 use holdline_core::limits::table::Refused;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::LimitLabel;
@@ -24,6 +24,56 @@ pub struct Exceeded {
     refused: Refused,
 }
 
+/// How far a request that was let in is from a limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    limit: LimitLabel,
+    rate: Rate,
+    left: u64,
+    reset: Duration,
+}
+
+impl Standing {
+    pub(super) const fn new(limit: LimitLabel, rate: Rate, left: u64, reset: Duration) -> Self {
+        Self { limit, rate, left, reset }
+    }
+
+    /// Says it in the headers of an answer that does not say such things itself.
+    pub fn say(self, answer: &mut HeaderMap) {
+        if NAMES.iter().any(|name| answer.contains_key(*name)) {
+            return;
+        }
+        let Self { limit, rate, left, reset } = self;
+        answer.extend(headers(limit, rate.count, Some(rate.per), left, reset));
+    }
+}
+
+const NAMES: [&str; 5] =
+    ["ratelimit-policy", "ratelimit", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+
+/// The headers of a limit of `quota` (in each `window`), of which `left` are left until `reset`.
+fn headers(
+    limit: LimitLabel,
+    quota: u64,
+    window: Option<Duration>,
+    left: u64,
+    reset: Duration,
+) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let name = limit.as_str();
+    let reset = reset.as_millis().div_ceil(1000).max(1);
+    let policy = match window {
+        Some(window) => format!("\"{name}\";q={quota};w={}", window.as_secs()),
+        None => format!("\"{name}\";q={quota}"),
+    };
+    let values =
+        [policy, format!("\"{name}\";r={left};t={reset}"), quota.to_string(), left.to_string(), reset.to_string()];
+    // Digits and a name of ours always are a header's value.
+    NAMES
+        .into_iter()
+        .zip(values)
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?)))
+}
+
 impl Exceeded {
     pub(super) const fn new(limit: LimitLabel, refused: Refused) -> Self {
         Self { limit, refused }
@@ -32,29 +82,12 @@ impl Exceeded {
     /// The 429 for the client.
     #[must_use]
     pub fn refusal(self) -> Refusal {
-        let name = self.limit.as_str();
         let (quota, wait, window) = match self.refused {
             Refused::Connections(max) => (u64::from(max), CONNECTIONS_RETRY_AFTER, None),
             Refused::Rate(rate, wait) => (rate.count, wait, Some(rate.per)),
         };
-        let reset = wait.as_millis().div_ceil(1000).max(1);
-        let policy = match window {
-            Some(window) => format!("\"{name}\";q={quota};w={}", window.as_secs()),
-            None => format!("\"{name}\";q={quota}"),
-        };
-        let headers = [
-            ("ratelimit-policy", policy),
-            ("ratelimit", format!("\"{name}\";r=0;t={reset}")),
-            ("x-ratelimit-limit", quota.to_string()),
-            ("x-ratelimit-remaining", "0".to_owned()),
-            ("x-ratelimit-reset", reset.to_string()),
-        ];
         let refusal = Refusal::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", self.detail()).retry_after(wait);
-        headers.into_iter().fold(refusal, |refusal, (header, value)| match HeaderValue::try_from(value) {
-            Ok(value) => refusal.with(HeaderName::from_static(header), value),
-            // Digits and a name of ours always are a header's value.
-            Err(_) => refusal,
-        })
+        headers(self.limit, quota, window, 0, wait).fold(refusal, |refusal, (name, value)| refusal.with(name, value))
     }
 
     fn detail(self) -> String {

@@ -13,14 +13,14 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
-use holdline_core::limits::Rate;
 use holdline_core::limits::table::{Limit, Refused, Table, Who};
+use holdline_core::limits::{Rate, RouteLimits};
 use holdline_core::time::Time;
 
 use crate::clock::Clock;
 use crate::config::Limits;
 use crate::metrics::labels::LimitLabel;
-pub use answer::Exceeded;
+pub use answer::{Exceeded, Standing};
 pub use slots::{Slot, Slots};
 
 /// Keys and addresses without a connection that something is known of.
@@ -42,14 +42,39 @@ pub struct Limiter {
 /// Entries that one connection may count in.
 const SUBJECTS: usize = 3;
 
-/// What entries are about; the kinds never share one.
+/// What entries are about; the kinds never share one. A route with limits of its own is counted by itself.
 #[derive(Clone, Copy, Hash)]
 enum Subject<'a> {
     /// A key as one address uses it.
-    Key(&'a str, u64),
-    /// A key, whoever uses it.
+    Key(Option<&'a str>, &'a str, u64),
+    /// A key, over all clients that use it.
     WholeKey(&'a str),
-    Address(u64),
+    Address(Option<&'a str>, u64),
+}
+
+/// A route, and the limits that hold there instead of the general ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    /// Its name.
+    pub route: &'a str,
+    /// Its limits.
+    pub own: &'a RouteLimits,
+}
+
+impl<'a> Scope<'a> {
+    fn address(self, general: &Limits) -> (Option<&'a str>, Limit) {
+        let Self { route, own } = self;
+        let scope = (own.address_connections.is_some() || own.address_rate.is_some()).then_some(route);
+        let connections = own.address_connections.unwrap_or(general.address_connections);
+        (scope, Limit { connections, rate: own.address_rate.unwrap_or(general.address_rate) })
+    }
+
+    fn key(self, general: &Limits) -> (Option<&'a str>, Limit) {
+        let Self { route, own } = self;
+        let scope = (own.key_connections.is_some() || own.key_rate.is_some()).then_some(route);
+        let connections = own.key_connections.unwrap_or(general.key_connections);
+        (scope, Limit { connections, rate: own.key_rate.unwrap_or(general.key_rate) })
+    }
 }
 
 /// Whom a connection counts for, how far, and which limit that is.
@@ -88,13 +113,19 @@ impl Limiter {
     ///
     /// # Errors
     /// The limit that it met; it counts for none then.
-    pub fn admit(self: &Arc<Self>, key: Option<&str>, address: IpAddr) -> Result<Admission, Exceeded> {
+    pub fn admit(
+        self: &Arc<Self>,
+        key: Option<&str>,
+        address: IpAddr,
+        scope: Scope<'_>,
+    ) -> Result<Admission, Exceeded> {
         let limits = self.limits.load();
+        let ((address_scope, by_address), (key_scope, by_key)) = (scope.address(&limits), scope.key(&limits));
         let (now, bits) = (self.clock.now(), significant_bits(address));
         let checks: [Check<'_>; SUBJECTS] = [
-            (Some(Subject::Address(bits)), address_limit(&limits), address_label),
+            (Some(Subject::Address(address_scope, bits)), by_address, address_label),
             (key.map(Subject::WholeKey), whole_key_limit(&limits), |_| LimitLabel::KeyConnectionsTotal),
-            (key.map(|key| Subject::Key(key, bits)), key_limit(&limits), key_label),
+            (key.map(|key| Subject::Key(key_scope, key, bits)), by_key, key_label),
         ];
         let mut taken = [None; SUBJECTS];
         for (place, (subject, limit, label)) in taken.iter_mut().zip(checks) {
@@ -113,18 +144,20 @@ impl Limiter {
         Ok(Admission { _places: Some(Box::new(Places { limiter: self.clone(), taken })) })
     }
 
-    /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes.
+    /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes; how far it is from it, if there is
+    /// one.
     ///
     /// # Errors
     /// The limit that it met; it does not count then.
-    pub fn request(&self, address: IpAddr) -> Result<(), Exceeded> {
-        let rate = self.limits.load().address_rate;
+    pub fn request(&self, address: IpAddr, scope: Scope<'_>) -> Result<Option<Standing>, Exceeded> {
+        let (scope, Limit { rate, .. }) = scope.address(&self.limits.load());
         if rate.is_off() {
-            return Ok(());
+            return Ok(None);
         }
-        let who = self.who(Subject::Address(significant_bits(address)));
+        let who = self.who(Subject::Address(scope, significant_bits(address)));
         let knocked = self.shard(who).knock(who, rate, self.clock.now());
-        knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))
+        let (left, reset) = knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))?;
+        Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left, reset)))
     }
 
     /// Entries, idle ones that were not forgotten yet among them.
@@ -161,16 +194,8 @@ impl Drop for Places {
     }
 }
 
-const fn key_limit(limits: &Limits) -> Limit {
-    Limit { connections: limits.key_connections, rate: limits.key_rate }
-}
-
 const fn whole_key_limit(limits: &Limits) -> Limit {
     Limit { connections: limits.key_connections_total, rate: Rate::OFF }
-}
-
-const fn address_limit(limits: &Limits) -> Limit {
-    Limit { connections: limits.address_connections, rate: limits.address_rate }
 }
 
 const fn key_label(refused: Refused) -> LimitLabel {
@@ -207,6 +232,16 @@ mod tests {
 
     use super::*;
 
+    const GENERAL: RouteLimits = RouteLimits {
+        key_connections: None,
+        key_rate: None,
+        address_connections: None,
+        address_rate: None,
+        headers: false,
+    };
+
+    const SCOPE: Scope<'_> = Scope { route: "r", own: &GENERAL };
+
     fn limiter(change: impl FnOnce(&mut Limits)) -> Arc<Limiter> {
         let mut limits = Limits::default();
         change(&mut limits);
@@ -215,7 +250,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address, SCOPE).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]
@@ -225,7 +260,8 @@ mod tests {
         assert_eq!(enters(&limiter, "s1", "192.0.2.1").unwrap_err(), LimitLabel::KeyConnections);
         assert!(enters(&limiter, "s2", "192.0.2.1").is_ok());
         assert!(enters(&limiter, "s1", "192.0.2.2").is_ok());
-        let no_key: Vec<_> = (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap()).unwrap()).collect();
+        let no_key: Vec<_> =
+            (0..30).map(|_| limiter.admit(None, "192.0.2.1".parse().unwrap(), SCOPE).unwrap()).collect();
         assert_eq!(limiter.size().0, 3);
         drop((inside, no_key));
         for _ in 0..10 {
@@ -277,17 +313,39 @@ mod tests {
         let _more = [enters(&limiter, "a", "192.0.2.1").unwrap(), enters(&limiter, "b", "192.0.2.1").unwrap()];
         assert_eq!(enters(&limiter, "c", "192.0.2.1").unwrap_err(), LimitLabel::AddressConnections);
         let address = "192.0.2.1".parse().unwrap();
-        assert!(limiter.request(address).is_ok(), "the fourth in the hour");
-        assert_eq!(limiter.request(address).unwrap_err().limit, LimitLabel::AddressRate);
+        assert!(limiter.request(address, SCOPE).is_ok(), "the fourth in the hour");
+        assert_eq!(limiter.request(address, SCOPE).unwrap_err().limit, LimitLabel::AddressRate);
         limiter.configure(Limits { address_rate: Rate::OFF, ..Limits::default() });
-        assert!(limiter.request(address).is_ok());
+        assert!(limiter.request(address, SCOPE).is_ok());
+    }
+
+    #[test]
+    fn a_route_with_a_rate_of_its_own_is_counted_by_itself_and_says_what_is_left() {
+        let limiter = limiter(|limits| limits.address_rate = Rate::new(1, Duration::from_secs(3600)));
+        let capture = RouteLimits { address_rate: Some(Rate::new(2, Duration::from_secs(60))), ..GENERAL };
+        let capture = Scope { route: "capture", own: &capture };
+        let open = RouteLimits { address_rate: Some(Rate::OFF), ..GENERAL };
+        let open = Scope { route: "health", own: &open };
+        let address = "192.0.2.1".parse().unwrap();
+        let mut answer = http::HeaderMap::new();
+        limiter.request(address, capture).unwrap().unwrap().say(&mut answer);
+        assert_eq!(answer["ratelimit-policy"], "\"address_rate\";q=2;w=60");
+        assert_eq!(
+            (&answer["ratelimit"], &answer["x-ratelimit-remaining"]),
+            (&"\"address_rate\";r=1;t=60".parse().unwrap(), &"1".parse().unwrap())
+        );
+        assert!(limiter.request(address, capture).is_ok());
+        assert!(limiter.request(address, capture).is_err());
+        assert!(limiter.request(address, SCOPE).is_ok(), "others are counted apart");
+        assert!(limiter.request(address, SCOPE).is_err());
+        assert_eq!(limiter.request(address, open), Ok(None));
     }
 
     #[test]
     fn a_hundred_thousand_addresses_are_counted_in_bounded_memory() {
         let limiter = limiter(|limits| limits.address_rate = Rate::new(5, Duration::from_secs(3600)));
         for n in 0..100_000u32 {
-            assert!(limiter.request(IpAddr::V4((0x0a00_0000 + n).into())).is_ok());
+            assert!(limiter.request(IpAddr::V4((0x0a00_0000 + n).into()), SCOPE).is_ok());
         }
         let (entries, bytes) = limiter.size();
         assert!(entries <= ENTRIES_MAX, "{entries}");

@@ -56,13 +56,19 @@ pub fn start_batching() {
 /// Writes what waits; cheap when this thread batches and has said nothing.
 pub fn flush() {
     if SAID.replace(false) || !BATCHING.get() {
-        // Nobody is left to tell that stderr is gone.
+        // Best effort: stderr is gone, and with it the place to say so.
         let _ = write_all();
     }
 }
 
 fn write_all() -> io::Result<()> {
     PENDING.lock().unwrap_or_else(PoisonError::into_inner).write(&mut io::stderr().lock())
+}
+
+/// Writes a line that is made already, among the others.
+pub fn write_line(line: &str) {
+    // Best effort: there is no other place to say it.
+    let _ = Line { at_once: !BATCHING.get() }.write(format!("{line}\n").as_bytes());
 }
 
 /// Makes a writer for each line.

@@ -55,6 +55,10 @@ pub struct Families {
     pub backend_ejections_total: IntCounterVec,
     pub leases_expired_total: IntCounterVec,
     pub rate_limited_total: IntCounterVec,
+    pub http_requests: IntGaugeVec,
+    pub http_requests_total: IntCounterVec,
+    pub http_request_duration_seconds: HistogramVec,
+    pub polls_parked: IntGaugeVec,
     pub rate_limit_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
@@ -209,6 +213,19 @@ impl Families {
                 "Connections, requests and pipes that met a limit.",
                 &["route", "limit"],
             ),
+            http_requests: at.gauges("http_requests", "Plain requests that are being answered.", &["route"]),
+            http_requests_total: at.counters(
+                "http_requests_total",
+                "Answers to plain requests; 499 is a client that went away before its answer.",
+                &["route", "code"],
+            ),
+            http_request_duration_seconds: at.histograms(
+                "http_request_duration_seconds",
+                "From a plain request's head to the head of its answer.",
+                &["route"],
+                &REATTACH_SECONDS,
+            ),
+            polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
             shared_stream_reuse_total: at.counters(
@@ -255,6 +272,8 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.http_requests, label, value);
+        forget(&self.polls_parked, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
     }
@@ -277,6 +296,7 @@ impl Families {
             &self.read_paused_total,
             &self.unmasked_control_frames_total,
             &self.rate_limited_total,
+            &self.http_requests_total,
             &self.client_resumes_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
@@ -284,9 +304,10 @@ impl Families {
         ]
     }
 
-    fn histograms(&self) -> [&HistogramVec; 4] {
+    fn histograms(&self) -> [&HistogramVec; 5] {
         [
             &self.handshake_duration_seconds,
+            &self.http_request_duration_seconds,
             &self.pipe_duration_seconds,
             &self.reattach_duration_seconds,
             &self.backend_connect_duration_seconds,
@@ -299,7 +320,7 @@ fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, value: &str) 
     for series in family.collect().iter().flat_map(|family| family.get_metric()) {
         let labels: HashMap<&str, &str> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
         if labels.get(label) == Some(&value) {
-            // It was there a moment ago; somebody else removing it first is as good.
+            // It was there a moment ago; another thread that removed it first is as good.
             let _ = family.remove(&labels);
         }
     }

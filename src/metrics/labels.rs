@@ -123,7 +123,7 @@ label! {
 }
 
 label! {
-    /// Which limit somebody met.
+    /// Which limit a client met.
     LimitLabel {
         /// `limits.key_connections`.
         KeyConnections = "key_connections",
@@ -268,6 +268,7 @@ pub fn status_code(status: u16) -> &'static str {
         426 => "426",
         429 => "429",
         431 => "431",
+        499 => "499",
         500 => "500",
         501 => "501",
         502 => "502",

@@ -1,6 +1,7 @@
 //! The numbers of one route, pool or backend, resolved once and then only added to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
@@ -30,6 +31,9 @@ pub struct RouteMetrics {
     pub pipe_seconds: Histogram,
     /// Pipes that found the stream they share open already.
     pub stream_reused: IntCounter,
+    http_in_flight: IntGauge,
+    http_seconds: Histogram,
+    polls_parked: IntGauge,
     streams: IntGauge,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
@@ -105,6 +109,9 @@ impl RouteMetrics {
             handshake_seconds: families.handshake_duration_seconds.with_label_values(&[name]),
             pipe_seconds: families.pipe_duration_seconds.with_label_values(&[name]),
             stream_reused: families.shared_stream_reuse_total.with_label_values(&[name]),
+            http_in_flight: families.http_requests.with_label_values(&[name]),
+            http_seconds: families.http_request_duration_seconds.with_label_values(&[name]),
+            polls_parked: families.polls_parked.with_label_values(&[name]),
             streams: families.shared_streams.with_label_values(&[name]),
             pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
             overflows: OverflowLabel::ALL
@@ -127,6 +134,32 @@ impl RouteMetrics {
     /// Counts the answer to a handshake.
     pub fn handshake(&self, status: u16) {
         self.families.handshakes_total.with_label_values(&[&*self.name, status_code(status)]).inc();
+    }
+
+    /// The route's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Counts a plain request as being answered until the value returned goes.
+    #[must_use]
+    pub fn http_in_flight(&self) -> GaugeGuard {
+        GaugeGuard::new(self.http_in_flight.clone())
+    }
+
+    /// Counts a plain request as waiting for its worker until the value returned goes.
+    #[must_use]
+    pub fn poll_parked(&self) -> GaugeGuard {
+        GaugeGuard::new(self.polls_parked.clone())
+    }
+
+    /// Counts a plain request that is over: its status, and how long the head of its answer took if there was one.
+    pub fn http_request(&self, status: u16, took: Option<Duration>) {
+        self.families.http_requests_total.with_label_values(&[&*self.name, status_code(status)]).inc();
+        if let Some(took) = took {
+            self.http_seconds.observe(took.as_secs_f64());
+        }
     }
 
     /// Counts a pipe as opened, and keeps it in the gauge of its state until the value returned goes.

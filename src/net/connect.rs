@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout_at};
@@ -13,7 +15,10 @@ use super::failure::{ConnectError, DialFailure};
 use super::stream::BackendStream;
 use super::tls::TlsPeer;
 
-/// Connects to the first of `addresses` that answers, each given its share of `timeout`, and secures the connection.
+/// From the beginning of one attempt to that of the next, while none has failed (RFC 8305 section 8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Connects to the first of `addresses` that answers, within `timeout`, and secures the connection.
 ///
 /// # Errors
 /// What the last address said, [`DialFailure::Refused`] only if all of them refuse.
@@ -32,22 +37,32 @@ pub async fn connect(
     Ok(BackendStream::Tls(Box::new(stream)))
 }
 
+/// Begins with one address after the other, each sooner where the one before it has failed, and keeps the first that
+/// answers (RFC 8305 section 5): one that stays silent delays the next by a fraction of a second, not by its share of the
+/// timeout.
 async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpStream, ConnectError> {
+    let mut attempts = FuturesUnordered::new();
+    let mut untried = addresses.iter();
     let mut failure = None;
-    for (index, address) in addresses.iter().enumerate() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let untried = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
-        let error = match tokio::time::timeout(left / untried, connect_to(*address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => error.into(),
-            Err(_) => ConnectError::new(DialFailure::Timeout),
+    loop {
+        attempts.extend(untried.next().map(|address| connect_to(*address)));
+        let now = Instant::now();
+        let patience = match u32::try_from(untried.len()).unwrap_or(u32::MAX) {
+            0 => deadline,
+            more => (now + ATTEMPT_DELAY).min(now + deadline.saturating_duration_since(now) / more.saturating_add(1)),
+        };
+        let error: ConnectError = match timeout_at(patience, attempts.next()).await {
+            Ok(Some(Ok(stream))) => return Ok(stream),
+            Ok(Some(Err(error))) => error.into(),
+            Ok(None) => return Err(failure.unwrap_or(ConnectError::new(DialFailure::Resolve))),
+            Err(_) if Instant::now() < deadline => continue,
+            Err(_) => return Err(ConnectError::new(DialFailure::Timeout)),
         };
         // One closed port proves nothing about a backend whose other address may be behind a slow link.
         if failure.is_none() || error.kind != DialFailure::Refused {
             failure = Some(error);
         }
     }
-    Err(failure.unwrap_or(ConnectError::new(DialFailure::Resolve)))
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
@@ -57,9 +72,79 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
+/// Has the answer acknowledged as soon as it comes. A peer without TCP_NODELAY holds back whatever it says behind the first
+/// part of its answer until then, and behind an answer nothing is said that could carry the acknowledgement.
+pub fn acknowledge_the_answer_at_once(socket: &impl AsFd) {
+    // Without it the peer's first message comes later, and nothing else.
+    let _ = SockRef::from(socket).set_tcp_quickack(true);
+}
+
 /// Lets what is received next be acknowledged by what is said next, instead of in a packet of its own: the end of a
 /// TCP handshake by the request, and a request by its answer. The kernel waits 40 ms for that at most.
 pub fn answer_instead_of_acknowledging(socket: &impl AsFd) {
     // Without it there are packets more, and nothing else.
     let _ = SockRef::from(socket).set_tcp_quickack(false);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// A port whose queue is full, so that a connection to it waits in silence.
+    async fn silent() -> (TcpListener, SocketAddr, Vec<TcpStream>) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(Ok(stream)) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+            queued.push(stream);
+            assert!(queued.len() < 64, "the queue has no end");
+        }
+        (listener, address, queued)
+    }
+
+    async fn open() -> (TcpListener, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        (listener, address)
+    }
+
+    async fn closed() -> SocketAddr {
+        open().await.1
+    }
+
+    #[tokio::test]
+    async fn a_silent_first_address_costs_a_fraction_of_a_second_and_not_its_share_of_the_timeout() {
+        let (_silent, silent, _queued) = silent().await;
+        let (_open, open) = open().await;
+        let began = Instant::now();
+        let stream = connect(&[silent, open], None, PATIENCE).await.unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
+        assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_is_passed_over_at_once_and_refused_only_if_all_are() {
+        let (_open, open) = open().await;
+        let stream = connect(&[closed().await, open], None, PATIENCE).await.unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
+        let error = connect(&[closed().await, closed().await], None, PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind, DialFailure::Refused);
+        assert_eq!(connect(&[], None, PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
+    }
+
+    #[tokio::test]
+    async fn all_addresses_get_a_turn_within_a_short_timeout_and_silence_is_a_timeout() {
+        let (_silent, silent, _queued) = silent().await;
+        let (_open, open) = open().await;
+        let short = Duration::from_millis(400);
+        let stream = connect(&[silent, silent, silent, open], None, short).await.unwrap();
+        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
+        let error = connect(&[closed().await, silent], None, short).await.unwrap_err();
+        assert_eq!(error.kind, DialFailure::Timeout);
+    }
 }

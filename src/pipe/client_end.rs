@@ -48,6 +48,8 @@ pub struct ClientEnd {
     link: Option<ClientLink>,
     /// Which of the client's attaches that is.
     generation: Generation,
+    /// Writing failed, so the client is gone; what it had said before is read all the same.
+    broken: bool,
     /// Only of a client that has come back, or may.
     past: Option<Box<Past>>,
 }
@@ -66,7 +68,7 @@ struct Past {
 impl ClientEnd {
     /// An end without a link, which the client's first attach will have.
     pub const fn new() -> Self {
-        Self { link: None, generation: Generation::FIRST, past: None }
+        Self { link: None, generation: Generation::FIRST, broken: false, past: None }
     }
 
     /// Gives the client its first link.
@@ -83,6 +85,7 @@ impl ClientEnd {
     pub fn attach(&mut self, link: ClientLink, generation: Generation, answer: u64) {
         self.link = Some(link);
         self.generation = generation;
+        self.broken = false;
         let past = self.past.get_or_insert_default();
         (past.answer, past.absent) = (answer, None);
     }
@@ -90,6 +93,22 @@ impl ClientEnd {
     /// Whether there is a link.
     pub const fn is_linked(&self) -> bool {
         self.link.is_some()
+    }
+
+    /// Whether there is a link that takes bytes.
+    pub const fn takes(&self) -> bool {
+        self.is_linked() && !self.broken
+    }
+
+    /// Whether the client is gone, and only what it had said before is still to be read.
+    pub const fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Notes that the link takes nothing more; whether something that was said on it may still be read.
+    pub const fn broke(&mut self) -> bool {
+        self.broken = matches!(self.link, Some(ClientLink::Socket(_)));
+        self.broken
     }
 
     /// The client on the link, as the core names it.

@@ -148,6 +148,11 @@ impl Driver {
         let budget = self.budget(side);
         self.pipe.set_paused(side, budget == 0, now);
         match side {
+            Side::Client if budget == 0 && self.client.is_broken() => {
+                // It is gone, and what it has said last would have to wait for room that may never come.
+                self.pipe.lost(self.client.peer(), LinkLoss::Reset, now);
+                Came::End
+            }
             Side::Client => {
                 // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
                 let keep = if self.backend.is_linked() { Keep::UntilConfirmed } else { Keep::Copy };
@@ -199,14 +204,18 @@ impl Driver {
     /// Whether the link of `side` takes bytes.
     fn takes(&self, side: Side) -> bool {
         match side {
-            Side::Client => self.client.is_linked(),
+            Side::Client => self.client.takes(),
             Side::Backend => self.backend.takes(),
         }
     }
 
     fn write_failed(&mut self, side: Side, taken: io::Result<usize>, now: Time) {
         match side {
-            Side::Client => self.pipe.lost(self.client.peer(), LinkLoss::Reset, now),
+            Side::Client => {
+                if !self.client.broke() {
+                    self.pipe.lost(self.client.peer(), LinkLoss::Reset, now);
+                }
+            }
             Side::Backend => {
                 // A socket tells of a reset once, to the first call that asks: reading would find a plain end.
                 let is_reset = taken.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::limits::RouteLimits;
 use holdline_core::settings::PipeSettings;
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
@@ -70,6 +71,8 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Limits that hold instead of the general ones.
+    pub limits: RouteLimits,
     /// What its pipes are opened with.
     pub settings: PipeSettings,
     /// How its pipes share their workers, if they do.
@@ -104,6 +107,8 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Limits that hold instead of the general ones.
+    pub limits: RouteLimits,
     /// Whether a key that no backend serves goes to any.
     pub any_without_owner: bool,
     patterns: Vec<String>,
@@ -257,7 +262,7 @@ impl RouteTable {
                 inserted.map_err(|error| fail("path", format!("`{path}`: {error}")))?;
             }
         }
-        let RouteSpec { name, pool, websocket_only, any_without_owner, raw_path, settings, share, .. } = spec;
+        let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -271,6 +276,7 @@ impl RouteTable {
             identity,
             settings: Arc::new(settings),
             websocket_only,
+            limits,
             any_without_owner,
             patterns,
             hosts,

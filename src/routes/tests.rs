@@ -20,6 +20,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         raw_path: false,
         origins: Vec::new(),
         websocket_only: false,
+        limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
         share: None,
     }

@@ -402,3 +402,36 @@ async fn a_message_that_was_half_sent_when_its_worker_died_arrives_whole_at_the_
     client.send_raw(&bytes[50_000..]).await.unwrap();
     assert!(wire.hear().await == Said::Binary(payload));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_client_said_before_its_reset_reaches_the_worker_though_a_write_to_the_client_fails_first() {
+    const ROUNDS: usize = 60;
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut lost = Vec::new();
+    for round in 0..ROUNDS {
+        let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+        let frame = wire.encode(0x82, &[b'.'; 1000]);
+        let last = format!("last of {round}");
+        let leaving = last.clone();
+        // It leaves while the proxy writes to it, so that a write is what finds the reset.
+        let client = tokio::spawn(async move {
+            for _ in 0..=round {
+                client.hear().await;
+            }
+            client.text(&leaving).await;
+            client.reset();
+        });
+        // The proxy may end the connection amid the flood.
+        for _ in 0..20 {
+            let _ = wire.send_raw(&frame.repeat(20)).await;
+        }
+        client.await.unwrap();
+        let heard = wire.hear().await;
+        if heard != Said::Text(last) {
+            lost.push((round, heard));
+        }
+    }
+    assert!(lost.is_empty(), "{} of {ROUNDS} are lost: {lost:?}", lost.len());
+}

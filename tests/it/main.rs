@@ -21,6 +21,7 @@ mod health;
 mod heartbeat;
 mod http;
 mod http_leaves;
+mod http_seen;
 mod limits;
 mod memory;
 mod messages;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Proxy, StepWorker, Wire, eventually, percentiles};
+use crate::harness::{Client, Proxy, Said, StepWorker, Wire, eventually, percentiles};
 
 #[tokio::test]
 async fn iw_12_with_a_spare_backend_a_reattach_takes_less_than_20_ms_p50_and_100_ms_p99() {
@@ -68,6 +68,46 @@ async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
     let [half, last] = percentiles(&mut times, [50, 99]);
     println!("IW-12: from a registration to its first handshake: p50 {half:?}, p99 {last:?}");
     assert!(half < Duration::from_millis(50), "{times:?}");
+}
+
+#[tokio::test]
+async fn the_first_message_of_a_worker_with_nagles_algorithm_waits_for_no_late_acknowledgement() {
+    /// The kernel acknowledges after 40 ms if it is not told otherwise.
+    const LATE: Duration = Duration::from_millis(30);
+    const ROUNDS: usize = 5;
+    let proxy = Proxy::start("");
+    let (mut first, mut again) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let (worker, spare) = (StepWorker::start().await, StepWorker::start().await);
+        proxy.register(&format!("w{round}"), worker.address).await;
+        let (mut client, (wire, said)) = tokio::join!(Client::connect(proxy.public, "/ws"), greet(&worker));
+        assert_eq!(client.hear().await, Said::Text("hello".to_owned()));
+        first.push(said.elapsed());
+        proxy.register(&format!("s{round}"), spare.address).await;
+        drop(worker);
+        wire.reset();
+        let (mut wire, said) = greet(&spare).await;
+        assert_eq!(client.hear().await, Said::Text("hello".to_owned()));
+        again.push(said.elapsed());
+        client.close(1000, "").await;
+        wire.hear().await;
+        drop(spare);
+        for id in [format!("w{round}"), format!("s{round}")] {
+            proxy.api("DELETE", &format!("/v1/pools/default/backends/{id}"), None).await;
+        }
+    }
+    println!("from a worker's first words behind its 101 to the client: {first:?}, at a reattach {again:?}");
+    for times in [first, again] {
+        assert!(times.iter().min().is_some_and(|best| *best < LATE), "{times:?}");
+    }
+}
+
+/// Answers 101 and says something in a packet of its own; when.
+async fn greet(worker: &StepWorker) -> (Wire, Instant) {
+    let mut wire = worker.knock_with_nagle().await.upgrade().await;
+    let said = Instant::now();
+    wire.text("hello").await;
+    (wire, said)
 }
 
 #[tokio::test]

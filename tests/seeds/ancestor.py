@@ -68,7 +68,7 @@ async def crash(run, holdline, alice, worker):
 
     async def arrived():
         return len(messages(worker, "alice")) == len(said) + 2
-    await eventually("what was said meanwhile", arrived)
+    await eventually("what was said meanwhile", arrived, 10)
     run.check("a worker that is back is used at once, the client idle", time.monotonic() - back < PICK_UP_SECONDS, time.monotonic() - back)
     heads = [(record["text"], record["head"]) for record in messages(worker, "alice")]
     wanted = [(True, repr("before"))] + [(True, repr(message[:40])) for message in said] + [(False, repr(b"\x00\x01binary"))]

@@ -23,7 +23,7 @@ async def run(run):
     await replaced(run, holdline, clients)
     await proxys_own(run, holdline, clients)
     await home.kill()
-    await eventually("all have moved", lambda: all_on(holdline, other))
+    await eventually("all have moved", lambda: all_on(holdline, other), 10)
     await broadcast(run, clients, "second", other)
     await home.start()
     await holdline.up(home)

@@ -1,7 +1,7 @@
 //! How much a client may do, as pure decisions: a sliding window ([`window`]) and a table of who did how much lately
 //! ([`table`]) for connections, a token bucket ([`bucket`]) for what goes through a pipe.
 //!
-//! Nothing here knows an address or a clock: whoever asks says who it is about, as a number, and when. No entry has a
+//! Nothing here knows an address or a clock: the caller says who it is about, as a number, and when. No entry has a
 //! timer; what is over is noticed when something else happens.
 
 pub mod bucket;
@@ -36,6 +36,21 @@ impl Rate {
     }
 }
 
+/// The limits of one route, each instead of the general one; nothing of a kind is counted with other routes then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RouteLimits {
+    /// Connections at once per route key and client address.
+    pub key_connections: Option<u32>,
+    /// New connections per route key and client address.
+    pub key_rate: Option<Rate>,
+    /// Connections at once per client address.
+    pub address_connections: Option<u32>,
+    /// New connections and plain requests per client address.
+    pub address_rate: Option<Rate>,
+    /// Whether answers to plain requests say how far they are from `address_rate`.
+    pub headers: bool,
+}
+
 /// Which limit a lane of a pipe met.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PipeLimit {
@@ -46,7 +61,7 @@ pub enum PipeLimit {
 }
 
 impl PipeLimit {
-    /// What whoever sent too much is told.
+    /// What a client that sent too much is told.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {

@@ -93,12 +93,15 @@ impl Table {
         Ok(())
     }
 
-    /// Counts a request that holds no connection.
+    /// Counts a request that holds no connection; how many more may come now, and how long until there is room for one
+    /// more than that.
     ///
     /// # Errors
     /// [`Refused::Rate`], and nothing is counted.
-    pub fn knock(&mut self, who: Who, rate: Rate, now: Time) -> Result<(), Refused> {
-        self.entry(who, rate, now).window.count(rate, now).map_err(|wait| Refused::Rate(rate, wait))
+    pub fn knock(&mut self, who: Who, rate: Rate, now: Time) -> Result<(u64, Duration), Refused> {
+        let window = &mut self.entry(who, rate, now).window;
+        window.count(rate, now).map_err(|wait| Refused::Rate(rate, wait))?;
+        Ok(window.left(rate, now))
     }
 
     /// A connection that was let in has ended.
@@ -122,7 +125,7 @@ impl Table {
         self.entries.len()
     }
 
-    /// Whether nothing is known of anybody.
+    /// Whether it has no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -232,7 +235,7 @@ mod tests {
             assert_eq!(table.enter(who(n), LIMIT, at(0)), Ok(()));
         }
         for n in 0..1_000_000 {
-            assert_eq!(table.knock(who(1000 + n), LIMIT.rate, at(1)), Ok(()));
+            assert!(table.knock(who(1000 + n), LIMIT.rate, at(1)).is_ok());
             assert!(table.len() <= CAPACITY + 50, "{}", table.len());
         }
         for n in 0..50 {
@@ -247,7 +250,7 @@ mod tests {
     fn idle_entries_go_by_the_traffic_of_others() {
         let mut table = Table::new(1000);
         for n in 0..500 {
-            assert_eq!(table.knock(who(n), LIMIT.rate, at(0)), Ok(()));
+            assert!(table.knock(who(n), LIMIT.rate, at(0)).is_ok());
         }
         for n in 0..500 {
             table.knock(who(1000 + n % 5), LIMIT.rate, at(61 + n)).ok();

@@ -49,6 +49,13 @@ impl Window {
         Ok(())
     }
 
+    /// How many more may happen now, and how long until there is one place more.
+    pub fn left(&mut self, rate: Rate, now: Time) -> (u64, Duration) {
+        self.prune(rate.per, now);
+        let wait = self.marks.front().map_or(Duration::ZERO, |oldest| (oldest.at + rate.per).since(now));
+        (rate.count.saturating_sub(self.total), wait)
+    }
+
     /// Takes back what was counted last.
     pub fn undo(&mut self) {
         let Some(last) = self.marks.back_mut() else { return };
@@ -103,8 +110,10 @@ mod tests {
         for n in 0..20 {
             assert_eq!(window.count(rate, at(n * 1000)), Ok(()), "{n}");
         }
+        assert_eq!(window.left(rate, at(20_000)), (0, Duration::from_secs(40)));
         assert_eq!(window.count(rate, at(20_000)), Err(Duration::from_secs(40)));
         assert_eq!(window.count(rate, at(59_999)), Err(Duration::from_millis(1)));
+        assert_eq!(window.left(rate, at(60_000)), (1, Duration::from_secs(1)));
         assert_eq!(window.count(rate, at(60_000)), Ok(()), "the first one is a minute old");
         assert_eq!(window.count(rate, at(60_000)), Err(Duration::from_secs(1)));
     }

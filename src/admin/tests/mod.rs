@@ -109,6 +109,7 @@ impl Fixture {
             origins: Vec::new(),
             raw_path: false,
             websocket_only: false,
+            limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
             share: None,
         };

@@ -37,6 +37,25 @@ fn is_down(event: &BackendEvent) -> bool {
     matches!(event, BackendEvent::Down { .. })
 }
 
+#[tokio::test]
+async fn a_tcp_probe_of_a_wss_worker_probes_what_pipes_use() {
+    let (listener, address) = open_port().await;
+    let probes = ProbeSettings { kind: ProbeKind::Tcp, interval: ONCE, timeout: PATIENCE };
+    let health = HealthSettings { fall: 1, ..HealthSettings::default() };
+    let mut world = World::new(vec![PoolSpec { health, ..pool("default", probes) }]);
+    let _keeper = world.keep();
+    world.put("a", spec(&format!("wss://127.0.0.1:{}", address.port()))).unwrap();
+    let plain = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(b"not TLS").await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    };
+    let (_stream, down) = tokio::join!(plain, world.event(|event| is_up(event) || is_down(event)));
+    let BackendEvent::Down { reason, .. } = down else { panic!("{down:?}") };
+    assert!(reason.contains("TLS"), "{reason}");
+}
+
 /// The verdict of one probe of `kind` on a worker that answers each connection by `answer`.
 async fn verdict<F>(kind: ProbeKind, answer: impl Fn(TcpStream) -> F) -> (Health, Option<String>)
 where

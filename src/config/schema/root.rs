@@ -417,7 +417,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
     ]
 }
 
-fn bounded_rate(rate: &Rate) -> Result<(), String> {
+pub(super) fn bounded_rate(rate: &Rate) -> Result<(), String> {
     const COUNT_MAX: u64 = 1 << 40;
     if rate.count <= COUNT_MAX {
         return Ok(());
@@ -432,6 +432,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.log.format,
             any,
             "\"auto\" is \"text\" on a terminal and \"json\" elsewhere",
+        ),
+        key(
+            "log.access",
+            |c: &mut Config| &mut c.log.access,
+            any,
+            "one line for each HTTP answer: \"off\", \"combined\" as Apache and nginx write it, or \"json\"",
         ),
         key(
             "log.level",

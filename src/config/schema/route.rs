@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use super::super::Route;
-use super::root::{DAY, GIB, HOUR, MILLISECOND};
+use super::super::{Rate, Route};
+use super::root::{DAY, GIB, HOUR, MILLISECOND, bounded_rate};
 use super::{Key, any, key, name, off_or, range, some};
 
 pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
     keys.extend(pipes());
     keys.extend(overrides());
+    keys.extend(limits());
+    keys.extend(heartbeats());
     keys.extend(sharing());
     keys
 }
@@ -145,6 +147,50 @@ fn overrides() -> Vec<Key<Route>> {
             "instead of message.max_bytes",
         )
         .or("\"1MiB\""),
+    ]
+}
+
+fn limits() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "limits.key_connections",
+            |r: &mut Route| &mut r.limits.key_connections,
+            any,
+            "instead of limits.key_connections",
+        )
+        .or("0"),
+        key(
+            "limits.key_rate",
+            |r: &mut Route| &mut r.limits.key_rate,
+            some(|rate: &Rate| bounded_rate(rate)),
+            "instead of limits.key_rate",
+        )
+        .or("\"60/min\""),
+        key(
+            "limits.address_connections",
+            |r: &mut Route| &mut r.limits.address_connections,
+            any,
+            "instead of limits.address_connections",
+        )
+        .or("100"),
+        key(
+            "limits.address_rate",
+            |r: &mut Route| &mut r.limits.address_rate,
+            some(|rate: &Rate| bounded_rate(rate)),
+            "instead of limits.address_rate, counted for this route by itself",
+        )
+        .or("\"5 per second\""),
+        key(
+            "limits.headers",
+            |r: &mut Route| &mut r.limits.headers,
+            any,
+            "answers to plain requests say in RateLimit headers how far they are from address_rate",
+        ),
+    ]
+}
+
+fn heartbeats() -> Vec<Key<Route>> {
+    vec![
         key(
             "heartbeat.client_interval",
             |r: &mut Route| &mut r.heartbeat.client_interval,

@@ -4,7 +4,7 @@ use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, R
 
 use super::super::AdminState;
 use super::super::types::{
-    Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume, Upgrade,
+    AccessLog, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume, Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -77,6 +77,11 @@ impl Choice for OnExceed {
 impl Choice for Evict {
     const WORDS: &'static [(&'static str, Self)] =
         &[("lru", Self::Lru), ("oldest", Self::Oldest), ("largest", Self::Largest)];
+}
+
+impl Choice for AccessLog {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("combined", Self::Combined), ("json", Self::Json)];
 }
 
 impl Choice for LogFormat {

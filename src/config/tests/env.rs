@@ -68,6 +68,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("memory.process_max", "1GiB", r#""1GiB""#),
     ("memory.evict", "largest", r#""largest""#),
     ("log.format", "json", r#""json""#),
+    ("log.access", "combined", r#""combined""#),
     ("log.level", "trace", r#""trace""#),
     ("trace.otlp_endpoint", "http://c:4318", "\"http://c:4318/v1/traces\""),
     ("pools[0].name", "farm", r#""farm""#),
@@ -127,6 +128,11 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].share_bytes_max", "1MiB", r#""1MiB""#),
     ("routes[0].prologue.first", "5", "5"),
     ("routes[0].prologue.profile", "p", r#""p""#),
+    ("routes[0].limits.key_connections", "3", "3"),
+    ("routes[0].limits.key_rate", "3/s", r#""3/s""#),
+    ("routes[0].limits.address_connections", "3", "3"),
+    ("routes[0].limits.address_rate", "5 per second", r#""5/s""#),
+    ("routes[0].limits.headers", "true", "true"),
 ];
 
 #[test]

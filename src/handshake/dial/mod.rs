@@ -23,7 +23,7 @@ pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 
 use super::accept::accept_key;
 use super::forward::{is_header_value, write_line};
-use crate::net::{BackendStream, TlsPeer, connect};
+use crate::net::{BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
 use answer::Expected;
 
 /// One attempt to attach a backend.
@@ -121,6 +121,7 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let exchange = async {
         stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
         stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        acknowledge_the_answer_at_once(stream.tcp());
         answer::read(&mut stream).await
     };
     let head =

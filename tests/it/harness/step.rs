@@ -33,7 +33,7 @@ impl StepWorker {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
     }
 
-    /// A worker on a loopback address of its own, so that nobody else takes its port while it is away.
+    /// A worker on a loopback address of its own, so that no other socket takes its port while it is away.
     pub async fn start_alone() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [low, high, ..] = std::process::id().to_le_bytes();
@@ -61,6 +61,13 @@ impl StepWorker {
                 return Knock { head, stream, buffer };
             }
         }
+    }
+
+    /// The next request, to a worker that leaves Nagle's algorithm on.
+    pub async fn knock_with_nagle(&self) -> Knock {
+        let knock = self.knock().await;
+        knock.stream.set_nodelay(false).unwrap();
+        knock
     }
 
     /// The next WebSocket, upgraded.
