@@ -278,7 +278,7 @@ impl Families {
         forget(&self.reattach_held, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 20] {
+    fn counters(&self) -> [&IntCounterVec; 21] {
         [
             &self.handshakes_total,
             &self.pipes_total,
