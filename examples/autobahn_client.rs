@@ -1,4 +1,4 @@
-//! A plain tokio-tungstenite client for somebody else's conformance suite: asks how many cases there are, and echoes in
+//! A plain tokio-tungstenite client for a foreign conformance suite: asks how many cases there are, and echoes in
 //! each of them whatever comes. Used by `scripts/conformance`; it knows nothing about Holdline.
 //!
 //! Usage: `autobahn_client ws://HOST:PORT AGENT`

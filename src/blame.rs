@@ -3,11 +3,11 @@
 /// Who has to act for an error to go away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Blame {
-    /// Whoever sent the request.
+    /// The client that sent the request.
     Client,
     /// The worker.
     Backend,
-    /// Whoever wrote the configuration or runs the machine.
+    /// The operator, who wrote the configuration and runs the machine.
     Operator,
     /// We.
     Holdline,

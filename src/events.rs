@@ -258,7 +258,7 @@ impl Events {
         Self { ring: Mutex::new(VecDeque::new()), newest: watch::Sender::new(0) }
     }
 
-    /// Adds a fact, wakes whoever waits for it, and returns its number.
+    /// Adds a fact, wakes the tasks that wait for it, and returns its number.
     pub fn push(&self, fact: Fact) -> u64 {
         let mut ring = self.ring();
         let seq = *self.newest.borrow() + 1;

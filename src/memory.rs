@@ -1,8 +1,8 @@
 //! The memory of the process, watched: who is told that it is short, and who has to go when it is out.
 //!
 //! [`holdline_core::memory`] decides; here are the measuring and the consequences. At 80 % of `memory.process_max` no
-//! new pipes and no plain requests are taken, shared streams that nobody watches go, and data threads give back what they keep for
-//! convenience; at 100 % pipes stop reading and are evicted, those that hold nothing never. Between two looks, what pipes
+//! new pipes and no plain requests are taken, shared streams without viewers go, and data threads give back
+//! what they keep for convenience; at 100 % pipes stop reading and are evicted, those that hold nothing never. Between two looks, what pipes
 //! may take in is bounded by what was left at the last one, so that a flood does not run ahead of the watch.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -24,7 +24,7 @@ use crate::share::Streams;
 /// From one look to the next.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How long the system's limit is taken for unchanged: somebody may give a container more.
+/// How long the system's limit is taken for unchanged: an operator may give a container more.
 const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
 
 /// The watch over the process's memory; share it by `Arc`.

@@ -1,6 +1,6 @@
 //! The live pipes, as the rest of the process sees them.
 //!
-//! A pipe belongs to one task, and nobody else touches it. What others may know is published here in plain numbers
+//! A pipe belongs to one task, and no other touches it. What others may know is published here in plain numbers
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod command;
@@ -418,7 +418,7 @@ impl Pipes {
         replay.min(memory) as usize
     }
 
-    /// Wakes the pipes that went to sleep for want of room, if there is some. To be called again and again: nobody else
+    /// Wakes the pipes that went to sleep for want of room, if there is some. To be called again and again: nothing else
     /// tells them.
     pub fn wake_starved(&self) {
         if self.room() == 0 || !self.any_starved.swap(false, AcqRel) {
@@ -513,7 +513,7 @@ impl Drop for Registration {
     }
 }
 
-/// Changes a number that others may wait for. Where nobody does, nobody is told: whoever subscribes reads it before it
+/// Changes a number that others may wait for. Without a waiter there is no notice: a subscriber reads it before it
 /// waits, which needs the lock that is held here.
 fn change<T>(number: &watch::Sender<T>, how: impl FnOnce(&mut T)) {
     number.send_if_modified(|value| {

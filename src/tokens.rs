@@ -43,7 +43,7 @@ impl Role {
 /// Who may use an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
-    /// Anybody, without a token.
+    /// Every caller, without a token.
     Open,
     /// Viewers and operators.
     Viewer,
@@ -109,7 +109,7 @@ pub enum TokensError {
         /// What is wrong; the line itself is not quoted.
         message: &'static str,
     },
-    /// It has no token at all, so that nobody could ever get in.
+    /// It has no token at all, so that no caller could ever get in.
     #[error("the tokens file has no token; add a line such as \"operator SHA256 NAME\"")]
     Empty,
 }

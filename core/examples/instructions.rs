@@ -293,6 +293,7 @@ fn replay(bytes: usize) -> usize {
     assert!(rig.pipe.attached(rig.attachment, BackendKey(2), None, rig.now));
     while rig.pipe.view().up.sent.0 < count as u64 {
         measured(|| write(&mut rig.pipe, Side::Backend, SOCKET_TAKES, rig.now));
+        while rig.pipe.next_action().is_some() {}
     }
     count
 }

@@ -79,7 +79,7 @@ pub enum Probed {
     Ok,
     /// It answered wrongly or not in time.
     Failed,
-    /// Nobody listens there, or nobody may: certain at once.
+    /// Nothing listens there, or nothing may: certain at once.
     Refused,
 }
 
@@ -88,7 +88,7 @@ pub enum Probed {
 pub enum Experience {
     /// Its 101 came.
     Connected,
-    /// Nobody listens there.
+    /// Nothing listens there.
     Refused,
     /// The dial failed in another way; it began at `since`.
     DialFailed {

@@ -79,7 +79,7 @@ impl Lease {
         self.expired.take().is_some()
     }
 
-    /// Whether it ran out and nobody has acted on it yet.
+    /// Whether it ran out and it was not acted on yet.
     #[must_use]
     pub fn is_overdue(&self, now: Time) -> bool {
         self.expired.is_none() && now >= self.expires()

@@ -206,7 +206,11 @@ impl ReplayBuffer {
     /// The messages behind `after` up to `last` that are held and were not dropped.
     fn kept_messages(&self, after: Seq, last: Seq) -> u64 {
         let place = |seq: Seq| seq.0.saturating_sub(self.base.0) as usize;
-        self.messages.range(place(after)..place(last)).filter(|&&message| !is_dropped(message)).count() as u64
+        let places = place(after)..place(last);
+        if self.dropped.is_none() {
+            return places.len() as u64;
+        }
+        self.messages.range(places).filter(|&&message| !is_dropped(message)).count() as u64
     }
 
     /// Bytes of the messages that wait for the link, headers included.
@@ -218,8 +222,7 @@ impl ReplayBuffer {
     /// Messages waiting for the link that an earlier link was given already.
     #[must_use]
     pub fn again_messages(&self) -> u64 {
-        let again = self.sent_high.0.saturating_sub(self.sent.0);
-        if again == 0 || self.dropped.waiting() == 0 { again } else { self.kept_messages(self.sent, self.sent_high) }
+        if self.sent_high <= self.sent { 0 } else { self.kept_messages(self.sent, self.sent_high) }
     }
 
     /// Whether the link was given a part of a message and not yet the rest.
@@ -418,7 +421,11 @@ impl ReplayBuffer {
         while self.base < seq {
             let Some(message) = self.messages.pop_front() else { break };
             offset += u64::from(message.wire_bytes);
-            self.held -= held_charge(message);
+            if is_dropped(message) {
+                self.dropped.released();
+            } else {
+                self.held -= charge(message);
+            }
             if self.base < tail_end {
                 self.tail -= held_charge(message);
             }
@@ -466,7 +473,7 @@ impl ReplayBuffer {
         self.sent_boundary = self.queue.start();
         self.sent_offset = self.sent_boundary;
         self.unsent = self.held;
-        self.dropped.recount(&self.messages);
+        self.dropped.all_wait();
         self.pass_sent();
     }
 

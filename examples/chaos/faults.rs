@@ -242,7 +242,7 @@ impl Faults {
     }
 }
 
-/// For whoever reads along: `HOLDLINE_CHAOS_VERBOSE=1`.
+/// For a person who reads along: `HOLDLINE_CHAOS_VERBOSE=1`.
 fn println_fault(began: Instant, fault: &str, place: usize) {
     if std::env::var_os("HOLDLINE_CHAOS_VERBOSE").is_some() {
         let place = if place == usize::MAX { "all".to_owned() } else { format!("w{place}") };

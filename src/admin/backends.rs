@@ -257,7 +257,7 @@ pub(super) async fn patch(
                 admin.kept().await;
                 return Ok(written(&admin, StatusCode::OK, view));
             }
-            // Somebody else was faster; the patch goes over what they said.
+            // Another write was faster; the patch goes over its result.
             Err(BackendError::PreconditionFailed(_)) if tries > 0 => {}
             Err(error) => return Err(error.into()),
         }

@@ -1,7 +1,7 @@
-//! `GET /`: the dashboard, one page that asks the admin API like anybody else.
+//! `GET /`: the dashboard, one page that asks the admin API as every other client does.
 //!
 //! The page is open because it holds no data: what it shows it reads with the visitor's token. It runs nothing but its
-//! own script and asks nobody but this listener, which its `Content-Security-Policy` holds it to.
+//! own script and asks only this listener, which its `Content-Security-Policy` holds it to.
 
 use std::sync::LazyLock;
 

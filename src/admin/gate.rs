@@ -1,6 +1,6 @@
 //! What every request passes: the browser guards, the token, the audit line, the metric, the request id.
 //!
-//! A page in somebody's browser can send requests to a loopback port, so a local listener is no protection by itself:
+//! A foreign page in a browser can send requests to a loopback port, so a local listener is no protection by itself:
 //! - DNS rebinding (`evil.example` resolving to 127.0.0.1) shows as a `Host` that is no loopback name;
 //! - a form or a `fetch` of another site shows as an `Origin` or `Sec-Fetch-Site` that is not ours, or as a body that
 //!   is not declared as JSON (declaring it so takes a preflight, which is never answered).

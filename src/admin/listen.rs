@@ -47,21 +47,21 @@ pub enum AdminListener {
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
-    /// Whether it is somebody else's, and stays.
+    /// Whether another process owns it, so that it stays.
     is_borrowed: bool,
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if !self.is_borrowed {
-            // Somebody may have removed it already; there is nobody left to tell.
+            // Best effort: it may have been removed already.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 impl AdminListener {
-    /// Binds `listen`; a socket file that nobody listens on any more is replaced.
+    /// Binds `listen`; a socket file without a listener is replaced.
     ///
     /// # Errors
     /// What the system says, with the address.
@@ -159,7 +159,7 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that the sender is gone, and with it whoever could want us to go on.
+    // An error means that the sender is gone, and with it the process that could want us to go on.
     let _ = stop.wait_for(|&stop| stop).await;
 }
 

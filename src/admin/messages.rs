@@ -2,7 +2,7 @@
 //! `POST /v1/pipes/{id}/commit`, a worker's word by another way.
 //!
 //! A message counts as reached when its pipe has taken it into the lane down to the client. No pipe waits for another:
-//! each is asked through its mailbox, [`IN_FLIGHT_MAX`] at a time, and whoever has not answered by [`ANSWER_TIMEOUT`]
+//! each is asked through its mailbox, [`IN_FLIGHT_MAX`] at a time, and a pipe that has not answered by [`ANSWER_TIMEOUT`]
 //! is counted as such.
 
 use std::collections::HashSet;

@@ -89,7 +89,7 @@ impl Operation {
         self.answering(200, content, &[])
     }
 
-    /// Answers a page in JSON, or a stream of events to whoever accepts one.
+    /// Answers a page in JSON, or a stream of events to a caller that accepts one.
     pub(super) fn pages_or_streams<T: JsonSchema>(self) -> Self {
         self.answering(200, vec![(JSON, schema_of::<T>), ("text/event-stream", schema_of::<String>)], &[])
     }
@@ -99,7 +99,7 @@ impl Operation {
         self.answering(status, Vec::new(), &[])
     }
 
-    /// Answers 304 to whoever has it already.
+    /// Answers 304 to a caller that has it already.
     pub(super) fn unless_known(self) -> Self {
         Self { conditional: true, ..self.answering(304, Vec::new(), &[TAG]) }
     }

@@ -167,7 +167,7 @@ impl HealthBody {
 }
 
 impl From<&BackendSpec> for Registration {
-    /// What a worker would have to say to stand as it stands, but for its state, which nobody has to say.
+    /// What a worker would have to say to stand as it stands, but for its state, which need not be said.
     fn from(spec: &BackendSpec) -> Self {
         let serves = match &spec.serves {
             Serves::Any => ServesBody::default(),
@@ -227,7 +227,7 @@ pub(super) fn patched(spec: &BackendSpec, patch: &Value) -> Result<BackendSpec, 
     }
     merge(&mut said, patch);
     if let Value::Object(fields) = &mut said {
-        // What was taken away is what nobody said; a default holds then.
+        // A default holds for what was taken away.
         fields.retain(|_, value| !value.is_null());
     }
     body::shape::<Registration>(&said)?.parse()

@@ -68,7 +68,7 @@ impl BackendEvent {
 /// Why a backend left its pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Removal {
-    /// Somebody deleted it.
+    /// An operator or the worker itself deleted it.
     Deleted,
     /// Its lease expired and was not renewed.
     LeaseExpired,

@@ -131,7 +131,7 @@ impl Backends {
         })
     }
 
-    /// Registers a backend that an earlier process knew; whoever says that it is that backend is believed.
+    /// Registers a backend that an earlier process knew; a worker that says it is that backend is believed.
     ///
     /// # Errors
     /// When it can't be any more, or the id is taken.
@@ -233,7 +233,7 @@ impl Backends {
         let mut effects = Effects::default();
         let result = {
             // A panic inside a call is a bug, but the tables stay usable: every call leaves them whole or nearly so,
-            // and a proxy that stops choosing backends helps nobody.
+            // and a proxy that stops choosing backends is of no use.
             let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
             call(&mut registry, &mut effects)
         };

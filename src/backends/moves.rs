@@ -74,7 +74,7 @@ impl Registry {
 
     fn move_slot(&mut self, key: BackendKey, jitter: f64) -> Time {
         let (now, interval) = (self.clock.now(), self.move_interval(key));
-        // A backend that is gone from the tables has nobody to pace its pipes.
+        // A backend that is gone from the tables paces its pipes no more.
         self.pool_of(key).map_or(now, |entry| entry.pace.slot(interval, jitter, now))
     }
 

@@ -3,7 +3,7 @@
 //! A worker's sessions are private to it, so the pipes and the plain requests of one key belong on one backend for as
 //! long as that one will do. A preference only: it never keeps a key waiting for a backend that is out.
 //!
-//! A backend that is gone may stay named here: its key is never reused, so it is nobody's preference. Bound: `OWNERS_MAX`; over it, the half that was not used for longest is forgotten.
+//! A backend that is gone may stay named here: its key is never reused, so no pipe prefers it. Bound: `OWNERS_MAX`; over it, the half that was not used for longest is forgotten.
 
 use holdline_core::ids::BackendKey;
 use std::collections::HashMap;

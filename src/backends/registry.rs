@@ -1,6 +1,6 @@
 //! What is known of every pool and backend, changed only under the lock of `Backends`.
 //!
-//! Each change leaves what the world must hear in `Effects`, which is told after the lock is released: nobody's
+//! Each change leaves what the world must hear in `Effects`, which is told after the lock is released: no
 //! callback can wait for us while we wait for them. Invariants: `ids` names every backend that is not being replaced;
 //! a record and its entry in a core pool come and go together; a pool is woken whenever one of its backends turns
 //! eligible or stops being full.
@@ -365,7 +365,7 @@ impl Registry {
     }
 }
 
-/// What made somebody change their mind about a backend.
+/// What changed the judgement about a backend.
 pub(super) struct Why {
     pub(super) text: String,
     pub(super) eject: EjectCause,

@@ -146,7 +146,7 @@ fn target_of(record: &Record, networks: &Arc<Networks>) -> Target {
 /// Leave to dial a backend, until it is dropped.
 #[derive(Debug)]
 pub struct Turn {
-    /// Nothing only if the semaphore were closed, which nobody does.
+    /// Nothing only if the semaphore were closed, which never happens.
     _permit: Option<OwnedSemaphorePermit>,
     /// Whether others had to be waited for, so that what was known of the backend may be stale.
     pub waited: bool,

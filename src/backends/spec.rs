@@ -222,7 +222,7 @@ pub struct Renewal {
 pub enum Directive {
     /// Finish: nothing new comes.
     Drain,
-    /// Somebody is about to work on you.
+    /// An operator is about to work on you.
     Maint,
 }
 

@@ -168,7 +168,7 @@ impl Registry {
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             entry.report = pool.report.clone();
-            // A raised limit may be what somebody waits for.
+            // A pipe may wait for a raised limit.
             entry.wake();
         }
         self.retire_unconfigured(pools, fx);
@@ -282,7 +282,7 @@ impl Registry {
         if another_instance {
             pool.core.forget_health(key);
         }
-        // A raised limit or another key may be what somebody waits for.
+        // A pipe may wait for a raised limit or another key.
         pool.wake();
         if let Some(record) = self.records.get_mut(&key) {
             record.spec = spec;

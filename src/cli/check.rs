@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Whoever closed the other end does not want to know.
+/// The reader that closed the other end wants no more.
 fn say(mut to: impl Write, text: &str) {
     let _ = to.write_all(text.as_bytes());
 }

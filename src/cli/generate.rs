@@ -43,7 +43,7 @@ pub(super) fn man(options: &Man) -> anyhow::Result<()> {
 
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     match io::stdout().write_all(bytes) {
-        // Whoever read it has had enough.
+        // The reader of our output has closed it.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => Ok(done?),
     }

@@ -1,6 +1,6 @@
 //! What holds between keys: names that must exist or be unique, and bounds that depend on each other.
 //!
-//! Errors are `(key, message)`; whoever read the file knows where the key stands.
+//! Errors are `(key, message)`; the reader of the file knows where the key stands.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;

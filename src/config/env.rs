@@ -2,7 +2,7 @@
 //!
 //! `HOLDLINE_REPLAY__PIPE_BYTES_MAX` is `replay.pipe_bytes_max`, and `HOLDLINE_POOLS__0__BALANCE` is `pools[0].balance`.
 //! A name that matches no key is an error, so that a typing error is not a silent default. But every key has a section,
-//! so a name without two underscores is somebody else's, unless it is a key with one of them forgotten.
+//! so a name without two underscores is another program's, unless it is a key with one of them forgotten.
 
 use super::gaps;
 use super::node::{Entry, Node, Value};
@@ -25,7 +25,7 @@ pub(super) fn of_this_process() -> Vec<(String, String)> {
 /// A variable that cannot be used: its name, its key if it has one, and why.
 pub(super) type Refused = (String, String, String);
 
-/// Sets in `root` what `variables` say; names without our prefix are somebody else's.
+/// Sets in `root` what `variables` say; names without our prefix are other programs'.
 pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Vec<Refused> {
     let keys = schema::every_key();
     let is_key = |flat: &str| keys.iter().any(|key| key.pattern.replace(['.', '['], "_").replace(']', "") == flat);

@@ -1,6 +1,6 @@
 //! What this version knows of but does not do, and what a reload cannot change: three short lists in one place.
 //!
-//! Whoever builds one of these deletes its line.
+//! The change that builds one of these deletes its line.
 
 use super::Config;
 use super::schema::Shown;

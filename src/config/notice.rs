@@ -70,7 +70,7 @@ impl std::error::Error for Invalid {}
 
 /// The candidate that `word` was probably meant to be.
 pub(crate) fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Beyond this length nobody mistyped anything, and the distance would cost its square.
+    // A word of this length is no typing error, and the distance would cost its square.
     const WORD_BYTES_MAX: usize = 64;
     if word.len() > WORD_BYTES_MAX {
         return None;

@@ -168,7 +168,7 @@ fn joined(path: &str, name: &str) -> String {
     }
 }
 
-/// `name` after `prefix`, in quotes if it could not be typed without, shortened if nobody would type it.
+/// `name` after `prefix`, in quotes if it could not be typed without, shortened if it is too long to type.
 fn printable(prefix: &str, name: &str) -> String {
     const NAME_BYTES_MAX: usize = 60;
     let bare = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);

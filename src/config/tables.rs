@@ -138,7 +138,7 @@ impl Backend {
     }
 }
 
-/// A name that never resolves (RFC 2606): a backend without a URL is refused before anybody could dial it.
+/// A name that never resolves (RFC 2606): a backend without a URL is refused before it could be dialled.
 fn nowhere() -> BackendUrl {
     "ws://backend.invalid".parse().expect("a constant that is a URL")
 }

@@ -159,9 +159,9 @@ pub enum LogFormat {
 pub enum LogLevel {
     /// Nothing at all.
     Off,
-    /// What needs somebody.
+    /// What an operator must act on.
     Error,
-    /// What may need somebody.
+    /// What an operator may have to act on.
     Warn,
     /// One record per pipe and per event.
     Info,

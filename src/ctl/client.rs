@@ -81,7 +81,7 @@ impl fmt::Display for Target {
 /// Why there is no useful answer; each says what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// Nobody answers there.
+    /// Nothing answers there.
     #[error(
         "no Holdline answers at {target}: {source}; start one with `holdline serve`, \
          or say where it is with --admin or HOLDLINE_ADMIN"
@@ -92,7 +92,7 @@ pub enum CallError {
         /// Why.
         source: io::Error,
     },
-    /// Somebody answers who is not the admin API: its errors have a request id.
+    /// The server that answers is not the admin API: its errors have a request id.
     #[error(
         "what answers at {0} ({1}) is not the admin API; is that the public listener? \
          Say where admin.listen is with --admin or HOLDLINE_ADMIN"

@@ -70,7 +70,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         return Err(Misuse("--watch is for what can be read and for drains".into()).into());
     }
     match runtime.block_on(command(&client, out, options.command)) {
-        // Whoever read our output has had enough, which is how `| head` ends.
+        // The reader of our output has closed it, which is how `| head` ends.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         done => done,
     }

@@ -60,7 +60,7 @@ fn flatten(name: &str, value: &Value, lines: &mut Vec<(String, String)>) {
     }
 }
 
-/// Whether it is a number of bytes that nobody reads at a glance.
+/// Whether it is a number of bytes too long to read at a glance.
 fn is_large(name: &str, value: &Value) -> bool {
     name.ends_with("_bytes") && value.as_u64().is_some_and(|count| count >= 1024)
 }

@@ -50,7 +50,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // what cannot be removed now is left to whoever cleans the temporary directory
+        // what cannot be removed now is left to the system, which cleans the temporary directory
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -117,7 +117,7 @@ impl Proxy {
         signal(&self.child, Signal::TERM);
         let ending = async {
             self.watch(board).await;
-            // its status matters to nobody any more
+            // its status no longer matters
             let _ = self.child.wait().await;
         };
         let _ = timeout(PROXY_STOP_WAIT, ending).await;
@@ -198,7 +198,7 @@ fn signal(child: &Child, signal: Signal) {
     }
 }
 
-/// This executable again, untouched by the configuration of whoever runs the demo.
+/// This executable again, untouched by the configuration of the user who runs the demo.
 fn holdline() -> anyhow::Result<Command> {
     let mut command = Command::new(env::current_exe().context("cannot find this executable")?);
     for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOLDLINE_")) {

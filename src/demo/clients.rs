@@ -151,7 +151,7 @@ fn answered(board: &Board, index: usize, came: Option<Result<Message, Error>>) -
     };
     let mut books = board.books();
     let commands = &mut books.clients[index];
-    // what is no answer is booked as one to a command that nobody sent
+    // what is no answer is booked as one to a command that was never sent
     let number = serde_json::from_str(&text).map_or(u64::MAX, |answer: Answer| answer.ack);
     commands.answered.note(number);
     None

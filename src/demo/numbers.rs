@@ -40,7 +40,7 @@ impl Numbers {
         last.saturating_sub(self.whole) - self.beyond.range(..=last).count() as u64
     }
 
-    /// Whether a number beyond `last` has come, which nobody can have sent.
+    /// Whether a number beyond `last` has come, which no worker can have sent.
     pub(super) fn exceeds(&self, last: u64) -> bool {
         self.whole > last || self.beyond.last().is_some_and(|highest| *highest > last)
     }

@@ -83,7 +83,7 @@ impl Table {
     }
 
     fn write(&self, text: &str) {
-        // whoever closed the other end does not want to know
+        // the reader that closed the other end wants no more
         let _ = match self.to {
             To::Stdout => io::stdout().write_all(text.as_bytes()),
             To::Stderr => io::stderr().write_all(text.as_bytes()),

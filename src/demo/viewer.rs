@@ -1,6 +1,6 @@
 //! Serves the viewer page and its state, and takes its orders; on loopback only.
 //!
-//! A page in somebody's browser can send requests to a loopback port, so orders must come from a page that was loaded
+//! A foreign page in a browser can send requests to a loopback port, so orders must come from a page that was loaded
 //! from here: the `Host` is a loopback name (no DNS rebinding), an `Origin` is that host, and the body is declared as
 //! JSON (no form, no `fetch` without a preflight).
 

@@ -117,7 +117,7 @@ impl Crew {
                 self.forget(&old).await;
                 self.board.say(format!("{name} takes the place of {old}"));
             }
-            // what was asked for while there was nobody to do it to
+            // what was asked for while there was no worker to do it to
             while deeds.try_recv().is_ok() {}
             tokio::select! {
                 deed = deeds.recv() => match deed {
@@ -133,7 +133,7 @@ impl Crew {
 
     async fn bring_up(&self, index: usize, name: &str, start: u64) -> anyhow::Result<Worker> {
         let journal = self.scratch.file(&format!("{name}.jsonl"));
-        // The reader of journals goes last, so there is somebody to hear this.
+        // The reader of journals goes last, so it hears this.
         let _ = self.journals.send(journal.clone()).await;
         let start_with = WorkerStart { name, admin: &self.admin_address, journal: &journal };
         let mut worker = Worker::start(&start_with)?;

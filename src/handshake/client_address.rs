@@ -31,7 +31,7 @@ pub struct ClientAddress {
     pub https: bool,
     /// The host the client asked for, port included.
     pub host: Option<String>,
-    /// The port that the client connected to, as far as anybody says.
+    /// The port that the client connected to, as far as a proxy or the socket says.
     pub port: u16,
     /// What logs call the request: a trusted proxy's word, or one of our own.
     pub request_id: String,

@@ -216,7 +216,7 @@ fn is_of_handshake(name: &HeaderName) -> bool {
 }
 
 enum Guarded {
-    /// Anybody may send it.
+    /// Every client may send it.
     Not,
     /// Only a trusted proxy may send it.
     Forwarding,

@@ -75,7 +75,7 @@ pub struct Lease {
 /// Where a connection goes after a whole answer.
 #[derive(Debug)]
 enum Home {
-    /// To the next request of anyone.
+    /// To the next request of any client.
     Shared(Connections),
     /// To the next request of the client that is logged in on it.
     Client(Arc<Talk>, BackendKey),

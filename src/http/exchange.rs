@@ -55,7 +55,7 @@ pub enum ExchangeError {
     /// The connection ended before the head of an answer.
     #[error("the backend went away before it answered")]
     Lost(#[source] hyper::Error),
-    /// What came is not HTTP, or an upgrade that nobody asked for.
+    /// What came is not HTTP, or an upgrade that was not asked for.
     #[error("the backend's answer is malformed")]
     Malformed,
     /// The request went wrong on the client's side.

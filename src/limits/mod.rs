@@ -47,7 +47,7 @@ const SUBJECTS: usize = 3;
 enum Subject<'a> {
     /// A key as one address uses it.
     Key(Option<&'a str>, &'a str, u64),
-    /// A key, whoever uses it.
+    /// A key, over all clients that use it.
     WholeKey(&'a str),
     Address(Option<&'a str>, u64),
 }

@@ -56,7 +56,7 @@ pub fn start_batching() {
 /// Writes what waits; cheap when this thread batches and has said nothing.
 pub fn flush() {
     if SAID.replace(false) || !BATCHING.get() {
-        // Nobody is left to tell that stderr is gone.
+        // Best effort: stderr is gone, and with it the place to say so.
         let _ = write_all();
     }
 }

@@ -313,7 +313,7 @@ fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, value: &str) 
     for series in family.collect().iter().flat_map(|family| family.get_metric()) {
         let labels: HashMap<&str, &str> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
         if labels.get(label) == Some(&value) {
-            // It was there a moment ago; somebody else removing it first is as good.
+            // It was there a moment ago; another thread that removed it first is as good.
             let _ = family.remove(&labels);
         }
     }

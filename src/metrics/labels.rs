@@ -123,7 +123,7 @@ label! {
 }
 
 label! {
-    /// Which limit somebody met.
+    /// Which limit a client met.
     LimitLabel {
         /// `limits.key_connections`.
         KeyConnections = "key_connections",

@@ -112,7 +112,7 @@ impl Metrics {
         made
     }
 
-    /// The numbers of a backend, the same ones each time while it is registered or someone holds them.
+    /// The numbers of a backend, the same ones each time while it is registered or a pipe holds them.
     #[must_use]
     pub fn backend(&self, pool: &str, backend: &str) -> Arc<BackendMetrics> {
         let mut handles = self.handles();

@@ -43,7 +43,7 @@ impl Usage {
     }
 }
 
-/// Resident memory of this process: one file, for whoever asks often.
+/// Resident memory of this process: one file, cheap enough to be read often.
 #[must_use]
 pub fn resident_bytes() -> u64 {
     status_field(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:") * 1024

@@ -1,4 +1,4 @@
-//! Where a backend may be: the guard against registrations that point our dials at somebody else's services.
+//! Where a backend may be: the guard against registrations that point our dials at foreign services.
 //!
 //! A registration names a host; what counts is the address that it has when it is dialled, so the check is done on the
 //! resolved address at every dial and every probe, and only checked addresses are handed out (no second look-up for a

@@ -1,7 +1,7 @@
 //! The address of a backend, parsed once: scheme, host, port, and the path if it has one of its own.
 //!
 //! Whatever would have to be guessed or could mislead is refused: other schemes, credentials, fragments, ports that
-//! nobody can listen on, hosts that only look like addresses, and bytes that don't belong in a request line.
+//! cannot be listened on, hosts that only look like addresses, and bytes that don't belong in a request line.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -202,7 +202,7 @@ fn parse_host(host: &str) -> Result<Host, UrlError> {
             && label.len() <= 63
             && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     });
-    // A resolver takes "127.1", "0x7f.1" or "2130706433" for an address; nobody means those.
+    // A resolver takes "127.1", "0x7f.1" or "2130706433" for an address; an operator does not mean one.
     let looks_like_an_address = name.rsplit('.').next().is_some_and(|last| {
         last.starts_with(|first: char| first.is_ascii_digit())
             && (last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X"))

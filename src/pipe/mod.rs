@@ -29,7 +29,7 @@ mod tests {
     use super::*;
     use crate::pipes::PipeEntry;
 
-    /// What an idle pipe costs besides two sockets; whoever lets it grow says so here.
+    /// What an idle pipe costs besides two sockets; a change that lets it grow says so here.
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [

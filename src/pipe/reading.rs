@@ -27,11 +27,11 @@ const BORROW_BYTES_MIN: usize = 2 * 1024;
 const READ_ROOM_MIN: usize = 128 * 1024;
 
 thread_local! {
-    /// Used over and over while nobody holds a part of it; one that is held goes when its last part does.
+    /// Used over and over while no message holds a part of it; one that is held goes when its last part does.
     static READ_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
 }
 
-/// Gives back the buffer that this thread reads into, if nobody holds a part of it; the next read makes another.
+/// Gives back the buffer that this thread reads into, if no message holds a part of it; the next read makes another.
 pub fn shed_read_buffer() {
     READ_BUFFER.set(BytesMut::new());
 }
@@ -103,7 +103,7 @@ pub(super) fn read(
         return Came::Unread;
     }
     READ_BUFFER.with_borrow_mut(|buffer| {
-        // From its start again, which is still in the processor's cache, if nobody holds a part of it.
+        // From its start again, which is still in the processor's cache, if no message holds a part of it.
         if !buffer.try_reclaim(READ_BYTES_MAX) && buffer.capacity() < READ_ROOM_MIN {
             buffer.reserve(READ_BYTES_MAX);
         }

@@ -65,7 +65,7 @@ impl Ticket {
 
     fn send(&mut self, hearing: Hearing) {
         if let Some(answers) = self.0.take() {
-            // Whoever asked may have given up.
+            // The asker may have given up.
             let _ = answers.try_send(hearing);
         }
     }

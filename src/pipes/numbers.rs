@@ -1,4 +1,4 @@
-//! The numbers of one lane of a pipe, as others see them: published after each turn of its task, read by anybody.
+//! The numbers of one lane of a pipe, as others see them: published after each turn of its task, read by any thread.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 

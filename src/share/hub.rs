@@ -1,6 +1,6 @@
 //! One shared stream where its pipe and its viewers' pipes meet, whichever threads they live on.
 //!
-//! The lock is held for one message or one question and never across an await; whoever has to hear of what was done is
+//! The lock is held for one message or one question and never across an await; a task that has to hear of what was done is
 //! woken after it is released, once for as many messages as one write brought.
 
 use std::collections::HashMap;
@@ -57,7 +57,7 @@ pub struct HubView {
     pub viewers: usize,
     /// Viewers that came while it was there, the first not counted.
     pub reused: u64,
-    /// How long nobody has watched, in milliseconds.
+    /// How long it has had no viewer, in milliseconds.
     pub idle_ms: Option<u64>,
     /// How long it goes on without a viewer, in milliseconds.
     pub linger_ms: Option<u64>,
@@ -70,14 +70,14 @@ pub struct HubView {
 pub enum Turn {
     /// Send this message to the worker.
     Send(Bytes),
-    /// Say goodbye: nobody has watched for long enough.
+    /// Say goodbye: it has had no viewer for long enough.
     Leave,
     /// Nothing, until woken or until this time.
     Wait(Option<Time>),
 }
 
 impl Hub {
-    /// A stream with its pipe, and nobody watching yet.
+    /// A stream with its pipe, without a viewer yet.
     #[must_use]
     pub fn new(key: StreamKey, pipe: Arc<PipeEntry>, settings: StreamSettings, clock: Clock) -> Self {
         let inner = Inner {
@@ -211,7 +211,7 @@ impl Hub {
         self.pipe.order(Command::going_away());
     }
 
-    /// Since when nobody watches, while it lingers.
+    /// Since when it has no viewer, while it lingers.
     pub(super) fn idle_since(&self) -> Option<Time> {
         self.lock().stream.idle_since()
     }

@@ -6,7 +6,7 @@
 //! place of a worker. What passes between them is `holdline_core::shared`, behind the lock of a [`Hub`].
 //!
 //! Owns the table of streams by route and key, in which one newcomer at a time opens a stream while the others wait for
-//! it (the door's `share`). Streams that somebody watches are bounded by the clients there are; those that linger by
+//! it (the door's `share`). Streams with viewers are bounded by the clients there are; those that linger by
 //! [`IDLE_STREAMS_MAX`], beyond which the one that was left first goes at once.
 
 mod hub;
@@ -181,7 +181,7 @@ impl Streams {
         self.opened.load(Relaxed)
     }
 
-    /// Closes every stream that nobody watches, for want of memory; how many those are.
+    /// Closes every stream without viewers, for want of memory; how many those are.
     pub fn shed_idle(&self) -> usize {
         self.list().iter().filter(|hub| hub.shed()).count()
     }

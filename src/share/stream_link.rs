@@ -177,7 +177,7 @@ impl AsyncWrite for StreamLink {
         let had_said_close = link.said_close;
         let written = link.write(slices, room);
         if link.said_close && !had_said_close {
-            // Its answer can be read now, and nobody else says so.
+            // Its answer can be read now, and nothing else says so.
             cx.waker().wake_by_ref();
         }
         Poll::Ready(written)

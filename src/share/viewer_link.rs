@@ -97,7 +97,7 @@ impl ViewerLink {
         let (taken, end) = cut_off(&mut self.cutter, slices, room, &mut self.messages)?;
         if end.is_some() {
             self.said_close = end;
-            // The answer can be read now, and nobody else says so.
+            // The answer can be read now, and nothing else says so.
             cx.waker().wake_by_ref();
         }
         if !self.messages.is_empty() {

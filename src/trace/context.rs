@@ -63,7 +63,7 @@ pub enum Caller {
     Silent,
     /// It is a part of this one.
     Traced(Context),
-    /// It is a part of one that nobody records.
+    /// It is a part of one that is not recorded.
     Unsampled,
 }
 

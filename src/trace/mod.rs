@@ -48,7 +48,7 @@ impl Tracer {
     }
 
     /// Begins the span of a client's request, and takes out of its headers what each dial says anew from then on;
-    /// nothing, with the headers as they are, if nobody wants it.
+    /// nothing, with the headers as they are, if it is not wanted.
     #[must_use]
     pub fn take_over(&self, name: Name, headers: &mut HeaderMap) -> Option<Span> {
         let queue = self.queue.as_ref()?;

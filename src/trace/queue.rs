@@ -1,4 +1,4 @@
-//! What waits for the collector: bounded, and whoever ends a span never waits for it.
+//! What waits for the collector: bounded, and ending a span never waits for it.
 
 use prometheus::IntCounter;
 use tokio::sync::mpsc;

@@ -1,6 +1,6 @@
 //! The simulated phones: what their screens show, and the frames that all viewers of one share.
 //!
-//! A frame is drawn when somebody wants one, at most once per device and tick; nobody watching costs nothing.
+//! A frame is drawn when a viewer wants one, at most once per device and tick; a device without viewers costs nothing.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -78,7 +78,7 @@ pub enum WorkerError {
         /// The URL that was given.
         url: String,
     },
-    /// Stdout is gone, so nobody can learn the port.
+    /// Stdout is gone, so the port cannot be learned.
     #[error("cannot print the address")]
     Print(#[source] io::Error),
 }

@@ -49,7 +49,7 @@ const PADDED_BYTES_MAX: usize = 16 << 20;
 pub(super) struct Upgrade {
     /// Resolves to the raw stream once our 101 is out.
     pub on: OnUpgrade,
-    /// Its page in the journal, opened before the 101 so that whoever has seen that finds it.
+    /// Its page in the journal, opened before the 101 so that a client that has seen the 101 finds it.
     pub page: Arc<Connection>,
     /// The query's fields.
     pub query: Query,

@@ -246,7 +246,7 @@ fn pinged() -> Driven {
     driven
 }
 
-/// Nobody there: two workers dead, one known to be wrong, messages waiting again and for the first time.
+/// No worker there: two dead, one known to be wrong, messages waiting again and for the first time.
 fn outage() -> Driven {
     let mut driven = Driven::open(PipeSettings::default());
     driven.say(Side::Client, b"in doubt");

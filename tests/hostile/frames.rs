@@ -15,7 +15,7 @@ fn header(first: u8, second: u8, extended: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What breaks the protocol whoever sends it; `mask` is 0x80 for a client.
+/// What breaks the protocol from either side; `mask` is 0x80 for a client.
 fn violations(mask: u8) -> Vec<(&'static str, Vec<u8>, u16)> {
     let masked = mask != 0;
     let len = |length: u64| length.to_be_bytes();

@@ -253,7 +253,7 @@ impl Raw {
         &self.stream
     }
 
-    /// How much came that nobody has asked for yet.
+    /// How much came that was not asked for yet.
     pub fn buffered(&self) -> usize {
         self.buffer.len()
     }

@@ -63,7 +63,7 @@ fn pipes(proxy: &Proxy, count: usize, dice: &mut Dice) {
     }
 }
 
-/// Backends with random names, which nobody ever reaches, and random requests.
+/// Backends with random names, which no client ever reaches, and random requests.
 fn admin(proxy: &Proxy, requests: usize, backends: usize, dice: &mut Dice) {
     ask(proxy.admin, requests, dice);
     let json = ("Content-Type", "application/json");

@@ -235,7 +235,7 @@ async fn leases_that_run_out_together_are_kept_and_a_lone_one_costs_its_worker_n
     }
     // who says the same again renews: the four leases end within the same moment
     proxy.register_as("lone", leased(&lone)).await;
-    // nobody renews: it is more likely that we have a fault than that all of them have
+    // no lease is renewed: it is more likely that we have a fault than that all of them have
     let kept = proxy.event_of(0, "pool.self_preservation").await;
     assert!(kept["late"].as_u64().unwrap() * 2 > kept["live"].as_u64().unwrap(), "{kept}");
     let pool = proxy.get("/v1/pools/default").await;

@@ -106,7 +106,7 @@ async fn survives(evict: &str) {
     assert!(count > 20 && half < Duration::from_secs(1), "{count} exchanges, {half:?}");
 }
 
-/// A shared stream that nobody watches, and that would linger for long if there were memory for it.
+/// A shared stream without viewers, which would linger for long if there were memory for it.
 async fn lingers(proxy: &Proxy) {
     let mut viewer = Client::connect(proxy.public, "/ws/shared/echo").await;
     assert_eq!(viewer.exchange("watched").await, "watched");
@@ -115,7 +115,7 @@ async fn lingers(proxy: &Proxy) {
         .await;
 }
 
-/// What is left holds nearly all there is: nobody new is wanted.
+/// What is left holds nearly all there is: no new client is wanted.
 async fn short(proxy: &Proxy) {
     let ready = proxy.api("GET", "/health/ready", None).await;
     // The pool of the flooded pipes has no worker, which is another reason.
@@ -142,7 +142,7 @@ async fn short(proxy: &Proxy) {
     assert!(used <= rss && used > Some(LIMIT_MIB * MIB / 100 * 74), "{used:?} of {rss:?}");
 }
 
-/// A worker comes: whoever is not evicted is served all that it said, and memory is there again. How many were evicted.
+/// A worker comes: a client that is not evicted is served all that it said, and memory is there again. How many were evicted.
 async fn recovers(proxy: &Proxy, flooders: Vec<Wire>) -> usize {
     let event = proxy.event_of(0, "pipe.evicted").await;
     assert!(event["bytes"].as_u64().unwrap() > 16 << 10, "{event}");

@@ -300,7 +300,7 @@ async fn serve(worker: StepWorker, at_once: Arc<AtomicUsize>, most: Arc<AtomicUs
             while let said @ (Said::Text(_) | Said::Binary(_) | Said::Close(..)) = wire.hear_unbounded().await {
                 if matches!(said, Said::Close(..)) {
                     let frame = wire.encode(0x88, &1001_u16.to_be_bytes());
-                    // whoever is gone needs no answer
+                    // a peer that is gone needs no answer
                     let _ = wire.send_raw(&frame).await;
                 }
             }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::harness::{Client, DemoWorker, Proxy, Reply, ask};
 
-/// Operations that anybody may use.
+/// Operations that every caller may use.
 const OPEN: [&str; 7] = ["/", "/health", "/health/live", "/health/ready", "/livez", "/metrics", "/readyz"];
 
 /// Documented answers that this walk does not get, and why.

@@ -139,7 +139,7 @@ async fn sockets_of_a_service_manager_take_the_place_of_our_own() {
     let worker = DemoWorker::start("w", &[]);
     let config =
         format!("[[pools]]\nname = \"default\"\nbackends = [{{ id = \"w\", url = \"ws://{}\" }}]\n", worker.address);
-    // somebody connects before there is a process, and is served once there is one
+    // a client connects before there is a process, and is served once there is one
     let early = tokio::spawn(async move { Client::connect(address, "/ws/s1/echo").await.exchange("early").await });
     let sockets = [public.try_clone().unwrap().into(), admin.try_clone().unwrap().into()];
     let mut proxy = Proxy::start_by(handing_over(sockets, "public:admin"), &config);
@@ -151,7 +151,7 @@ async fn sockets_of_a_service_manager_take_the_place_of_our_own() {
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.exited().await.code(), Some(0));
     assert!(path.exists(), "the file is the service manager's");
-    // whoever comes between two processes waits for the next one
+    // a client that comes between two processes waits for the next one
     TcpStream::connect(address).await.unwrap();
 }
 

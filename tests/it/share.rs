@@ -1,4 +1,4 @@
-//! Shared devices: many viewers, one worker connection, and nobody who harms another.
+//! Shared devices: many viewers, one worker connection, none of which can harm another.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -31,7 +31,7 @@ async fn echo_for_ever(worker: StepWorker) {
 
 async fn close(mut wire: Wire, code: u16) {
     let frame = wire.encode(0x88, &code.to_be_bytes());
-    // whoever is gone needs no answer
+    // a peer that is gone needs no answer
     let _ = wire.send_raw(&frame).await;
     while !matches!(wire.hear_unbounded().await, Said::Close(..) | Said::Gone) {}
 }

@@ -121,7 +121,7 @@ async fn a_traceparent_goes_through_to_the_worker_and_to_the_next_one() {
     let proxy = Proxy::start("");
     let workers = [StepWorker::start().await, StepWorker::start().await];
     proxy.register("a", workers[0].address).await;
-    // odd ones too: what nobody here reads is nobody's business here
+    // odd ones too: this test judges only what it reads
     for sent in [traceparent("01"), traceparent("00"), "cc-odd".to_owned()] {
         let headers = [("traceparent", sent.as_str()), ("tracestate", "vendor=1")];
         let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &headers), workers[0].accept());

@@ -134,7 +134,7 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// A quick run leaves out what is only there to be looked at; nobody has to have Pushpin.
+    /// A quick run leaves out what is only there to be looked at; Pushpin need not be installed.
     fn compares(&self, peer: Peer) -> bool {
         if !self.peers.is_empty() {
             return self.peers.iter().any(|name| name == peer.name());

@@ -11,7 +11,7 @@ pub enum Load {
     Push { size: usize, fps: u32 },
     /// The client sends as fast as it goes.
     Upload { size: usize },
-    /// Nobody says anything.
+    /// No side says anything.
     Quiet,
 }
 

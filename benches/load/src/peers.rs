@@ -40,7 +40,7 @@ impl Peer {
 }
 
 impl Peer {
-    /// Nobody's idle pipes cost nothing, and Pushpin holds 2,000 as it is shipped.
+    /// Idle pipes cost something everywhere, and Pushpin holds 2,000 as it is shipped.
     pub fn can(self, load: &str) -> bool {
         let idle = load.strip_prefix("idle:").and_then(|count| count.parse::<usize>().ok());
         match self {
@@ -58,7 +58,7 @@ pub struct Process {
     patience: Duration,
 }
 
-/// Nobody waits for what a killed process would still have said.
+/// What a killed process would still have said is not waited for.
 const PATIENCE: Duration = Duration::from_millis(300);
 /// Those whose own children outlive them if they are killed.
 const PATIENCE_WITH_CHILDREN: Duration = Duration::from_secs(5);
@@ -177,7 +177,7 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Waits until somebody listens there; the process is borrowed so that it lives for as long.
+/// Waits until a process listens there; the process is borrowed so that it lives for as long.
 pub fn wait_for(_process: &Process, address: SocketAddr) -> anyhow::Result<()> {
     let began = Instant::now();
     while TcpStream::connect(address).is_err() {

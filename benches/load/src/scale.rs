@@ -35,7 +35,7 @@ const FURTHER_US_MIN: f64 = 0.05;
 /// What all pipes of a run hold together, and how many there are at most.
 const REPLAY_TOTAL_BYTES: usize = 64 << 20;
 const REPLAY_PIPES_MAX: usize = 512;
-/// More than the largest size, so that nobody is paused.
+/// More than the largest size, so that no client is paused.
 const REPLAY_ROOM: &str = "32MiB";
 const STEP_MAX: Duration = Duration::from_secs(60);
 

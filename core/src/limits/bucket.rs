@@ -1,7 +1,7 @@
 //! A token bucket: so many things in so much time, of which all may come at once after a rest.
 //!
 //! It is one number, the time at which the bucket would be full again; taking moves it on. More may be taken than is
-//! there, which later ones wait for: whoever reads bytes learns only afterwards what they were.
+//! there, which later ones wait for: a reader of bytes learns only afterwards what they were.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Bucket {
         u128::from(self.full_at.saturating_sub(nanos(now))) > rate.per.as_nanos()
     }
 
-    /// When there will be as many as `tokens`, if nobody takes any.
+    /// When there will be as many as `tokens`, if none is taken.
     #[must_use]
     pub fn has_at(&self, rate: Rate, tokens: u64) -> Time {
         let empty_at = u128::from(self.full_at).saturating_sub(rate.per.as_nanos());

@@ -1,7 +1,7 @@
 //! How much a client may do, as pure decisions: a sliding window ([`window`]) and a table of who did how much lately
 //! ([`table`]) for connections, a token bucket ([`bucket`]) for what goes through a pipe.
 //!
-//! Nothing here knows an address or a clock: whoever asks says who it is about, as a number, and when. No entry has a
+//! Nothing here knows an address or a clock: the caller says who it is about, as a number, and when. No entry has a
 //! timer; what is over is noticed when something else happens.
 
 pub mod bucket;
@@ -61,7 +61,7 @@ pub enum PipeLimit {
 }
 
 impl PipeLimit {
-    /// What whoever sent too much is told.
+    /// What a client that sent too much is told.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {

@@ -125,7 +125,7 @@ impl Table {
         self.entries.len()
     }
 
-    /// Whether nothing is known of anybody.
+    /// Whether it has no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

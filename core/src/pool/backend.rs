@@ -1,7 +1,7 @@
 //! One backend of a pool: what was said about it, and the three states that decide whether it may get a pipe.
 //!
 //! Where it is and what it is called by people is not decided upon here: the address, labels and so on live with
-//! whoever dials. Only `Pool` changes a backend.
+//! the caller that dials. Only `Pool` changes a backend.
 
 use crate::health::{Health, Monitor};
 use crate::ids::BackendKey;
@@ -252,7 +252,7 @@ impl Backend {
     }
 
     pub(super) fn set_share(&mut self, percent: u8) {
-        // One that has nothing left still takes what nobody else can.
+        // One that has nothing left still takes what no other can.
         self.share = percent.clamp(1, SHARE_MAX);
     }
 
@@ -268,7 +268,7 @@ impl Backend {
     pub(super) fn set_admin(&mut self, admin: AdminState) -> bool {
         let changed = self.settings.admin != admin;
         if changed && self.settings.admin == AdminState::Maint {
-            // Nobody probed it meanwhile, so what was known is stale.
+            // It was not probed meanwhile, so what was known is stale.
             self.forget_health();
         }
         self.settings.admin = admin;

@@ -1,7 +1,7 @@
 //! Which of several candidates gets the next pipe: one function per way of balancing, none of which allocates.
 //!
 //! Candidates are eligible, serve the key, are not full and not excluded. Those of the best standing are picked from: a
-//! backend in doubt is asked after the others, the avoided one after those, and one that rests when there is nobody else.
+//! backend in doubt is asked after the others, the avoided one after those, and one that rests when there is no other.
 //! The preferred one is picked if it is among them.
 
 use super::{Backend, Choose, NoCandidate};

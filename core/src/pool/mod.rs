@@ -65,7 +65,7 @@ pub struct Chosen {
     pub alias: Option<Arc<str>>,
 }
 
-/// Why nobody was picked; the reason nearest to success.
+/// Why no backend was picked; the reason nearest to success.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum NoCandidate {
     /// The pool has no backend.
@@ -195,7 +195,7 @@ impl Pool {
         Ok(Chosen { key, alias: serves.zip(ask.key).and_then(|(serves, key)| serves.alias(key)) })
     }
 
-    /// Whether a backend that would do is only out for now: down, resting or full, and not taken out by anybody.
+    /// Whether a backend that would do is only out for now: down, resting or full, and not taken out by an operator.
     #[must_use]
     pub fn awaits(&self, ask: &Choose<'_>) -> bool {
         self.backends.iter().any(|backend| {

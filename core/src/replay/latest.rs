@@ -2,7 +2,7 @@
 //!
 //! A message that is dropped stays in the list as one of no bytes, so that each number keeps its message.
 //!
-//! Invariant: `waiting` dropped messages lie behind `sent`, and the first `run` places behind the half-written message
+//! Invariant: of the `held` dropped messages, `waiting` lie behind `sent`, and the first `run` places behind the half-written message
 //! hold nothing but dropped ones. They need not be looked at again, so that a drop costs the same over any number of
 //! them.
 
@@ -21,6 +21,7 @@ pub(super) const fn is_dropped(message: Message) -> bool {
 /// The dropped messages of a buffer.
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
+    held: u64,
     waiting: u64,
     run: usize,
 }
@@ -35,6 +36,11 @@ pub(super) struct Cut {
 }
 
 impl Dropped {
+    /// Whether the list holds no dropped message: then it need not be walked to count the others.
+    pub const fn is_none(&self) -> bool {
+        self.held == 0
+    }
+
     /// Dropped messages behind `sent`.
     pub const fn waiting(&self) -> u64 {
         self.waiting
@@ -54,6 +60,7 @@ impl Dropped {
                 cut.charge += charge(message);
             }
         }
+        self.held += cut.messages;
         self.waiting += cut.messages;
         cut
     }
@@ -69,15 +76,21 @@ impl Dropped {
         self.run = 0;
     }
 
-    /// Counts anew, where all of `messages` lie behind `sent`.
-    pub fn recount(&mut self, messages: &VecDeque<Message>) {
-        let waiting = messages.iter().filter(|&&message| is_dropped(message)).count() as u64;
-        *self = Self { waiting, run: 0 };
+    /// Notes that the whole list lies behind `sent` again.
+    pub const fn all_wait(&mut self) {
+        (self.waiting, self.run) = (self.held, 0);
     }
 
-    /// Counts one more message behind `sent`, which may have been dropped.
-    pub fn count(&mut self, message: Message) {
-        self.waiting += u64::from(is_dropped(message));
+    /// Notes that the list holds one dropped message less.
+    pub const fn released(&mut self) {
+        self.held -= 1;
+    }
+
+    /// Counts one more message of the list, which may have been dropped, and may wait.
+    pub const fn count(&mut self, message: Message, waits: bool) {
+        let dropped = is_dropped(message) as u64;
+        self.held += dropped;
+        self.waiting += dropped * waits as u64;
     }
 }
 
@@ -109,5 +122,9 @@ mod tests {
         assert_eq!(held_charge(list[2]), 0);
         dropped.passed();
         assert_eq!((dropped.waiting(), dropped.run), (0, 0));
+        dropped.all_wait();
+        assert_eq!((dropped.waiting(), dropped.is_none()), (1, false), "it is held until it is released");
+        dropped.released();
+        assert!(dropped.is_none());
     }
 }

@@ -130,9 +130,9 @@ impl ReplayBuffer {
         let bytes = held_charge(message);
         self.held += bytes;
         self.accepted_offset += u64::from(message.wire_bytes);
+        self.dropped.count(message, before >= self.sent);
         if before >= self.sent {
             self.unsent += bytes;
-            self.dropped.count(message);
             return;
         }
         self.sent_boundary += u64::from(message.wire_bytes);

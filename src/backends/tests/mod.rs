@@ -117,7 +117,7 @@ fn spec(url: &str) -> BackendSpec {
     BackendSpec::new(url.parse().unwrap(), "default")
 }
 
-/// A backend of the default pool on some port that nobody dials.
+/// A backend of the default pool on some port that no test dials.
 fn worker(port: u16) -> BackendSpec {
     spec(&format!("ws://127.0.0.1:{port}"))
 }

@@ -27,7 +27,7 @@ use super::{CallError, Client, Misuse, PATIENCE};
 use model::{Model, Order};
 use rows::{Answers, Look};
 
-/// Keys that wait to be handled at most; more are dropped, as nobody types that far ahead.
+/// Keys that wait to be handled at most; more are dropped, as a user does not type that far ahead.
 const KEYS_MAX: usize = 64;
 /// Orders that wait for the one before at most.
 const ORDERS_MAX: usize = 16;
@@ -39,7 +39,7 @@ const EVERY_SECONDS: std::ops::RangeInclusive<f64> = 0.1..=3600.0;
 /// Shows the process until the user leaves.
 ///
 /// # Errors
-/// When there is no terminal, or nobody answers at the start.
+/// When there is no terminal, or the process does not answer at the start.
 pub(super) async fn run(client: &Client, every: f64) -> anyhow::Result<()> {
     if !EVERY_SECONDS.contains(&every) {
         return Err(Misuse("--every is between 0.1 and 3600 seconds".into()).into());

@@ -257,7 +257,7 @@ impl Model {
         self.put_pipe(row);
     }
 
-    /// The backend under the cursor, if the cursor is there: a key must not hit what nobody looks at.
+    /// The backend under the cursor, if the cursor is there: a key must not hit what the user does not look at.
     fn backend(&self) -> Option<String> {
         self.backends.id.clone().filter(|_| self.pane == Pane::Backends)
     }

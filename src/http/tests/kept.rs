@@ -146,7 +146,7 @@ async fn bytes_that_come_early_on_a_kept_connection_are_no_answer_to_the_next_re
         let mut connection = worker.accept().await;
         connection.head().await;
         connection.write(TWICE).await;
-        // Behind the answer, while nobody asks.
+        // Behind the answer, while no request is under way.
         connection.write("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").await;
         worker.answer(TWICE).await;
     };

@@ -244,7 +244,7 @@ impl Proxy {
 
 fn read_log(stderr: ChildStderr, lines: &watch::Sender<Vec<String>>, said: &std::sync::mpsc::Sender<String>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        // nobody listens any more once the proxy has started
+        // the channel has no reader any more once the proxy has started
         let _ = said.send(line.clone());
         lines.send_modify(|lines| lines.push(line));
     }

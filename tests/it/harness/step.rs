@@ -33,7 +33,7 @@ impl StepWorker {
         Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
     }
 
-    /// A worker on a loopback address of its own, so that nobody else takes its port while it is away.
+    /// A worker on a loopback address of its own, so that no other socket takes its port while it is away.
     pub async fn start_alone() -> Self {
         static NEXT: AtomicU8 = AtomicU8::new(1);
         let [low, high, ..] = std::process::id().to_le_bytes();

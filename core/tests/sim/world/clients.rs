@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// A client comes under its name, as it does before anybody has looked at its pipe.
+    /// A client comes under its name, as it does before its pipe was looked at.
     pub(super) fn client_returns(&mut self, pipe: usize) {
         let (now, calm) = (self.now, self.calm_since.is_some());
         let driver = &mut self.drivers[pipe];
