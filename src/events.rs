@@ -154,6 +154,18 @@ pub enum Fact {
         pool: Arc<str>,
         waited_ms: u64,
     },
+    /// The pipe ended because no worker would do: it was refused, its route closes with its worker, or a message of it
+    /// ends workers.
+    #[serde(rename = "pipe.given_up")]
+    PipeGivenUp {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        pool: Arc<str>,
+        code: u16,
+        reason: Box<str>,
+    },
     /// The first viewer of a key opened a shared stream.
     #[serde(rename = "shared.opened")]
     SharedOpened {

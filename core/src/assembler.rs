@@ -21,6 +21,8 @@ pub struct Message {
 pub struct Control {
     /// Close, ping or pong.
     pub opcode: Opcode,
+    /// Whether it came masked.
+    pub masked: bool,
     payload: [u8; CONTROL_PAYLOAD_MAX],
     len: u8,
 }
@@ -353,5 +355,5 @@ fn control(header: &Header, masked: &[u8]) -> Control {
     if let Some(mask) = header.mask {
         frame::apply_mask(&mut payload[..masked.len()], mask);
     }
-    Control { opcode: header.opcode, payload, len: masked.len() as u8 }
+    Control { opcode: header.opcode, masked: header.mask.is_some(), payload, len: masked.len() as u8 }
 }

@@ -3,7 +3,7 @@
 //! A client's frame is masked, and a masked frame is just what a worker expects of us, so the relay forwards frames
 //! as they came. All it needs to know is where each frame ends and whether it may be believed. Refused here: reserved
 //! bits (no extension is ever negotiated), unknown opcodes, wrong masking for the sender, lengths not in their shortest
-//! form, control frames that are fragmented or longer than 125 bytes.
+//! form, control frames that are fragmented or longer than 125 bytes. A client's control frame may come unmasked.
 
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
@@ -92,7 +92,7 @@ pub enum Violation {
     ReservedBits,
     /// The opcode is one that RFC 6455 reserves.
     ReservedOpcode,
-    /// A client's frame is not masked.
+    /// A client's data frame is not masked.
     Unmasked,
     /// A backend's frame is masked.
     Masked,
@@ -146,6 +146,8 @@ pub fn parse(bytes: &[u8], sender: Side) -> Result<Option<Header>, Violation> {
     let (fin, opcode) = parse_first(*first)?;
     let masked = second & 0x80 != 0;
     match (sender, masked) {
+        // Some clients mask what they say and not what they answer; a control frame goes no further than here.
+        (Side::Client, false) if opcode.is_control() => {}
         (Side::Client, false) => return Err(Violation::Unmasked),
         (Side::Backend, true) => return Err(Violation::Masked),
         (Side::Client, true) | (Side::Backend, false) => {}

@@ -150,8 +150,10 @@ pub struct PipeSettings {
     pub on_backend_loss: BackendLoss,
     /// Payload bytes of one message; over it, its sender is closed with 1009.
     pub message_bytes_max: usize,
-    /// From the first byte of a message to its last.
+    /// How long a message may take that has not ended, unless it goes on at [`Self::message_rate_min`].
     pub message_incomplete_timeout: Duration,
+    /// How fast a message goes on that takes longer; off means by one byte.
+    pub message_rate_min: Rate,
     /// Frames of one message.
     pub fragments_max: u32,
     /// How much each lane may carry.
@@ -184,6 +186,14 @@ pub struct PipeSettings {
 }
 
 impl PipeSettings {
+    /// Bytes of a message that must come in [`Self::message_incomplete_timeout`] for it to go on.
+    #[must_use]
+    pub fn message_bytes_due(&self) -> usize {
+        let Rate { count, per } = self.message_rate_min;
+        let due = u128::from(count) * self.message_incomplete_timeout.as_micros() / per.as_micros().max(1);
+        usize::try_from(due).unwrap_or(usize::MAX).max(1)
+    }
+
     /// How long what a client said before it left waits for a worker: `grace`, and [`FAREWELL_MAX`] where that has no
     /// end, so that pipes of clients that are gone do not gather.
     #[must_use]
@@ -207,6 +217,7 @@ impl Default for PipeSettings {
             on_backend_loss: BackendLoss::Reattach,
             message_bytes_max: 16 << 20,
             message_incomplete_timeout: Duration::from_secs(30),
+            message_rate_min: Rate::new(1024, Duration::from_secs(1)),
             fragments_max: 65_536,
             limits: PipeLimits::OFF,
             grace: Some(Duration::from_secs(30)),

@@ -32,6 +32,8 @@ struct Suspect {
     wrong: bool,
     /// It was dialled in this round and could not be attached.
     tried: bool,
+    /// The message that it last died of, as far as we know, and how often. Not handed over: it only words a reason.
+    died_of: Option<(Seq, u32)>,
 }
 
 /// One pipe's memory of backends. Empty, and without memory of its own, until something goes wrong.
@@ -57,6 +59,7 @@ impl Suspects {
                     suspended_until: None,
                     wrong: false,
                     tried: false,
+                    died_of: None,
                 });
                 self.list.len() - 1
             }
@@ -94,7 +97,11 @@ impl Suspects {
             suspect.wrong = false;
             suspect.tried = false;
         }
-        self.list.retain(|suspect| suspect.backend != backend || suspect.suspensions > 0);
+        if let Some(suspect) = self.list.iter_mut().find(|it| it.backend == backend && it.suspensions == 0) {
+            suspect.quick_deaths = 0;
+        }
+        let is_known = |it: &Suspect| it.suspensions > 0 || it.died_of.is_some();
+        self.list.retain(|suspect| suspect.backend != backend || is_known(suspect));
     }
 
     /// Notes that `backend` died within [`QUICK_DEATH`] of its attach, having been replayed messages from `first` on.
@@ -114,10 +121,35 @@ impl Suspects {
         self.killer.as_ref().is_some_and(|killer| killer.1 >= QUICK_DEATHS_MAX)
     }
 
+    /// Notes that `backend` died, the first message that it had not confirmed being `first`.
+    pub fn died_of(&mut self, backend: BackendKey, first: Seq) {
+        let died_of = &mut self.entry(backend).died_of;
+        let before = died_of.filter(|known| known.0 == first).map_or(0, |known| known.1);
+        *died_of = Some((first, before + 1));
+    }
+
+    /// What the message `first` has done, in words.
+    #[must_use]
+    pub fn deeds_of(&self, first: Seq) -> String {
+        let deaths = self.list.iter().filter_map(|suspect| suspect.died_of).filter(|known| known.0 == first);
+        let (workers, times) = deaths.fold((0, 0), |(workers, times), (_, deaths)| (workers + 1, times + deaths));
+        let first = first.0;
+        match workers {
+            // Some of them were seen by another process.
+            _ if times < QUICK_DEATHS_MAX => format!("message {first} ended workers {QUICK_DEATHS_MAX} times in a row"),
+            1 => format!("message {first} ended its worker {times} times in a row"),
+            _ if workers == times => format!("message {first} ended {workers} workers in a row"),
+            _ => format!("message {first} ended {workers} workers {times} times in a row"),
+        }
+    }
+
     /// Notes that an attach to `backend` outlived [`QUICK_DEATH`].
     pub fn lived(&mut self, backend: BackendKey) {
         if let Some(suspect) = self.list.iter_mut().find(|suspect| suspect.backend == backend) {
             suspect.quick_deaths = 0;
+        }
+        for suspect in &mut self.list {
+            suspect.died_of = None;
         }
         self.killer = None;
     }
@@ -158,7 +190,7 @@ impl Suspects {
     pub(crate) fn freeze(&self, out: &mut Writer) {
         let Self { list, killer } = self;
         out.size(list.len());
-        for Suspect { backend, quick_deaths, suspensions, suspended_until, wrong, tried } in list {
+        for Suspect { backend, quick_deaths, suspensions, suspended_until, wrong, tried, died_of: _ } in list {
             out.backend(*backend);
             out.u32(*quick_deaths);
             out.u32(*suspensions);
@@ -185,6 +217,7 @@ impl Suspects {
                 suspended_until: input.option(Reader::time)?,
                 wrong: input.flag()?,
                 tried: input.flag()?,
+                died_of: None,
             };
             demand(suspect.quick_deaths < QUICK_DEATHS_MAX && suspect.suspensions < u32::MAX / 2, PART)?;
             suspects.list.push(suspect);

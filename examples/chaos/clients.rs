@@ -308,7 +308,7 @@ impl Client {
             End::Closed { code: 1008, .. } if pages.take_refusal(403) => {
                 pages.excuse("a worker refused a reattach with 403")
             }
-            End::Closed { code: 1011, reason } if reason.ends_with("ended 3 workers in a row") => {
+            End::Closed { code: 1011, reason } if reason.ends_with("in a row") => {
                 pages.excuse("a message was there when three workers died (1011)");
             }
             End::Closed { code, reason } => pages.problem(format!("{session}: closed with {code} `{reason}`")),

@@ -125,6 +125,7 @@ impl Config {
             on_backend_loss: route.on_backend_loss,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
+            message_rate_min: self.message.incomplete_rate,
             fragments_max: self.message.fragments_max,
             limits: PipeLimits {
                 messages: self.limits.pipe_messages,

@@ -122,15 +122,22 @@ impl Default for Heartbeats {
 pub struct Message {
     /// Payload bytes; over it, its sender is closed with 1009.
     pub max_bytes: usize,
-    /// From the first byte to the last.
+    /// How long one may take, unless it goes on at `incomplete_rate`.
     pub incomplete_timeout: Duration,
+    /// How fast a message comes that may take longer.
+    pub incomplete_rate: Rate,
     /// Frames.
     pub fragments_max: u32,
 }
 
 impl Default for Message {
     fn default() -> Self {
-        Self { max_bytes: 16 * MIB, incomplete_timeout: Duration::from_secs(30), fragments_max: 65_536 }
+        Self {
+            max_bytes: 16 * MIB,
+            incomplete_timeout: Duration::from_secs(30),
+            incomplete_rate: Rate::new(KIB as u64, Duration::from_secs(1)),
+            fragments_max: 65_536,
+        }
     }
 }
 

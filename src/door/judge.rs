@@ -64,7 +64,8 @@ impl Door {
             Err(no_route) => return self.refuse(NO_ROUTE, refuse_unrouted(&no_route)),
         };
         match protocols {
-            Some(protocols) => self.handshake(request, &protocols, over).await,
+            // Boxed, because it takes several times what a plain request does, which may be parked for hours.
+            Some(protocols) => Box::pin(self.handshake(request, &protocols, over)).await,
             None => self.plain(request),
         }
     }

@@ -43,6 +43,7 @@ pub struct Families {
     pub messages_total: IntCounterVec,
     pub message_bytes_total: IntCounterVec,
     pub read_paused_total: IntCounterVec,
+    pub unmasked_control_frames_total: IntCounterVec,
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
@@ -163,6 +164,11 @@ impl Families {
                 "Times a sender was not read for lack of room.",
                 &["route", "lane"],
             ),
+            unmasked_control_frames_total: at.counters(
+                "unmasked_control_frames_total",
+                "Control frames that a client sent without a mask.",
+                &["route"],
+            ),
             backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
             backend_state: at.gauges(
                 "backend_state",
@@ -272,7 +278,7 @@ impl Families {
         forget(&self.reattach_held, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 20] {
+    fn counters(&self) -> [&IntCounterVec; 21] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -288,6 +294,7 @@ impl Families {
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,
+            &self.unmasked_control_frames_total,
             &self.rate_limited_total,
             &self.http_requests_total,
             &self.client_resumes_total,

@@ -21,6 +21,8 @@ pub struct RouteMetrics {
     pub up: LaneMetrics,
     /// From backend to client.
     pub down: LaneMetrics,
+    /// Control frames that clients sent without a mask.
+    pub unmasked: IntCounter,
     /// Pipes opened.
     pub pipes_total: IntCounter,
     /// Seconds from a handshake's head to our 101.
@@ -102,6 +104,7 @@ impl RouteMetrics {
         Self {
             up: LaneMetrics::new(families, name, "up"),
             down: LaneMetrics::new(families, name, "down"),
+            unmasked: families.unmasked_control_frames_total.with_label_values(&[name]),
             pipes_total: families.pipes_total.with_label_values(&[name]),
             handshake_seconds: families.handshake_duration_seconds.with_label_values(&[name]),
             pipe_seconds: families.pipe_duration_seconds.with_label_values(&[name]),

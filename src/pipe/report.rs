@@ -205,8 +205,23 @@ impl Reporter {
                 });
             }
             Fact::PongsMissing(backend) => self.pongs_missing(&name_of(backend)),
-            Fact::Ended { by, code, reason } => self.ended = Some(Box::new((by, code, reason.into()))),
+            Fact::Unmasked => self.route.unmasked.inc(),
+            Fact::Ended { by, code, reason } => self.ends(by, code, reason.into()),
         }
+    }
+
+    /// The pipe begins to end. What was never to be helped has an event of its own; 1013 has one by its reason.
+    fn ends(&mut self, by: EndedBy, code: u16, reason: Box<str>) {
+        if by == EndedBy::Holdline && matches!(code, 1008 | 1011 | 1012) {
+            self.event(|entry| Event::PipeGivenUp {
+                pipe: entry.id,
+                route: entry.route.name.as_str().into(),
+                pool: entry.route.pool.as_str().into(),
+                code,
+                reason: reason.clone(),
+            });
+        }
+        self.ended = Some(Box::new((by, code, reason)));
     }
 
     fn overflowed(&self, policy: OverflowPolicy) {

@@ -5,7 +5,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::wire::read_head;
-use crate::harness::{Proxy, StepWorker, Wire, ask, within};
+use crate::harness::{Proxy, Said, StepWorker, Wire, ask, within};
 
 /// A route for one key with an origin, and one for all the rest.
 const GUARDED: &str = r#"
@@ -183,4 +183,66 @@ async fn four_thousand_subprotocols_are_refused_before_any_worker_is_asked() {
     assert_eq!(reply.status, 400);
     assert!(reply.text().contains("up to 100"), "{}", reply.text());
     ask(proxy.public, "GET", "/x", &[], "").await.expect(503);
+}
+
+#[tokio::test]
+async fn a_workers_message_that_is_too_big_ends_its_pipe_with_1009_and_is_never_silent() {
+    let proxy = Proxy::start("[message]\nmax_bytes = \"1KiB\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    first.text(&"x".repeat(1024)).await;
+    first.text(&"x".repeat(1025)).await;
+    assert_eq!(client.hear().await, Said::Text("x".repeat(1024)));
+    assert_eq!(client.hear().await, Said::Close(1009, "message too big".into()));
+    assert_eq!(first.hear().await, Said::Close(1009, "message too big".into()));
+    let lost = proxy.event_of(0, "pipe.messages_lost").await;
+    assert_eq!((&lost["lane"], &lost["reason"]), (&"down".into(), &"too_big".into()));
+    let metrics = proxy.metrics().await;
+    assert!(metrics.sum("holdline_lost_messages_total", &[("lane", "down"), ("reason", "too_big")]) == 1.0);
+}
+
+#[tokio::test]
+async fn an_unmasked_pong_is_taken_and_counted_and_an_unmasked_message_is_1002() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut worker) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.send_raw(b"\x8a\x08holdline").await.unwrap();
+    client.text("masked").await;
+    assert_eq!(worker.hear().await, Said::Text("masked".into()));
+    client.send_raw(b"\x81\x01x").await.unwrap();
+    assert_eq!(client.hear().await, Said::Close(1002, "client frame not masked".into()));
+    assert_eq!(proxy.metrics().await.sum("holdline_unmasked_control_frames_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn a_message_that_goes_on_takes_longer_than_the_timeout_and_one_that_stops_does_not() {
+    let proxy = Proxy::start("[message]\nincomplete_timeout = \"300ms\"\nincomplete_rate = \"100/s\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut worker) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    let whole = "y".repeat(400);
+    let message = client.encode(0x81, whole.as_bytes());
+    let mut beat = tokio::time::interval(std::time::Duration::from_millis(50));
+    for piece in message.chunks(20) {
+        beat.tick().await;
+        client.send_raw(piece).await.unwrap();
+    }
+    assert_eq!(worker.hear().await, Said::Text(whole));
+    client.send_raw(&message[..300]).await.unwrap();
+    assert_eq!(client.hear().await, Said::Close(1008, "message not finished in time".into()));
+}
+
+#[tokio::test]
+async fn a_pipe_that_is_refused_at_a_reattach_has_an_event_of_its_end() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    first.reset();
+    worker.knock().await.answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+    assert!(matches!(client.hear().await, Said::Close(1008, _)));
+    let event = proxy.event_of(0, "pipe.given_up").await;
+    assert_eq!((&event["code"], &event["reason"]), (&1008.into(), &"the backend refused the credentials".into()));
 }

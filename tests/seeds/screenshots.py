@@ -1,7 +1,7 @@
 """Two screenshot services behind `screenshots.toml`: browsers that leak, are drained and started anew under load.
 
 What has to hold: no capture fails in a rolling restart; a kill fails at most what was under way, and no POST is done twice;
-a client that gives up frees its page; what leaks is seen.
+a client that gives up frees its page; the rate of captures is limited, health pages are not; what leaks is seen.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ CAPTURES = 24
 
 async def run(run):
     a, b = await run.start("screenshots", "a", "b", leak_kib=2048)
-    holdline = await run.holdline("screenshots")
+    holdline = await run.holdline("screenshots", ROUTES__0__LIMITS__ADDRESS_RATE="0")
     await holdline.register(a)
     await holdline.register(b)
     await rolling(run, holdline, a, b)
     await killed(run, holdline, a, b)
     await given_up(run, holdline, a, b)
     await leaks(run, holdline, a, b)
+    await rate(run, a, b)
 
 
 def done(did, *workers):
@@ -108,3 +109,19 @@ async def leaks(run, holdline, a, b):
         return all(seen) and seen
     seen = await eventually("both reports", grown)
     run.check("what each worker uses is exported", all(value > 10_000_000 for value in seen), seen)
+
+
+async def rate(run, a, b):
+    """The preset's own rate, on a Holdline of its own: the clients above came from one address."""
+    holdline = await run.holdline("screenshots")
+    await holdline.register(a)
+    await holdline.register(b)
+    answers = await asyncio.gather(*(capture(holdline, f"rate-{n}", "GET", times=0.1) for n in range(70)))
+    statuses = collections.Counter(answer.status for answer in answers)
+    run.same("captures beyond the rate are refused", statuses, {200: 60, 429: 10})
+    refused = next(answer for answer in answers if answer.status == 429)
+    run.check("and told when to come back", "retry-after" in refused.headers and "ratelimit" in refused.headers, refused.headers)
+    told = [answer.headers.get("ratelimit") for answer in answers if answer.status == 200]
+    run.check("every picture says how much of the rate is left", all(told), told[:3])
+    health = [(await ask(holdline.public, "GET", "/health/live")).status for _ in range(5)]
+    run.same("health pages are not limited", set(health), {200})

@@ -29,15 +29,17 @@ pub(crate) struct Link {
     pub paused: bool,
     /// When it was last paused or resumed; before that, when it was attached.
     pub turned_at: Time,
-    /// When the message, header or control frame began that is not whole yet.
+    /// When the message, header or control frame began that is not whole yet, or when it was last seen to go on.
     pub began: Option<Time>,
+    /// Bytes that have come since.
+    came: usize,
 }
 
 impl Link {
     /// A link to the peer of `side`, attached at `now`.
     pub fn new(side: Side, barrier: Option<Barrier>, beat: BeatSettings, now: Time) -> Self {
         let (codec, beat) = (Codec::frames(side), Heartbeat::new(beat, now));
-        Self { codec, barrier, beat, paused: false, turned_at: now, began: None }
+        Self { codec, barrier, beat, paused: false, turned_at: now, began: None, came: 0 }
     }
 
     /// What a confirmation by this peer means.
@@ -62,7 +64,7 @@ impl Link {
     /// peer that is not read means nothing: its pong may lie unread.
     pub fn set_paused(&mut self, paused: bool, now: Time) {
         (self.paused, self.turned_at) = (paused, now);
-        self.began = self.began.map(|_| now);
+        (self.began, self.came) = (self.began.map(|_| now), 0);
         self.beat.heard();
         if let Some(barrier) = &mut self.barrier {
             barrier.unread();
@@ -74,9 +76,22 @@ impl Link {
         self.began.filter(|_| !self.paused).map(|began| began + timeout)
     }
 
-    /// Notes that nothing more was left when the last input ended, or that something was.
-    pub fn input_ended(&mut self, now: Time) {
-        self.began = if self.codec.is_unfinished() { self.began.or(Some(now)) } else { None };
+    /// Whether a message that has taken too long goes on: at least `bytes` of it have come, and it has its whole time again.
+    pub const fn message_goes_on(&mut self, bytes: usize, now: Time) -> bool {
+        if self.came < bytes {
+            return false;
+        }
+        (self.began, self.came) = (Some(now), 0);
+        true
+    }
+
+    /// Notes whether a message was under way when an input of so many `bytes` ended.
+    pub fn input_ended(&mut self, bytes: usize, now: Time) {
+        match self.began {
+            _ if !self.codec.is_unfinished() => self.began = None,
+            Some(_) => self.came = self.came.saturating_add(bytes),
+            None => (self.began, self.came) = (Some(now), bytes),
+        }
     }
 
     /// Whether [`Self::gather`] would have something to give; the peer is asked for a pong only if `asks`.
@@ -106,8 +121,8 @@ impl Link {
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        // When it was paused or resumed stays behind: that wait begins anew.
-        let Self { codec, barrier, beat, paused, turned_at: _, began } = self;
+        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once.
+        let Self { codec, barrier, beat, paused, turned_at: _, began, came: _ } = self;
         codec.freeze(out);
         out.option(barrier.as_ref(), |out, barrier| barrier.freeze(out));
         beat.freeze(out);
@@ -120,7 +135,8 @@ impl Link {
         let barrier = input.option(Barrier::thaw)?;
         let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
-        Ok(Self { codec, barrier, beat, paused, turned_at, began: input.option(Reader::past)? })
+        let began = input.option(Reader::past)?;
+        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: usize::MAX })
     }
 
     /// Whether the link fits the lane that it writes.

@@ -408,7 +408,8 @@ impl Outbox {
         let sender = if self.masked { Side::Client } else { Side::Backend };
         let header = frame::parse(bytes, sender).ok()??;
         let len = header.header_len + header.payload_len as usize;
-        (header.opcode.is_control() && len <= bytes.len()).then_some((header.opcode, len))
+        let ours = header.opcode.is_control() && header.mask.is_some() == self.masked;
+        (ours && len <= bytes.len()).then_some((header.opcode, len))
     }
 }
 

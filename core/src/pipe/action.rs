@@ -195,12 +195,22 @@ pub enum Loss {
     Overflow,
     /// The process was out of memory.
     Evicted,
+    /// One message was over the limit.
+    TooBig,
 }
 
 impl Loss {
     /// Every reason, for metrics that list them.
-    pub const ALL: [Self; 7] =
-        [Self::Policy, Self::Closed, Self::PeerGone, Self::CloseRoute, Self::Grace, Self::Overflow, Self::Evicted];
+    pub const ALL: [Self; 8] = [
+        Self::Policy,
+        Self::Closed,
+        Self::PeerGone,
+        Self::CloseRoute,
+        Self::Grace,
+        Self::Overflow,
+        Self::Evicted,
+        Self::TooBig,
+    ];
 
     /// The name in metrics and events.
     #[must_use]
@@ -213,6 +223,7 @@ impl Loss {
             Self::Grace => "grace",
             Self::Overflow => "overflow",
             Self::Evicted => "evicted",
+            Self::TooBig => "too_big",
         }
     }
 }
@@ -344,6 +355,8 @@ pub enum Fact {
     },
     /// The worker answers no pings; confirmed now means written.
     PongsMissing(BackendKey),
+    /// The client sent a control frame without a mask.
+    Unmasked,
     /// The pipe began to end.
     Ended {
         /// Who ended it.

@@ -100,6 +100,9 @@ impl Pipe {
         }
         // A message that it confirmed before it died is not what killed it.
         let suspect = worker.first_again.filter(|&first| first > confirmed);
+        if died && reason != Interruption::WrongWorker && in_doubt > 0 {
+            self.suspects.died_of(backend, confirmed.plus(1));
+        }
         if let Some((frame, loss)) = self.ends_with(&worker, suspect, reason, now) {
             self.dismiss(next);
             return self.give_up(frame, loss, now);
@@ -121,7 +124,7 @@ impl Pipe {
         now: Time,
     ) -> Option<(CloseFrame, Loss)> {
         if self.is_killer(worker, suspect, reason, now) {
-            let text = format!("message {} ended {} workers in a row", self.up.buffer.sent().0 + 1, 3);
+            let text = self.suspects.deeds_of(self.up.buffer.sent().plus(1));
             return Some((CloseFrame::new(1011, &text), Loss::Closed));
         }
         if !self.wants_backend() {

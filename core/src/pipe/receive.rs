@@ -5,6 +5,7 @@ use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
+use crate::leg::{BackendState, ClientState};
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
@@ -97,7 +98,7 @@ impl Pipe {
         }
         self.push(side, input, run..at, keep);
         if let Some((link, _)) = self.incoming(side) {
-            link.input_ended(now);
+            link.input_ended(bytes.len(), now);
         }
     }
 
@@ -218,6 +219,9 @@ impl Pipe {
     }
 
     fn control(&mut self, side: Side, control: &Control, now: Time) {
+        if side == Side::Client && !control.masked {
+            self.report(Fact::Unmasked);
+        }
         match (side, control.opcode) {
             // Nothing counts behind a client's close frame (RFC 6455 section 5.5.1), a ping neither.
             (Side::Client, Opcode::Ping) => {
@@ -278,7 +282,8 @@ impl Pipe {
         self.part_if_settled(now);
     }
 
-    /// A peer broke a rule: it is told so on its own leg only.
+    /// A peer broke a rule: it is told so on its own leg only. A worker's message over the limit is an end that its client
+    /// is told of too, since it would be as long for the next worker.
     fn refuse(&mut self, side: Side, refused: Refused, now: Time) {
         let frame = match refused {
             Refused::Violation(violation) => CloseFrame::new(1002, violation.reason()),
@@ -287,9 +292,19 @@ impl Pipe {
         };
         self.discard_half_message(side);
         match side {
-            Side::Client => self.client_at_fault(frame, now),
+            // A peer that has been told goodbye, or is about to be, is told nothing else.
+            Side::Client if self.client.state() == ClientState::Closing => self.drop_client(),
+            Side::Client => return self.client_at_fault(frame, now),
+            Side::Backend if self.backend.state() == BackendState::Closing => {
+                self.lost_while_closing(Interruption::Protocol, None, now);
+            }
+            Side::Backend if refused == Refused::MessageTooBig => {
+                self.report_lost(LaneName::Down, Loss::TooBig, 1);
+                self.backend_ended(frame, now);
+            }
             Side::Backend => self.interrupt(Interruption::Protocol, Some(&frame), now),
         }
+        self.finish_if_over();
     }
 }
 

@@ -164,6 +164,12 @@ impl Pipe {
         link.message_ends(self.settings.message_incomplete_timeout)
     }
 
+    /// Whether a message that has taken its time goes on quickly enough to be given more.
+    fn message_goes_on(&mut self, side: Side, now: Time) -> bool {
+        let bytes = self.settings.message_bytes_due();
+        self.incoming(side).is_some_and(|(link, _)| link.message_goes_on(bytes, now))
+    }
+
     fn stall_ends(&self) -> Option<Time> {
         match self.settings.down {
             DownPolicy::Keep => self.client.stalled_since().map(|since| since + self.settings.stall_max),
@@ -177,7 +183,7 @@ impl Pipe {
             Timer::ClientClose => self.cut_client_off(now),
             Timer::ClientRest => self.end_rest(Side::Client, now),
             Timer::ClientMessage => {
-                if !self.is_taken_for_lost(now) {
+                if !self.message_goes_on(Side::Client, now) && !self.is_taken_for_lost(now) {
                     self.discard_half_message(Side::Client);
                     self.client_at_fault(CloseFrame::new(1008, "message not finished in time"), now);
                 }
@@ -204,8 +210,10 @@ impl Pipe {
             Timer::WorkerRest => self.end_rest(Side::Backend, now),
             Timer::WorkerPatience => self.give_up_worker_pong(now),
             Timer::WorkerMessage => {
-                let frame = CloseFrame::new(1008, "message not finished in time");
-                self.interrupt(Interruption::Protocol, Some(&frame), now);
+                if !self.message_goes_on(Side::Backend, now) {
+                    let frame = CloseFrame::new(1008, "message not finished in time");
+                    self.interrupt(Interruption::Protocol, Some(&frame), now);
+                }
             }
             Timer::WorkerBeat => self.worker_beats(now),
         }

@@ -380,3 +380,15 @@ fn an_eviction_ends_the_wait_for_a_worker_that_a_clients_last_messages_are_for()
     assert!(bench.is_finished());
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Evicted, messages: 1 }));
 }
+
+#[test]
+fn a_peer_that_breaks_a_rule_while_the_pipe_closes_is_dropped_at_once() {
+    let mut bench = Bench::new();
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "going away"), now));
+    assert_eq!(bench.client_got(), [closed(1001, "going away")]);
+    bench.client_sends(&[0x83, 0x80, 0, 0, 0, 0]);
+    assert!(bench.drops_client() && !bench.is_finished(), "the worker has not answered");
+    assert_eq!(bench.client_got(), [], "it is told nothing more");
+    bench.worker_sends(&[0x83, 0]);
+    assert!(bench.is_finished());
+}

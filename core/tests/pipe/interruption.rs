@@ -1,7 +1,7 @@
 //! A worker is lost: what interrupts, what ends, who is dialled next and for how long.
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, LaneName};
+use holdline_core::ids::{Attachment, BackendKey, LaneName};
 use holdline_core::pipe::{
     Action, Cause, DialFailure, EndedBy, Fact, Interruption, LinkLoss, Loss, PipeState, ResumeAnswer,
 };
@@ -423,8 +423,20 @@ fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
         assert_eq!(bench.worker_got(), [text("poison")]);
         bench.worker_dies(LinkLoss::Reset);
     }
-    assert_eq!(bench.client_got(), [closed(1011, "message 2 ended 3 workers in a row")]);
+    assert_eq!(bench.client_got(), [closed(1011, "message 2 ended 3 workers 4 times in a row")]);
     assert!(!bench.is_dialing());
+}
+
+#[test]
+fn a_message_that_kills_its_first_worker_and_three_others_says_four() {
+    let mut bench = Bench::new();
+    bench.client_says("poison");
+    bench.worker_dies(LinkLoss::Reset);
+    for backend in [B, C, BackendKey(4)] {
+        bench.attach(backend);
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got(), [closed(1011, "message 1 ended 4 workers in a row")]);
 }
 
 #[test]
@@ -440,7 +452,7 @@ fn a_message_that_kills_workers_who_talk_first_is_found_out_though_wrong_workers
         bench.worker_says("hello");
         bench.worker_dies(LinkLoss::Reset);
     }
-    assert_eq!(bench.client_got().last(), Some(&closed(1011, "message 1 ended 3 workers in a row")));
+    assert_eq!(bench.client_got().last(), Some(&closed(1011, "message 1 ended its worker 4 times in a row")));
 }
 
 #[test]

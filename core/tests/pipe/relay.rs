@@ -1,7 +1,8 @@
 //! While both legs are there: messages whole and in order, control frames hop by hop.
 
 use holdline_core::frame::Side;
-use holdline_core::pipe::{Action, Input, Peer, PipeState};
+use holdline_core::ids::LaneName;
+use holdline_core::pipe::{Action, EndedBy, Fact, Input, Loss, Peer, PipeState};
 
 use crate::bench::{Bench, closed, ms, secs, text, texts};
 use crate::wire::{self, Item};
@@ -196,12 +197,55 @@ fn a_message_too_big_in_parts_is_too_big() {
 }
 
 #[test]
-fn a_worker_that_breaks_a_limit_is_told_so_and_replaced() {
-    let mut bench = Bench::with(|settings| settings.message_bytes_max = 100);
-    bench.worker_sends(&wire::frame(0x82, &[1; 101], None)[..4]);
-    assert_eq!(bench.last_words[0].1, [closed(1009, "message too big")]);
+fn a_workers_message_that_is_too_big_is_counted_as_lost_and_ends_the_pipe_with_1009() {
+    for returns in [false, true] {
+        let mut bench = Bench::with(|settings| {
+            settings.message_bytes_max = 100;
+            settings.client_grace = returns.then(|| secs(60));
+        });
+        bench.worker_says("small");
+        bench.worker_sends(&wire::frame(0x82, &[1; 101], None)[..4]);
+        assert_eq!(bench.last_words[0].1, [closed(1009, "message too big")]);
+        assert_eq!(bench.client_got(), [text("small"), closed(1009, "message too big")]);
+        let lost = Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, messages: 1 };
+        assert!(bench.facts.contains(&lost), "{:?}", bench.facts);
+        let ended = Fact::Ended { by: EndedBy::Backend, code: 1009, reason: "message too big".to_owned() };
+        assert!(bench.facts.contains(&ended), "{:?}", bench.facts);
+        assert!(!bench.is_dialing(), "the next worker would send it too");
+        bench.client_closes(1009, "");
+        assert!(bench.is_finished());
+    }
+}
+
+#[test]
+fn a_worker_that_breaks_a_rule_is_told_so_and_replaced() {
+    let mut bench = Bench::new();
+    bench.worker_sends(&[0x83, 0]);
+    assert_eq!(bench.last_words[0].1, [closed(1002, "reserved opcode")]);
     assert_eq!(bench.client_got(), []);
     bench.dial();
+}
+
+#[test]
+fn a_control_frame_of_a_client_may_come_unmasked_and_is_counted_but_no_message_may() {
+    let mut bench = Bench::new();
+    bench.wait(secs(30));
+    for split in [1, 3] {
+        let pong = wire::frame(0x8A, b"holdline", None);
+        bench.client_sends(&pong[..split]);
+        bench.client_sends(&pong[split..]);
+    }
+    bench.client_sends(&wire::frame(0x89, b"there?", None));
+    assert_eq!(bench.client_got(), [Item::Pong(b"there?".to_vec())]);
+    assert_eq!(bench.facts.iter().filter(|fact| **fact == Fact::Unmasked).count(), 3);
+    bench.client_says("masked");
+    assert_eq!(bench.worker_got(), [text("masked")]);
+    bench.client_sends(&wire::frame(0x81, b"unmasked", None));
+    assert_eq!(bench.client_got(), [closed(1002, "client frame not masked")]);
+
+    let mut bench = Bench::new();
+    bench.client_sends(&wire::frame(0x88, &wire::close_payload(1000, "bye"), None));
+    assert_eq!(bench.worker_got(), [closed(1000, "bye")]);
 }
 
 #[test]

@@ -126,7 +126,7 @@ fn a_message_that_kills_workers_is_found_out_across_processes() {
         bench.attach(backend);
     }
     bench.worker_dies(LinkLoss::Reset);
-    assert_eq!(bench.client_got(), [closed(1011, "message 1 ended 3 workers in a row")]);
+    assert_eq!(bench.client_got(), [closed(1011, "message 1 ended workers 3 times in a row")]);
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use holdline_core::frame::Side;
 use holdline_core::leg::barrier::Level;
+use holdline_core::limits::Rate;
 use holdline_core::pipe::{Fact, Interruption, LinkLoss, PipeState};
-use holdline_core::settings::Heartbeat;
+use holdline_core::settings::{Heartbeat, PipeSettings};
 
 use crate::bench::{A, B, Bench, closed, ms, secs, text};
 use crate::wire;
@@ -80,6 +81,39 @@ fn a_worker_that_is_not_read_is_not_given_up_for_its_silence() {
     assert_eq!(bench.state(), PipeState::Attached, "it has its time again from when it is read");
     bench.wait(ms(1));
     assert!(bench.facts.iter().any(|fact| matches!(fact, Fact::Interrupted { reason: Interruption::Silent, .. })));
+}
+
+#[test]
+fn a_message_that_goes_on_at_the_least_rate_may_take_as_long_as_it_is() {
+    let rate = |settings: &mut PipeSettings| settings.message_rate_min = Rate::new(1000, secs(1));
+    let (mut quick, mut slow) = (Bench::with(rate), Bench::with(rate));
+    for (bench, bytes) in [(&mut quick, 1100), (&mut slow, 900)] {
+        let message = wire::frame(0x82, &vec![7; 200_000], Some([1, 2, 3, 4]));
+        let answer = wire::frame(0x82, &vec![7; 200_000], None);
+        bench.client_sends(&message[..1]);
+        bench.worker_sends(&answer[..1]);
+        for second in 0..90 {
+            let at = 1 + second * bytes;
+            bench.wait(secs(1));
+            bench.client_sends(&message[at..at + bytes]);
+            bench.worker_sends(&answer[at..at + bytes]);
+        }
+    }
+    assert_eq!((quick.state(), quick.client_got()), (PipeState::Attached, Vec::new()), "{:?}", quick.facts);
+    assert_eq!(slow.client_got(), [closed(1008, "message not finished in time")]);
+    let replaced = |fact: &Fact| matches!(fact, Fact::Interrupted { reason: Interruption::Protocol, .. });
+    assert!(!quick.facts.iter().any(replaced) && quick.pipe.deadline().is_some());
+}
+
+#[test]
+fn a_message_that_goes_on_for_a_while_and_then_stops_ends_its_sender() {
+    let mut bench = Bench::new();
+    let message = wire::frame(0x82, &vec![7; 200_000], Some([1, 2, 3, 4]));
+    bench.client_sends(&message[..100_000]);
+    bench.wait(secs(59));
+    assert_eq!(bench.client_got(), []);
+    bench.wait(secs(1));
+    assert_eq!(bench.client_got(), [closed(1008, "message not finished in time")]);
 }
 
 #[test]

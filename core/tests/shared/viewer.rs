@@ -325,7 +325,8 @@ impl Viewer {
             | Fact::Replayed { lane: LaneName::Up, .. }
             | Fact::Overflowed(_)
             | Fact::Expired { .. }
-            | Fact::PongsMissing(_) => panic!("not of a viewer: {fact:?}"),
+            | Fact::PongsMissing(_)
+            | Fact::Unmasked => panic!("not of a viewer: {fact:?}"),
         }
     }
 

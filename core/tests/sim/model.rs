@@ -75,6 +75,8 @@ pub struct Model {
     left_in_doubt: u64,
     lost_up: u64,
     lost_down: u64,
+    /// Messages of workers that were too big to be accepted.
+    too_big_down: u64,
     dropped: u64,
     last_lost: Option<(Attachment, Interruption)>,
     /// The message that the worker of the last dial was told it would be sent first.
@@ -134,6 +136,7 @@ impl Model {
             left_in_doubt: 0,
             lost_up: 0,
             lost_down: 0,
+            too_big_down: 0,
             dropped: 0,
             last_lost: None,
             promised: None,
@@ -394,7 +397,12 @@ impl Model {
                     Loss::Overflow => Mark::LostByOverflow,
                     Loss::Evicted => Mark::LostByEviction,
                     Loss::Closed | Loss::PeerGone | Loss::CloseRoute => Mark::LostClosed,
+                    Loss::TooBig => panic!("a client's message that is too big is never accepted"),
                 });
+            }
+            Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, messages } => {
+                assert_eq!(*messages, 1, "one message at a time is too big");
+                self.too_big_down += messages;
             }
             Fact::Lost { lane: LaneName::Down, messages, .. } => {
                 self.lost_down += messages;
@@ -423,6 +431,7 @@ impl Model {
                 // As above: a farewell's worker proves nothing by what it says.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
+            Fact::Unmasked => panic!("a client of this world masks what it sends"),
             Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),
         }
     }

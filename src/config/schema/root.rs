@@ -204,7 +204,13 @@ fn heartbeat_and_message() -> Vec<Key<Config>> {
             "message.incomplete_timeout",
             |c: &mut Config| &mut c.message.incomplete_timeout,
             range(MILLISECOND, DAY),
-            "from the first byte of a message to its last",
+            "how long a message may take, unless it goes on at incomplete_rate",
+        ),
+        key(
+            "message.incomplete_rate",
+            |c: &mut Config| &mut c.message.incomplete_rate,
+            bounded_rate,
+            "a message that comes at least so fast over incomplete_timeout may take longer; 0 is one byte in that time",
         ),
         key(
             "message.fragments_max",

@@ -35,6 +35,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("heartbeat.backend_timeout", "2m", r#""120s""#),
     ("message.max_bytes", "1000", "1000"),
     ("message.incomplete_timeout", "1s", r#""1s""#),
+    ("message.incomplete_rate", "2KiB/s", r#""2048/s""#),
     ("message.fragments_max", "9", "9"),
     ("replay.policy", "none", r#""none""#),
     ("replay.pipe_bytes_max", "1MiB", r#""1MiB""#),

@@ -157,6 +157,7 @@ impl Driver {
             | Fact::Expired { .. }
             | Fact::PongsMissing(_)
             | Fact::Limited { .. }
+            | Fact::Unmasked
             | Fact::Ended { .. } => {}
         }
     }

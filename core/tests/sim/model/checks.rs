@@ -16,7 +16,10 @@ impl Model {
             self.outage = None;
         }
         assert_eq!((view.interruptions, view.up.in_doubt), (self.interruptions, self.in_doubt), "gauges");
-        assert_eq!((view.up.lost, view.down.lost, view.down.dropped), (self.lost_up, self.lost_down, self.dropped));
+        assert_eq!(
+            (view.up.lost, view.down.lost, view.down.dropped),
+            (self.lost_up, self.lost_down + self.too_big_down, self.dropped)
+        );
         assert_eq!(view.backend.is_some(), self.tap.is_some(), "attached or not");
         assert!(view.up.confirmed <= view.up.sent && view.up.sent <= view.up.accepted);
         self.check_client(pipe, now);

@@ -322,7 +322,9 @@ impl Model {
             "out of memory" => self.hit_if_away(Mark::EvictedWhileAway, marks),
             _ => {}
         }
-        let by_worker = by == EndedBy::Backend && self.worker_closed == Some((code, reason.to_owned()));
+        let said = self.worker_closed == Some((code, reason.to_owned()));
+        // A message that is too big is one before the model has read all of it.
+        let by_worker = by == EndedBy::Backend && (said || reason == "message too big");
         let returns = self.settings.client_grace.is_some();
         self.client.ending = returns && by_worker;
         if self.client.ending {
