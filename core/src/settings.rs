@@ -191,7 +191,7 @@ impl PipeSettings {
     pub fn message_bytes_due(&self) -> usize {
         let Rate { count, per } = self.message_rate_min;
         let due = u128::from(count) * self.message_incomplete_timeout.as_micros() / per.as_micros().max(1);
-        usize::try_from(due).unwrap_or(usize::MAX).max(1)
+        u32::try_from(due).unwrap_or(u32::MAX).max(1) as usize
     }
 
     /// How long what a client said before it left waits for a worker: `grace`, and [`FAREWELL_MAX`] where that has no

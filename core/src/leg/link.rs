@@ -32,7 +32,7 @@ pub(crate) struct Link {
     /// When the message, header or control frame began that is not whole yet, or when it was last seen to go on.
     pub began: Option<Time>,
     /// Bytes that have come since.
-    came: usize,
+    came: u32,
 }
 
 impl Link {
@@ -78,7 +78,7 @@ impl Link {
 
     /// Whether a message that has taken too long goes on: at least `bytes` of it have come, and it has its whole time again.
     pub const fn message_goes_on(&mut self, bytes: usize, now: Time) -> bool {
-        if self.came < bytes {
+        if (self.came as usize) < bytes {
             return false;
         }
         (self.began, self.came) = (Some(now), 0);
@@ -87,10 +87,11 @@ impl Link {
 
     /// Notes whether a message was under way when an input of so many `bytes` ended.
     pub fn input_ended(&mut self, bytes: usize, now: Time) {
+        let came = u32::try_from(bytes).unwrap_or(u32::MAX);
         match self.began {
             _ if !self.codec.is_unfinished() => self.began = None,
-            Some(_) => self.came = self.came.saturating_add(bytes),
-            None => (self.began, self.came) = (Some(now), bytes),
+            Some(_) => self.came = self.came.saturating_add(came),
+            None => (self.began, self.came) = (Some(now), came),
         }
     }
 
@@ -136,7 +137,7 @@ impl Link {
         let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
         let began = input.option(Reader::past)?;
-        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: usize::MAX })
+        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: u32::MAX })
     }
 
     /// Whether the link fits the lane that it writes.
