@@ -62,7 +62,7 @@ struct Contents {
 }
 
 /// What stood in the file.
-enum Found {
+enum Stored {
     Nothing,
     Nonsense(String),
     Contents(Contents),
@@ -76,13 +76,13 @@ impl StateFile {
     pub fn open(path: &Path, backends: &Backends) -> Result<Self, StateFileError> {
         let fails = |source| StateFileError { path: path.to_owned(), source };
         match read(path).map_err(fails)? {
-            Found::Nothing => {}
-            Found::Nonsense(why) => {
+            Stored::Nothing => {}
+            Stored::Nonsense(why) => {
                 let aside = set_aside(path).map_err(fails)?;
                 let (file, aside) = (path.display(), aside.display());
                 tracing::error!(%file, %aside, why, "the state file makes no sense and was set aside; workers must register again");
             }
-            Found::Contents(contents) => {
+            Stored::Contents(contents) => {
                 if !restore(contents, backends) {
                     set_aside(path).map_err(fails)?;
                 }
@@ -130,21 +130,21 @@ impl StateFile {
     }
 }
 
-fn read(path: &Path) -> io::Result<Found> {
+fn read(path: &Path) -> io::Result<Stored> {
     let file = match File::open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Nothing),
         opened => opened?,
     };
     let mut text = Vec::new();
     file.take(STATE_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
     if text.len() > STATE_BYTES_MAX {
-        return Ok(Found::Nonsense(format!("it is larger than {STATE_BYTES_MAX} bytes")));
+        return Ok(Stored::Nonsense(format!("it is larger than {STATE_BYTES_MAX} bytes")));
     }
     Ok(match serde_json::from_slice::<Contents>(&text) {
-        Ok(contents) if contents.holdline_state == FORM => Found::Contents(contents),
-        Ok(contents) => Found::Nonsense(format!("its form is {}, not {FORM}", contents.holdline_state)),
+        Ok(contents) if contents.holdline_state == FORM => Stored::Contents(contents),
+        Ok(contents) => Stored::Nonsense(format!("its form is {}, not {FORM}", contents.holdline_state)),
         // serde_json quotes what it does not know, but only names and not values.
-        Err(error) => Found::Nonsense(format!("line {}, column {}", error.line(), error.column())),
+        Err(error) => Stored::Nonsense(format!("line {}, column {}", error.line(), error.column())),
     })
 }
 

@@ -35,7 +35,7 @@ pub(super) struct ProbeProblem {
 }
 
 /// What was found although the probe may have taken too long in the end.
-struct Found<'a> {
+struct Progress<'a> {
     /// It answered as it should.
     fine: bool,
     report: Option<WorkerReport>,
@@ -48,7 +48,7 @@ pub(super) async fn probe(
     settings: &ProbeSettings,
     pointers: &ReportPointers,
 ) -> Result<Option<WorkerReport>, ProbeProblem> {
-    let mut found = Found { fine: false, report: None, pointers };
+    let mut found = Progress { fine: false, report: None, pointers };
     match tokio::time::timeout(settings.timeout, attempt(target, settings, &mut found)).await {
         Ok(result) => result.map(|()| found.report),
         Err(_) if found.fine => Ok(found.report),
@@ -56,7 +56,7 @@ pub(super) async fn probe(
     }
 }
 
-async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Found<'_>) -> Result<(), ProbeProblem> {
+async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Progress<'_>) -> Result<(), ProbeProblem> {
     let problem = |error: ConnectError| match error.kind {
         DialFailure::Timeout if error.detail.is_none() => late(settings),
         kind => {
@@ -81,7 +81,7 @@ async fn get(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found<'_>,
+    found: &mut Progress<'_>,
 ) -> Result<(), ProbeProblem> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -113,7 +113,7 @@ async fn shake_hands(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     authority: &str,
     path: &str,
-    found: &mut Found<'_>,
+    found: &mut Progress<'_>,
 ) -> Result<(), ProbeProblem> {
     let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
     let request = format!(

@@ -104,7 +104,7 @@ pub(super) struct List {
 
 /// A whole list.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Listing {
     pub(super) items: Vec<Value>,
     /// Where it stood, to wait for a change from.
     pub(super) index: Option<u64>,
@@ -135,9 +135,9 @@ impl List {
     }
 
     /// Every item, page by page. With `seen`, waits as long as the list stands there and no longer than the time.
-    pub(super) async fn fetch(&self, client: &Client, seen: Option<(u64, Duration)>) -> Result<Found, CallError> {
+    pub(super) async fn fetch(&self, client: &Client, seen: Option<(u64, Duration)>) -> Result<Listing, CallError> {
         let path = self.first_path();
-        let mut found = Found { items: Vec::new(), index: None };
+        let mut found = Listing { items: Vec::new(), index: None };
         let mut more =
             seen.map_or(String::new(), |(index, wait)| format!("&index={index}&wait={}ms", wait.as_millis()));
         let mut patience = PATIENCE + seen.map_or(Duration::ZERO, |(_, wait)| wait);

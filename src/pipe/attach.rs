@@ -14,7 +14,7 @@ use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::metrics::labels::{ConnectResult, DialState};
-use crate::net::{DialFailure as Failure, Host, TlsPeer};
+use crate::net::{self, Host, TlsPeer};
 use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{Route, Target};
@@ -277,11 +277,13 @@ fn book(
 fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     let Err(error) = result else { return ConnectResult::Attached };
     match error.failure() {
-        Failure::Refused => ConnectResult::Refused,
-        Failure::Timeout => ConnectResult::TimedOut,
-        Failure::NotAllowed | Failure::Resolve => ConnectResult::Forbidden,
-        Failure::Status(_) | Failure::BadAnswer | Failure::BadProtocol => ConnectResult::Rejected,
-        Failure::Unreachable | Failure::Tls | Failure::Local => ConnectResult::Failed,
+        net::DialFailure::Refused => ConnectResult::Refused,
+        net::DialFailure::Timeout => ConnectResult::TimedOut,
+        net::DialFailure::NotAllowed | net::DialFailure::Resolve => ConnectResult::Forbidden,
+        net::DialFailure::Status(_) | net::DialFailure::BadAnswer | net::DialFailure::BadProtocol => {
+            ConnectResult::Rejected
+        }
+        net::DialFailure::Unreachable | net::DialFailure::Tls | net::DialFailure::Local => ConnectResult::Failed,
     }
 }
 

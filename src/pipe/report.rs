@@ -11,7 +11,7 @@ use holdline_core::settings::{BackendLoss, OverflowPolicy};
 use holdline_core::time::Time;
 
 use super::holding::release;
-use crate::events::Fact as Event;
+use crate::events;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::PipeEntry;
@@ -156,7 +156,7 @@ impl Reporter {
                 self.route.up.in_doubt.inc_by(in_doubt);
                 let backend = name_of(backend);
                 tracing::info!(pipe = %self.entry.id, backend = &*backend, reason = reason.as_str(), in_doubt, "pipe.interrupted");
-                self.event(|entry| Event::PipeInterrupted {
+                self.event(|entry| events::Fact::PipeInterrupted {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
                     pool: entry.route.pool.as_str().into(),
@@ -174,7 +174,7 @@ impl Reporter {
                 // a reattach is often over within a millisecond, so the fraction counts
                 let took_ms = outage.as_micros() as f64 / 1000.0;
                 tracing::info!(pipe = %self.entry.id, backend = &*backend, took_ms, replayed = again, "pipe.reattached");
-                self.event(|entry| Event::PipeReattached {
+                self.event(|entry| events::Fact::PipeReattached {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
                     pool: entry.route.pool.as_str().into(),
@@ -197,7 +197,7 @@ impl Reporter {
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
             Fact::Expired { outage } => {
                 self.expired = true;
-                self.event(|entry| Event::PipeExpired {
+                self.event(|entry| events::Fact::PipeExpired {
                     pipe: entry.id,
                     route: entry.route.name.as_str().into(),
                     pool: entry.route.pool.as_str().into(),
@@ -230,7 +230,7 @@ impl Reporter {
             OverflowPolicy::Close => OverflowLabel::Close,
         };
         self.route.overflow(policy).inc();
-        self.event(|entry| Event::ReplayOverflow {
+        self.event(|entry| events::Fact::ReplayOverflow {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             policy: policy.as_str(),
@@ -240,7 +240,7 @@ impl Reporter {
     fn client_detached(&self, generation: Generation, in_doubt: u64) {
         self.route.down.in_doubt.inc_by(in_doubt);
         tracing::info!(pipe = %self.entry.id, generation = generation.0, in_doubt, "pipe.client_detached");
-        self.event(|entry| Event::ClientDetached {
+        self.event(|entry| events::Fact::ClientDetached {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             generation: generation.0,
@@ -256,7 +256,7 @@ impl Reporter {
             pipe = %self.entry.id, generation = generation.0, away_ms, replayed = again, result = result.as_str(),
             "pipe.client_attached"
         );
-        self.event(|entry| Event::ClientAttached {
+        self.event(|entry| events::Fact::ClientAttached {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             generation: generation.0,
@@ -269,7 +269,11 @@ impl Reporter {
     fn client_expired(&self, away: Duration) {
         self.route.resume(ResumeResult::Expired).inc();
         let away_ms = millis(away);
-        self.event(|entry| Event::ClientExpired { pipe: entry.id, route: entry.route.name.as_str().into(), away_ms });
+        self.event(|entry| events::Fact::ClientExpired {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            away_ms,
+        });
     }
 
     /// Says that the pipe was ended to free memory.
@@ -277,7 +281,7 @@ impl Reporter {
         let bytes = self.entry.memory_bytes.load(Relaxed);
         self.process.metrics.evicted(policy);
         tracing::info!(pipe = %self.entry.id, policy = policy.as_str(), bytes, "pipe.evicted");
-        self.event(|entry| Event::Evicted {
+        self.event(|entry| events::Fact::Evicted {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             policy: policy.as_str(),
@@ -302,7 +306,7 @@ impl Reporter {
         self.pool.moved(result).inc();
     }
 
-    fn event(&self, make: impl FnOnce(&PipeEntry) -> Event) {
+    fn event(&self, make: impl FnOnce(&PipeEntry) -> events::Fact) {
         self.process.events.push(make(&self.entry));
     }
 
@@ -315,7 +319,7 @@ impl Reporter {
 
     fn lost(&mut self, lane: LaneName, reason: Loss, messages: u64) {
         self.lane(lane).lost(reason).inc_by(messages);
-        self.event(|entry| Event::MessagesLost {
+        self.event(|entry| events::Fact::MessagesLost {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             lane: lane.as_str(),
