@@ -213,7 +213,7 @@ impl Reporter {
     /// The pipe begins to end. What was never to be helped has an event of its own; 1013 has one by its reason.
     fn ends(&mut self, by: EndedBy, code: u16, reason: Box<str>) {
         if by == EndedBy::Holdline && matches!(code, 1008 | 1011 | 1012) {
-            self.event(|entry| Event::PipeGivenUp {
+            self.event(|entry| events::Fact::PipeGivenUp {
                 pipe: entry.id,
                 route: entry.route.name.as_str().into(),
                 pool: entry.route.pool.as_str().into(),
