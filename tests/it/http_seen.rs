@@ -50,10 +50,10 @@ async fn lp_02_a_thousand_parked_polls_take_32_kib_each_no_cpu_and_stand_in_the_
     tokio::time::sleep(Duration::from_secs(5)).await;
     let cpu = proxy.cpu_time() - cpu;
     println!("LP-02: {POLLS} parked polls take {grown} KiB, and {cpu:?} of CPU in 5 s");
-    // Tasks take more memory where nothing is optimized.
-    let kib_max = if cfg!(debug_assertions) { 34 } else { 32 };
+    // Tasks take more memory, and what the process does by itself more time, where nothing is optimized.
+    let (kib_max, cpu_max_ms) = if cfg!(debug_assertions) { (34, 100) } else { (32, 50) };
     assert!(grown < kib_max * POLLS as u64, "{grown} KiB");
-    assert!(cpu <= Duration::from_millis(50), "{cpu:?}");
+    assert!(cpu <= Duration::from_millis(cpu_max_ms), "{cpu:?}");
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.sum("polls_parked", &[("route", "rest")]), POLLS as f64);
     assert_eq!(metrics.sum("http_requests", &[("route", "rest")]), POLLS as f64);
