@@ -202,9 +202,6 @@ ANSWERS = [
 LAXER = {
     "handshake: a target of another host": "the target's host counts and is what the worker is told (RFC 9112 section 3.2.2)",
     "handshake: a target with a fragment": "the fragment is cut off before anything looks at the target",
-    "handshake: a target that goes up": "paths arrive as they were sent, and routes match what was sent",
-    "handshake: a target that goes up in disguise": "paths arrive as they were sent, and routes match what was sent",
-    "handshake: a target with a null in disguise": "paths arrive as they were sent, and routes match what was sent",
     "plain: a length, then chunks": "the length goes no further, and the connection is closed (RFC 9112 section 6.1)",
     "plain: chunks, then a length": "the length goes no further, and the connection is closed (RFC 9112 section 6.1)",
     "plain: the same length twice": "one length goes on (RFC 9112 section 6.3)",
