@@ -292,8 +292,12 @@ impl Pipe {
         };
         self.discard_half_message(side);
         match side {
-            // A peer that has been told goodbye, or is about to be, is told nothing else.
-            Side::Client if self.client.state() == ClientState::Closing => self.drop_client(),
+            // A peer that has been told goodbye, or is about to be, is told nothing else: its link goes at once. A client
+            // that broke no rule of framing may come back for the end that it was not told.
+            Side::Client if self.client.state() == ClientState::Closing => match refused {
+                Refused::Violation(_) => self.drop_client(),
+                Refused::MessageTooBig | Refused::TooManyFragments => self.cut_client_off(now),
+            },
             Side::Client => return self.client_at_fault(frame, now),
             Side::Backend if self.backend.state() == BackendState::Closing => {
                 self.lost_while_closing(Interruption::Protocol, None, now);

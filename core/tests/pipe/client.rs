@@ -419,6 +419,18 @@ fn a_client_that_comes_before_its_old_link_has_taken_the_end_is_told_it_on_the_n
 }
 
 #[test]
+fn a_client_whose_message_is_too_big_at_the_end_loses_its_link_and_may_come_back_for_the_end() {
+    let mut bench = bench();
+    bench.set_room(Side::Client, 3);
+    bench.worker_says("the last thing");
+    bench.worker_closes(4001, "done");
+    bench.client_sends(&[0x82, 0xff, 0, 0, 0, 0, 0x7f, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(!bench.is_finished());
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
+}
+
+#[test]
 fn a_client_that_broke_a_rule_at_the_end_is_not_waited_for() {
     let mut bench = bench();
     bench.set_room(Side::Client, 3);

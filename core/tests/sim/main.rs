@@ -46,6 +46,10 @@ const KEPT: &[(u64, &str)] = &[
     (913983, "a pipe could not be thawed once a message had left before those that an eviction dropped behind it"),
     (924990, "the same, in another pipe"),
     (935499, "the same, in a third pipe"),
+    (
+        900371,
+        "a client whose message was too big at the end was not waited for, though it had not been told of the end",
+    ),
 ];
 
 /// Seeds of a sweep unless `HOLDLINE_SIM_SEEDS` says otherwise.
