@@ -51,7 +51,7 @@ async fn lp_02_a_thousand_parked_polls_take_32_kib_each_no_cpu_and_stand_in_the_
     let cpu = proxy.cpu_time() - cpu;
     println!("LP-02: {POLLS} parked polls take {grown} KiB, and {cpu:?} of CPU in 5 s");
     // Tasks take more memory, and what the process does by itself more time, where nothing is optimized.
-    let (kib_max, cpu_max_ms) = if cfg!(debug_assertions) { (34, 100) } else { (32, 50) };
+    let (kib_max, cpu_max_ms) = if cfg!(debug_assertions) { (34, 150) } else { (32, 50) };
     assert!(grown < kib_max * POLLS as u64, "{grown} KiB");
     assert!(cpu <= Duration::from_millis(cpu_max_ms), "{cpu:?}");
     let metrics = proxy.metrics().await;
