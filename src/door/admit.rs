@@ -106,7 +106,12 @@ impl Door {
         let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
-        let (first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        if request.found.route.limits.headers
+            && let Some(standing) = process.limits.standing(request.client.address, request.scope())
+        {
+            standing.say(&mut first.headers);
+        }
         plan.protocol = first.protocol.map(String::into_boxed_str);
         let facts = PipeFacts {
             id: plan.pipe,

@@ -160,6 +160,18 @@ impl Limiter {
         Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left, reset)))
     }
 
+    /// How far a client that was let in is from `limits.address_rate`, if there is one.
+    #[must_use]
+    pub fn standing(&self, address: IpAddr, scope: Scope<'_>) -> Option<Standing> {
+        let (scope, Limit { rate, .. }) = scope.address(&self.limits.load());
+        if rate.is_off() {
+            return None;
+        }
+        let who = self.who(Subject::Address(scope, significant_bits(address)));
+        let (left, reset) = self.shard(who).left(who, rate, self.clock.now());
+        Some(Standing::new(LimitLabel::AddressRate, rate, left, reset))
+    }
+
     /// Entries, idle ones that were not forgotten yet among them.
     #[must_use]
     pub fn entries(&self) -> usize {

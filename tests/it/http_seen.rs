@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::harness::step::Knock;
+use crate::harness::wire::Wire;
 use crate::harness::{Proxy, StepWorker, ask, eventually};
 
 const ROUTES: &str = "[[pools]]\nname = \"default\"\n\
@@ -100,6 +101,21 @@ async fn a_client_that_goes_away_before_its_answer_is_counted_as_499() {
         (proxy.metrics().await.sum("http_requests_total", &gone) == 1.0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_says_what_is_left_of_its_routes_limit_too() {
+    let proxy = Proxy::start(ROUTES);
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    for left in ["1", "0"] {
+        let attach = async { worker.knock().await.upgrade().await };
+        let (client, _worker) = tokio::join!(Wire::connect(proxy.public, "/capture", &[]), attach);
+        assert_eq!(client.head.header("x-ratelimit-remaining"), left);
+        assert_eq!(client.head.header("ratelimit-policy"), "\"address_rate\";q=2;w=60");
+    }
+    let refused = Wire::open(proxy.public, "/capture", &[]).await.err().expect("the limit is met");
+    assert_eq!((refused.status, refused.header("x-ratelimit-remaining")), (429.try_into().unwrap(), "0"));
 }
 
 #[tokio::test]

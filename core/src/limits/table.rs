@@ -104,6 +104,11 @@ impl Table {
         Ok(window.left(rate, now))
     }
 
+    /// How many more may come now, and how long until there is room for one more than that.
+    pub fn left(&mut self, who: Who, rate: Rate, now: Time) -> (u64, Duration) {
+        self.entry(who, rate, now).window.left(rate, now)
+    }
+
     /// A connection that was let in has ended.
     pub fn leave(&mut self, who: Who) {
         if let Some(entry) = self.entries.get_mut(&who) {

@@ -184,7 +184,7 @@ fn limits() -> Vec<Key<Route>> {
             "limits.headers",
             |r: &mut Route| &mut r.limits.headers,
             any,
-            "answers to plain requests say in RateLimit headers how far they are from address_rate",
+            "answers say in RateLimit headers how far their client is from address_rate",
         ),
     ]
 }
