@@ -114,7 +114,7 @@ async fn an_upgrade_says_what_is_left_of_its_routes_limit_too() {
         assert_eq!(client.head.header("x-ratelimit-remaining"), left);
         assert_eq!(client.head.header("ratelimit-policy"), "\"address_rate\";q=2;w=60");
     }
-    let refused = Wire::open(proxy.public, "/capture", &[]).await.err().expect("the limit is met");
+    let refused = Wire::open(proxy.public, "/capture", &[]).await.expect_err("the limit is met");
     assert_eq!((refused.status, refused.header("x-ratelimit-remaining")), (429.try_into().unwrap(), "0"));
 }
 
