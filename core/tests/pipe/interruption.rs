@@ -83,7 +83,7 @@ fn a_late_attach_is_turned_away() {
 
 #[test]
 fn the_close_codes_that_interrupt() {
-    for code in [1001, 1005, 1011, 1012, 1013, 1014] {
+    for code in [1001, 1011, 1012, 1013, 1014] {
         let mut bench = Bench::new();
         bench.worker_closes(code, "");
         assert_eq!(interruptions(&bench), [Interruption::Close], "{code}");
@@ -106,6 +106,26 @@ fn the_close_codes_that_end_reach_the_client_unchanged_ib_07() {
         bench.client_closes(code, "over");
         assert!(bench.is_finished(), "{code}");
     }
+}
+
+#[test]
+fn a_close_without_a_code_ends_the_pipe_and_the_client_gets_it_as_it_is() {
+    let mut bench = Bench::new();
+    bench.worker_says("last");
+    bench.worker_closes(1005, "");
+    assert_eq!(bench.client_got(), [text("last"), closed(1005, "")]);
+    assert_eq!(interruptions(&bench), []);
+    assert_eq!(bench.last_words[0].1, [closed(1005, "")], "the close frame is answered");
+    bench.client_closes(1005, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_route_may_have_a_close_without_a_code_interrupt() {
+    let mut bench = Bench::with(|settings| settings.interrupt_codes = CodeSet::new(vec![(1005, 1006)]));
+    bench.worker_closes(1005, "");
+    bench.attach(B);
+    assert_eq!(bench.client_got(), []);
 }
 
 #[test]
