@@ -124,6 +124,7 @@ impl Config {
             stall_max: replay.stall_max,
             on_backend_loss: route.on_backend_loss,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
+            on_too_big: route.on_too_big,
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
             fragments_max: self.message.fragments_max,

@@ -9,6 +9,7 @@ use super::{
 use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
+use crate::leg::barrier::Level;
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
 use crate::settings::{BackendLoss, ReplayPolicy};
 use crate::suspects::QUICK_DEATH;
@@ -322,6 +323,11 @@ impl Pipe {
             link.codec.close(CloseFrame::clone(frame), true);
         }
         self.up.level = link.level();
+        if let Some(ResumeAnswer::Ok(seq)) = resume {
+            // It has what came before in its state.
+            self.up.confirm(seq, Level::App, now);
+        }
+        let buffer = &self.up.buffer;
         let worker = Worker {
             attachment,
             link,

@@ -145,10 +145,9 @@ impl Pipe {
 
     pub(super) fn client_ponged(&mut self, payload: &[u8], now: Time) {
         let Some(link) = self.client.link_mut() else { return };
-        let confirmed = link.ponged(payload);
-        self.down.level = link.level();
+        let (confirmed, level) = (link.ponged(payload), link.level());
         if let Some(seq) = confirmed {
-            self.down.buffer.confirm(seq, now);
+            self.down.confirm(seq, level, now);
         }
     }
 

@@ -5,8 +5,9 @@ use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
+use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState};
-use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use crate::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
 /// The first byte of a commit pong's payload (PROTOCOL section 6).
@@ -41,8 +42,7 @@ impl Pipe {
 
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
         let side = from.side();
-        let limits =
-            MessageLimits { bytes_max: self.settings.message_bytes_max, fragments_max: self.settings.fragments_max };
+        let limits = self.message_limits(side);
         let bytes = input.as_slice();
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
@@ -89,6 +89,16 @@ impl Pipe {
                     }
                     keep = self.keeps(side);
                 }
+                Step::Skipped { len, ended } => {
+                    self.push(side, input, run..at, keep);
+                    // What came of it before it was too big, if anything.
+                    self.lane(side).buffer.discard_partial();
+                    at += len;
+                    run = at;
+                    if ended {
+                        self.skipped(side, keep);
+                    }
+                }
                 Step::Starved => {
                     self.push(side, input, run..at, keep);
                     at = bytes.len();
@@ -99,6 +109,26 @@ impl Pipe {
         self.push(side, input, run..at, keep);
         if let Some((link, _)) = self.incoming(side) {
             link.input_ended(bytes.len(), now);
+        }
+    }
+
+    fn message_limits(&self, side: Side) -> MessageLimits {
+        let settings = &self.settings;
+        let on_too_big = match side {
+            Side::Client => OnTooBig::Close,
+            Side::Backend => settings.on_too_big,
+        };
+        MessageLimits { bytes_max: settings.message_bytes_max, fragments_max: settings.fragments_max, on_too_big }
+    }
+
+    /// A message of `side` is over that was too big to be relayed.
+    fn skipped(&mut self, side: Side, keep: bool) {
+        if let Some((link, _)) = self.incoming(side) {
+            link.began = None;
+        }
+        if keep && side == Side::Backend {
+            self.worker_talked();
+            self.report_lost(LaneName::Down, Loss::TooBig, 1);
         }
     }
 
@@ -265,18 +295,17 @@ impl Pipe {
 
     fn worker_ponged(&mut self, payload: &[u8], now: Time) {
         let Some(link) = self.backend.link_mut() else { return };
-        let confirmed = link.ponged(payload);
-        self.up.level = link.level();
-        if let Some(seq) = confirmed.or_else(|| commit(payload)) {
-            self.confirm_up(seq, now);
+        let (confirmed, level) = (link.ponged(payload), link.level());
+        match (confirmed, commit(payload)) {
+            (Some(seq), _) => self.confirm_up(seq, level, now),
+            (None, Some(seq)) => self.confirm_up(seq, Level::App, now),
+            (None, None) => {}
         }
     }
 
-    /// The current worker has everything up to `seq`.
-    pub(super) fn confirm_up(&mut self, seq: Seq, now: Time) {
-        let before = self.up.buffer.confirmed();
-        self.up.buffer.confirm(seq, now);
-        if self.up.buffer.confirmed() > before {
+    /// The current worker has everything up to `seq`, as sure as `level` says.
+    pub(super) fn confirm_up(&mut self, seq: Seq, level: Level, now: Time) {
+        if self.up.confirm(seq, level, now) {
             self.worker_proven();
         }
         self.part_if_settled(now);

@@ -4,6 +4,7 @@ use super::{End, Pipe};
 use crate::assembler::Message;
 use crate::frame::{self, Kind};
 use crate::ids::{Attachment, Seq};
+use crate::leg::barrier::Level;
 use crate::time::Time;
 
 /// Why an operator's message was not taken.
@@ -55,7 +56,7 @@ impl Pipe {
         if !self.backend.is_current(attachment) {
             return None;
         }
-        self.confirm_up(seq, now);
+        self.confirm_up(seq, Level::App, now);
         Some(self.up.buffer.confirmed())
     }
 }

@@ -1,9 +1,11 @@
 //! Overflow and slow readers: each bound at its edge.
 
+use std::time::Duration;
+
 use holdline_core::frame::Side;
 use holdline_core::ids::LaneName;
 use holdline_core::pipe::{Fact, LinkLoss, Loss, PipeState};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings};
+use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, PipeSettings};
 
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
 use crate::wire::{self, Item};
@@ -150,6 +152,38 @@ fn a_close_for_slowness_does_not_land_inside_a_half_written_message() {
     bench.client_closes(1013, "");
     bench.client_vanishes();
     assert_eq!(bench.pipe.view().down.lost, 1);
+}
+
+#[test]
+fn a_workers_message_over_the_limit_is_lost_by_itself_where_the_route_keeps_the_pipe() {
+    for piece in [usize::MAX, 7, 1] {
+        let mut bench = Bench::with(|settings| {
+            settings.message_bytes_max = 100;
+            settings.on_too_big = OnTooBig::Drop;
+        });
+        let mut bytes = wire::frame(0x81, b"before", None);
+        bytes.extend(wire::frame(0x02, &[b'x'; 60], None));
+        bytes.extend(wire::frame(0x89, b"between", None));
+        bytes.extend(wire::frame(0x00, &[b'x'; 41], None));
+        bytes.extend(wire::frame(0x80, &[b'x'; 300], None));
+        bytes.extend(wire::frame(0x81, b"after", None));
+        for part in bytes.chunks(piece.min(bytes.len())) {
+            bench.worker_sends(part);
+            bench.hand_over(bench.now, Duration::ZERO);
+            assert!(bench.pipe.charged_bytes() <= 60 + 6, "nothing of it is kept");
+        }
+        assert_eq!(bench.client_got(), texts(&["before", "after"]));
+        assert_eq!(bench.worker_got(), [Item::Pong(b"between".to_vec())]);
+        let lost = Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, messages: 1 };
+        assert_eq!((bench.facts.as_slice(), bench.pipe.view().down.lost), (&[lost][..], 1), "by {piece}");
+    }
+}
+
+#[test]
+fn a_frame_that_would_never_end_is_refused_where_too_big_messages_are_lost_by_themselves() {
+    let mut bench = Bench::with(|settings| settings.on_too_big = OnTooBig::Drop);
+    bench.worker_sends(&[0x82, 127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(bench.client_got(), [closed(1009, "message too big")]);
 }
 
 #[test]

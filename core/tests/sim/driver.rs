@@ -274,7 +274,7 @@ impl Driver {
             }
         }
         self.tick(now, marks);
-        self.model.check(&self.pipe, now);
+        self.model.check(&self.pipe, now, marks);
     }
 
     /// A worker that waits is not read, but its end is noticed if it said nothing before.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
-    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
-    ReplayPolicy, ReplayTail,
+    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OnTooBig, OverflowPolicy, PipeLimits,
+    PipeSettings, ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -199,6 +199,9 @@ impl Plan {
         if apart.below(5) < 2 {
             plan.returns = Some(Returns { rejects: apart.once_in(3) });
             plan.settings.client_grace = Some(apart.pick(&[300, 2_000, 20_000].map(Duration::from_millis)));
+        }
+        if apart.once_in(2) {
+            plan.settings.on_too_big = OnTooBig::Drop;
         }
         plan
     }

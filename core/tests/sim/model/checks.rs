@@ -1,8 +1,9 @@
 //! What the model demands of a pipe: after each step, after a read in an outage, when all is calm, and in the end.
 
 use holdline_core::frame::Side;
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::{Pipe, PipeState, PipeView};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
 use super::{Fate, Model, PROVEN_AFTER};
@@ -10,7 +11,7 @@ use crate::marks::{Mark, Marks};
 
 impl Model {
     /// What must be true after each step.
-    pub fn check(&mut self, pipe: &Pipe, now: Time) {
+    pub fn check(&mut self, pipe: &Pipe, now: Time, marks: &mut Marks) {
         let view = pipe.view();
         if self.tap.as_ref().is_some_and(|tap| now >= tap.since + PROVEN_AFTER) {
             self.outage = None;
@@ -29,8 +30,15 @@ impl Model {
         }
         assert_eq!(view.up.accepted.0, self.up.len() as u64, "messages accepted of the client");
         assert_eq!(view.down.accepted.0, self.down.len() as u64, "messages accepted of workers");
+        if self.settings.on_too_big == OnTooBig::Drop {
+            assert_eq!(self.too_big_down, self.skipped, "messages of workers that were too big");
+        }
         if self.is_exact() {
             assert_eq!((view.up.sent.0, view.up.confirmed.0), (self.sent, self.confirmed), "sent and confirmed");
+            assert_eq!(view.up.level == Level::App, self.committed, "committed by an application");
+            if self.committed {
+                marks.hit(Mark::AppLevel);
+            }
         }
         if self.is_exact() && !self.keeps_tail() {
             let kept_from = if self.settings.replay == ReplayPolicy::Unsent { self.sent } else { self.confirmed };
