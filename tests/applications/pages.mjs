@@ -54,15 +54,18 @@ async function typing(port) {
     const shown = document.body.innerText.match(/said (\d+)\./)
     if (shown && shown[1] !== window.shown) console.log('said', window.shown = shown[1])
   }).observe(document.body, { subtree: true, childList: true, characterData: true }))
-  let busy = false
+  // A person types the next number when the last one is shown, or when nothing has come of it for a second.
+  let typed = 0
   const type = async (n) => {
-    busy = true
     await field.click({ clickCount: 3 })
     await field.type(String(n))
     await field.press('Enter')
-    busy = false
   }
-  talk((n) => !busy && (type(n).catch((error) => console.error(error)), true))
+  talk((n) => {
+    if (newest < n - 1 && Date.now() - typed < 1000) return false
+    typed = Date.now()
+    type(n).catch((error) => console.error(error))
+  })
 }
 
 const roles = { vite, edits, typing }
