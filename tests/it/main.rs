@@ -31,6 +31,7 @@ mod owners;
 mod process;
 mod quirks;
 mod rates;
+mod refused;
 mod reload;
 mod roadmap;
 mod rolling;

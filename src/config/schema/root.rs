@@ -337,6 +337,12 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             "a planned move lets the old worker answer for so long after its last message: many say pong before they read",
         ),
         key(
+            "reattach.prove",
+            |c: &mut Config| &mut c.reattach.prove,
+            range(Duration::ZERO, HOUR),
+            "a planned move keeps the old worker until the new one has been there for so long, or said something",
+        ),
+        key(
             "resume.grace",
             |c: &mut Config| &mut c.resume.grace,
             range(Duration::ZERO, DAY),
