@@ -495,6 +495,26 @@ fn a_backend_that_dies_at_once_three_times_is_left_alone_for_a_while_ib_11() {
 }
 
 #[test]
+fn a_backend_that_talks_and_dies_at_once_is_left_alone_though_wrong_workers_stand_between_ib_11() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    for _ in 0..2 {
+        bench.attach(B);
+        bench.worker_closes(4004, "not mine");
+        bench.attach(A);
+        bench.worker_says("hello");
+        bench.worker_dies(LinkLoss::Eof);
+    }
+    assert_eq!(bench.pipe.excluded(bench.now), [A], "it was the first worker, too");
+    bench.attach(B);
+    bench.worker_closes(4004, "not mine");
+    bench.no_worker_is_there();
+    assert_eq!(bench.client_got(), texts(&["hello", "hello"]), "the right worker is waited for");
+    bench.wait(secs(1));
+    bench.attach(A);
+}
+
+#[test]
 fn an_attach_that_lasted_breaks_the_row_of_deaths() {
     let mut bench = Bench::new();
     for _ in 0..10 {

@@ -8,7 +8,7 @@ use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
-use holdline_core::settings::{PipeSettings, Refusal};
+use holdline_core::settings::PipeSettings;
 use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 
@@ -18,7 +18,7 @@ use crate::link::Link;
 use crate::marks::{Mark, Marks};
 use crate::model::{Heard, Model};
 use crate::plan::{Fault, Plan, Rng};
-use crate::rounds::{REFUSED, Round};
+use crate::rounds::Round;
 use crate::worker::Conn;
 
 /// Ticks at one moment after which a pipe is said to spin.
@@ -59,6 +59,8 @@ impl Clock {
 
 pub struct Driver {
     pub pipe: Pipe,
+    /// The name by which its facts are printed, if they are.
+    pub traced_as: Option<usize>,
     /// The Holdline that has the pipe.
     pub home: usize,
     clock: Clock,
@@ -92,6 +94,7 @@ impl Driver {
         let link = Link::new(conn.link.to_peer.room());
         Self {
             pipe: Pipe::open(settings.clone(), backend, seed, now),
+            traced_as: None,
             home: 0,
             clock: Clock(Time::ZERO),
             foreign: None,
@@ -178,24 +181,14 @@ impl Driver {
                 self.client.gone = true;
             }
             Action::Report(fact) => {
-                self.check_refused(&fact, marks);
+                if let Some(pipe) = self.traced_as {
+                    eprintln!("{now:?} pipe {pipe} {fact:?}");
+                }
+                self.round.fact(&fact, &self.settings, marks);
                 self.model.fact(&fact, now, marks);
                 self.facts.push(fact);
             }
             Action::Finish => self.finished = true,
-        }
-    }
-
-    /// A pipe that says that all have refused it has heard nothing else.
-    fn check_refused(&mut self, fact: &Fact, marks: &mut Marks) {
-        match fact {
-            Fact::Interrupted { .. } | Fact::Reattached { .. } => self.round.begins(),
-            Fact::Ended { reason, .. } if reason == REFUSED => {
-                marks.hit(Mark::RefusedByAll);
-                assert_eq!(self.settings.refusal, Refusal::End);
-                assert!(self.round.is_all_refused(), "not all of them refused: {:?}", self.round);
-            }
-            _ => {}
         }
     }
 

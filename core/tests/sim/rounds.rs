@@ -3,11 +3,13 @@
 //! Invariant: a pipe that says that every worker refused it has heard nothing else in its round.
 
 use holdline_core::ids::BackendKey;
-use holdline_core::pipe::DialFailure;
+use holdline_core::pipe::{DialFailure, Fact};
 use holdline_core::settings::{PipeSettings, Refusal};
 
+use crate::marks::{Mark, Marks};
+
 /// The reason in the close frame of a pipe that was refused by all.
-pub const REFUSED: &str = "refused by every worker: 404";
+const REFUSED: &str = "refused by every worker: 404";
 
 /// What was heard in the round that goes on.
 #[derive(Debug, Default)]
@@ -36,6 +38,19 @@ impl Round {
         }
     }
 
+    /// A pipe that says that all have refused it has heard nothing else.
+    pub fn fact(&mut self, fact: &Fact, settings: &PipeSettings, marks: &mut Marks) {
+        match fact {
+            Fact::Interrupted { .. } | Fact::Reattached { .. } => self.begins(),
+            Fact::Ended { reason, .. } if reason == REFUSED => {
+                marks.hit(Mark::RefusedByAll);
+                assert_eq!(settings.refusal, Refusal::End);
+                assert!(self.is_all_refused(), "not all of them refused: {self:?}");
+            }
+            _ => {}
+        }
+    }
+
     /// Another process has the pipe: it knows who was asked, and not what they said.
     pub fn is_handed_over(&mut self) {
         self.changed = false;
@@ -47,7 +62,7 @@ impl Round {
     }
 
     /// Whether some worker refused, and the rest was not there to be asked.
-    pub fn is_all_refused(&self) -> bool {
+    fn is_all_refused(&self) -> bool {
         let refused = self.heard.iter().filter(|heard| matches!(heard, DialFailure::Refused { .. })).count();
         let absent = self.heard.iter().filter(|heard| matches!(heard, DialFailure::Absent(_))).count();
         refused > 0 && refused + absent == self.heard.len()
