@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::backends::{Ask, Hold};
 use crate::metrics::labels::MoveResult;
-use crate::pipe::attach::{Attach, next_attach};
+use crate::pipe::attach::{Attach, Wanted, next_attach};
 use crate::pipe::backend_end::{Transport, Word};
 use crate::pipe::holding::{hold, release};
 use crate::pipe::search::Wished;
@@ -34,11 +34,15 @@ impl Driver {
             self.books.report.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
         }
         let attachment = order.attachment;
-        let exclude = self.pipe.excluded(now);
-        let previous = self.backend.last().map(|(_, id)| id.clone());
+        let wanted = Wanted {
+            order,
+            exclude: self.pipe.excluded(now),
+            previous: self.backend.last().map(|(_, id)| id.clone()),
+            grace_ends: self.pipe.grace_left(now).map(|left| std::time::Instant::now() + left),
+        };
         let search = self.books.report.search();
         let (plan, entry, process) = (self.plan.clone(), self.entry().clone(), self.process.clone());
-        let dial = next_attach(plan, order, exclude, previous, search, entry, process);
+        let dial = next_attach(plan, wanted, search, entry, process);
         self.search.dial(attachment, Box::pin(dial));
     }
 
