@@ -189,9 +189,11 @@ pub async fn next_attach(
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
             hold(&process, &entry, none.hold(), retry_after);
-            // A wrong worker's word is not the last one while another may come back.
-            let retry_after = retry_after.or(none.awaited.then_some(AWAITED_RECHECK));
-            return Err(DialFailure::NoCandidate { retry_after });
+            return Err(match retry_after {
+                // A wrong worker's word is not the last one while another may come back.
+                None if none.awaited => DialFailure::Out { recheck: AWAITED_RECHECK },
+                _ => DialFailure::NoCandidate { retry_after },
+            });
         }
     };
     let pool = process.metrics.pool(reservation.pool());
@@ -221,13 +223,40 @@ pub async fn next_attach(
     let gives_way = until_another_may(&plan, &others, (left - left / 3).max(ANSWER_MIN), &process);
     match connect(&plan, attempt, gives_way, &process).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
-        // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
-        Err(DialError::NotUpgraded(refused))
-            if !order.cause.is_planned() && matches!(refused.status.as_u16(), 401 | 403) =>
-        {
-            Err(DialFailure::Unauthorized(reservation.key()))
-        }
-        Err(_) => Err(DialFailure::Failed(reservation.key())),
+        Err(error) => Err(failure(&error, reservation.key(), order.cause)),
+    }
+}
+
+/// What a failed dial of `backend` says.
+fn failure(error: &DialError, backend: BackendKey, cause: Cause) -> DialFailure {
+    match error {
+        DialError::NotUpgraded(answer) => match answer.status.as_u16() {
+            // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
+            401 | 403 if !cause.is_planned() => DialFailure::Unauthorized(backend),
+            // About credentials, or about now: it may be another answer next time.
+            401 | 403 | 408 | 421 | 425 | 429 => DialFailure::Failed(backend),
+            status @ 400..=499 => DialFailure::Refused { backend, status },
+            _ => DialFailure::Failed(backend),
+        },
+        DialError::ConnectFailed(error) => match error.kind {
+            net::DialFailure::Refused | net::DialFailure::Unreachable | net::DialFailure::Resolve => {
+                DialFailure::Absent(backend)
+            }
+            net::DialFailure::Timeout
+            | net::DialFailure::NotAllowed
+            | net::DialFailure::Tls
+            | net::DialFailure::BadAnswer
+            | net::DialFailure::BadProtocol
+            | net::DialFailure::Status(_)
+            | net::DialFailure::OwnListener
+            | net::DialFailure::Local => DialFailure::Failed(backend),
+        },
+        DialError::HandshakeTimeout
+        | DialError::HandshakeLost(_)
+        | DialError::BadAccept(_)
+        | DialError::BadProtocol
+        | DialError::BadExtension
+        | DialError::MalformedResponse(_) => DialFailure::Failed(backend),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, ReplayPolicy, WeightFrom};
+use holdline_core::settings::{
+    BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -24,6 +26,10 @@ impl Choice for BackendLoss {
 
 impl Choice for OnTooBig {
     const WORDS: &'static [(&'static str, Self)] = &[("close", Self::Close), ("drop", Self::Drop)];
+}
+
+impl Choice for Refusal {
+    const WORDS: &'static [(&'static str, Self)] = &[("end", Self::End), ("wait", Self::Wait)];
 }
 
 impl Choice for Balance {

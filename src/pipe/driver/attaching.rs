@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, PipeState};
+use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, Peer, PipeState};
 use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
 use tokio::time::Instant;
@@ -12,7 +12,7 @@ use super::Driver;
 use crate::backends::{Ask, Hold};
 use crate::metrics::labels::MoveResult;
 use crate::pipe::attach::{Attach, Wanted, next_attach};
-use crate::pipe::backend_end::Transport;
+use crate::pipe::backend_end::{Transport, Word};
 use crate::pipe::holding::{hold, release};
 use crate::pipe::search::Wished;
 use crate::pipes::Command;
@@ -61,8 +61,10 @@ impl Driver {
         if let Some((attachment, result)) = self.search.poll_dial(cx) {
             self.dialed(attachment, result, now.max(self.process.clock.now()));
         }
-        if let Some((worker, loss)) = self.backend.poll_next_end(cx) {
-            self.pipe.lost(worker, loss, now);
+        match self.backend.poll_next_word(cx) {
+            Some((attachment, Word::Gone(loss))) => self.pipe.lost(Peer::Backend(attachment), loss, now),
+            Some((attachment, Word::Talks)) => self.pipe.waiting_talked(attachment, now),
+            None => {}
         }
     }
 
