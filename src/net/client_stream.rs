@@ -1,10 +1,12 @@
 //! A client's socket, bare again after the handshake.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
+use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -35,6 +37,41 @@ impl ClientStream {
                 // It was noted, so that the next look waits for room.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return Poll::Ready(sent),
+            }
+        }
+    }
+}
+
+impl ClientStream {
+    /// A watch on whether the peer closes its side or goes away, beside what is read and without reading.
+    ///
+    /// # Errors
+    /// The system's: there may be no descriptor left.
+    pub fn watch_for_leave(&self) -> io::Result<LeaveWatch> {
+        let socket = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        // A descriptor of its own: to wait for the next event on the first would forget that bytes are there to be read.
+        let watched = socket.try_clone_to_owned()?;
+        AsyncFd::with_interest(watched, Interest::READABLE).map(LeaveWatch)
+    }
+}
+
+/// Hears that a peer has closed its side or is gone, whatever there still is to be read.
+#[derive(Debug)]
+pub struct LeaveWatch(AsyncFd<OwnedFd>);
+
+impl LeaveWatch {
+    /// Whether the peer has left; the task is woken when it does.
+    pub fn poll(&self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.0.poll_read_ready(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(guard)) if guard.ready().is_read_closed() => return true,
+                // More bytes have come, which stay where they are.
+                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+                Poll::Ready(Err(_)) => return true,
             }
         }
     }

@@ -15,7 +15,7 @@ mod stream;
 mod tls;
 mod url;
 
-pub use client_stream::{ClientStream, LooseStream};
+pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
 pub use networks::{Networks, resolve};

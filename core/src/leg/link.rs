@@ -27,6 +27,10 @@ pub(crate) struct Link {
     pub beat: Heartbeat,
     /// Whether the peer is not read.
     pub paused: bool,
+    /// The peer has left, as was seen though it is not read.
+    pub left: bool,
+    /// It has answered a ping of ours, and counts as alive by its answers alone from then on.
+    pub lives_by_pongs: bool,
     /// When it was last paused or resumed; before that, when it was attached.
     pub turned_at: Time,
     /// When the message, header or control frame began that is not whole yet, or when it was last seen to go on.
@@ -39,7 +43,17 @@ impl Link {
     /// A link to the peer of `side`, attached at `now`.
     pub fn new(side: Side, barrier: Option<Barrier>, beat: BeatSettings, now: Time) -> Self {
         let (codec, beat) = (Codec::frames(side), Heartbeat::new(beat, now));
-        Self { codec, barrier, beat, paused: false, turned_at: now, began: None, came: 0 }
+        Self {
+            codec,
+            barrier,
+            beat,
+            paused: false,
+            left: false,
+            lives_by_pongs: false,
+            turned_at: now,
+            began: None,
+            came: 0,
+        }
     }
 
     /// What a confirmation by this peer means.
@@ -49,10 +63,18 @@ impl Link {
 
     /// Notes that bytes came from the peer.
     pub fn heard(&mut self, now: Time) {
-        self.beat.heard();
+        if !self.lives_by_pongs {
+            self.beat.heard();
+        }
         if let Some(barrier) = &mut self.barrier {
             barrier.heard(now);
         }
+    }
+
+    /// Notes that the peer has answered a ping of ours; `by_pongs` says that only its answers count as life from now on.
+    pub const fn answered(&mut self, by_pongs: bool) {
+        self.lives_by_pongs |= by_pongs;
+        self.beat.heard();
     }
 
     /// The last message that a pong with `payload` confirms; `None` if it answers no ping of ours.
@@ -122,8 +144,9 @@ impl Link {
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once.
-        let Self { codec, barrier, beat, paused, turned_at: _, began, came: _ } = self;
+        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once. That the
+        // peer has left is seen again, and its first answer counts again.
+        let Self { codec, barrier, beat, paused, left: _, lives_by_pongs: _, turned_at: _, began, came: _ } = self;
         codec.freeze(out);
         out.option(barrier.as_ref(), |out, barrier| barrier.freeze(out));
         beat.freeze(out);
@@ -137,7 +160,7 @@ impl Link {
         let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
         let began = input.option(Reader::past)?;
-        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: u32::MAX })
+        Ok(Self { codec, barrier, beat, paused, left: false, lives_by_pongs: false, turned_at, began, came: u32::MAX })
     }
 
     /// Whether the link fits the lane that it writes.

@@ -83,7 +83,7 @@ impl Pipe {
         // Only a worker that said goodbye has emptied its queue; one that died on the way out may have had a full one.
         let said_goodbye = reason.cause().is_planned() && last_words.is_some();
         let clean = said_goodbye && self.up.buffer.in_doubt_messages() == 0;
-        let confirmed = self.up.buffer.confirmed();
+        let (confirmed, given) = (self.up.buffer.confirmed(), self.up.buffer.sent());
         let rewound = self.up.buffer.rewind(clean);
         let Some(worker) = self.backend.detach(reason.cause(), rewound.gap, now) else { return };
         let (attachment, backend, died) = (worker.attachment, worker.backend, reason.is_death());
@@ -99,8 +99,8 @@ impl Pipe {
             self.drop_waiting(now);
             next = self.if_promise_holds(next, gap);
         }
-        // A message that it confirmed before it died is not what killed it.
-        let suspect = worker.first_again.filter(|&first| first > confirmed);
+        // A message that it confirmed before it died is not what killed it, nor is one that it was not given whole.
+        let suspect = worker.first_again.filter(|&first| first > confirmed && first <= given);
         if died && reason != Interruption::WrongWorker && in_doubt > 0 {
             self.suspects.died_of(backend, confirmed.plus(1));
         }

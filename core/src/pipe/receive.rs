@@ -91,13 +91,9 @@ impl Pipe {
                 }
                 Step::Skipped { len, ended } => {
                     self.push(side, input, run..at, keep);
-                    // What came of it before it was too big, if anything.
-                    self.lane(side).buffer.discard_partial();
                     at += len;
                     run = at;
-                    if ended {
-                        self.skipped(side, keep);
-                    }
+                    self.skipped(side, ended, keep);
                 }
                 Step::Starved => {
                     self.push(side, input, run..at, keep);
@@ -121,8 +117,13 @@ impl Pipe {
         MessageLimits { bytes_max: settings.message_bytes_max, fragments_max: settings.fragments_max, on_too_big }
     }
 
-    /// A message of `side` is over that was too big to be relayed.
-    fn skipped(&mut self, side: Side, keep: bool) {
+    /// A part came of a message of `side` that is too big to be relayed.
+    fn skipped(&mut self, side: Side, ended: bool, keep: bool) {
+        // What came of it before it was too big, if anything.
+        self.lane(side).buffer.discard_partial();
+        if !ended {
+            return;
+        }
         if let Some((link, _)) = self.incoming(side) {
             link.began = None;
         }

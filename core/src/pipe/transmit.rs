@@ -110,6 +110,12 @@ impl Pipe {
         budget.min(room).min(self.throttled_budget(side))
     }
 
+    /// Whether the client is not read for want of room, and not only to slow it down.
+    #[must_use]
+    pub fn leaves_client_unread(&self) -> bool {
+        self.client.link().is_some_and(|link| link.paused) && !self.is_throttled(Side::Client)
+    }
+
     fn client_budget(&self) -> usize {
         match self.client.state() {
             ClientState::Detached | ClientState::Gone => return 0,
@@ -117,7 +123,11 @@ impl Pipe {
             ClientState::Open => {}
         }
         let buffer = &self.up.buffer;
-        let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());
+        let held = buffer.held_bytes() + buffer.partial_bytes();
+        if self.has_client_left() {
+            return self.settings.replay_bytes_max.saturating_mul(2).saturating_sub(held);
+        }
+        let room = self.settings.replay_bytes_max.saturating_sub(held);
         if self.backend.is_attached() {
             return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {
                 false => usize::MAX,

@@ -4,6 +4,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pipe::{LinkLoss, PipeState};
 
 use crate::bench::{A, B, Bench, C, closed, ms, secs, text, texts};
+use crate::wire::Item;
 
 #[test]
 fn a_backend_that_dies_at_once_three_times_is_left_alone_for_a_while_ib_11() {
@@ -128,4 +129,19 @@ fn workers_that_die_before_any_replay_do_not_blame_a_message() {
     }
     assert_eq!(bench.client_got(), []);
     assert_eq!(bench.state(), PipeState::Detached);
+}
+
+#[test]
+fn a_message_that_the_network_cuts_three_times_is_not_blamed() {
+    let mut bench = Bench::new();
+    bench.client_frame(0x82, &vec![7; 50_000]);
+    for backend in [B, C, B, C, B] {
+        bench.worker_dies(LinkLoss::Reset);
+        assert!(bench.attach_with_room(backend, 20_000));
+        assert_eq!(bench.worker_got(), []);
+    }
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.client_got(), []);
+    bench.attach(A);
+    assert_eq!(bench.worker_got(), [Item::Binary(vec![7; 50_000])]);
 }

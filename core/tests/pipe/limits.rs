@@ -96,6 +96,44 @@ fn a_full_buffer_pauses_the_client_until_a_worker_takes_it_iw_06() {
 }
 
 #[test]
+fn what_a_client_left_behind_that_was_not_read_is_read_up_to_as_much_again() {
+    for worker_is_there in [true, false] {
+        let mut bench = Bench::with(|settings| (settings.replay_bytes_max, settings.window_bytes) = (L, L));
+        if !worker_is_there {
+            bench.worker_dies(LinkLoss::Eof);
+        }
+        bench.client_frame(0x82, &[1; 600]);
+        bench.client_frame(0x82, &[2; 400]);
+        assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0, "it is not read");
+        bench.pipe.set_paused(Side::Client, true, bench.now);
+        assert!(bench.pipe.leaves_client_unread() && !bench.pipe.has_client_left());
+        bench.pipe.client_left();
+        assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), L);
+        assert_eq!(bench.pipe.read_budget(Side::Client, 0), 0, "the process has no room for it");
+        bench.client_says("the last thing");
+        bench.client_closes(1000, "bye");
+        if !worker_is_there {
+            bench.attach(B);
+        }
+        let got = bench.worker_got();
+        assert_eq!(got[2..], [text("the last thing"), closed(1000, "bye")], "{worker_is_there}");
+    }
+}
+
+#[test]
+fn a_client_that_left_more_behind_than_may_be_held_is_not_read_to_its_end() {
+    let mut bench = limited(OverflowPolicy::Pause);
+    bench.client_frame(0x82, &[1; L]);
+    bench.pipe.client_left();
+    bench.client_frame(0x82, &[2; L]);
+    assert!(bench.pipe.has_client_left());
+    assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0);
+    bench.client_vanishes();
+    assert!(bench.is_finished());
+    assert_eq!((bench.pipe.view().up.lost, bench.pipe.charged_bytes()), (2, 0));
+}
+
+#[test]
 fn a_slow_viewer_gets_the_newest_whole_frames_ib_16() {
     let mut bench = Bench::with(|settings| settings.down = DownPolicy::Latest(3.try_into().unwrap()));
     bench.set_room(Side::Client, 5);

@@ -457,7 +457,10 @@ impl Driver {
         let budget = self.pipe.read_budget(Side::Client, room);
         self.model.client_paused(budget == 0, now);
         self.call(now, marks, |pipe, now| pipe.set_paused(Side::Client, budget == 0, now));
-        let Some(link) = self.client_link.as_mut().filter(|_| budget > 0) else { return false };
+        if budget == 0 {
+            return self.leaves_client_unread(room, now, marks);
+        }
+        let Some(link) = self.client_link.as_mut() else { return false };
         let bytes = link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
             self.client_is_lost(loss, now, marks);
@@ -473,6 +476,23 @@ impl Driver {
         let (charged, accepted) = (self.pipe.charged_bytes(), self.pipe.view().up.accepted.0);
         self.give(Peer::Client(self.generation), &bytes, rng, now, marks);
         self.model.check_bound(&self.pipe, charged, accepted);
+        true
+    }
+
+    /// A client that is not read is looked at all the same; whether anything came of that.
+    fn leaves_client_unread(&mut self, room: usize, now: Time, marks: &mut Marks) -> bool {
+        let left = self.client_link.as_ref().is_some_and(|link| link.from_peer.has_ended());
+        if !left || !self.pipe.leaves_client_unread() && !self.pipe.has_client_left() {
+            return false;
+        }
+        let knew = self.pipe.has_client_left();
+        self.call(now, marks, |pipe, _| pipe.client_left());
+        if !knew && self.pipe.read_budget(Side::Client, room) > 0 {
+            marks.hit(Mark::LeftUnread);
+            return true;
+        }
+        marks.hit(Mark::LeftTooMuch);
+        self.client_is_lost(LinkLoss::Reset, now, marks);
         true
     }
 

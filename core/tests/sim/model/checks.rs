@@ -99,7 +99,9 @@ impl Model {
         }
         // Small messages are charged more than their bytes on the wire, by ten bytes at most.
         let slack = (view.up.accepted.0 - accepted_before) as usize * 10 + 16;
-        let bound = self.settings.replay_bytes_max.max(charged_before) + slack;
+        // What a client has left behind may be as much again.
+        let times = if pipe.has_client_left() { 2 } else { 1 };
+        let bound = (times * self.settings.replay_bytes_max).max(charged_before) + slack;
         match self.settings.overflow {
             OverflowPolicy::Pause => {
                 assert!(pipe.charged_bytes() <= bound + view.down.buffered_bytes, "over the bound")
