@@ -1,12 +1,11 @@
 //! A client's socket, bare again after the handshake.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockRef;
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -48,19 +47,45 @@ impl ClientStream {
     /// # Errors
     /// The system's: there may be no descriptor left.
     pub fn watch_for_leave(&self) -> io::Result<LeaveWatch> {
-        let socket = match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
+        // A descriptor of its own: to wait for the next event on this one would forget that bytes are there to be read.
+        let watched = match self {
+            Self::Tcp(stream) => LooseStream::Tcp(stream.as_fd().try_clone_to_owned()?.into()),
+            Self::Unix(stream) => LooseStream::Unix(stream.as_fd().try_clone_to_owned()?.into()),
         };
-        // A descriptor of its own: to wait for the next event on the first would forget that bytes are there to be read.
-        let watched = socket.try_clone_to_owned()?;
-        AsyncFd::with_interest(watched, Interest::READABLE).map(LeaveWatch)
+        watched.bind().map(LeaveWatch)
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether the peer has closed its side, as far as the runtime has heard.
+    fn is_read_closed(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = match self {
+            Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Waits for the next event, though there are bytes to be read.
+    fn forget_readable(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // That it would block is what it is told.
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
     }
 }
 
 /// Hears that a peer has closed its side or is gone, whatever there still is to be read.
 #[derive(Debug)]
-pub struct LeaveWatch(AsyncFd<OwnedFd>);
+pub struct LeaveWatch(ClientStream);
 
 impl LeaveWatch {
     /// Whether the peer has left; the task is woken when it does.
@@ -68,10 +93,8 @@ impl LeaveWatch {
         loop {
             match self.0.poll_read_ready(cx) {
                 Poll::Pending => return false,
-                Poll::Ready(Ok(guard)) if guard.ready().is_read_closed() => return true,
-                // More bytes have come, which stay where they are.
-                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
-                Poll::Ready(Err(_)) => return true,
+                Poll::Ready(Ok(())) if !self.0.is_read_closed() => self.0.forget_readable(),
+                Poll::Ready(_) => return true,
             }
         }
     }
