@@ -159,6 +159,7 @@ impl Reload {
         process.rules.store(Arc::new(rules));
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max);
         process.slots.set_max(config.server.max_connections as usize);
+        process.waiting.set_max(config.server.waiting_max as usize);
         process.limits.configure(config.limits);
         // A level that an operator set for good holds until the file has another one.
         if config.log.level != self.process.config.load().log.level {

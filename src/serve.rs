@@ -187,7 +187,7 @@ fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<Data
         .map(|number| {
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
             let (backends, tls) = (process.backends.clone(), process.tls.clone());
-            let http = HttpContext::new(backends, tls, process.rules.load().http);
+            let http = HttpContext::new(backends, tls, process.rules.load().http, process.waiting.clone());
             start_thread(number, listeners, Arc::new(Door { process: process.clone(), http }))
         })
         .collect()

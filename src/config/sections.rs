@@ -23,6 +23,8 @@ pub struct Server {
     pub threads: u32,
     /// Open client connections; beyond, 503 before the upgrade.
     pub max_connections: u32,
+    /// Handshakes and plain requests that wait for a worker at once.
+    pub waiting_max: u32,
     /// From the accept to the first request head, and for each later phase of a handshake.
     pub handshake_timeout: Duration,
     /// From an answer to the first byte of the next request on its connection.
@@ -57,6 +59,7 @@ impl Default for Server {
             listen: vec![loopback(8000)],
             threads: 0,
             max_connections: 50_000,
+            waiting_max: 1_000,
             handshake_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(130),
             header_bytes_max: 32 * KIB,

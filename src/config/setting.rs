@@ -19,6 +19,7 @@ use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
+use crate::routes::HostRule;
 
 mod words;
 
@@ -262,6 +263,17 @@ impl Setting for OtlpEndpoint {
 
     fn show(&self) -> Option<String> {
         self.to_string().show()
+    }
+}
+
+impl Setting for HostRule {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        let text = string(node, "\"client\", \"backend\" or a host")?;
+        Self::parse(text).or_else(|why| fault(node, format!("cannot use {}; {why}", quoted(text))))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self.as_str()))
     }
 }
 

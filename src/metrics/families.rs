@@ -59,6 +59,8 @@ pub struct Families {
     pub http_requests_total: IntCounterVec,
     pub http_request_duration_seconds: HistogramVec,
     pub polls_parked: IntGaugeVec,
+    pub requests_waiting: IntGaugeVec,
+    pub waits_total: IntCounterVec,
     pub rate_limit_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
@@ -226,6 +228,12 @@ impl Families {
                 &REATTACH_SECONDS,
             ),
             polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
+            requests_waiting: at.gauges(
+                "requests_waiting",
+                "Handshakes and plain requests that wait for a worker to take them.",
+                &["route"],
+            ),
+            waits_total: at.counters("waits_total", "Requests that found no worker at once.", &["route", "result"]),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
             shared_stream_reuse_total: at.counters(
@@ -274,12 +282,14 @@ impl Families {
         forget(&self.shared_streams, label, value);
         forget(&self.http_requests, label, value);
         forget(&self.polls_parked, label, value);
+        forget(&self.requests_waiting, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 21] {
+    fn counters(&self) -> [&IntCounterVec; 22] {
         [
+            &self.waits_total,
             &self.handshakes_total,
             &self.pipes_total,
             &self.pipe_closes_total,

@@ -178,6 +178,20 @@ label! {
 }
 
 label! {
+    /// What became of a request that waited for a worker.
+    WaitResult {
+        /// A worker took it.
+        Served = "served",
+        /// None came in time, or the process took nothing new.
+        Expired = "expired",
+        /// Its client left, or it was refused for another reason.
+        Gone = "gone",
+        /// It did not wait, because too many did.
+        Full = "full",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

@@ -33,6 +33,21 @@ pub enum DialFailure {
 }
 
 impl DialFailure {
+    /// Whether nothing is there only for now, as while a worker starts again.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Refused | Self::Timeout | Self::Unreachable | Self::Resolve => true,
+            Self::NotAllowed
+            | Self::OwnListener
+            | Self::Tls
+            | Self::BadAnswer
+            | Self::BadProtocol
+            | Self::Status(_)
+            | Self::Local => false,
+        }
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub const fn blame(self) -> Blame {

@@ -7,6 +7,7 @@
 //! specific path (static before `{param}` before `{*rest}`), whatever spelling the client has for it. A host that has no route for a path falls through to the
 //! less specific ones, so a route without hosts serves every host.
 
+mod headers;
 mod host;
 mod origin;
 mod path;
@@ -26,6 +27,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
+pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
 use origin::OriginPattern;
 use path::Spelled;
@@ -71,6 +73,12 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// How long a request may wait for a worker that can take it.
+    pub wait: Duration,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers of requests, and of workers' answers.
+    pub headers: [HeaderSpec; 2],
     /// Limits that hold instead of the general ones.
     pub limits: RouteLimits,
     /// What its pipes are opened with.
@@ -85,8 +93,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id` or
-    /// `origins`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `origins` or one of
+    /// `headers`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -107,6 +115,14 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// How long a request may wait for a worker that can take it.
+    pub wait: Duration,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers of requests.
+    pub request_headers: HeaderRules,
+    /// What is changed of the headers of workers' answers.
+    pub answer_headers: HeaderRules,
     /// Limits that hold instead of the general ones.
     pub limits: RouteLimits,
     /// Whether a key that no backend serves goes to any.
@@ -255,6 +271,9 @@ impl RouteTable {
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let hosts = hosts.map_err(|message| fail("hosts", message))?;
 
+        let [request_headers, answer_headers] =
+            compile_headers(&spec.headers).map_err(|(key, message)| fail(key, message))?;
+
         let route = self.routes.len();
         for router in self.routers(&hosts) {
             for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
@@ -263,6 +282,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
+        let RouteSpec { wait, host, .. } = spec;
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -276,6 +296,10 @@ impl RouteTable {
             identity,
             settings: Arc::new(settings),
             websocket_only,
+            wait,
+            host,
+            request_headers,
+            answer_headers,
             limits,
             any_without_owner,
             patterns,
@@ -341,6 +365,17 @@ impl RouteTable {
         }
         Some((route, params))
     }
+}
+
+/// The rules for requests and answers, or the key at fault.
+fn compile_headers(specs: &[HeaderSpec; 2]) -> Result<[HeaderRules; 2], (&'static str, String)> {
+    const REQUEST: [&str; 3] = ["headers.request.set", "headers.request.add", "headers.request.remove"];
+    const RESPONSE: [&str; 3] = ["headers.response.set", "headers.response.add", "headers.response.remove"];
+    let [requests, answers] = specs;
+    Ok([
+        HeaderRules::compile(requests).map_err(|(place, message)| (REQUEST[place], message))?,
+        HeaderRules::compile(answers).map_err(|(place, message)| (RESPONSE[place], message))?,
+    ])
 }
 
 /// The parameters that each of `paths` has: what the templates of their route may name.

@@ -87,7 +87,8 @@ async fn px_07_who_has_little_memory_left_gets_fewer_pipes() {
 #[tokio::test]
 async fn px_07_a_worker_whose_page_says_503_is_down_after_fall_and_up_after_rise_by_itself() {
     let proxy = Proxy::start(
-        "[[pools]]\nname = \"default\"\nhealth = { kind = \"http\", path = \"/health\", interval = \"20ms\", fall = 2, rise = 2 }\n",
+        "[[pools]]\nname = \"default\"\nhealth = { kind = \"http\", path = \"/health\", interval = \"20ms\", fall = 2, rise = 2 }\n\
+         [[routes]]\nwait = 0\n",
     );
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;

@@ -209,7 +209,7 @@ async fn a_pipe_whose_worker_is_no_longer_configured_stays_where_it_has_nowhere_
     let backend = format!("[[pools.backends]]\nid = \"a\"\nurl = \"ws://{}\"\n", a.address);
     let proxy = Proxy::start(&format!("[[pools]]\nname = \"default\"\n{backend}"));
     let mut client = Client::connect(proxy.public, "/ws/1/echo").await;
-    proxy.rewrite("[[pools]]\nname = \"default\"\n");
+    proxy.rewrite("[[pools]]\nname = \"default\"\n[[routes]]\nwait = 0\n");
     reload(&proxy).await;
     assert_eq!(client.exchange("on").await, "on");
     assert_eq!(Client::open(proxy.public, "/ws/2/echo").await.err(), Some(503));

@@ -49,6 +49,12 @@ fn server() -> Vec<Key<Config>> {
             "open client connections; beyond, 503 before the upgrade",
         ),
         key(
+            "server.waiting_max",
+            |c: &mut Config| &mut c.server.waiting_max,
+            range(0, 10_000_000),
+            "new handshakes and requests that wait for a worker at once (routes.wait); beyond, 503 at once",
+        ),
+        key(
             "server.handshake_timeout",
             |c: &mut Config| &mut c.server.handshake_timeout,
             range(MILLISECOND, HOUR),
