@@ -133,7 +133,9 @@ impl NoWorker {
     fn may_pass(&self) -> bool {
         match self {
             Self::NoCandidate(none) => none.may_pass(),
-            Self::Dial(error) => !error.was_delivered() && error.failure().may_pass(),
+            Self::Dial(DialError::ConnectFailed(error)) => error.kind.may_pass(),
+            // A worker has had the request, and may have died of it.
+            Self::Dial(_) => false,
         }
     }
 }

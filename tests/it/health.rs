@@ -168,7 +168,8 @@ async fn most_at_rest(proxy: &Proxy) -> usize {
 #[tokio::test]
 async fn of_four_workers_that_fail_everybody_two_are_ejected_at_most_and_all_come_back_by_themselves() {
     // never probed: pipes are all that can tell
-    let pool = "[[pools]]\nname = \"default\"\nbalance = \"round_robin\"\nhealth.interval = \"0s\"\n";
+    let pool =
+        "[[pools]]\nname = \"default\"\nbalance = \"round_robin\"\nhealth.interval = \"0s\"\n[[routes]]\nwait = 0\n";
     let proxy = Proxy::start(pool);
     let patients: [Arc<Patient>; 4] = Default::default();
     let mut serving = Vec::new();
