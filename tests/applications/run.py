@@ -154,6 +154,8 @@ def judge(application, ways):
             yield f"{way}: no more lost or wrong than without Holdline", whole, (found, baseline)
         yield f"{way}: no more doubled than the protocol allows", found.doubled <= application.doubled_max, found
         if application.profile:
+            kinds = [known and (known["profile"] or known["kind"]) for known in found.decided]
+            yield f"{way}: it is taken for {application.profile}", set(kinds) == {application.profile}, kinds
             unseen = not found.told and found.silence <= PROFILED_SECONDS and found.lost <= application.lost_max
             yield f"{way}: {application.profile} goes on within a second, unnoticed", unseen, found
 
@@ -161,7 +163,7 @@ def judge(application, ways):
 async def every_way(application, options, directory, turns):
     ways, verdicts = {}, []
     for way in options.ways.split(","):
-        async with turns:
+        async with turns["heavy" if application.heavy else "light"]:
             try:
                 ways[way] = await asyncio.wait_for(Run(application, way, options, directory).go(), 240)
             except (Failure, OSError, TimeoutError, ValueError) as failure:
@@ -191,13 +193,13 @@ async def main():
     parser.add_argument("--only", help="applications whose names contain one of these, divided by slashes")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--conversation", default="", help="what the route says of its conversations")
-    parser.add_argument("--beside", type=int, default=2, help="how many run at a time")
+    parser.add_argument("--beside", type=int, default=2, help="how many run at a time, beside one with a browser")
     parser.add_argument("--write", action="store_true", help="writes the table into docs/conversations.md")
     parser.add_argument("--keep", help="a directory for the logs of every process")
     options = parser.parse_args()
     directory = options.keep or tempfile.mkdtemp(prefix="holdline-applications-")
     pathlib.Path(directory).mkdir(exist_ok=True)
-    turns = asyncio.Semaphore(options.beside)
+    turns = {"light": asyncio.Semaphore(options.beside), "heavy": asyncio.Semaphore(1)}
     began = time.monotonic()
     results = await asyncio.gather(*(every_way(a, options, directory, turns) for a in chosen(options)))
     if not options.keep:
