@@ -21,6 +21,7 @@ import tempfile
 import time
 
 from catalogue import APPLICATIONS
+from frames import Frames
 from rig import ROOT, Failure, Forwarder, Holdline, User, Worker
 from table import cell, markdown, write
 
@@ -68,18 +69,21 @@ class Run:
         self.directory = pathlib.Path(directory) / f"{application.name}-{way}".replace(" ", "_").replace(",", "")
         self.directory.mkdir()
         self.workers = [Worker(name, application.worker, self.directory / name) for name in ("w1", "w2")]
+        self.frames = []
         if way == "without":
             self.front = Forwarder(self.workers)
         else:
             said = f'conversation = "{options.conversation}"\n' if options.conversation else ""
             route = said + application.route
-            self.front = Holdline(options.holdline, self.workers, self.directory, route)
+            self.frames = [Frames(worker, self.directory / "frames.log") for worker in self.workers if options.frames]
+            self.front = Holdline(options.holdline, self.frames or self.workers, self.directory, route)
         self.user = None
 
     async def go(self):
         try:
             await asyncio.gather(*(worker.start() for worker in self.workers))
             await asyncio.gather(*(worker.listening() for worker in self.workers))
+            await asyncio.gather(*(frames.start() for frames in self.frames))
             await self.front.ready()
             self.user = User(self.application.user, self.front.port, self.directory)
             await self.user.begin()
@@ -97,6 +101,8 @@ class Run:
                 await self.user.end()
             errors = await self.front.stop() if self.front.port else []
             await asyncio.gather(*(worker.end() for worker in self.workers))
+            for frames in self.frames:
+                frames.stop()
             if errors:
                 print(f"     {self.application.name}, {self.way}: logged {errors[:3]}", flush=True)
 
@@ -106,9 +112,12 @@ class Run:
         victim = await self.front.in_use()
         if self.way == "drain":
             await self.front.drain(victim)
-            await victim.end(signal.SIGTERM)
+            await self.named(victim).end(signal.SIGTERM)
         else:
-            await victim.end(signal.SIGKILL)
+            await self.named(victim).end(signal.SIGKILL)
+
+    def named(self, victim):
+        return next(worker for worker in self.workers if worker.name == victim.name)
 
     async def watch(self, done):
         """Until the conversation goes on, or hangs."""
@@ -128,8 +137,9 @@ class Run:
         times = collections.Counter(record.n for record in heard)
         found.doubled = sum(count - 1 for count in times.values())
         if not self.application.state:
-            # What was said last may be on its way.
-            found.lost = sum(1 for record in said if record.at < now - ALIKE_SECONDS and record.n not in times)
+            # What was said first may have come before its own subscription, and what was said last may be on its way.
+            settled = [record for record in said if heard[0].at < record.at < now - ALIKE_SECONDS]
+            found.lost = sum(1 for record in settled if record.n not in times)
         found.wrong = len(self.user.of("wrong"))
         told = [record for record in self.user.of("told") if record.at > began]
         found.told = len(told)
@@ -199,6 +209,7 @@ async def main():
     parser.add_argument("--beside", type=int, default=2, help="how many run at a time, beside one with a browser")
     parser.add_argument("--write", action="store_true", help="writes the table into docs/conversations.md")
     parser.add_argument("--keep", help="a directory for the logs of every process")
+    parser.add_argument("--frames", action="store_true", help="with --keep: what passes between Holdline and the workers")
     options = parser.parse_args()
     directory = options.keep or tempfile.mkdtemp(prefix="holdline-applications-")
     pathlib.Path(directory).mkdir(exist_ok=True)
