@@ -168,6 +168,7 @@ impl Registry {
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             entry.report = pool.report.clone();
+            entry.tls = pool.tls.clone();
             // A pipe may wait for a raised limit.
             entry.wake();
         }
@@ -390,10 +391,14 @@ impl Registry {
         if !configured {
             return Err(BackendError::UnknownPool(spec.pool.clone()));
         }
-        if let Host::Address(address) = spec.url.host()
-            && !self.networks.allow(*address)
-        {
-            return Err(BackendError::AddressNotAllowed(*address));
+        match spec.url.host() {
+            Host::Address(address) if !self.networks.allow(*address) => {
+                return Err(BackendError::AddressNotAllowed(*address));
+            }
+            Host::Socket(path) if !self.networks.sockets.allow(path) => {
+                return Err(BackendError::SocketNotAllowed(path.display().to_string()));
+            }
+            Host::Name(_) | Host::Address(_) | Host::Socket(_) => {}
         }
         check_bounds(spec)
     }

@@ -82,6 +82,14 @@ fn pools(config: &Config, found: &mut Findings) {
     unique("pools", "pool", names, found);
     let mut ids = HashMap::new();
     for (p, pool) in config.pools.iter().enumerate() {
+        for (key, here, other, there) in [
+            ("cert", pool.tls.cert.is_some(), "key", pool.tls.key.is_some()),
+            ("key", pool.tls.key.is_some(), "cert", pool.tls.cert.is_some()),
+        ] {
+            if here && !there {
+                found.error(format!("pools[{p}].tls.{key}"), format!("needs tls.{other} beside it; add that"));
+            }
+        }
         let mut urls = HashSet::new();
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");

@@ -6,6 +6,7 @@
 //! writes the list of networks.
 
 use super::failure::{ConnectError, DialFailure};
+use super::sockets::{SocketDirectories, SocketFile};
 use super::url::{BackendUrl, Host};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -17,22 +18,48 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried at most.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// The networks that a registered backend may be in.
+/// Where a registered backend may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Networks(Vec<IpNet>);
+pub struct Networks {
+    /// Where its address may be.
+    networks: Vec<IpNet>,
+    /// Where its socket file may be.
+    pub sockets: SocketDirectories,
+}
+
+/// Where one backend is, ready to connect to.
+#[derive(Debug)]
+pub enum Addresses {
+    /// To try in their order.
+    Network(Vec<SocketAddr>),
+    /// A socket file.
+    Socket(SocketFile),
+}
+
+impl From<Vec<SocketAddr>> for Addresses {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        Self::Network(addresses)
+    }
+}
 
 impl Networks {
-    /// Exactly these networks.
+    /// Exactly these networks, and no socket file.
     #[must_use]
     pub const fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self { networks, sockets: SocketDirectories::new(Vec::new()) }
+    }
+
+    /// The same, with socket files in these directories.
+    #[must_use]
+    pub fn with_sockets(self, sockets: SocketDirectories) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Whether a backend may be at `address`; an IPv4 address in IPv6 clothes is judged as what it is.
     #[must_use]
     pub fn allow(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -40,15 +67,21 @@ impl Networks {
 ///
 /// # Errors
 /// When nothing is left to dial.
-pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Vec<SocketAddr>, ConnectError> {
+pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Addresses, ConnectError> {
     let found = match url.host() {
+        Host::Socket(path) => {
+            return SocketFile::find(path, allowed.map(|allowed| &allowed.sockets)).map(Addresses::Socket);
+        }
         Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
         Host::Name(name) => look_up(name, url.port()).await?,
     };
     let first = found.first().ok_or(ConnectError::new(DialFailure::Resolve))?.ip();
     let kept: Vec<_> =
         found.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
-    if kept.is_empty() { Err(ConnectError::with(DialFailure::NotAllowed, first.to_string())) } else { Ok(kept) }
+    if kept.is_empty() {
+        return Err(ConnectError::with(DialFailure::NotAllowed, first.to_string()));
+    }
+    Ok(Addresses::Network(kept))
 }
 
 async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -91,9 +124,11 @@ mod tests {
         let elsewhere = networks(&["10.0.0.0/8"]);
         let error = resolve(&literal, Some(&elsewhere)).await.unwrap_err();
         assert_eq!(error.to_string(), "the address is outside of admin.backend_networks (127.0.0.1)");
-        assert_eq!(resolve(&literal, None).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
         let home = networks(&["127.0.0.0/8"]);
-        assert_eq!(resolve(&literal, Some(&home)).await.unwrap().len(), 1);
+        for allowed in [None, Some(&home)] {
+            let Addresses::Network(found) = resolve(&literal, allowed).await.unwrap() else { panic!("no address") };
+            assert_eq!(found, ["127.0.0.1:9".parse().unwrap()]);
+        }
     }
 
     #[tokio::test]

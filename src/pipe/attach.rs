@@ -14,7 +14,7 @@ use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::metrics::labels::{ConnectResult, DialState};
-use crate::net::{self, Host, TlsPeer};
+use crate::net;
 use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{Route, Target};
@@ -218,8 +218,7 @@ async fn connect(
         headers.push(("traceparent", span.context().traceparent()));
     }
     let url = reservation.url();
-    let tls_name = url.tls_name();
-    let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
+    let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
     let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
@@ -228,7 +227,7 @@ async fn connect(
         Ok(addresses) => {
             dial(Dial {
                 addresses: &addresses,
-                tls: tls_name.as_deref().map(|name| TlsPeer { client: &process.tls, name }),
+                tls: reservation.target().tls_peer().as_ref(),
                 host: backend_host(plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
@@ -279,7 +278,9 @@ fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     match error.failure() {
         net::DialFailure::Refused => ConnectResult::Refused,
         net::DialFailure::Timeout => ConnectResult::TimedOut,
-        net::DialFailure::NotAllowed | net::DialFailure::Resolve => ConnectResult::Forbidden,
+        net::DialFailure::NotAllowed | net::DialFailure::SocketNotAllowed | net::DialFailure::Resolve => {
+            ConnectResult::Forbidden
+        }
         net::DialFailure::Status(_) | net::DialFailure::BadAnswer | net::DialFailure::BadProtocol => {
             ConnectResult::Rejected
         }

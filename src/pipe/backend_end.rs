@@ -13,7 +13,7 @@ use holdline_core::ids::{Attachment, BackendKey, PipeId};
 use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
 use holdline_core::shared::Taken;
 use holdline_core::time::Time;
-use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
@@ -102,13 +102,11 @@ impl Transport {
         };
         let mut first = link.unread().first().copied();
         if first.is_none() {
-            let mut space = [0];
-            let mut buffer = ReadBuf::new(&mut space);
-            match link.stream().tcp().poll_peek(cx, &mut buffer) {
+            match link.stream().poll_peek(cx) {
                 Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => return Poll::Ready(Peeked::End(LinkLoss::Eof)),
+                Poll::Ready(Ok(None)) => return Poll::Ready(Peeked::End(LinkLoss::Eof)),
                 Poll::Ready(Err(_)) => return Poll::Ready(Peeked::End(LinkLoss::Reset)),
-                Poll::Ready(Ok(_)) => first = link.stream().is_plain().then_some(space[0]),
+                Poll::Ready(Ok(Some(byte))) => first = link.stream().is_plain().then_some(byte),
             }
         }
         let closes = first.is_some_and(|byte| byte & OPCODE == CLOSE);
