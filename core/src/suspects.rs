@@ -90,17 +90,14 @@ impl Suspects {
         self.entry(backend).wrong = true;
     }
 
-    /// Notes that a backend proved to be the right one, by talking: the outage is over. It may talk and still die of the
-    /// message that killed others, so that is remembered.
+    /// Notes that a backend proved to be the right one, by talking: the outage is over. It may talk and still die at once,
+    /// or of the message that killed others, so that is remembered.
     pub fn settled(&mut self, backend: BackendKey) {
         for suspect in &mut self.list {
             suspect.wrong = false;
             suspect.tried = false;
         }
-        if let Some(suspect) = self.list.iter_mut().find(|it| it.backend == backend && it.suspensions == 0) {
-            suspect.quick_deaths = 0;
-        }
-        let is_known = |it: &Suspect| it.suspensions > 0 || it.died_of.is_some();
+        let is_known = |it: &Suspect| it.quick_deaths > 0 || it.suspensions > 0 || it.died_of.is_some();
         self.list.retain(|suspect| suspect.backend != backend || is_known(suspect));
     }
 
@@ -262,6 +259,16 @@ mod tests {
         suspects.lived(A);
         suspects.died_quickly(A, None, at(2));
         assert!(suspects.excluded(at(3)).is_empty());
+    }
+
+    #[test]
+    fn talking_does_not_break_the_row() {
+        let mut suspects = Suspects::default();
+        for second in 0..3 {
+            suspects.settled(A);
+            suspects.died_quickly(A, None, at(second));
+        }
+        assert_eq!(suspects.excluded(at(2)), [A]);
     }
 
     #[test]

@@ -5,7 +5,9 @@ use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::keeper::QUICK_PROBE_MIN;
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
-use crate::net::{Addresses, BackendUrl, ConnectError, DialFailure, Networks, TlsClient, TlsPeer, resolve};
+use crate::net::{
+    Addresses, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, TlsClient, TlsPeer, resolve,
+};
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
@@ -69,6 +71,8 @@ pub struct Target {
     /// Nothing for a backend of the configuration file, which is trusted.
     pub(super) allowed: Option<Arc<Networks>>,
     pub(super) tls: TlsClient,
+    /// Where no backend may be.
+    pub(super) own: Arc<OwnListeners>,
 }
 
 impl Target {
@@ -77,7 +81,7 @@ impl Target {
     /// # Errors
     /// When there is none.
     pub async fn resolve(&self) -> Result<Addresses, ConnectError> {
-        resolve(&self.url, self.allowed.as_deref()).await
+        resolve(&self.url, self.allowed.as_deref(), &self.own).await
     }
 
     /// Whom a TLS handshake must prove to have reached; nothing where none is made.
@@ -129,6 +133,7 @@ impl Picked {
         };
         same_networks
             && self.target.tls == target.tls
+            && Arc::ptr_eq(&self.target.own, &target.own)
             && Arc::ptr_eq(&self.target.url, &target.url)
             && Arc::ptr_eq(&self.pool, &record.spec.pool)
             && Arc::ptr_eq(&self.dials, &record.dials)
@@ -350,10 +355,10 @@ impl Registry {
         let record = self.records.get(&key)?;
         let allowed = match record.origin {
             Origin::Static => None,
-            Origin::Registered => Some(self.networks.clone()),
+            Origin::Registered => Some(self.where_to.networks.clone()),
         };
         let tls = self.pools.get(&record.spec.pool)?.tls.clone();
-        Some(Target { url: record.spec.url.clone(), allowed, tls })
+        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls })
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {
@@ -410,6 +415,7 @@ fn lesson(outcome: Outcome, since: Time, probed: bool) -> Option<(Experience, Wh
         | DialFailure::Resolve
         | DialFailure::NotAllowed
         | DialFailure::SocketNotAllowed
+        | DialFailure::OwnListener
         | DialFailure::Tls
         | DialFailure::BadAnswer => (Experience::DialFailed { since }, EjectCause::FailedDials),
     };

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
@@ -257,8 +258,8 @@ impl Default for Route {
             overflow: None,
             down: DownPolicy::Keep,
             first_message_timeout: Duration::ZERO,
-            interrupt_codes: CodeSet::new(vec![(1001, 1001), (1005, 1006), (1011, 1014)]),
-            wrong_worker_codes: CodeSet::new(vec![(4004, 4004)]),
+            interrupt_codes: close::default_interrupt_codes(),
+            wrong_worker_codes: close::default_wrong_worker_codes(),
             raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,

@@ -13,6 +13,7 @@ use super::link::Link;
 use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
+use crate::hops::own_id;
 use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net;
 use crate::pipes::PipeEntry;
@@ -213,6 +214,7 @@ async fn connect(
     span: Option<Span>,
     process: &Process,
 ) -> Result<Dialed, DialError> {
+    headers.push(("Holdline-Hops", own_id().to_owned()));
     if let Some(span) = &span {
         // The worker's spans hang below this try.
         headers.push(("traceparent", span.context().traceparent()));
@@ -278,9 +280,10 @@ fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     match error.failure() {
         net::DialFailure::Refused => ConnectResult::Refused,
         net::DialFailure::Timeout => ConnectResult::TimedOut,
-        net::DialFailure::NotAllowed | net::DialFailure::SocketNotAllowed | net::DialFailure::Resolve => {
-            ConnectResult::Forbidden
-        }
+        net::DialFailure::NotAllowed
+        | net::DialFailure::SocketNotAllowed
+        | net::DialFailure::OwnListener
+        | net::DialFailure::Resolve => ConnectResult::Forbidden,
         net::DialFailure::Status(_) | net::DialFailure::BadAnswer | net::DialFailure::BadProtocol => {
             ConnectResult::Rejected
         }

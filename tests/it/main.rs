@@ -23,6 +23,7 @@ mod http;
 mod http_leaves;
 mod http_seen;
 mod limits;
+mod loops;
 mod memory;
 mod messages;
 mod moves;

@@ -1,5 +1,7 @@
 //! Workers that listen on a socket file.
 
+use std::process::Command;
+
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -93,4 +95,26 @@ async fn a_registration_may_name_a_socket_file_only_where_the_operator_allows_it
     proxy.register_as("link", json!({ "url": url(&home, "link") })).await;
     let down = proxy.event(0, "link is down", |event| event["backend"] == "link" && event["type"] == "backend.down");
     assert!(down.await["reason"].as_str().unwrap().contains("admin.backend_sockets"));
+}
+
+#[tokio::test]
+async fn a_socket_file_on_which_the_proxy_itself_listens_is_no_worker() {
+    let home = tempfile::tempdir().unwrap();
+    let admin = home.path().join("admin.sock");
+    std::os::unix::fs::symlink(&admin, home.path().join("link.sock")).unwrap();
+    let file = admin.display();
+    let backend = format!("[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"w\"\nurl = \"unix:{file}\"\n");
+    let config = home.path().join("proxy.toml");
+    std::fs::write(&config, format!("[admin]\nlisten = \"unix:{file}\"\n{backend}")).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_holdline")).args(["check", "-c"]).arg(&config).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && said.contains("is a listener of this proxy itself"), "{said}");
+
+    // Behind a link it is found at the dial.
+    let linked = backend.replace("admin.sock", "link.sock");
+    let proxy = Proxy::start_with(&linked, &[("HOLDLINE_ADMIN__LISTEN", &format!("unix:{file}"))]);
+    let reply = ask(proxy.public, "GET", "/v1/config", &[], "").await;
+    assert!(matches!(reply.status, 503 | 508), "{}", reply.text());
+    let refused = Wire::open(proxy.public, "/v1/events", &[]).await.unwrap_err();
+    assert!(matches!(refused.status, 503 | 508), "{}", refused.text());
 }

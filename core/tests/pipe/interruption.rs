@@ -83,7 +83,7 @@ fn a_late_attach_is_turned_away() {
 
 #[test]
 fn the_close_codes_that_interrupt() {
-    for code in [1001, 1005, 1011, 1012, 1013, 1014] {
+    for code in [1001, 1011, 1012, 1013, 1014] {
         let mut bench = Bench::new();
         bench.worker_closes(code, "");
         assert_eq!(interruptions(&bench), [Interruption::Close], "{code}");
@@ -106,6 +106,26 @@ fn the_close_codes_that_end_reach_the_client_unchanged_ib_07() {
         bench.client_closes(code, "over");
         assert!(bench.is_finished(), "{code}");
     }
+}
+
+#[test]
+fn a_close_without_a_code_ends_the_pipe_and_the_client_gets_it_as_it_is() {
+    let mut bench = Bench::new();
+    bench.worker_says("last");
+    bench.worker_closes(1005, "");
+    assert_eq!(bench.client_got(), [text("last"), closed(1005, "")]);
+    assert_eq!(interruptions(&bench), []);
+    assert_eq!(bench.last_words[0].1, [closed(1005, "")], "the close frame is answered");
+    bench.client_closes(1005, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_route_may_have_a_close_without_a_code_interrupt() {
+    let mut bench = Bench::with(|settings| settings.interrupt_codes = CodeSet::new(vec![(1005, 1006)]));
+    bench.worker_closes(1005, "");
+    bench.attach(B);
+    assert_eq!(bench.client_got(), []);
 }
 
 #[test]
@@ -397,6 +417,26 @@ fn a_backend_that_dies_at_once_three_times_is_left_alone_for_a_while_ib_11() {
     bench.wait(ms(1));
     assert!(bench.is_dialing(), "it is given another chance when its time is over");
     assert_eq!(bench.pipe.excluded(bench.now), []);
+}
+
+#[test]
+fn a_backend_that_talks_and_dies_at_once_is_left_alone_though_wrong_workers_stand_between_ib_11() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    for _ in 0..2 {
+        bench.attach(B);
+        bench.worker_closes(4004, "not mine");
+        bench.attach(A);
+        bench.worker_says("hello");
+        bench.worker_dies(LinkLoss::Eof);
+    }
+    assert_eq!(bench.pipe.excluded(bench.now), [A], "it was the first worker, too");
+    bench.attach(B);
+    bench.worker_closes(4004, "not mine");
+    bench.no_worker_is_there();
+    assert_eq!(bench.client_got(), texts(&["hello", "hello"]), "the right worker is waited for");
+    bench.wait(secs(1));
+    bench.attach(A);
 }
 
 #[test]

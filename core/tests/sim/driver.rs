@@ -54,6 +54,8 @@ impl Clock {
 
 pub struct Driver {
     pub pipe: Pipe,
+    /// The name by which its facts are printed, if they are.
+    pub traced_as: Option<usize>,
     /// The Holdline that has the pipe.
     pub home: usize,
     clock: Clock,
@@ -86,6 +88,7 @@ impl Driver {
         let link = Link::new(conn.link.to_peer.room());
         Self {
             pipe: Pipe::open(settings.clone(), backend, seed, now),
+            traced_as: None,
             home: 0,
             clock: Clock(Time::ZERO),
             foreign: None,
@@ -171,6 +174,9 @@ impl Driver {
                 self.client.gone = true;
             }
             Action::Report(fact) => {
+                if let Some(pipe) = self.traced_as {
+                    eprintln!("{now:?} pipe {pipe} {fact:?}");
+                }
                 self.model.fact(&fact, now, marks);
                 self.facts.push(fact);
             }
@@ -493,7 +499,7 @@ impl Driver {
             assert_eq!(ended, Some(1009), "a message that is too big did not end the pipe");
         } else if code == 4004 && !heard.talked {
             assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
-        } else if self.settings.interrupt_codes.contains(code) {
+        } else if matches!(code, 1001 | 1011..=1014) {
             assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);
         } else {
             let ended = self.model.ended.as_ref().map(|(_, code, _)| *code);

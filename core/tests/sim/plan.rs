@@ -203,6 +203,12 @@ impl Plan {
         plan
     }
 
+    /// Time from one action of a peer to its next when all is quiet: soon enough for every heartbeat to be answered.
+    pub fn quiet_pace(&self) -> Duration {
+        let patience = self.settings.client_heartbeat.timeout.min(self.settings.backend_heartbeat.timeout);
+        Duration::from_millis(900).min(patience * 3 / 4)
+    }
+
     pub const fn may(&self, fault: Fault) -> bool {
         self.faults & (1 << fault as u64) != 0
     }

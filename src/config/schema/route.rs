@@ -97,7 +97,7 @@ fn pipes() -> Vec<Key<Route>> {
             "interrupt_codes",
             |r: &mut Route| &mut r.interrupt_codes,
             any,
-            "close codes of a worker that interrupt the pipe; the others end it",
+            "close codes of a worker that interrupt the pipe; the others end it, and so does a close without a code (1005)",
         ),
         key(
             "wrong_worker_codes",

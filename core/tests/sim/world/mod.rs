@@ -149,7 +149,9 @@ impl World {
         let wrong = self.workers[worker_of(backend)].disowns.contains(&pipe);
         let conn = Conn::new(pipe, 1, wrong, None, self.now, &self.plan, &mut self.rng);
         let client = Client::new(&self.plan, &mut self.rng);
-        self.drivers.push(Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now));
+        let mut driver = Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now);
+        driver.traced_as = self.trace.then_some(pipe);
+        self.drivers.push(driver);
         self.at(Duration::ZERO, Event::ClientActs(pipe));
         self.at(Duration::ZERO, Event::WorkerActs(pipe, Attachment::FIRST));
         if self.plan.may(Fault::EarlyTimers) {
@@ -228,7 +230,7 @@ impl World {
     /// Until a peer acts again: now and then at once, and rarely when all is quiet.
     fn pause(&mut self) -> Duration {
         match self.calm_since {
-            Some(since) if self.now.since(since) > Duration::from_secs(3) => Duration::from_millis(900),
+            Some(since) if self.now.since(since) > Duration::from_secs(3) => self.plan.quiet_pace(),
             Some(_) => Duration::from_millis(20),
             None => Duration::from_micros(self.rng.below(self.plan.pace.as_micros() as u64 * 2) + 1),
         }
