@@ -267,6 +267,12 @@ impl Backends {
         })
     }
 
+    /// Whether there is a backend of `pool` to go to, and not only one that rests; nothing is reserved.
+    #[must_use]
+    pub fn has_another(&self, pool: &str, ask: &Ask<'_>) -> bool {
+        self.with(|registry, _| registry.has_another(pool, ask))
+    }
+
     /// Picks a backend of `pool` for one plain request, which takes no place: `own`, which its client is logged in at, or
     /// the one that has the key's pipes, if any.
     ///
@@ -328,6 +334,17 @@ impl Registry {
             }
             exclude.push(chosen.key);
         }
+    }
+
+    fn has_another(&mut self, pool: &str, ask: &Ask<'_>) -> bool {
+        let owner = self.pools.get(pool).and_then(|entry| entry.owners.of(ask.key));
+        let Ok(chosen) = self.choose(pool, ask) else { return false };
+        let Some(entry) = self.pools.get_mut(pool) else { return false };
+        entry.core.release(chosen.key);
+        if let Some(owner) = owner {
+            entry.owners.set(ask.key, owner);
+        }
+        entry.core.get(chosen.key).is_some_and(Backend::is_eligible)
     }
 
     fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {

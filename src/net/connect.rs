@@ -164,7 +164,7 @@ mod tests {
             tokio::task::yield_now().await;
             socket.accept().unwrap()
         });
-        assert!(connected.unwrap().is_plain());
+        assert!(matches!(connected.unwrap(), BackendStream::Unix(_)));
         let gone = file(&home.path().join("gone.sock"));
         let error = connect(&gone, None, PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Refused);

@@ -32,6 +32,7 @@ mod owners;
 mod process;
 mod quirks;
 mod rates;
+mod refused;
 mod reload;
 mod roadmap;
 mod rolling;
