@@ -20,7 +20,7 @@ use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSetting
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
-use crate::net::{Networks, TlsClient};
+use crate::net::Networks;
 use crate::routes::{RouteSpec, RouteTable};
 
 mod kept;
@@ -116,7 +116,7 @@ impl Front {
         let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
         let phase = crate::phase::PhaseCell::default().watch();
         let waiting = crate::waiting::Waiting::new(backends.clone(), Arc::default(), phase, 0);
-        let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts, Arc::new(waiting));
+        let context = HttpContext::new(backends.clone(), timeouts, Arc::new(waiting));
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
