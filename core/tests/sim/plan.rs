@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
     BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
-    ReplayPolicy, ReplayTail,
+    Refusal, ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -175,6 +175,8 @@ pub struct Plan {
     pub returns: Option<Returns>,
     /// Fragments without a byte that a client puts into some of its messages.
     pub empty_fragments: usize,
+    /// Workers refuse pipes that they do not know.
+    pub refuses: bool,
 }
 
 impl Plan {
@@ -194,6 +196,7 @@ impl Plan {
             talk: rng.pick(&[2, 5, 20, 1000]),
             returns: None,
             empty_fragments: 0,
+            refuses: false,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
@@ -206,7 +209,19 @@ impl Plan {
         if apart.once_in(4) {
             plan.empty_fragments = apart.pick(&[3, 100, 2_000]);
         }
+        let mut apart = Rng::new(seed.rotate_left(32) ^ 0x0EF5);
+        plan.settings.prove = apart.pick(&[0, 0, 100, 500].map(Duration::from_millis));
+        plan.refuses = apart.once_in(4);
+        if apart.once_in(3) {
+            plan.settings.refusal = Refusal::Wait;
+        }
         plan
+    }
+
+    /// Time from one action of a peer to its next when all is quiet: soon enough for every heartbeat to be answered.
+    pub fn quiet_pace(&self) -> Duration {
+        let patience = self.settings.client_heartbeat.timeout.min(self.settings.backend_heartbeat.timeout);
+        Duration::from_millis(900).min(patience * 3 / 4)
     }
 
     pub const fn may(&self, fault: Fault) -> bool {
