@@ -3,17 +3,19 @@
 //! Each `Default` is what an entry means that says nothing: a pool or a route called `default`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
-use super::types::{HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
 use crate::net::BackendUrl;
-use crate::routes::Duplicate;
+use crate::routes::{ConversationRule, Duplicate};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -164,6 +166,8 @@ pub struct Route {
     pub backend_path: Option<String>,
     /// Which requests it takes.
     pub upgrade: Upgrade,
+    /// What its conversations are.
+    pub conversation: Conversation,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
     /// Instead of `replay.policy`.
@@ -221,6 +225,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             replay: None,
             replay_tail: RouteTail::default(),
@@ -243,6 +248,30 @@ impl Default for Route {
             share_catch_up: 0,
             share_bytes_max: 8 << 20,
             prologue: Prologue::default(),
+        }
+    }
+}
+
+impl Route {
+    /// The profile that it names, if there is one of that name; the first messages of a client are one too.
+    #[must_use]
+    pub fn profile(&self) -> Option<Arc<Profile>> {
+        match (&self.prologue.profile, self.prologue.first) {
+            (Some(name), _) => Profile::named(name),
+            (None, 0) => None,
+            (None, first) => Some(Profile::first(first)),
+        }
+    }
+
+    /// What its conversations are.
+    #[must_use]
+    pub fn conversation_rule(&self) -> ConversationRule {
+        match (self.conversation, self.profile()) {
+            (Conversation::Auto | Conversation::Profile, Some(profile)) => ConversationRule::Profile(profile),
+            (Conversation::Auto, None) => ConversationRule::Auto,
+            (Conversation::Stateful, _) => ConversationRule::Stateful,
+            // A profile that is missing was refused; see `checks`.
+            (Conversation::Stateless, _) | (Conversation::Profile, None) => ConversationRule::Stateless,
         }
     }
 }

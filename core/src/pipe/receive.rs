@@ -47,7 +47,9 @@ impl Pipe {
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
         loop {
-            at += self.take_whole(side, &bytes[at..], limits, keep);
+            if !self.conversation.reads() {
+                at += self.take_whole(side, &bytes[at..], limits, keep);
+            }
             if at == bytes.len() {
                 break;
             }
@@ -63,7 +65,14 @@ impl Pipe {
                 Step::Data { len, ended } => {
                     at += len;
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        if self.conversation.reads() {
+                            self.push(side, input, run..at, keep);
+                            run = at;
+                        }
+                        self.accept(side, message, keep, now);
+                        if !self.hears(from) {
+                            return;
+                        }
                     }
                 }
                 Step::Header { header, header_len, len, ended } => {
@@ -73,7 +82,10 @@ impl Pipe {
                         self.lane(side).buffer.push_copy(&header[..header_len]);
                     }
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        self.accept(side, message, keep, now);
+                        if !self.hears(from) {
+                            return;
+                        }
                     }
                 }
                 Step::Control { control, len } => {
@@ -139,11 +151,15 @@ impl Pipe {
         taken
     }
 
-    fn accept(&mut self, side: Side, message: Message, keep: bool) {
+    fn accept(&mut self, side: Side, message: Message, keep: bool, now: Time) {
+        let reads = self.conversation.reads();
         let Some((link, lane)) = self.incoming(side) else { return };
         link.began = None;
         if !keep {
             return;
+        }
+        if reads {
+            return self.accept_read(side, message, now);
         }
         lane.accept(message);
         if side == Side::Backend {
@@ -209,7 +225,7 @@ impl Pipe {
     }
 
     /// A data message of the current worker shows that it works.
-    fn worker_talked(&mut self) {
+    pub(super) fn worker_talked(&mut self) {
         if let Some(worker) = self.backend.worker_mut()
             && !worker.talked
         {
