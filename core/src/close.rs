@@ -62,10 +62,11 @@ pub const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 
-/// The codes that interrupt a pipe when a worker sends them, unless its route says otherwise.
+/// The codes that interrupt a pipe when a worker sends them, unless its route says otherwise. An empty close frame is not
+/// among them: it completes the closing handshake (RFC 6455 sections 7.1.4 and 7.1.5) as any other end does.
 #[must_use]
 pub fn default_interrupt_codes() -> CodeSet {
-    CodeSet::new(vec![(1001, 1001), (1005, 1006), (1011, 1014)])
+    CodeSet::new(vec![(1001, 1001), (1006, 1006), (1011, 1014)])
 }
 
 /// The codes that mean "not my key" as a worker's first word after a reattach, unless its route says otherwise.

@@ -132,6 +132,7 @@ impl Config {
                 Conversation::Stateful => BackendLoss::Close,
                 Conversation::Auto | Conversation::Stateless | Conversation::Profile => route.on_backend_loss,
             },
+            refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
@@ -153,6 +154,7 @@ impl Config {
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
             settle: self.reattach.settle,
+            prove: self.reattach.prove,
             close_timeout: self.server.close_timeout,
             prologue: PrologueBounds {
                 messages_max: self.prologue.messages_max,

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::close;
 use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
@@ -170,6 +171,8 @@ pub struct Route {
     pub conversation: Conversation,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
+    /// What refusals of a reattach by all workers do to its client.
+    pub refusal: Refusal,
     /// Instead of `replay.policy`.
     pub replay: Option<ReplayPolicy>,
     /// Instead of `replay.tail`.
@@ -227,14 +230,15 @@ impl Default for Route {
             upgrade: Upgrade::Any,
             conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
+            refusal: Refusal::End,
             replay: None,
             replay_tail: RouteTail::default(),
             replay_delay: None,
             overflow: None,
             down: DownPolicy::Keep,
             first_message_timeout: Duration::ZERO,
-            interrupt_codes: CodeSet::new(vec![(1001, 1001), (1005, 1006), (1011, 1014)]),
-            wrong_worker_codes: CodeSet::new(vec![(4004, 4004)]),
+            interrupt_codes: close::default_interrupt_codes(),
+            wrong_worker_codes: close::default_wrong_worker_codes(),
             raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,

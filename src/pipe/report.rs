@@ -384,6 +384,8 @@ impl Reporter {
             EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
             EndedBy::Holdline if self.expired => ReattachResult::Expired,
             EndedBy::Holdline if !self.entry.moves() => ReattachResult::CloseRoute,
+            // Each worker refused it.
+            EndedBy::Holdline if code == 1012 => ReattachResult::Refused,
             EndedBy::Holdline => ReattachResult::Closed,
         };
         if self.searching {

@@ -59,6 +59,43 @@ async fn ib_07_codes_that_end_reach_the_client_with_their_reason_and_are_nobodys
 }
 
 #[tokio::test]
+async fn a_close_without_a_code_is_the_workers_last_word_and_1006_is_none() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.text("wrong password").await;
+    assert_eq!(wire.hear().await.text(), "wrong password");
+    wire.frame_out(true, CLOSE, b"").await;
+    assert_eq!(client.hear().await, Said::Close(1005, String::new()), "as the worker sent it");
+    assert_eq!(wire.hear().await, Said::Close(1005, String::new()), "and answered in the same way");
+    client.frame_out(true, CLOSE, b"").await;
+    assert_eq!(client.hear().await, Said::Gone);
+    proxy.emptied().await;
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("interruptions_total", &[]), 0.0);
+    assert_eq!(metrics.sum("backend_connects_total", &[]), 1.0, "it was not tried again");
+    assert_eq!(metrics.sum("pipe_closes_total", &[("side", "backend"), ("code", "1005")]), 1.0);
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    wire.fin().await;
+    let mut wire = worker.accept().await;
+    wire.text("still here").await;
+    assert_eq!(client.hear().await.text(), "still here");
+}
+
+#[tokio::test]
+async fn a_route_may_have_a_close_without_a_code_interrupt() {
+    let proxy = Proxy::start(&format!("{KEYED}interrupt_codes = [1005]\n"));
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/control", &[]), worker.accept());
+    wire.frame_out(true, CLOSE, b"").await;
+    let mut wire = worker.accept().await;
+    wire.text("still here").await;
+    assert_eq!(client.hear().await.text(), "still here");
+}
+
+#[tokio::test]
 async fn iw_13_without_a_backend_a_pipe_is_closed_1013_when_its_grace_is_over() {
     let proxy = Proxy::start("[reattach]\ngrace = \"600ms\"\n");
     let worker = StepWorker::start().await;

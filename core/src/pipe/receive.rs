@@ -47,9 +47,7 @@ impl Pipe {
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
         loop {
-            if !self.conversation.reads() {
-                at += self.take_whole(side, &bytes[at..], limits, keep);
-            }
+            at += self.take_whole(side, &bytes[at..], limits, keep);
             if at == bytes.len() {
                 break;
             }
@@ -70,9 +68,6 @@ impl Pipe {
                             run = at;
                         }
                         self.accept(side, message, keep, now);
-                        if !self.hears(from) {
-                            return;
-                        }
                     }
                 }
                 Step::Header { header, header_len, len, ended } => {
@@ -83,9 +78,6 @@ impl Pipe {
                     }
                     if let Some(message) = ended {
                         self.accept(side, message, keep, now);
-                        if !self.hears(from) {
-                            return;
-                        }
                     }
                 }
                 Step::Control { control, len } => {
@@ -134,8 +126,11 @@ impl Pipe {
         }
     }
 
-    /// Takes in the messages that are whole at the start of `bytes`; the bytes they took.
+    /// Takes in the messages that are whole at the start of `bytes`, unless they are to be read; the bytes they took.
     fn take_whole(&mut self, side: Side, bytes: &[u8], limits: MessageLimits, keep: bool) -> usize {
+        if self.conversation.reads() {
+            return 0;
+        }
         let Some((link, lane)) = self.incoming(side) else { return 0 };
         let taken = link.codec.whole_messages(bytes, limits, |message| {
             if keep {
@@ -314,7 +309,10 @@ impl Pipe {
                 Refused::Violation(_) => self.drop_client(),
                 Refused::MessageTooBig | Refused::TooManyFragments => self.cut_client_off(now),
             },
-            Side::Client => return self.client_at_fault(frame, now),
+            Side::Client => {
+                self.client_at_fault(frame, now);
+                return self.client.turn_deaf();
+            }
             Side::Backend if self.backend.state() == BackendState::Closing => {
                 self.lost_while_closing(Interruption::Protocol, None, now);
             }

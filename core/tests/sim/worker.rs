@@ -222,11 +222,11 @@ impl Conn {
             let keep = rng.once_in(2);
             self.die(rng.pick(&[LinkLoss::Eof, LinkLoss::Reset]), keep);
         } else if plan.may(Fault::WorkerClose) && rng.once_in(rarity) {
-            let code = rng.pick(&[1001, 1005, 1011, 1012, 1013, 1014]);
+            let code = rng.pick(&[1001, 1011, 1012, 1013, 1014]);
             self.push(0x88, &wire::close_payload(code, ""));
             self.said_close = true;
         } else if plan.may(Fault::WorkerEnds) && rng.once_in(rarity * 4) {
-            let code = rng.pick(&[1000, 1002, 1003, 1007, 1008, 1009, 1010, 3000, 4000, 4999]);
+            let code = rng.pick(&[1000, 1002, 1003, 1005, 1007, 1008, 1009, 1010, 3000, 4000, 4999]);
             self.push(0x88, &wire::close_payload(code, "over"));
             self.said_close = true;
         } else if plan.may(Fault::WorkerFreezes) && rng.once_in(rarity) {

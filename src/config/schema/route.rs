@@ -88,6 +88,12 @@ fn pipes() -> Vec<Key<Route>> {
             "\"reattach\", or \"close\" with 1012 where the state lives in the worker",
         ),
         key(
+            "refusal",
+            |r: &mut Route| &mut r.refusal,
+            any,
+            "each worker of a round refuses a reattach with a 4xx: \"end\" is 1012 at once, \"wait\" asks on until the grace is over",
+        ),
+        key(
             "down",
             |r: &mut Route| &mut r.down,
             any,
@@ -103,7 +109,7 @@ fn pipes() -> Vec<Key<Route>> {
             "interrupt_codes",
             |r: &mut Route| &mut r.interrupt_codes,
             any,
-            "close codes of a worker that interrupt the pipe; the others end it",
+            "close codes of a worker that interrupt the pipe; the others end it, and so does a close without a code (1005)",
         ),
         key(
             "wrong_worker_codes",

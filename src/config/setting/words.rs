@@ -1,6 +1,6 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom};
+use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -30,6 +30,10 @@ impl Choice for Conversation {
         ("profile", Self::Profile),
         ("stateful", Self::Stateful),
     ];
+}
+
+impl Choice for Refusal {
+    const WORDS: &'static [(&'static str, Self)] = &[("end", Self::End), ("wait", Self::Wait)];
 }
 
 impl Choice for Balance {
