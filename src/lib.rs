@@ -18,7 +18,7 @@
 //!
 //! What can be seen: [`metrics`], [`events`], [`log`] and [`trace`]. Who steers: [`admin`] serves the API, [`ctl`] asks
 //! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
-//! uses [`phase`], [`clock`], [`blame`] and [`send_timeout`]. [`worker`] is the simulated device worker that demos and
+//! uses [`phase`], [`clock`], [`blame`], [`hops`] and [`send_timeout`]. [`worker`] is the simulated device worker that demos and
 //! tests stand behind the proxy, and [`demo`] kills such workers under its clients.
 //!
 //! A module knows only what stands below it: `tests/tidy/layers.rs` lists the layers and holds them.
@@ -36,6 +36,7 @@ mod demo;
 mod door;
 mod events;
 pub mod handshake;
+mod hops;
 mod http;
 mod level;
 mod limits;

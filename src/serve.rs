@@ -22,6 +22,7 @@ use crate::door::Door;
 use crate::door::listen::{self, Bound};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
+use crate::net::OwnListeners;
 use crate::notify::{Notifier, Runtimes};
 use crate::pipe::shed_read_buffer;
 use crate::pipes::{Command, Pipes};
@@ -100,8 +101,9 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let process = Arc::new(process);
     warn_of_few_descriptors(&process);
     process.metrics.watch_runtime("control", runtime::Handle::current());
-    let state_file = open_state_file(&process)?;
     let (bound, admin_listener) = listeners(&process.config.load(), inherited).await?;
+    process.backends.keep_off(own_listeners(&bound, &admin_listener));
+    let state_file = open_state_file(&process)?;
     let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
 
@@ -123,6 +125,10 @@ fn judge(config: Config) -> Result<Judged, StartError> {
     let rules = Rules::from_config(&config)?;
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     Ok(Judged { config, rules, tokens })
+}
+
+fn own_listeners(bound: &[Bound], admin: &AdminListener) -> OwnListeners {
+    bound.iter().filter_map(Bound::own).chain(admin.own()).collect()
 }
 
 /// Registers what an earlier process knew.

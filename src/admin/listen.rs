@@ -19,6 +19,7 @@ use super::{Admin, Locality};
 use crate::config::Listen;
 use crate::door::listen::Bound;
 use crate::metrics::{ConnectionResult, ListenerLabel};
+use crate::net::OwnListener;
 use crate::send_timeout::SendTimeout;
 
 /// Connections at once; each may hold one long poll. Beyond, callers wait in the listen queue.
@@ -85,6 +86,15 @@ impl AdminListener {
             Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
             Bound::Unix(listener, path) => unix(listener, path, false),
             Bound::Activated(listener, path) => unix(listener, path, true),
+        }
+    }
+
+    /// The address that no worker may have because of it; none for a socket file.
+    #[must_use]
+    pub fn own(&self) -> Option<OwnListener> {
+        match self {
+            Self::Tcp(listener) => OwnListener::of(listener),
+            Self::Unix(..) => None,
         }
     }
 

@@ -30,11 +30,11 @@ pub use spec::{
 };
 
 use crate::clock::Clock;
-use crate::net::Networks;
+use crate::net::{Networks, OwnListeners};
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::YoungDeaths;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
-use registry::{Effects, Registry};
+use registry::{Effects, Registry, WhereTo};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -94,7 +94,7 @@ impl Backends {
     ) -> Self {
         let registry = Registry {
             clock,
-            networks: Arc::new(setup.networks.clone()),
+            where_to: WhereTo { networks: Arc::new(setup.networks.clone()), own: Arc::default() },
             pools: BTreeMap::new(),
             records: HashMap::new(),
             ids: BTreeMap::new(),
@@ -118,6 +118,11 @@ impl Backends {
     /// no longer names.
     pub fn configure(&self, setup: &Setup) {
         self.with(|registry, fx| registry.configure(setup, fx));
+    }
+
+    /// Says where this process listens, which is known later than its pools: no backend is dialled there from now on.
+    pub fn keep_off(&self, own: OwnListeners) {
+        self.with(|registry, _| registry.where_to.own = Arc::new(own));
     }
 
     /// Registers a backend under an id that is made up.

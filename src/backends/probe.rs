@@ -3,6 +3,7 @@
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{ProbeKind, ProbeSettings};
+use crate::hops::{HOPS, own_id};
 use crate::net::{ConnectError, DialFailure, TlsClient, TlsPeer, connect};
 use base64::Engine;
 use sha1::{Digest, Sha1};
@@ -60,7 +61,7 @@ async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Progress
     let problem = |error: ConnectError| match error.kind {
         DialFailure::Timeout if error.detail.is_none() => late(settings),
         kind => {
-            let certain = matches!(kind, DialFailure::NotAllowed | DialFailure::Refused);
+            let certain = matches!(kind, DialFailure::NotAllowed | DialFailure::OwnListener | DialFailure::Refused);
             ProbeProblem { certain, text: error.to_string() }
         }
     };
@@ -84,7 +85,8 @@ async fn get(
     found: &mut Progress<'_>,
 ) -> Result<(), ProbeProblem> {
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nAccept: */*\r\n{HOPS}: {}\r\nConnection: close\r\n\r\n",
+        own_id()
     );
     let (head, mut answer) = exchange(&mut stream, &request).await?;
     if !(200..=299).contains(&head.status) {
@@ -118,7 +120,8 @@ async fn shake_hands(
     let key = base64::engine::general_purpose::STANDARD.encode(rand::random::<[u8; 16]>());
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: {authority}\r\nUser-Agent: holdline-probe\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n{HOPS}: {}\r\n\r\n",
+        own_id()
     );
     let (head, _) = exchange(&mut stream, &request).await?;
     if head.status != 101 {

@@ -13,7 +13,7 @@ use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use crate::clock::Clock;
-use crate::net::Networks;
+use crate::net::{Networks, OwnListeners};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
@@ -37,7 +37,7 @@ pub(super) struct Effects {
 
 pub(super) struct Registry {
     pub(super) clock: Clock,
-    pub(super) networks: Arc<Networks>,
+    pub(super) where_to: WhereTo,
     pub(super) pools: BTreeMap<Arc<str>, PoolEntry>,
     pub(super) records: HashMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
@@ -45,6 +45,12 @@ pub(super) struct Registry {
     pub(super) bounds: Bounds,
     pub(super) last_key: u64,
     pub(super) last_version: u64,
+}
+
+/// Where backends may be, and where none may.
+pub(super) struct WhereTo {
+    pub(super) networks: Arc<Networks>,
+    pub(super) own: Arc<OwnListeners>,
 }
 
 pub(super) struct PoolEntry {

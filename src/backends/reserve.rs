@@ -3,9 +3,9 @@
 use super::Backends;
 use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::keeper::QUICK_PROBE_MIN;
-use super::registry::{Effects, Record, Registry, Why, probes_of};
+use super::registry::{Effects, Record, Registry, WhereTo, Why, probes_of};
 use super::spec::Origin;
-use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, resolve};
+use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, resolve};
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
@@ -69,6 +69,8 @@ pub struct Target {
     pub url: Arc<BackendUrl>,
     /// Nothing for a backend of the configuration file, which is trusted.
     pub(super) allowed: Option<Arc<Networks>>,
+    /// Where no backend may be.
+    pub(super) own: Arc<OwnListeners>,
 }
 
 impl Target {
@@ -77,7 +79,7 @@ impl Target {
     /// # Errors
     /// When there is none.
     pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        resolve(&self.url, self.allowed.as_deref()).await
+        resolve(&self.url, self.allowed.as_deref(), &self.own).await
     }
 }
 
@@ -110,37 +112,38 @@ pub(super) struct Picked {
 }
 
 impl Picked {
-    fn new(key: BackendKey, record: &Record, networks: &Arc<Networks>) -> Self {
+    fn new(key: BackendKey, record: &Record, bounds: &WhereTo) -> Self {
         Self {
             key,
             id: record.id.clone(),
             pool: record.spec.pool.clone(),
-            target: target_of(record, networks),
+            target: target_of(record, bounds),
             dials: record.dials.clone(),
         }
     }
 
     /// Whether all of it still holds; the id of a record and its key never change.
-    fn is_of(&self, record: &Record, networks: &Arc<Networks>) -> bool {
-        let target = target_of(record, networks);
+    fn is_of(&self, record: &Record, bounds: &WhereTo) -> bool {
+        let target = target_of(record, bounds);
         let same_networks = match (&self.target.allowed, &target.allowed) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
         same_networks
+            && Arc::ptr_eq(&self.target.own, &target.own)
             && Arc::ptr_eq(&self.target.url, &target.url)
             && Arc::ptr_eq(&self.pool, &record.spec.pool)
             && Arc::ptr_eq(&self.dials, &record.dials)
     }
 }
 
-fn target_of(record: &Record, networks: &Arc<Networks>) -> Target {
+fn target_of(record: &Record, bounds: &WhereTo) -> Target {
     let allowed = match record.origin {
         Origin::Static => None,
-        Origin::Registered => Some(networks.clone()),
+        Origin::Registered => Some(bounds.networks.clone()),
     };
-    Target { url: record.spec.url.clone(), allowed }
+    Target { url: record.spec.url.clone(), allowed, own: bounds.own.clone() }
 }
 
 /// Leave to dial a backend, until it is dropped.
@@ -270,6 +273,12 @@ impl Backends {
         })
     }
 
+    /// Whether there is a backend of `pool` to go to, and not only one that rests; nothing is reserved.
+    #[must_use]
+    pub fn has_another(&self, pool: &str, ask: &Ask<'_>) -> bool {
+        self.with(|registry, _| registry.has_another(pool, ask))
+    }
+
     /// Picks a backend of `pool` for one plain request, which takes no place: `own`, which its client is logged in at, or
     /// the one that has the key's pipes, if any.
     ///
@@ -333,6 +342,17 @@ impl Registry {
         }
     }
 
+    fn has_another(&mut self, pool: &str, ask: &Ask<'_>) -> bool {
+        let owner = self.pools.get(pool).and_then(|entry| entry.owners.of(ask.key));
+        let Ok(chosen) = self.choose(pool, ask) else { return false };
+        let Some(entry) = self.pools.get_mut(pool) else { return false };
+        entry.core.release(chosen.key);
+        if let Some(owner) = owner {
+            entry.owners.set(ask.key, owner);
+        }
+        entry.core.get(chosen.key).is_some_and(Backend::is_eligible)
+    }
+
     fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {
         let nobody = |reason| NoBackend { reason, ..NoBackend::EMPTY };
         let entry = self.pools.get_mut(pool).ok_or(NoBackend::EMPTY)?;
@@ -345,8 +365,8 @@ impl Registry {
 
     fn reservation(&mut self, backends: &Backends, chosen: Chosen, what: What) -> Option<Reservation> {
         let record = self.records.get_mut(&chosen.key)?;
-        let known = record.picked.take().filter(|picked| picked.is_of(record, &self.networks));
-        let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, &self.networks)));
+        let known = record.picked.take().filter(|picked| picked.is_of(record, &self.where_to));
+        let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, &self.where_to)));
         record.picked = Some(picked.clone());
         record.requests += u32::from(what == What::Request);
         let since = self.clock.now();
@@ -354,7 +374,7 @@ impl Registry {
     }
 
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
-        Some(target_of(self.records.get(&key)?, &self.networks))
+        Some(target_of(self.records.get(&key)?, &self.where_to))
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {
@@ -410,6 +430,7 @@ fn lesson(outcome: Outcome, since: Time, probed: bool) -> Option<(Experience, Wh
         | DialFailure::Unreachable
         | DialFailure::Resolve
         | DialFailure::NotAllowed
+        | DialFailure::OwnListener
         | DialFailure::Tls
         | DialFailure::BadAnswer => (Experience::DialFailed { since }, EjectCause::FailedDials),
     };

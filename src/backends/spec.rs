@@ -8,7 +8,7 @@ use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, Serves};
 use holdline_core::settings::{Balance, MoveOrder, WeightFrom};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -345,6 +345,9 @@ pub enum BackendError {
     /// An address that no backend may have (403).
     #[error("the address {0} is outside of admin.backend_networks")]
     AddressNotAllowed(IpAddr),
+    /// An address at which this process itself listens (403).
+    #[error("{0} is a listener of this proxy itself; register the address of a worker")]
+    OwnListener(SocketAddr),
     /// The URL is in the pool already (409).
     #[error("backend \"{0}\" of this pool has that URL already")]
     UrlTaken(Arc<str>),
@@ -377,6 +380,7 @@ impl BackendError {
             Self::Invalid { .. } => (422, "invalid-field"),
             Self::UnknownPool(_) => (422, "unknown-pool"),
             Self::AddressNotAllowed(_) => (403, "address-not-allowed"),
+            Self::OwnListener(_) => (403, "own-listener"),
             Self::UrlTaken(_) => (409, "url-taken"),
             Self::InstanceConflict(_) => (409, "instance-conflict"),
             Self::Static(_) => (409, "static-backend"),
@@ -391,7 +395,7 @@ impl BackendError {
     #[must_use]
     pub const fn pointer(&self) -> Option<&'static str> {
         match self {
-            Self::Url(_) | Self::AddressNotAllowed(_) | Self::UrlTaken(_) => Some("/url"),
+            Self::Url(_) | Self::AddressNotAllowed(_) | Self::OwnListener(_) | Self::UrlTaken(_) => Some("/url"),
             Self::UnknownPool(_) => Some("/pool"),
             Self::InstanceConflict(_) => Some("/instance"),
             Self::Invalid { pointer, .. } => Some(pointer),

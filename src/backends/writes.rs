@@ -7,13 +7,14 @@ use super::spec::{
     BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE, Origin,
     PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
 };
-use crate::net::Host;
+use crate::net::{BackendUrl, Host};
 use crate::routes::leaves_its_place;
 use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::{AdminState, Backend, Serves};
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,7 +156,7 @@ impl Registry {
     /// Makes the pools and their static backends what the configuration says; what did not change is left alone.
     pub(super) fn configure(&mut self, setup: &Setup, fx: &mut Effects) {
         let pools = &setup.pools;
-        self.networks = Arc::new(setup.networks.clone());
+        self.where_to.networks = Arc::new(setup.networks.clone());
         self.bound(setup.bounds);
         for entry in self.pools.values_mut() {
             entry.configured = false;
@@ -390,12 +391,21 @@ impl Registry {
         if !configured {
             return Err(BackendError::UnknownPool(spec.pool.clone()));
         }
+        if let Some(listener) = self.own_listener(&spec.url) {
+            return Err(BackendError::OwnListener(listener));
+        }
         if let Host::Address(address) = spec.url.host()
-            && !self.networks.allow(*address)
+            && !self.where_to.networks.allow(*address)
         {
             return Err(BackendError::AddressNotAllowed(*address));
         }
         check_bounds(spec)
+    }
+
+    /// The listener of this process that `url` leads to, as far as that is known without asking a resolver.
+    fn own_listener(&self, url: &BackendUrl) -> Option<SocketAddr> {
+        let addresses = url.host().known_addresses();
+        addresses.into_iter().map(|ip| SocketAddr::new(ip, url.port())).find(|&to| self.where_to.own.hear(to))
     }
 }
 

@@ -3,12 +3,14 @@
 //! Errors are `(key, message)`; the reader of the file knows where the key stands.
 
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use holdline_core::settings::Balance;
 
 use super::types::Listen;
-use super::{Config, Route};
+use super::{Backend, Config, Route};
+use crate::net::{OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
 
 /// What was found.
@@ -80,7 +82,7 @@ fn pools(config: &Config, found: &mut Findings) {
     }
     let names = config.pools.iter().map(|pool| pool.name.as_str());
     unique("pools", "pool", names, found);
-    let mut ids = HashMap::new();
+    let (mut ids, own) = (HashMap::new(), own_listeners(config));
     for (p, pool) in config.pools.iter().enumerate() {
         let mut urls = HashSet::new();
         for (b, backend) in pool.backends.iter().enumerate() {
@@ -90,11 +92,30 @@ fn pools(config: &Config, found: &mut Findings) {
                 continue;
             }
             let id = backend.id(&pool.name, b);
+            if let Some(address) = leads_back(backend, &own) {
+                let message = format!("{address} is a listener of this proxy itself; write the address of a worker");
+                found.error(format!("{key}.url"), message);
+            }
             if let Some(first) = ids.insert(id.clone(), key.clone()) {
                 found.error(format!("{key}.id"), format!("\"{id}\" is already {first}; give each backend its own id"));
             }
         }
     }
+}
+
+fn own_listeners(config: &Config) -> OwnListeners {
+    let listeners = config.server.listen.iter().chain([&config.admin.listen]);
+    let addresses = listeners.filter_map(|listen| match listen {
+        Listen::Tcp(address) => Some(OwnListener::at(*address)),
+        Listen::Unix(_) => None,
+    });
+    addresses.collect()
+}
+
+/// Where a backend leads that leads to one of our `own` listeners, as far as that is known without a resolver.
+fn leads_back(backend: &Backend, own: &OwnListeners) -> Option<SocketAddr> {
+    let addresses = backend.url.host().known_addresses().into_iter();
+    addresses.map(|ip| SocketAddr::new(ip, backend.url.port())).find(|&to| own.hear(to))
 }
 
 fn routes(config: &Config, found: &mut Findings) {

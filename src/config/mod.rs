@@ -123,6 +123,7 @@ impl Config {
             down: route.down,
             stall_max: replay.stall_max,
             on_backend_loss: route.on_backend_loss,
+            refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
@@ -144,6 +145,7 @@ impl Config {
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
             settle: self.reattach.settle,
+            prove: self.reattach.prove,
             close_timeout: self.server.close_timeout,
         }
     }

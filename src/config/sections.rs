@@ -196,6 +196,8 @@ pub struct Reattach {
     pub move_timeout: Duration,
     /// How long after its last message a worker is told to go.
     pub settle: Duration,
+    /// How long the new worker of a planned move has been there before the old one is told to go.
+    pub prove: Duration,
 }
 
 impl Default for Reattach {
@@ -209,6 +211,7 @@ impl Default for Reattach {
             moves_per_second: 100,
             move_timeout: Duration::from_secs(10),
             settle: Duration::from_millis(200),
+            prove: Duration::from_millis(500),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
@@ -167,6 +167,8 @@ pub struct Route {
     pub upgrade: Upgrade,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
+    /// What refusals of a reattach by all workers do to its client.
+    pub refusal: Refusal,
     /// Instead of `replay.policy`.
     pub replay: Option<ReplayPolicy>,
     /// Instead of `replay.tail`.
@@ -223,6 +225,7 @@ impl Default for Route {
             backend_path: None,
             upgrade: Upgrade::Any,
             on_backend_loss: BackendLoss::Reattach,
+            refusal: Refusal::End,
             replay: None,
             replay_tail: RouteTail::default(),
             replay_delay: None,

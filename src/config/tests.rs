@@ -36,6 +36,24 @@ fn an_empty_file_is_the_default() {
 }
 
 #[test]
+fn a_backend_that_is_a_listener_of_ours_is_refused() {
+    let pool = "[[pools]]\nname = \"default\"\n[[pools.backends]]\nurl = ";
+    for (listen, url, own) in [
+        ("127.0.0.1:8000", "ws://127.0.0.1:8000/x", "127.0.0.1:8000"),
+        ("0.0.0.0:8000", "ws://localhost:8000", "127.0.0.1:8000"),
+        ("0.0.0.0:8000", "wss://127.9.9.9:8000", "127.9.9.9:8000"),
+        ("127.0.0.1:1", "ws://localhost:9000", "127.0.0.1:9000"),
+    ] {
+        let text = format!("server.listen = [\"{listen}\"]\n{pool}\"{url}\"\n");
+        let error = format!(
+            "proxy.toml:5:7: pools[0].backends[0].url: {own} is a listener of this proxy itself; write the address of a worker"
+        );
+        refused(&text, &[&error]);
+    }
+    config(&format!("server.listen = [\"127.0.0.1:8000\"]\n{pool}\"ws://127.0.0.1:8001\"\n"));
+}
+
+#[test]
 fn the_default_pipe_settings_are_the_ones_of_the_core() {
     let config = Config::default();
     let settings = config.pipe_settings(&config.routes[0]);

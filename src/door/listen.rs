@@ -16,7 +16,7 @@ use super::outcome::Seat;
 use crate::config::Listen;
 use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, Peer, answer_instead_of_acknowledging};
+use crate::net::{ClientStream, OwnListener, Peer, answer_instead_of_acknowledging};
 use crate::phase::Phase;
 
 /// Connections that the kernel holds for us until they are accepted.
@@ -67,6 +67,15 @@ impl Bound {
             Self::Unix(listener, path) => Self::Unix(listener.try_clone()?, path.clone()),
             Self::Activated(listener, path) => Self::Activated(listener.try_clone()?, path.clone()),
         })
+    }
+
+    /// The address that no worker may have because of it; none for a socket file.
+    #[must_use]
+    pub fn own(&self) -> Option<OwnListener> {
+        match self {
+            Self::Tcp(listener) => OwnListener::of(listener),
+            Self::Unix(..) | Self::Activated(..) => None,
+        }
     }
 
     /// Removes what the listener leaves behind in the file system.

@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use super::refusal::Refusal;
+use crate::hops::{self, Astray};
 
 /// What a request's head asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -45,6 +46,7 @@ pub struct UpgradeRequest {
 pub fn check(parts: &Parts, head_bytes_max: usize) -> Checked {
     let outcome = check_size(parts, head_bytes_max)
         .and_then(|()| check_host(parts))
+        .and_then(|()| check_hops(parts))
         .and_then(|()| check_method(parts))
         .and_then(|()| check_target(parts))
         .and_then(|()| check_framing(parts))
@@ -143,6 +145,19 @@ fn check_host(parts: &Parts) -> Result<(), Refusal> {
     } else {
         Err(bad("the Host header must be one host, with a port if need be"))
     }
+}
+
+/// A request that has been here before would go round until descriptors run out.
+fn check_hops(parts: &Parts) -> Result<(), Refusal> {
+    hops::judge(&parts.headers).map_err(|astray| match astray {
+        Astray::Loop => Refusal::looped(),
+        Astray::TooMany => {
+            Refusal::new(StatusCode::LOOP_DETECTED, "loop", "this request has been through too many proxies already")
+        }
+        Astray::Malformed => {
+            Refusal::new(StatusCode::BAD_REQUEST, "hops", "Holdline-Hops is for Holdline alone to say")
+        }
+    })
 }
 
 fn check_method(parts: &Parts) -> Result<(), Refusal> {

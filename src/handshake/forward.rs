@@ -1,6 +1,6 @@
 //! The headers that cross the proxy, in both directions, for upgrades and plain HTTP alike.
 //!
-//! Refuses hop-by-hop headers, whatever `Connection` names, client-sent `Holdline-*`, and forwarding headers that no
+//! Refuses hop-by-hop headers, whatever `Connection` names, client-sent `Holdline-*` but for the hops of another Holdline, and forwarding headers that no
 //! trusted proxy vouches for; also their spellings with `_`, which CGI-like workers take for the same. Invariant: what
 //! the client's `Connection` names is gone before our own headers are set, so a client cannot strip `X-Forwarded-For`.
 //!
@@ -19,6 +19,7 @@ use hyper::body::Frame;
 
 use super::check::elements;
 use super::client_address::ClientAddress;
+use crate::hops::{HOPS, own_id};
 
 /// The end-to-end headers of a request with our forwarding headers set, and without `Host`, which [`backend_host`]
 /// decides.
@@ -26,7 +27,7 @@ use super::client_address::ClientAddress;
 pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
     let named = named_by_connection(&parts.headers);
     // The client's own host makes room for the one that is set later.
-    let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len());
+    let mut headers = HeaderMap::with_capacity(parts.headers.len() + OURS.len() + 1);
     for (name, value) in &parts.headers {
         // Copied, because a value of the client's keeps the whole buffer that its head was read into.
         if goes_on(name, &named, client)
@@ -44,6 +45,7 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
+    headers.append(HOPS.clone(), HeaderValue::from_static(own_id()));
     headers
 }
 
@@ -73,7 +75,8 @@ const HEAD_LINES_BYTES: usize = 1024;
 /// Whether a header of a client's request goes on to the backend as it is.
 fn goes_on(name: &HeaderName, named: &HashSet<HeaderName>, client: &ClientAddress) -> bool {
     let is_forged = || match guarded(name) {
-        Guarded::Never => true,
+        // What it says has been judged, and our own id comes to it with each dial.
+        Guarded::Never => *name != HOPS,
         Guarded::Forwarding => !client.peer_trusted,
         Guarded::Not => false,
     };
@@ -391,12 +394,20 @@ mod tests {
 
     #[test]
     fn no_holdline_header_is_sent_through_us() {
-        let sent =
-            [("holdline-pipe", "x"), ("Holdline-Anything", "x"), ("holdline_pipe", "x"), ("Nats-No-Masking", "true")];
+        let sent = [
+            ("holdline-pipe", "x"),
+            ("Holdline-Anything", "x"),
+            ("holdline_pipe", "x"),
+            ("Nats-No-Masking", "true"),
+            ("holdline_hops", "x"),
+        ];
         for trusted in [false, true] {
             let headers = forwarded(&sent, trusted);
-            let gone = |name: &HeaderName| !["holdline", "nats"].iter().any(|mine| name.as_str().starts_with(mine));
+            let gone = |name: &HeaderName| {
+                *name == HOPS || !["holdline", "nats"].iter().any(|mine| name.as_str().starts_with(mine))
+            };
             assert!(headers.keys().all(gone), "{headers:?}");
+            assert_eq!(value(&headers, HOPS.as_str()), Some(own_id()), "what we say ourselves");
         }
         let mut answer = parts(&[
             ("holdline-resume", "new"),

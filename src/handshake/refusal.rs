@@ -76,6 +76,13 @@ impl Refusal {
         self.with(ALLOW, HeaderValue::from_static(methods))
     }
 
+    /// 508: what the request is for leads back here.
+    #[must_use]
+    pub fn looped() -> Self {
+        let detail = "a backend of this address leads back to this proxy, directly or through other proxies; register the address of a worker instead";
+        Self::new(StatusCode::LOOP_DETECTED, "loop", detail)
+    }
+
     /// 404 where no backend serves the key, else 503: none can take this now.
     #[must_use]
     pub fn no_backend(pool: &str, none: &NoBackend) -> Self {

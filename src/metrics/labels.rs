@@ -274,6 +274,8 @@ pub fn status_code(status: u16) -> &'static str {
         502 => "502",
         503 => "503",
         504 => "504",
+        507 => "507",
+        508 => "508",
         _ => match status / 100 {
             1 => "1xx",
             2 => "2xx",

@@ -18,6 +18,8 @@ pub enum DialFailure {
     Resolve,
     /// Its addresses are outside of `admin.backend_networks`.
     NotAllowed,
+    /// Its addresses are listeners of this process.
+    OwnListener,
     /// The TLS handshake failed.
     Tls,
     /// The answer is not a proper WebSocket handshake.
@@ -43,7 +45,7 @@ impl DialFailure {
             | Self::BadAnswer
             | Self::BadProtocol
             | Self::Status(_) => Blame::Backend,
-            Self::Resolve | Self::NotAllowed | Self::Local => Blame::Operator,
+            Self::Resolve | Self::NotAllowed | Self::OwnListener | Self::Local => Blame::Operator,
         }
     }
 }
@@ -56,6 +58,7 @@ impl fmt::Display for DialFailure {
             Self::Unreachable => "unreachable",
             Self::Resolve => "the name does not resolve",
             Self::NotAllowed => "the address is outside of admin.backend_networks",
+            Self::OwnListener => "the address is a listener of this proxy itself",
             Self::Tls => "the TLS handshake failed",
             Self::BadAnswer => "not a WebSocket answer",
             Self::BadProtocol => "a subprotocol that was not asked for",

@@ -1,7 +1,7 @@
 //! Sockets: to workers, with where one may be, how it is reached, and why it was not; and those of clients.
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
-//! allowed), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
+//! allowed), `own` (those that are ours), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
 //! out), `failure` (what else can come of it); `client_stream` (what a listener accepts), `peer` (who is
 //! at its other end). Nothing here knows HTTP, WebSocket or pools.
 
@@ -9,6 +9,7 @@ mod client_stream;
 mod connect;
 mod failure;
 mod networks;
+mod own;
 mod peer;
 mod stream;
 mod tls;
@@ -18,6 +19,7 @@ pub use client_stream::{ClientStream, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
 pub use networks::{Networks, resolve};
+pub use own::{OwnListener, OwnListeners};
 pub use peer::Peer;
 pub use stream::BackendStream;
 pub use tls::{TlsClient, TlsPeer};

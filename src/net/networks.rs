@@ -3,9 +3,10 @@
 //! A registration names a host; what counts is the address that it has when it is dialled, so the check is done on the
 //! resolved address at every dial and every probe, and only checked addresses are handed out (no second look-up for a
 //! rebinding name to answer differently). Backends of the configuration file are trusted: who writes that file also
-//! writes the list of networks.
+//! writes the list of networks. No backend may be where this process itself listens, one of the file neither.
 
 use super::failure::{ConnectError, DialFailure};
+use super::own::OwnListeners;
 use super::url::{BackendUrl, Host};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -36,19 +37,29 @@ impl Networks {
     }
 }
 
-/// Where `url` leads, in the resolver's order; `None` for `allowed` trusts every address.
+/// Where `url` leads, in the resolver's order and never to one of our `own` listeners; `None` for `allowed` trusts every
+/// other address.
 ///
 /// # Errors
 /// When nothing is left to dial.
-pub async fn resolve(url: &BackendUrl, allowed: Option<&Networks>) -> Result<Vec<SocketAddr>, ConnectError> {
+pub async fn resolve(
+    url: &BackendUrl,
+    allowed: Option<&Networks>,
+    own: &OwnListeners,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     let found = match url.host() {
         Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
         Host::Name(name) => look_up(name, url.port()).await?,
     };
     let first = found.first().ok_or(ConnectError::new(DialFailure::Resolve))?.ip();
+    let (ours, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|&found| own.hear(found));
     let kept: Vec<_> =
-        found.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
-    if kept.is_empty() { Err(ConnectError::with(DialFailure::NotAllowed, first.to_string())) } else { Ok(kept) }
+        others.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
+    match ours.first() {
+        _ if !kept.is_empty() => Ok(kept),
+        Some(listener) => Err(ConnectError::with(DialFailure::OwnListener, listener.to_string())),
+        None => Err(ConnectError::with(DialFailure::NotAllowed, first.to_string())),
+    }
 }
 
 async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -64,6 +75,7 @@ async fn look_up(name: &str, port: u16) -> Result<Vec<SocketAddr>, ConnectError>
 
 #[cfg(test)]
 mod tests {
+    use super::super::own::OwnListener;
     use super::*;
 
     fn networks(networks: &[&str]) -> Networks {
@@ -85,23 +97,41 @@ mod tests {
         }
     }
 
+    fn none() -> OwnListeners {
+        OwnListeners::default()
+    }
+
+    #[tokio::test]
+    async fn an_own_listener_is_never_handed_out_however_it_is_spelled() {
+        let own = [OwnListener::at("0.0.0.0:9".parse().unwrap())].into_iter().collect();
+        for text in ["ws://127.0.0.1:9", "ws://localhost:9", "ws://0.0.0.0:9", "ws://[::ffff:127.0.0.1]:9"] {
+            let url: BackendUrl = text.parse().unwrap();
+            match resolve(&url, None, &own).await {
+                Err(error) => assert_eq!(error.kind, DialFailure::OwnListener, "{text}"),
+                Ok(others) => assert!(others.iter().all(SocketAddr::is_ipv6), "{text}: {others:?}"),
+            }
+        }
+        let elsewhere: BackendUrl = "ws://127.0.0.1:10".parse().unwrap();
+        assert!(resolve(&elsewhere, None, &own).await.is_ok());
+    }
+
     #[tokio::test]
     async fn only_allowed_addresses_are_handed_out() {
         let literal: BackendUrl = "ws://127.0.0.1:9".parse().unwrap();
         let elsewhere = networks(&["10.0.0.0/8"]);
-        let error = resolve(&literal, Some(&elsewhere)).await.unwrap_err();
+        let error = resolve(&literal, Some(&elsewhere), &none()).await.unwrap_err();
         assert_eq!(error.to_string(), "the address is outside of admin.backend_networks (127.0.0.1)");
-        assert_eq!(resolve(&literal, None).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
+        assert_eq!(resolve(&literal, None, &none()).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
         let home = networks(&["127.0.0.0/8"]);
-        assert_eq!(resolve(&literal, Some(&home)).await.unwrap().len(), 1);
+        assert_eq!(resolve(&literal, Some(&home), &none()).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
     async fn a_name_is_judged_by_what_it_resolves_to() {
         let name: BackendUrl = "ws://localhost:9".parse().unwrap();
         let elsewhere = networks(&["10.0.0.0/8"]);
-        assert_eq!(resolve(&name, Some(&elsewhere)).await.unwrap_err().kind, DialFailure::NotAllowed);
+        assert_eq!(resolve(&name, Some(&elsewhere), &none()).await.unwrap_err().kind, DialFailure::NotAllowed);
         let home = networks(&["127.0.0.0/8", "::1/128"]);
-        assert!(resolve(&name, Some(&home)).await.is_ok());
+        assert!(resolve(&name, Some(&home), &none()).await.is_ok());
     }
 }

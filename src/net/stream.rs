@@ -20,12 +20,6 @@ pub enum BackendStream {
 }
 
 impl BackendStream {
-    /// Whether the socket's bytes are the peer's own, and not a cipher's.
-    #[must_use]
-    pub const fn is_plain(&self) -> bool {
-        matches!(self, Self::Tcp(_))
-    }
-
     /// The TCP socket below.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {

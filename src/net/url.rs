@@ -29,6 +29,21 @@ pub enum Host {
     Address(IpAddr),
 }
 
+impl Host {
+    /// The addresses that are known without asking a resolver: an address, and those that `localhost` means (RFC 6761
+    /// section 6.3).
+    #[must_use]
+    pub fn known_addresses(&self) -> Vec<IpAddr> {
+        match self {
+            Self::Address(address) => vec![*address],
+            Self::Name(name) => match name.strip_suffix('.').unwrap_or(name).rsplit('.').next() {
+                Some("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+                Some(_) | None => Vec::new(),
+            },
+        }
+    }
+}
+
 /// What is wrong with a URL, said so that it can be mended.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UrlError {

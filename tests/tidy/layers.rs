@@ -10,7 +10,7 @@ use super::{Source, is_test, read, rust_files};
 /// The modules of `src/lib.rs`, from the lowest layer to the highest; within a layer as well, each module knows only
 /// those before it.
 const LAYERS: [(&str, &[&str]); 9] = [
-    ("small words that every layer uses", &["blame", "clock", "phase", "send_timeout"]),
+    ("small words that every layer uses", &["blame", "clock", "hops", "phase", "send_timeout"]),
     ("connections, and what a request path means", &["net", "routes"]),
     ("what an operator decides", &["config", "tokens", "log", "level"]),
     ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events"]),

@@ -290,8 +290,16 @@ impl ClientLeg {
         *stage = Talk::Closing { deadline, heard: Heard { close, deaf: false }, ending: None };
     }
 
-    /// Closing to Closing: what the client says no longer counts.
+    /// Closing to Closing: what the client says no longer counts. One that has said goodbye has only pongs left to say, and
+    /// they still tell what it has.
     pub const fn stop_hearing(&mut self) {
+        if !self.closes_last() {
+            self.turn_deaf();
+        }
+    }
+
+    /// Closing to Closing: nothing that the client says makes sense any more.
+    pub const fn turn_deaf(&mut self) {
         if let Client::Linked { stage: Talk::Closing { heard, .. }, .. } = &mut self.state {
             heard.deaf = true;
         }

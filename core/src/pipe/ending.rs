@@ -17,7 +17,8 @@ impl Pipe {
         self.finish_if_over();
     }
 
-    /// Ends the pipe because of what its client did: it is told at once, and nothing it says counts any more.
+    /// Ends the pipe because of what its client did: it is told at once, and what it says counts no more, but for the pongs
+    /// of one that has said goodbye.
     pub(super) fn client_at_fault(&mut self, frame: CloseFrame, now: Time) {
         self.report_ended(EndedBy::Client, &frame);
         self.close_client(frame, false, now);

@@ -298,7 +298,10 @@ impl Pipe {
                 Refused::Violation(_) => self.drop_client(),
                 Refused::MessageTooBig | Refused::TooManyFragments => self.cut_client_off(now),
             },
-            Side::Client => return self.client_at_fault(frame, now),
+            Side::Client => {
+                self.client_at_fault(frame, now);
+                return self.client.turn_deaf();
+            }
             Side::Backend if self.backend.state() == BackendState::Closing => {
                 self.lost_while_closing(Interruption::Protocol, None, now);
             }

@@ -78,6 +78,11 @@ impl Reader {
             }
         }
         self.bytes.drain(..at);
+        // A reserved opcode is known by its first byte.
+        if self.lenient && !self.closed && self.bytes.first().is_some_and(|first| is_reserved(first & 0x0f)) {
+            self.closed = true;
+            items.push(violation());
+        }
         items
     }
 
@@ -117,10 +122,18 @@ impl Reader {
                     }
                 })
             }
-            _ if self.lenient => Some(Item::Close(0, "a violation".into())),
+            _ if self.lenient => Some(violation()),
             _ => panic!("reserved opcode {opcode}"),
         }
     }
+}
+
+const fn is_reserved(opcode: u8) -> bool {
+    !matches!(opcode, 0..=2 | 8..=10)
+}
+
+fn violation() -> Item {
+    Item::Close(0, "a violation".into())
 }
 
 /// First byte, unmasked payload and total length of the frame at the start of `bytes`, if it is all there.

@@ -11,7 +11,7 @@ use holdline_core::settings::{DownPolicy, PipeSettings};
 use holdline_core::time::Time;
 
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
-use crate::wire::Item;
+use crate::wire::{self, Item};
 
 const GRACE: Duration = Duration::from_secs(60);
 
@@ -428,6 +428,28 @@ fn a_client_whose_message_is_too_big_at_the_end_loses_its_link_and_may_come_back
     assert!(!bench.is_finished());
     assert!(bench.client_attaches());
     assert_eq!(bench.client_got(), [text("the last thing"), closed(4001, "done")]);
+}
+
+#[test]
+fn the_pong_of_a_client_that_is_too_slow_for_the_answer_to_its_goodbye_still_counts() {
+    let mut bench = bench_with(|settings| settings.stall_max = secs(1));
+    let message = wire::frame(0x81, b"taken at last", None).len();
+    bench.set_room(Side::Client, 5);
+    bench.worker_says("taken at last");
+    bench.wait(ms(25));
+    bench.pump();
+    bench.client_closes(4001, "bye");
+    bench.wait(secs(1));
+    bench.worker_closes(4001, "bye");
+    // The rest of the message, the ping behind it, and the first byte of the close frame.
+    bench.set_room(Side::Client, message - 5 + 10 + 1);
+    bench.pump();
+    bench.client_pongs();
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("taken at last"), closed(1013, "client too slow")]);
+    assert!(bench.is_finished());
+    assert_eq!(bench.pipe.view().down.in_doubt, 0);
 }
 
 #[test]

@@ -14,10 +14,12 @@ mod wire;
 
 mod client;
 mod driver;
+mod held;
 mod link;
 mod marks;
 mod model;
 mod plan;
+mod rounds;
 mod worker;
 mod world;
 
@@ -49,6 +51,17 @@ const KEPT: &[(u64, &str)] = &[
     (
         900371,
         "a client whose message was too big at the end was not waited for, though it had not been told of the end",
+    ),
+    (7759, "the model did not wait for such a client if it saw the whole of that message at once"),
+    (
+        38042,
+        "the pong of a client that was too slow for the answer to its goodbye did not count: what it had read was in doubt",
+    ),
+    (138712, "the model waited for a client at the end until it had seen all of the frame that broke a rule"),
+    (
+        197918,
+        "workers that talked and died at once were tried for ever where wrong ones stood between; these ones died of \
+         heartbeats that the world answered too late once it was quiet",
     ),
 ];
 

@@ -21,7 +21,8 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
-    keys.extend(reattach_and_resume());
+    keys.extend(reattach());
+    keys.extend(moves_and_resume());
     keys.extend(limits_and_memory());
     keys.extend(log_and_trace());
     keys
@@ -286,7 +287,7 @@ fn replay() -> Vec<Key<Config>> {
     ]
 }
 
-fn reattach_and_resume() -> Vec<Key<Config>> {
+fn reattach() -> Vec<Key<Config>> {
     vec![
         key(
             "reattach.grace",
@@ -318,6 +319,11 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             range(0, 1_000_000),
             "dials of one backend at a time by pipes that lost or leave another; 0 is no limit, the rest wait their turn",
         ),
+    ]
+}
+
+fn moves_and_resume() -> Vec<Key<Config>> {
+    vec![
         key(
             "reattach.moves_per_second",
             |c: &mut Config| &mut c.reattach.moves_per_second,
@@ -335,6 +341,12 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.reattach.settle,
             range(Duration::ZERO, HOUR),
             "a planned move lets the old worker answer for so long after its last message: many say pong before they read",
+        ),
+        key(
+            "reattach.prove",
+            |c: &mut Config| &mut c.reattach.prove,
+            range(Duration::ZERO, HOUR),
+            "a planned move keeps the old worker until the new one has been there for so long, or said something",
         ),
         key(
             "resume.grace",

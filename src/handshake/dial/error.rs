@@ -103,6 +103,7 @@ pub fn connect_refusal(failure: DialFailure) -> Refusal {
         | DialFailure::Status(_) => {
             gateway(StatusCode::BAD_GATEWAY, "backend-unreachable", "the backend could not be reached")
         }
+        DialFailure::OwnListener => Refusal::looped(),
         DialFailure::Resolve | DialFailure::NotAllowed | DialFailure::Local => {
             gateway(StatusCode::SERVICE_UNAVAILABLE, "backend-unusable", "no backend can be used at the moment")
         }

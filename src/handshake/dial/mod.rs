@@ -73,14 +73,6 @@ impl Default for DialTimeouts {
     }
 }
 
-impl DialTimeouts {
-    /// The same, but no part takes longer than `limit`.
-    #[must_use]
-    pub fn within(self, limit: Duration) -> Self {
-        Self { connect: self.connect.min(limit), handshake: self.handshake.min(limit) }
-    }
-}
-
 /// An upgraded connection to a backend.
 #[derive(Debug)]
 pub struct Dialed {

@@ -78,8 +78,12 @@ impl Model {
 
     /// Whether a client that is lost now, or is away, finds its conversation again.
     pub(super) fn may_return(&self) -> bool {
-        let owed_the_end = self.client.ending && !self.client.told && !self.client.said_close && !self.client.deaf;
-        self.settings.client_grace.is_some() && (self.client_open || owed_the_end)
+        self.settings.client_grace.is_some() && (self.client_open || self.is_owed_the_end())
+    }
+
+    /// Whether the client has not been told that its worker has ended the conversation.
+    const fn is_owed_the_end(&self) -> bool {
+        self.client.ending && !self.client.told && !self.client.said_close && !self.client.deaf
     }
 
     pub(super) fn hit_if_away(&self, mark: Mark, marks: &mut Marks) {
@@ -102,9 +106,13 @@ impl Model {
                         self.fates.push(Fate::Open);
                     }
                 }
-                Item::Text(_) | Item::Binary(_) | Item::Close(0, _) => {
-                    (self.client_open, self.client.deaf) = (false, true);
+                Item::Text(_) | Item::Binary(_) => {
+                    self.client_open = false;
+                    // What is too big costs it its link at the end, and not what it is owed.
+                    self.client.deaf = !self.is_owed_the_end();
+                    return;
                 }
+                Item::Close(0, _) => (self.client_open, self.client.deaf) = (false, true),
                 Item::Close(..) => {
                     if self.client_open && self.tap.is_none() {
                         marks.hit(Mark::ClientClosedDetached);
