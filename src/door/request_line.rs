@@ -71,6 +71,10 @@ impl<S: AsyncRead + Unpin> LenientLine<S> {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
         buf.put_slice(&self.first.split_to(self.first.len().min(buf.remaining())));
+        if self.first.is_empty() {
+            // An empty rest would keep the memory of the whole.
+            self.first = Bytes::new();
+        }
         Poll::Ready(Ok(()))
     }
 }
