@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::backends::Setup;
-use crate::config::{Change, Config, Invalid, Loaded, Notice, Sources};
+use crate::config::{Change, Config, Invalid, Loaded, Notice, PoolsTls, Sources};
 use crate::events::Fact;
 use crate::process::Process;
 use crate::routes::RouteError;
@@ -57,6 +57,7 @@ struct Judged {
     sources: Sources,
     rules: Rules,
     tokens: Option<Tokens>,
+    tls: PoolsTls,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
 }
@@ -97,7 +98,7 @@ impl Reload {
     pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let _turn = self.one_at_a_time.lock().await;
         let judged = match self.read_again().await {
-            Ok(loaded) => self.judge_with_tokens(loaded),
+            Ok(loaded) => self.judge_with_files(loaded),
             Err(error) => Err(error),
         };
         let succeeded = &self.process.metrics.families().config_last_reload_successful;
@@ -122,7 +123,7 @@ impl Reload {
     /// # Errors
     /// Why a reload would refuse it.
     pub async fn rehearse(&self) -> Result<Reloaded, ReloadError> {
-        Ok(self.judge_with_tokens(self.read_again().await?)?.outcome())
+        Ok(self.judge_with_files(self.read_again().await?)?.outcome())
     }
 
     /// What a configuration would change that is written elsewhere. The files that it names are not read.
@@ -133,8 +134,11 @@ impl Reload {
         Ok(self.judge(loaded)?.outcome())
     }
 
-    fn judge_with_tokens(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+    fn judge_with_files(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+        let (tls, untimely) = loaded.pools_tls()?;
         let mut judged = self.judge(loaded)?;
+        judged.tls = tls;
+        judged.warnings.extend(untimely);
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -147,15 +151,15 @@ impl Reload {
         // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
         config.check_again()?;
         let rules = Rules::from_config(&config)?;
-        Ok(Judged { config, sources, rules, tokens: None, changes, warnings })
+        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, changes, warnings } = judged;
+        let Judged { config, sources, rules, tokens, tls, changes, warnings } = judged;
         let process = &self.process;
         process.tokens.store(tokens.map(Arc::new));
         // Before the routes, so that a new route finds its pool.
-        process.backends.configure(&Setup::from_config(&config));
+        process.backends.configure(&Setup::from_config(&config, &tls));
         process.rules.store(Arc::new(rules));
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max);
         process.slots.set_max(config.server.max_connections as usize);

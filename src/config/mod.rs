@@ -18,6 +18,7 @@ mod schema;
 mod sections;
 mod setting;
 mod tables;
+mod tls;
 mod types;
 mod units;
 
@@ -33,7 +34,8 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
-pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate,
     RouteResume, Serves, Upgrade,

@@ -83,13 +83,21 @@ pub struct Admin {
     pub tokens_file: Option<PathBuf>,
     /// Networks that a registered backend may point to, checked on the resolved address.
     pub backend_networks: Vec<IpNet>,
+    /// Directories whose socket files a registered backend may be, checked on where the file really is.
+    pub backend_sockets: Vec<PathBuf>,
     /// Where registered backends survive a restart.
     pub state_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(9000), tokens_file: None, backend_networks: loopback_and_private(), state_file: None }
+        Self {
+            listen: loopback(9000),
+            tokens_file: None,
+            backend_networks: loopback_and_private(),
+            backend_sockets: vec![PathBuf::from("/run/holdline"), PathBuf::from("/tmp")],
+            state_file: None,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProt
 use crate::handshake::forward::backend_host;
 use crate::hops::own_id;
 use crate::metrics::labels::{ConnectResult, DialState};
-use crate::net::{self, Host, TlsPeer};
+use crate::net;
 use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{Route, Target};
@@ -244,6 +244,7 @@ fn failure(error: &DialError, backend: BackendKey, cause: Cause) -> DialFailure 
             }
             net::DialFailure::Timeout
             | net::DialFailure::NotAllowed
+            | net::DialFailure::SocketNotAllowed
             | net::DialFailure::Tls
             | net::DialFailure::BadAnswer
             | net::DialFailure::BadProtocol
@@ -303,17 +304,17 @@ async fn connect(
         headers.push(("traceparent", span.context().traceparent()));
     }
     let url = reservation.url();
-    let tls_name = url.tls_name();
-    let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
+    let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
     let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
+    let tls = reservation.target().tls_peer();
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
         Ok(addresses) => {
             let dial = dial(Dial {
                 addresses: &addresses,
-                tls: tls_name.as_deref().map(|name| TlsPeer { client: &process.tls, name }),
+                tls: tls.as_ref(),
                 host: backend_host(plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
@@ -368,9 +369,10 @@ fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     match error.failure() {
         net::DialFailure::Refused => ConnectResult::Refused,
         net::DialFailure::Timeout => ConnectResult::TimedOut,
-        net::DialFailure::NotAllowed | net::DialFailure::OwnListener | net::DialFailure::Resolve => {
-            ConnectResult::Forbidden
-        }
+        net::DialFailure::NotAllowed
+        | net::DialFailure::SocketNotAllowed
+        | net::DialFailure::OwnListener
+        | net::DialFailure::Resolve => ConnectResult::Forbidden,
         net::DialFailure::Status(_) | net::DialFailure::BadAnswer | net::DialFailure::BadProtocol => {
             ConnectResult::Rejected
         }

@@ -135,21 +135,24 @@ class Holdline(Process):
     """`holdline serve` before two workers, with one route. The user's host name keys it, so a user has one worker."""
 
     def __init__(self, binary, workers, directory, route):
-        self.workers = workers
+        self.workers, self.route = workers, route
+        self.config = directory / "holdline.toml"
+        super().__init__([binary, "serve", "-c", str(self.config)], directory / "holdline.log")
+        self.port = self.admin = None
+
+    def configure(self):
         backends = "".join(
-            f'[[pools.backends]]\nid = "{worker.name}"\nurl = "ws://127.0.0.1:{worker.port}"\n' for worker in workers
+            f'[[pools.backends]]\nid = "{worker.name}"\nurl = "ws://127.0.0.1:{worker.port}"\n' for worker in self.workers
         )
-        config = directory / "holdline.toml"
-        config.write_text(
+        self.config.write_text(
             '[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\nlevel = "debug"\n'
             "[limits]\nkey_connections = 0\nkey_rate = 0\n"
             f'[[pools]]\nname = "default"\nbalance = "hash"\nhealth.interval = "1s"\n{backends}'
-            f'[[routes]]\nname = "default"\npath = "/{{*path}}"\nkey = "{{header.host}}"\n{route}\n'
+            f'[[routes]]\nname = "default"\npath = "/{{*path}}"\nkey = "{{header.host}}"\n{self.route}\n'
         )
-        super().__init__([binary, "serve", "-c", str(config)], directory / "holdline.log")
-        self.port = self.admin = None
 
     async def ready(self):
+        self.configure()
         await self.start()
         self.port, self.admin = [
             await eventually(f"a {name} listener", lambda name=name: self.listener(name)) for name in ("public", "admin")

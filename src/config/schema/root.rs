@@ -1,5 +1,6 @@
 //! The keys of the sections that exist once.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::types::Listen;
@@ -158,6 +159,12 @@ fn admin() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.admin.backend_networks,
             any,
             "networks that a registered backend may point to, checked on the resolved address",
+        ),
+        key(
+            "admin.backend_sockets",
+            |c: &mut Config| &mut c.admin.backend_sockets,
+            |directories| directories.iter().try_for_each(|directory| absolute(directory)),
+            "directories whose socket files a registered backend may be, links followed at every dial",
         ),
         key(
             "admin.state_file",
@@ -465,4 +472,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
         )
         .or("\"http://127.0.0.1:4318\""),
     ]
+}
+
+fn absolute(directory: &Path) -> Result<(), String> {
+    if directory.is_absolute() && directory != Path::new("/") {
+        return Ok(());
+    }
+    Err("write the absolute path of a directory, as in \"/run/holdline\"; \"/\" would be every service of this machine"
+        .to_owned())
 }

@@ -28,6 +28,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
     ("admin.tokens_file", "/t", r#""/t""#),
     ("admin.backend_networks", "[\"127.0.0.1\"]", r#"["127.0.0.1/32"]"#),
+    ("admin.backend_sockets", "/run/w,/srv", r#"["/run/w", "/srv"]"#),
     ("admin.state_file", "/s", r#""/s""#),
     ("heartbeat.client_interval", "1s", r#""1s""#),
     ("heartbeat.client_timeout", "2m", r#""120s""#),
@@ -79,6 +80,10 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].weight_from", "memory", r#""memory""#),
     ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
+    ("pools[0].tls.ca", "/ca", r#""/ca""#),
+    ("pools[0].tls.cert", "/c", r#""/c""#),
+    ("pools[0].tls.key", "/k", r#""/k""#),
+    ("pools[0].tls.server_name", "worker.internal", r#""worker.internal""#),
     ("pools[0].report.rss_mb", "/m/rss", r#""/m/rss""#),
     ("pools[0].report.limit_mb", "/m/max", r#""/m/max""#),
     ("pools[0].health.kind", "ws", r#""ws""#),
@@ -148,6 +153,8 @@ fn px_05_every_key_can_be_set_by_environment() {
         let around = match *path {
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
+            "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
             _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
             _ => "",
         };
@@ -160,7 +167,8 @@ fn px_05_every_key_can_be_set_by_environment() {
             // Free text is right whatever it is.
             assert!(
                 matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
-                    || path.ends_with("serves"),
+                    || path.ends_with("serves")
+                    || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
                 "{path}"
             );
             continue;
