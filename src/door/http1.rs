@@ -100,8 +100,8 @@ pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: 
         }
     };
     let first = Start { read, judged, patience: patience.saturating_sub(began.elapsed()) };
-    // Boxed, because most connections end above, and their tasks would be as large.
-    Box::pin(speak(door, stream, first, peer, seat)).await;
+    // In a task of its own, because this one is larger than what a parked poll should take along.
+    tokio::spawn(speak(door, stream, first, peer, seat));
 }
 
 /// Answers the handshake with which a connection begins, if that leaves HTTP.
