@@ -7,6 +7,7 @@ mod command;
 mod held;
 mod keys;
 mod numbers;
+mod pool;
 mod resume;
 
 use std::collections::HashMap;
@@ -32,6 +33,8 @@ pub use held::Held;
 pub use keys::{KeyPast, Keys};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
+
+use pool::{Pool, Pools};
 
 /// One live pipe.
 #[derive(Debug)]
@@ -269,6 +272,11 @@ impl PipeEntry {
         true
     }
 
+    /// Has the pipe's task take a turn.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// The orders that wait, oldest first. For the pipe's own task, after it has registered its waker.
     pub(crate) fn take_orders(&self, waker: &std::task::Waker) -> Vec<Command> {
         self.waker.register(waker);
@@ -325,6 +333,9 @@ pub struct Pipes {
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
+    /// Whether the configuration has more than one pool.
+    several_pools: AtomicBool,
+    pools: Mutex<Pools>,
     /// Memory that all pipes occupy, and may occupy, in bytes.
     memory_bytes: AtomicU64,
     memory_bytes_max: AtomicU64,
@@ -333,9 +344,9 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// An empty registry whose pipes may hold `held_bytes_max` bytes of messages together.
+    /// An empty registry whose pipes, of so many `pools`, may hold `held_bytes_max` bytes of messages together.
     #[must_use]
-    pub fn new(held_bytes_max: usize) -> Self {
+    pub fn new(held_bytes_max: usize, pools: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
@@ -345,6 +356,8 @@ impl Pipes {
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
+            several_pools: AtomicBool::new(pools > 1),
+            pools: Mutex::default(),
             memory_bytes: AtomicU64::new(0),
             memory_bytes_max: AtomicU64::new(u64::MAX),
             any_starved: AtomicBool::new(false),
@@ -371,7 +384,8 @@ impl Pipes {
         change(&self.count, |count| *count += 1);
         self.changed();
         self.opened.fetch_add(1, Relaxed);
-        Registration { pipes: self.clone(), entry, held_bytes: 0, memory_bytes: 0 }
+        let pool = lock(&self.pools).get(self, &entry.route.pool);
+        Registration { pool, entry, held_bytes: 0, memory_bytes: 0 }
     }
 
     /// The pipe called `id`.
@@ -440,15 +454,22 @@ impl Pipes {
         self.held_bytes_max.load(Relaxed)
     }
 
-    /// Changes what all pipes may hold; those that hold more keep it.
-    pub fn set_held_bytes_max(&self, bytes: usize) {
+    /// Changes what all pipes may hold, of so many `pools`; those that hold more keep it.
+    pub fn set_held_bytes_max(&self, bytes: usize, pools: usize) {
         self.held_bytes_max.store(bytes as u64, Relaxed);
+        self.several_pools.store(pools > 1, Relaxed);
     }
 
-    /// Bytes that pipes may still take in.
+    /// Bytes of messages that the pipes of the pool called `name` hold.
     #[must_use]
-    pub fn room(&self) -> usize {
-        let replay = self.held_bytes_max().saturating_sub(self.held_bytes());
+    pub fn pool_held_bytes(&self, name: &str) -> u64 {
+        lock(&self.pools).find(name).map_or(0, |pool| pool.held_bytes.load(Relaxed))
+    }
+
+    /// Bytes that the pipes of `pool` may still take in.
+    fn room(&self, pool: &Pool) -> usize {
+        let free = self.held_bytes_max().saturating_sub(self.held_bytes());
+        let replay = pool.room(free, self.several_pools.load(Relaxed));
         let memory = self.memory_bytes_max.load(Relaxed).saturating_sub(self.memory_bytes());
         replay.min(memory) as usize
     }
@@ -456,13 +477,22 @@ impl Pipes {
     /// Wakes the pipes that went to sleep for want of room, if there is some. To be called again and again: nothing else
     /// tells them.
     pub fn wake_starved(&self) {
-        if self.room() == 0 || !self.any_starved.swap(false, AcqRel) {
+        if !self.any_starved.swap(false, AcqRel) {
             return;
         }
-        for entry in self.list() {
-            if entry.starved.swap(false, AcqRel) {
+        let mut rooms: HashMap<&str, bool> = HashMap::new();
+        let entries = self.list();
+        for entry in entries.iter().filter(|entry| entry.starved.load(Acquire)) {
+            let name = entry.route.pool.as_str();
+            let has_room = *rooms
+                .entry(name)
+                .or_insert_with(|| lock(&self.pools).find(name).is_none_or(|pool| self.room(&pool) > 0));
+            if has_room && entry.starved.swap(false, AcqRel) {
                 entry.waker.wake();
             }
+        }
+        if rooms.values().any(|has_room| !has_room) {
+            self.any_starved.store(true, Release);
         }
     }
 
@@ -491,7 +521,7 @@ impl Drop for Expected {
 /// A pipe's place in the registry; dropping it takes the pipe and what it held out of the books.
 #[derive(Debug)]
 pub struct Registration {
-    pipes: Arc<Pipes>,
+    pool: Arc<Pool>,
     entry: Arc<PipeEntry>,
     held_bytes: u64,
     memory_bytes: u64,
@@ -507,21 +537,23 @@ impl Registration {
     /// Bytes that pipes may still take in.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.pipes.room()
+        self.pool.pipes.room(&self.pool)
     }
 
     /// Notes that the pipe reads nothing only because there is no room; it is woken when there is some.
     pub fn starves(&self) {
         self.entry.starved.store(true, Release);
-        self.pipes.any_starved.store(true, Release);
+        self.pool.pipes.any_starved.store(true, Release);
     }
 
     /// Books what the pipe holds now, and the memory that it occupies.
     pub fn hold(&mut self, bytes: usize, memory_bytes: usize) {
-        book(&self.pipes.held_bytes, &mut self.held_bytes, bytes as u64);
+        let mut in_pool = self.held_bytes;
+        book(&self.pool.held_bytes, &mut in_pool, bytes as u64);
+        book(&self.pool.pipes.held_bytes, &mut self.held_bytes, bytes as u64);
         let memory_bytes = memory_bytes as u64;
         if memory_bytes == 0 || memory_bytes.abs_diff(self.memory_bytes) >= MEMORY_STEP {
-            book(&self.pipes.memory_bytes, &mut self.memory_bytes, memory_bytes);
+            book(&self.pool.pipes.memory_bytes, &mut self.memory_bytes, memory_bytes);
         }
     }
 }
@@ -542,9 +574,10 @@ fn book(sum: &AtomicU64, part: &mut u64, now: u64) {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.hold(0, 0);
-        self.pipes.shard(self.entry.id).remove(&self.entry.id);
-        change(&self.pipes.count, |count| *count -= 1);
-        self.pipes.changed();
+        let pipes = &self.pool.pipes;
+        pipes.shard(self.entry.id).remove(&self.entry.id);
+        change(&pipes.count, |count| *count -= 1);
+        pipes.changed();
     }
 }
 

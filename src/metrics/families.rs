@@ -35,6 +35,7 @@ pub struct Families {
     pub moves_total: IntCounterVec,
     pub replay_buffer_bytes: IntGaugeVec,
     pub replay_buffer_limit_bytes: IntGauge,
+    pub replay_buffer_pool_bytes: IntGaugeVec,
     pub replay_overflows_total: IntCounterVec,
     pub replayed_messages_total: IntCounterVec,
     pub in_doubt_messages_total: IntCounterVec,
@@ -138,6 +139,11 @@ impl Families {
             ),
             moves_total: at.counters("moves_total", "Planned moves by what became of them.", &["pool", "result"]),
             replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
+            replay_buffer_pool_bytes: at.gauges(
+                "replay_buffer_pool_bytes",
+                "Bytes that the pipes of one pool hold in replay buffers.",
+                &["pool"],
+            ),
             replay_buffer_limit_bytes: at
                 .gauge("replay_buffer_limit_bytes", "Bytes that all replay buffers may hold together."),
             replay_overflows_total: at.counters(
@@ -297,6 +303,7 @@ impl Families {
         forget(&self.polls_parked, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
+        forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
     fn counters(&self) -> [&IntCounterVec; 24] {

@@ -302,6 +302,8 @@ pub struct PoolMetrics {
     pub connect_seconds: Histogram,
     /// Leases not renewed in time.
     pub leases_expired: IntCounter,
+    /// Bytes that its pipes hold in replay buffers.
+    pub held_bytes: IntGauge,
     interruptions: [IntCounter; Interruption::ALL.len()],
     reattach: [IntCounter; ReattachResult::ALL.len()],
     dials: [IntGauge; DialState::ALL.len()],
@@ -316,6 +318,7 @@ impl PoolMetrics {
             reattach_seconds: families.reattach_duration_seconds.with_label_values(&[name]),
             connect_seconds: families.backend_connect_duration_seconds.with_label_values(&[name]),
             leases_expired: families.leases_expired_total.with_label_values(&[name]),
+            held_bytes: families.replay_buffer_pool_bytes.with_label_values(&[name]),
             interruptions: Interruption::ALL
                 .map(|reason| families.interruptions_total.with_label_values(&[name, reason.as_str()])),
             reattach: ReattachResult::ALL

@@ -261,7 +261,7 @@ impl Driver {
 
     /// Tells others what the pipe has become in this turn.
     fn publish(&mut self, now: Time) {
-        let beside = self.client.held_bytes();
+        let beside = self.client.book();
         let view = self.pipe.view();
         let fixed = size_of::<Self>() + beside;
         self.books.registration.hold(self.pipe.charged_bytes() + beside, view.memory_bytes + fixed);

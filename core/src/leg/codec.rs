@@ -53,12 +53,6 @@ impl Codec {
         assembler.is_unfinished()
     }
 
-    /// Payload bytes that have come of a message that is not whole.
-    pub fn open_payload_bytes(&self) -> usize {
-        let Self::Frames { assembler, .. } = self;
-        assembler.open_payload_bytes()
-    }
-
     /// Bytes to the end of the frame under way: they are no new message.
     pub const fn frame_left_bytes(&self) -> usize {
         let Self::Frames { assembler, .. } = self;

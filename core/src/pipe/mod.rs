@@ -101,13 +101,15 @@ pub enum Input<'a> {
     Share(&'a Bytes),
     /// The same, but only until [`Pipe::own_borrowed`]: what has been passed on by then was never copied.
     Borrow(&'a Bytes),
+    /// Whole messages that others keep alive too. They are charged where they come from, and not here.
+    Common(&'a Bytes),
 }
 
 impl Input<'_> {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Copy(bytes) => bytes,
-            Self::Share(bytes) | Self::Borrow(bytes) => bytes,
+            Self::Share(bytes) | Self::Borrow(bytes) | Self::Common(bytes) => bytes,
         }
     }
 }

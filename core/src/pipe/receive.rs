@@ -9,6 +9,10 @@ use crate::leg::{BackendState, ClientState};
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
+/// Bytes from which on a part of an input may have a block of its own: between control frames there may be thousands of
+/// parts of a byte each.
+const OWN_BLOCK_BYTES_MIN: usize = 512;
+
 /// The first byte of a commit pong's payload (PROTOCOL section 6).
 const COMMIT_MARK: u8 = b'A';
 
@@ -119,10 +123,13 @@ impl Pipe {
             return;
         }
         let buffer = &mut self.lane(side).buffer;
+        let is_long = range.len() >= OWN_BLOCK_BYTES_MIN;
         match input {
-            Input::Copy(bytes) => buffer.push_copy(&bytes[range]),
-            Input::Share(bytes) => buffer.push_shared(bytes.slice(range)),
-            Input::Borrow(bytes) => buffer.push_borrowed(bytes.slice(range)),
+            // A part that is most of it is worth what it keeps alive.
+            Input::Share(bytes) if is_long && range.len() > bytes.len() / 2 => buffer.push_shared(bytes.slice(range)),
+            Input::Borrow(bytes) if is_long => buffer.push_borrowed(bytes.slice(range)),
+            Input::Common(bytes) => buffer.push_common(bytes.slice(range)),
+            Input::Copy(_) | Input::Share(_) | Input::Borrow(_) => buffer.push_copy(&input.as_slice()[range]),
         }
     }
 
@@ -171,9 +178,8 @@ impl Pipe {
         if self.settings.replay == ReplayPolicy::None {
             return self.drop_waiting(now);
         }
-        let open = self.client.link().map_or(0, |link| link.codec.open_payload_bytes());
-        let held = self.up.buffer.held_bytes() + open;
-        if self.settings.overflow == OverflowPolicy::Close && held > self.settings.replay_bytes_max {
+        let claimed = self.up.buffer.claimed_bytes();
+        if self.settings.overflow == OverflowPolicy::Close && claimed > self.settings.replay_bytes_max {
             self.report(Fact::Overflowed(OverflowPolicy::Close));
             self.overflow(now);
         }

@@ -49,7 +49,7 @@ pub struct LaneView {
     pub confirmed: Seq,
     /// What a confirmation means.
     pub level: Level,
-    /// Charge of the messages held, in bytes.
+    /// Charge of the messages held, in bytes, without what is charged to a shared stream.
     pub buffered_bytes: usize,
     /// Payload bytes of all messages accepted.
     pub payload_bytes: u64,
@@ -93,7 +93,7 @@ pub struct PipeView {
 impl Pipe {
     /// Whole messages that have come in, both ways together.
     #[must_use]
-    pub const fn messages_in(&self) -> u64 {
+    pub fn messages_in(&self) -> u64 {
         self.up.buffer.accepted().0 + self.down.buffer.accepted().0
     }
 
@@ -105,7 +105,7 @@ impl Pipe {
             sent: lane.buffer.sent(),
             confirmed: lane.buffer.confirmed(),
             level: lane.level,
-            buffered_bytes: lane.buffer.held_bytes(),
+            buffered_bytes: lane.buffer.held_bytes().saturating_sub(lane.buffer.common_bytes()),
             payload_bytes: lane.payload_bytes,
             in_doubt: lane.in_doubt,
             lost: lane.lost,

@@ -242,13 +242,13 @@ fn replay() -> Vec<Key<Config>> {
             "replay.pipe_bytes_max",
             |c: &mut Config| &mut c.replay.pipe_bytes_max,
             range(KIB, GIB),
-            "bytes that one pipe holds while no worker is attached; charged as used",
+            "bytes that one pipe holds while no worker is attached: what came, with all headers, and 16 more for each message",
         ),
         key(
             "replay.total_bytes_max",
             |c: &mut Config| &mut c.replay.total_bytes_max,
             range(KIB, TIB),
-            "bytes that all pipes hold together",
+            "bytes that all pipes hold together; of several pools one comes to four fifths at most",
         ),
         key(
             "replay.window",
@@ -461,7 +461,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "memory.evict",
             |c: &mut Config| &mut c.memory.evict,
             any,
-            "which pipe goes first when memory is out: \"lru\", \"oldest\" or \"largest\"",
+            "who goes first of those that hold most beyond their fair share: \"lru\", \"oldest\" or \"largest\"",
         ),
     ]
 }
