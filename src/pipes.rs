@@ -19,8 +19,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
+use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
+use holdline_core::settings::BackendLoss;
 use holdline_core::time::Time;
 use tokio::sync::watch;
 
@@ -67,6 +69,8 @@ pub struct PipeEntry {
     answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
+    moves: AtomicBool,
+    conversation: Mutex<Option<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
     /// What keeps it from the worker that it wants.
@@ -88,6 +92,17 @@ pub enum Sharing {
     Stream(AtomicUsize),
     /// It is a viewer of the stream that has this pipe.
     Viewer(Arc<PipeEntry>),
+}
+
+/// What kind of conversation a pipe is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// What it is.
+    pub kind: ConversationKind,
+    /// Its profile, if it has one.
+    pub profile: Option<&'static str>,
+    /// What it is known by.
+    pub why: &'static str,
 }
 
 /// Who a new pipe is.
@@ -113,6 +128,7 @@ pub struct PipeFacts {
 
 impl PipeEntry {
     fn new(facts: PipeFacts) -> Self {
+        let moves = facts.route.settings.on_backend_loss == BackendLoss::Reattach;
         Self {
             id: facts.id,
             route: facts.route,
@@ -122,6 +138,8 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            moves: AtomicBool::new(moves),
+            conversation: Mutex::new(None),
             protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
@@ -155,6 +173,22 @@ impl PipeEntry {
 
     pub(crate) fn set_client(&self, client: String) {
         *lock(&self.client) = client.into();
+    }
+
+    /// Whether another worker can carry its conversation on.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.moves.load(Relaxed)
+    }
+
+    /// What kind of conversation it is, once that is known.
+    #[must_use]
+    pub fn conversation(&self) -> Option<Decided> {
+        *lock(&self.conversation)
+    }
+
+    pub(crate) fn set_conversation(&self, decided: Decided) {
+        *lock(&self.conversation) = Some(decided);
     }
 
     /// Whether a client that comes now finds its conversation here.
@@ -267,6 +301,7 @@ impl PipeEntry {
         self.attachment.store(view.attachment.0, Relaxed);
         self.generation.store(view.generation.0, Relaxed);
         self.has_client.store(view.has_client, Release);
+        self.moves.store(view.moves, Relaxed);
         self.awaits_client.store(view.awaits_client, Release);
         self.interruptions.store(view.interruptions, Relaxed);
         self.memory_bytes.store((view.memory_bytes + fixed_bytes) as u64, Relaxed);

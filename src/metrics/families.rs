@@ -45,6 +45,10 @@ pub struct Families {
     pub message_bytes_total: IntCounterVec,
     pub read_paused_total: IntCounterVec,
     pub unmasked_control_frames_total: IntCounterVec,
+    pub prologue_bytes: IntGaugeVec,
+    pub prologue_sent_total: IntCounterVec,
+    pub prologue_swallowed_total: IntCounterVec,
+    pub prologue_failures_total: IntCounterVec,
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
@@ -175,6 +179,22 @@ impl Families {
                 "Control frames that a client sent without a mask.",
                 &["route"],
             ),
+            prologue_bytes: at.gauges("prologue_bytes", "Bytes kept of conversations for the next worker.", &["route"]),
+            prologue_sent_total: at.counters(
+                "prologue_sent_total",
+                "Messages of conversations that a new worker was told again.",
+                &["route"],
+            ),
+            prologue_swallowed_total: at.counters(
+                "prologue_swallowed_total",
+                "Answers of workers held back because the client had had them.",
+                &["route"],
+            ),
+            prologue_failures_total: at.counters(
+                "prologue_failures_total",
+                "Conversations that could not be said again as they should.",
+                &["route", "why"],
+            ),
             backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
             backend_state: at.gauges(
                 "backend_state",
@@ -278,6 +298,7 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.prologue_bytes, label, value);
         forget(&self.http_requests, label, value);
         forget(&self.polls_parked, label, value);
         forget(&self.reattach_dials, label, value);
@@ -285,7 +306,7 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 21] {
+    fn counters(&self) -> [&IntCounterVec; 24] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -302,6 +323,9 @@ impl Families {
             &self.message_bytes_total,
             &self.read_paused_total,
             &self.unmasked_control_frames_total,
+            &self.prologue_sent_total,
+            &self.prologue_swallowed_total,
+            &self.prologue_failures_total,
             &self.rate_limited_total,
             &self.http_requests_total,
             &self.client_resumes_total,

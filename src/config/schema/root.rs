@@ -24,6 +24,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(replay());
     keys.extend(reattach());
     keys.extend(moves_and_resume());
+    keys.extend(prologue());
     keys.extend(limits_and_memory());
     keys.extend(log_and_trace());
     keys
@@ -368,6 +369,35 @@ fn moves_and_resume() -> Vec<Key<Config>> {
             "keys of the resume tokens; without a file they are made at each start",
         )
         .or("\"/var/lib/holdline/resume.keys\""),
+    ]
+}
+
+fn prologue() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "prologue.messages_max",
+            |c: &mut Config| &mut c.prologue.messages_max,
+            range(1, 100_000),
+            "messages of one conversation that are kept for the next worker; with more it ends with its worker (1012)",
+        ),
+        key(
+            "prologue.bytes_max",
+            |c: &mut Config| &mut c.prologue.bytes_max,
+            range(KIB, 64 * MIB),
+            "their bytes together, 64 more for each",
+        ),
+        key(
+            "prologue.inspect_max",
+            |c: &mut Config| &mut c.prologue.inspect_max,
+            range(64, 16 * MIB),
+            "payload bytes of a message that is looked at; a larger one is passed on and not kept",
+        ),
+        key(
+            "prologue.within",
+            |c: &mut Config| &mut c.prologue.within,
+            range(MILLISECOND, HOUR),
+            "a worker that has not answered what it is told again for so long is given up for the next candidate",
+        ),
     ]
 }
 
