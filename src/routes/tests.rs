@@ -25,6 +25,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         headers: Default::default(),
         limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
+        conversation: ConversationRule::Auto,
         share: None,
     }
 }

@@ -12,6 +12,7 @@ mod admin;
 mod backends;
 mod candidates;
 mod comeback;
+mod conversations;
 mod ctl;
 mod delivery;
 mod endings;

@@ -114,6 +114,7 @@ impl Fixture {
             headers: Default::default(),
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
+            conversation: crate::routes::ConversationRule::Auto,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();
