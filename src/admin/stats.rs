@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::health::tenths;
+use super::problem::{Kind, Problem};
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
 use crate::metrics::process::Usage;
@@ -32,10 +33,14 @@ use crate::pipes::{KeyPast, PipeEntry};
 /// Route keys listed in `keys` and in `connections.by_key`, where those with the most pipes win.
 const KEYS_MAX: usize = 1000;
 
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    refresh(&admin, &admin.process.pipes.list());
-    let text = admin.process.metrics.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+    let of = admin.clone();
+    let render = move || {
+        refresh(&of, &of.process.pipes.list());
+        of.process.metrics.render()
+    };
+    let text = admin.scrape.get(render).await.ok_or_else(|| Problem::new(Kind::Broken, "metrics were not rendered"))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// Puts what the registries know into the gauges.

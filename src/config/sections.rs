@@ -85,11 +85,22 @@ pub struct Admin {
     pub backend_networks: Vec<IpNet>,
     /// Where registered backends survive a restart.
     pub state_file: Option<PathBuf>,
+    /// Connections of the admin listener; beyond, one that waits for a request makes room.
+    pub max_connections: u32,
+    /// The same from one address.
+    pub address_connections: u32,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: loopback(9000), tokens_file: None, backend_networks: loopback_and_private(), state_file: None }
+        Self {
+            listen: loopback(9000),
+            tokens_file: None,
+            backend_networks: loopback_and_private(),
+            state_file: None,
+            max_connections: 1024,
+            address_connections: 512,
+        }
     }
 }
 
@@ -288,11 +299,13 @@ pub struct Log {
     pub access: AccessLog,
     /// The least severe record that is written.
     pub level: LogLevel,
+    /// Bytes of records that wait for a slow reader of stderr; what comes then is dropped and counted.
+    pub queue_bytes_max: usize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, access: AccessLog::Off, level: LogLevel::Info }
+        Self { format: LogFormat::Auto, access: AccessLog::Off, level: LogLevel::Info, queue_bytes_max: MIB }
     }
 }
 

@@ -165,6 +165,18 @@ fn admin() -> Vec<Key<Config>> {
             "where registered backends survive a restart",
         )
         .or("\"/var/lib/holdline/backends.json\""),
+        key(
+            "admin.max_connections",
+            |c: &mut Config| &mut c.admin.max_connections,
+            range(16, 65_536),
+            "beyond, the connection that has waited longest for a request is closed; health is always answered",
+        ),
+        key(
+            "admin.address_connections",
+            |c: &mut Config| &mut c.admin.address_connections,
+            range(1, 65_536),
+            "the same for connections from one address",
+        ),
     ]
 }
 
@@ -444,6 +456,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.log.level,
             any,
             "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        ),
+        key(
+            "log.queue_bytes_max",
+            |c: &mut Config| &mut c.log.queue_bytes_max,
+            range(64 * KIB, GIB),
+            "records that wait for a slow reader of stderr; what comes then is dropped and counted",
         ),
         key(
             "trace.otlp_endpoint",
