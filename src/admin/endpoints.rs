@@ -193,7 +193,7 @@ fn pipe() -> Vec<Endpoint> {
 
 fn process() -> Vec<Endpoint> {
     use Access::Operator;
-    use configuration::{Candidate, Effective, ReloadBody, Verdict};
+    use configuration::{Candidate, Effective, ReloadAsk, ReloadBody, Verdict};
     let info = operation("readInfo", "Says what this process is").answers::<system::Info>(200);
     let config =
         operation("readConfig", "Shows what is configured, and where it was written").answers::<Effective>(200);
@@ -201,8 +201,9 @@ fn process() -> Vec<Endpoint> {
         .body::<Candidate>()
         .answers::<Verdict>(200);
     let reload = operation("reloadConfig", "Reads the configuration again and puts it in force")
-        .body::<Nothing>()
-        .answers::<ReloadBody>(200);
+        .body::<ReloadAsk>()
+        .answers::<ReloadBody>(200)
+        .refuses(&[409]);
     let log = operation("readLog", "Shows the level of the log").answers::<system::Log>(200);
     let set_log = operation("setLog", "Changes the level of the log, for good or for a while")
         .body::<system::SetLog>()

@@ -252,6 +252,8 @@ pub struct Limits {
     pub address_connections: u32,
     /// New connections per client address.
     pub address_rate: Rate,
+    /// Pipes per client address whose client is away.
+    pub address_detached: u32,
     /// Messages of one lane of a pipe.
     pub pipe_messages: Rate,
     /// Bytes of one lane of a pipe.
@@ -268,6 +270,7 @@ impl Default for Limits {
             key_rate: Rate::new(20, Duration::from_secs(60)),
             address_connections: 0,
             address_rate: Rate::OFF,
+            address_detached: 10_000,
             pipe_messages: Rate::OFF,
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,

@@ -80,6 +80,7 @@ impl Queue {
 
     /// Gives the lines to the writer, in `batch`; how many records are missing behind them.
     fn take(&mut self, batch: &mut Vec<u8>) -> u64 {
+        batch.clear();
         std::mem::swap(&mut self.lines, batch);
         self.in_flight_bytes = batch.len();
         (self.since, self.wanted) = (None, false);

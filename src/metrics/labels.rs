@@ -137,6 +137,8 @@ label! {
         AddressConnections = "address_connections",
         /// `limits.address_rate`.
         AddressRate = "address_rate",
+        /// `limits.address_detached`.
+        AddressDetached = "address_detached",
         /// `limits.pipe_messages`.
         PipeMessages = "pipe_messages",
         /// `limits.pipe_bytes`.

@@ -24,6 +24,7 @@ mod http;
 mod http_leaves;
 mod http_seen;
 mod limits;
+mod lingering;
 mod loops;
 mod memory;
 mod messages;

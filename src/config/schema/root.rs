@@ -397,6 +397,12 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "new connections and plain HTTP requests per client address; beyond, 429; 0 is no limit",
         ),
         key(
+            "limits.address_detached",
+            |c: &mut Config| &mut c.limits.address_detached,
+            any,
+            "pipes per client address whose client is away; beyond, the one left first ends; 0 is no limit",
+        ),
+        key(
             "limits.pipe_messages",
             |c: &mut Config| &mut c.limits.pipe_messages,
             bounded_rate,

@@ -64,6 +64,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.key_rate", "0", "0"),
     ("limits.address_connections", "3", "3"),
     ("limits.address_rate", "5/s", r#""5/s""#),
+    ("limits.address_detached", "7", "7"),
     ("limits.pipe_messages", "100/h", r#""100/h""#),
     ("limits.pipe_bytes", "1KiB/s", r#""1024/s""#),
     ("limits.on_exceed", "close", r#""close""#),
