@@ -110,12 +110,12 @@ fn backend() -> Vec<Endpoint> {
     let change = operation("patchBackend", "Changes parts of what is said about a backend (RFC 7396)")
         .body::<RegistrationPatch>()
         .tagged::<BackendBody>(200)
-        .refuses(&[409])
+        .refuses(&[409, 507])
         .if_as_expected();
     let remove = operation("removeBackend", "Drains a backend, then removes it")
         .tagged::<BackendBody>(202)
         .nothing(204)
-        .refuses(&[409])
+        .refuses(&[409, 507])
         .if_as_expected();
     let renew = operation("renewLease", "Says that a backend is there still; 404 means: register again")
         .body::<Nothing>()
@@ -126,6 +126,7 @@ fn backend() -> Vec<Endpoint> {
             .body::<backends::SetState>()
             .tagged::<BackendBody>(200)
             .tagged::<BackendBody>(202)
+            .refuses(&[507])
             .if_as_expected();
     vec![
         at(Method::GET, "/v1/backends", Viewer, get(backends::list), list),
