@@ -146,12 +146,19 @@ impl Admin {
             .map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
     }
 
-    /// Waits until what was just changed about backends survives a restart, where anything does.
-    async fn kept(&self) {
-        if let Some(file) = &self.state_file {
-            let index = *self.process.backends.index().borrow();
-            file.catch_up(index).await;
-        }
+    /// Waits until what was just changed about the backend `id` survives a restart, where anything does.
+    ///
+    /// # Errors
+    /// When it would not; it is in force all the same.
+    async fn kept(&self, id: &str) -> Result<(), Problem> {
+        let Some(file) = &self.state_file else { return Ok(()) };
+        let index = *self.process.backends.index().borrow();
+        file.catch_up(index).await.map_err(|why| {
+            let detail = format!(
+                "what was said about {id:?} is in force, but would not survive a restart: admin.state_file was not written: {why}"
+            );
+            Problem::named("not-kept", 507, detail)
+        })
     }
 
     fn cpu_percent(&self) -> f64 {

@@ -236,7 +236,10 @@ mod tests {
         let turns: Vec<_> = express[1..].iter().map(Seat::turn).collect();
         assert!(seats.take(None, BOUNDS).seat.is_none());
         drop((turns, express, busy));
-        assert_eq!((seats.books().seated.len(), seats.books().express), (0, 0));
+        {
+            let books = seats.books();
+            assert_eq!((books.seated.len(), books.express), (0, 0));
+        }
         assert!(!seats.take(None, BOUNDS).is_crowded);
     }
 }

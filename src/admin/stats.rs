@@ -60,6 +60,7 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
     families.memory_bytes.with_label_values(&["requests"]).set(gauge(admin.process.memory.requests_bytes()));
+    families.memory_bytes.with_label_values(&["backends"]).set(gauge(admin.process.backends.held_bytes() as u64));
     families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
     admin.process.metrics.sync_backends(&backends);
@@ -326,7 +327,7 @@ fn services(backends: Vec<BackendView>, pipes: &[Arc<PipeEntry>]) -> Vec<Service
     let service = |view: BackendView| Service {
         clients: clients.get(&view.key).copied().unwrap_or_default(),
         backend: view.id,
-        pool: view.spec.pool,
+        pool: view.spec.pool.clone(),
         eligible: view.eligible,
         connections: view.pipes,
     };

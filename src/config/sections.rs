@@ -89,6 +89,10 @@ pub struct Admin {
     pub max_connections: u32,
     /// The same from one address.
     pub address_connections: u32,
+    /// Bytes that what is said about one registered backend may take.
+    pub backend_bytes_max: usize,
+    /// The same for all backends.
+    pub registry_bytes_max: usize,
 }
 
 impl Default for Admin {
@@ -100,6 +104,8 @@ impl Default for Admin {
             state_file: None,
             max_connections: 1024,
             address_connections: 512,
+            backend_bytes_max: 2 * MIB,
+            registry_bytes_max: 64 * MIB,
         }
     }
 }

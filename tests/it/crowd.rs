@@ -42,15 +42,17 @@ async fn sockets_that_say_nothing_keep_no_health_check_out() {
 #[tokio::test]
 async fn streams_that_are_never_read_are_counted_and_leave_room_for_health() {
     let proxy = Proxy::start("[admin]\nmax_connections = 40\naddress_connections = 40\n");
-    let mut streams = Vec::new();
+    let (mut streams, mut refused) = (Vec::new(), 0);
     for _ in 0..60 {
-        streams.push(asking(proxy.admin, "/v1/events", "Accept: text/event-stream\r\n").await);
+        let mut stream = asking(proxy.admin, "/v1/events", "Accept: text/event-stream\r\n").await;
+        let mut status = [0; 12];
+        within("an answer", stream.read_exact(&mut status)).await.unwrap();
+        refused += u32::from(status.ends_with(b"503"));
+        streams.push(stream);
     }
-    eventually("a refusal", async || {
-        let reply = ask(proxy.admin, "GET", "/v1/pools", &[], "").await;
-        (reply.status == 503 && reply.json()["type"] == "urn:holdline:problem:busy").then_some(())
-    })
-    .await;
+    assert_eq!(refused, 20, "all seats are busy then");
+    let busy = ask(proxy.admin, "GET", "/v1/pools", &[], "").await.expect(503);
+    assert_eq!(busy.json()["type"], "urn:holdline:problem:busy");
     is_alive_soon(&proxy).await;
     drop(streams);
     eventually("room again", async || {

@@ -177,6 +177,18 @@ fn admin() -> Vec<Key<Config>> {
             range(1, 65_536),
             "the same for connections from one address",
         ),
+        key(
+            "admin.backend_bytes_max",
+            |c: &mut Config| &mut c.admin.backend_bytes_max,
+            range(64 * KIB, 16 * MIB),
+            "memory for what is said about one registered backend: its keys, labels and names; beyond, 507",
+        ),
+        key(
+            "admin.registry_bytes_max",
+            |c: &mut Config| &mut c.admin.registry_bytes_max,
+            range(MIB, 64 * MIB),
+            "the same for all backends",
+        ),
     ]
 }
 

@@ -31,6 +31,8 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("admin.state_file", "/s", r#""/s""#),
     ("admin.max_connections", "99", "99"),
     ("admin.address_connections", "9", "9"),
+    ("admin.backend_bytes_max", "1MiB", r#""1MiB""#),
+    ("admin.registry_bytes_max", "2MiB", r#""2MiB""#),
     ("heartbeat.client_interval", "1s", r#""1s""#),
     ("heartbeat.client_timeout", "2m", r#""120s""#),
     ("heartbeat.backend_interval", "0", r#""0s""#),
