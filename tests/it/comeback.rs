@@ -180,7 +180,7 @@ async fn st_05_a_client_that_comes_back_is_let_in_at_the_limit() {
     client.reset();
     pipe_in(&proxy, "client_detached").await;
     let (_other, _wire) = pair(&proxy, &worker, "/ws/somebody-else", &[]).await;
-    assert_eq!(wire.hear().await, Said::Close(1013, "its place was needed".into()));
+    assert_eq!(wire.hear().await, Said::Close(1001, "going away".into()), "its worker is told so");
 }
 
 #[tokio::test]
