@@ -15,7 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::backends::Setup;
-use crate::config::{Change, Config, Invalid, Loaded, Notice, Place, Sources};
+use crate::config::{Change, Config, Invalid, Loaded, Notice, Place, PoolsTls, Sources};
 use crate::events::Fact;
 use crate::process::Process;
 use crate::routes::RouteError;
@@ -72,6 +72,7 @@ struct Judged {
     sources: Sources,
     rules: Rules,
     tokens: Option<Tokens>,
+    tls: PoolsTls,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
     /// What it does not protect any more.
@@ -114,7 +115,7 @@ impl Reload {
     pub async fn reload(&self, force: bool) -> Result<Reloaded, ReloadError> {
         let _turn = self.one_at_a_time.lock().await;
         let judged = match self.read_again().await {
-            Ok(loaded) => self.judge_with_tokens(loaded, force),
+            Ok(loaded) => self.judge_with_files(loaded, force),
             Err(error) => Err(error),
         };
         let succeeded = &self.process.metrics.families().config_last_reload_successful;
@@ -139,7 +140,7 @@ impl Reload {
     /// # Errors
     /// Why a reload would refuse it.
     pub async fn rehearse(&self) -> Result<Reloaded, ReloadError> {
-        Ok(self.judge_with_tokens(self.read_again().await?, false)?.outcome())
+        Ok(self.judge_with_files(self.read_again().await?, false)?.outcome())
     }
 
     /// What a configuration would change that is written elsewhere. The files that it names are not read.
@@ -150,8 +151,11 @@ impl Reload {
         Ok(self.judge(loaded, false)?.outcome())
     }
 
-    fn judge_with_tokens(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
+    fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
+        let (tls, untimely) = loaded.pools_tls()?;
         let mut judged = self.judge(loaded, force)?;
+        judged.tls = tls;
+        judged.warnings.extend(untimely);
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -172,18 +176,18 @@ impl Reload {
         if !dropped.is_empty() && !force {
             return Err(ReloadError::Unguarded(dropped.join(", ")));
         }
-        Ok(Judged { config, sources, rules, tokens: None, changes, warnings, dropped })
+        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings, dropped })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, changes, warnings, dropped } = judged;
+        let Judged { config, sources, rules, tokens, tls, changes, warnings, dropped } = judged;
         let process = &self.process;
         if !dropped.is_empty() {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
         }
         process.tokens.store(tokens.map(Arc::new));
         // Before the routes, so that a new route finds its pool.
-        process.backends.configure(&Setup::from_config(&config));
+        process.backends.configure(&Setup::from_config(&config, &tls));
         process.rules.store(Arc::new(rules));
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max);
         process.slots.set_max(config.server.max_connections as usize);

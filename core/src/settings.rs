@@ -91,6 +91,15 @@ pub enum BackendLoss {
     Close,
 }
 
+/// What it means when each worker that may be asked turns a pipe down in an outage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It is an answer: the client is closed with 1012.
+    End,
+    /// The pipe goes on asking until its grace is over.
+    Wait,
+}
+
 /// How often a peer is pinged, and how long after a ping without a byte from it it counts as dead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
@@ -148,6 +157,8 @@ pub struct PipeSettings {
     pub stall_max: Duration,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
+    /// What refusals by all workers do to its client.
+    pub refusal: Refusal,
     /// Payload bytes of one message; over it, its sender is closed with 1009.
     pub message_bytes_max: usize,
     /// How long a message may take that has not ended, unless it goes on at [`Self::message_rate_min`].
@@ -173,6 +184,9 @@ pub struct PipeSettings {
     /// How long after its last message a worker that has confirmed it is left alone before a planned move tells it to
     /// go; `move_timeout` at most.
     pub settle: Duration,
+    /// How long the new worker of a planned move must have been there, or said something, before the old one is told to
+    /// go; `move_timeout` at most.
+    pub prove: Duration,
     /// How long a close frame waits for its answer.
     pub close_timeout: Duration,
     /// Pings to the client.
@@ -215,6 +229,7 @@ impl Default for PipeSettings {
             down: DownPolicy::Keep,
             stall_max: Duration::from_secs(15),
             on_backend_loss: BackendLoss::Reattach,
+            refusal: Refusal::End,
             message_bytes_max: 16 << 20,
             message_incomplete_timeout: Duration::from_secs(30),
             message_rate_min: Rate::new(1024, Duration::from_secs(1)),
@@ -227,6 +242,7 @@ impl Default for PipeSettings {
             first_message_timeout: None,
             move_timeout: Duration::from_secs(10),
             settle: Duration::from_millis(200),
+            prove: Duration::from_millis(500),
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },

@@ -22,6 +22,17 @@ const SUSPENSION_MAX: Duration = Duration::from_secs(60);
 /// Backends that one pipe remembers; beyond that the one remembered longest is forgotten.
 const SUSPECTS_MAX: usize = 64;
 
+/// What came of a dial that brought no attach.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tried {
+    /// It failed, or was answered with something that may change.
+    Failed,
+    /// Nothing was there to answer.
+    Absent,
+    /// It was answered with this HTTP status, which is the backend's last word.
+    Refused(u16),
+}
+
 #[derive(Debug)]
 struct Suspect {
     backend: BackendKey,
@@ -30,8 +41,8 @@ struct Suspect {
     suspended_until: Option<Time>,
     /// It said during this outage that the key is not its own.
     wrong: bool,
-    /// It was dialled in this round and could not be attached.
-    tried: bool,
+    /// It was dialled in this round and could not be attached, or is left out of it.
+    tried: Option<Tried>,
     /// The message that it last died of, as far as we know, and how often. Not handed over: it only words a reason.
     died_of: Option<(Seq, u32)>,
 }
@@ -58,7 +69,7 @@ impl Suspects {
                     suspensions: 0,
                     suspended_until: None,
                     wrong: false,
-                    tried: false,
+                    tried: None,
                     died_of: None,
                 });
                 self.list.len() - 1
@@ -67,21 +78,35 @@ impl Suspects {
         &mut self.list[index]
     }
 
-    /// Notes that a dial of `backend` failed in this round.
-    pub fn tried(&mut self, backend: BackendKey) {
-        self.entry(backend).tried = true;
+    /// Notes what came of a dial of `backend` in this round.
+    pub fn tried(&mut self, backend: BackendKey, tried: Tried) {
+        self.entry(backend).tried = Some(tried);
     }
 
     /// Whether any dial of this round has failed.
     #[must_use]
     pub fn any_tried(&self) -> bool {
-        self.list.iter().any(|suspect| suspect.tried)
+        self.list.iter().any(|suspect| suspect.tried.is_some())
+    }
+
+    /// The last refusal of this round, if nothing but refusals was heard in it.
+    #[must_use]
+    pub fn refused_by_all(&self) -> Option<u16> {
+        let mut refused = None;
+        for suspect in &self.list {
+            match suspect.tried {
+                Some(Tried::Failed) => return None,
+                Some(Tried::Refused(status)) => refused = Some(status),
+                Some(Tried::Absent) | None => {}
+            }
+        }
+        refused
     }
 
     /// Starts a new round: every backend may be dialled again.
     pub fn new_round(&mut self) {
         for suspect in &mut self.list {
-            suspect.tried = false;
+            suspect.tried = None;
         }
     }
 
@@ -95,7 +120,7 @@ impl Suspects {
     pub fn settled(&mut self, backend: BackendKey) {
         for suspect in &mut self.list {
             suspect.wrong = false;
-            suspect.tried = false;
+            suspect.tried = None;
         }
         let is_known = |it: &Suspect| it.quick_deaths > 0 || it.suspensions > 0 || it.died_of.is_some();
         self.list.retain(|suspect| suspect.backend != backend || is_known(suspect));
@@ -155,7 +180,7 @@ impl Suspects {
     #[must_use]
     pub fn excluded(&self, now: Time) -> Vec<BackendKey> {
         let barred = |suspect: &&Suspect| {
-            suspect.wrong || suspect.tried || suspect.suspended_until.is_some_and(|until| now < until)
+            suspect.wrong || suspect.tried.is_some() || suspect.suspended_until.is_some_and(|until| now < until)
         };
         self.list.iter().filter(barred).map(|suspect| suspect.backend).collect()
     }
@@ -193,7 +218,8 @@ impl Suspects {
             out.u32(*suspensions);
             out.option(*suspended_until, Writer::time);
             out.flag(*wrong);
-            out.flag(*tried);
+            // What it said stays behind: the next process asks once more before it believes that all refuse.
+            out.flag(tried.is_some());
         }
         out.option(killer.as_deref().copied(), |out, (first, deaths)| {
             out.seq(first);
@@ -213,7 +239,7 @@ impl Suspects {
                 suspensions: input.u32()?,
                 suspended_until: input.option(Reader::time)?,
                 wrong: input.flag()?,
-                tried: input.flag()?,
+                tried: input.flag()?.then_some(Tried::Failed),
                 died_of: None,
             };
             demand(suspect.quick_deaths < QUICK_DEATHS_MAX && suspect.suspensions < u32::MAX / 2, PART)?;
@@ -283,10 +309,24 @@ mod tests {
     fn a_wrong_worker_stays_out_over_rounds_until_another_settles() {
         let mut suspects = Suspects::default();
         suspects.wrong(A);
-        suspects.tried(BackendKey(2));
+        suspects.tried(BackendKey(2), Tried::Failed);
         suspects.new_round();
         assert_eq!(suspects.excluded(at(0)), [A]);
         suspects.settled(BackendKey(2));
         assert!(suspects.excluded(at(0)).is_empty());
+    }
+
+    #[test]
+    fn all_refuse_when_no_dial_of_the_round_came_to_anything_else() {
+        let mut suspects = Suspects::default();
+        suspects.tried(A, Tried::Absent);
+        assert_eq!(suspects.refused_by_all(), None, "nobody has answered");
+        suspects.tried(BackendKey(2), Tried::Refused(404));
+        suspects.wrong(BackendKey(3));
+        assert_eq!(suspects.refused_by_all(), Some(404));
+        suspects.tried(BackendKey(4), Tried::Failed);
+        assert_eq!(suspects.refused_by_all(), None);
+        suspects.new_round();
+        assert_eq!(suspects.refused_by_all(), None);
     }
 }

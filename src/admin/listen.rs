@@ -105,12 +105,12 @@ impl AdminListener {
         }
     }
 
-    /// The address that no worker may have because of it; none for a socket file.
+    /// Where no worker may be because of it.
     #[must_use]
     pub fn own(&self) -> Option<OwnListener> {
         match self {
             Self::Tcp(listener) => OwnListener::of(listener),
-            Self::Unix(..) => None,
+            Self::Unix(_, file) => Some(OwnListener::File(file.path.clone())),
         }
     }
 

@@ -13,7 +13,7 @@ use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use crate::clock::Clock;
-use crate::net::{Networks, OwnListeners};
+use crate::net::{Networks, OwnListeners, TlsClient};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
@@ -64,6 +64,7 @@ pub(super) struct PoolEntry {
     pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
+    pub(super) tls: TlsClient,
     pub(super) report: ReportPointers,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
@@ -390,6 +391,7 @@ impl PoolEntry {
             move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
+            tls: spec.tls.clone(),
             report: spec.report.clone(),
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),

@@ -1,7 +1,7 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
 use super::report::{ReportPointers, WorkerReport};
-use crate::net::{BackendUrl, UrlError};
+use crate::net::{BackendUrl, TlsClient, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
@@ -47,6 +47,8 @@ pub struct PoolSpec {
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
     pub worker_memory_max: u64,
+    /// How its workers are met by TLS.
+    pub tls: TlsClient,
     /// Where its workers' health pages say what they use.
     pub report: ReportPointers,
     /// How its backends are probed.
@@ -69,6 +71,7 @@ impl PoolSpec {
             move_order: MoveOrder::default(),
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
+            tls: TlsClient::native(),
             report: ReportPointers::default(),
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),
@@ -372,6 +375,11 @@ pub enum BackendError {
     /// An address that no backend may have (403).
     #[error("the address {0} is outside of admin.backend_networks")]
     AddressNotAllowed(IpAddr),
+    /// A socket file that no backend may have (403).
+    #[error(
+        "the socket file {0} is in no directory of admin.backend_sockets; add its directory there, or put the backend into the configuration file"
+    )]
+    SocketNotAllowed(String),
     /// An address at which this process itself listens (403).
     #[error("{0} is a listener of this proxy itself; register the address of a worker")]
     OwnListener(SocketAddr),
@@ -414,7 +422,7 @@ impl BackendError {
             Self::Url(_) => (422, "invalid-backend-url"),
             Self::Invalid { .. } => (422, "invalid-field"),
             Self::UnknownPool(_) => (422, "unknown-pool"),
-            Self::AddressNotAllowed(_) => (403, "address-not-allowed"),
+            Self::AddressNotAllowed(_) | Self::SocketNotAllowed(_) => (403, "address-not-allowed"),
             Self::OwnListener(_) => (403, "own-listener"),
             Self::UrlTaken(_) => (409, "url-taken"),
             Self::InstanceConflict(_) => (409, "instance-conflict"),
@@ -432,7 +440,11 @@ impl BackendError {
     #[must_use]
     pub const fn pointer(&self) -> Option<&'static str> {
         match self {
-            Self::Url(_) | Self::AddressNotAllowed(_) | Self::OwnListener(_) | Self::UrlTaken(_) => Some("/url"),
+            Self::Url(_)
+            | Self::AddressNotAllowed(_)
+            | Self::SocketNotAllowed(_)
+            | Self::OwnListener(_)
+            | Self::UrlTaken(_) => Some("/url"),
             Self::UnknownPool(_) => Some("/pool"),
             Self::InstanceConflict(_) => Some("/instance"),
             Self::Invalid { pointer, .. } => Some(pointer),

@@ -172,6 +172,7 @@ impl Registry {
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             entry.report = pool.report.clone();
+            entry.tls = pool.tls.clone();
             // A pipe may wait for a raised limit.
             entry.wake();
         }
@@ -409,10 +410,14 @@ impl Registry {
         if let Some(listener) = self.own_listener(&spec.url) {
             return Err(BackendError::OwnListener(listener));
         }
-        if let Host::Address(address) = spec.url.host()
-            && !self.where_to.networks.allow(*address)
-        {
-            return Err(BackendError::AddressNotAllowed(*address));
+        match spec.url.host() {
+            Host::Address(address) if !self.where_to.networks.allow(*address) => {
+                return Err(BackendError::AddressNotAllowed(*address));
+            }
+            Host::Socket(path) if !self.where_to.networks.sockets.allow(path) => {
+                return Err(BackendError::SocketNotAllowed(path.display().to_string()));
+            }
+            Host::Name(_) | Host::Address(_) | Host::Socket(_) => {}
         }
         check_bounds(spec)
     }

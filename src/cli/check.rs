@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::{Config, Invalid};
 
 /// Options of `holdline check`.
 #[derive(Args)]
@@ -23,11 +23,12 @@ pub struct Options {
 pub fn run(options: &Options) -> ExitCode {
     let loaded = match Config::load(options.config.as_deref()) {
         Ok(loaded) => loaded,
-        Err(invalid) => {
-            say(io::stderr(), &format!("{invalid}\n"));
-            return ExitCode::from(super::MISUSE);
-        }
+        Err(invalid) => return refuse(&invalid),
     };
+    match loaded.pools_tls() {
+        Ok((_, untimely)) if untimely.is_empty() => {}
+        Ok((_, errors)) | Err(Invalid { errors }) => return refuse(&Invalid { errors }),
+    }
     for warning in &loaded.warnings {
         say(io::stderr(), &format!("warning: {warning}\n"));
     }
@@ -38,6 +39,11 @@ pub fn run(options: &Options) -> ExitCode {
         say(io::stdout(), &format!("{name}: ok\n"));
     }
     ExitCode::SUCCESS
+}
+
+fn refuse(invalid: &Invalid) -> ExitCode {
+    say(io::stderr(), &format!("{invalid}\n"));
+    ExitCode::from(super::MISUSE)
 }
 
 /// The reader that closed the other end wants no more.

@@ -10,7 +10,7 @@ use holdline_core::settings::Balance;
 
 use super::types::Listen;
 use super::{Backend, Config, Route};
-use crate::net::{OwnListener, OwnListeners};
+use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
 
 /// What was found.
@@ -84,6 +84,14 @@ fn pools(config: &Config, found: &mut Findings) {
     unique("pools", "pool", names, found);
     let (mut ids, own) = (HashMap::new(), own_listeners(config));
     for (p, pool) in config.pools.iter().enumerate() {
+        for (key, here, other, there) in [
+            ("cert", pool.tls.cert.is_some(), "key", pool.tls.key.is_some()),
+            ("key", pool.tls.key.is_some(), "cert", pool.tls.cert.is_some()),
+        ] {
+            if here && !there {
+                found.error(format!("pools[{p}].tls.{key}"), format!("needs tls.{other} beside it; add that"));
+            }
+        }
         let mut urls = HashSet::new();
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");
@@ -105,17 +113,20 @@ fn pools(config: &Config, found: &mut Findings) {
 
 fn own_listeners(config: &Config) -> OwnListeners {
     let listeners = config.server.listen.iter().chain([&config.admin.listen]);
-    let addresses = listeners.filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(OwnListener::at(*address)),
-        Listen::Unix(_) => None,
+    let own = listeners.map(|listen| match listen {
+        Listen::Tcp(address) => OwnListener::at(*address),
+        Listen::Unix(path) => OwnListener::File(path.clone()),
     });
-    addresses.collect()
+    own.collect()
 }
 
 /// Where a backend leads that leads to one of our `own` listeners, as far as that is known without a resolver.
-fn leads_back(backend: &Backend, own: &OwnListeners) -> Option<SocketAddr> {
+fn leads_back(backend: &Backend, own: &OwnListeners) -> Option<String> {
+    if let Host::Socket(path) = backend.url.host() {
+        return own.hear_at(path).then(|| backend.url.origin());
+    }
     let addresses = backend.url.host().known_addresses().into_iter();
-    addresses.map(|ip| SocketAddr::new(ip, backend.url.port())).find(|&to| own.hear(to))
+    addresses.map(|ip| SocketAddr::new(ip, backend.url.port())).find(|&to| own.hear(to)).map(|to| to.to_string())
 }
 
 fn routes(config: &Config, found: &mut Findings) {

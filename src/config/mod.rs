@@ -18,6 +18,7 @@ mod schema;
 mod sections;
 mod setting;
 mod tables;
+mod tls;
 mod types;
 mod units;
 
@@ -33,7 +34,8 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
-pub use tables::{Backend, Health, Pool, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate,
     RouteResume, Serves, Upgrade,
@@ -123,6 +125,7 @@ impl Config {
             down: route.down,
             stall_max: replay.stall_max,
             on_backend_loss: route.on_backend_loss,
+            refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
@@ -144,6 +147,7 @@ impl Config {
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
             settle: self.reattach.settle,
+            prove: self.reattach.prove,
             close_timeout: self.server.close_timeout,
         }
     }

@@ -83,6 +83,8 @@ pub struct Admin {
     pub tokens_file: Option<PathBuf>,
     /// Networks that a registered backend may point to, checked on the resolved address.
     pub backend_networks: Vec<IpNet>,
+    /// Directories whose socket files a registered backend may be, checked on where the file really is.
+    pub backend_sockets: Vec<PathBuf>,
     /// Where registered backends survive a restart.
     pub state_file: Option<PathBuf>,
     /// Connections of the admin listener; beyond, one that waits for a request makes room.
@@ -101,6 +103,7 @@ impl Default for Admin {
             listen: loopback(9000),
             tokens_file: None,
             backend_networks: loopback_and_private(),
+            backend_sockets: vec![PathBuf::from("/run/holdline"), PathBuf::from("/tmp")],
             state_file: None,
             max_connections: 1024,
             address_connections: 512,
@@ -213,6 +216,8 @@ pub struct Reattach {
     pub move_timeout: Duration,
     /// How long after its last message a worker is told to go.
     pub settle: Duration,
+    /// How long the new worker of a planned move has been there before the old one is told to go.
+    pub prove: Duration,
 }
 
 impl Default for Reattach {
@@ -226,6 +231,7 @@ impl Default for Reattach {
             moves_per_second: 100,
             move_timeout: Duration::from_secs(10),
             settle: Duration::from_millis(200),
+            prove: Duration::from_millis(500),
         }
     }
 }

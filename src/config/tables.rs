@@ -3,17 +3,18 @@
 //! Each `Default` is what an entry means that says nothing: a pool or a route called `default`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
 use super::types::{HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
-use crate::net::BackendUrl;
+use crate::net::{BackendUrl, TlsFiles};
 use crate::routes::Duplicate;
 
 /// `[[pools]]`: backends that can stand in for one another.
@@ -33,6 +34,8 @@ pub struct Pool {
     pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
+    /// How its `wss://` workers are met.
+    pub tls: PoolTls,
     /// Where the health pages of its workers say what they use.
     pub report: Report,
     /// How its backends are probed.
@@ -51,9 +54,35 @@ impl Default for Pool {
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,
+            tls: PoolTls::default(),
             report: Report::default(),
             health: Health::default(),
             backends: Vec::new(),
+        }
+    }
+}
+
+/// `pools.tls`: how its `wss://` workers are met.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PoolTls {
+    /// Certificates in PEM that are trusted instead of the system's: by signature, or as they are.
+    pub ca: Option<PathBuf>,
+    /// The certificate in PEM that workers may ask for.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// What workers' certificates must name, instead of the host of their URL.
+    pub server_name: Option<String>,
+}
+
+impl PoolTls {
+    /// The same, to be read.
+    pub(super) fn files(&self) -> TlsFiles<'_> {
+        TlsFiles {
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+            server_name: self.server_name.as_deref(),
         }
     }
 }
@@ -167,6 +196,8 @@ pub struct Route {
     pub upgrade: Upgrade,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
+    /// What refusals of a reattach by all workers do to its client.
+    pub refusal: Refusal,
     /// Instead of `replay.policy`.
     pub replay: Option<ReplayPolicy>,
     /// Instead of `replay.tail`.
@@ -223,6 +254,7 @@ impl Default for Route {
             backend_path: None,
             upgrade: Upgrade::Any,
             on_backend_loss: BackendLoss::Reattach,
+            refusal: Refusal::End,
             replay: None,
             replay_tail: RouteTail::default(),
             replay_delay: None,

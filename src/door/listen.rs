@@ -72,12 +72,12 @@ impl Bound {
         })
     }
 
-    /// The address that no worker may have because of it; none for a socket file.
+    /// Where no worker may be because of it.
     #[must_use]
     pub fn own(&self) -> Option<OwnListener> {
         match self {
             Self::Tcp(listener) => OwnListener::of(listener),
-            Self::Unix(..) | Self::Activated(..) => None,
+            Self::Unix(_, path) | Self::Activated(_, path) => Some(OwnListener::File(path.clone())),
         }
     }
 

@@ -23,14 +23,13 @@ use crate::backends::{Ask, Backends, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
-use crate::net::{DialFailure, Host, TlsClient, TlsPeer};
+use crate::net::DialFailure;
 use crate::routes::Found;
 
 /// What the requests of one thread share.
 #[derive(Clone, Debug)]
 pub struct HttpContext {
     backends: Backends,
-    tls: TlsClient,
     timeouts: HttpTimeouts,
     connections: Connections,
 }
@@ -38,8 +37,8 @@ pub struct HttpContext {
 impl HttpContext {
     /// A context for one thread: its connections are driven by the runtime that it is used on.
     #[must_use]
-    pub fn new(backends: Backends, tls: TlsClient, timeouts: HttpTimeouts) -> Self {
-        Self { backends, tls, timeouts, connections: Connections::default() }
+    pub fn new(backends: Backends, timeouts: HttpTimeouts) -> Self {
+        Self { backends, timeouts, connections: Connections::default() }
     }
 
     /// Closes every idle connection: memory is short.
@@ -220,8 +219,7 @@ impl Relay<'_> {
         let url = backend.url();
         let path = self.found.target.for_backend(url.path_and_query(), backend.alias());
         let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
-        let named = url.tls_name().is_some() && matches!(url.host(), Host::Name(_));
-        let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), named).to_owned();
+        let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), url.is_tls_by_name()).to_owned();
         // Boxed, because connecting takes more memory than the wait for an answer, and is over soon.
         let outcome = match Box::pin(self.line(backend, may_reuse)).await {
             Err(error) => Err(error),
@@ -242,15 +240,14 @@ impl Relay<'_> {
 
     /// A connection to `backend`; nothing is sent yet, so that a request that finds none can go elsewhere.
     async fn line(&self, backend: &Reservation, may_reuse: bool) -> Result<Line, ExchangeError> {
-        let url = backend.url();
-        let tls_name = url.tls_name();
-        let name = format!("{}://{}", if url.tls() { "https" } else { "http" }, url.authority());
+        // Pools may meet the same worker by different TLS.
+        let name = format!("{} {}", backend.pool(), backend.url().origin());
         if let Some(lease) = Lease::of_client(self.talk, backend.key(), &name) {
             return Ok(Line::kept(lease));
         }
         let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect)?;
-        let tls = tls_name.as_deref().map(|name| TlsPeer { client: &self.context.tls, name });
-        let peer = Peer { addresses: &addresses, tls, name: &name };
+        let tls = backend.target().tls_peer();
+        let peer = Peer { addresses: &addresses, tls: tls.as_ref(), name: &name };
         line(&self.context.connections, peer, may_reuse, &self.context.timeouts).await
     }
 }

@@ -20,7 +20,7 @@ use crate::backends::{Ask, BackendSpec, Backends, Bounds, PoolSpec, ProbeSetting
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::handshake::client_address::TrustedProxies;
-use crate::net::{Networks, TlsClient};
+use crate::net::Networks;
 use crate::routes::{RouteSpec, RouteTable};
 
 mod kept;
@@ -114,7 +114,7 @@ impl Front {
         let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
         let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
-        let context = HttpContext::new(backends.clone(), TlsClient::native(), timeouts);
+        let context = HttpContext::new(backends.clone(), timeouts);
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -15,7 +15,7 @@ use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProt
 use crate::handshake::forward::backend_host;
 use crate::hops::own_id;
 use crate::metrics::labels::{ConnectResult, DialState};
-use crate::net::{self, Host, TlsPeer};
+use crate::net;
 use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{Route, Target};
@@ -25,10 +25,10 @@ use crate::trace::{Context, Name, Span};
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
 
-/// So many workers that take a dial and never answer may be met before a pipe's grace is over.
-const CANDIDATES_IN_GRACE: u32 = 3;
+/// The part of what is left of a pipe's grace that connecting to one worker may take.
+const CONNECT_SHARE: u32 = 3;
 
-/// How long a worker may answer a dial at least, however short the grace is.
+/// How long a worker may answer a dial at least, however little is left of the grace.
 const ANSWER_MIN: Duration = Duration::from_secs(2);
 
 /// How long a pipe waits for a change of its pool before it looks again after a worker that is out for now.
@@ -97,6 +97,36 @@ pub enum NoWorker {
     Dial(#[from] DialError),
 }
 
+/// What the core wants of a dial for a live pipe.
+#[derive(Debug)]
+pub struct Wanted {
+    /// The order.
+    pub order: DialOrder,
+    /// Backends that must not be chosen.
+    pub exclude: Vec<BackendKey>,
+    /// The name of the backend before.
+    pub previous: Option<Arc<str>>,
+    /// When the pipe's grace ends; nothing where a worker is there meanwhile, or it has no end.
+    pub grace_ends: Option<Instant>,
+}
+
+impl Wanted {
+    /// How long the pipe can wait for a worker from now on.
+    fn time_left(&self, settings: &PipeSettings) -> Duration {
+        let left = self.grace_ends.map(|at| at.saturating_duration_since(Instant::now()));
+        left.or(settings.grace).unwrap_or(Duration::MAX)
+    }
+}
+
+/// One dial.
+struct Attempt<'a> {
+    reservation: &'a Reservation,
+    headers: Vec<(&'static str, String)>,
+    expected: ExpectedProtocol<'a>,
+    timeouts: DialTimeouts,
+    span: Option<Span>,
+}
+
 /// Finds the worker that a new pipe starts on.
 ///
 /// # Errors
@@ -112,9 +142,14 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
-        let timeouts = process.rules.load().dial;
-        let error = match connect(plan, &reservation, headers, ExpectedProtocol::Offered, timeouts, span, process).await
-        {
+        let attempt = Attempt {
+            reservation: &reservation,
+            headers,
+            expected: ExpectedProtocol::Offered,
+            timeouts: process.rules.load().dial,
+            span,
+        };
+        let error = match connect(plan, attempt, std::future::pending(), process).await {
             Ok(mut dialed) => {
                 let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
                 return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
@@ -132,28 +167,33 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
 
 /// Finds another worker for a live pipe: one choice, one dial. `search` is the span of the whole search.
 ///
+/// A worker that was given the request may be at it: it is waited for until `server.backend_handshake_timeout`. Only where
+/// another may have the pipe, it has to answer in two thirds of what is left of the grace, so that one that is frozen does
+/// not use up all of it.
+///
 /// # Errors
 /// Why there is none; the core decides what next.
 pub async fn next_attach(
     plan: Arc<Plan>,
-    order: DialOrder,
-    exclude: Vec<BackendKey>,
-    previous: Option<Arc<str>>,
+    wanted: Wanted,
     search: Option<Context>,
     entry: Arc<PipeEntry>,
     process: Arc<Process>,
 ) -> Result<Attach, DialFailure> {
+    let Wanted { order, exclude, previous, .. } = &wanted;
     // One that went without a word is most likely gone.
     let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
-    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude: &exclude, avoid, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid, pipe: Some(plan.pipe) };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
             let retry_after = none.retry_at.map(|at| at.saturating_duration_since(tokio::time::Instant::now()));
             hold(&process, &entry, none.hold(), retry_after);
-            // A wrong worker's word is not the last one while another may come back.
-            let retry_after = retry_after.or(none.awaited.then_some(AWAITED_RECHECK));
-            return Err(DialFailure::NoCandidate { retry_after });
+            return Err(match retry_after {
+                // A wrong worker's word is not the last one while another may come back.
+                None if none.awaited => DialFailure::Out { recheck: AWAITED_RECHECK },
+                _ => DialFailure::NoCandidate { retry_after },
+            });
         }
     };
     let pool = process.metrics.pool(reservation.pool());
@@ -169,20 +209,66 @@ pub async fn next_attach(
         return Err(DialFailure::Failed(reservation.key()));
     }
     let _running = pool.dial(DialState::Running);
-    let headers = attach_headers(&plan, &order, previous.as_deref());
-    let expected = ExpectedProtocol::Exactly(plan.protocol.as_deref());
-    let span = process.tracer.child(Name::Attach, search.as_ref());
-    let share = plan.settings.grace.map_or(Duration::MAX, |grace| (grace / CANDIDATES_IN_GRACE).max(ANSWER_MIN));
-    let timeouts = process.rules.load().dial.within(share);
-    match connect(&plan, &reservation, headers, expected, timeouts, span, &process).await {
+    let left = wanted.time_left(&plan.settings);
+    let timeouts = process.rules.load().dial;
+    let attempt = Attempt {
+        reservation: &reservation,
+        headers: attach_headers(&plan, order, previous.as_deref()),
+        expected: ExpectedProtocol::Exactly(plan.protocol.as_deref()),
+        timeouts: DialTimeouts { connect: timeouts.connect.min((left / CONNECT_SHARE).max(ANSWER_MIN)), ..timeouts },
+        span: process.tracer.child(Name::Attach, search.as_ref()),
+    };
+    let mut others = exclude.clone();
+    others.push(reservation.key());
+    let gives_way = until_another_may(&plan, &others, (left - left / 3).max(ANSWER_MIN), &process);
+    match connect(&plan, attempt, gives_way, &process).await {
         Ok(dialed) => Ok(Attach::new(reservation, dialed)),
-        // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
-        Err(DialError::NotUpgraded(refused))
-            if !order.cause.is_planned() && matches!(refused.status.as_u16(), 401 | 403) =>
-        {
-            Err(DialFailure::Unauthorized(reservation.key()))
-        }
-        Err(_) => Err(DialFailure::Failed(reservation.key())),
+        Err(error) => Err(failure(&error, reservation.key(), order.cause)),
+    }
+}
+
+/// What a failed dial of `backend` says.
+fn failure(error: &DialError, backend: BackendKey, cause: Cause) -> DialFailure {
+    match error {
+        DialError::NotUpgraded(answer) => match answer.status.as_u16() {
+            // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
+            401 | 403 if !cause.is_planned() => DialFailure::Unauthorized(backend),
+            // About credentials, or about now: it may be another answer next time.
+            401 | 403 | 408 | 421 | 425 | 429 => DialFailure::Failed(backend),
+            status @ 400..=499 => DialFailure::Refused { backend, status },
+            _ => DialFailure::Failed(backend),
+        },
+        DialError::ConnectFailed(error) => match error.kind {
+            net::DialFailure::Refused | net::DialFailure::Unreachable | net::DialFailure::Resolve => {
+                DialFailure::Absent(backend)
+            }
+            net::DialFailure::Timeout
+            | net::DialFailure::NotAllowed
+            | net::DialFailure::SocketNotAllowed
+            | net::DialFailure::Tls
+            | net::DialFailure::BadAnswer
+            | net::DialFailure::BadProtocol
+            | net::DialFailure::Status(_)
+            | net::DialFailure::OwnListener
+            | net::DialFailure::Local => DialFailure::Failed(backend),
+        },
+        DialError::HandshakeTimeout
+        | DialError::HandshakeLost(_)
+        | DialError::BadAccept(_)
+        | DialError::BadProtocol
+        | DialError::BadExtension
+        | DialError::MalformedResponse(_) => DialFailure::Failed(backend),
+    }
+}
+
+/// Comes once a worker has had its `time`, and another than those of `exclude` may have the pipe.
+async fn until_another_may(plan: &Plan, exclude: &[BackendKey], time: Duration, process: &Process) {
+    tokio::time::sleep(time).await;
+    let (backends, pool) = (&process.backends, &plan.route.pool);
+    let Some(mut watch) = backends.watch(pool) else { return std::future::pending().await };
+    let ask = Ask { key: plan.key_to_ask(backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+    while !backends.has_another(pool, &ask) {
+        watch.changed().await;
     }
 }
 
@@ -204,33 +290,31 @@ fn attach_headers(plan: &Plan, order: &DialOrder, previous: Option<&str>) -> Vec
     headers
 }
 
-/// Dials one backend and books how it went.
+/// Dials one backend and books how it went; one that has not answered when `gives_way` comes has taken too long.
 async fn connect(
     plan: &Plan,
-    reservation: &Reservation,
-    mut headers: Vec<(&'static str, String)>,
-    expected: ExpectedProtocol<'_>,
-    timeouts: DialTimeouts,
-    span: Option<Span>,
+    attempt: Attempt<'_>,
+    gives_way: impl Future<Output = ()>,
     process: &Process,
 ) -> Result<Dialed, DialError> {
+    let Attempt { reservation, mut headers, expected, timeouts, span } = attempt;
     headers.push(("Holdline-Hops", own_id().to_owned()));
     if let Some(span) = &span {
         // The worker's spans hang below this try.
         headers.push(("traceparent", span.context().traceparent()));
     }
     let url = reservation.url();
-    let tls_name = url.tls_name();
-    let named = tls_name.is_some() && matches!(url.host(), Host::Name(_));
+    let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
     let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
+    let tls = reservation.target().tls_peer();
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
         Ok(addresses) => {
-            dial(Dial {
+            let dial = dial(Dial {
                 addresses: &addresses,
-                tls: tls_name.as_deref().map(|name| TlsPeer { client: &process.tls, name }),
+                tls: tls.as_ref(),
                 host: backend_host(plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
@@ -238,8 +322,12 @@ async fn connect(
                 expected,
                 attach: &headers,
                 timeouts,
-            })
-            .await
+            });
+            tokio::select! {
+                biased;
+                result = dial => result,
+                () = gives_way => Err(DialError::HandshakeTimeout),
+            }
         }
         Err(error) => Err(error.into()),
     };
@@ -281,9 +369,10 @@ fn connect_result(result: &Result<Dialed, DialError>) -> ConnectResult {
     match error.failure() {
         net::DialFailure::Refused => ConnectResult::Refused,
         net::DialFailure::Timeout => ConnectResult::TimedOut,
-        net::DialFailure::NotAllowed | net::DialFailure::OwnListener | net::DialFailure::Resolve => {
-            ConnectResult::Forbidden
-        }
+        net::DialFailure::NotAllowed
+        | net::DialFailure::SocketNotAllowed
+        | net::DialFailure::OwnListener
+        | net::DialFailure::Resolve => ConnectResult::Forbidden,
         net::DialFailure::Status(_) | net::DialFailure::BadAnswer | net::DialFailure::BadProtocol => {
             ConnectResult::Rejected
         }

@@ -6,14 +6,14 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use holdline_core::frame::{self, Opcode};
 use holdline_core::ids::{Attachment, BackendKey, PipeId};
 use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
 use holdline_core::shared::Taken;
 use holdline_core::time::Time;
-use tokio::io::{AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
@@ -93,35 +93,29 @@ impl Transport {
         written
     }
 
-    /// How the link ended, if it did before it said a message; looks at what has come without taking it.
-    fn poll_end(&self, cx: &mut Context<'_>) -> Poll<Peeked> {
+    /// What the worker says first; what that was is kept for the pipe.
+    fn poll_word(&mut self, cx: &mut Context<'_>) -> Poll<Word> {
         let link = match self {
             Self::Worker(link, _) => link,
             // A stream's end is told to its viewers; none of them moves to it.
             Self::Stream(..) => return Poll::Pending,
         };
-        let mut first = link.unread().first().copied();
-        if first.is_none() {
-            let mut space = [0];
-            let mut buffer = ReadBuf::new(&mut space);
-            match link.stream().tcp().poll_peek(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(0)) => return Poll::Ready(Peeked::End(LinkLoss::Eof)),
-                Poll::Ready(Err(_)) => return Poll::Ready(Peeked::End(LinkLoss::Reset)),
-                Poll::Ready(Ok(_)) => first = link.stream().is_plain().then_some(space[0]),
-            }
-        }
-        let closes = first.is_some_and(|byte| byte & OPCODE == CLOSE);
-        Poll::Ready(if closes { Peeked::End(LinkLoss::Eof) } else { Peeked::Talk })
+        Poll::Ready(match ready!(link.poll_first(cx)) {
+            Ok(Some(first)) if first & OPCODE == CLOSE => Word::Gone(LinkLoss::Eof),
+            Ok(Some(_)) => Word::Talks,
+            Ok(None) => Word::Gone(LinkLoss::Eof),
+            Err(_) => Word::Gone(LinkLoss::Reset),
+        })
     }
 }
 
-/// What a look at a link that is not read has shown.
-enum Peeked {
-    /// It has ended, or says that it is about to.
-    End(LinkLoss),
-    /// It has said something else.
-    Talk,
+/// The first word of a worker that waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Word {
+    /// It has gone, or says that it is about to.
+    Gone(LinkLoss),
+    /// It says something else.
+    Talks,
 }
 
 /// One attach.
@@ -151,7 +145,7 @@ impl BackendLink {
 /// A worker that has answered and waits until the one before it has gone.
 struct Next {
     link: BackendLink,
-    /// It has said something, so that its end can no longer be seen without reading it.
+    /// It has said its first word, so that nothing more of it can be seen without reading that.
     talked: bool,
 }
 
@@ -247,20 +241,12 @@ impl BackendEnd {
         }
     }
 
-    /// The end of a worker that waits, as far as it can be seen without reading what it says.
-    pub fn poll_next_end(&mut self, cx: &mut Context<'_>) -> Option<(Peer, LinkLoss)> {
+    /// The first word of a worker that waits, once.
+    pub fn poll_next_word(&mut self, cx: &mut Context<'_>) -> Option<(Attachment, Word)> {
         let next = self.next.as_mut().filter(|next| !next.talked)?;
-        match next.link.transport.poll_end(cx) {
-            Poll::Pending => None,
-            Poll::Ready(Peeked::Talk) => {
-                next.talked = true;
-                None
-            }
-            Poll::Ready(Peeked::End(loss)) => {
-                next.talked = true;
-                Some((Peer::Backend(next.link.attachment), loss))
-            }
-        }
+        let Poll::Ready(word) = next.link.transport.poll_word(cx) else { return None };
+        next.talked = true;
+        Some((next.link.attachment, word))
     }
 }
 

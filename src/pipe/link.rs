@@ -4,10 +4,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
+
+/// Bytes that are read at most to see what comes next.
+const READ_AHEAD_BYTES: usize = 64;
 
 /// A transport and its unread bytes.
 #[derive(Debug)]
@@ -23,19 +26,29 @@ impl<S> Link<S> {
         Self { stream, unread: (!unread.is_empty()).then(|| Box::new(unread)) }
     }
 
-    /// The transport.
-    pub const fn stream(&self) -> &S {
-        &self.stream
-    }
-
     /// The transport, to write to.
     pub const fn stream_mut(&mut self) -> &mut S {
         &mut self.stream
     }
 
     /// What the next read brings, if that was read before.
-    pub fn unread(&self) -> &[u8] {
+    fn unread(&self) -> &[u8] {
         self.unread.as_deref().map_or(&[], |unread| unread)
+    }
+}
+
+impl<S: AsyncRead + Unpin> Link<S> {
+    /// The byte that the next read begins with, which is read ahead for that; nothing at the end.
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<u8>>> {
+        if self.unread.is_none() {
+            let mut space = [0; READ_AHEAD_BYTES];
+            let mut ahead = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut ahead))?;
+            if !ahead.filled().is_empty() {
+                self.unread = Some(Box::new(Bytes::copy_from_slice(ahead.filled())));
+            }
+        }
+        Poll::Ready(Ok(self.unread().first().copied()))
     }
 }
 
@@ -54,6 +67,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Link<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
     use tokio::io::AsyncReadExt;
 
     #[tokio::test]
@@ -66,5 +80,17 @@ mod tests {
         let mut rest = String::new();
         link.read_to_string(&mut rest).await.unwrap();
         assert_eq!((&*rest, link.unread()), ("rebehind", &b""[..]));
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_at_is_read_all_the_same() {
+        let mut link = Link::new(&b"ahead and behind"[..], Bytes::new());
+        for _ in 0..2 {
+            assert_eq!(poll_fn(|cx| link.poll_first(cx)).await.unwrap(), Some(b'a'));
+        }
+        let mut all = String::new();
+        link.read_to_string(&mut all).await.unwrap();
+        assert_eq!(all, "ahead and behind");
+        assert_eq!(poll_fn(|cx| link.poll_first(cx)).await.unwrap(), None);
     }
 }

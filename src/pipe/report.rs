@@ -348,6 +348,8 @@ impl Reporter {
             EndedBy::Holdline if self.entry.route.settings.on_backend_loss == BackendLoss::Close => {
                 ReattachResult::CloseRoute
             }
+            // Each worker refused it.
+            EndedBy::Holdline if code == 1012 => ReattachResult::Refused,
             EndedBy::Holdline => ReattachResult::Closed,
         };
         if self.searching {

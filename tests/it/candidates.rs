@@ -147,6 +147,34 @@ async fn a_slow_101_is_not_asked_for_twice() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_at_a_lost_pipes_request_is_not_asked_twice_while_there_is_no_other() {
+    let proxy = Proxy::start("[reattach]\ngrace = \"6s\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    first.reset();
+    let slow = worker.knock().await;
+    client.text("in the outage").await;
+    assert!(worker.is_left_alone_for(Duration::from_millis(4500)).await, "one pipe, one launch");
+    assert_eq!(slow.upgrade().await.hear().await.text(), "in the outage");
+}
+
+#[tokio::test]
+async fn a_worker_that_does_not_answer_leaves_another_a_part_of_the_grace() {
+    let proxy = Proxy::start("[reattach]\ngrace = \"3s\"\n");
+    let [frozen, other] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("frozen", frozen.address).await;
+    let (mut client, first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), frozen.accept());
+    first.reset();
+    let _asked = frozen.knock().await;
+    proxy.register("other", other.address).await;
+    assert!(other.is_left_alone_for(Duration::from_millis(1500)).await, "the first is at it");
+    let mut wire = other.accept().await;
+    client.text("here").await;
+    assert_eq!(wire.hear().await.text(), "here");
+}
+
+#[tokio::test]
 async fn a_connection_that_dies_before_its_101_lets_the_next_worker_be_asked() {
     let proxy = Proxy::start("");
     let [a, b] = [StepWorker::start().await, StepWorker::start().await];

@@ -85,6 +85,8 @@ pub(crate) struct Waiting {
     pub resume: Option<ResumeAnswer>,
     /// The message that it was told it would be sent first.
     pub first_seq: Seq,
+    /// When it has proven itself, if it is still there then.
+    pub proven_at: Time,
 }
 
 /// What the backend leg is doing.
@@ -252,6 +254,14 @@ impl BackendLeg {
         matches!(self.next(), Some(Next::Waiting(waiting)) if waiting.attachment == attachment)
     }
 
+    /// When the worker that waits to take over has proven itself, if there is one.
+    pub fn next_proven_at(&self) -> Option<Time> {
+        match self.next()? {
+            Next::Waiting(waiting) => Some(waiting.proven_at),
+            Next::Nothing | Next::Dial { .. } => None,
+        }
+    }
+
     /// Why the worker is being left, if it is.
     pub const fn leaves_for(&self) -> Option<Cause> {
         match &self.state {
@@ -398,12 +408,19 @@ impl BackendLeg {
     }
 
     /// The worker that was dialled to take over has answered, and waits.
-    pub fn let_wait(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>) {
+    pub fn let_wait(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>, proven_at: Time) {
         let attachment = self.last;
         if let Some(next) = self.next_mut()
             && let Next::Dial { first_seq } = *next
         {
-            *next = Next::Waiting(Box::new(Waiting { attachment, backend, resume, first_seq }));
+            *next = Next::Waiting(Box::new(Waiting { attachment, backend, resume, first_seq, proven_at }));
+        }
+    }
+
+    /// The worker that waits has proven itself at `now`.
+    pub fn prove(&mut self, now: Time) {
+        if let Some(Next::Waiting(waiting)) = self.next_mut() {
+            waiting.proven_at = waiting.proven_at.min(now);
         }
     }
 

@@ -7,6 +7,7 @@ use crate::leg::Cause;
 use crate::leg::barrier::Level;
 use crate::limits::PipeLimit;
 use crate::settings::OverflowPolicy;
+use crate::suspects::Tried;
 
 /// An order to the pipe's driver, or a fact for its log and metrics.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,10 +75,36 @@ pub enum DialFailure {
         /// Time until a dial budget or the like allows the next try.
         retry_after: Option<Duration>,
     },
+    /// No backend may be chosen now, but one that would do is only out: down, resting or full.
+    Out {
+        /// Time until it is worth another look, if the pool does not change before.
+        recheck: Duration,
+    },
     /// This backend could not be attached; the next candidate is tried at once.
     Failed(BackendKey),
+    /// Nothing listens where this backend should be: the same, and it has no say in what the others refuse.
+    Absent(BackendKey),
+    /// This backend is there and does not want the pipe (a 4xx that is not about now or about credentials).
+    Refused {
+        /// Which one.
+        backend: BackendKey,
+        /// Its HTTP status.
+        status: u16,
+    },
     /// This backend refused the client's credentials (401, 403): the pipe ends.
     Unauthorized(BackendKey),
+}
+
+impl DialFailure {
+    /// What it says about one backend; nothing if it is about none, or is the last word on the pipe.
+    pub(crate) const fn of_one(self) -> Option<(BackendKey, Tried)> {
+        match self {
+            Self::Failed(backend) => Some((backend, Tried::Failed)),
+            Self::Absent(backend) => Some((backend, Tried::Absent)),
+            Self::Refused { backend, status } => Some((backend, Tried::Refused(status))),
+            Self::NoCandidate { .. } | Self::Out { .. } | Self::Unauthorized(_) => None,
+        }
+    }
 }
 
 /// How a link died.

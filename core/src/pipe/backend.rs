@@ -10,8 +10,8 @@ use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
-use crate::settings::{BackendLoss, ReplayPolicy};
-use crate::suspects::QUICK_DEATH;
+use crate::settings::{BackendLoss, Refusal, ReplayPolicy};
+use crate::suspects::{QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
 
 /// The shortest wait before a dial is tried again, whatever the pool says: a pipe never spins.
@@ -110,7 +110,7 @@ impl Pipe {
         self.suspects.new_round();
         if matches!(reason, Interruption::Silent | Interruption::Heartbeat) {
             // It would take the dial and be silent again; the others come first.
-            self.suspects.tried(backend);
+            self.suspects.tried(backend, Tried::Failed);
         }
         self.go_on_with(next, now);
     }
@@ -218,26 +218,40 @@ impl Pipe {
             return;
         }
         self.backend.dial_failed();
+        if let Some((backend, tried)) = failure.of_one() {
+            self.suspects.tried(backend, tried);
+        }
         match failure {
-            DialFailure::Failed(backend) => {
-                self.suspects.tried(backend);
-                self.dial();
-            }
+            DialFailure::Failed(_) | DialFailure::Absent(_) | DialFailure::Refused { .. } => self.dial(),
             DialFailure::Unauthorized(_) => {
                 self.give_up(CloseFrame::new(1008, "the backend refused the credentials"), Loss::Closed, now);
             }
             DialFailure::NoCandidate { retry_after } => {
                 let wait = retry_after.map(|wait| wait.max(self.settings.backoff_min).max(RETRY_WAIT_MIN));
-                self.no_candidate(wait.map(|wait| now + wait), now);
+                self.no_candidate(wait.map(|wait| now + wait), None, now);
             }
+            DialFailure::Out { recheck } => self.no_candidate(None, Some(now + recheck), now),
         }
         self.finish_if_over();
     }
 
-    fn no_candidate(&mut self, retry_at: Option<Time>, now: Time) {
-        let retry_at = earliest(retry_at, self.suspects.next_return(now));
+    /// The round is over: no other worker may be dialled before `retry_at`, or one that is out is worth a look at
+    /// `recheck_at`.
+    fn no_candidate(&mut self, retry_at: Option<Time>, recheck_at: Option<Time>, now: Time) {
+        let returns_at = earliest(retry_at, self.suspects.next_return(now));
+        let refused = self.suspects.refused_by_all().filter(|_| returns_at.is_none());
         let Some(outage) = self.backend.outage_mut() else { return };
-        if std::mem::take(&mut outage.changed) || self.suspects.any_tried() {
+        let changed = std::mem::take(&mut outage.changed);
+        if let (Some(status), Refusal::End) = (refused, self.settings.refusal)
+            && !changed
+            && outage.wrong_worker.is_none()
+        {
+            // Who would ask them again is its client.
+            let frame = CloseFrame::new(1012, &format!("refused by every worker: {status}"));
+            return self.give_up(frame, Loss::Closed, now);
+        }
+        let retry_at = earliest(returns_at, recheck_at);
+        if changed || self.suspects.any_tried() {
             let settings = &self.settings;
             let wait = backoff::wait(outage.round, settings.backoff_min, settings.backoff_max, &mut self.draw);
             outage.round += 1;
@@ -290,7 +304,8 @@ impl Pipe {
             return false;
         }
         if next {
-            self.backend.let_wait(backend, resume);
+            let proven_at = now + self.settings.prove.min(self.settings.move_timeout);
+            self.backend.let_wait(backend, resume, proven_at);
             self.part_if_settled(now);
         } else {
             self.take_up(attachment, backend, resume, now);

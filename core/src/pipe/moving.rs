@@ -6,15 +6,17 @@
 //!
 //! Where the new worker comes first ([`Pipe::move_on`]), it is dialled meanwhile and its link waits beside the old one's. It was told
 //! which message it will be sent first, and takes over only if that has stayed true; a dial that fails leaves the pipe
-//! where it was. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
+//! where it was, and so does a worker that answers and goes again before it has proven itself: by having been there for
+//! `prove`, or by having said something. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
 //!
 //! Invariant: nothing is read from or written to a link that waits, and every one that waited is taken over or dropped.
 
 use super::{Action, DialFailure, Fact, Interruption, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::{self, Opcode, Side};
-use crate::ids::Seq;
+use crate::ids::{Attachment, Seq};
 use crate::leg::{BackendState, Cause, Next, Waiting};
+use crate::suspects::Tried;
 use crate::time::Time;
 
 /// What a worker is told that is being left.
@@ -67,12 +69,12 @@ impl Pipe {
     /// The dial of the worker that is to take over failed: the next candidate is tried, or else the pipe stays.
     pub(super) fn next_dial_failed(&mut self, failure: DialFailure) {
         let Next::Dial { .. } = self.backend.take_next() else { return };
-        match failure {
-            DialFailure::Failed(backend) => {
-                self.suspects.tried(backend);
+        match failure.of_one() {
+            Some((backend, tried)) => {
+                self.suspects.tried(backend, tried);
                 self.dial_next();
             }
-            DialFailure::Unauthorized(_) | DialFailure::NoCandidate { .. } => self.stay(),
+            None => self.stay(),
         }
     }
 
@@ -81,9 +83,17 @@ impl Pipe {
         let Next::Waiting(waiting) = self.backend.take_next() else { return };
         let attachment = waiting.attachment;
         self.actions.push_back(Action::DropBackend { attachment, last_words: Vec::new(), died: true });
-        self.suspects.tried(waiting.backend);
+        self.suspects.tried(waiting.backend, Tried::Failed);
         if self.backend.state() == BackendState::Settling {
             self.dial_next();
+        }
+    }
+
+    /// The worker that waits has said something other than a close frame: it is there to stay.
+    pub fn waiting_talked(&mut self, attachment: Attachment, now: Time) {
+        if self.backend.has_waiting(attachment) {
+            self.backend.prove(now);
+            self.part_if_settled(now);
         }
     }
 
@@ -98,7 +108,7 @@ impl Pipe {
     }
 
     /// When a worker that is being left may be told so, if nothing but time is missing: it has confirmed everything it
-    /// was sent, and its successor, if one was to come first, is there.
+    /// was sent, and its successor, if one was to come first, is there and has proven itself.
     ///
     /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
     /// the server has answered our close frame.
@@ -112,7 +122,8 @@ impl Pipe {
         if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
             return None;
         }
-        Some(self.fed_at + self.settings.settle.min(self.settings.move_timeout))
+        let settled_at = self.fed_at + self.settings.settle.min(self.settings.move_timeout);
+        Some(self.backend.next_proven_at().map_or(settled_at, |proven_at| settled_at.max(proven_at)))
     }
 
     /// Says goodbye to a worker that is being left, once it has had its time with what it was sent.
@@ -129,7 +140,8 @@ impl Pipe {
     /// The step of a move that is under way took longer than `move_timeout`.
     pub(super) fn move_took_too_long(&mut self, now: Time) {
         let Some(cause) = self.backend.leaves_for() else { return };
-        if self.backend.next_is_dialled() {
+        let unproven = self.backend.next_proven_at().is_some_and(|at| now < at);
+        if self.backend.next_is_dialled() || unproven {
             return self.stay();
         }
         let (reason, frame) = (Interruption::planned(cause), CloseFrame::new(1001, FAREWELL));

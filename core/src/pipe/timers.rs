@@ -3,6 +3,8 @@
 //! A timer runs as long as its state lasts, so that nothing is armed or disarmed; one that fires early does nothing,
 //! since the table is read again. In one [`Pipe::tick`] each timer fires once at most, in the order of [`Timer`].
 
+use std::time::Duration;
+
 use super::{EndedBy, Fact, Interruption, LinkLoss, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
@@ -158,6 +160,13 @@ impl Pipe {
             None => self.settings.grace,
         };
         Some(since + grace?)
+    }
+
+    /// How long the search for a worker may still take; nothing while there is one, or where that has no end.
+    #[must_use]
+    pub fn grace_left(&self, now: Time) -> Option<Duration> {
+        let outage = self.backend.outage().filter(|_| self.backend.worker().is_none())?;
+        Some(self.grace_ends(outage.since)?.since(now))
     }
 
     fn message_ends(&self, link: &Link) -> Option<Time> {

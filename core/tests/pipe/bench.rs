@@ -76,7 +76,7 @@ impl Bench {
 
     pub fn with(change: impl FnOnce(&mut PipeSettings)) -> Self {
         // Scripts of moves begin with a worker that has had its time.
-        let mut settings = PipeSettings { settle: Duration::ZERO, ..PipeSettings::default() };
+        let mut settings = PipeSettings { settle: Duration::ZERO, prove: Duration::ZERO, ..PipeSettings::default() };
         change(&mut settings);
         let now = Time::from_micros(1_000_000);
         let settings = Arc::new(settings);
@@ -369,6 +369,13 @@ impl Bench {
     /// Who waits to take over.
     pub fn holds(&self) -> Option<BackendKey> {
         self.held.map(|(_, backend)| backend)
+    }
+
+    /// The worker that waits to take over says something.
+    pub fn held_talks(&mut self) {
+        let (attachment, _) = self.held.expect("a worker waits to take over");
+        self.pipe.waiting_talked(attachment, self.now);
+        self.pump();
     }
 
     /// The worker that waits to take over dies.

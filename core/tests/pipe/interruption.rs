@@ -5,7 +5,7 @@ use holdline_core::ids::{Attachment, BackendKey, LaneName};
 use holdline_core::pipe::{
     Action, Cause, DialFailure, EndedBy, Fact, Interruption, LinkLoss, Loss, PipeState, ResumeAnswer,
 };
-use holdline_core::settings::{BackendLoss, CodeSet};
+use holdline_core::settings::{BackendLoss, CodeSet, Refusal};
 
 use crate::bench::{A, B, Bench, C, closed, ms, secs, text, texts};
 use crate::wire::Item;
@@ -137,6 +137,81 @@ fn a_route_may_say_which_codes_interrupt() {
     bench.attach(C);
     bench.worker_closes(1012, "not in the set");
     assert_eq!(bench.client_got(), [closed(1012, "not in the set")]);
+}
+
+fn not_found(backend: BackendKey) -> DialFailure {
+    DialFailure::Refused { backend, status: 404 }
+}
+
+#[test]
+fn refusals_by_every_worker_of_a_round_are_an_answer() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.client_says("never delivered");
+    bench.dial_fails(not_found(B));
+    assert_eq!(bench.pipe.excluded(bench.now), [B], "the next candidate is asked");
+    bench.dial_fails(not_found(C));
+    bench.dial_fails(DialFailure::Absent(A));
+    assert_eq!(bench.client_got(), [], "not before all were asked");
+    bench.no_worker_is_there();
+    assert_eq!(bench.client_got(), [closed(1012, "refused by every worker: 404")], "at once");
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Closed, messages: 1 }));
+    bench.client_closes(1012, "");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn a_worker_that_is_out_for_now_does_not_hold_up_what_the_others_refuse() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Refused { backend: B, status: 410 });
+    bench.dial_fails(DialFailure::Out { recheck: secs(5) });
+    assert_eq!(bench.client_got(), [closed(1012, "refused by every worker: 410")]);
+}
+
+#[test]
+fn a_refusal_by_some_is_no_answer_while_another_may_still_take_the_pipe() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    for failure in [DialFailure::Failed(C), not_found(B)] {
+        bench.dial_fails(failure);
+    }
+    bench.no_worker_is_there();
+    assert!(!bench.is_dialing() && bench.client_got().is_empty());
+    bench.wait(ms(50));
+    bench.dial_fails(not_found(B));
+    bench.dial_fails(DialFailure::NoCandidate { retry_after: Some(ms(500)) });
+    assert_eq!(bench.client_got(), [], "one that is left alone for a while may take it");
+    bench.wait(ms(500));
+    bench.dial_fails(not_found(B));
+    bench.pipe.pool_changed(bench.now);
+    bench.no_worker_is_there();
+    assert_eq!(bench.client_got(), [], "the pool has changed since it was asked");
+    bench.wait(secs(2));
+    bench.attach(C);
+    assert_eq!(bench.state(), PipeState::Attached);
+}
+
+#[test]
+fn a_round_in_which_nobody_is_there_ends_nothing() {
+    let mut bench = Bench::new();
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Absent(A));
+    bench.no_worker_is_there();
+    assert_eq!(bench.client_got(), []);
+    bench.wait(ms(50));
+    assert!(bench.is_dialing());
+}
+
+#[test]
+fn a_route_may_wait_though_all_refuse() {
+    let mut bench = Bench::with(|settings| settings.refusal = Refusal::Wait);
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(not_found(B));
+    bench.no_worker_is_there();
+    bench.wait(ms(50));
+    bench.attach(B);
+    assert_eq!((bench.state(), bench.client_got()), (PipeState::Attached, vec![]));
 }
 
 #[test]

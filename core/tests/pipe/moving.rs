@@ -276,6 +276,76 @@ fn a_failed_dial_is_followed_by_the_next_and_when_none_is_left_the_pipe_is_where
 }
 
 #[test]
+fn a_refusal_at_a_move_leaves_the_pipe_where_it_was() {
+    let mut bench = Bench::new();
+    bench.client_says("1");
+    move_on(&mut bench);
+    bench.dial_fails(DialFailure::Refused { backend: B, status: 404 });
+    bench.no_worker_is_there();
+    assert_eq!((bench.state(), bench.client_got()), (PipeState::Attached, vec![]));
+    assert!(bench.facts.contains(&Fact::Stayed { backend: A }));
+}
+
+#[test]
+fn a_new_worker_has_to_be_there_for_a_while_before_the_old_one_is_told_to_go() {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    move_on(&mut bench);
+    bench.attach(B);
+    bench.worker_says("the old one goes on");
+    assert_eq!(bench.client_got(), texts(&["the old one goes on"]));
+    bench.wait(ms(499));
+    assert_eq!((bench.worker_got(), bench.holds()), (vec![], Some(B)));
+    bench.wait(ms(1));
+    assert_eq!(bench.worker_got(), [closed(1001, FAREWELL)]);
+}
+
+#[test]
+fn a_new_worker_that_says_something_has_proven_itself() {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    move_on(&mut bench);
+    bench.attach(B);
+    bench.wait(ms(20));
+    bench.held_talks();
+    assert_eq!(bench.worker_got(), [closed(1001, FAREWELL)]);
+}
+
+#[test]
+fn a_new_worker_that_answers_and_goes_leaves_the_pipe_where_it_was() {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    move_on(&mut bench);
+    bench.client_says("1");
+    bench.attach(B);
+    bench.wait(ms(499));
+    bench.held_dies();
+    assert!(bench.is_dialing(), "the next candidate");
+    bench.no_worker_is_there();
+    assert_eq!((bench.state(), bench.worker_got()), (PipeState::Attached, texts(&["1"])));
+    assert!(bench.facts.contains(&Fact::Stayed { backend: A }));
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn a_move_whose_new_worker_has_not_proven_itself_in_time_is_given_up() {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    move_on(&mut bench);
+    bench.wait(ms(9_800));
+    bench.attach(B);
+    bench.wait(ms(200));
+    assert_eq!((bench.state(), bench.worker_got(), bench.holds()), (PipeState::Attached, vec![], None));
+    assert_eq!(bench.last_words[0].1, [closed(1001, "not needed after all")]);
+}
+
+#[test]
+fn an_unproven_worker_takes_over_from_one_that_died() {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    move_on(&mut bench);
+    bench.client_says("1");
+    bench.attach(B);
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!((bench.state(), bench.worker_got()), (PipeState::Attached, texts(&["1"])));
+}
+
+#[test]
 fn a_dial_that_hangs_is_given_up_and_the_pipe_is_where_it_was() {
     let mut bench = Bench::new();
     move_on(&mut bench);

@@ -360,6 +360,9 @@ impl Bare {
             0 => DialFailure::NoCandidate { retry_after: None },
             1 => DialFailure::NoCandidate { retry_after: Some(Duration::ZERO) },
             2 => DialFailure::Unauthorized(BackendKey(1)),
+            3 => DialFailure::Refused { backend: BackendKey(3), status: 404 },
+            4 => DialFailure::Absent(BackendKey(4)),
+            5 => DialFailure::Out { recheck: Duration::from_secs(5) },
             how => DialFailure::Failed(BackendKey(u64::from(how))),
         };
         let attachment = self.dialing.take().unwrap_or(Attachment(77));

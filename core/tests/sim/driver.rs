@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Generation};
 use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
@@ -13,10 +13,12 @@ use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 
 use crate::client::Client;
+use crate::held::Held;
 use crate::link::Link;
 use crate::marks::{Mark, Marks};
 use crate::model::{Heard, Model};
 use crate::plan::{Fault, Plan, Rng};
+use crate::rounds::Round;
 use crate::worker::Conn;
 
 /// Ticks at one moment after which a pipe is said to spin.
@@ -24,6 +26,9 @@ const TICKS_MAX: u32 = 40;
 
 /// A pipe that may be frozen is frozen at one step in so many quarters of a round.
 const FREEZE_RARITY: u64 = 800;
+
+/// The first byte of a close frame.
+const CLOSE: u8 = 0x88;
 
 /// What a pipe wants of the world around it.
 #[derive(Debug)]
@@ -68,8 +73,9 @@ pub struct Driver {
     /// Every attach that its worker still thinks about; the current one among them.
     pub conns: BTreeMap<Attachment, Conn>,
     current: Option<Attachment>,
-    /// The attach that waits to take over, and what its worker says it has.
-    held: Option<(Attachment, Option<Seq>)>,
+    held: Option<Held>,
+    /// What came of its dials while it had no worker.
+    pub round: Round,
     /// The last dial that was ordered while there was a worker.
     dialed_beside: Option<Attachment>,
     pub reserved: BTreeMap<Attachment, BackendKey>,
@@ -100,6 +106,7 @@ impl Driver {
             conns: BTreeMap::from([(Attachment::FIRST, conn)]),
             current: Some(Attachment::FIRST),
             held: None,
+            round: Round::default(),
             dialed_beside: None,
             reserved: BTreeMap::from([(Attachment::FIRST, backend)]),
             orders: VecDeque::new(),
@@ -177,6 +184,7 @@ impl Driver {
                 if let Some(pipe) = self.traced_as {
                     eprintln!("{now:?} pipe {pipe} {fact:?}");
                 }
+                self.round.fact(&fact, &self.settings, marks);
                 self.model.fact(&fact, now, marks);
                 self.facts.push(fact);
             }
@@ -209,16 +217,16 @@ impl Driver {
 
     fn take_over(&mut self, attachment: Attachment, now: Time, marks: &mut Marks) {
         assert_eq!(self.current, None, "two links at once");
-        let (held, has) = self.held.take().expect("a worker waits to take over");
-        assert_eq!(held, attachment);
+        let held = self.held.take().expect("a worker waits to take over");
+        assert_eq!(held.attachment, attachment);
         marks.hit(Mark::TakenOver);
-        self.model.attached(attachment, has, now);
+        self.model.attached(attachment, held.has, now);
         self.current = Some(attachment);
     }
 
     /// Whether this attach waits to take over.
     pub fn holds(&self, attachment: Attachment) -> bool {
-        self.held.is_some_and(|(held, _)| held == attachment)
+        self.held.as_ref().is_some_and(|held| held.attachment == attachment)
     }
 
     /// A worker answered a dial; whether the pipe took it.
@@ -238,7 +246,7 @@ impl Driver {
                 Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => None,
             };
             if self.current.is_some() {
-                self.held = Some((attachment, has));
+                self.held = Some(Held { attachment, has, since: now, talked: false });
             } else {
                 if self.dialed_beside == Some(attachment) {
                     marks.hit(Mark::DialOutlivedOld);
@@ -277,13 +285,28 @@ impl Driver {
         self.model.check(&self.pipe, now);
     }
 
-    /// A worker that waits is not read, but its end is noticed if it said nothing before.
+    /// A worker that waits is not read, but its end is noticed if it said nothing before, and that it says something.
     fn look_at_held(&mut self, now: Time, marks: &mut Marks) {
-        let Some((held, _)) = self.held else { return };
-        if let Some(loss) = self.conns.get(&held).and_then(|conn| conn.link.from_peer.ended()) {
-            self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(held), loss, now));
-            assert!(!self.holds(held), "a dead link is kept");
+        let Some(held) = self.held.as_mut().filter(|held| !held.talked) else { return };
+        let attachment = held.attachment;
+        let Some(flow) = self.conns.get(&attachment).map(|conn| &conn.link.from_peer) else { return };
+        let goes = flow.first().is_some_and(|byte| byte == CLOSE);
+        if let Some(loss) = flow.ended().or(goes.then_some(LinkLoss::Eof)) {
+            self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), loss, now));
+            assert!(!self.holds(attachment), "a dead link is kept");
+        } else if flow.first().is_some() {
+            held.talked = true;
+            if now < held.since + self.settings.prove {
+                marks.hit(Mark::ProvenByTalk);
+            }
+            self.call(now, marks, |pipe, now| pipe.waiting_talked(attachment, now));
         }
+    }
+
+    /// The old worker of a move has just been told to go: the new one was there for a while, or has said something.
+    fn check_proven(&self, told_before: bool, now: Time) {
+        let Some(held) = self.held.as_ref().filter(|_| !told_before && self.model.is_told_to_close()) else { return };
+        assert!(held.is_proven(self.settings.prove, now), "it goes to a worker that has proven nothing");
     }
 
     /// When the pipe wants to be looked at.
@@ -338,7 +361,7 @@ impl Driver {
     }
 
     /// Whether a dial is under way, or ordered.
-    fn dials(&self) -> bool {
+    pub fn dials(&self) -> bool {
         let last = self.pipe.view().attachment;
         let ordered = |order: &Order| matches!(order, Order::Dial(order) if order.attachment == last);
         self.current != Some(last) && (self.reserved.contains_key(&last) || self.orders.iter().any(ordered))
@@ -363,9 +386,10 @@ impl Driver {
         assert_eq!((before.backend, before.interruptions), (after.backend, after.interruptions), "thawed");
         assert_eq!((before.generation, before.awaits_client), (after.generation, after.awaits_client), "thawed");
         assert_eq!(before.has_client, after.has_client, "thawed");
-        if let Some((held, _)) = self.held.take() {
-            self.end_link(held, &[]);
-            self.orders.push_back(Order::LetGo(held));
+        self.round.is_handed_over();
+        if let Some(held) = self.held.take() {
+            self.end_link(held.attachment, &[]);
+            self.orders.push_back(Order::LetGo(held.attachment));
         } else if after.attachment > before.attachment {
             self.orders.push_back(Order::Cancel(before.attachment));
         }
@@ -542,7 +566,9 @@ impl Driver {
                 if let Some(conn) = self.current.and_then(|it| self.conns.get_mut(&it)) {
                     conn.link.to_peer.write(&bytes);
                 }
+                let told_before = self.model.is_told_to_close();
                 self.model.worker_is_given(&bytes, marks);
+                self.check_proven(told_before, now);
             }
         }
         self.call(now, marks, |_, _| ());

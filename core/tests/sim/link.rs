@@ -35,6 +35,11 @@ impl Flow {
         self.bytes.drain(..taken).collect()
     }
 
+    /// The byte that the next read begins with.
+    pub fn first(&self) -> Option<u8> {
+        self.bytes.front().copied()
+    }
+
     /// The writer is gone; what it wrote may still be read, unless its kernel threw it away.
     pub fn end(&mut self, loss: LinkLoss, keep: bool) {
         self.end.get_or_insert(loss);

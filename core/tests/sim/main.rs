@@ -14,10 +14,12 @@ mod wire;
 
 mod client;
 mod driver;
+mod held;
 mod link;
 mod marks;
 mod model;
 mod plan;
+mod rounds;
 mod worker;
 mod world;
 

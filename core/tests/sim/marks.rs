@@ -35,7 +35,7 @@ marks! {
     ReplayedDown, InDoubtDown, LeftInDoubtDown, ClientPongsMissing, NeitherRead, ReadBeyondTheWindow, StaleClientPong, LateClientNews, RestOfTheReplaced,
     HalfMessageToDeadClient, ReadUpToTheBound, EvictedWhileAway, WorkerLostWhileAway, MovedWhileAway, AttachedWhileAway,
     FrozenClientAway, FrozenClientAwayInOutage, ClientLostWithFreeze, GraceRanOutWhileAway, EndedWhileAway,
-    HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
+    RefusedByAll, RefusedBySome, ProvenByTalk, HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
 }
 
 /// How often each mark was reached.

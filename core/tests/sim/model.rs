@@ -179,7 +179,7 @@ impl Model {
                 Item::Close(code, reason) => {
                     heard.closed = Some(code);
                     self.worker_closed = Some((code, reason));
-                    if self.tap.as_ref().is_some_and(|tap| tap.told_to_close) {
+                    if self.is_told_to_close() {
                         self.confirm(self.sent);
                     }
                     break;
@@ -514,6 +514,11 @@ impl Model {
             (EndedBy::Operator, _) => marks.hit(Mark::OperatorClosed),
             (EndedBy::Client, _) => {}
         }
+    }
+
+    /// Whether the worker on the link has been told to close.
+    pub fn is_told_to_close(&self) -> bool {
+        self.tap.as_ref().is_some_and(|tap| tap.told_to_close)
     }
 
     /// The message that a worker was told it would be sent first.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
     BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
-    ReplayPolicy, ReplayTail,
+    Refusal, ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -173,6 +173,8 @@ pub struct Plan {
     /// Down messages: one in so many actions.
     pub talk: u64,
     pub returns: Option<Returns>,
+    /// Workers refuse pipes that they do not know.
+    pub refuses: bool,
 }
 
 impl Plan {
@@ -191,6 +193,7 @@ impl Plan {
             link_bytes: rng.pick(&[64, 600, 5_000, 65_536]),
             talk: rng.pick(&[2, 5, 20, 1000]),
             returns: None,
+            refuses: false,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
@@ -199,6 +202,12 @@ impl Plan {
         if apart.below(5) < 2 {
             plan.returns = Some(Returns { rejects: apart.once_in(3) });
             plan.settings.client_grace = Some(apart.pick(&[300, 2_000, 20_000].map(Duration::from_millis)));
+        }
+        let mut apart = Rng::new(seed.rotate_left(32) ^ 0x0EF5);
+        plan.settings.prove = apart.pick(&[0, 0, 100, 500].map(Duration::from_millis));
+        plan.refuses = apart.once_in(4);
+        if apart.once_in(3) {
+            plan.settings.refusal = Refusal::Wait;
         }
         plan
     }

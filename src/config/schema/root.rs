@@ -1,5 +1,6 @@
 //! The keys of the sections that exist once.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::types::Listen;
@@ -21,7 +22,8 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
-    keys.extend(reattach_and_resume());
+    keys.extend(reattach());
+    keys.extend(moves_and_resume());
     keys.extend(limits_and_memory());
     keys.extend(log_and_trace());
     keys
@@ -157,6 +159,12 @@ fn admin() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.admin.backend_networks,
             any,
             "networks that a registered backend may point to, checked on the resolved address",
+        ),
+        key(
+            "admin.backend_sockets",
+            |c: &mut Config| &mut c.admin.backend_sockets,
+            |directories| directories.iter().try_for_each(|directory| absolute(directory)),
+            "directories whose socket files a registered backend may be, links followed at every dial",
         ),
         key(
             "admin.state_file",
@@ -310,7 +318,7 @@ fn replay() -> Vec<Key<Config>> {
     ]
 }
 
-fn reattach_and_resume() -> Vec<Key<Config>> {
+fn reattach() -> Vec<Key<Config>> {
     vec![
         key(
             "reattach.grace",
@@ -342,6 +350,11 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             range(0, 1_000_000),
             "dials of one backend at a time by pipes that lost or leave another; 0 is no limit, the rest wait their turn",
         ),
+    ]
+}
+
+fn moves_and_resume() -> Vec<Key<Config>> {
+    vec![
         key(
             "reattach.moves_per_second",
             |c: &mut Config| &mut c.reattach.moves_per_second,
@@ -359,6 +372,12 @@ fn reattach_and_resume() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.reattach.settle,
             range(Duration::ZERO, HOUR),
             "a planned move lets the old worker answer for so long after its last message: many say pong before they read",
+        ),
+        key(
+            "reattach.prove",
+            |c: &mut Config| &mut c.reattach.prove,
+            range(Duration::ZERO, HOUR),
+            "a planned move keeps the old worker until the new one has been there for so long, or said something",
         ),
         key(
             "resume.grace",
@@ -489,4 +508,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
         )
         .or("\"http://127.0.0.1:4318\""),
     ]
+}
+
+fn absolute(directory: &Path) -> Result<(), String> {
+    if directory.is_absolute() && directory != Path::new("/") {
+        return Ok(());
+    }
+    Err("write the absolute path of a directory, as in \"/run/holdline\"; \"/\" would be every service of this machine"
+        .to_owned())
 }

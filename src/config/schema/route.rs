@@ -82,6 +82,12 @@ fn pipes() -> Vec<Key<Route>> {
             "\"reattach\", or \"close\" with 1012 where the state lives in the worker",
         ),
         key(
+            "refusal",
+            |r: &mut Route| &mut r.refusal,
+            any,
+            "each worker of a round refuses a reattach with a 4xx: \"end\" is 1012 at once, \"wait\" asks on until the grace is over",
+        ),
+        key(
             "down",
             |r: &mut Route| &mut r.down,
             any,

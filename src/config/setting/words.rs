@@ -1,6 +1,6 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, ReplayPolicy, WeightFrom};
+use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -20,6 +20,10 @@ impl Choice for OverflowPolicy {
 
 impl Choice for BackendLoss {
     const WORDS: &'static [(&'static str, Self)] = &[("reattach", Self::Reattach), ("close", Self::Close)];
+}
+
+impl Choice for Refusal {
+    const WORDS: &'static [(&'static str, Self)] = &[("end", Self::End), ("wait", Self::Wait)];
 }
 
 impl Choice for Balance {

@@ -28,6 +28,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
     ("admin.tokens_file", "/t", r#""/t""#),
     ("admin.backend_networks", "[\"127.0.0.1\"]", r#"["127.0.0.1/32"]"#),
+    ("admin.backend_sockets", "/run/w,/srv", r#"["/run/w", "/srv"]"#),
     ("admin.state_file", "/s", r#""/s""#),
     ("admin.max_connections", "99", "99"),
     ("admin.address_connections", "9", "9"),
@@ -59,6 +60,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("reattach.moves_per_second", "9", "9"),
     ("reattach.move_timeout", "1s", r#""1s""#),
     ("reattach.settle", "1s", r#""1s""#),
+    ("reattach.prove", "1s", r#""1s""#),
     ("resume.grace", "1s", r#""1s""#),
     ("resume.keys_file", "/k", r#""/k""#),
     ("limits.key_connections", "0", "0"),
@@ -84,6 +86,10 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].weight_from", "memory", r#""memory""#),
     ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
+    ("pools[0].tls.ca", "/ca", r#""/ca""#),
+    ("pools[0].tls.cert", "/c", r#""/c""#),
+    ("pools[0].tls.key", "/k", r#""/k""#),
+    ("pools[0].tls.server_name", "worker.internal", r#""worker.internal""#),
     ("pools[0].report.rss_mb", "/m/rss", r#""/m/rss""#),
     ("pools[0].report.limit_mb", "/m/max", r#""/m/max""#),
     ("pools[0].health.kind", "ws", r#""ws""#),
@@ -110,6 +116,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].raw_path", "true", "true"),
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
+    ("routes[0].refusal", "wait", r#""wait""#),
     ("routes[0].down", "latest:3", r#""latest:3""#),
     ("routes[0].first_message_timeout", "1s", r#""1s""#),
     ("routes[0].interrupt_codes", "1001,4000-4099", r#"[1001, "4000-4099"]"#),
@@ -152,6 +159,8 @@ fn px_05_every_key_can_be_set_by_environment() {
         let around = match *path {
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
+            "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
             _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
             _ => "",
         };
@@ -164,7 +173,8 @@ fn px_05_every_key_can_be_set_by_environment() {
             // Free text is right whatever it is.
             assert!(
                 matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
-                    || path.ends_with("serves"),
+                    || path.ends_with("serves")
+                    || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
                 "{path}"
             );
             continue;

@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, PipeState};
+use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, Peer, PipeState};
 use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
 use tokio::time::Instant;
@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::backends::{Ask, Hold};
 use crate::metrics::labels::MoveResult;
-use crate::pipe::attach::{Attach, next_attach};
-use crate::pipe::backend_end::Transport;
+use crate::pipe::attach::{Attach, Wanted, next_attach};
+use crate::pipe::backend_end::{Transport, Word};
 use crate::pipe::holding::{hold, release};
 use crate::pipe::search::Wished;
 use crate::pipes::Command;
@@ -34,11 +34,15 @@ impl Driver {
             self.books.report.trace_search(self.plan.trace.as_deref(), order.cause.as_str());
         }
         let attachment = order.attachment;
-        let exclude = self.pipe.excluded(now);
-        let previous = self.backend.last().map(|(_, id)| id.clone());
+        let wanted = Wanted {
+            order,
+            exclude: self.pipe.excluded(now),
+            previous: self.backend.last().map(|(_, id)| id.clone()),
+            grace_ends: self.pipe.grace_left(now).map(|left| std::time::Instant::now() + left),
+        };
         let search = self.books.report.search();
         let (plan, entry, process) = (self.plan.clone(), self.entry().clone(), self.process.clone());
-        let dial = next_attach(plan, order, exclude, previous, search, entry, process);
+        let dial = next_attach(plan, wanted, search, entry, process);
         self.search.dial(attachment, Box::pin(dial));
     }
 
@@ -57,8 +61,10 @@ impl Driver {
         if let Some((attachment, result)) = self.search.poll_dial(cx) {
             self.dialed(attachment, result, now.max(self.process.clock.now()));
         }
-        if let Some((worker, loss)) = self.backend.poll_next_end(cx) {
-            self.pipe.lost(worker, loss, now);
+        match self.backend.poll_next_word(cx) {
+            Some((attachment, Word::Gone(loss))) => self.pipe.lost(Peer::Backend(attachment), loss, now),
+            Some((attachment, Word::Talks)) => self.pipe.waiting_talked(attachment, now),
+            None => {}
         }
     }
 

@@ -42,9 +42,11 @@ impl World {
         }
         self.drivers[pipe].reserved.insert(order.attachment, backend);
         self.asked.insert((pipe, order.attachment), chosen.alias.as_deref().map(str::to_owned));
-        let answer = self.draw_answer(worker_of(backend));
+        let answer = self.draw_answer(worker_of(backend), pipe);
         let wait = match answer {
-            Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized) => self.rng.millis(0, 30),
+            Some(Answer::Refused | Answer::Upgraded | Answer::Unauthorized | Answer::NotFound) => {
+                self.rng.millis(0, 30)
+            }
             Some(Answer::TimedOut) => self.rng.millis(500, 4_000),
             None => return self.marks.hit(Mark::DialHung),
         };
@@ -68,7 +70,7 @@ impl World {
     }
 
     /// What a dial will come to; `None` if it is never answered.
-    fn draw_answer(&mut self, worker: usize) -> Option<Answer> {
+    fn draw_answer(&mut self, worker: usize, pipe: usize) -> Option<Answer> {
         if self.calm_since.is_some() {
             return Some(if self.workers[worker].up { Answer::Upgraded } else { Answer::Refused });
         }
@@ -78,6 +80,9 @@ impl World {
         if self.plan.may(Fault::DialHangs) && self.rng.once_in(6) {
             return self.rng.once_in(2).then_some(Answer::TimedOut);
         }
+        if self.workers[worker].refuses.contains(&pipe) {
+            return Some(Answer::NotFound);
+        }
         let unauthorized = self.plan.may(Fault::DialUnauthorized) && self.rng.once_in(30);
         Some(if unauthorized { Answer::Unauthorized } else { Answer::Upgraded })
     }
@@ -85,7 +90,18 @@ impl World {
     fn no_candidate(&mut self, pipe: usize, attachment: Attachment, retry_after: Option<Duration>) {
         let now = self.now;
         let failure = DialFailure::NoCandidate { retry_after };
-        self.drivers[pipe].call(now, &mut self.marks, |it, now| it.dial_failed(attachment, failure, now));
+        let driver = &mut self.drivers[pipe];
+        let settings = &self.plan.settings;
+        let must_end = retry_after.is_none()
+            && driver.current().is_none()
+            && !self.plan.may(Fault::WrongWorker)
+            && driver.round.must_end(settings, &driver.excluded(now));
+        if driver.round.is_refused_by_some() {
+            self.marks.hit(Mark::RefusedBySome);
+        }
+        driver.call(now, &mut self.marks, |it, now| it.dial_failed(attachment, failure, now));
+        assert!(!must_end || driver.model.ended.is_some(), "all refused, and it goes on: {:?}", driver.round);
+        driver.round.begins();
     }
 
     pub(super) fn dial_done(&mut self, pipe: usize, attachment: Attachment, answer: Answer) {
@@ -111,7 +127,8 @@ impl World {
             Answer::Refused => {
                 self.marks.hit(Mark::DialRefused);
                 self.homes[home].pool.experienced(backend, Experience::Refused, Some(id_of(pipe)), now);
-                DialFailure::Failed(backend)
+                let is_up = self.workers[worker_of(backend)].up;
+                if is_up { DialFailure::Failed(backend) } else { DialFailure::Absent(backend) }
             }
             Answer::TimedOut => {
                 self.marks.hit(Mark::DialTimedOut);
@@ -120,7 +137,14 @@ impl World {
                 DialFailure::Failed(backend)
             }
             Answer::Unauthorized => DialFailure::Unauthorized(backend),
+            Answer::NotFound => {
+                self.experienced(home, backend, Experience::Connected, pipe);
+                DialFailure::Refused { backend, status: 404 }
+            }
         };
+        if !cancelled && self.drivers[pipe].current().is_none() {
+            self.drivers[pipe].round.hears(failure);
+        }
         self.release(pipe, attachment);
         self.drivers[pipe].call(now, &mut self.marks, |it, now| it.dial_failed(attachment, failure, now));
         self.settle(pipe);

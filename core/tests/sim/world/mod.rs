@@ -52,6 +52,8 @@ enum Answer {
     Refused,
     TimedOut,
     Unauthorized,
+    /// It does not know the pipe.
+    NotFound,
     Upgraded,
 }
 
@@ -61,6 +63,8 @@ struct Worker {
     registered: bool,
     /// Pipes whose key it disowns.
     disowns: Vec<usize>,
+    /// Pipes that it does not take over from another worker, nor from itself once it has lost them.
+    refuses: Vec<usize>,
     /// Messages that it had received of each pipe, since it last started.
     knows: BTreeMap<usize, u64>,
     stale_ping: Option<Vec<u8>>,
@@ -106,8 +110,11 @@ impl World {
             let late = index > 0 && plan.may(Fault::LateRegistration) && rng.once_in(2);
             let disowned = |rng: &mut Rng| index > 0 && plan.may(Fault::WrongWorker) && rng.once_in(2);
             let disowns = (0..plan.pipes).filter(|_| disowned(&mut rng)).collect();
+            let mut apart = Rng::new(seed ^ (index as u64) << 40);
+            let refuses = (0..plan.pipes).filter(|_| plan.refuses && apart.below(3) < 2).collect();
             let knows = BTreeMap::new();
-            workers.push(Worker { up: true, registered: !late, disowns, knows, stale_ping: None, generation: 0 });
+            let (stale_ping, generation) = (None, 0);
+            workers.push(Worker { up: true, registered: !late, disowns, refuses, knows, stale_ping, generation });
         }
         let mut world = Self {
             now,
@@ -400,7 +407,9 @@ impl World {
         let now = self.now;
         for pipe in 0..self.drivers.len() {
             if !self.drivers[pipe].finished && self.drivers[pipe].home == home {
-                self.drivers[pipe].call(now, &mut self.marks, |it, now| it.pool_changed(now));
+                let driver = &mut self.drivers[pipe];
+                driver.round.pool_changed(driver.dials());
+                driver.call(now, &mut self.marks, |it, now| it.pool_changed(now));
             }
         }
     }
