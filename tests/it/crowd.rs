@@ -8,8 +8,8 @@ use tokio::net::TcpStream;
 
 use crate::harness::{Proxy, ask, eventually, within};
 
-/// A health check gives up after a second or two.
-const CHECK: Duration = Duration::from_secs(1);
+/// When Docker's health check gives up.
+const CHECK: Duration = Duration::from_secs(5);
 
 async fn is_alive_soon(proxy: &Proxy) {
     let began = Instant::now();
