@@ -86,7 +86,7 @@ impl Process {
         let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
-        let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
+        let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max, config.pools.len()));
         let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
         let limits = Arc::new(Limiter::new(config.limits, clock));

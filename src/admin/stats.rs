@@ -28,6 +28,7 @@ use crate::metrics::process::Usage;
 use crate::metrics::{
     BackendFacts, BackendStateLabel, LaneMetrics, PipeState, PoolMetrics, ReattachResult, RouteMetrics,
 };
+use crate::pipe::read_buffers_bytes;
 use crate::pipes::{KeyPast, PipeEntry};
 
 /// Route keys listed in `keys` and in `connections.by_key`, where those with the most pipes win.
@@ -52,7 +53,11 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let down = gauge(pipes.iter().map(|pipe| pipe.down.buffered_bytes.load(Relaxed)).sum());
     families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
     families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
-    families.memory_bytes.with_label_values(&["replay"]).set(up + down);
+    for (name, pool) in admin.process.metrics.pools() {
+        pool.held_bytes.set(gauge(admin.process.pipes.pool_held_bytes(&name)));
+    }
+    families.memory_bytes.with_label_values(&["replay"]).set(gauge(admin.process.pipes.held_bytes()));
+    families.memory_bytes.with_label_values(&["buffers"]).set(gauge(read_buffers_bytes()));
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
     let (entries, bytes) = admin.process.limits.size();
     families.rate_limit_entries.set(gauge(entries as u64));
@@ -150,7 +155,7 @@ struct Memory {
     per_pipe_average_bytes: u64,
     /// What plain requests that are being answered take.
     requests_bytes: u64,
-    replay_bytes: i64,
+    replay_bytes: u64,
     by_route: BTreeMap<String, u64>,
     rss_bytes: u64,
     /// Address space.
@@ -293,7 +298,7 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
         total_bytes: pipes_bytes + requests_bytes,
         requests_bytes,
         per_pipe_average_bytes: pipes_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
-        replay_bytes: admin.process.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
+        replay_bytes: admin.process.pipes.held_bytes(),
         by_route: memory_by_route(pipes),
         rss_bytes: reading.resident,
         vms_mb: mebibytes(Usage::read().virtual_bytes),

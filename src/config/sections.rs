@@ -161,6 +161,25 @@ impl Default for Message {
     }
 }
 
+/// `[prologue]`: what is kept of a conversation for the next worker, per pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Prologues {
+    /// Messages.
+    pub messages_max: u32,
+    /// Their bytes together.
+    pub bytes_max: usize,
+    /// Payload bytes of a message that is looked at.
+    pub inspect_max: usize,
+    /// How long a worker may take to answer what it is told again.
+    pub within: Duration,
+}
+
+impl Default for Prologues {
+    fn default() -> Self {
+        Self { messages_max: 256, bytes_max: 256 * KIB, inspect_max: 64 * KIB, within: Duration::from_secs(5) }
+    }
+}
+
 /// `[replay]`: what is kept for another worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replay {

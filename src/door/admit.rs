@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use holdline_core::conversation::Conversation;
 use holdline_core::ids::PipeId;
 use holdline_core::memory::Pressure;
 use http::StatusCode;
+use http::request::Parts;
 
 use super::Door;
 use super::judge::busy;
@@ -123,7 +125,14 @@ impl Door {
             sharing,
             request_id: request.client.request_id.clone(),
         };
-        let driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        let decided = match &facts.sharing {
+            Sharing::Alone => Some(conversation(&plan, &request.parts)),
+            Sharing::Stream(_) | Sharing::Viewer(_) => None,
+        };
+        let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        if let Some((conversation, why)) = decided {
+            driver.converse(conversation, why);
+        }
         drop(expected);
         if process.phase.get() == Phase::Stopping {
             // The clients may have been told before this one was there.
@@ -162,6 +171,11 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         protocol: None,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
     }
+}
+
+/// What kind of conversation begins, and what that is known by.
+fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
+    plan.route.conversations.decide(plan.protocol.as_deref(), parts, plan.settings.prologue)
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

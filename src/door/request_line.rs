@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes of a request line that are looked at in one read.
@@ -25,6 +26,8 @@ const ESCAPE_BYTES: usize = 3;
 #[derive(Debug)]
 pub struct LenientLine<S> {
     stream: S,
+    /// What was read of the stream before.
+    first: Bytes,
     place: Place,
     head_comes: HeadComes,
 }
@@ -74,14 +77,31 @@ impl Line {
 const NEVER: u8 = 0;
 
 impl<S> LenientLine<S> {
-    /// `stream`, whose first bytes are a request line.
-    pub const fn new(stream: S, head_comes: HeadComes) -> Self {
-        Self { stream, place: START, head_comes }
+    /// `stream`, of which `first` was read before; with that, a request line begins.
+    pub const fn new(stream: S, first: Bytes, head_comes: HeadComes) -> Self {
+        Self { stream, first, place: START, head_comes }
     }
 
-    /// The bare socket.
-    pub fn into_inner(self) -> S {
-        self.stream
+    /// The bare socket, and what was read of it behind `read`.
+    pub fn into_parts(self, read: Bytes) -> (S, Bytes) {
+        if self.first.is_empty() {
+            return (self.stream, read);
+        }
+        (self.stream, [read, self.first].concat().into())
+    }
+}
+
+impl<S: AsyncRead + Unpin> LenientLine<S> {
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        buf.put_slice(&self.first.split_to(self.first.len().min(buf.remaining())));
+        if self.first.is_empty() {
+            // An empty rest would keep the memory of the whole.
+            self.first = Bytes::new();
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -146,13 +166,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for LenientLine<S> {
         let is_behind_query = matches!(this.place, Place::Head(_) | Place::Behind);
         if is_behind_query || room == 0 {
             let before = buf.filled().len();
-            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            ready!(this.poll_bytes(cx, buf))?;
             this.place = judge_lines(this.place, &mut buf.filled_mut()[before..]);
             return Poll::Ready(Ok(()));
         }
         let mut piece = [0; PIECE_BYTES];
         let mut piece = ReadBuf::new(&mut piece[..room.min(PIECE_BYTES)]);
-        ready!(Pin::new(&mut this.stream).poll_read(cx, &mut piece))?;
+        ready!(this.poll_bytes(cx, &mut piece))?;
         this.place = let_in(this.place, piece.filled(), buf);
         Poll::Ready(Ok(()))
     }
@@ -235,10 +255,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_read_before_comes_first_and_none_of_it_is_lost() {
+        let (mut peer, ours) = tokio::io::duplex(1 << 16);
+        let (before, after) = SENT.split_at(SENT.len() - 3);
+        let mut line = LenientLine::new(ours, before.into(), HeadComes::default());
+        peer.write_all(after.as_bytes()).await.unwrap();
+        let mut heard = vec![0; READ_AS.len() - 5];
+        line.read_exact(&mut heard).await.unwrap();
+        let (mut ours, unread) = line.into_parts(heard.into());
+        let mut rest = [0; 3];
+        ours.read_exact(&mut rest).await.unwrap();
+        assert_eq!([&unread[..], &rest].concat(), READ_AS.as_bytes());
+    }
+
+    #[tokio::test]
     async fn what_follows_is_a_request_line_only_when_that_is_said() {
         let (mut peer, ours) = tokio::io::duplex(1 << 16);
         let head_comes = HeadComes::default();
-        let mut line = LenientLine::new(ours, head_comes.clone());
+        let mut line = LenientLine::new(ours, Bytes::new(), head_comes.clone());
         for (told, read_as) in [(false, READ_AS), (false, SENT), (true, READ_AS), (false, SENT)] {
             if told {
                 head_comes.tell();

@@ -183,7 +183,7 @@ async fn serve(stream: TcpStream, context: HttpContext, table: Arc<RouteTable>) 
         Ok::<_, std::convert::Infallible>(response.map(|body| talk.answering(status, body)))
     });
     let patience = Patience { head: Duration::from_secs(30), next: Duration::from_secs(30) };
-    let socket = TokioIo::new(ClientSocket::new(stream, talk.clone(), patience));
+    let socket = TokioIo::new(ClientSocket::new(stream, talk.clone(), patience, patience.head));
     // A client that goes away is an error here, and daily life.
     let _ = http1::Builder::new().half_close(true).header_read_timeout(None).serve_connection(socket, service).await;
 }

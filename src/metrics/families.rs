@@ -37,6 +37,7 @@ pub struct Families {
     pub moves_total: IntCounterVec,
     pub replay_buffer_bytes: IntGaugeVec,
     pub replay_buffer_limit_bytes: IntGauge,
+    pub replay_buffer_pool_bytes: IntGaugeVec,
     pub replay_overflows_total: IntCounterVec,
     pub replayed_messages_total: IntCounterVec,
     pub in_doubt_messages_total: IntCounterVec,
@@ -46,6 +47,10 @@ pub struct Families {
     pub message_bytes_total: IntCounterVec,
     pub read_paused_total: IntCounterVec,
     pub unmasked_control_frames_total: IntCounterVec,
+    pub prologue_bytes: IntGaugeVec,
+    pub prologue_sent_total: IntCounterVec,
+    pub prologue_swallowed_total: IntCounterVec,
+    pub prologue_failures_total: IntCounterVec,
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
@@ -137,6 +142,11 @@ impl Families {
             ),
             moves_total: at.counters("moves_total", "Planned moves by what became of them.", &["pool", "result"]),
             replay_buffer_bytes: at.gauges("replay_buffer_bytes", "Bytes held in replay buffers.", &["lane"]),
+            replay_buffer_pool_bytes: at.gauges(
+                "replay_buffer_pool_bytes",
+                "Bytes that the pipes of one pool hold in replay buffers.",
+                &["pool"],
+            ),
             replay_buffer_limit_bytes: at
                 .gauge("replay_buffer_limit_bytes", "Bytes that all replay buffers may hold together."),
             replay_overflows_total: at.counters(
@@ -171,6 +181,22 @@ impl Families {
                 "unmasked_control_frames_total",
                 "Control frames that a client sent without a mask.",
                 &["route"],
+            ),
+            prologue_bytes: at.gauges("prologue_bytes", "Bytes kept of conversations for the next worker.", &["route"]),
+            prologue_sent_total: at.counters(
+                "prologue_sent_total",
+                "Messages of conversations that a new worker was told again.",
+                &["route"],
+            ),
+            prologue_swallowed_total: at.counters(
+                "prologue_swallowed_total",
+                "Answers of workers held back because the client had had them.",
+                &["route"],
+            ),
+            prologue_failures_total: at.counters(
+                "prologue_failures_total",
+                "Conversations that could not be said again as they should.",
+                &["route", "why"],
             ),
             backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
             backend_state: at.gauges(
@@ -276,13 +302,15 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.shared_streams, label, value);
+        forget(&self.prologue_bytes, label, value);
         forget(&self.http_requests, label, value);
         forget(&self.polls_parked, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
+        forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 21] {
+    fn counters(&self) -> [&IntCounterVec; 24] {
         [
             &self.handshakes_total,
             &self.pipes_total,
@@ -299,6 +327,9 @@ impl Families {
             &self.message_bytes_total,
             &self.read_paused_total,
             &self.unmasked_control_frames_total,
+            &self.prologue_sent_total,
+            &self.prologue_swallowed_total,
+            &self.prologue_failures_total,
             &self.rate_limited_total,
             &self.http_requests_total,
             &self.client_resumes_total,

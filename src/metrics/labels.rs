@@ -4,7 +4,7 @@
 //! label, so that no peer can grow the number of series.
 
 use holdline_core::limits::PipeLimit;
-pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState};
+pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState, PrologueFailure};
 use serde::Serialize;
 
 pub use crate::backends::{EjectCause, Hold};

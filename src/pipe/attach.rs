@@ -284,6 +284,9 @@ fn attach_headers(plan: &Plan, order: &DialOrder, previous: Option<&str>) -> Vec
         ("Holdline-Confirmed", format!("{}; level={}", order.confirmed.0, order.level.as_str())),
         ("Holdline-Gap", order.gap.map_or_else(|| "none".to_owned(), range)),
     ];
+    if order.prologue > 0 {
+        headers.push(("Holdline-Prologue", order.prologue.to_string()));
+    }
     if let Some(previous) = previous {
         headers.push(("Holdline-Previous", previous.to_string()));
     }

@@ -126,10 +126,10 @@ impl ClientEnd {
         Peer::Client(self.generation)
     }
 
-    /// Bytes of messages that the link holds itself.
-    pub fn held_bytes(&self) -> usize {
+    /// Bytes of messages that the link holds itself, for the pipe's books.
+    pub fn book(&self) -> usize {
         match &self.link {
-            Some(ClientLink::Viewers(link)) => link.held_bytes(),
+            Some(ClientLink::Viewers(link)) => link.book(),
             Some(ClientLink::Socket(_)) | None => 0,
         }
     }

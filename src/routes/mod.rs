@@ -7,6 +7,7 @@
 //! specific path (static before `{param}` before `{*rest}`), whatever spelling the client has for it. A host that has no route for a path falls through to the
 //! less specific ones, so a route without hosts serves every host.
 
+mod conversation;
 mod host;
 mod origin;
 mod path;
@@ -26,6 +27,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
+pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 use host::HostPattern;
 use origin::OriginPattern;
 use path::Spelled;
@@ -75,6 +77,8 @@ pub struct RouteSpec {
     pub limits: RouteLimits,
     /// What its pipes are opened with.
     pub settings: PipeSettings,
+    /// What its conversations are.
+    pub conversation: ConversationRule,
     /// How its pipes share their workers, if they do.
     pub share: Option<StreamSettings>,
 }
@@ -101,6 +105,8 @@ pub struct Route {
     pub pool: String,
     /// What its pipes are opened with.
     pub settings: Arc<PipeSettings>,
+    /// What its conversations are.
+    pub conversations: Conversations,
     /// How pipes of the same key share one worker connection, if they do.
     pub share: Option<Share>,
     /// How clients are told apart, if they are.
@@ -269,6 +275,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
+        let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
             let base = share.as_ref().map_or(&settings, |share| &share.viewer);
@@ -281,6 +288,7 @@ impl RouteTable {
             share,
             identity,
             settings: Arc::new(settings),
+            conversations,
             websocket_only,
             limits,
             any_without_owner,

@@ -22,6 +22,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         websocket_only: false,
         limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
+        conversation: ConversationRule::Auto,
         share: None,
     }
 }

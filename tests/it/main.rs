@@ -12,6 +12,7 @@ mod admin;
 mod backends;
 mod candidates;
 mod comeback;
+mod conversations;
 mod crowd;
 mod ctl;
 mod delivery;

@@ -111,6 +111,7 @@ impl Fixture {
             websocket_only: false,
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
+            conversation: crate::routes::ConversationRule::Auto,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();

@@ -24,6 +24,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(replay());
     keys.extend(reattach());
     keys.extend(moves_and_resume());
+    keys.extend(prologue());
     keys.extend(limits_and_memory());
     keys.extend(log_and_trace());
     keys
@@ -265,13 +266,13 @@ fn replay() -> Vec<Key<Config>> {
             "replay.pipe_bytes_max",
             |c: &mut Config| &mut c.replay.pipe_bytes_max,
             range(KIB, GIB),
-            "bytes that one pipe holds while no worker is attached; charged as used",
+            "bytes that one pipe holds while no worker is attached: what came, with all headers, and 16 more for each message",
         ),
         key(
             "replay.total_bytes_max",
             |c: &mut Config| &mut c.replay.total_bytes_max,
             range(KIB, TIB),
-            "bytes that all pipes hold together",
+            "bytes that all pipes hold together; of several pools one comes to four fifths at most",
         ),
         key(
             "replay.window",
@@ -395,6 +396,35 @@ fn moves_and_resume() -> Vec<Key<Config>> {
     ]
 }
 
+fn prologue() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "prologue.messages_max",
+            |c: &mut Config| &mut c.prologue.messages_max,
+            range(1, 100_000),
+            "messages of one conversation that are kept for the next worker; with more it ends with its worker (1012)",
+        ),
+        key(
+            "prologue.bytes_max",
+            |c: &mut Config| &mut c.prologue.bytes_max,
+            range(KIB, 64 * MIB),
+            "their bytes together, 64 more for each",
+        ),
+        key(
+            "prologue.inspect_max",
+            |c: &mut Config| &mut c.prologue.inspect_max,
+            range(64, 16 * MIB),
+            "payload bytes of a message that is looked at; a larger one is passed on and not kept",
+        ),
+        key(
+            "prologue.within",
+            |c: &mut Config| &mut c.prologue.within,
+            range(MILLISECOND, HOUR),
+            "a worker that has not answered what it is told again for so long is given up for the next candidate",
+        ),
+    ]
+}
+
 fn limits_and_memory() -> Vec<Key<Config>> {
     vec![
         key(
@@ -461,7 +491,7 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "memory.evict",
             |c: &mut Config| &mut c.memory.evict,
             any,
-            "which pipe goes first when memory is out: \"lru\", \"oldest\" or \"largest\"",
+            "who goes first of those that hold most beyond their fair share: \"lru\", \"oldest\" or \"largest\"",
         ),
     ]
 }

@@ -76,6 +76,12 @@ fn matching() -> Vec<Key<Route>> {
 fn pipes() -> Vec<Key<Route>> {
     vec![
         key(
+            "conversation",
+            |r: &mut Route| &mut r.conversation,
+            any,
+            "\"stateless\" goes on anywhere, \"profile\" by prologue.*, \"stateful\" ends with its worker; \"auto\": docs/conversations.md",
+        ),
+        key(
             "on_backend_loss",
             |r: &mut Route| &mut r.on_backend_loss,
             any,
@@ -278,7 +284,7 @@ fn sharing() -> Vec<Key<Route>> {
             "prologue.profile",
             |r: &mut Route| &mut r.prologue.profile,
             some(|text: &String| name(text)),
-            "a built-in protocol profile instead of a number",
+            "a built-in protocol profile instead of a number: what it keeps is said again to each new worker",
         )
         .or("\"graphql-transport-ws\""),
     ]
