@@ -330,7 +330,7 @@ impl Running {
     pub async fn reload(&self) {
         self.notifier.reloading();
         // An error was said where it came up.
-        let _ = self.reload.reload().await;
+        let _ = self.reload.reload(false).await;
         self.notifier.reloaded();
     }
 }

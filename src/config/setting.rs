@@ -258,7 +258,9 @@ impl Setting for BackendUrl {
 
 impl Setting for OtlpEndpoint {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parsed(node, "a collector's URL such as \"http://127.0.0.1:4318\"")
+        // As with a backend's: what was written may hold a password.
+        let text = string(node, "a collector's URL such as \"http://127.0.0.1:4318\"")?;
+        text.parse().or_else(|error: &str| fault(node, error.to_owned()))
     }
 
     fn show(&self) -> Option<String> {

@@ -1,7 +1,9 @@
 //! The metric families by name: the list that SPEC section 4 fixes, and nothing else.
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{Counter, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Counter, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use super::register;
 
@@ -74,6 +76,7 @@ pub struct Families {
     pub client_resumes_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
+    pub log_dropped_total: IntCounter,
     pub admin_requests_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
     pub runtime_tasks: IntGaugeVec,
@@ -276,6 +279,7 @@ impl Families {
             ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
+            log_dropped_total: at.counter("log_dropped_total", "Log records that stderr did not take."),
             admin_requests_total: at.counters(
                 "admin_requests_total",
                 "Admin requests, by the pattern of their path.",
@@ -375,6 +379,10 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         register(self.registry, IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        register(self.registry, IntCounter::with_opts(opts(name, help)))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

@@ -253,6 +253,12 @@ impl RouteTable {
         Ok(Found { route: Arc::clone(route), key, client_id, target })
     }
 
+    /// The route that answers on this host and path, whatever else a request there may lack.
+    #[must_use]
+    pub fn answers(&self, host: Option<&str>, path: &str) -> Option<&Arc<Route>> {
+        self.at(host, path).map(|(index, _)| &self.routes[index])
+    }
+
     /// The routes in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -415,6 +421,24 @@ impl Found {
 }
 
 impl Route {
+    /// Whether only some origins may connect here.
+    #[must_use]
+    pub const fn has_origins(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// A host and a path that it answers for, for each of its hosts and paths.
+    pub fn samples(&self) -> impl Iterator<Item = (Option<String>, String)> {
+        let hosts: Vec<_> = match &*self.hosts {
+            [] => vec![None],
+            hosts => hosts.iter().map(|host| Some(host.sample())).collect(),
+        };
+        self.patterns.iter().flat_map(move |pattern| {
+            let path = path::sample(pattern);
+            hosts.clone().into_iter().map(move |host| (host, path.clone()))
+        })
+    }
+
     /// Whether a browser's `Origin` may connect here.
     ///
     /// A request without one is not from a browser, so it passes; a request with two, or with anything but what the
