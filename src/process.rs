@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use crate::backends::{Backends, Setup};
 use crate::clients::Clients;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, PoolsTls};
 use crate::events::Events;
 use crate::http::Exchanges;
 use crate::level::Level;
@@ -18,13 +18,13 @@ use crate::limits::{Limiter, Slots};
 use crate::log::LogHandle;
 use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::net::TlsClient;
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::rules::Rules;
 use crate::share::Streams;
 use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
+use crate::waiting::Waiting;
 
 /// The services of one process; share it by `Arc`.
 #[derive(Debug)]
@@ -49,8 +49,6 @@ pub struct Process {
     pub tracer: Tracer,
     /// Where workers come from.
     pub backends: Backends,
-    /// Trust in `wss://` backends.
-    pub tls: TlsClient,
     /// The live pipes.
     pub pipes: Arc<Pipes>,
     /// The streams that some of them share.
@@ -59,6 +57,8 @@ pub struct Process {
     pub clients: Arc<Clients>,
     /// How many clients may be connected.
     pub slots: Arc<Slots>,
+    /// The requests that wait for a worker.
+    pub waiting: Arc<Waiting>,
     /// Who may connect how often.
     pub limits: Arc<Limiter>,
     /// Whether there is memory for a new pipe.
@@ -76,6 +76,8 @@ pub struct Judged {
     pub rules: Rules,
     /// The tokens of the file that it names, if it names one.
     pub tokens: Option<Tokens>,
+    /// The TLS of its pools, from the files that it names.
+    pub tls: PoolsTls,
 }
 
 impl Process {
@@ -83,13 +85,16 @@ impl Process {
     /// sends its spans away, on the current runtime, if the configuration says where to.
     #[must_use]
     pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Option<Exporter>) {
-        let Judged { config, rules, tokens } = judged;
+        let Judged { config, rules, tokens, tls } = judged;
         let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
-        let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max));
-        let backends = backends(&config, &metrics, &events, &pipes, clock);
+        let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max, config.pools.len()));
+        let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
+        let phase = PhaseCell::default();
+        let waiting_max = config.server.waiting_max as usize;
+        let waiting = Arc::new(Waiting::new(backends.clone(), metrics.clone(), phase.watch(), waiting_max));
         let limits = Arc::new(Limiter::new(config.limits, clock));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let (streams, exchanges) = (Arc::new(Streams::default()), Exchanges::default());
@@ -99,17 +104,17 @@ impl Process {
             rules: ArcSwap::from_pointee(rules),
             tokens: ArcSwapOption::new(tokens.map(Arc::new)),
             level: Level::new(log),
-            phase: PhaseCell::default(),
+            phase,
             clock,
             metrics,
             events,
             tracer,
             backends,
-            tls: TlsClient::native(),
             pipes,
             streams,
             clients: Arc::default(),
             slots,
+            waiting,
             limits,
             exchanges,
         };
@@ -125,18 +130,12 @@ fn name_series(metrics: &Metrics, config: &Config) {
 }
 
 /// The configured pools, whose events are counted and listed, and whose orders reach the pipes.
-fn backends(
-    config: &Config,
-    metrics: &Arc<Metrics>,
-    events: &Arc<Events>,
-    pipes: &Arc<Pipes>,
-    clock: Clock,
-) -> Backends {
+fn backends(setup: &Setup, metrics: &Arc<Metrics>, events: &Arc<Events>, pipes: &Arc<Pipes>, clock: Clock) -> Backends {
     let (metrics, events, pipes) = (metrics.clone(), events.clone(), pipes.clone());
     let on_event = move |event| {
         metrics.backend_event(&event);
         event.log();
         events.push(event.into());
     };
-    Backends::new(&Setup::from_config(config), clock, on_event, move |backend, leave| pipes.leave(backend, leave))
+    Backends::new(setup, clock, on_event, move |backend, leave| pipes.leave(backend, leave))
 }

@@ -17,7 +17,7 @@ use crate::activation::Inherited;
 use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality};
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Invalid, Loaded};
 use crate::door::Door;
 use crate::door::listen::{self, Bound};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
@@ -52,6 +52,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] crate::tokens::TokensError),
+    /// The files of a pool's TLS cannot be used.
+    #[error(transparent)]
+    Tls(#[from] Invalid),
     /// What an earlier process knew can be neither read nor written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),
@@ -65,7 +68,7 @@ impl StartError {
     #[must_use]
     pub const fn is_misuse(&self) -> bool {
         match self {
-            Self::Route(_) | Self::Tokens(_) => true,
+            Self::Route(_) | Self::Tokens(_) | Self::Tls(_) => true,
             Self::Io(_) | Self::StateFile(_) | Self::Exposed(_) => false,
         }
     }
@@ -96,8 +99,9 @@ struct DataThread {
 /// # Errors
 /// [`StartError`]; nothing is left running then but what ends with the runtime.
 pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
-    let Loaded { config, sources, warnings: _ } = loaded;
-    let (process, exporter) = Process::new(judge(config)?, log, descriptors());
+    let judged = judge(&loaded)?;
+    let sources = loaded.sources;
+    let (process, exporter) = Process::new(judged, log, descriptors());
     let process = Arc::new(process);
     warn_of_few_descriptors(&process);
     process.metrics.watch_runtime("control", runtime::Handle::current());
@@ -121,10 +125,15 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     Ok(Running { process, reload, bound, threads, exporter, notifier, stop_control })
 }
 
-fn judge(config: Config) -> Result<Judged, StartError> {
+fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
+    let config = loaded.config.clone();
     let rules = Rules::from_config(&config)?;
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
-    Ok(Judged { config, rules, tokens })
+    let (tls, untimely) = loaded.pools_tls()?;
+    for notice in untimely {
+        tracing::warn!("{notice}");
+    }
+    Ok(Judged { config, rules, tokens, tls })
 }
 
 fn own_listeners(bound: &[Bound], admin: &AdminListener) -> OwnListeners {
@@ -186,8 +195,7 @@ fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<Data
     (0..count)
         .map(|number| {
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
-            let (backends, tls) = (process.backends.clone(), process.tls.clone());
-            let http = HttpContext::new(backends, tls, process.rules.load().http);
+            let http = HttpContext::new(process.backends.clone(), process.rules.load().http, process.waiting.clone());
             start_thread(number, listeners, Arc::new(Door { process: process.clone(), http }))
         })
         .collect()
@@ -322,7 +330,7 @@ impl Running {
     pub async fn reload(&self) {
         self.notifier.reloading();
         // An error was said where it came up.
-        let _ = self.reload.reload().await;
+        let _ = self.reload.reload(false).await;
         self.notifier.reloaded();
     }
 }

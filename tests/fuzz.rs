@@ -126,7 +126,7 @@ async fn answer(bytes: &[u8]) {
     };
     let protocols = ["chat".to_owned(), "other".to_owned()];
     let asked = Dial {
-        addresses: &[address],
+        addresses: &vec![address].into(),
         tls: None,
         host: "app.example",
         path: "/",

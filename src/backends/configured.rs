@@ -4,29 +4,32 @@ use super::report::ReportPointers;
 use super::spec::{BackendSpec, PoolSpec, ProbeKind, ProbeSettings};
 use super::{Bounds, Setup};
 use crate::config;
-use crate::net::Networks;
+use crate::net::{Networks, SocketDirectories, TlsClient};
 use holdline_core::health::HealthSettings;
 use holdline_core::pool::Serves;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 impl Setup {
-    /// The pools, networks and dial budget of `config`.
+    /// The pools, networks and dial budget of `config`, and the TLS of its pools.
     #[must_use]
-    pub fn from_config(config: &config::Config) -> Self {
+    pub fn from_config(config: &config::Config, tls: &config::PoolsTls) -> Self {
         Self {
-            pools: config.pools.iter().map(pool).collect(),
-            networks: Networks::new(config.admin.backend_networks.clone()),
+            pools: config.pools.iter().map(|entry| pool(entry, tls.of(&entry.name))).collect(),
+            networks: Networks::new(config.admin.backend_networks.clone())
+                .with_sockets(SocketDirectories::new(config.admin.backend_sockets.clone())),
             bounds: Bounds {
                 deaths_per_window: config.reattach.dials_per_minute,
                 dials_at_once: config.reattach.dials_at_once,
                 moves_per_second: config.reattach.moves_per_second,
+                backend_bytes_max: config.admin.backend_bytes_max,
+                registry_bytes_max: config.admin.registry_bytes_max,
             },
         }
     }
 }
 
-fn pool(pool: &config::Pool) -> PoolSpec {
+fn pool(pool: &config::Pool, tls: TlsClient) -> PoolSpec {
     let health = &pool.health;
     let kind = match health.kind {
         config::HealthKind::Tcp => ProbeKind::Tcp,
@@ -42,6 +45,7 @@ fn pool(pool: &config::Pool) -> PoolSpec {
         move_order: pool.move_order,
         weight_from: pool.weight_from,
         worker_memory_max: pool.worker_memory_max as u64,
+        tls,
         report: ReportPointers {
             rss_mb: pool.report.rss_mb.as_deref().map(Arc::from),
             limit_mb: pool.report.limit_mb.as_deref().map(Arc::from),
@@ -106,11 +110,14 @@ mod tests {
     #[test]
     fn every_key_of_a_pool_arrives() {
         let loaded = config::Config::read(Some(("proxy.toml", FILE)), []).unwrap();
-        let setup = Setup::from_config(&loaded.config);
+        let setup = Setup::from_config(&loaded.config, &config::PoolsTls::default());
         assert!(
             setup.networks.allow("10.1.2.3".parse().unwrap()) && !setup.networks.allow("127.0.0.1".parse().unwrap())
         );
-        assert_eq!(setup.bounds, Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
+        assert_eq!(
+            setup.bounds,
+            Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9, ..Bounds::default() }
+        );
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
         assert_eq!(pool.move_order, MoveOrder::LeaveFirst);

@@ -4,7 +4,7 @@ use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{ProbeKind, ProbeSettings};
 use crate::hops::{HOPS, own_id};
-use crate::net::{ConnectError, DialFailure, TlsClient, TlsPeer, connect};
+use crate::net::{ConnectError, DialFailure, connect};
 use base64::Engine;
 use sha1::{Digest, Sha1};
 use std::io;
@@ -61,15 +61,13 @@ async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Progress
     let problem = |error: ConnectError| match error.kind {
         DialFailure::Timeout if error.detail.is_none() => late(settings),
         kind => {
-            let certain = matches!(kind, DialFailure::NotAllowed | DialFailure::OwnListener | DialFailure::Refused);
+            let certain = kind.is_forbidden() || kind == DialFailure::Refused;
             ProbeProblem { certain, text: error.to_string() }
         }
     };
     let addresses = target.resolve().await.map_err(problem)?;
-    let name = target.url.tls_name();
-    let client = TlsClient::native();
-    let tls = name.as_deref().map(|name| TlsPeer { client: &client, name });
-    let stream = connect(&addresses, tls, settings.timeout).await.map_err(problem)?;
+    let peer = target.tls_peer();
+    let stream = connect(&addresses, peer.as_ref(), settings.timeout).await.map_err(problem)?;
     let authority = target.url.authority();
     match &settings.kind {
         ProbeKind::Tcp => Ok(()),

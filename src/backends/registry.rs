@@ -13,7 +13,7 @@ use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use crate::clock::Clock;
-use crate::net::{Networks, OwnListeners};
+use crate::net::{Networks, OwnListeners, TlsClient};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
@@ -43,6 +43,8 @@ pub(super) struct Registry {
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
     pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,
+    /// Memory that is taken by what is said about all of them.
+    pub(super) held_bytes: usize,
     pub(super) last_key: u64,
     pub(super) last_version: u64,
 }
@@ -62,6 +64,7 @@ pub(super) struct PoolEntry {
     pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
+    pub(super) tls: TlsClient,
     pub(super) report: ReportPointers,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
@@ -73,7 +76,7 @@ pub(super) struct PoolEntry {
 pub(super) struct Record {
     pub(super) id: Arc<str>,
     /// As it was said last; `state` is always nothing here, the core has the one in force.
-    pub(super) spec: BackendSpec,
+    pub(super) spec: Arc<BackendSpec>,
     pub(super) origin: Origin,
     pub(super) registered_at: SystemTime,
     pub(super) version: u64,
@@ -148,7 +151,7 @@ impl Registry {
         self.ids.insert(id.clone(), key);
         let record = Record {
             id,
-            spec: BackendSpec { state: None, ..spec },
+            spec: Arc::new(BackendSpec { state: None, ..spec }),
             origin,
             registered_at: SystemTime::now(),
             version: 0,
@@ -163,6 +166,7 @@ impl Registry {
             dials: moves::permits(self.bounds.dials_at_once),
             picked: None,
         };
+        self.held_bytes += record.spec.held_bytes();
         self.records.insert(key, record);
         self.touched(key, false, fx);
         key
@@ -209,6 +213,7 @@ impl Registry {
         let Some(record) = self.records.remove(&key) else {
             return;
         };
+        self.held_bytes -= record.spec.held_bytes();
         if self.ids.get(&record.id) == Some(&key) {
             self.ids.remove(&record.id);
         }
@@ -386,6 +391,7 @@ impl PoolEntry {
             move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
+            tls: spec.tls.clone(),
             report: spec.report.clone(),
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),

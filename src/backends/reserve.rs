@@ -3,15 +3,16 @@
 use super::Backends;
 use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::keeper::QUICK_PROBE_MIN;
-use super::registry::{Effects, Record, Registry, WhereTo, Why, probes_of};
+use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
-use crate::net::{BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, resolve};
+use crate::net::{
+    Addresses, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, TlsClient, TlsPeer, resolve,
+};
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
 use holdline_core::time::Time;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -44,6 +45,12 @@ pub struct NoBackend {
 impl NoBackend {
     const EMPTY: Self = Self { reason: NoCandidate::Empty, retry_at: None, awaited: false };
 
+    /// Whether that may change soon: only a key that no backend serves is not worth waiting for.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.reason != NoCandidate::NoOwner
+    }
+
     /// The same as what keeps the pipe waiting.
     #[must_use]
     pub fn hold(&self) -> Hold {
@@ -62,13 +69,14 @@ pub enum Outcome {
     Died(Duration),
 }
 
-/// Where to connect to, with the networks that it may be in.
+/// Where to connect to, with the networks that it may be in, and how its pool speaks TLS.
 #[derive(Clone, Debug)]
 pub struct Target {
     /// The address.
     pub url: Arc<BackendUrl>,
     /// Nothing for a backend of the configuration file, which is trusted.
     pub(super) allowed: Option<Arc<Networks>>,
+    pub(super) tls: TlsClient,
     /// Where no backend may be.
     pub(super) own: Arc<OwnListeners>,
 }
@@ -78,8 +86,14 @@ impl Target {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectError> {
+    pub async fn resolve(&self) -> Result<Addresses, ConnectError> {
         resolve(&self.url, self.allowed.as_deref(), &self.own).await
+    }
+
+    /// Whom a TLS handshake must prove to have reached; nothing where none is made.
+    #[must_use]
+    pub fn tls_peer(&self) -> Option<TlsPeer> {
+        TlsPeer::of(&self.url, &self.tls)
     }
 }
 
@@ -112,38 +126,24 @@ pub(super) struct Picked {
 }
 
 impl Picked {
-    fn new(key: BackendKey, record: &Record, bounds: &WhereTo) -> Self {
-        Self {
-            key,
-            id: record.id.clone(),
-            pool: record.spec.pool.clone(),
-            target: target_of(record, bounds),
-            dials: record.dials.clone(),
-        }
+    fn new(key: BackendKey, record: &Record, target: Target) -> Self {
+        Self { key, id: record.id.clone(), pool: record.spec.pool.clone(), target, dials: record.dials.clone() }
     }
 
     /// Whether all of it still holds; the id of a record and its key never change.
-    fn is_of(&self, record: &Record, bounds: &WhereTo) -> bool {
-        let target = target_of(record, bounds);
+    fn is_of(&self, record: &Record, target: &Target) -> bool {
         let same_networks = match (&self.target.allowed, &target.allowed) {
             (Some(ours), Some(theirs)) => Arc::ptr_eq(ours, theirs),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
         same_networks
+            && self.target.tls == target.tls
             && Arc::ptr_eq(&self.target.own, &target.own)
             && Arc::ptr_eq(&self.target.url, &target.url)
             && Arc::ptr_eq(&self.pool, &record.spec.pool)
             && Arc::ptr_eq(&self.dials, &record.dials)
     }
-}
-
-fn target_of(record: &Record, bounds: &WhereTo) -> Target {
-    let allowed = match record.origin {
-        Origin::Static => None,
-        Origin::Registered => Some(bounds.networks.clone()),
-    };
-    Target { url: record.spec.url.clone(), allowed, own: bounds.own.clone() }
 }
 
 /// Leave to dial a backend, until it is dropped.
@@ -364,9 +364,10 @@ impl Registry {
     }
 
     fn reservation(&mut self, backends: &Backends, chosen: Chosen, what: What) -> Option<Reservation> {
+        let target = self.target(chosen.key)?;
         let record = self.records.get_mut(&chosen.key)?;
-        let known = record.picked.take().filter(|picked| picked.is_of(record, &self.where_to));
-        let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, &self.where_to)));
+        let known = record.picked.take().filter(|picked| picked.is_of(record, &target));
+        let picked = known.unwrap_or_else(|| Arc::new(Picked::new(chosen.key, record, target)));
         record.picked = Some(picked.clone());
         record.requests += u32::from(what == What::Request);
         let since = self.clock.now();
@@ -374,7 +375,13 @@ impl Registry {
     }
 
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
-        Some(target_of(self.records.get(&key)?, &self.where_to))
+        let record = self.records.get(&key)?;
+        let allowed = match record.origin {
+            Origin::Static => None,
+            Origin::Registered => Some(self.where_to.networks.clone()),
+        };
+        let tls = self.pools.get(&record.spec.pool)?.tls.clone();
+        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls })
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {
@@ -430,6 +437,7 @@ fn lesson(outcome: Outcome, since: Time, probed: bool) -> Option<(Experience, Wh
         | DialFailure::Unreachable
         | DialFailure::Resolve
         | DialFailure::NotAllowed
+        | DialFailure::SocketNotAllowed
         | DialFailure::OwnListener
         | DialFailure::Tls
         | DialFailure::BadAnswer => (Experience::DialFailed { since }, EjectCause::FailedDials),

@@ -1,7 +1,7 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
 use super::report::{ReportPointers, WorkerReport};
-use crate::net::{BackendUrl, UrlError};
+use crate::net::{BackendUrl, TlsClient, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
@@ -21,6 +21,12 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const SERVES_KEYS_MAX: usize = 10_000;
 /// Labels of one backend.
 pub const LABELS_MAX: usize = 64;
+/// Bytes of one key, alias, label or label's value.
+pub const WORD_BYTES_MAX: usize = 1024;
+/// Bytes of an `instance`.
+pub const INSTANCE_BYTES_MAX: usize = 256;
+/// The shortest time from one probe to the next that a registration may ask for.
+pub const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The largest weight.
 pub const WEIGHT_MAX: u32 = 1000;
 /// The shortest and the longest lease.
@@ -41,6 +47,8 @@ pub struct PoolSpec {
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
     pub worker_memory_max: u64,
+    /// How its workers are met by TLS.
+    pub tls: TlsClient,
     /// Where its workers' health pages say what they use.
     pub report: ReportPointers,
     /// How its backends are probed.
@@ -63,6 +71,7 @@ impl PoolSpec {
             move_order: MoveOrder::default(),
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
+            tls: TlsClient::native(),
             report: ReportPointers::default(),
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),
@@ -124,7 +133,28 @@ pub struct BackendSpec {
     pub state: Option<AdminState>,
 }
 
+/// What a backend takes besides its words: its record, and its places in the tables.
+const BACKEND_BYTES: usize = 1024;
+/// What a key takes besides its words: in the record and in its pool's table.
+const KEY_BYTES: usize = 160;
+/// What a label takes besides its words.
+const LABEL_BYTES: usize = 112;
+
 impl BackendSpec {
+    /// Memory that is taken by what is said here, in bytes, measured roughly and never too small.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let serves: usize = match &self.serves {
+            Serves::Any => 0,
+            Serves::Keys(keys) => keys
+                .iter()
+                .map(|(key, alias)| KEY_BYTES + key.len() + alias.as_ref().map_or(0, |alias| 32 + alias.len()))
+                .sum(),
+        };
+        let labels: usize = self.labels.iter().map(|(name, value)| LABEL_BYTES + name.len() + value.len()).sum();
+        BACKEND_BYTES + self.url.as_written().len() + self.instance.as_ref().map_or(0, |it| it.len()) + serves + labels
+    }
+
     /// A backend at `url` of which nothing else is said.
     #[must_use]
     pub fn new(url: BackendUrl, pool: impl Into<Arc<str>>) -> Self {
@@ -242,8 +272,8 @@ pub struct BackendView {
     pub key: BackendKey,
     /// Its name.
     pub id: Arc<str>,
-    /// What was said about it; `state` is the one in force.
-    pub spec: BackendSpec,
+    /// What was said about it; the state in force is `admin`.
+    pub spec: Arc<BackendSpec>,
     /// Where it comes from.
     pub origin: Origin,
     /// The admin state in force.
@@ -345,6 +375,11 @@ pub enum BackendError {
     /// An address that no backend may have (403).
     #[error("the address {0} is outside of admin.backend_networks")]
     AddressNotAllowed(IpAddr),
+    /// A socket file that no backend may have (403).
+    #[error(
+        "the socket file {0} is in no directory of admin.backend_sockets; add its directory there, or put the backend into the configuration file"
+    )]
+    SocketNotAllowed(String),
     /// An address at which this process itself listens (403).
     #[error("{0} is a listener of this proxy itself; register the address of a worker")]
     OwnListener(SocketAddr),
@@ -369,6 +404,14 @@ pub enum BackendError {
     /// `BACKENDS_MAX` are there (507).
     #[error("there are {BACKENDS_MAX} backends already")]
     TooMany,
+    /// What is said about it takes more memory than one backend may (507).
+    #[error(
+        "what is said about this backend takes {0} bytes; admin.backend_bytes_max is {1}: name fewer keys or labels"
+    )]
+    TooLarge(usize, usize),
+    /// What is said about all of them would take more memory than it may (507).
+    #[error("what is said about all backends would take more than admin.registry_bytes_max, {0} bytes")]
+    NoRoom(usize),
 }
 
 impl BackendError {
@@ -379,7 +422,7 @@ impl BackendError {
             Self::Url(_) => (422, "invalid-backend-url"),
             Self::Invalid { .. } => (422, "invalid-field"),
             Self::UnknownPool(_) => (422, "unknown-pool"),
-            Self::AddressNotAllowed(_) => (403, "address-not-allowed"),
+            Self::AddressNotAllowed(_) | Self::SocketNotAllowed(_) => (403, "address-not-allowed"),
             Self::OwnListener(_) => (403, "own-listener"),
             Self::UrlTaken(_) => (409, "url-taken"),
             Self::InstanceConflict(_) => (409, "instance-conflict"),
@@ -388,6 +431,8 @@ impl BackendError {
             Self::NotFound(_) => (404, "backend-not-found"),
             Self::PreconditionFailed(_) => (412, "precondition-failed"),
             Self::TooMany => (507, "too-many-backends"),
+            Self::TooLarge(..) => (507, "backend-too-large"),
+            Self::NoRoom(_) => (507, "registry-full"),
         }
     }
 
@@ -395,13 +440,21 @@ impl BackendError {
     #[must_use]
     pub const fn pointer(&self) -> Option<&'static str> {
         match self {
-            Self::Url(_) | Self::AddressNotAllowed(_) | Self::OwnListener(_) | Self::UrlTaken(_) => Some("/url"),
+            Self::Url(_)
+            | Self::AddressNotAllowed(_)
+            | Self::SocketNotAllowed(_)
+            | Self::OwnListener(_)
+            | Self::UrlTaken(_) => Some("/url"),
             Self::UnknownPool(_) => Some("/pool"),
             Self::InstanceConflict(_) => Some("/instance"),
             Self::Invalid { pointer, .. } => Some(pointer),
-            Self::Static(_) | Self::NoLease(_) | Self::NotFound(_) | Self::PreconditionFailed(_) | Self::TooMany => {
-                None
-            }
+            Self::Static(_)
+            | Self::NoLease(_)
+            | Self::NotFound(_)
+            | Self::PreconditionFailed(_)
+            | Self::TooMany
+            | Self::TooLarge(..)
+            | Self::NoRoom(_) => None,
         }
     }
 }

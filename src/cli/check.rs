@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::Config;
+use crate::config::{Config, Invalid};
+use crate::routes::rules_of_auto;
 
 /// Options of `holdline check`.
 #[derive(Args)]
@@ -23,21 +24,29 @@ pub struct Options {
 pub fn run(options: &Options) -> ExitCode {
     let loaded = match Config::load(options.config.as_deref()) {
         Ok(loaded) => loaded,
-        Err(invalid) => {
-            say(io::stderr(), &format!("{invalid}\n"));
-            return ExitCode::from(super::MISUSE);
-        }
+        Err(invalid) => return refuse(&invalid),
     };
+    match loaded.pools_tls() {
+        Ok((_, untimely)) if untimely.is_empty() => {}
+        Ok((_, errors)) | Err(Invalid { errors }) => return refuse(&Invalid { errors }),
+    }
     for warning in &loaded.warnings {
         say(io::stderr(), &format!("warning: {warning}\n"));
     }
     if options.print {
         say(io::stdout(), &loaded.config.print());
+        let rules: String = rules_of_auto().iter().map(|rule| format!("#   {rule}\n")).collect();
+        say(io::stdout(), &format!("\n# A route with conversation = \"auto\" knows its conversations by:\n{rules}"));
     } else {
         let name = options.config.as_ref().map_or("the defaults".to_owned(), |path| path.display().to_string());
         say(io::stdout(), &format!("{name}: ok\n"));
     }
     ExitCode::SUCCESS
+}
+
+fn refuse(invalid: &Invalid) -> ExitCode {
+    say(io::stderr(), &format!("{invalid}\n"));
+    ExitCode::from(super::MISUSE)
 }
 
 /// The reader that closed the other end wants no more.

@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use holdline_core::settings::Balance;
+use holdline_core::conversation::Profile;
+use holdline_core::settings::{BackendLoss, Balance};
 
 use super::types::Listen;
-use super::{Backend, Config, Route};
-use crate::net::{OwnListener, OwnListeners};
+use super::{Backend, Config, Conversation, Route};
+use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
 
 /// What was found.
@@ -84,6 +85,14 @@ fn pools(config: &Config, found: &mut Findings) {
     unique("pools", "pool", names, found);
     let (mut ids, own) = (HashMap::new(), own_listeners(config));
     for (p, pool) in config.pools.iter().enumerate() {
+        for (key, here, other, there) in [
+            ("cert", pool.tls.cert.is_some(), "key", pool.tls.key.is_some()),
+            ("key", pool.tls.key.is_some(), "cert", pool.tls.cert.is_some()),
+        ] {
+            if here && !there {
+                found.error(format!("pools[{p}].tls.{key}"), format!("needs tls.{other} beside it; add that"));
+            }
+        }
         let mut urls = HashSet::new();
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");
@@ -105,17 +114,20 @@ fn pools(config: &Config, found: &mut Findings) {
 
 fn own_listeners(config: &Config) -> OwnListeners {
     let listeners = config.server.listen.iter().chain([&config.admin.listen]);
-    let addresses = listeners.filter_map(|listen| match listen {
-        Listen::Tcp(address) => Some(OwnListener::at(*address)),
-        Listen::Unix(_) => None,
+    let own = listeners.map(|listen| match listen {
+        Listen::Tcp(address) => OwnListener::at(*address),
+        Listen::Unix(path) => OwnListener::File(path.clone()),
     });
-    addresses.collect()
+    own.collect()
 }
 
 /// Where a backend leads that leads to one of our `own` listeners, as far as that is known without a resolver.
-fn leads_back(backend: &Backend, own: &OwnListeners) -> Option<SocketAddr> {
+fn leads_back(backend: &Backend, own: &OwnListeners) -> Option<String> {
+    if let Host::Socket(path) = backend.url.host() {
+        return own.hear_at(path).then(|| backend.url.origin());
+    }
     let addresses = backend.url.host().known_addresses().into_iter();
-    addresses.map(|ip| SocketAddr::new(ip, backend.url.port())).find(|&to| own.hear(to))
+    addresses.map(|ip| SocketAddr::new(ip, backend.url.port())).find(|&to| own.hear(to)).map(|to| to.to_string())
 }
 
 fn routes(config: &Config, found: &mut Findings) {
@@ -128,9 +140,7 @@ fn routes(config: &Config, found: &mut Findings) {
         if !config.pools.is_empty() {
             pool_of(config, route, &key, found);
         }
-        if route.prologue.first > 0 && route.prologue.profile.is_some() {
-            found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
-        }
+        conversation(route, &key, found);
         let beats = &route.heartbeat;
         let settings = config.pipe_settings(route);
         if beats.client_interval.is_some() || beats.client_timeout.is_some() {
@@ -141,6 +151,38 @@ fn routes(config: &Config, found: &mut Findings) {
             let beat = settings.backend_heartbeat;
             heartbeat(&format!("{key}.heartbeat.backend"), beat.interval, beat.timeout, found);
         }
+    }
+}
+
+/// What is said of a route's conversations must fit together.
+fn conversation(route: &Route, key: &str, found: &mut Findings) {
+    let prologue = &route.prologue;
+    if prologue.first > 0 && prologue.profile.is_some() {
+        found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
+    }
+    let names = || Profile::built_in().iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
+    if let Some(name) = prologue.profile.as_ref().filter(|_| route.profile().is_none()) {
+        let message = format!("there is no profile {}; the profiles are {}", super::notice::quoted(name), names());
+        return found.error(format!("{key}.prologue.profile"), message);
+    }
+    let named = if prologue.first > 0 { "prologue.first" } else { "prologue.profile" };
+    let profiled = route.profile().is_some();
+    let at = format!("{key}.{named}");
+    match route.conversation {
+        Conversation::Profile if !profiled => {
+            let message = format!("\"profile\" needs prologue.profile or prologue.first; the profiles are {}", names());
+            found.error(format!("{key}.conversation"), message);
+        }
+        Conversation::Stateless | Conversation::Stateful if profiled => {
+            found.error(at, "has no place with this conversation; use conversation = \"profile\", or remove it");
+        }
+        Conversation::Auto | Conversation::Profile if profiled && route.share => {
+            found.error(at, "cannot be combined with share: a newcomer would not hear the beginning; remove one");
+        }
+        Conversation::Auto | Conversation::Profile if profiled && route.on_backend_loss == BackendLoss::Close => {
+            found.error(at, "has no effect where on_backend_loss = \"close\" ends the conversation; remove one");
+        }
+        Conversation::Auto | Conversation::Profile | Conversation::Stateless | Conversation::Stateful => {}
     }
 }
 

@@ -3,18 +3,21 @@
 //! Each `Default` is what an entry means that says nothing: a pool or a route called `default`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::close;
+use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
-use super::types::{HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
-use crate::net::BackendUrl;
-use crate::routes::Duplicate;
+use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
+use crate::net::{BackendUrl, TlsFiles};
+use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -33,6 +36,8 @@ pub struct Pool {
     pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
+    /// How its `wss://` workers are met.
+    pub tls: PoolTls,
     /// Where the health pages of its workers say what they use.
     pub report: Report,
     /// How its backends are probed.
@@ -51,9 +56,35 @@ impl Default for Pool {
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,
+            tls: PoolTls::default(),
             report: Report::default(),
             health: Health::default(),
             backends: Vec::new(),
+        }
+    }
+}
+
+/// `pools.tls`: how its `wss://` workers are met.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PoolTls {
+    /// Certificates in PEM that are trusted instead of the system's: by signature, or as they are.
+    pub ca: Option<PathBuf>,
+    /// The certificate in PEM that workers may ask for.
+    pub cert: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// What workers' certificates must name, instead of the host of their URL.
+    pub server_name: Option<String>,
+}
+
+impl PoolTls {
+    /// The same, to be read.
+    pub(super) fn files(&self) -> TlsFiles<'_> {
+        TlsFiles {
+            ca: self.ca.as_deref(),
+            cert: self.cert.as_deref(),
+            key: self.key.as_deref(),
+            server_name: self.server_name.as_deref(),
         }
     }
 }
@@ -165,6 +196,8 @@ pub struct Route {
     pub backend_path: Option<String>,
     /// Which requests it takes.
     pub upgrade: Upgrade,
+    /// What its conversations are.
+    pub conversation: Conversation,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
     /// What refusals of a reattach by all workers do to its client.
@@ -187,6 +220,12 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// How long a request may wait for a worker; `reattach.grace`, 10s at most, if absent.
+    pub wait: Option<Duration>,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers.
+    pub headers: RouteHeaders,
     /// Whether paths may come that workers may read as other ones.
     pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
@@ -226,6 +265,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
             replay: None,
@@ -237,6 +277,9 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            wait: None,
+            host: HostRule::Client,
+            headers: RouteHeaders::default(),
             raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,
@@ -250,6 +293,39 @@ impl Default for Route {
             share_catch_up: 0,
             share_bytes_max: 8 << 20,
             prologue: Prologue::default(),
+        }
+    }
+}
+
+/// `routes.headers`: what is changed of the headers that cross the proxy.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RouteHeaders {
+    /// Towards workers.
+    pub request: HeaderSpec,
+    /// Towards clients.
+    pub response: HeaderSpec,
+}
+
+impl Route {
+    /// The profile that it names, if there is one of that name; the first messages of a client are one too.
+    #[must_use]
+    pub fn profile(&self) -> Option<Arc<Profile>> {
+        match (&self.prologue.profile, self.prologue.first) {
+            (Some(name), _) => Profile::named(name),
+            (None, 0) => None,
+            (None, first) => Some(Profile::first(first)),
+        }
+    }
+
+    /// What its conversations are.
+    #[must_use]
+    pub fn conversation_rule(&self) -> ConversationRule {
+        match (self.conversation, self.profile()) {
+            (Conversation::Auto | Conversation::Profile, Some(profile)) => ConversationRule::Profile(profile),
+            (Conversation::Auto, None) => ConversationRule::Auto,
+            (Conversation::Stateful, _) => ConversationRule::Stateful,
+            // A profile that is missing was refused; see `checks`.
+            (Conversation::Stateless, _) | (Conversation::Profile, None) => ConversationRule::Stateless,
         }
     }
 }

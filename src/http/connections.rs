@@ -84,7 +84,7 @@ enum Home {
 }
 
 impl Connections {
-    /// An idle connection to `backend` (scheme and authority) that is still good as far as we can see.
+    /// An idle connection to `backend` (its pool and origin) that is still good as far as we can see.
     pub fn reuse(&self, backend: &str) -> Option<Lease> {
         let mut idle = self.lock();
         let waiting = idle.get_mut(backend)?;

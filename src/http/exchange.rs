@@ -1,6 +1,5 @@
 //! One request to one backend, up to the head of its answer.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use crate::blame::Blame;
 use crate::handshake::dial::connect_refusal;
 use crate::handshake::forward::provisional_head;
 use crate::handshake::refusal::Refusal;
-use crate::net::{ConnectError, TlsPeer, connect};
+use crate::net::{Addresses, ConnectError, TlsPeer, connect};
 
 /// How long the parts of an exchange may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +34,11 @@ impl Default for HttpTimeouts {
 /// Where a backend is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer<'a> {
-    /// Addresses to try in their order, already checked against the allowed networks.
-    pub addresses: &'a [SocketAddr],
+    /// Already checked against what is allowed.
+    pub addresses: &'a Addresses,
     /// What to verify if the backend is `wss://`.
-    pub tls: Option<TlsPeer<'a>>,
-    /// Its scheme and authority: what connections are kept under.
+    pub tls: Option<&'a TlsPeer>,
+    /// Its pool and origin: what connections are kept under.
     pub name: &'a str,
 }
 

@@ -3,36 +3,45 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::{Instant, timeout_at};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::failure::{ConnectError, DialFailure};
+use super::networks::Addresses;
+use super::sockets::socket_error;
 use super::stream::BackendStream;
 use super::tls::TlsPeer;
 
 /// From the beginning of one attempt to that of the next, while none has failed (RFC 8305 section 8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
+/// From one attempt at a socket file whose queue is full to the next: the system wakes no one who waits for room there.
+const FULL_QUEUE_DELAY: Duration = Duration::from_millis(5);
+
 /// Connects to the first of `addresses` that answers, within `timeout`, and secures the connection.
 ///
 /// # Errors
 /// What the last address said, [`DialFailure::Refused`] only if all of them refuse.
 pub async fn connect(
-    addresses: &[SocketAddr],
-    tls: Option<TlsPeer<'_>>,
+    addresses: &Addresses,
+    tls: Option<&TlsPeer>,
     timeout: Duration,
 ) -> Result<BackendStream, ConnectError> {
     let deadline = Instant::now() + timeout;
-    let stream = connect_tcp(addresses, deadline).await?;
+    let stream = match addresses {
+        Addresses::Network(addresses) => connect_tcp(addresses, deadline).await?,
+        Addresses::Socket(file) => return connect_unix(file.path(), deadline).await.map(BackendStream::Unix),
+    };
     let Some(peer) = tls else {
         return Ok(BackendStream::Tcp(stream));
     };
-    let secured = timeout_at(deadline, peer.client.secure(peer.name, stream)).await;
+    let secured = timeout_at(deadline, peer.secure(stream)).await;
     let stream = secured.map_err(|_| ConnectError::new(DialFailure::Timeout))??;
     Ok(BackendStream::Tls(Box::new(stream)))
 }
@@ -61,6 +70,21 @@ async fn connect_tcp(addresses: &[SocketAddr], deadline: Instant) -> Result<TcpS
         // One closed port proves nothing about a backend whose other address may be behind a slow link.
         if failure.is_none() || error.kind != DialFailure::Refused {
             failure = Some(error);
+        }
+    }
+}
+
+/// Unlike a TCP port, a socket file whose queue is full refuses at once: it is asked again until the deadline.
+async fn connect_unix(path: &Path, deadline: Instant) -> Result<UnixStream, ConnectError> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
+                sleep_until(deadline.min(Instant::now() + FULL_QUEUE_DELAY)).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ConnectError::new(DialFailure::Timeout));
+            }
+            connected => return connected.map_err(socket_error),
         }
     }
 }
@@ -113,6 +137,40 @@ mod tests {
         (listener, address)
     }
 
+    fn peer_of(stream: &BackendStream) -> SocketAddr {
+        SockRef::from(stream).peer_addr().unwrap().as_socket().unwrap()
+    }
+
+    fn network<const N: usize>(addresses: [SocketAddr; N]) -> Addresses {
+        Addresses::Network(addresses.to_vec())
+    }
+
+    #[tokio::test]
+    async fn a_socket_file_with_a_full_queue_is_asked_again_and_one_that_is_gone_refuses() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("w.sock");
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            queued.push(stream);
+        }
+        let file = |path: &Path| Addresses::Socket(super::super::sockets::SocketFile::find(path, None).unwrap());
+        let short = Duration::from_millis(30);
+        assert_eq!(connect(&file(&path), None, short).await.unwrap_err().kind, DialFailure::Timeout);
+        let addresses = file(&path);
+        let (connected, _) = tokio::join!(connect(&addresses, None, PATIENCE), async {
+            tokio::task::yield_now().await;
+            socket.accept().unwrap()
+        });
+        assert!(matches!(connected.unwrap(), BackendStream::Unix(_)));
+        let gone = file(&home.path().join("gone.sock"));
+        let error = connect(&gone, None, PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind, DialFailure::Refused);
+        assert!(error.to_string().starts_with("connection refused (No such file"), "{error}");
+    }
+
     async fn closed() -> SocketAddr {
         open().await.1
     }
@@ -122,19 +180,19 @@ mod tests {
         let (_silent, silent, _queued) = silent().await;
         let (_open, open) = open().await;
         let began = Instant::now();
-        let stream = connect(&[silent, open], None, PATIENCE).await.unwrap();
-        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
+        let stream = connect(&network([silent, open]), None, PATIENCE).await.unwrap();
+        assert_eq!(peer_of(&stream), open);
         assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
     }
 
     #[tokio::test]
     async fn a_closed_port_is_passed_over_at_once_and_refused_only_if_all_are() {
         let (_open, open) = open().await;
-        let stream = connect(&[closed().await, open], None, PATIENCE).await.unwrap();
-        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
-        let error = connect(&[closed().await, closed().await], None, PATIENCE).await.unwrap_err();
+        let stream = connect(&network([closed().await, open]), None, PATIENCE).await.unwrap();
+        assert_eq!(peer_of(&stream), open);
+        let error = connect(&network([closed().await, closed().await]), None, PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Refused);
-        assert_eq!(connect(&[], None, PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
+        assert_eq!(connect(&network([]), None, PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
     }
 
     #[tokio::test]
@@ -142,9 +200,9 @@ mod tests {
         let (_silent, silent, _queued) = silent().await;
         let (_open, open) = open().await;
         let short = Duration::from_millis(400);
-        let stream = connect(&[silent, silent, silent, open], None, short).await.unwrap();
-        assert_eq!(stream.tcp().peer_addr().unwrap(), open);
-        let error = connect(&[closed().await, silent], None, short).await.unwrap_err();
+        let stream = connect(&network([silent, silent, silent, open]), None, short).await.unwrap();
+        assert_eq!(peer_of(&stream), open);
+        let error = connect(&network([closed().await, silent]), None, short).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Timeout);
     }
 }

@@ -18,6 +18,8 @@ pub enum DialFailure {
     Resolve,
     /// Its addresses are outside of `admin.backend_networks`.
     NotAllowed,
+    /// Its socket file is outside of `admin.backend_sockets`.
+    SocketNotAllowed,
     /// Its addresses are listeners of this process.
     OwnListener,
     /// The TLS handshake failed.
@@ -33,6 +35,28 @@ pub enum DialFailure {
 }
 
 impl DialFailure {
+    /// Whether nothing is there only for now, as while a worker starts again.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Refused | Self::Timeout | Self::Unreachable | Self::Resolve => true,
+            Self::NotAllowed
+            | Self::SocketNotAllowed
+            | Self::OwnListener
+            | Self::Tls
+            | Self::BadAnswer
+            | Self::BadProtocol
+            | Self::Status(_)
+            | Self::Local => false,
+        }
+    }
+
+    /// Whether the backend is where none may be.
+    #[must_use]
+    pub const fn is_forbidden(self) -> bool {
+        matches!(self, Self::NotAllowed | Self::SocketNotAllowed | Self::OwnListener)
+    }
+
     /// Whose fault it is.
     #[must_use]
     pub const fn blame(self) -> Blame {
@@ -45,7 +69,9 @@ impl DialFailure {
             | Self::BadAnswer
             | Self::BadProtocol
             | Self::Status(_) => Blame::Backend,
-            Self::Resolve | Self::NotAllowed | Self::OwnListener | Self::Local => Blame::Operator,
+            Self::Resolve | Self::NotAllowed | Self::SocketNotAllowed | Self::OwnListener | Self::Local => {
+                Blame::Operator
+            }
         }
     }
 }
@@ -58,6 +84,7 @@ impl fmt::Display for DialFailure {
             Self::Unreachable => "unreachable",
             Self::Resolve => "the name does not resolve",
             Self::NotAllowed => "the address is outside of admin.backend_networks",
+            Self::SocketNotAllowed => "the socket file is outside of admin.backend_sockets",
             Self::OwnListener => "the address is a listener of this proxy itself",
             Self::Tls => "the TLS handshake failed",
             Self::BadAnswer => "not a WebSocket answer",

@@ -1,26 +1,34 @@
 //! Sockets: to workers, with where one may be, how it is reached, and why it was not; and those of clients.
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
-//! allowed), `own` (those that are ours), `connect` (one connection within one deadline), `tls` (the part of it for `wss://`), `stream` (what comes
-//! out), `failure` (what else can come of it); `client_stream` (what a listener accepts), `peer` (who is
-//! at its other end). Nothing here knows HTTP, WebSocket or pools.
+//! allowed), `sockets` (the same for socket files), `own` (those that are ours), `connect` (one connection within one
+//! deadline), `tls` (the part of it for `wss://`) with `certificates` (the files behind it), `pinned` (certificates that are
+//! trusted as they are) and `validity` (how long each is good), `stream` (what comes out), `failure` (what else can come of
+//! it); `client_stream` (what a listener accepts), `peer` (who is at its other end). Nothing here knows HTTP, WebSocket or
+//! pools.
 
+mod certificates;
 mod client_stream;
 mod connect;
 mod failure;
 mod networks;
 mod own;
 mod peer;
+mod pinned;
+mod sockets;
 mod stream;
 mod tls;
 mod url;
+mod validity;
 
+pub use certificates::{TlsFault, is_server_name};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
-pub use networks::{Networks, resolve};
+pub use networks::{Addresses, Networks, resolve};
 pub use own::{OwnListener, OwnListeners};
 pub use peer::Peer;
+pub use sockets::SocketDirectories;
 pub use stream::BackendStream;
-pub use tls::{TlsClient, TlsPeer};
+pub use tls::{TlsClient, TlsFiles, TlsPeer};
 pub use url::{BackendUrl, Host, UrlError};

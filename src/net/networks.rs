@@ -7,6 +7,7 @@
 
 use super::failure::{ConnectError, DialFailure};
 use super::own::OwnListeners;
+use super::sockets::{SocketDirectories, SocketFile};
 use super::url::{BackendUrl, Host};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
@@ -18,22 +19,48 @@ pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses of one name that are tried at most.
 pub const ADDRESSES_MAX: usize = 16;
 
-/// The networks that a registered backend may be in.
+/// Where a registered backend may be.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Networks(Vec<IpNet>);
+pub struct Networks {
+    /// Where its address may be.
+    networks: Vec<IpNet>,
+    /// Where its socket file may be.
+    pub sockets: SocketDirectories,
+}
+
+/// Where one backend is, ready to connect to.
+#[derive(Debug)]
+pub enum Addresses {
+    /// To try in their order.
+    Network(Vec<SocketAddr>),
+    /// A socket file.
+    Socket(SocketFile),
+}
+
+impl From<Vec<SocketAddr>> for Addresses {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        Self::Network(addresses)
+    }
+}
 
 impl Networks {
-    /// Exactly these networks.
+    /// Exactly these networks, and no socket file.
     #[must_use]
     pub const fn new(networks: Vec<IpNet>) -> Self {
-        Self(networks)
+        Self { networks, sockets: SocketDirectories::new(Vec::new()) }
+    }
+
+    /// The same, with socket files in these directories.
+    #[must_use]
+    pub fn with_sockets(self, sockets: SocketDirectories) -> Self {
+        Self { sockets, ..self }
     }
 
     /// Whether a backend may be at `address`; an IPv4 address in IPv6 clothes is judged as what it is.
     #[must_use]
     pub fn allow(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        self.networks.iter().any(|network| network.contains(&address))
     }
 }
 
@@ -46,8 +73,15 @@ pub async fn resolve(
     url: &BackendUrl,
     allowed: Option<&Networks>,
     own: &OwnListeners,
-) -> Result<Vec<SocketAddr>, ConnectError> {
+) -> Result<Addresses, ConnectError> {
     let found = match url.host() {
+        Host::Socket(path) => {
+            let file = SocketFile::find(path, allowed.map(|allowed| &allowed.sockets))?;
+            if own.hear_at(file.path()) {
+                return Err(ConnectError::with(DialFailure::OwnListener, path.display().to_string()));
+            }
+            return Ok(Addresses::Socket(file));
+        }
         Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
         Host::Name(name) => look_up(name, url.port()).await?,
     };
@@ -56,7 +90,7 @@ pub async fn resolve(
     let kept: Vec<_> =
         others.into_iter().filter(|found| allowed.is_none_or(|allowed| allowed.allow(found.ip()))).collect();
     match ours.first() {
-        _ if !kept.is_empty() => Ok(kept),
+        _ if !kept.is_empty() => Ok(Addresses::Network(kept)),
         Some(listener) => Err(ConnectError::with(DialFailure::OwnListener, listener.to_string())),
         None => Err(ConnectError::with(DialFailure::NotAllowed, first.to_string())),
     }
@@ -108,7 +142,10 @@ mod tests {
             let url: BackendUrl = text.parse().unwrap();
             match resolve(&url, None, &own).await {
                 Err(error) => assert_eq!(error.kind, DialFailure::OwnListener, "{text}"),
-                Ok(others) => assert!(others.iter().all(SocketAddr::is_ipv6), "{text}: {others:?}"),
+                Ok(Addresses::Network(others)) => {
+                    assert!(others.iter().all(SocketAddr::is_ipv6), "{text}: {others:?}");
+                }
+                Ok(Addresses::Socket(file)) => panic!("{text}: {file:?}"),
             }
         }
         let elsewhere: BackendUrl = "ws://127.0.0.1:10".parse().unwrap();
@@ -121,9 +158,12 @@ mod tests {
         let elsewhere = networks(&["10.0.0.0/8"]);
         let error = resolve(&literal, Some(&elsewhere), &none()).await.unwrap_err();
         assert_eq!(error.to_string(), "the address is outside of admin.backend_networks (127.0.0.1)");
-        assert_eq!(resolve(&literal, None, &none()).await.unwrap(), ["127.0.0.1:9".parse().unwrap()]);
         let home = networks(&["127.0.0.0/8"]);
-        assert_eq!(resolve(&literal, Some(&home), &none()).await.unwrap().len(), 1);
+        for allowed in [None, Some(&home)] {
+            let found = resolve(&literal, allowed, &none()).await.unwrap();
+            let Addresses::Network(found) = found else { panic!("no address") };
+            assert_eq!(found, ["127.0.0.1:9".parse().unwrap()]);
+        }
     }
 
     #[tokio::test]

@@ -3,26 +3,34 @@
 //! A backend that leads to a public listener would have one request take every descriptor, each round one more; one that
 //! leads to the admin listener would publish its API. Invariant: what is asked about is an address that is about to be
 //! connected to, after its name was resolved, and a listener on a wildcard address counts for every address of this
-//! machine. A loop through another proxy is not seen here but in [`hops`](crate::hops).
+//! machine. A socket file is known by its place on the disk and not by its name. A loop through another proxy is not seen here but in [`hops`](crate::hops).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use socket2::SockRef;
 
 /// One listener of this process.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct OwnListener {
-    address: SocketAddr,
-    /// Whether it is an IPv6 socket that hears IPv4 as well.
-    is_dual: bool,
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum OwnListener {
+    /// At an address.
+    Address {
+        /// Where.
+        address: SocketAddr,
+        /// Whether it is an IPv6 socket that hears IPv4 as well.
+        is_dual: bool,
+    },
+    /// A socket file.
+    File(PathBuf),
 }
 
 impl OwnListener {
     /// A listener at `address` that hears nothing but its own family.
     #[must_use]
     pub const fn at(address: SocketAddr) -> Self {
-        Self { address, is_dual: false }
+        Self::Address { address, is_dual: false }
     }
 
     /// What `listener` is bound to; nothing for a socket file.
@@ -31,16 +39,23 @@ impl OwnListener {
         let socket = SockRef::from(listener);
         let address = socket.local_addr().ok()?.as_socket()?;
         let is_dual = address.is_ipv6() && !socket.only_v6().unwrap_or(true);
-        Some(Self { address, is_dual })
+        Some(Self::Address { address, is_dual })
     }
 
-    fn hears(&self, to: IpAddr) -> bool {
-        let at = self.address.ip().to_canonical();
-        if !at.is_unspecified() {
-            return at == to;
+    fn hears(&self, to: IpAddr, port: u16) -> bool {
+        let Self::Address { address, is_dual } = self else { return false };
+        let at = address.ip().to_canonical();
+        if address.port() != port || !at.is_unspecified() {
+            return address.port() == port && at == to;
         }
-        let speaks_its_family = at.is_ipv4() == to.is_ipv4() || self.is_dual && to.is_ipv4();
+        let speaks_its_family = at.is_ipv4() == to.is_ipv4() || *is_dual && to.is_ipv4();
         speaks_its_family && is_of_this_machine(to)
+    }
+
+    fn is_file(&self, other: &Path) -> bool {
+        let Self::File(own) = self else { return false };
+        let place = |path: &Path| std::fs::metadata(path).map(|file| (file.dev(), file.ino())).ok();
+        own == other || place(own).is_some_and(|own| place(other) == Some(own))
     }
 }
 
@@ -53,7 +68,13 @@ impl OwnListeners {
     #[must_use]
     pub fn hear(&self, to: SocketAddr) -> bool {
         let address = destination(to.ip());
-        self.0.iter().any(|own| own.address.port() == to.port() && own.hears(address))
+        self.0.iter().any(|own| own.hears(address, to.port()))
+    }
+
+    /// Whether a connection to the socket file at `path` would reach one of them.
+    #[must_use]
+    pub fn hear_at(&self, path: &Path) -> bool {
+        self.0.iter().any(|own| own.is_file(path))
     }
 }
 
@@ -137,13 +158,25 @@ mod tests {
     }
 
     #[test]
+    fn a_socket_file_of_ours_is_known_by_every_name_that_leads_to_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (ours, link, other) = (home.path().join("ours"), home.path().join("link"), home.path().join("other"));
+        let _listening = [&ours, &other].map(|path| std::os::unix::net::UnixListener::bind(path).unwrap());
+        std::os::unix::fs::symlink(&ours, &link).unwrap();
+        let own: OwnListeners = [OwnListener::File(ours.clone())].into_iter().collect();
+        for (path, hears) in [(&ours, true), (&link, true), (&other, false), (&home.path().join("gone"), false)] {
+            assert_eq!(own.hear_at(path), hears, "{path:?}");
+        }
+    }
+
+    #[test]
     fn a_bound_listener_says_where_it_is() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let own: OwnListeners = OwnListener::of(&listener).into_iter().collect();
         assert!(own.hear(address));
         assert!(!own.hear(SocketAddr::new(address.ip(), address.port() ^ 1)));
-        let dual = OwnListener { address: "[::]:8000".parse().unwrap(), is_dual: true };
+        let dual = OwnListener::Address { address: "[::]:8000".parse().unwrap(), is_dual: true };
         assert!(OwnListeners(vec![dual]).hear("127.0.0.1:8000".parse().unwrap()));
     }
 }

@@ -1,69 +1,199 @@
 //! TLS towards `wss://` backends: certificates are verified, always.
+//!
+//! Each pool has a [`TlsClient`] of its own, so that no session of one is resumed for another.
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
-use rustls::pki_types::ServerName;
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::certificates::{TlsFault, certificates, private_key, untimely};
 use super::failure::{ConnectError, DialFailure};
+use super::pinned::{Pinned, PinnedOrSigned};
+use super::url::BackendUrl;
+use super::validity::Validity;
 
-/// The trust anchors for backends; the system's are read at the first use.
-#[derive(Clone, Debug, Default)]
-pub struct TlsClient(Arc<OnceLock<Arc<ClientConfig>>>);
+/// How workers are met by TLS; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct TlsClient(Arc<Inner>);
 
-/// The backend that a TLS handshake must prove to have reached.
-#[derive(Clone, Copy, Debug)]
-pub struct TlsPeer<'a> {
-    /// Who verifies.
-    pub client: &'a TlsClient,
-    /// The name, or address without brackets, that its certificate must carry.
-    pub name: &'a str,
+#[derive(Debug, Default)]
+struct Inner {
+    /// The system's trust anchors are read at the first use.
+    config: OnceLock<Arc<ClientConfig>>,
+    /// What certificates must name, instead of the host of the URL.
+    server_name: Option<String>,
 }
 
-impl TlsClient {
-    /// Trusts what the system trusts (`SSL_CERT_FILE` is honoured); one for the whole process.
+/// What an operator says of TLS towards the workers of one pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsFiles<'a> {
+    /// Whom to trust, instead of whom the system trusts.
+    pub ca: Option<&'a Path>,
+    /// What we show to workers that ask, the certificate itself first.
+    pub cert: Option<&'a Path>,
+    /// Its key.
+    pub key: Option<&'a Path>,
+    /// What workers' certificates must name, instead of the host of the URL.
+    pub server_name: Option<&'a str>,
+}
+
+/// The backend that a TLS handshake must prove to have reached.
+#[derive(Clone, Debug)]
+pub struct TlsPeer {
+    client: TlsClient,
+    /// The name, or address without brackets, that its certificate must carry.
+    name: String,
+}
+
+impl TlsPeer {
+    /// The peer that `url` leads to; nothing if no TLS is spoken there.
     #[must_use]
-    pub fn native() -> Self {
-        static NATIVE: OnceLock<TlsClient> = OnceLock::new();
-        NATIVE.get_or_init(Self::default).clone()
+    pub fn of(url: &BackendUrl, client: &TlsClient) -> Option<Self> {
+        let name = url.tls_name()?;
+        Some(Self { client: client.clone(), name: client.0.server_name.clone().unwrap_or(name) })
     }
 
-    /// Trusts these roots only.
-    ///
-    /// # Errors
-    /// If the TLS library supports no protocol version, which it always does.
-    pub fn trusting(roots: RootCertStore) -> Result<Self, rustls::Error> {
-        Ok(Self(Arc::new(OnceLock::from(config(roots)?))))
-    }
-
-    /// Speaks TLS on a fresh connection and verifies the peer's name, or address without brackets.
+    /// Speaks TLS on a fresh connection and verifies the peer.
     ///
     /// # Errors
     /// When the name can't be one, or the handshake fails.
-    pub async fn secure(&self, name: &str, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+    pub async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
         let failed = |error: io::Error| ConnectError { kind: DialFailure::Tls, detail: Some(error) };
-        let name = ServerName::try_from(name.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-        let config = match self.0.get() {
-            Some(config) => Arc::clone(config),
-            None => {
-                let read = config(native_roots()).map_err(|error| failed(io::Error::other(error)))?;
-                Arc::clone(self.0.get_or_init(|| read))
-            }
-        };
+        let name = ServerName::try_from(self.name.clone()).map_err(|error| failed(io::Error::other(error)))?;
+        let config = self.client.config().map_err(|error| failed(io::Error::other(error)))?;
         TlsConnector::from(config).connect(name, stream).await.map_err(failed)
     }
 }
 
-fn config(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
+impl TlsClient {
+    /// Trusts what the system trusts (`SSL_CERT_FILE` is honoured) and shows no certificate; one for the whole process.
+    #[must_use]
+    pub fn native() -> Self {
+        static NATIVE: OnceLock<TlsClient> = OnceLock::new();
+        NATIVE.get_or_init(|| Self(Arc::default())).clone()
+    }
+
+    /// Reads the `files`, at `now`; and what of them is not valid then, which nothing falls by but handshakes.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn read(files: &TlsFiles<'_>, now: SystemTime) -> Result<(Self, Vec<TlsFault>), Vec<TlsFault>> {
+        if files.ca.is_none() && files.cert.is_none() && files.server_name.is_none() {
+            return Ok((Self::native(), Vec::new()));
+        }
+        let (mut faults, mut untimely_ones) = (Vec::new(), Vec::new());
+        let mut certificates_of = |key, path: &Path| match certificates(key, path) {
+            Ok(found) => {
+                untimely_ones.extend(untimely(key, path, &found, now));
+                Some(found)
+            }
+            Err(fault) => {
+                faults.push(fault);
+                None
+            }
+        };
+        let trusted = files.ca.and_then(|path| certificates_of("tls.ca", path));
+        let chain = files.cert.and_then(|path| certificates_of("tls.cert", path));
+        let key = files.key.map(|path| private_key("tls.key", path)).transpose();
+        let key = key.unwrap_or_else(|fault| {
+            faults.push(fault);
+            None
+        });
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let identity = chain.map(|chain| chain.into_iter().map(|(certificate, _)| certificate).collect()).zip(key);
+        let config = config(trusted, identity).map_err(|fault| vec![fault.of(files)])?;
+        let server_name = files.server_name.map(str::to_owned);
+        Ok((Self(Arc::new(Inner { config: OnceLock::from(config), server_name })), untimely_ones))
+    }
+
+    fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {
+        if let Some(config) = self.0.config.get() {
+            return Ok(config.clone());
+        }
+        let read = config(None, None).map_err(|fault| match fault {
+            Unusable::Trust(error) | Unusable::Identity(error) => error,
+        })?;
+        Ok(self.0.config.get_or_init(|| read).clone())
+    }
+}
+
+/// Two are equal if they are one.
+impl PartialEq for TlsClient {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for TlsClient {}
+
+/// What the TLS library does not take.
+enum Unusable {
+    Trust(rustls::Error),
+    Identity(rustls::Error),
+}
+
+impl Unusable {
+    fn of(self, files: &TlsFiles<'_>) -> TlsFault {
+        let named = |path: Option<&Path>| path.map(|path| path.display().to_string()).unwrap_or_default();
+        match self {
+            Self::Trust(error) => TlsFault { key: "tls.ca", message: format!("{}: {error}", named(files.ca)) },
+            Self::Identity(rustls::Error::InconsistentKeys(_)) => {
+                let message = format!("{} is not the key of the certificate {}", named(files.key), named(files.cert));
+                TlsFault { key: "tls.key", message }
+            }
+            Self::Identity(error) => TlsFault { key: "tls.cert", message: format!("{}: {error}", named(files.cert)) },
+        }
+    }
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+/// Trusts the certificates in `trusted`, or else what the system trusts, and shows an `identity` to workers that ask.
+fn config(
+    trusted: Option<Vec<(CertificateDer<'static>, Validity)>>,
+    identity: Option<Identity>,
+) -> Result<Arc<ClientConfig>, Unusable> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = ClientConfig::builder_with_provider(provider.clone());
+    let builder = builder.with_safe_default_protocol_versions().map_err(Unusable::Trust)?;
+    let builder = match trusted {
+        None => builder.with_root_certificates(native_roots()),
+        Some(trusted) => {
+            let verifier = verifier(trusted, provider).map_err(Unusable::Trust)?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(Unusable::Identity)?,
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn verifier(
+    trusted: Vec<(CertificateDer<'static>, Validity)>,
+    provider: Arc<CryptoProvider>,
+) -> Result<PinnedOrSigned, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for (certificate, _) in &trusted {
+        roots.add(certificate.clone())?;
+    }
+    let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    let signed = signed.map_err(|error| rustls::Error::General(error.to_string()))?;
+    let pinned = trusted.into_iter().map(|(certificate, validity)| Pinned { certificate, validity });
+    Ok(PinnedOrSigned::new(pinned.collect(), signed))
 }
 
 fn native_roots() -> RootCertStore {
@@ -78,3 +208,6 @@ fn native_roots() -> RootCertStore {
     }
     roots
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,24 @@
-//! The address of a backend, parsed once: scheme, host, port, and the path if it has one of its own.
+//! The address of a backend, parsed once: scheme, host and port or a socket file, and the path if it has one of its own.
 //!
-//! Whatever would have to be guessed or could mislead is refused: other schemes, credentials, fragments, ports that
+//! A URL that leaves something to guess or could mislead is refused: other schemes, credentials, fragments, ports that
 //! cannot be listened on, hosts that only look like addresses, and bytes that don't belong in a request line.
+//!
+//! `unix:/run/w.sock` is a socket file, and `unix:/run/w.sock:/ws` one with a path of its own, as nginx writes it. What
+//! nginx, Node and Docker write in front (`ws+unix:`, `unix://`) means the same. HTTP on it is never encrypted.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Longest URL of a backend, in bytes.
 pub const URL_BYTES_MAX: usize = 2048;
+
+/// Longest path of a socket file, in bytes: `sun_path` of Linux without its NUL.
+pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// What a `Host` header says where there is no host.
+const NO_HOST: &str = "localhost";
 
 /// Where a backend listens; two are equal if they lead to the same place. `Display` and `Debug` hide the query.
 #[derive(Clone)]
@@ -20,13 +30,15 @@ pub struct BackendUrl {
     path_and_query: Option<String>,
 }
 
-/// A name to be resolved at each dial, or an address.
+/// A name to be resolved at each dial, an address, or a socket file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     /// Lower case.
     Name(String),
     /// As written.
     Address(IpAddr),
+    /// A socket file, by its absolute path.
+    Socket(PathBuf),
 }
 
 impl Host {
@@ -40,6 +52,7 @@ impl Host {
                 Some("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
                 Some(_) | None => Vec::new(),
             },
+            Self::Socket(_) => Vec::new(),
         }
     }
 }
@@ -50,9 +63,22 @@ pub enum UrlError {
     /// More than `URL_BYTES_MAX`.
     #[error("the URL is longer than {URL_BYTES_MAX} bytes")]
     TooLong,
-    /// Neither `ws` nor `wss`.
-    #[error("the URL of a backend begins with \"ws://\" or \"wss://\", as in \"ws://127.0.0.1:9001\"")]
+    /// Neither `ws` nor `wss`, nor a socket file.
+    #[error(
+        "the URL of a backend begins with \"ws://\", \"wss://\" or \"unix:/\", as in \"ws://127.0.0.1:9001\" or \"unix:/run/w.sock\""
+    )]
     Scheme,
+    /// `unix:` without an absolute path.
+    #[error("write the absolute path of a socket file after \"unix:\", as in \"unix:/run/w.sock\"")]
+    SocketPath,
+    /// More than `SOCKET_PATH_BYTES_MAX`.
+    #[error("the path of a socket file has {0} bytes; the system takes {SOCKET_PATH_BYTES_MAX} at most")]
+    SocketPathTooLong(usize),
+    /// A byte that is more likely a mistake than part of a file's name.
+    #[error(
+        "the path of a socket file holds \"?\", \"#\" or a control character; a path of the request stands behind a colon, as in \"unix:/run/w.sock:/ws?a=b\""
+    )]
+    SocketLetter,
     /// `user:password@`.
     #[error("a backend URL has no user and password; remove what stands before \"@\"")]
     UserInfo,
@@ -77,22 +103,24 @@ impl BackendUrl {
         self.tls
     }
 
-    /// Name or address.
+    /// Name, address or socket file.
     #[must_use]
     pub const fn host(&self) -> &Host {
         &self.host
     }
 
-    /// The port, 80 or 443 if none was written.
+    /// The port, 80 or 443 if none was written; 0 for a socket file.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// What stands in a `Host` header: an IPv6 address in brackets, the port unless it is the scheme's own.
+    /// What stands in a `Host` header: an IPv6 address in brackets, the port unless it is the scheme's own; `localhost` for
+    /// a socket file.
     #[must_use]
     pub fn authority(&self) -> String {
         let host = match &self.host {
+            Host::Socket(_) => return NO_HOST.to_owned(),
             Host::Name(name) => name.clone(),
             Host::Address(IpAddr::V4(address)) => address.to_string(),
             Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
@@ -100,13 +128,31 @@ impl BackendUrl {
         if self.port == default_port(self.tls) { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// Where its connections lead, path and query aside: two URLs that agree in it may share connections.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        match &self.host {
+            Host::Socket(path) => format!("unix:{}", path.display()),
+            Host::Name(_) | Host::Address(_) => {
+                format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+            }
+        }
+    }
+
+    /// Whether it is `wss` to a name, which then stands in the `Host` header as well.
+    #[must_use]
+    pub const fn is_tls_by_name(&self) -> bool {
+        self.tls && matches!(self.host, Host::Name(_))
+    }
+
     /// The name that a certificate must carry; an IPv6 address without brackets.
     #[must_use]
     pub fn tls_name(&self) -> Option<String> {
-        self.tls.then(|| match &self.host {
-            Host::Name(name) => name.clone(),
-            Host::Address(address) => address.to_string(),
-        })
+        match &self.host {
+            Host::Name(name) if self.tls => Some(name.clone()),
+            Host::Address(address) if self.tls => Some(address.to_string()),
+            Host::Name(_) | Host::Address(_) | Host::Socket(_) => None,
+        }
     }
 
     /// Path and query as written, trailing slash and all; nothing if there is no path or only `/`, because then the
@@ -129,6 +175,9 @@ impl FromStr for BackendUrl {
     fn from_str(text: &str) -> Result<Self, UrlError> {
         if text.len() > URL_BYTES_MAX {
             return Err(UrlError::TooLong);
+        }
+        if let Some(file) = socket_file(text) {
+            return parse_socket(text, file);
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -178,6 +227,36 @@ impl fmt::Debug for BackendUrl {
 
 const fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
+}
+
+/// What stands behind the scheme of a socket file, if it is one.
+fn socket_file(text: &str) -> Option<&str> {
+    ["unix:", "ws+unix:"].iter().find_map(|scheme| {
+        let (before, rest) = text.split_at_checked(scheme.len())?;
+        before.eq_ignore_ascii_case(scheme).then_some(rest)
+    })
+}
+
+fn parse_socket(text: &str, file: &str) -> Result<BackendUrl, UrlError> {
+    let file = file.strip_prefix("//").unwrap_or(file);
+    let (file, path) = file.split_once(':').map_or((file, ""), |(file, path)| (file, path));
+    if file.contains(['?', '#']) || file.contains(char::is_control) {
+        return Err(UrlError::SocketLetter);
+    }
+    if !Path::new(file).is_absolute() || file.ends_with('/') {
+        return Err(UrlError::SocketPath);
+    }
+    if file.len() > SOCKET_PATH_BYTES_MAX {
+        return Err(UrlError::SocketPathTooLong(file.len()));
+    }
+    if path.contains('#') {
+        return Err(UrlError::Fragment);
+    }
+    if !path.is_empty() && !path.starts_with(['/', '?']) {
+        return Err(UrlError::SocketLetter);
+    }
+    let (as_written, host) = (text.to_owned(), Host::Socket(PathBuf::from(file)));
+    Ok(BackendUrl { as_written, tls: false, host, port: 0, path_and_query: parse_path(path)? })
 }
 
 /// Takes `authority` apart; an IPv6 address keeps its brackets, which tell it from a name.
@@ -304,6 +383,55 @@ mod tests {
             ("ws://worker/a\r\nX: y", UrlError::Path),
         ] {
             assert_eq!(parse(text).unwrap_err(), error, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_sound_form_of_a_socket_file_is_taken_apart() {
+        for (text, file, path) in [
+            ("unix:/run/w.sock", "/run/w.sock", None),
+            ("unix:///run/w.sock", "/run/w.sock", None),
+            ("UNIX:/run/w.sock", "/run/w.sock", None),
+            ("ws+unix:/run/w.sock", "/run/w.sock", None),
+            ("ws+unix:///run/w.sock:/", "/run/w.sock", None),
+            ("unix:/run/w.sock:/ws/a?b=c:d", "/run/w.sock", Some("/ws/a?b=c:d")),
+            ("unix:/run/w.sock:?b=c", "/run/w.sock", Some("/?b=c")),
+            ("unix:/run/my worker/\u{fc}.sock", "/run/my worker/\u{fc}.sock", None),
+        ] {
+            let url = parse(text).unwrap();
+            assert_eq!(url.host(), &Host::Socket(file.into()), "{text}");
+            assert_eq!((url.path_and_query(), url.authority().as_str()), (path, "localhost"), "{text}");
+            assert_eq!((url.tls(), url.tls_name(), url.as_written()), (false, None, text));
+            assert_eq!(url.origin(), format!("unix:{file}"));
+        }
+        assert_eq!(parse("unix:/run/w.sock").unwrap(), parse("ws+unix:///run/w.sock").unwrap());
+        assert_ne!(parse("unix:/run/w.sock").unwrap(), parse("unix:/run/w2.sock").unwrap());
+        assert_eq!(parse("unix:/run/w.sock:/a?token=x").unwrap().to_string(), "unix:/run/w.sock:/a?***");
+    }
+
+    #[test]
+    fn every_unsound_form_of_a_socket_file_is_refused_with_its_reason() {
+        for (text, error) in [
+            ("unix:", UrlError::SocketPath),
+            ("unix:w.sock", UrlError::SocketPath),
+            ("unix://run/w.sock", UrlError::SocketPath),
+            ("unix:/run/", UrlError::SocketPath),
+            ("unix:@abstract", UrlError::SocketPath),
+            ("unix:/run/w.sock?token=x", UrlError::SocketLetter),
+            ("unix:/run/w.sock#top", UrlError::SocketLetter),
+            ("unix:/run/w\0.sock", UrlError::SocketLetter),
+            ("unix:/run/w.sock:ws", UrlError::SocketLetter),
+            ("unix:/run/w.sock:/ws#top", UrlError::Fragment),
+            ("unix:/run/w.sock:/a b", UrlError::Path),
+            ("wss+unix:/run/w.sock", UrlError::Scheme),
+            ("unix/run/w.sock", UrlError::Scheme),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), error, "{text}");
+        }
+        for (bytes, sound) in [(106, true), (107, true), (108, false)] {
+            let parsed = parse(&format!("unix:/{}", "a".repeat(bytes - 1)));
+            assert_eq!(parsed.is_ok(), sound, "{bytes}");
+            assert!(sound || parsed == Err(UrlError::SocketPathTooLong(bytes)));
         }
     }
 

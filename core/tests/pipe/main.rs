@@ -12,6 +12,7 @@ mod form;
 mod interruption;
 mod limits;
 mod moving;
+mod prologue;
 mod rates;
 mod relay;
 mod replay;

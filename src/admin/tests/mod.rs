@@ -17,7 +17,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{Admin, Locality};
-use crate::config::{Config, Loaded, LogLevel};
+use crate::config::{Config, Loaded, LogLevel, PoolsTls};
 use crate::log::LogHandle;
 use crate::pipes::{PipeFacts, Registration, Sharing};
 use crate::process::{Judged, Process};
@@ -88,7 +88,7 @@ impl Fixture {
         let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
         let rules = Rules::from_config(&config).unwrap();
         let log = Arc::new(LogHandle::detached(LogLevel::Info));
-        let process = Arc::new(Process::new(Judged { config, rules, tokens }, log, 1000).0);
+        let process = Arc::new(Process::new(Judged { config, rules, tokens, tls: PoolsTls::default() }, log, 1000).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));
         Self { admin: Admin::new(process, reload, None, locality), files }
@@ -109,8 +109,12 @@ impl Fixture {
             origins: Vec::new(),
             raw_path: false,
             websocket_only: false,
+            wait: std::time::Duration::ZERO,
+            host: crate::routes::HostRule::Client,
+            headers: Default::default(),
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
+            conversation: crate::routes::ConversationRule::Auto,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();

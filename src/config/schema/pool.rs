@@ -4,13 +4,50 @@ use std::time::Duration;
 
 use super::super::Pool;
 use super::root::{HOUR, MILLISECOND};
-use super::{Key, any, key, name, off_or, range};
+use super::{Key, any, key, name, off_or, range, some};
+use crate::net::is_server_name;
 
 pub(super) fn keys() -> Vec<Key<Pool>> {
     let mut keys = balancing();
+    keys.extend(tls());
     keys.extend(report());
     keys.extend(health());
     keys
+}
+
+fn tls() -> Vec<Key<Pool>> {
+    vec![
+        key(
+            "tls.ca",
+            |p: &mut Pool| &mut p.tls.ca,
+            any,
+            "whom to trust as \"wss://\" workers instead of whom the system trusts, in PEM: authorities, or the certificates themselves",
+        )
+        .or("\"/etc/holdline/workers.pem\""),
+        key(
+            "tls.cert",
+            |p: &mut Pool| &mut p.tls.cert,
+            any,
+            "the certificate that is shown to workers which ask for one, in PEM, with those that it needs behind it",
+        )
+        .or("\"/etc/holdline/client.pem\""),
+        key("tls.key", |p: &mut Pool| &mut p.tls.key, any, "its key, in PEM and without a passphrase")
+            .or("\"/etc/holdline/client.key\""),
+        key(
+            "tls.server_name",
+            |p: &mut Pool| &mut p.tls.server_name,
+            some(|name: &String| server_name(name)),
+            "what workers' certificates must name, and what is asked for (SNI), instead of the host of their URL",
+        )
+        .or("\"worker.internal\""),
+    ]
+}
+
+fn server_name(name: &str) -> Result<(), String> {
+    if is_server_name(name) {
+        return Ok(());
+    }
+    Err("a certificate names a host or an address, as in \"worker.internal\", without scheme and port".to_owned())
 }
 
 fn report() -> Vec<Key<Pool>> {

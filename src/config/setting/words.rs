@@ -6,7 +6,8 @@ use holdline_core::settings::{
 
 use super::super::AdminState;
 use super::super::types::{
-    AccessLog, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume, Upgrade,
+    AccessLog, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume,
+    Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -26,6 +27,15 @@ impl Choice for BackendLoss {
 
 impl Choice for OnTooBig {
     const WORDS: &'static [(&'static str, Self)] = &[("close", Self::Close), ("drop", Self::Drop)];
+}
+
+impl Choice for Conversation {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("stateless", Self::Stateless),
+        ("profile", Self::Profile),
+        ("stateful", Self::Stateful),
+    ];
 }
 
 impl Choice for Refusal {

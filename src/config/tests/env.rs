@@ -12,6 +12,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.listen", "127.0.0.1:1,unix:/s", r#"["127.0.0.1:1", "unix:/s"]"#),
     ("server.threads", "3", "3"),
     ("server.max_connections", "7", "7"),
+    ("server.waiting_max", "7", "7"),
     ("server.handshake_timeout", "1m30s", r#""90s""#),
     ("server.keepalive_timeout", "1m5s", r#""65s""#),
     ("server.header_bytes_max", "64KiB", r#""64KiB""#),
@@ -28,7 +29,12 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("admin.listen", "unix:/run/admin.sock", r#""unix:/run/admin.sock""#),
     ("admin.tokens_file", "/t", r#""/t""#),
     ("admin.backend_networks", "[\"127.0.0.1\"]", r#"["127.0.0.1/32"]"#),
+    ("admin.backend_sockets", "/run/w,/srv", r#"["/run/w", "/srv"]"#),
     ("admin.state_file", "/s", r#""/s""#),
+    ("admin.max_connections", "99", "99"),
+    ("admin.address_connections", "9", "9"),
+    ("admin.backend_bytes_max", "1MiB", r#""1MiB""#),
+    ("admin.registry_bytes_max", "2MiB", r#""2MiB""#),
     ("heartbeat.client_interval", "1s", r#""1s""#),
     ("heartbeat.client_timeout", "2m", r#""120s""#),
     ("heartbeat.backend_interval", "0", r#""0s""#),
@@ -63,6 +69,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.key_rate", "0", "0"),
     ("limits.address_connections", "3", "3"),
     ("limits.address_rate", "5/s", r#""5/s""#),
+    ("limits.address_detached", "7", "7"),
     ("limits.pipe_messages", "100/h", r#""100/h""#),
     ("limits.pipe_bytes", "1KiB/s", r#""1024/s""#),
     ("limits.on_exceed", "close", r#""close""#),
@@ -71,6 +78,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("log.format", "json", r#""json""#),
     ("log.access", "combined", r#""combined""#),
     ("log.level", "trace", r#""trace""#),
+    ("log.queue_bytes_max", "2MiB", r#""2MiB""#),
     ("trace.otlp_endpoint", "http://c:4318", "\"http://c:4318/v1/traces\""),
     ("pools[0].name", "farm", r#""farm""#),
     ("pools[0].balance", "hash", r#""hash""#),
@@ -79,6 +87,10 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].weight_from", "memory", r#""memory""#),
     ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
+    ("pools[0].tls.ca", "/ca", r#""/ca""#),
+    ("pools[0].tls.cert", "/c", r#""/c""#),
+    ("pools[0].tls.key", "/k", r#""/k""#),
+    ("pools[0].tls.server_name", "worker.internal", r#""worker.internal""#),
     ("pools[0].report.rss_mb", "/m/rss", r#""/m/rss""#),
     ("pools[0].report.limit_mb", "/m/max", r#""/m/max""#),
     ("pools[0].health.kind", "ws", r#""ws""#),
@@ -106,6 +118,14 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
     ("routes[0].refusal", "wait", r#""wait""#),
+    ("routes[0].wait", "1s", r#""1s""#),
+    ("routes[0].host", "backend", r#""backend""#),
+    ("routes[0].headers.request.set", "{ x-a = \"1\" }", r#"{ "x-a" = "1" }"#),
+    ("routes[0].headers.request.add", "{ x-a = \"1\" }", r#"{ "x-a" = "1" }"#),
+    ("routes[0].headers.request.remove", "x-a,x-b", r#"["x-a", "x-b"]"#),
+    ("routes[0].headers.response.set", "{ x-a = \"1\" }", r#"{ "x-a" = "1" }"#),
+    ("routes[0].headers.response.add", "{ x-a = \"1\" }", r#"{ "x-a" = "1" }"#),
+    ("routes[0].headers.response.remove", "x-a,x-b", r#"["x-a", "x-b"]"#),
     ("routes[0].down", "latest:3", r#""latest:3""#),
     ("routes[0].on_too_big", "drop", r#""drop""#),
     ("routes[0].first_message_timeout", "1s", r#""1s""#),
@@ -149,6 +169,8 @@ fn px_05_every_key_can_be_set_by_environment() {
         let around = match *path {
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
+            "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
             _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
             _ => "",
         };
@@ -161,7 +183,8 @@ fn px_05_every_key_can_be_set_by_environment() {
             // Free text is right whatever it is.
             assert!(
                 matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
-                    || path.ends_with("serves"),
+                    || path.ends_with("serves")
+                    || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
                 "{path}"
             );
             continue;

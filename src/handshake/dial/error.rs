@@ -104,7 +104,7 @@ pub fn connect_refusal(failure: DialFailure) -> Refusal {
             gateway(StatusCode::BAD_GATEWAY, "backend-unreachable", "the backend could not be reached")
         }
         DialFailure::OwnListener => Refusal::looped(),
-        DialFailure::Resolve | DialFailure::NotAllowed | DialFailure::Local => {
+        DialFailure::Resolve | DialFailure::NotAllowed | DialFailure::SocketNotAllowed | DialFailure::Local => {
             gateway(StatusCode::SERVICE_UNAVAILABLE, "backend-unusable", "no backend can be used at the moment")
         }
     }

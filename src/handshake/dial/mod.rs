@@ -8,7 +8,6 @@ mod answer;
 mod error;
 mod refused_body;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use base64::Engine;
@@ -23,16 +22,16 @@ pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 
 use super::accept::accept_key;
 use super::forward::{is_header_value, write_line};
-use crate::net::{BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
+use crate::net::{Addresses, BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
 use answer::Expected;
 
 /// One attempt to attach a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct Dial<'a> {
-    /// Addresses to try in their order, already checked against the allowed networks.
-    pub addresses: &'a [SocketAddr],
+    /// Where the backend is, already checked against what is allowed.
+    pub addresses: &'a Addresses,
     /// What to verify if the backend is `wss://`; `None` for `ws://`.
-    pub tls: Option<TlsPeer<'a>>,
+    pub tls: Option<&'a TlsPeer>,
     /// The `Host` to send: [`backend_host`](super::forward::backend_host).
     pub host: &'a str,
     /// Path and query to ask for: [`Target::for_backend`](crate::routes::Target::for_backend).
@@ -113,7 +112,7 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let exchange = async {
         stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
         stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
-        acknowledge_the_answer_at_once(stream.tcp());
+        acknowledge_the_answer_at_once(&stream);
         answer::read(&mut stream).await
     };
     let head =

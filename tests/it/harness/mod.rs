@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod client;
 pub mod demo;
+pub mod front;
 pub mod metrics;
 pub mod proxy;
 pub mod step;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use ask::{Reply, ask};
 pub use client::Client;
 pub use demo::DemoWorker;
+pub use front::Front;
 pub use proxy::Proxy;
 pub use step::StepWorker;
 pub use wire::{Said, Wire};
