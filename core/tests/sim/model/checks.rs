@@ -6,7 +6,7 @@ use holdline_core::pipe::{Pipe, PipeState, PipeView};
 use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
-use super::{Fate, Model, OVERHEAD_BYTES, PROVEN_AFTER};
+use super::{Fate, Model, OVERHEAD_BYTES, PROVEN_AFTER, Tap};
 use crate::marks::{Mark, Marks};
 
 /// Headers of the frames of one message that a worker of this world says.
@@ -25,7 +25,10 @@ impl Model {
         let view = pipe.view();
         let open = charged - view.up.buffered_bytes - view.down.buffered_bytes;
         let up = if self.client_open && self.client.linked { self.from_client.open_bytes() } else { 0 };
-        let down = self.tap.as_ref().map_or(0, |tap| tap.from_worker.open_bytes());
+        let drops = self.settings.on_too_big == OnTooBig::Drop;
+        let is_dropped = |tap: &Tap| drops && tap.from_worker.is_amid_more_than(self.settings.message_bytes_max);
+        let tap = self.tap.as_ref().filter(|tap| !is_dropped(tap));
+        let down = tap.map_or(0, |tap| tap.from_worker.open_bytes());
         // The start of a header or a control frame is kept beside the lane.
         let apart = if self.ended.is_some() { usize::MAX } else { 2 * 140 };
         assert!(
