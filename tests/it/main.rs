@@ -46,4 +46,5 @@ mod storm;
 mod timing;
 mod top;
 mod trace;
+mod trust;
 mod worker_tls;

@@ -17,3 +17,4 @@ mod replay;
 mod say;
 mod snapshot;
 mod timers;
+mod utf8;
