@@ -27,6 +27,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the system's limit is taken for unchanged: an operator may give a container more.
 const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
 
+/// How long the memory of sockets is taken for unchanged.
+const SOCKETS_VALID_FOR: Duration = Duration::from_secs(1);
+
 /// The watch over the process's memory; share it by `Arc`.
 #[derive(Debug)]
 pub struct Memory {
@@ -45,6 +48,8 @@ struct State {
     watch: Watch,
     /// The limit of the cgroup or the machine, and when it was read.
     system: Option<(u64, Instant)>,
+    /// What the cgroup's sockets take, and when that was read.
+    sockets: Option<(u64, Instant)>,
 }
 
 /// What a look has found, in bytes.
@@ -69,12 +74,14 @@ impl Memory {
     /// Measures, and lets everybody know what follows.
     pub fn look(&self) -> Reading {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let limit = match self.config.load().memory.process_max {
-            0 => state.system_limit(),
-            limit => limit as u64,
+        let (limit, sockets) = match self.config.load().memory.process_max {
+            // What its sockets take of the cgroup's limit is not there for the process.
+            0 => (state.system_limit(), state.socket_bytes()),
+            limit => (limit as u64, 0),
         };
         let resident = process::resident_bytes();
-        let verdict = state.watch.look(Sample { resident, charged: self.charged(), limit });
+        let there = limit.saturating_sub(sockets);
+        let verdict = state.watch.look(Sample { resident, charged: self.charged(), limit: there });
         self.charged_max.store(verdict.charged_max, Relaxed);
         self.pipes.set_memory_bytes_max(verdict.charged_max.saturating_sub(self.requests_bytes()));
         let before = self.pressure.send_replace(verdict.pressure);
@@ -131,6 +138,7 @@ impl Memory {
             if verdict.surplus > 0 {
                 self.evict(verdict.surplus);
             }
+            self.streams.settle();
             self.pipes.wake_starved();
         }
     }
@@ -166,6 +174,15 @@ impl State {
         let limit = process::memory_limit_bytes();
         self.system = Some((limit, Instant::now()));
         limit
+    }
+
+    fn socket_bytes(&mut self) -> u64 {
+        if let Some((bytes, _)) = self.sockets.filter(|(_, read)| read.elapsed() < SOCKETS_VALID_FOR) {
+            return bytes;
+        }
+        let bytes = process::socket_bytes().unwrap_or(0);
+        self.sockets = Some((bytes, Instant::now()));
+        bytes
     }
 }
 

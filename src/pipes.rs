@@ -6,7 +6,9 @@
 mod command;
 mod held;
 mod keys;
+mod lingering;
 mod numbers;
+mod pool;
 mod resume;
 
 use std::collections::HashMap;
@@ -18,8 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
+use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
+use holdline_core::settings::BackendLoss;
 use holdline_core::time::Time;
 use tokio::sync::watch;
 
@@ -28,8 +32,11 @@ use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
+pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
+
+use pool::{Pool, Pools};
 
 /// One live pipe.
 #[derive(Debug)]
@@ -64,6 +71,8 @@ pub struct PipeEntry {
     answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
+    moves: AtomicBool,
+    conversation: Mutex<Option<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
     /// What keeps it from the worker that it wants.
@@ -85,6 +94,17 @@ pub enum Sharing {
     Stream(AtomicUsize),
     /// It is a viewer of the stream that has this pipe.
     Viewer(Arc<PipeEntry>),
+}
+
+/// What kind of conversation a pipe is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// What it is.
+    pub kind: ConversationKind,
+    /// Its profile, if it has one.
+    pub profile: Option<&'static str>,
+    /// What it is known by.
+    pub why: &'static str,
 }
 
 /// Who a new pipe is.
@@ -110,6 +130,7 @@ pub struct PipeFacts {
 
 impl PipeEntry {
     fn new(facts: PipeFacts) -> Self {
+        let moves = facts.route.settings.on_backend_loss == BackendLoss::Reattach;
         Self {
             id: facts.id,
             route: facts.route,
@@ -119,6 +140,8 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            moves: AtomicBool::new(moves),
+            conversation: Mutex::new(None),
             protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
@@ -152,6 +175,22 @@ impl PipeEntry {
 
     pub(crate) fn set_client(&self, client: String) {
         *lock(&self.client) = client.into();
+    }
+
+    /// Whether another worker can carry its conversation on.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.moves.load(Relaxed)
+    }
+
+    /// What kind of conversation it is, once that is known.
+    #[must_use]
+    pub fn conversation(&self) -> Option<Decided> {
+        *lock(&self.conversation)
+    }
+
+    pub(crate) fn set_conversation(&self, decided: Decided) {
+        *lock(&self.conversation) = Some(decided);
     }
 
     /// Whether a client that comes now finds its conversation here.
@@ -235,6 +274,11 @@ impl PipeEntry {
         true
     }
 
+    /// Has the pipe's task take a turn.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
     /// The orders that wait, oldest first. For the pipe's own task, after it has registered its waker.
     pub(crate) fn take_orders(&self, waker: &std::task::Waker) -> Vec<Command> {
         self.waker.register(waker);
@@ -259,6 +303,7 @@ impl PipeEntry {
         self.attachment.store(view.attachment.0, Relaxed);
         self.generation.store(view.generation.0, Relaxed);
         self.has_client.store(view.has_client, Release);
+        self.moves.store(view.moves, Relaxed);
         self.awaits_client.store(view.awaits_client, Release);
         self.interruptions.store(view.interruptions, Relaxed);
         self.memory_bytes.store((view.memory_bytes + fixed_bytes) as u64, Relaxed);
@@ -285,11 +330,16 @@ pub struct Pipes {
     expected: watch::Sender<usize>,
     /// What there was of each route key.
     pub keys: Keys,
+    /// Those whose clients are away.
+    pub lingering: Arc<Lingering>,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
     held_bytes: AtomicU64,
     held_bytes_max: AtomicU64,
+    /// Whether the configuration has more than one pool.
+    several_pools: AtomicBool,
+    pools: Mutex<Pools>,
     /// Memory that all pipes occupy, and may occupy, in bytes.
     memory_bytes: AtomicU64,
     memory_bytes_max: AtomicU64,
@@ -298,18 +348,21 @@ pub struct Pipes {
 }
 
 impl Pipes {
-    /// An empty registry whose pipes may hold `held_bytes_max` bytes of messages together.
+    /// An empty registry whose pipes, of so many `pools`, may hold `held_bytes_max` bytes of messages together.
     #[must_use]
-    pub fn new(held_bytes_max: usize) -> Self {
+    pub fn new(held_bytes_max: usize, pools: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
             keys: Keys::default(),
+            lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
+            several_pools: AtomicBool::new(pools > 1),
+            pools: Mutex::default(),
             memory_bytes: AtomicU64::new(0),
             memory_bytes_max: AtomicU64::new(u64::MAX),
             any_starved: AtomicBool::new(false),
@@ -336,7 +389,8 @@ impl Pipes {
         change(&self.count, |count| *count += 1);
         self.changed();
         self.opened.fetch_add(1, Relaxed);
-        Registration { pipes: self.clone(), entry, held_bytes: 0, memory_bytes: 0 }
+        let pool = lock(&self.pools).get(self, &entry.route.pool);
+        Registration { pool, entry, held_bytes: 0, memory_bytes: 0 }
     }
 
     /// The pipe called `id`.
@@ -405,15 +459,22 @@ impl Pipes {
         self.held_bytes_max.load(Relaxed)
     }
 
-    /// Changes what all pipes may hold; those that hold more keep it.
-    pub fn set_held_bytes_max(&self, bytes: usize) {
+    /// Changes what all pipes may hold, of so many `pools`; those that hold more keep it.
+    pub fn set_held_bytes_max(&self, bytes: usize, pools: usize) {
         self.held_bytes_max.store(bytes as u64, Relaxed);
+        self.several_pools.store(pools > 1, Relaxed);
     }
 
-    /// Bytes that pipes may still take in.
+    /// Bytes of messages that the pipes of the pool called `name` hold.
     #[must_use]
-    pub fn room(&self) -> usize {
-        let replay = self.held_bytes_max().saturating_sub(self.held_bytes());
+    pub fn pool_held_bytes(&self, name: &str) -> u64 {
+        lock(&self.pools).find(name).map_or(0, |pool| pool.held_bytes.load(Relaxed))
+    }
+
+    /// Bytes that the pipes of `pool` may still take in.
+    fn room(&self, pool: &Pool) -> usize {
+        let free = self.held_bytes_max().saturating_sub(self.held_bytes());
+        let replay = pool.room(free, self.several_pools.load(Relaxed));
         let memory = self.memory_bytes_max.load(Relaxed).saturating_sub(self.memory_bytes());
         replay.min(memory) as usize
     }
@@ -421,13 +482,22 @@ impl Pipes {
     /// Wakes the pipes that went to sleep for want of room, if there is some. To be called again and again: nothing else
     /// tells them.
     pub fn wake_starved(&self) {
-        if self.room() == 0 || !self.any_starved.swap(false, AcqRel) {
+        if !self.any_starved.swap(false, AcqRel) {
             return;
         }
-        for entry in self.list() {
-            if entry.starved.swap(false, AcqRel) {
+        let mut rooms: HashMap<&str, bool> = HashMap::new();
+        let entries = self.list();
+        for entry in entries.iter().filter(|entry| entry.starved.load(Acquire)) {
+            let name = entry.route.pool.as_str();
+            let has_room = *rooms
+                .entry(name)
+                .or_insert_with(|| lock(&self.pools).find(name).is_none_or(|pool| self.room(&pool) > 0));
+            if has_room && entry.starved.swap(false, AcqRel) {
                 entry.waker.wake();
             }
+        }
+        if rooms.values().any(|has_room| !has_room) {
+            self.any_starved.store(true, Release);
         }
     }
 
@@ -456,7 +526,7 @@ impl Drop for Expected {
 /// A pipe's place in the registry; dropping it takes the pipe and what it held out of the books.
 #[derive(Debug)]
 pub struct Registration {
-    pipes: Arc<Pipes>,
+    pool: Arc<Pool>,
     entry: Arc<PipeEntry>,
     held_bytes: u64,
     memory_bytes: u64,
@@ -472,21 +542,23 @@ impl Registration {
     /// Bytes that pipes may still take in.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.pipes.room()
+        self.pool.pipes.room(&self.pool)
     }
 
     /// Notes that the pipe reads nothing only because there is no room; it is woken when there is some.
     pub fn starves(&self) {
         self.entry.starved.store(true, Release);
-        self.pipes.any_starved.store(true, Release);
+        self.pool.pipes.any_starved.store(true, Release);
     }
 
     /// Books what the pipe holds now, and the memory that it occupies.
     pub fn hold(&mut self, bytes: usize, memory_bytes: usize) {
-        book(&self.pipes.held_bytes, &mut self.held_bytes, bytes as u64);
+        let mut in_pool = self.held_bytes;
+        book(&self.pool.held_bytes, &mut in_pool, bytes as u64);
+        book(&self.pool.pipes.held_bytes, &mut self.held_bytes, bytes as u64);
         let memory_bytes = memory_bytes as u64;
         if memory_bytes == 0 || memory_bytes.abs_diff(self.memory_bytes) >= MEMORY_STEP {
-            book(&self.pipes.memory_bytes, &mut self.memory_bytes, memory_bytes);
+            book(&self.pool.pipes.memory_bytes, &mut self.memory_bytes, memory_bytes);
         }
     }
 }
@@ -507,9 +579,10 @@ fn book(sum: &AtomicU64, part: &mut u64, now: u64) {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.hold(0, 0);
-        self.pipes.shard(self.entry.id).remove(&self.entry.id);
-        change(&self.pipes.count, |count| *count -= 1);
-        self.pipes.changed();
+        let pipes = &self.pool.pipes;
+        pipes.shard(self.entry.id).remove(&self.entry.id);
+        change(&pipes.count, |count| *count -= 1);
+        pipes.changed();
     }
 }
 

@@ -15,27 +15,43 @@ const BLOCK_BYTES_MIN: usize = 512;
 /// Capacity of the largest block that small pieces are packed into; larger pieces get a block of their own size.
 const BLOCK_BYTES_MAX: usize = 16 * 1024;
 
+/// What a block costs beside its bytes: its place in the list, which may be twice as long as it is full, and what an
+/// allocator keeps of its own for each piece of memory.
+pub const BLOCK_OVERHEAD_BYTES: usize = 2 * size_of::<Placed>() + 16;
+
 #[derive(Debug)]
 enum Block {
     Packed(Vec<u8>),
     Shared(Bytes),
     /// Part of a buffer that is wanted back: [`ByteQueue::own_borrowed`] takes a copy in its place.
     Borrowed(Bytes),
+    /// Held by others too, and charged where it comes from.
+    Common(Bytes),
 }
 
 impl Block {
     fn as_slice(&self) -> &[u8] {
         match self {
             Self::Packed(bytes) => bytes,
-            Self::Shared(bytes) | Self::Borrowed(bytes) => bytes,
+            Self::Shared(bytes) | Self::Borrowed(bytes) | Self::Common(bytes) => bytes,
         }
     }
 
     /// Memory that goes when the block goes.
-    fn cost(&self) -> usize {
-        match self {
+    const fn cost(&self) -> usize {
+        let bytes = match self {
             Self::Packed(bytes) => bytes.capacity(),
             Self::Shared(bytes) | Self::Borrowed(bytes) => bytes.len(),
+            Self::Common(_) => 0,
+        };
+        bytes + BLOCK_OVERHEAD_BYTES
+    }
+
+    /// Bytes that are charged elsewhere.
+    const fn common_bytes(&self) -> usize {
+        match self {
+            Self::Common(bytes) => bytes.len(),
+            Self::Packed(_) | Self::Shared(_) | Self::Borrowed(_) => 0,
         }
     }
 }
@@ -115,6 +131,7 @@ pub struct ByteQueue {
     start: u64,
     end: u64,
     cost: usize,
+    common: usize,
     /// Where the first piece begins that was borrowed and may still be held.
     borrowed_from: u64,
 }
@@ -124,7 +141,7 @@ const NOTHING_BORROWED: u64 = u64::MAX;
 
 impl Default for ByteQueue {
     fn default() -> Self {
-        Self { blocks: VecDeque::new(), start: 0, end: 0, cost: 0, borrowed_from: NOTHING_BORROWED }
+        Self { blocks: VecDeque::new(), start: 0, end: 0, cost: 0, common: 0, borrowed_from: NOTHING_BORROWED }
     }
 }
 
@@ -141,7 +158,14 @@ impl ByteQueue {
         self.end
     }
 
-    /// Bytes of memory behind the queue: what its blocks have allocated, not only what is in use.
+    /// Bytes of blocks that are charged elsewhere.
+    #[must_use]
+    pub const fn common_bytes(&self) -> usize {
+        self.common
+    }
+
+    /// Bytes of memory behind the queue: what its blocks have allocated, not only what is in use, and each block's
+    /// [`BLOCK_OVERHEAD_BYTES`]. What is charged elsewhere is not counted.
     #[must_use]
     pub const fn memory_bytes(&self) -> usize {
         self.cost
@@ -182,6 +206,13 @@ impl ByteQueue {
         }
     }
 
+    /// Appends `bytes` without copying them; others hold them too, and they are charged elsewhere.
+    pub fn push_common(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.push_block(Block::Common(bytes));
+        }
+    }
+
     /// Takes a copy of whatever is borrowed and still held, and lets the buffers go that it was part of.
     pub fn own_borrowed(&mut self) {
         let from = std::mem::replace(&mut self.borrowed_from, NOTHING_BORROWED);
@@ -193,23 +224,31 @@ impl ByteQueue {
     }
 
     fn push_block(&mut self, block: Block) {
-        self.cost += block.cost();
+        self.book(&block);
         self.end += block.as_slice().len() as u64;
         self.blocks.push_back(Placed { end: self.end, block });
+    }
+
+    const fn book(&mut self, block: &Block) {
+        self.cost += block.cost();
+        self.common += block.common_bytes();
+    }
+
+    const fn unbook(&mut self, block: &Block) {
+        self.cost -= block.cost();
+        self.common -= block.common_bytes();
     }
 
     /// Forgets everything before `offset`, which lies between [`Self::start`] and [`Self::end`].
     pub fn release_to(&mut self, offset: u64) {
         debug_assert!((self.start..=self.end).contains(&offset));
         self.start = offset;
-        while let Some(first) = self.blocks.front() {
-            if first.end > offset {
-                return;
-            }
-            self.cost -= first.block.cost();
-            self.blocks.pop_front();
+        while self.blocks.front().is_some_and(|first| first.end <= offset)
+            && let Some(Placed { block, .. }) = self.blocks.pop_front()
+        {
+            self.unbook(&block);
         }
-        if self.blocks.capacity() > BLOCKS_KEPT {
+        if self.blocks.is_empty() && self.blocks.capacity() > BLOCKS_KEPT {
             self.blocks = VecDeque::new();
         }
     }
@@ -217,34 +256,28 @@ impl ByteQueue {
     /// Forgets everything from `offset` on, which lies between [`Self::start`] and [`Self::end`].
     pub fn truncate(&mut self, offset: u64) {
         self.end = offset;
-        while let Some(last) = self.blocks.back_mut() {
-            if last.end <= offset {
-                return;
-            }
-            let cost = last.block.cost();
-            let len = last.block.as_slice().len();
-            let left = len.saturating_sub((last.end - offset) as usize);
+        while self.blocks.back().is_some_and(|last| last.end > offset)
+            && let Some(Placed { end, mut block }) = self.blocks.pop_back()
+        {
+            self.unbook(&block);
+            let left = block.as_slice().len().saturating_sub((end - offset) as usize);
             if left == 0 || offset == self.start {
-                self.blocks.pop_back();
-                self.cost -= cost;
                 continue;
             }
-            match &mut last.block {
+            match &mut block {
                 Block::Packed(bytes) => bytes.truncate(left),
-                Block::Shared(bytes) | Block::Borrowed(bytes) => bytes.truncate(left),
+                Block::Shared(bytes) | Block::Borrowed(bytes) | Block::Common(bytes) => bytes.truncate(left),
             }
-            last.end = offset;
-            self.cost = self.cost - cost + last.block.cost();
+            self.book(&block);
+            self.blocks.push_back(Placed { end: offset, block });
         }
     }
 
     /// Takes the bytes from `from` up to `to` out of the middle; what follows moves up.
     pub fn cut(&mut self, from: u64, to: u64) {
-        let tail: Vec<Bytes> = self.copy_out(to, self.end);
+        let tail = self.copy_out(to, self.end);
         self.truncate(from);
-        for bytes in tail {
-            self.push_shared(bytes);
-        }
+        tail.into_iter().for_each(|block| self.push_block(block));
     }
 
     /// Visits all bytes held, in their order.
@@ -268,19 +301,24 @@ impl ByteQueue {
         let tail = self.copy_out(at, self.end);
         self.truncate(at);
         self.push_copy(bytes);
-        for bytes in tail {
-            self.push_shared(bytes);
-        }
+        tail.into_iter().for_each(|block| self.push_block(block));
     }
 
-    fn copy_out(&self, from: u64, to: u64) -> Vec<Bytes> {
+    /// The bytes from `from` up to `to` once more; small pieces that were copied are packed together again.
+    fn copy_out(&self, from: u64, to: u64) -> Vec<Block> {
         let mut pieces = Vec::new();
         self.walk(from, to, |block, range| {
-            pieces.push(match block {
-                Block::Packed(bytes) => Bytes::copy_from_slice(&bytes[range]),
-                Block::Borrowed(bytes) => Bytes::copy_from_slice(&bytes[range]),
-                Block::Shared(bytes) => bytes.slice(range),
-            });
+            let part = &block.as_slice()[range.clone()];
+            match (block, pieces.last_mut()) {
+                (Block::Shared(bytes), _) => pieces.push(Block::Shared(bytes.slice(range))),
+                (Block::Common(bytes), _) => pieces.push(Block::Common(bytes.slice(range))),
+                (Block::Packed(_) | Block::Borrowed(_), Some(Block::Packed(last)))
+                    if last.len() + part.len() <= BLOCK_BYTES_MIN =>
+                {
+                    last.extend_from_slice(part);
+                }
+                (Block::Packed(_) | Block::Borrowed(_), _) => pieces.push(Block::Packed(part.to_vec())),
+            }
             true
         });
         pieces
@@ -343,6 +381,7 @@ mod tests {
         Copy(usize),
         Share(usize),
         Borrow(usize),
+        Common(usize),
         Own,
         Release(usize),
         Truncate(usize),
@@ -355,6 +394,7 @@ mod tests {
             (0..2000usize).prop_map(Op::Copy),
             (0..40_000usize).prop_map(Op::Share),
             (0..5000usize).prop_map(Op::Borrow),
+            (0..5000usize).prop_map(Op::Common),
             Just(Op::Own),
             (0..5000usize).prop_map(Op::Release),
             (0..5000usize).prop_map(Op::Truncate),
@@ -382,6 +422,11 @@ mod tests {
                         model.extend(&bytes);
                         queue.push_borrowed(bytes.clone());
                         lent.push(bytes);
+                    }
+                    Op::Common(len) => {
+                        let bytes = fresh(len);
+                        model.extend(&bytes);
+                        queue.push_common(bytes.into());
                     }
                     Op::Own => {
                         queue.own_borrowed();
@@ -411,6 +456,9 @@ mod tests {
                 }
                 prop_assert_eq!(content(&queue), model.clone());
                 prop_assert_eq!((queue.end() - queue.start()) as usize, model.len());
+                let real = queue.blocks.iter().map(|placed| placed.block.cost()).sum::<usize>();
+                let common = queue.blocks.iter().map(|placed| placed.block.common_bytes()).sum::<usize>();
+                prop_assert_eq!((queue.memory_bytes(), queue.common_bytes()), (real, common));
                 if model.is_empty() {
                     prop_assert_eq!(queue.memory_bytes(), 0);
                     prop_assert!(queue.blocks.is_empty());

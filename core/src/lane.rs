@@ -60,9 +60,10 @@ impl Lane {
         self.buffer.confirm(self.buffer.sent(), now);
     }
 
-    /// Bytes that count against the process's room: whole messages, and what is not whole yet.
-    pub fn charged_bytes(&self) -> usize {
-        self.buffer.held_bytes() + self.buffer.partial_bytes()
+    /// Bytes that count against the process's room: whole messages and what is not whole yet, without what is charged
+    /// elsewhere.
+    pub const fn charged_bytes(&self) -> usize {
+        self.buffer.claimed_bytes().saturating_sub(self.buffer.common_bytes())
     }
 
     /// Memory that the lane occupies beyond itself, in bytes.

@@ -9,7 +9,15 @@
 //! What counts is resident memory, less what the allocator keeps of memory that pipes have given back: an allocator may
 //! hold on to it for good, and it will be used again before any more is taken. It is known by comparison with the peak:
 //! what pipes are charged has fallen since, and resident memory has not. When resident memory grows beyond its peak all
-//! the same, what is left over is not what is needed, or is none: each byte of growth takes eight off it.
+//! the same, what is left over is not what is needed, or is none: each byte of growth takes eight off it. What was
+//! resident before any pipe was charged is never taken for left over, and no more is taken for charged than is resident
+//! beside it, whatever the books say.
+//!
+//! Who goes when it is out is a question of shares. The fair share is the level that all would have to be cut to so that
+//! enough is free: only those above it go, by doublings from the top, and a policy decides between those that hold
+//! about as much.
+
+use std::cmp::Reverse;
 
 use crate::time::Time;
 
@@ -54,7 +62,8 @@ impl Pressure {
     }
 }
 
-/// Which pipe is evicted first; detached ones go before all others, and a stream that many watch goes last.
+/// Which pipe is evicted first of those that hold about as much above the fair share; between them, detached ones go
+/// before all others, and a stream that many watch goes last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Evict {
     /// The one that was idle longest.
@@ -109,6 +118,8 @@ pub struct Verdict {
 pub struct Watch {
     pressure: Pressure,
     peak: Option<Sample>,
+    /// What was resident at the first look beside what pipes were charged.
+    floor: Option<u64>,
 }
 
 impl Watch {
@@ -137,6 +148,8 @@ impl Watch {
 
     /// Bytes that the allocator has kept of what pipes gave back.
     fn reusable(&mut self, sample: Sample) -> u64 {
+        let floor = *self.floor.get_or_insert(sample.resident.saturating_sub(sample.charged));
+        let sample = Sample { charged: sample.charged.min(sample.resident.saturating_sub(floor)), ..sample };
         let peak = self.peak.get_or_insert(sample);
         // A little growth says nothing: a page here and there is touched again.
         let noise = sample.limit / MARGIN;
@@ -171,17 +184,34 @@ pub struct Candidate<T> {
 /// What a pipe must hold at least to be worth its eviction: without it, a crowd of innocents would go for nothing.
 pub const EVICT_BYTES_MIN: u64 = 64 * 1024;
 
-/// The pipes that have to go so that `surplus` bytes are free, in the order of `policy`.
+impl<T> Candidate<T> {
+    /// Clients that what it holds is shared by: a stream without viewers is held for one that may come.
+    const fn holders(&self) -> u64 {
+        if self.clients == 0 { 1 } else { self.clients as u64 }
+    }
+
+    /// What it holds for each of its clients.
+    const fn share(&self) -> u64 {
+        self.bytes / self.holders()
+    }
+}
+
+/// The pipes that have to go so that `surplus` bytes are free: those above the fair share, who hold most first, and those
+/// that hold about as much in the order of `policy`.
 #[must_use]
 pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplus: u64) -> Vec<Candidate<T>> {
     candidates.retain(|candidate| candidate.bytes >= EVICT_BYTES_MIN);
+    let fair = fair_share(&mut candidates, surplus);
+    candidates.retain(|candidate| candidate.share() > fair);
     candidates.sort_by_key(|candidate| {
         let rank = match policy {
             Evict::Lru => candidate.active.as_micros(),
             Evict::Oldest => candidate.opened.as_micros(),
             Evict::Largest => u64::MAX - candidate.bytes,
         };
-        (harm(candidate), rank)
+        // Where all have to go, there is no share to measure them by.
+        let doublings = candidate.share().checked_div(fair).map_or(0, |times| times.max(1).ilog2());
+        (Reverse(doublings), harm(candidate), rank)
     });
     let mut freed = 0;
     candidates.retain(|candidate| {
@@ -190,6 +220,22 @@ pub fn victims<T: Copy>(mut candidates: Vec<Candidate<T>>, policy: Evict, surplu
         needed
     });
     candidates
+}
+
+/// What each client may keep so that `surplus` bytes are free, if those that hold more are cut to it. Sorts `candidates`,
+/// those with the largest share first.
+fn fair_share<T>(candidates: &mut [Candidate<T>], surplus: u64) -> u64 {
+    candidates.sort_by_key(|candidate| Reverse(candidate.share()));
+    let (mut bytes, mut holders) = (0u64, 0);
+    for (index, candidate) in candidates.iter().enumerate() {
+        bytes = bytes.saturating_add(candidate.bytes);
+        holders += candidate.holders();
+        let level = bytes.saturating_sub(surplus) / holders;
+        if level > 0 && candidates.get(index + 1).is_none_or(|next| next.share() <= level) {
+            return level;
+        }
+    }
+    0
 }
 
 /// How bad it is to lose a pipe: one that is detached or has no viewers is missed by no peer at once, and one with many viewers
@@ -282,6 +328,16 @@ mod tests {
         assert_eq!(look(&mut watch, 1010, 0).used, (1010 - 690 + 8 * 20) * MIB);
     }
 
+    #[test]
+    fn a_book_above_the_resident_size_is_not_believed() {
+        let mut watch = Watch::default();
+        look(&mut watch, 40, 0);
+        // Frames that many share were once charged to each of them.
+        assert_eq!(look(&mut watch, 65, 1154).used, 65 * MIB);
+        assert_eq!(look(&mut watch, 60, 0).used, 40 * MIB, "what was there before pipes came is not left over");
+        assert_eq!(look(&mut watch, 300, 230).used, 300 * MIB);
+    }
+
     fn candidate(pipe: u32, detached: bool, opened: u64, active: u64, bytes: u64) -> Candidate<u32> {
         let at = Time::from_micros;
         Candidate { pipe, detached, clients: 1, opened: at(opened), active: at(active), bytes }
@@ -307,7 +363,30 @@ mod tests {
     }
 
     #[test]
-    fn st_07_detached_pipes_go_first_then_by_policy_and_no_more_than_have_to() {
+    fn who_holds_most_beyond_its_fair_share_goes_first_and_the_innocent_stay_though_they_are_detached() {
+        for (attackers, attacker_bytes, innocent_bytes) in [(4, 250, 1), (300, 5, 1), (50, 20, 5), (40, 2, 1)] {
+            let attacker = |pipe: u32| candidate(pipe, false, 99, 99, attacker_bytes * MIB);
+            let innocent = |pipe: u32| candidate(1000 + pipe, true, 0, 0, innocent_bytes * MIB);
+            let pipes: Vec<_> = (0..attackers).map(attacker).chain((0..30).map(innocent)).collect();
+            let all: u64 = pipes.iter().map(|pipe| pipe.bytes).sum();
+            for policy in Evict::ALL {
+                let victims = victims(pipes.clone(), policy, all / 10);
+                assert!(victims.iter().map(|victim| victim.bytes).sum::<u64>() >= all / 10);
+                assert!(victims.iter().all(|victim| victim.pipe < 1000), "{policy:?} of {attackers}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_measured_by_what_it_holds_for_each_of_its_viewers() {
+        let watched = Candidate { clients: 100, ..candidate(1, false, 0, 0, 50 * MIB) };
+        let pipes = vec![watched, candidate(2, false, 9, 9, 2 * MIB), candidate(3, false, 9, 9, 3 * MIB)];
+        let victims = victims(pipes, Evict::Largest, 2 * MIB);
+        assert_eq!(victims.iter().map(|victim| victim.pipe).collect::<Vec<_>>(), [3]);
+    }
+
+    #[test]
+    fn st_07_of_those_that_hold_as_much_detached_pipes_go_first_then_by_policy_and_no_more_than_have_to() {
         let pipes = vec![
             candidate(1, false, 10, 99, 3 * MIB),
             candidate(2, true, 40, 98, MIB),
@@ -322,7 +401,7 @@ mod tests {
         assert_eq!(names(Evict::Oldest, u64::MAX), [2, 4, 1, 3]);
         assert_eq!(names(Evict::Largest, u64::MAX), [4, 2, 1, 3]);
         assert_eq!(names(Evict::Lru, 4 * MIB), [4]);
-        assert_eq!(names(Evict::Lru, 4 * MIB + 1), [4, 2]);
+        assert_eq!(names(Evict::Lru, 4 * MIB + 1), [4, 3], "the third largest is above the share, the detached is not");
         assert_eq!(names(Evict::Lru, 0), [0; 0]);
     }
 }

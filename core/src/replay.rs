@@ -49,14 +49,14 @@ impl Retention {
     }
 }
 
-/// What the smallest message is charged, in bytes: empty messages must not pile up for free.
-pub const MESSAGE_CHARGE_MIN: usize = 16;
+/// What a message is charged beside its own bytes: its place in the list, which may be twice as long as it is full.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 2 * size_of::<Message>();
 
-/// What a message counts against the bounds of its lane, in bytes: its payload, at least [`MESSAGE_CHARGE_MIN`].
+/// What a message counts against the bounds of its lane, in bytes: its frames with all their headers, since all of them
+/// are held, and [`MESSAGE_OVERHEAD_BYTES`].
 #[must_use]
 pub const fn charge(message: Message) -> usize {
-    let payload = message.payload_bytes as usize;
-    if payload < MESSAGE_CHARGE_MIN { MESSAGE_CHARGE_MIN } else { payload }
+    message.wire_bytes as usize + MESSAGE_OVERHEAD_BYTES
 }
 
 /// What a message that is held is charged: nothing if it was dropped.
@@ -85,7 +85,6 @@ pub struct ReplayBuffer {
     base: Seq,
     confirmed: Seq,
     sent: Seq,
-    accepted: Seq,
     /// The highest `sent` ever: what lies below and is sent now, is sent again.
     sent_high: Seq,
     /// Where message `sent + 1` begins.
@@ -118,7 +117,6 @@ impl ReplayBuffer {
             base: Seq::default(),
             confirmed: Seq::default(),
             sent: Seq::default(),
-            accepted: Seq::default(),
             sent_high: Seq::default(),
             sent_boundary: 0,
             sent_offset: 0,
@@ -157,8 +155,8 @@ impl ReplayBuffer {
 
     /// Last message that came in whole.
     #[must_use]
-    pub const fn accepted(&self) -> Seq {
-        self.accepted
+    pub fn accepted(&self) -> Seq {
+        self.base.plus(self.messages.len() as u64)
     }
 
     /// Charge of all messages held, in bytes; see [`charge`].
@@ -185,10 +183,16 @@ impl ReplayBuffer {
         (self.queue.end() - self.accepted_offset) as usize
     }
 
+    /// Bytes that count against the bounds of the lane: whole messages, and what is not whole yet.
+    #[must_use]
+    pub const fn claimed_bytes(&self) -> usize {
+        self.held + self.partial_bytes()
+    }
+
     /// Messages that wait for the link.
     #[must_use]
-    pub const fn unsent_messages(&self) -> u64 {
-        self.accepted.0 - self.sent.0
+    pub fn unsent_messages(&self) -> u64 {
+        self.accepted().0 - self.sent.0
     }
 
     /// Messages sent whole and not confirmed.
@@ -231,7 +235,13 @@ impl ReplayBuffer {
         self.sent_offset > self.sent_boundary
     }
 
-    /// Memory that the buffer occupies, in bytes.
+    /// Bytes held here that are charged elsewhere; see [`Self::push_common`].
+    #[must_use]
+    pub const fn common_bytes(&self) -> usize {
+        self.queue.common_bytes()
+    }
+
+    /// Memory that the buffer occupies, in bytes, without what is charged elsewhere.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.queue.memory_bytes()
@@ -249,6 +259,11 @@ impl ReplayBuffer {
         self.queue.push_shared(bytes);
     }
 
+    /// Takes in bytes of data frames that others hold too, and that are charged where they come from.
+    pub fn push_common(&mut self, bytes: Bytes) {
+        self.queue.push_common(bytes);
+    }
+
     /// Takes in bytes of data frames without copying them, until [`Self::own_borrowed`].
     pub fn push_borrowed(&mut self, bytes: Bytes) {
         self.queue.push_borrowed(bytes);
@@ -261,12 +276,11 @@ impl ReplayBuffer {
 
     /// Accepts the message that the bytes pushed so far make whole; its number.
     pub fn accept(&mut self, message: Message) -> Seq {
-        self.accepted = self.accepted.plus(1);
         self.accepted_offset += u64::from(message.wire_bytes);
         self.held += charge(message);
         self.unsent += charge(message);
         self.messages.push_back(message);
-        self.accepted
+        self.accepted()
     }
 
     /// Accepts a whole message that does not come from the lane's sender, before the one that is not whole yet; its number.
@@ -432,8 +446,8 @@ impl ReplayBuffer {
             self.base = self.base.plus(1);
         }
         self.queue.release_to(offset);
-        if self.messages.is_empty() && self.messages.capacity() > MESSAGE_SLOTS_KEPT {
-            self.messages = VecDeque::new();
+        if self.messages.capacity() > MESSAGE_SLOTS_KEPT && self.messages.capacity() / 4 > self.messages.len() {
+            self.messages.shrink_to(self.messages.len() * 2);
         }
         while self.confirmed_at.front().is_some_and(|&(_, mark)| mark <= self.base) {
             self.confirmed_at.pop_front();
@@ -479,7 +493,7 @@ impl ReplayBuffer {
 
     /// Skips what the new peer says it has: everything up to `seq` counts as sent and confirmed.
     pub fn fast_forward(&mut self, seq: Seq, now: Time) {
-        let seq = seq.min(self.accepted);
+        let seq = seq.min(self.accepted());
         let mut bytes = 0;
         let mut at = self.sent;
         while at < seq {
@@ -489,6 +503,26 @@ impl ReplayBuffer {
         self.sent_high = self.sent_high.max(seq);
         self.transmitted(bytes);
         self.confirm(seq, now);
+    }
+
+    /// Takes the message `seq` out of those that wait for the link, unless it is half written; whether it was there.
+    pub fn drop_waiting(&mut self, seq: Seq) -> bool {
+        let first = self.sent.plus(1 + u64::from(self.is_amid_message()));
+        if seq < first || seq > self.accepted() {
+            return false;
+        }
+        let (before, at) = ((first.0 - self.base.0 - 1) as usize, (seq.0 - self.base.0 - 1) as usize);
+        let from = self.amid_end() + self.messages.range(before..at).map(|it| u64::from(it.wire_bytes)).sum::<u64>();
+        let message = self.dropped.drop_one(&mut self.messages[at]);
+        if is_dropped(message) {
+            return false;
+        }
+        self.held -= charge(message);
+        self.unsent -= charge(message);
+        self.queue.cut(from, from + u64::from(message.wire_bytes));
+        self.accepted_offset -= u64::from(message.wire_bytes);
+        self.pass_sent();
+        true
     }
 
     /// Drops the oldest messages that wait for the link until at most `keep` are left; how many were dropped.
@@ -511,21 +545,21 @@ impl ReplayBuffer {
 
     /// Forgets every message: the lane has ended. How many had not been sent, without those dropped before.
     pub fn clear(&mut self) -> u64 {
-        let unsent = self.accepted.0 - self.sent.0 - self.dropped.waiting();
+        let (accepted, unsent) = (self.accepted(), self.unsent_messages() - self.dropped.waiting());
         let end = self.queue.end();
         self.queue.release_to(end);
         self.messages = VecDeque::new();
         self.confirmed_at = VecDeque::new();
-        self.base = self.accepted;
+        self.base = accepted;
         self.held = 0;
         self.unsent = 0;
         self.dropped = Dropped::default();
         self.tail = 0;
         (self.sent_boundary, self.sent_offset, self.accepted_offset) = (end, end, end);
-        (self.sent, self.confirmed) = (self.accepted, self.accepted);
+        (self.sent, self.confirmed) = (accepted, accepted);
         unsent
     }
 }
 
-/// Slots of the message list that an empty buffer may keep.
+/// Slots of the message list that are kept however few are full.
 const MESSAGE_SLOTS_KEPT: usize = 64;

@@ -21,21 +21,27 @@ use serde::Serialize;
 
 use super::Admin;
 use super::health::tenths;
+use super::problem::{Kind, Problem};
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
 use crate::metrics::process::Usage;
 use crate::metrics::{
     BackendFacts, BackendStateLabel, LaneMetrics, PipeState, PoolMetrics, ReattachResult, RouteMetrics,
 };
+use crate::pipe::read_buffers_bytes;
 use crate::pipes::{KeyPast, PipeEntry};
 
 /// Route keys listed in `keys` and in `connections.by_key`, where those with the most pipes win.
 const KEYS_MAX: usize = 1000;
 
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    refresh(&admin, &admin.process.pipes.list());
-    let text = admin.process.metrics.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+    let of = admin.clone();
+    let render = move || {
+        refresh(&of, &of.process.pipes.list());
+        of.process.metrics.render()
+    };
+    let text = admin.scrape.get(render).await.ok_or_else(|| Problem::new(Kind::Broken, "metrics were not rendered"))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// Puts what the registries know into the gauges.
@@ -47,7 +53,11 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let down = gauge(pipes.iter().map(|pipe| pipe.down.buffered_bytes.load(Relaxed)).sum());
     families.replay_buffer_bytes.with_label_values(&["up"]).set(up);
     families.replay_buffer_bytes.with_label_values(&["down"]).set(down);
-    families.memory_bytes.with_label_values(&["replay"]).set(up + down);
+    for (name, pool) in admin.process.metrics.pools() {
+        pool.held_bytes.set(gauge(admin.process.pipes.pool_held_bytes(&name)));
+    }
+    families.memory_bytes.with_label_values(&["replay"]).set(gauge(admin.process.pipes.held_bytes()));
+    families.memory_bytes.with_label_values(&["buffers"]).set(gauge(read_buffers_bytes()));
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
     let (entries, bytes) = admin.process.limits.size();
     families.rate_limit_entries.set(gauge(entries as u64));
@@ -55,6 +65,7 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
     families.memory_bytes.with_label_values(&["requests"]).set(gauge(admin.process.memory.requests_bytes()));
+    families.memory_bytes.with_label_values(&["backends"]).set(gauge(admin.process.backends.held_bytes() as u64));
     families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
     admin.process.metrics.sync_backends(&backends);
@@ -144,7 +155,7 @@ struct Memory {
     per_pipe_average_bytes: u64,
     /// What plain requests that are being answered take.
     requests_bytes: u64,
-    replay_bytes: i64,
+    replay_bytes: u64,
     by_route: BTreeMap<String, u64>,
     rss_bytes: u64,
     /// Address space.
@@ -287,7 +298,7 @@ fn memory(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> Memory {
         total_bytes: pipes_bytes + requests_bytes,
         requests_bytes,
         per_pipe_average_bytes: pipes_bytes.checked_div(pipes.len() as u64).unwrap_or(0),
-        replay_bytes: admin.process.metrics.families().memory_bytes.with_label_values(&["replay"]).get(),
+        replay_bytes: admin.process.pipes.held_bytes(),
         by_route: memory_by_route(pipes),
         rss_bytes: reading.resident,
         vms_mb: mebibytes(Usage::read().virtual_bytes),
@@ -321,7 +332,7 @@ fn services(backends: Vec<BackendView>, pipes: &[Arc<PipeEntry>]) -> Vec<Service
     let service = |view: BackendView| Service {
         clients: clients.get(&view.key).copied().unwrap_or_default(),
         backend: view.id,
-        pool: view.spec.pool,
+        pool: view.spec.pool.clone(),
         eligible: view.eligible,
         connections: view.pipes,
     };

@@ -1,28 +1,30 @@
 //! One connection that speaks HTTP/1: its requests go to the judge, and what the judge decides goes back as HTTP.
 //!
-//! hyper reads the requests and writes the answers, until one of them opens a pipe or goes back to one: then hyper is
-//! left, the 101 is written here, and the bare socket goes to the pipe. Invariant: one request is judged at a time, and
-//! not longer than its client stays.
+//! Most connections begin with a handshake, which is read and answered on the bare socket. For all others, hyper reads the
+//! requests and writes the answers, until one of them opens a pipe or goes back to one: then hyper is left, the 101 is
+//! written here, and the bare socket goes to the pipe. Invariant: one request is judged at a time, and not longer than its
+//! client stays.
 
 use std::error::Error as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
+use super::first_head::{First, joined};
 use super::judge::{Asked, Asks};
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
 use super::request_line::{HeadComes, LenientLine};
@@ -63,18 +65,89 @@ enum Destination {
     Resume(Arc<PipeEntry>, Box<Resume>),
 }
 
+/// What becomes of a request with which its connection does not leave HTTP.
+enum Stay {
+    Refuse(Refused),
+    Relay(Box<Request>),
+}
+
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
-pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat) {
-    if seat.is_over() {
-        door.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
+pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
+    let began = Instant::now();
+    let patience = door.process.rules.load().patience.head;
+    let over = seat.is_over();
+    let (read, judged) = match First::read(&mut stream, patience).await {
+        First::Other(read) => (read, None),
+        First::Handshake { request, head, mut unread } => {
+            let answer = answer_first(&door, peer, over, request);
+            let decision = tokio::select! {
+                biased;
+                decision = answer => decision,
+                () = gone(&mut stream, &mut unread) => return close(stream, None, &door.process).await,
+            };
+            match decision {
+                Ok(exit) => {
+                    // An empty rest would keep the memory of the head.
+                    let unread = if unread.is_empty() { Bytes::new() } else { unread.freeze() };
+                    let send_timeout = door.process.rules.load().send_timeout;
+                    return exit.leave(stream, unread, seat, send_timeout).await;
+                }
+                Err(stay) => (joined(head, unread), Some(stay)),
+            }
+        }
+    };
+    let first = Start { read, judged, patience: patience.saturating_sub(began.elapsed()) };
+    // In a task of its own, because this one is larger than what a parked poll should take along.
+    tokio::spawn(speak(door, stream, first, peer, seat));
+}
+
+/// Answers the handshake with which a connection begins, if that leaves HTTP.
+///
+/// # Errors
+/// What else becomes of it.
+async fn answer_first(door: &Door, peer: Peer, over: bool, request: http::Request<()>) -> Result<Exit, Stay> {
+    let rules = door.process.rules.load();
+    let mut exchange = Exchange::new(None, Access::of(&request, peer.address, rules.access));
+    let (parts, ()) = request.into_parts();
+    exchange.comes_from(|| rules.trusted.trace(peer, &parts).address);
+    drop(rules);
+    let decision = decide(door, peer, over, parts).await;
+    match &decision {
+        Ok(_) => exchange.answered(StatusCode::SWITCHING_PROTOCOLS),
+        // hyper reads it again, and tells it with its answer.
+        Err(_) => exchange.dismiss(),
     }
+    decision
+}
+
+/// Ends when the client of a handshake has gone. What it sends before its answer is for its pipe; then it is not watched
+/// any more.
+async fn gone(stream: &mut ClientStream, unread: &mut BytesMut) {
+    if !unread.is_empty() || stream.read_buf(unread).await.is_ok_and(|bytes| bytes > 0) {
+        std::future::pending().await
+    }
+}
+
+/// What is known of a connection before hyper serves it.
+struct Start {
+    /// What was read of it.
+    read: Bytes,
+    /// What becomes of its first request, if that was a handshake.
+    judged: Option<Stay>,
+    /// How long the rest of its first head may take.
+    patience: Duration,
+}
+
+/// Serves a connection by hyper.
+async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) {
     let (talk, head_comes) = (Arc::new(Talk::default()), HeadComes::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     let socket = ClientSocket::new(
-        SendTimeout::new(LenientLine::new(stream, head_comes.clone()), send_timeout),
+        SendTimeout::new(LenientLine::new(stream, start.read, head_comes.clone()), send_timeout),
         talk.clone(),
         rules.patience,
+        start.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
     let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), head_comes };
@@ -98,13 +171,13 @@ pub async fn serve(door: Arc<Door>, stream: ClientStream, peer: Peer, seat: Seat
     let end = tokio::select! {
         biased;
         served = served => Err(served),
-        exit = speaker.answer_all(&mut asked) => Ok(exit),
+        exit = speaker.answer_all(&mut asked, start.judged) => Ok(exit),
     };
     let parts = serving.into_parts();
     let socket = parts.io.into_inner();
     let timed_out = socket.has_timed_out();
     let (stream, unread) = socket.into_parts(parts.read_buf);
-    let stream = stream.into_inner().into_inner();
+    let (stream, unread) = stream.into_inner().into_parts(unread);
     match end {
         Ok(exit) => exit.leave(stream, unread, seat, send_timeout).await,
         Err(served) => {
@@ -232,13 +305,14 @@ struct Speaker<'a> {
 }
 
 impl Speaker<'_> {
-    /// Answers one request after the other, up to the one with which the connection leaves HTTP.
-    async fn answer_all(&self, asked: &mut mpsc::Receiver<Box<Question>>) -> Exit {
+    /// Answers one request after the other, up to the one with which the connection leaves HTTP; the first one as it
+    /// was `judged`, if it was.
+    async fn answer_all(&self, asked: &mut mpsc::Receiver<Box<Question>>, mut judged: Option<Stay>) -> Exit {
         loop {
             // hyper has the sender for as long as it serves the connection.
             let Some(question) = asked.recv().await else { return std::future::pending().await };
             let Question { request, wants_upgrade, answer } = *question;
-            match self.answer(request, wants_upgrade).await {
+            match self.answer(request, wants_upgrade, judged.take()).await {
                 // A client that is gone needs no answer.
                 Ok(response) => drop(answer.send(response)),
                 Err(exit) => return exit,
@@ -250,42 +324,36 @@ impl Speaker<'_> {
     ///
     /// # Errors
     /// It is the last one: the connection leaves HTTP.
-    async fn answer(&self, request: http::Request<Incoming>, wants_upgrade: bool) -> Result<Response<Body>, Exit> {
+    async fn answer(
+        &self,
+        request: http::Request<Incoming>,
+        wants_upgrade: bool,
+        judged: Option<Stay>,
+    ) -> Result<Response<Body>, Exit> {
         let (parts, body) = request.into_parts();
         let body = RequestBody::new(body, self.talk);
         self.talk.comes_from(|| self.door.process.rules.load().trusted.trace(self.peer, &parts).address);
-        let (asks, key) = self.read(&parts);
-        let mut response = match self.door.judge(Asked { parts, peer: self.peer, asks, over: self.over }).await {
-            Verdict::Refuse(Refused::Ours(refusal)) => refusal.into_response(),
-            Verdict::Refuse(Refused::Workers(answer)) => answer.into_response(),
-            Verdict::Relay(request) => self.relay(*request, body).await,
-            Verdict::Open(opened) => {
+        let decision = match judged {
+            Some(stay) => Err(stay),
+            None => decide(self.door, self.peer, self.over, parts).await,
+        };
+        let mut response = match decision {
+            Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
+            Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
+            Err(Stay::Relay(request)) => self.relay(*request, body).await,
+            Ok(exit) => {
                 self.talk.switches();
-                let headers = switching_headers(&key, opened.protocol(), &opened.headers);
-                return Err(Exit { head: switching_head(&headers), to: Destination::Open(opened) });
-            }
-            Verdict::Resume(pipe, resume) => {
-                self.talk.switches();
-                let headers = switching_headers(&key, pipe.protocol.as_deref(), &HeaderMap::new());
-                return Err(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) });
+                return Err(exit);
             }
         };
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
-        // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
-        // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
-        if wants_upgrade || !self.door.process.phase.takes_pipes() {
+        // way down, or with one connection too many, none is kept for a next request. One with a length beside chunks is
+        // closed by hyper, because a proxy before us may take the next request for a part of this one (RFC 9112 section
+        // 6.1).
+        if wants_upgrade || self.over || !self.door.process.phase.takes_pipes() {
             response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
-    }
-
-    /// What a head asks for, and the key that a 101 would have to answer.
-    fn read(&self, parts: &Parts) -> (Asks, String) {
-        match check(parts, self.door.process.rules.load().header_bytes_max) {
-            Checked::Upgrade(UpgradeRequest { key, protocols }) => (Asks::Pipe(protocols), key),
-            Checked::Plain => (Asks::Answer, String::new()),
-            Checked::Refused(refusal) => (Asks::Nothing(refusal), String::new()),
-        }
     }
 
     async fn relay(&self, request: Request, body: RequestBody) -> Response<Body> {
@@ -298,5 +366,29 @@ impl Speaker<'_> {
             standing.say(response.headers_mut());
         }
         response
+    }
+}
+
+/// Decides about one request.
+///
+/// # Errors
+/// It does not leave HTTP.
+async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exit, Stay> {
+    let (asks, key) = match check(&parts, door.process.rules.load().header_bytes_max) {
+        Checked::Upgrade(UpgradeRequest { key, protocols }) => (Asks::Pipe(protocols), key),
+        Checked::Plain => (Asks::Answer, String::new()),
+        Checked::Refused(refusal) => (Asks::Nothing(refusal), String::new()),
+    };
+    match door.judge(Asked { parts, peer, asks, over }).await {
+        Verdict::Refuse(refused) => Err(Stay::Refuse(refused)),
+        Verdict::Relay(request) => Err(Stay::Relay(request)),
+        Verdict::Open(opened) => {
+            let headers = switching_headers(&key, opened.protocol(), &opened.headers);
+            Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
+        }
+        Verdict::Resume(pipe, resume) => {
+            let headers = switching_headers(&key, pipe.protocol.as_deref(), &HeaderMap::new());
+            Ok(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) })
+        }
     }
 }

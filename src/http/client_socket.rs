@@ -33,6 +33,8 @@ pub struct ClientSocket<S> {
     stream: S,
     talk: Arc<Talk>,
     patience: Patience,
+    /// What is left of it for the first head.
+    first: Duration,
     wait: Option<(Wait, Pin<Box<Sleep>>)>,
     /// Read while the last request was being answered.
     ahead: Option<u8>,
@@ -48,9 +50,9 @@ enum Wait {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientSocket<S> {
-    /// `stream`, on which `talk` is spoken.
-    pub const fn new(stream: S, talk: Arc<Talk>, patience: Patience) -> Self {
-        Self { stream, talk, patience, wait: None, ahead: None, half_closed: None, timed_out: false }
+    /// `stream`, on which `talk` is spoken; its first head may take `first` from now on.
+    pub const fn new(stream: S, talk: Arc<Talk>, patience: Patience, first: Duration) -> Self {
+        Self { stream, talk, patience, first, wait: None, ahead: None, half_closed: None, timed_out: false }
     }
 
     /// Whether the client took too long for a head.
@@ -84,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientSocket<S> {
             }
         };
         let patience = match wait {
+            Wait::Head(0) => self.first,
             Wait::Head(_) => self.patience.head,
             Wait::Next(_) => self.patience.next,
         };

@@ -96,6 +96,11 @@ impl Exchange {
         Self { began: Instant::now(), _counted: counted, route: None, access, answered: None, bytes: 0 }
     }
 
+    /// It is told elsewhere.
+    pub fn dismiss(mut self) {
+        self.access = None;
+    }
+
     /// It is a plain request of this route.
     pub(super) fn routed(&mut self, route: Arc<RouteMetrics>) {
         let in_flight = route.http_in_flight();
@@ -103,7 +108,7 @@ impl Exchange {
     }
 
     /// Where its client really is, if that is told.
-    pub(super) fn comes_from(&mut self, client: impl FnOnce() -> IpAddr) {
+    pub fn comes_from(&mut self, client: impl FnOnce() -> IpAddr) {
         if let Some(access) = &mut self.access {
             access.client = client();
         }
@@ -115,7 +120,7 @@ impl Exchange {
     }
 
     /// The head of its answer is there.
-    pub(super) fn answered(&mut self, status: StatusCode) {
+    pub fn answered(&mut self, status: StatusCode) {
         self.answered = Some((status, self.began.elapsed()));
     }
 

@@ -114,7 +114,9 @@ impl Front {
         let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
         let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
-        let context = HttpContext::new(backends.clone(), timeouts);
+        let phase = crate::phase::PhaseCell::default().watch();
+        let waiting = crate::waiting::Waiting::new(backends.clone(), Arc::default(), phase, 0);
+        let context = HttpContext::new(backends.clone(), timeouts, Arc::new(waiting));
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -183,7 +185,7 @@ async fn serve(stream: TcpStream, context: HttpContext, table: Arc<RouteTable>) 
         Ok::<_, std::convert::Infallible>(response.map(|body| talk.answering(status, body)))
     });
     let patience = Patience { head: Duration::from_secs(30), next: Duration::from_secs(30) };
-    let socket = TokioIo::new(ClientSocket::new(stream, talk.clone(), patience));
+    let socket = TokioIo::new(ClientSocket::new(stream, talk.clone(), patience, patience.head));
     // A client that goes away is an error here, and daily life.
     let _ = http1::Builder::new().half_close(true).header_read_timeout(None).serve_connection(socket, service).await;
 }

@@ -118,6 +118,33 @@ pub fn memory_limit_bytes() -> u64 {
     cgroup_limit(&membership, Path::new("/sys/fs/cgroup")).map_or(ram, |limit| limit.min(ram))
 }
 
+/// What the kernel holds in socket buffers for the process's cgroup, where one counts that: other processes of the same
+/// cgroup are counted with it.
+#[must_use]
+pub fn socket_bytes() -> Option<u64> {
+    let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    cgroup_sockets(&membership, Path::new("/sys/fs/cgroup"))
+}
+
+/// v2 has it in `memory.stat`, v1 in a file of its own. In a container that sees only its own part of the tree, the
+/// mount's root is its group.
+fn cgroup_sockets(membership: &str, mount: &Path) -> Option<u64> {
+    let counted = membership.lines().filter_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?.trim_start_matches('/'));
+        let read = |root: PathBuf, file: &str| {
+            [root.join(path), root].iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok())
+        };
+        if controllers.split(',').any(|controller| controller == "memory") {
+            return read(mount.join("memory"), "memory.kmem.tcp.usage_in_bytes")?.trim().parse().ok();
+        }
+        let roots = [mount.to_path_buf(), mount.join("unified")];
+        let stat = roots.into_iter().filter(|_| controllers.is_empty()).find_map(|root| read(root, "memory.stat"))?;
+        stat.lines().find_map(|line| line.strip_prefix("sock "))?.trim().parse().ok()
+    });
+    counted.max()
+}
+
 fn ram_bytes(meminfo: &str) -> u64 {
     status_field(meminfo, "MemTotal:").saturating_mul(1024)
 }
@@ -203,6 +230,18 @@ mod tests {
     fn a_container_that_sees_only_its_own_part_of_the_tree_takes_the_root() {
         let dir = tree(&[("memory.max", "777\n")]);
         assert_eq!(cgroup_limit("0::/docker/abcdef\n", dir.path()), Some(777));
+    }
+
+    #[test]
+    fn the_memory_of_sockets_is_found_in_either_version_and_where_only_the_root_is_seen() {
+        let stat = "anon 1\nfile 2\nsock 4096\nshmem 3\n";
+        let own = tree(&[("a/b/memory.stat", stat), ("memory.stat", "sock 9\n")]);
+        assert_eq!(cgroup_sockets("0::/a/b\n", own.path()), Some(4096));
+        let container = tree(&[("memory.stat", stat)]);
+        assert_eq!(cgroup_sockets("0::/docker/abcdef\n", container.path()), Some(4096));
+        let v1 = tree(&[("memory/x/memory.kmem.tcp.usage_in_bytes", "8192\n")]);
+        assert_eq!(cgroup_sockets("4:memory:/x\n3:cpu:/x\n", v1.path()), Some(8192));
+        assert_eq!(cgroup_sockets("0::/a\n", tree(&[("a/memory.stat", "anon 1\n")]).path()), None);
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl BackendStream {
     pub fn has_said_more(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         let Self::Tls(stream) = self else {
-            let peeked = SockRef::from(self).peek(&mut byte);
+            let peeked = SockRef::from(&*self).peek(&mut byte);
             return !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
         };
         Pin::new(stream).poll_read(cx, &mut ReadBuf::uninit(&mut byte)).is_ready()

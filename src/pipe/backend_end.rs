@@ -24,7 +24,8 @@ use crate::share::ViewerLink;
 /// Stands for the stream where a viewer's pipe names its backend; no pool gives this key to a backend.
 const STREAM_KEY: BackendKey = BackendKey(u64::MAX);
 
-/// Bytes from which on a message of a stream is kept as it is held for all viewers; below, a copy costs less.
+/// Bytes from which on a message of a stream is kept as it is held for all viewers, and charged to the stream; below, a
+/// copy costs less.
 const SHARE_BYTES_MIN: usize = 512;
 
 /// Bytes that a viewer's pipe takes from its stream before it writes again.
@@ -268,7 +269,7 @@ fn read_stream(
             Taken::Message(message) => {
                 came += message.len();
                 let short = message.len() < SHARE_BYTES_MIN;
-                pipe.receive(peer, if short { Input::Copy(&message) } else { Input::Share(&message) }, now);
+                pipe.receive(peer, if short { Input::Copy(&message) } else { Input::Common(&message) }, now);
             }
             Taken::Skipped(messages) => {
                 // Something was done, so the turn goes on.

@@ -22,7 +22,7 @@ mod search;
 pub use books::Guards;
 pub use client_end::ClientLink;
 pub use driver::Driver;
-pub use reading::shed_read_buffer;
+pub use reading::{read_buffers_bytes, shed_read_buffer};
 
 #[cfg(test)]
 mod tests {

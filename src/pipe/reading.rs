@@ -1,10 +1,13 @@
 //! Reading one leg: bytes go into a buffer that belongs to the thread, and from there into the pipe.
 //!
-//! Invariant: an idle pipe holds no buffer, and a thread at most one that no pipe holds a part of.
+//! Invariant: an idle pipe holds no buffer. A message may hold a part of one, which keeps all of it alive; a thread has
+//! at most [`PINNED_BUFFERS_MAX`] buffers of which that is so for longer than a turn, and with as many it copies what it
+//! reads.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, BytesMut};
@@ -26,14 +29,87 @@ const BORROW_BYTES_MIN: usize = 2 * 1024;
 /// Room that is left in the thread's buffer at least before a read; with less, the next buffer is taken.
 const READ_ROOM_MIN: usize = 128 * 1024;
 
+/// Buffers of one thread that messages may hold parts of at a time. What such a part keeps alive beside itself is charged
+/// to no pipe, so there is a bound on it.
+const PINNED_BUFFERS_MAX: usize = 8;
+
+/// Read buffers of all threads.
+static BUFFERS: AtomicUsize = AtomicUsize::new(0);
+
 thread_local! {
-    /// Used over and over while no message holds a part of it; one that is held goes when its last part does.
-    static READ_BUFFER: RefCell<BytesMut> = RefCell::new(BytesMut::new());
+    static READ_BUFFERS: RefCell<Buffers> = RefCell::default();
+}
+
+/// Bytes of the read buffers of all threads: what pipes keep alive of them is part of it.
+#[must_use]
+pub fn read_buffers_bytes() -> u64 {
+    (BUFFERS.load(Relaxed) * READ_BYTES_MAX) as u64
 }
 
 /// Gives back the buffer that this thread reads into, if no message holds a part of it; the next read makes another.
 pub fn shed_read_buffer() {
-    READ_BUFFER.set(BytesMut::new());
+    READ_BUFFERS.with_borrow_mut(Buffers::shed);
+}
+
+/// The buffers of one thread.
+#[derive(Default)]
+struct Buffers {
+    /// Used over and over while no message holds a part of it.
+    current: Option<BytesMut>,
+    /// Those before it of which messages hold parts. Each is here until its last part is gone.
+    pinned: Vec<BytesMut>,
+}
+
+impl Buffers {
+    /// A buffer with room for a read.
+    fn current(&mut self) -> &mut BytesMut {
+        // From its start again, which is still in the processor's cache, if no message holds a part of it.
+        let has_room = |buffer: &mut BytesMut| buffer.try_reclaim(READ_BYTES_MAX) || buffer.capacity() >= READ_ROOM_MIN;
+        if let Some(used) = self.current.take_if(|buffer| !has_room(buffer)) {
+            self.pinned.push(used);
+            self.current = self.freed();
+        }
+        self.current.get_or_insert_with(|| {
+            BUFFERS.fetch_add(1, Relaxed);
+            BytesMut::with_capacity(READ_BYTES_MAX)
+        })
+    }
+
+    /// The buffer that was read into.
+    fn filled(&mut self) -> &mut BytesMut {
+        self.current.get_or_insert_default()
+    }
+
+    /// One that no message holds a part of any more, if there is one; the others that are free are given back.
+    fn freed(&mut self) -> Option<BytesMut> {
+        let mut freed = None;
+        let before = self.pinned.len();
+        self.pinned.retain_mut(|buffer| {
+            let is_free = buffer.try_reclaim(READ_BYTES_MAX);
+            if is_free {
+                freed = Some(std::mem::take(buffer));
+            }
+            !is_free
+        });
+        let given_back = (before - self.pinned.len()).saturating_sub(1);
+        BUFFERS.fetch_sub(given_back, Relaxed);
+        freed
+    }
+
+    /// Whether a message may hold a part of the current buffer.
+    fn may_pin(&mut self) -> bool {
+        if self.pinned.len() >= PINNED_BUFFERS_MAX && self.freed().is_some() {
+            BUFFERS.fetch_sub(1, Relaxed);
+        }
+        self.pinned.len() < PINNED_BUFFERS_MAX
+    }
+
+    fn shed(&mut self) {
+        self.pinned.extend(self.current.take());
+        if self.freed().is_some() {
+            BUFFERS.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 /// How a leg is read.
@@ -55,17 +131,6 @@ pub(super) enum Keep {
     UntilConfirmed,
     /// As it is, if the peer takes it at once, which is all that it is kept for.
     UntilWritten,
-}
-
-impl Keep {
-    /// Bytes of one read from which on they are not copied.
-    const fn as_it_is_from(self) -> usize {
-        match self {
-            Self::Copy => usize::MAX,
-            Self::UntilConfirmed => SHARE_BYTES_MIN,
-            Self::UntilWritten => BORROW_BYTES_MIN,
-        }
-    }
 }
 
 /// What a look at one leg brought.
@@ -102,11 +167,8 @@ pub(super) fn read(
     if budget == 0 {
         return Came::Unread;
     }
-    READ_BUFFER.with_borrow_mut(|buffer| {
-        // From its start again, which is still in the processor's cache, if no message holds a part of it.
-        if !buffer.try_reclaim(READ_BYTES_MAX) && buffer.capacity() < READ_ROOM_MIN {
-            buffer.reserve(READ_BYTES_MAX);
-        }
+    READ_BUFFERS.with_borrow_mut(|buffers| {
+        let buffer = buffers.current();
         let room = buffer.capacity().min(budget);
         let mut space = (&mut *buffer).limit(room);
         let result = pin!(stream.read_buf(&mut space)).poll(cx);
@@ -117,11 +179,14 @@ pub(super) fn read(
                 Came::End
             }
             Poll::Ready(Ok(count)) => {
-                if count >= keep.as_it_is_from() {
-                    let bytes = buffer.split().freeze();
-                    let short = count < SHARE_BYTES_MIN;
-                    pipe.receive(peer, if short { Input::Borrow(&bytes) } else { Input::Share(&bytes) }, now);
+                if keep == Keep::UntilConfirmed && count >= SHARE_BYTES_MIN && buffers.may_pin() {
+                    let bytes = buffers.filled().split().freeze();
+                    pipe.receive(peer, Input::Share(&bytes), now);
+                } else if keep == Keep::UntilWritten && count >= BORROW_BYTES_MIN {
+                    let bytes = buffers.filled().split().freeze();
+                    pipe.receive(peer, Input::Borrow(&bytes), now);
                 } else {
+                    let buffer = buffers.filled();
                     pipe.receive(peer, Input::Copy(buffer), now);
                     buffer.clear();
                 }

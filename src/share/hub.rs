@@ -4,18 +4,19 @@
 //! woken after it is released, once for as many messages as one write brought.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
 use holdline_core::close::CloseFrame;
+use holdline_core::shared::held::Held;
 use holdline_core::shared::{Seat, Stream, StreamSettings, Taken, ViewerId};
 use holdline_core::time::Time;
 
 use super::StreamKey;
 use crate::clock::Clock;
-use crate::pipes::{Command, PipeEntry};
+use crate::pipes::{Command, MEMORY_STEP, PipeEntry};
 
 /// One shared stream.
 #[derive(Debug)]
@@ -26,6 +27,12 @@ pub struct Hub {
     pub pipe: Arc<PipeEntry>,
     pub(super) clock: Clock,
     inner: Mutex<Inner>,
+    /// What is held of the worker's messages, wherever they are.
+    held: Held,
+    /// What is held of what viewers said, after the last change of it.
+    up_bytes: AtomicUsize,
+    /// What its pipe has in its books for both.
+    booked: AtomicUsize,
     /// Viewers that came while it was there, the first not counted.
     reused: AtomicU64,
 }
@@ -87,7 +94,16 @@ impl Hub {
             down: HashMap::new(),
             held_up: HashMap::new(),
         };
-        Self { key, pipe, clock, inner: Mutex::new(inner), reused: AtomicU64::new(0) }
+        Self {
+            key,
+            pipe,
+            clock,
+            held: inner.stream.held().clone(),
+            up_bytes: AtomicUsize::new(0),
+            booked: AtomicUsize::new(0),
+            inner: Mutex::new(inner),
+            reused: AtomicU64::new(0),
+        }
     }
 
     /// A panic elsewhere left whole messages and numbers behind: they are as good as before.
@@ -112,6 +128,7 @@ impl Hub {
         inner.down.remove(&seat.id());
         inner.held_up.remove(&seat.id());
         let lost = inner.stream.leave(seat, self.clock.now());
+        self.up_bytes.store(inner.stream.up_bytes(), Relaxed);
         self.pipe.set_viewers(inner.stream.viewers());
         let idle = if inner.stream.idle_since().is_some() { inner.up.take() } else { None };
         let paced = inner.unpaced();
@@ -151,6 +168,7 @@ impl Hub {
     pub(super) fn turn(&self, waker: &Waker) -> Turn {
         let mut inner = self.lock();
         if let Some((message, freed)) = inner.stream.take_up() {
+            self.up_bytes.store(inner.stream.up_bytes(), Relaxed);
             let freed = freed.and_then(|viewer| inner.held_up.remove(&viewer));
             drop(inner);
             wake(freed);
@@ -190,6 +208,7 @@ impl Hub {
     pub(super) fn offer(&self, seat: &Seat, messages: &mut Vec<Bytes>) {
         let mut inner = self.lock();
         messages.drain(..).for_each(|message| inner.stream.offer(seat, message));
+        self.up_bytes.store(inner.stream.up_bytes(), Relaxed);
         let waker = inner.up.take();
         drop(inner);
         wake(waker);
@@ -228,13 +247,27 @@ impl Hub {
             reused: self.reused.load(Relaxed),
             idle_ms: stream.idle_since().map(|since| ms(now.since(since))),
             linger_ms: stream.deadline().map(|at| ms(at.since(now))),
-            held_bytes: stream.held_bytes(),
+            held_bytes: self.held_bytes(),
         }
     }
 
-    /// Bytes held, both ways.
-    pub(super) fn held_bytes(&self) -> usize {
-        self.lock().stream.held_bytes()
+    /// Bytes held, both ways. Takes no lock.
+    fn held_bytes(&self) -> usize {
+        self.held.bytes() + self.up_bytes.load(Relaxed)
+    }
+
+    /// Bytes held, both ways, which its pipe books now.
+    pub(super) fn book(&self) -> usize {
+        let held = self.held_bytes();
+        self.booked.store(held, Relaxed);
+        held
+    }
+
+    /// Has its pipe book what viewers have passed on since it did last, if that is worth a turn.
+    pub(super) fn settle(&self) {
+        if self.held_bytes().abs_diff(self.booked.load(Relaxed)) as u64 >= MEMORY_STEP {
+            self.pipe.wake();
+        }
     }
 }
 

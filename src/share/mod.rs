@@ -181,6 +181,11 @@ impl Streams {
         self.opened.load(Relaxed)
     }
 
+    /// Has the streams' pipes book what viewers have passed on.
+    pub fn settle(&self) {
+        self.list().iter().for_each(|hub| hub.settle());
+    }
+
     /// Closes every stream without viewers, for want of memory; how many those are.
     pub fn shed_idle(&self) -> usize {
         self.list().iter().filter(|hub| hub.shed()).count()

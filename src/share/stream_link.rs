@@ -38,7 +38,6 @@ pub struct StreamLink {
     messages: Vec<Bytes>,
     woken: Vec<Waker>,
     timer: Option<(Time, Pin<Box<Sleep>>)>,
-    held_bytes: usize,
     _counted: GaugeGuard,
 }
 
@@ -62,15 +61,14 @@ impl StreamLink {
             messages: Vec::new(),
             woken: Vec::new(),
             timer: None,
-            held_bytes: 0,
             _counted: counted,
         }
     }
 
-    /// Bytes that the stream held at the last turn of its pipe.
+    /// Bytes that the stream holds, for the books of its pipe.
     #[must_use]
-    pub const fn held_bytes(&self) -> usize {
-        self.held_bytes
+    pub fn book(&self) -> usize {
+        self.hub.book() + self.cutter.partial_bytes()
     }
 
     fn say_close(&mut self, frame: &CloseFrame) {
@@ -105,7 +103,6 @@ impl StreamLink {
         } else if !self.messages.is_empty() {
             self.hub.push(&mut self.messages, None, &mut self.woken);
         }
-        self.held_bytes = self.hub.held_bytes() + self.cutter.partial_bytes();
         Ok(taken)
     }
 
@@ -154,7 +151,6 @@ impl AsyncRead for StreamLink {
                 }
             }
         }
-        link.held_bytes = link.hub.held_bytes();
         if buf.remaining() == before && link.said_close { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 }

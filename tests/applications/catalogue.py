@@ -23,6 +23,8 @@ class Application:
     state: bool = False
     # In the short set.
     short: bool = False
+    # Brings a browser or the like: one of these at a time.
+    heavy: bool = False
     # More lines of the route.
     route: str = ""
 
@@ -91,15 +93,18 @@ APPLICATIONS = [
                 worker=python("charging.py", "worker", "{port}"), user=python("charging.py", "user", "{port}")),
     Application("terminado", worker=python("notebooks.py", "terminal", "{port}"), short=True,
                 user=python("notebooks.py", "shell", "{port}")),
-    Application("Jupyter server", worker=JUPYTER, user=python("notebooks.py", "kernel", "{port}")),
+    Application("Jupyter server", heavy=True, worker=JUPYTER, user=python("notebooks.py", "kernel", "{port}")),
     Application("websockify", worker=python("stream.py", "worker", "{port}"), short=True,
                 user=python("stream.py", "user", "{port}")),
-    Application("DevTools, puppeteer-core", worker=CHROMIUM, user=node("browsers.mjs", "devtools", "{port}")),
-    Application("chromedriver, BiDi", worker=[CHROMEDRIVER, "--port={port}"], user=node("browsers.mjs", "bidi", "{port}")),
-    Application("Playwright", worker=node("browsers.mjs", "playwright-server", "{port}"),
+    Application("DevTools, puppeteer-core", heavy=True, worker=CHROMIUM,
+                user=node("browsers.mjs", "devtools", "{port}")),
+    Application("chromedriver, BiDi", heavy=True, worker=[CHROMEDRIVER, "--port={port}"],
+                user=node("browsers.mjs", "bidi", "{port}")),
+    Application("Playwright", heavy=True, worker=node("browsers.mjs", "playwright-server", "{port}"),
                 user=node("browsers.mjs", "playwright", "{port}")),
-    Application("Appium, fake driver", worker=APPIUM, user=node("browsers.mjs", "appium", "{port}", "{directory}")),
-    Application("Vite", worker=node("pages.mjs", "vite", "{port}", "{directory}"), state=True,
+    Application("Appium, fake driver", heavy=True, worker=APPIUM,
+                user=node("browsers.mjs", "appium", "{port}", "{directory}")),
+    Application("Vite", heavy=True, worker=node("pages.mjs", "vite", "{port}", "{directory}"), state=True,
                 user=node("pages.mjs", "edits", "{port}", "{directory}")),
-    Application("Streamlit", worker=STREAMLIT, state=True, user=node("pages.mjs", "typing", "{port}", "{directory}")),
+    Application("Streamlit", heavy=True, worker=STREAMLIT, state=True, user=node("pages.mjs", "typing", "{port}", "{directory}")),
 ]

@@ -17,11 +17,18 @@ def cell(found):
     return ", ".join(part for part in parts if part)
 
 
+def taken_for(ways):
+    """What kind of conversation Holdline saw, by its name or by its profile's."""
+    found = ways.get("kill") or ways.get("normal")
+    names = {known["profile"] or known["kind"] for known in found.decided if known} if found else set()
+    return ", ".join(sorted(names)) or "-"
+
+
 def markdown(results):
     lines = ["| application | taken for | without Holdline: SIGKILL | SIGKILL | drain |", "|---|---|---|---|---|"]
     for application, ways, _ in results:
         cells = [cell(ways.get(way)) for way in ("without", "kill", "drain")]
-        lines.append(f"| {application.name} | {application.profile or '-'} | {' | '.join(cells)} |")
+        lines.append(f"| {application.name} | {taken_for(ways)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -54,12 +54,6 @@ impl Codec {
         assembler.is_unfinished()
     }
 
-    /// Payload bytes that have come of a message that is not whole.
-    pub fn open_payload_bytes(&self) -> usize {
-        let Self::Frames { assembler, .. } = self;
-        assembler.open_payload_bytes()
-    }
-
     /// Bytes to the end of the frame under way: they are no new message.
     pub const fn frame_left_bytes(&self) -> usize {
         let Self::Frames { assembler, .. } = self;
@@ -122,6 +116,10 @@ impl Codec {
 
     pub const fn set_withheld(&mut self, withheld: bool) {
         self.outbox_mut().set_withheld(withheld);
+    }
+
+    pub fn open_with(&mut self, messages: &[u8]) {
+        self.outbox_mut().open_with(messages);
     }
 
     pub fn pong(&mut self, payload: &[u8], key: [u8; 4]) {

@@ -9,6 +9,10 @@ use crate::leg::{BackendState, ClientState};
 use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
+/// Bytes from which on a part of an input may have a block of its own: between control frames there may be thousands of
+/// parts of a byte each.
+const OWN_BLOCK_BYTES_MIN: usize = 512;
+
 /// The first byte of a commit pong's payload (PROTOCOL section 6).
 const COMMIT_MARK: u8 = b'A';
 
@@ -74,7 +78,11 @@ impl Pipe {
                 Step::Data { len, ended } => {
                     at += len;
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        if self.conversation.reads() {
+                            self.push(side, input, run..at, keep);
+                            run = at;
+                        }
+                        self.accept(side, message, keep, now);
                     }
                 }
                 Step::Header { header, header_len, len, ended } => {
@@ -84,7 +92,7 @@ impl Pipe {
                         self.lane(side).buffer.push_copy(&header[..header_len]);
                     }
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        self.accept(side, message, keep, now);
                     }
                 }
                 Step::Control { control, len } => {
@@ -126,15 +134,21 @@ impl Pipe {
             return;
         }
         let buffer = &mut self.lane(side).buffer;
+        let is_long = range.len() >= OWN_BLOCK_BYTES_MIN;
         match input {
-            Input::Copy(bytes) => buffer.push_copy(&bytes[range]),
-            Input::Share(bytes) => buffer.push_shared(bytes.slice(range)),
-            Input::Borrow(bytes) => buffer.push_borrowed(bytes.slice(range)),
+            // A part that is most of it is worth what it keeps alive.
+            Input::Share(bytes) if is_long && range.len() > bytes.len() / 2 => buffer.push_shared(bytes.slice(range)),
+            Input::Borrow(bytes) if is_long => buffer.push_borrowed(bytes.slice(range)),
+            Input::Common(bytes) => buffer.push_common(bytes.slice(range)),
+            Input::Copy(_) | Input::Share(_) | Input::Borrow(_) => buffer.push_copy(&input.as_slice()[range]),
         }
     }
 
-    /// Takes in the messages that are whole at the start of `bytes`; the bytes they took.
+    /// Takes in the messages that are whole at the start of `bytes`, unless they are to be read; the bytes they took.
     fn take_whole(&mut self, side: Side, bytes: &[u8], limits: MessageLimits, keep: bool) -> usize {
+        if self.conversation.reads() {
+            return 0;
+        }
         let Some((link, lane)) = self.incoming(side) else { return 0 };
         let taken = link.codec.whole_messages(bytes, limits, |message| {
             if keep {
@@ -150,11 +164,15 @@ impl Pipe {
         taken
     }
 
-    fn accept(&mut self, side: Side, message: Message, keep: bool) {
+    fn accept(&mut self, side: Side, message: Message, keep: bool, now: Time) {
+        let reads = self.conversation.reads();
         let Some((link, lane)) = self.incoming(side) else { return };
         link.began = None;
         if !keep {
             return;
+        }
+        if reads {
+            return self.accept_read(side, message, now);
         }
         lane.accept(message);
         if side == Side::Backend {
@@ -171,9 +189,8 @@ impl Pipe {
         if self.settings.replay == ReplayPolicy::None {
             return self.drop_waiting(now);
         }
-        let open = self.client.link().map_or(0, |link| link.codec.open_payload_bytes());
-        let held = self.up.buffer.held_bytes() + open;
-        if self.settings.overflow == OverflowPolicy::Close && held > self.settings.replay_bytes_max {
+        let claimed = self.up.buffer.claimed_bytes();
+        if self.settings.overflow == OverflowPolicy::Close && claimed > self.settings.replay_bytes_max {
             self.report(Fact::Overflowed(OverflowPolicy::Close));
             self.overflow(now);
         }
@@ -220,7 +237,7 @@ impl Pipe {
     }
 
     /// A data message of the current worker shows that it works.
-    fn worker_talked(&mut self) {
+    pub(super) fn worker_talked(&mut self) {
         if let Some(worker) = self.backend.worker_mut()
             && !worker.talked
         {

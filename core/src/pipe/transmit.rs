@@ -117,7 +117,7 @@ impl Pipe {
             ClientState::Open => {}
         }
         let buffer = &self.up.buffer;
-        let room = self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes());
+        let room = self.settings.replay_bytes_max.saturating_sub(buffer.claimed_bytes());
         if self.backend.is_attached() {
             return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {
                 false => usize::MAX,
@@ -143,7 +143,7 @@ impl Pipe {
         match self.settings.down {
             DownPolicy::Latest(_) => usize::MAX,
             DownPolicy::Keep if self.client.is_detached() => {
-                self.settings.replay_bytes_max.saturating_sub(buffer.held_bytes() + buffer.partial_bytes())
+                self.settings.replay_bytes_max.saturating_sub(buffer.claimed_bytes())
             }
             DownPolicy::Keep if buffer.unsent_bytes() >= self.settings.window_bytes => 0,
             DownPolicy::Keep if self.owes_confirmation() => 0,

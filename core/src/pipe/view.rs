@@ -1,6 +1,7 @@
 //! What a pipe looks like from outside.
 
 use super::Pipe;
+use crate::conversation::Prologue;
 use crate::ids::{Attachment, BackendKey, Generation, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState, Link};
@@ -48,7 +49,7 @@ pub struct LaneView {
     pub confirmed: Seq,
     /// What a confirmation means.
     pub level: Level,
-    /// Charge of the messages held, in bytes.
+    /// Charge of the messages held, in bytes, without what is charged to a shared stream.
     pub buffered_bytes: usize,
     /// Payload bytes of all messages accepted.
     pub payload_bytes: u64,
@@ -81,6 +82,10 @@ pub struct PipeView {
     pub up: LaneView,
     /// Backend to client.
     pub down: LaneView,
+    /// Whether another worker can carry the conversation on.
+    pub moves: bool,
+    /// Bytes of the prologue.
+    pub prologue_bytes: usize,
     /// Memory that the pipe occupies beyond itself, in bytes.
     pub memory_bytes: usize,
 }
@@ -88,7 +93,7 @@ pub struct PipeView {
 impl Pipe {
     /// Whole messages that have come in, both ways together.
     #[must_use]
-    pub const fn messages_in(&self) -> u64 {
+    pub fn messages_in(&self) -> u64 {
         self.up.buffer.accepted().0 + self.down.buffer.accepted().0
     }
 
@@ -100,7 +105,7 @@ impl Pipe {
             sent: lane.buffer.sent(),
             confirmed: lane.buffer.confirmed(),
             level: lane.level,
-            buffered_bytes: lane.buffer.held_bytes(),
+            buffered_bytes: lane.buffer.held_bytes().saturating_sub(lane.buffer.common_bytes()),
             payload_bytes: lane.payload_bytes,
             in_doubt: lane.in_doubt,
             lost: lane.lost,
@@ -116,6 +121,8 @@ impl Pipe {
             generation: self.client.generation(),
             awaits_client: self.awaits_client(),
             has_client: self.client.is_linked(),
+            moves: self.moves(),
+            prologue_bytes: self.conversation.prologue().map_or(0, Prologue::held_bytes),
             memory_bytes: self.memory_bytes(),
         }
     }
@@ -148,6 +155,7 @@ impl Pipe {
             + link(self.client.link())
             + link(self.backend.link())
             + self.suspects.memory_bytes()
+            + self.conversation.memory_bytes()
             + self.actions.capacity() * size_of::<super::Action>()
     }
 

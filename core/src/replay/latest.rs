@@ -65,6 +65,15 @@ impl Dropped {
         cut
     }
 
+    /// Drops one message that waits; what it was.
+    pub const fn drop_one(&mut self, message: &mut Message) -> Message {
+        let was = std::mem::replace(message, DROPPED);
+        let is_new = !is_dropped(was) as u64;
+        self.held += is_new;
+        self.waiting += is_new;
+        was
+    }
+
     /// Notes that `sent` has passed a dropped message.
     pub const fn passed(&mut self) {
         self.waiting -= 1;
@@ -107,7 +116,10 @@ mod tests {
     fn the_oldest_go_until_as_many_are_left_as_are_kept() {
         let (mut dropped, mut list) = (Dropped::default(), messages(5));
         assert_eq!(dropped.drop_oldest(&mut list, 0, 5), Cut::default(), "at the bound");
-        assert_eq!(dropped.drop_oldest(&mut list, 0, 3), Cut { messages: 2, wire_bytes: 204, charge: 200 });
+        assert_eq!(
+            dropped.drop_oldest(&mut list, 0, 3),
+            Cut { messages: 2, wire_bytes: 204, charge: 2 * charge(list[4]) }
+        );
         assert_eq!(list.iter().map(|it| is_dropped(*it)).collect::<Vec<_>>(), [true, true, false, false, false]);
         list.extend(messages(1));
         assert_eq!(dropped.drop_oldest(&mut list, 0, 3).messages, 1, "those dropped before count no more");

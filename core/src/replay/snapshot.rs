@@ -27,7 +27,6 @@ impl ReplayBuffer {
             base,
             confirmed,
             sent,
-            accepted: _,
             sent_high,
             sent_boundary,
             sent_offset,
@@ -69,10 +68,10 @@ impl ReplayBuffer {
         let amid = input.count()?;
         let messages = input.entries(usize::MAX, LENGTH_BYTES)?;
         let lengths = input.raw(messages * LENGTH_BYTES)?;
-        buffer.accepted = buffer.base.plus(messages as u64);
+        let accepted = buffer.base.plus(messages as u64);
         buffer.thaw_marks(input)?;
         let bytes = input.bytes(usize::MAX)?;
-        buffer.demand_order()?;
+        buffer.demand_order(accepted)?;
         let rest = buffer.thaw_messages(lengths, bytes, sender)?;
         demand(is_half(rest), PART)?;
         let next = buffer.message_after(buffer.sent).map_or(0, |message| message.wire_bytes);
@@ -95,12 +94,12 @@ impl ReplayBuffer {
     }
 
     /// The invariant of the four numbers, for what is kept.
-    fn demand_order(&self) -> Read<()> {
+    fn demand_order(&self, accepted: Seq) -> Read<()> {
         let kept = match self.retention {
             Retention::UntilSent => self.base == self.sent && self.confirmed <= self.sent,
             Retention::UntilConfirmed(_) => self.base <= self.confirmed && self.confirmed <= self.sent,
         };
-        demand(kept && self.sent <= self.accepted && self.sent_high <= self.accepted, PART)
+        demand(kept && self.sent <= accepted && self.sent_high <= accepted, PART)
     }
 
     /// Cuts the messages out of `bytes`; what is left is a half one.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::{MESSAGE_OVERHEAD_BYTES, ViewerId};
+use super::{ViewerId, charge};
 
 /// Bytes that wait in one viewer's inbox before it is held up; the message that passes the bound is taken whole.
 pub const INBOX_BYTES_MAX: usize = 64 * 1024;
@@ -23,10 +23,6 @@ struct Inbox {
     left: bool,
     /// Its viewer found no room and waits.
     held_up: bool,
-}
-
-const fn charge(message: &Bytes) -> usize {
-    message.len() + MESSAGE_OVERHEAD_BYTES
 }
 
 /// The inboxes of all viewers, and whose turn it is.
@@ -137,6 +133,7 @@ impl Default for Merge {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::MESSAGE_OVERHEAD_BYTES;
 
     const ANN: ViewerId = ViewerId(1);
     const BEN: ViewerId = ViewerId(2);

@@ -7,10 +7,13 @@
 //! lives.
 //!
 //! Invariants: a viewer is given whole messages, each once and in order, and is told of each that it was too slow for;
-//! no viewer holds up another, and the worker waits for the quickest of them alone; what is held is bounded by [`StreamSettings::bytes_max`] down, and by
-//! [`merge::INBOX_BYTES_MAX`] for each viewer up; behind the end there is nothing.
+//! no viewer holds up another, and the worker waits for the quickest of them alone; the ring is bounded by
+//! [`StreamSettings::bytes_max`], what a viewer's pipe keeps of it by its window, and what viewers say by
+//! [`merge::INBOX_BYTES_MAX`] each; a message is charged once however many hold it ([`held`]); behind the end there is
+//! nothing.
 
 pub mod cutter;
+pub mod held;
 pub mod merge;
 pub mod ring;
 
@@ -23,11 +26,18 @@ use crate::settings::{
     BackendLoss, CodeSet, DownPolicy, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayPolicy, ReplayTail,
 };
 use crate::time::Time;
+use held::Held;
 use merge::Merge;
 use ring::{Cursor, Next, Ring};
 
-/// What is charged for a message beside its bytes: thousands of empty ones must not be free.
-pub const MESSAGE_OVERHEAD_BYTES: usize = 64;
+/// What is charged for a message beside its bytes: its place in a list that may be twice as long as it is full, the count
+/// of those that hold it, and what an allocator keeps of its own for each.
+pub const MESSAGE_OVERHEAD_BYTES: usize = 160;
+
+/// What a message is charged wherever a stream holds it.
+const fn charge(message: &Bytes) -> usize {
+    message.len() + MESSAGE_OVERHEAD_BYTES
+}
 
 /// One viewer of a stream, never used again for another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -127,6 +137,8 @@ enum Life {
 pub struct Stream {
     settings: StreamSettings,
     ring: Ring,
+    /// What the worker said and the ring or a viewer's pipe still holds.
+    held: Held,
     merge: Merge,
     life: Life,
     last_viewer: ViewerId,
@@ -135,8 +147,9 @@ pub struct Stream {
 impl Stream {
     /// A stream without viewers.
     #[must_use]
-    pub const fn new(settings: StreamSettings, now: Time) -> Self {
+    pub fn new(settings: StreamSettings, now: Time) -> Self {
         Self {
+            held: Held::default(),
             ring: Ring::new(settings.bytes_max, settings.catch_up),
             merge: Merge::new(),
             life: Life::Idle { since: now },
@@ -170,7 +183,7 @@ impl Stream {
     /// Adds a message of the worker.
     pub fn push(&mut self, message: Bytes) {
         match self.life {
-            Life::Watched | Life::Idle { .. } | Life::Leaving => self.ring.push(message),
+            Life::Watched | Life::Idle { .. } | Life::Leaving => self.ring.push(self.held.count(message)),
             Life::Ended(_) => {}
         }
     }
@@ -283,10 +296,22 @@ impl Stream {
         self.ring.readers()
     }
 
+    /// What is held of the worker's messages, by the ring and by viewers' pipes.
+    #[must_use]
+    pub const fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Bytes held of what viewers said.
+    #[must_use]
+    pub const fn up_bytes(&self) -> usize {
+        self.merge.bytes()
+    }
+
     /// Bytes held, both ways.
     #[must_use]
-    pub const fn held_bytes(&self) -> usize {
-        self.ring.bytes() + self.merge.bytes()
+    pub fn held_bytes(&self) -> usize {
+        self.held.bytes() + self.up_bytes()
     }
 }
 

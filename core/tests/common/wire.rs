@@ -32,8 +32,8 @@ impl fmt::Debug for Item {
 #[derive(Clone, Default, Debug)]
 pub struct Reader {
     bytes: Vec<u8>,
-    /// Opcode and payload of a fragmented message so far.
-    open: Option<(u8, Vec<u8>)>,
+    /// Opcode, payload and size on the wire of a fragmented message so far.
+    open: Option<(u8, Vec<u8>, usize)>,
     masked: bool,
     closed: bool,
     lenient: bool,
@@ -59,6 +59,11 @@ impl Reader {
 
     /// Takes in bytes; what they made whole.
     pub fn read(&mut self, bytes: &[u8]) -> Vec<Item> {
+        self.read_sized(bytes).into_iter().map(|(item, _)| item).collect()
+    }
+
+    /// The same, with what each item took on the wire.
+    pub fn read_sized(&mut self, bytes: &[u8]) -> Vec<(Item, usize)> {
         if self.lenient && self.closed {
             return Vec::new();
         }
@@ -68,9 +73,9 @@ impl Reader {
         let mut at = 0;
         while let Some((first, payload, len)) = one_frame(&self.bytes[at..], self.masked) {
             at += len;
-            if let Some(item) = self.frame(first, payload) {
+            if let Some((item, wire_bytes)) = self.frame(first, payload, len) {
                 self.closed |= matches!(item, Item::Close(code, _) if code == 0 || !self.talks_on);
-                items.push(item);
+                items.push((item, wire_bytes));
             }
             if self.closed {
                 assert!(self.lenient || at == self.bytes.len(), "bytes after a close frame");
@@ -81,7 +86,7 @@ impl Reader {
         // A reserved opcode is known by its first byte.
         if self.lenient && !self.closed && self.bytes.first().is_some_and(|first| is_reserved(first & 0x0f)) {
             self.closed = true;
-            items.push(violation());
+            items.push((violation(), 1));
         }
         items
     }
@@ -91,28 +96,33 @@ impl Reader {
         self.bytes.is_empty() && self.open.is_none()
     }
 
-    fn frame(&mut self, first: u8, payload: Vec<u8>) -> Option<Item> {
+    /// Bytes that have come of what is not whole: a message's frames, and the start of the next frame.
+    pub fn open_bytes(&self) -> usize {
+        self.bytes.len() + self.open.as_ref().map_or(0, |(_, _, wire_bytes)| *wire_bytes)
+    }
+
+    fn frame(&mut self, first: u8, payload: Vec<u8>, len: usize) -> Option<(Item, usize)> {
         assert_eq!(first & 0x70, 0, "reserved bits");
         let fin = first & 0x80 != 0;
         let opcode = first & 0x0f;
         match opcode {
             0..=2 => {
-                let (kind, mut whole) = match (opcode, self.open.take()) {
+                let (kind, mut whole, before) = match (opcode, self.open.take()) {
                     (0, Some(open)) => open,
                     (0, None) => panic!("a continuation of nothing"),
-                    (_, None) => (opcode, Vec::new()),
+                    (_, None) => (opcode, Vec::new(), 0),
                     (_, Some(_)) => panic!("a message spliced into another"),
                 };
                 whole.extend_from_slice(&payload);
                 if !fin {
-                    self.open = Some((kind, whole));
+                    self.open = Some((kind, whole, before + len));
                     return None;
                 }
-                Some(if kind == 1 { Item::Text(whole) } else { Item::Binary(whole) })
+                Some((if kind == 1 { Item::Text(whole) } else { Item::Binary(whole) }, before + len))
             }
             8..=10 => {
                 assert!(fin && payload.len() <= 125, "a bad control frame");
-                Some(match opcode {
+                let item = match opcode {
                     9 => Item::Ping(payload),
                     10 => Item::Pong(payload),
                     _ if payload.is_empty() => Item::Close(1005, String::new()),
@@ -120,9 +130,10 @@ impl Reader {
                         let code = u16::from_be_bytes([payload[0], payload[1]]);
                         Item::Close(code, String::from_utf8(payload[2..].to_vec()).expect("a reason is text"))
                     }
-                })
+                };
+                Some((item, len))
             }
-            _ if self.lenient => Some(violation()),
+            _ if self.lenient => Some((violation(), len)),
             _ => panic!("reserved opcode {opcode}"),
         }
     }

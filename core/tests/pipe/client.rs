@@ -81,7 +81,7 @@ fn a_client_that_was_lost_is_sent_again_what_it_did_not_confirm_and_then_the_res
     bench.wait(ms(25));
     bench.client_pongs();
     assert_eq!(bench.pipe.view().down.confirmed, Seq(3));
-    assert_eq!(bench.pipe.charged_bytes(), 16, "the client's own message, and nothing downwards");
+    assert_eq!(bench.pipe.charged_bytes(), 32, "the client's own message, and nothing downwards");
 }
 
 #[test]
@@ -208,14 +208,15 @@ fn while_the_client_is_away_the_worker_is_read_up_to_the_bound_of_the_replay_buf
     let mut bench = bench_with(|settings| settings.replay_bytes_max = 1000);
     bench.client_vanishes();
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 1000);
-    bench.worker_says(&"x".repeat(600));
+    // Each is charged its header of four bytes and sixteen more.
+    bench.worker_says(&"x".repeat(580));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 400);
-    bench.worker_says(&"y".repeat(400));
+    bench.worker_says(&"y".repeat(380));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "exactly the bound");
     bench.wait(secs(30));
     assert_eq!(ended(&bench), None, "a client that is away is not too slow");
     assert!(bench.client_attaches());
-    assert_eq!(bench.client_got(), texts(&[&"x".repeat(600), &"y".repeat(400)]));
+    assert_eq!(bench.client_got(), texts(&[&"x".repeat(580), &"y".repeat(380)]));
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "not confirmed yet");
     bench.wait(ms(25));
     bench.client_pongs();

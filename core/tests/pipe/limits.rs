@@ -3,12 +3,19 @@
 use holdline_core::frame::Side;
 use holdline_core::ids::LaneName;
 use holdline_core::pipe::{Fact, LinkLoss, Loss, PipeState};
+use holdline_core::replay::MESSAGE_OVERHEAD_BYTES;
 use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings};
 
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
 use crate::wire::{self, Item};
 
 const L: usize = 1000;
+
+/// A client's binary message that is charged exactly so much.
+fn charged(bytes: usize) -> Vec<u8> {
+    let header = if bytes < 126 + 22 { 6 } else { 8 };
+    vec![1; bytes - MESSAGE_OVERHEAD_BYTES - header]
+}
 
 fn limited(overflow: OverflowPolicy) -> Bench {
     let mut bench = Bench::with(|settings: &mut PipeSettings| {
@@ -22,15 +29,15 @@ fn limited(overflow: OverflowPolicy) -> Bench {
 #[test]
 fn exactly_the_limit_survives_and_one_byte_more_closes_with_1013_iw_06() {
     let mut bench = limited(OverflowPolicy::Close);
-    bench.client_frame(0x82, &[1; 400]);
-    bench.client_frame(0x82, &[2; 600]);
+    bench.client_frame(0x82, &charged(400));
+    bench.client_frame(0x82, &charged(600));
     assert_eq!(bench.client_got(), []);
     bench.attach(B);
-    assert_eq!(bench.worker_got(), [Item::Binary(vec![1; 400]), Item::Binary(vec![2; 600])]);
+    assert_eq!(bench.worker_got(), [Item::Binary(charged(400)), Item::Binary(charged(600))]);
 
     let mut bench = limited(OverflowPolicy::Close);
-    bench.client_frame(0x82, &[1; 400]);
-    bench.client_frame(0x82, &[2; 601]);
+    bench.client_frame(0x82, &charged(400));
+    bench.client_frame(0x82, &charged(601));
     assert_eq!(bench.client_got(), [closed(1013, "replay buffer overflow")]);
     assert!(bench.facts.contains(&Fact::Overflowed(OverflowPolicy::Close)));
     assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Up, reason: Loss::Overflow, messages: 2 }));
@@ -39,17 +46,37 @@ fn exactly_the_limit_survives_and_one_byte_more_closes_with_1013_iw_06() {
 }
 
 #[test]
-fn the_limit_counts_payload_however_a_message_is_cut_into_fragments() {
-    let mut bench = limited(OverflowPolicy::Close);
-    bench.client_frame(0x02, &[1; 10]);
-    for _ in 0..98 {
-        bench.client_frame(0x00, &[1; 10]);
-        assert_eq!(bench.client_got(), []);
+fn the_limit_counts_every_byte_that_is_held_the_headers_of_empty_fragments_too() {
+    const HEADER: usize = 6;
+    for payload in [0, 1, 10] {
+        let mut bench = limited(OverflowPolicy::Close);
+        let fragments = (L - MESSAGE_OVERHEAD_BYTES) / (HEADER + payload);
+        bench.client_frame(0x02, &vec![1; payload]);
+        for _ in 2..fragments {
+            bench.client_frame(0x00, &vec![1; payload]);
+            assert_eq!(bench.client_got(), []);
+        }
+        bench.client_frame(0x80, &vec![1; payload]);
+        assert_eq!(bench.client_got(), [], "{fragments} fragments of {payload} bytes are at the limit");
+        let charged = bench.pipe.charged_bytes();
+        assert_eq!(charged, fragments * (HEADER + payload) + MESSAGE_OVERHEAD_BYTES);
+        bench.client_frame(0x82, &[1; 17]);
+        assert_eq!(bench.client_got(), [closed(1013, "replay buffer overflow")]);
     }
-    bench.client_frame(0x80, &[1; 10]);
-    assert_eq!(bench.client_got(), []);
-    bench.attach(B);
-    assert_eq!(bench.worker_got(), [Item::Binary(vec![1; 1000])]);
+}
+
+#[test]
+fn empty_fragments_fill_the_window_of_a_worker_that_confirms_nothing() {
+    let mut bench = Bench::with(|settings| settings.window_bytes = L);
+    bench.set_room(Side::Backend, 0);
+    for _ in 0..2 {
+        bench.client_frame(0x02, &[]);
+        (0..100).for_each(|_| bench.client_frame(0x00, &[]));
+        assert!(bench.pipe.read_budget(Side::Client, usize::MAX) > 0, "what is not whole may become so");
+        bench.client_frame(0x80, &[]);
+    }
+    assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0);
+    assert_eq!(bench.pipe.charged_bytes(), 2 * (102 * 6 + MESSAGE_OVERHEAD_BYTES));
 }
 
 #[test]
@@ -65,7 +92,7 @@ fn a_message_that_is_not_whole_counts_too() {
 #[test]
 fn empty_messages_do_not_pile_up_for_free() {
     let mut bench = limited(OverflowPolicy::Close);
-    for _ in 0..L / 16 {
+    for _ in 0..L / (6 + MESSAGE_OVERHEAD_BYTES) {
         bench.client_says("");
     }
     assert_eq!(bench.client_got(), []);
@@ -74,11 +101,27 @@ fn empty_messages_do_not_pile_up_for_free() {
 }
 
 #[test]
+fn a_lane_that_held_a_crowd_of_small_messages_gives_its_list_back() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Client, 0);
+    for n in 0..10_000 {
+        bench.worker_sends(&[0x82, 1, n as u8]);
+    }
+    let full = bench.pipe.memory_bytes();
+    assert!(full > 10_000 * 11, "{full}");
+    bench.set_room(Side::Client, 3 * 9_990);
+    bench.pump();
+    assert_eq!(bench.pipe.view().down.accepted.0 - bench.pipe.view().down.sent.0, 10);
+    let left = bench.pipe.memory_bytes();
+    assert!(left < 20_000, "{left} bytes for ten messages of a byte");
+}
+
+#[test]
 fn a_full_buffer_pauses_the_client_until_a_worker_takes_it_iw_06() {
     let mut bench = limited(OverflowPolicy::Pause);
-    bench.client_frame(0x82, &[1; 400]);
+    bench.client_frame(0x82, &charged(400));
     assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), L - 400);
-    bench.client_frame(0x82, &[1; 592]);
+    bench.client_frame(0x82, &charged(592));
     bench.client_sends(&[0x82, 0xFE, 1, 0, 0, 0, 0, 0]);
     assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0);
     bench.operator(|pipe, now| pipe.set_paused(Side::Client, true, now));
@@ -170,7 +213,7 @@ fn a_viewer_that_takes_a_little_is_not_stalled() {
 fn a_worker_is_paused_while_its_client_is_slow_and_read_again_when_it_is_not() {
     let mut bench = Bench::with(|settings| settings.window_bytes = 1000);
     bench.set_room(Side::Client, 0);
-    bench.worker_frame(0x82, &[1; 999]);
+    bench.worker_frame(0x82, &[1; 979]);
     assert!(bench.pipe.read_budget(Side::Backend, usize::MAX) > 0);
     bench.worker_frame(0x82, &[1; 1]);
     assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0);

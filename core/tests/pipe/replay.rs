@@ -236,7 +236,7 @@ fn a_tail_is_sent_again_after_an_unclean_loss() {
 
 #[test]
 fn a_tail_is_bounded_by_bytes_and_by_age() {
-    let mut bench = tail(3 * holdline_core::replay::MESSAGE_CHARGE_MIN, 0, secs(0));
+    let mut bench = tail(3 * (holdline_core::replay::MESSAGE_OVERHEAD_BYTES + 7), 0, secs(0));
     confirm_five(&mut bench);
     bench.worker_dies(LinkLoss::Reset);
     bench.attach(B);

@@ -72,7 +72,7 @@ fn a_full_lane_a_closing_pipe_and_a_message_too_large_are_said_and_change_nothin
     });
     bench.set_room(Side::Client, 0);
     assert_eq!(say(&mut bench, &"x".repeat(201)), Err(Unsaid::TooBig));
-    assert_eq!(say(&mut bench, &"x".repeat(99)), Ok(Seq(1)));
+    assert_eq!(say(&mut bench, &"x".repeat(81)), Ok(Seq(1)));
     assert_eq!(say(&mut bench, "y"), Ok(Seq(2)), "one below the bound");
     let before = bench.pipe.view();
     assert_eq!(say(&mut bench, "z"), Err(Unsaid::Full));
@@ -80,7 +80,7 @@ fn a_full_lane_a_closing_pipe_and_a_message_too_large_are_said_and_change_nothin
     bench.set_room(Side::Client, usize::MAX);
     bench.operator(|pipe, now| pipe.close(EndedBy::Operator, holdline_core::close::CloseFrame::new(1001, ""), now));
     assert_eq!(say(&mut bench, "late"), Err(Unsaid::Closing));
-    assert_eq!(bench.client_got(), [text(&"x".repeat(99)), text("y"), closed(1001, "")]);
+    assert_eq!(bench.client_got(), [text(&"x".repeat(81)), text("y"), closed(1001, "")]);
 }
 
 #[test]

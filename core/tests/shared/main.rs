@@ -44,6 +44,7 @@ const MARKS: &[&str] = &[
     "told the end of the worker",
     "too slow under keep",
     "vanished",
+    "viewers hold what the ring let go",
 ];
 
 /// How often a seed saw what.

@@ -143,6 +143,13 @@ impl Viewer {
         self.pipe.charged_bytes()
     }
 
+    /// What its pipe holds by itself, at most: what its client said, and its place in the list for each message of the
+    /// stream.
+    pub fn own_bytes(&self) -> usize {
+        let view = self.pipe.view();
+        view.up.buffered_bytes + (view.down.accepted.0 - view.down.confirmed.0) as usize * 16
+    }
+
     /// One turn of its pipe, which may take in so much; nothing when its thread is too busy to let it read the stream.
     pub fn turn(
         &mut self,
@@ -203,7 +210,7 @@ impl Viewer {
         let taken = self.closing.take().map_or_else(|| stream.take(seat), Taken::End);
         match taken {
             Taken::Message(message) => {
-                self.pipe.receive(STREAM, Input::Share(&message), now);
+                self.pipe.receive(STREAM, Input::Common(&message), now);
                 message.len()
             }
             Taken::Skipped(messages) => {
@@ -326,6 +333,10 @@ impl Viewer {
             | Fact::Overflowed(_)
             | Fact::Expired { .. }
             | Fact::PongsMissing(_)
+            | Fact::Conversation { .. }
+            | Fact::PrologueSent { .. }
+            | Fact::PrologueSwallowed
+            | Fact::PrologueFailed(_)
             | Fact::Unmasked => panic!("not of a viewer: {fact:?}"),
         }
     }

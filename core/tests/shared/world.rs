@@ -1,6 +1,7 @@
 //! The world around one stream: its own pipe, its workers, its viewers, and the clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -55,6 +56,8 @@ struct World {
     said: u64,
     /// The last tap of each viewer that a worker got, and the last that this worker got.
     tapped: Vec<(u64, u64)>,
+    /// What the worker's messages that are still somewhere take, as their memory itself tells.
+    alive: Arc<AtomicUsize>,
     finished: bool,
     worker_told: Option<u16>,
     marks: Marks,
@@ -122,6 +125,7 @@ impl World {
             sizes: Vec::new(),
             said: 0,
             tapped: Vec::new(),
+            alive: Arc::default(),
             finished: false,
             worker_told: None,
             marks: Marks::new(),
@@ -288,8 +292,24 @@ impl World {
         }
         self.pump();
         let down = self.settings.bytes_max.max(self.settings.bytes_max / 4 + MESSAGE_BYTES_MAX as usize + 100);
-        let up = self.viewers.len() * (INBOX_BYTES_MAX + self.viewer_settings.window_bytes + TAP_BYTES_MAX);
+        let window = self.viewer_settings.window_bytes;
+        let up = self.viewers.len() * (INBOX_BYTES_MAX + window + TAP_BYTES_MAX);
+        let down = down + self.viewers.len() * (window.max(self.viewer_settings.replay_bytes_max) + 4_000);
         assert!(self.stream.held_bytes() <= down + up + LEFT_BEHIND_BYTES_MAX, "{} held", self.stream.held_bytes());
+        self.check_books();
+    }
+
+    /// Each message of the worker is charged once, as long as it is anywhere, and by no viewer's pipe.
+    fn check_books(&mut self) {
+        let (charged, alive) = (self.stream.held().bytes(), self.alive.load(Relaxed));
+        assert_eq!(charged, alive, "charged, and alive");
+        for viewer in &self.viewers {
+            let (charged, own) = (viewer.charged_bytes(), viewer.own_bytes());
+            assert!(charged <= own, "viewer {}: charged {charged} for {own} of its own", viewer.number);
+        }
+        if alive > 2 * self.settings.bytes_max {
+            self.mark("viewers hold what the ring let go");
+        }
     }
 
     /// The stream's own pipe: up, down, and what it wants done, until it wants nothing.
@@ -375,7 +395,7 @@ impl World {
         assert!(self.sent.last().is_none_or(|&last| last < number), "{number} out of order");
         self.sent.push(number);
         self.sizes.push(message.len());
-        self.stream.push(message);
+        self.stream.push(Bytes::from_owner(Witness::of(message, &self.alive)));
     }
 
     fn end(&mut self, words: CloseFrame) {
@@ -422,7 +442,7 @@ impl World {
     /// Nothing goes wrong any more, and everybody reads.
     fn calm_down(&mut self) {
         self.room = usize::MAX;
-        for _ in 0..200 {
+        for _ in 0..400 {
             self.now = self.now + Duration::from_millis(20);
             self.viewers.iter_mut().for_each(|viewer| viewer.pace = Pace::Quick);
             self.worker_step_calm();
@@ -535,6 +555,31 @@ impl World {
         assert!(self.viewers.iter().all(|viewer| viewer.charged_bytes() == 0), "bytes leaked by a viewer");
         assert!(self.viewers.iter().all(|viewer| viewer.finished), "and so is every viewer's");
         assert_eq!((self.stream.viewers(), self.stream.join().is_none()), (0, true));
+    }
+}
+
+/// A message that says when its memory goes.
+struct Witness {
+    message: Bytes,
+    alive: Arc<AtomicUsize>,
+}
+
+impl Witness {
+    fn of(message: Bytes, alive: &Arc<AtomicUsize>) -> Self {
+        alive.fetch_add(message.len() + MESSAGE_OVERHEAD_BYTES, Relaxed);
+        Self { message, alive: alive.clone() }
+    }
+}
+
+impl AsRef<[u8]> for Witness {
+    fn as_ref(&self) -> &[u8] {
+        &self.message
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(self.message.len() + MESSAGE_OVERHEAD_BYTES, Relaxed);
     }
 }
 

@@ -143,14 +143,20 @@ impl Client {
         let opcode = if rng.once_in(3) { 2 } else { 1 };
         if rng.once_in(5) {
             marks.hit(Mark::Fragmented);
-            self.push_fragments(opcode, &payload, rng);
+            self.push_fragments(opcode, &payload, plan.empty_fragments, rng, marks);
         } else {
             self.push(0x80 | opcode, &payload, rng);
         }
     }
 
-    fn push_fragments(&mut self, opcode: u8, payload: &[u8], rng: &mut Rng) {
+    fn push_fragments(&mut self, opcode: u8, payload: &[u8], empty: usize, rng: &mut Rng, marks: &mut Marks) {
         let (mut first, mut rest) = (opcode, payload);
+        if empty > 0 && rng.once_in(3) {
+            marks.hit(Mark::EmptyFragments);
+            self.push(first, &[], rng);
+            (0..rng.below(empty as u64)).for_each(|_| self.push(0, &[], rng));
+            first = 0;
+        }
         for _ in 0..rng.below(5) {
             let (now, later) = rest.split_at(rng.size(0, rest.len()));
             self.push(first, now, rng);

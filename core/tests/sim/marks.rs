@@ -22,7 +22,7 @@ marks! {
     EofSeen, ResetSeen, HeartbeatSeen, CloseSeen, WrongWorkerSeen, ProtocolSeen, SilentSeen, DrainSeen, AdminSeen,
     DrainedClean, DrainTimedOut, DialRefused, DialHung, DialTimedOut, LateAttach, NoCandidate, RetryAfter, Unauthorized,
     LateBytes, LateLoss, DuplicateLoss, StalePong, EarlyTick, FrozenWorker, HalfOpenWorker, HalfOpenClient, SlowClient,
-    SlowWorker, BigMessage, TooBigFromClient, TooBigFromWorker, ViolationByClient, Fragmented, ClientVanished,
+    SlowWorker, BigMessage, TooBigFromClient, TooBigFromWorker, ViolationByClient, Fragmented, EmptyFragments, ClientVanished,
     ClientClosed, ClientClosedDetached, FarewellDelivered, OperatorClosed, BackendEnded, BackendLossCloses, GraceExpired,
     Poison, Stalled, ClientHeartbeatDeath, MemoryPressure, ReplayDelayed, TailReplayed, LateRegistration, WorkerRestarted,
     Ejected, Suspended, WrongWordPassedOn, QueueStyle, PullStyle, FinishedByCalm, TalkedAfterCalm, PartialWrite,

@@ -16,7 +16,7 @@ use holdline_core::settings::{OnExceed, OverflowPolicy, PipeSettings, ReplayPoli
 use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
-use crate::wire::{Item, Reader};
+use crate::wire::{self, Item, Reader};
 use client::ClientSide;
 
 /// An attach that lasts this long ends the outage before it.
@@ -96,12 +96,8 @@ pub struct Heard {
     pub talked: bool,
 }
 
-fn charge(item: &Item) -> usize {
-    match item {
-        Item::Text(bytes) | Item::Binary(bytes) => bytes.len().max(16),
-        Item::Ping(_) | Item::Pong(_) | Item::Close(..) => 0,
-    }
-}
+/// What is charged for a message beside its bytes on the wire.
+const OVERHEAD_BYTES: usize = 16;
 
 fn len(item: &Item) -> usize {
     match item {
@@ -160,9 +156,9 @@ impl Model {
     /// The pipe is about to be given these bytes of the current worker.
     pub fn worker_bytes(&mut self, bytes: &[u8]) -> Heard {
         let tap = self.tap.as_mut().expect("only a current worker is read");
-        let items = tap.from_worker.read(bytes);
+        let items = tap.from_worker.read_sized(bytes);
         let mut heard = Heard { closed: None, talked: tap.talked };
-        for item in items {
+        for (item, wire_bytes) in items {
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => {
                     if len(&item) > self.settings.message_bytes_max {
@@ -171,7 +167,7 @@ impl Model {
                     }
                     heard.talked = true;
                     self.outage = None;
-                    self.down_charges.push(self.down_charges.last().unwrap_or(&0) + charge(&item));
+                    self.down_charges.push(self.down_charges.last().unwrap_or(&0) + wire_bytes + OVERHEAD_BYTES);
                     self.down.push(item);
                 }
                 Item::Pong(payload) => self.ponged(&payload),
@@ -199,9 +195,9 @@ impl Model {
 
     /// The pipe took this message of the operator's.
     pub fn operator_said(&mut self, payload: Vec<u8>) {
-        let item = Item::Binary(payload);
-        self.down_charges.push(self.down_charges.last().unwrap_or(&0) + charge(&item));
-        self.down.push(item);
+        let charge = wire::frame(0x82, &payload, None).len() + OVERHEAD_BYTES;
+        self.down_charges.push(self.down_charges.last().unwrap_or(&0) + charge);
+        self.down.push(Item::Binary(payload));
     }
 
     fn ponged(&mut self, payload: &[u8]) {
@@ -432,6 +428,10 @@ impl Model {
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
             Fact::Unmasked => panic!("a client of this world masks what it sends"),
+            Fact::Conversation { .. }
+            | Fact::PrologueSent { .. }
+            | Fact::PrologueSwallowed
+            | Fact::PrologueFailed(_) => panic!("conversations have a world of their own: core/tests/conversation"),
             Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),
         }
     }
@@ -453,6 +453,7 @@ impl Model {
             Interruption::WrongWorker => Mark::WrongWorkerSeen,
             Interruption::Protocol => Mark::ProtocolSeen,
             Interruption::Silent => Mark::SilentSeen,
+            Interruption::Unanswered => panic!("no worker of this world is told anything again"),
             Interruption::Drain => Mark::DrainSeen,
             Interruption::Admin => Mark::AdminSeen,
             Interruption::Handover => Mark::HandoverSeen,

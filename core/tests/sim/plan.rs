@@ -173,6 +173,8 @@ pub struct Plan {
     /// Down messages: one in so many actions.
     pub talk: u64,
     pub returns: Option<Returns>,
+    /// Fragments without a byte that a client puts into some of its messages.
+    pub empty_fragments: usize,
     /// Workers refuse pipes that they do not know.
     pub refuses: bool,
 }
@@ -193,6 +195,7 @@ impl Plan {
             link_bytes: rng.pick(&[64, 600, 5_000, 65_536]),
             talk: rng.pick(&[2, 5, 20, 1000]),
             returns: None,
+            empty_fragments: 0,
             refuses: false,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
@@ -202,6 +205,9 @@ impl Plan {
         if apart.below(5) < 2 {
             plan.returns = Some(Returns { rejects: apart.once_in(3) });
             plan.settings.client_grace = Some(apart.pick(&[300, 2_000, 20_000].map(Duration::from_millis)));
+        }
+        if apart.once_in(4) {
+            plan.empty_fragments = apart.pick(&[3, 100, 2_000]);
         }
         let mut apart = Rng::new(seed.rotate_left(32) ^ 0x0EF5);
         plan.settings.prove = apart.pick(&[0, 0, 100, 500].map(Duration::from_millis));

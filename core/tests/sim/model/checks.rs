@@ -5,13 +5,38 @@ use holdline_core::pipe::{Pipe, PipeState, PipeView};
 use holdline_core::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
-use super::{Fate, Model, PROVEN_AFTER};
+use super::{Fate, Model, OVERHEAD_BYTES, PROVEN_AFTER};
 use crate::marks::{Mark, Marks};
 
+/// Headers of the frames of one message that a worker of this world says.
+const HEADERS_BYTES_MAX: usize = 2 * 10 + OVERHEAD_BYTES;
+
+/// What one lane may occupy that no message is charged for: a block at each end of which only a part is used, each as
+/// large as the most that is read at once, and the lists of an empty lane.
+const LANE_SLACK_BYTES: usize = 2 * 65_536 + 2_048;
+
 impl Model {
+    /// Books against truth: the memory that the pipe says it occupies is what it is charged and a little, and what it is
+    /// charged for a message that is not whole is every byte that has come of it.
+    fn check_books(&self, pipe: &Pipe) {
+        let (charged, memory) = (pipe.charged_bytes(), pipe.memory_bytes());
+        assert!(memory <= charged + charged / 4 + 2 * LANE_SLACK_BYTES, "{memory} bytes held, {charged} charged");
+        let view = pipe.view();
+        let open = charged - view.up.buffered_bytes - view.down.buffered_bytes;
+        let up = if self.client_open && self.client.linked { self.from_client.open_bytes() } else { 0 };
+        let down = self.tap.as_ref().map_or(0, |tap| tap.from_worker.open_bytes());
+        // The start of a header or a control frame is kept beside the lane.
+        let apart = if self.ended.is_some() { usize::MAX } else { 2 * 140 };
+        assert!(
+            up + down <= open.saturating_add(apart),
+            "{up} and {down} bytes of messages that are not whole, {open} charged"
+        );
+    }
+
     /// What must be true after each step.
     pub fn check(&mut self, pipe: &Pipe, now: Time) {
         let view = pipe.view();
+        self.check_books(pipe);
         if self.tap.as_ref().is_some_and(|tap| now >= tap.since + PROVEN_AFTER) {
             self.outage = None;
         }
@@ -73,11 +98,11 @@ impl Model {
         let held = pipe.view().down.buffered_bytes;
         let bound = match self.settings.down {
             DownPolicy::Keep => self.settings.replay_bytes_max,
-            DownPolicy::Latest(keep) => keep.get() as usize * self.settings.message_bytes_max,
+            DownPolicy::Latest(keep) => keep.get() as usize * (self.settings.message_bytes_max + HEADERS_BYTES_MAX),
         };
-        // As above: small messages are charged more than their bytes on the wire.
-        let came = (pipe.view().down.accepted.0 - before.down.accepted.0) as usize;
-        assert!(held <= bound.max(before.down.buffered_bytes) + came * 14, "over the bound: {held} for {bound}");
+        // As below: what is read is bounded, and each message in it is charged a little more than its bytes.
+        let came = (pipe.view().down.accepted.0 - before.down.accepted.0) as usize * OVERHEAD_BYTES;
+        assert!(held <= bound.max(before.down.buffered_bytes) + came, "over the bound: {held} for {bound}");
         if self.settings.down == DownPolicy::Keep && pipe.read_budget(Side::Backend, usize::MAX) == 0 {
             marks.hit(Mark::ReadUpToTheBound);
         }
@@ -89,8 +114,9 @@ impl Model {
         if view.state != PipeState::Detached || self.settings.replay == ReplayPolicy::None {
             return;
         }
-        // Small messages are charged more than their bytes on the wire, by ten bytes at most.
-        let slack = (view.up.accepted.0 - accepted_before) as usize * 10 + 16;
+        // Each message is charged a little more than its bytes on the wire, which are what is read; and the start of a
+        // header is in the books only when its end has come.
+        let slack = (view.up.accepted.0 - accepted_before) as usize * OVERHEAD_BYTES + 13;
         let bound = self.settings.replay_bytes_max.max(charged_before) + slack;
         match self.settings.overflow {
             OverflowPolicy::Pause => {

@@ -9,7 +9,7 @@ use holdline_core::pipe::EndedBy;
 use holdline_core::settings::DownPolicy;
 use holdline_core::time::Time;
 
-use super::{Fate, Model, charge, len};
+use super::{Fate, Model, OVERHEAD_BYTES, len};
 use crate::marks::{Mark, Marks};
 use crate::wire::{Item, Reader};
 
@@ -94,14 +94,14 @@ impl Model {
 
     /// The pipe is about to be given these bytes of the client.
     pub fn client_bytes(&mut self, bytes: &[u8], marks: &mut Marks) {
-        for item in self.from_client.read(bytes) {
+        for (item, wire_bytes) in self.from_client.read_sized(bytes) {
             if self.client.deaf {
                 return;
             }
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) if len(&item) <= self.settings.message_bytes_max => {
                     if self.client_open {
-                        self.up_charges.push(self.up_charges.last().unwrap_or(&0) + charge(&item));
+                        self.up_charges.push(self.up_charges.last().unwrap_or(&0) + wire_bytes + OVERHEAD_BYTES);
                         self.up.push(item);
                         self.fates.push(Fate::Open);
                     }
