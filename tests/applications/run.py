@@ -73,8 +73,7 @@ class Run:
         if way == "without":
             self.front = Forwarder(self.workers)
         else:
-            said = f'conversation = "{options.conversation}"\n' if options.conversation else ""
-            route = said + application.route
+            route = f'conversation = "{options.conversation}"\n{application.route}'
             self.frames = [Frames(worker, self.directory / "frames.log") for worker in self.workers if options.frames]
             self.front = Holdline(options.holdline, self.frames or self.workers, self.directory, route)
         self.user = None
@@ -206,7 +205,7 @@ async def main():
     parser.add_argument("--short", action="store_true", help="the set of CI")
     parser.add_argument("--only", help="applications whose names contain one of these, divided by slashes")
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--conversation", default="", help="what the route says of its conversations")
+    parser.add_argument("--conversation", default="auto", help="what the route says of its conversations")
     parser.add_argument("--beside", type=int, default=2, help="how many run at a time, beside one with a browser")
     parser.add_argument("--write", action="store_true", help="writes the table into docs/conversations.md")
     parser.add_argument("--keep", help="a directory for the logs of every process")
