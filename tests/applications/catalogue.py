@@ -19,6 +19,8 @@ class Application:
     # Messages that the protocol allows to be lost, or to come twice, at one interruption.
     lost_max: int = 0
     doubled_max: int = 0
+    # What a new worker takes before it answers at all, such as an analysis of the whole project.
+    starts_seconds: float = 0.0
     # What one looks at is a state: what was overtaken by something newer is not lost.
     state: bool = False
     # In the short set.
@@ -87,7 +89,7 @@ APPLICATIONS = [
                 worker=["sh", "-c", f"HOST=127.0.0.1 PORT={{port}} exec node {Y_WEBSOCKET}"],
                 user=node("shared_text.mjs", "user", "{port}", "y-websocket")),
     Application("Hocuspocus", **both("shared_text.mjs", "hocuspocus"), profile="hocuspocus", state=True),
-    Application("pylsp", profile="lsp", doubled_max=1,
+    Application("pylsp", profile="lsp", doubled_max=1, starts_seconds=2.0,
                 worker=["pylsp", "--ws", "--host", "127.0.0.1", "--port", "{port}"], user=python("lsp.py", "{port}")),
     Application("OCPP 1.6", profile="ocpp1.6", doubled_max=2,
                 worker=python("charging.py", "worker", "{port}"), user=python("charging.py", "user", "{port}")),
