@@ -508,7 +508,7 @@ impl ReplayBuffer {
     /// Takes the message `seq` out of those that wait for the link, unless it is half written; whether it was there.
     pub fn drop_waiting(&mut self, seq: Seq) -> bool {
         let first = self.sent.plus(1 + u64::from(self.is_amid_message()));
-        if seq < first || seq > self.accepted {
+        if seq < first || seq > self.accepted() {
             return false;
         }
         let (before, at) = ((first.0 - self.base.0 - 1) as usize, (seq.0 - self.base.0 - 1) as usize);
