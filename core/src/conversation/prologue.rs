@@ -444,7 +444,8 @@ impl Prologue {
             self.play = Play::Over;
             self.let_go_if_useless();
             // The replay begins in the middle of an element: what comes before it.
-            let open = self.open.iter().find(|(seq, ..)| Some(*seq) == self.behind.take());
+            let behind = self.behind.take()?;
+            let open = self.open.iter().find(|(seq, ..)| *seq == behind);
             return open.map(|(_, kind, bytes)| (*kind, &**bytes));
         };
         let entry = &mut self.entries[index];
