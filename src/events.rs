@@ -216,6 +216,26 @@ pub enum Fact {
         messages: u64,
         reason: &'static str,
     },
+    /// A route's conversations turned out to be of this kind: said once for each kind, and what it was known by.
+    #[serde(rename = "route.conversation")]
+    Conversation {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        kind: &'static str,
+        profile: Option<&'static str>,
+        why: &'static str,
+    },
+    /// A conversation could not be said again to another worker, or not all of it.
+    #[serde(rename = "pipe.prologue_failed")]
+    PrologueFailed {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        why: &'static str,
+    },
     /// The pipe was closed to free memory.
     #[serde(rename = "pipe.evicted")]
     Evicted {

@@ -6,6 +6,7 @@
 mod command;
 mod held;
 mod keys;
+mod lingering;
 mod numbers;
 mod pool;
 mod resume;
@@ -19,8 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
+use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
+use holdline_core::settings::BackendLoss;
 use holdline_core::time::Time;
 use tokio::sync::watch;
 
@@ -29,6 +32,7 @@ use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
+pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
 
@@ -67,6 +71,8 @@ pub struct PipeEntry {
     answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
+    moves: AtomicBool,
+    conversation: Mutex<Option<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
     /// What keeps it from the worker that it wants.
@@ -88,6 +94,17 @@ pub enum Sharing {
     Stream(AtomicUsize),
     /// It is a viewer of the stream that has this pipe.
     Viewer(Arc<PipeEntry>),
+}
+
+/// What kind of conversation a pipe is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Decided {
+    /// What it is.
+    pub kind: ConversationKind,
+    /// Its profile, if it has one.
+    pub profile: Option<&'static str>,
+    /// What it is known by.
+    pub why: &'static str,
 }
 
 /// Who a new pipe is.
@@ -113,6 +130,7 @@ pub struct PipeFacts {
 
 impl PipeEntry {
     fn new(facts: PipeFacts) -> Self {
+        let moves = facts.route.settings.on_backend_loss == BackendLoss::Reattach;
         Self {
             id: facts.id,
             route: facts.route,
@@ -122,6 +140,8 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            moves: AtomicBool::new(moves),
+            conversation: Mutex::new(None),
             protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
@@ -155,6 +175,22 @@ impl PipeEntry {
 
     pub(crate) fn set_client(&self, client: String) {
         *lock(&self.client) = client.into();
+    }
+
+    /// Whether another worker can carry its conversation on.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.moves.load(Relaxed)
+    }
+
+    /// What kind of conversation it is, once that is known.
+    #[must_use]
+    pub fn conversation(&self) -> Option<Decided> {
+        *lock(&self.conversation)
+    }
+
+    pub(crate) fn set_conversation(&self, decided: Decided) {
+        *lock(&self.conversation) = Some(decided);
     }
 
     /// Whether a client that comes now finds its conversation here.
@@ -267,6 +303,7 @@ impl PipeEntry {
         self.attachment.store(view.attachment.0, Relaxed);
         self.generation.store(view.generation.0, Relaxed);
         self.has_client.store(view.has_client, Release);
+        self.moves.store(view.moves, Relaxed);
         self.awaits_client.store(view.awaits_client, Release);
         self.interruptions.store(view.interruptions, Relaxed);
         self.memory_bytes.store((view.memory_bytes + fixed_bytes) as u64, Relaxed);
@@ -293,6 +330,8 @@ pub struct Pipes {
     expected: watch::Sender<usize>,
     /// What there was of each route key.
     pub keys: Keys,
+    /// Those whose clients are away.
+    pub lingering: Arc<Lingering>,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
@@ -318,6 +357,7 @@ impl Pipes {
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
             keys: Keys::default(),
+            lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdline_core::ids::BackendKey;
-use holdline_core::settings::BackendLoss;
 use tokio::task::JoinHandle;
 
 use crate::backends::{Leave, LeaveCause, LeaveHow};
@@ -81,9 +80,8 @@ fn movers(pipes: &[Arc<PipeEntry>], backend: BackendKey, count: u32) -> Vec<Arc<
     let mut keyed: BTreeMap<&str, Vec<&Arc<PipeEntry>>> = BTreeMap::new();
     let mut movers = Vec::new();
     let count = count as usize;
-    let moves = |pipe: &PipeEntry| pipe.route.settings.on_backend_loss == BackendLoss::Reattach;
     let placed = |pipe: &&Arc<PipeEntry>| {
-        pipe.has_place() && moves(pipe) && pipe.backend().is_some_and(|(key, _)| key == backend)
+        pipe.has_place() && pipe.moves() && pipe.backend().is_some_and(|(key, _)| key == backend)
     };
     for pipe in pipes.iter().filter(placed) {
         match &pipe.key {

@@ -315,6 +315,16 @@ impl Assembler {
         }
     }
 
+    /// Whether `bytes` are whole messages and nothing else.
+    pub(crate) fn are_messages(sender: Side, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let Some((len, Some(_))) = Self::new(sender).run(rest) else { return false };
+            rest = &rest[len..];
+        }
+        true
+    }
+
     /// Whether `bytes` are all the data frames of the message under way that have come.
     pub(crate) fn has_taken(&self, bytes: &[u8]) -> bool {
         let mut again = Self::new(self.sender);

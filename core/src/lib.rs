@@ -8,12 +8,14 @@
 //! ([`leg`]), and the two lanes between them (`lane`, `throttle`); what a pipe remembers of its workers ([`backoff`],
 //! [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one worker; and beside it the [`pool`]
 //! that backends are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often,
-//! and who goes when [`memory`] is short. A pipe can be frozen into a [`snapshot`].
+//! and who goes when [`memory`] is short. What a worker must hear again is in [`conversation`]. A pipe can be frozen into a
+//! [`snapshot`].
 
 pub mod assembler;
 pub mod backoff;
 pub mod byte_queue;
 pub mod close;
+pub mod conversation;
 pub mod frame;
 pub mod health;
 pub mod ids;

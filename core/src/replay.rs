@@ -505,6 +505,26 @@ impl ReplayBuffer {
         self.confirm(seq, now);
     }
 
+    /// Takes the message `seq` out of those that wait for the link, unless it is half written; whether it was there.
+    pub fn drop_waiting(&mut self, seq: Seq) -> bool {
+        let first = self.sent.plus(1 + u64::from(self.is_amid_message()));
+        if seq < first || seq > self.accepted() {
+            return false;
+        }
+        let (before, at) = ((first.0 - self.base.0 - 1) as usize, (seq.0 - self.base.0 - 1) as usize);
+        let from = self.amid_end() + self.messages.range(before..at).map(|it| u64::from(it.wire_bytes)).sum::<u64>();
+        let message = self.dropped.drop_one(&mut self.messages[at]);
+        if is_dropped(message) {
+            return false;
+        }
+        self.held -= charge(message);
+        self.unsent -= charge(message);
+        self.queue.cut(from, from + u64::from(message.wire_bytes));
+        self.accepted_offset -= u64::from(message.wire_bytes);
+        self.pass_sent();
+        true
+    }
+
     /// Drops the oldest messages that wait for the link until at most `keep` are left; how many were dropped.
     ///
     /// A half-written message is never dropped.

@@ -3,9 +3,11 @@
 //! A pipe keeps the settings it was opened with: a reload makes new ones and never touches a live pipe.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close;
+use crate::conversation::{Profile, PrologueBounds};
 use crate::limits::Rate;
 
 /// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
@@ -197,6 +199,10 @@ pub struct PipeSettings {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "this key is not mine" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// What a prologue may hold.
+    pub prologue: PrologueBounds,
+    /// The profile that the route names, with its own rules.
+    pub profile: Option<Arc<Profile>>,
 }
 
 impl PipeSettings {
@@ -248,6 +254,8 @@ impl Default for PipeSettings {
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            prologue: PrologueBounds::default(),
+            profile: None,
         }
     }
 }

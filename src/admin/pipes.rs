@@ -10,7 +10,6 @@ use axum::response::Response;
 use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
 use holdline_core::ids::PipeId;
 use holdline_core::pipe::{EndedBy, PipeState};
-use holdline_core::settings::BackendLoss;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,7 +21,7 @@ use super::system::Nothing;
 use super::{Admin, condition, duration};
 use crate::backends::Hold;
 use crate::events::Fact;
-use crate::pipes::{Command, LaneNumbers, PipeEntry, Sharing};
+use crate::pipes::{Command, Decided, LaneNumbers, PipeEntry, Sharing};
 
 /// A pipe as the API shows it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -37,6 +36,8 @@ pub(super) struct PipeBody {
     generation: u64,
     opened_at: String,
     interruptions: u64,
+    /// What kind of conversation it is; absent until its first message has shown it.
+    conversation: Option<ConversationBody>,
     /// What keeps it from the backend that it wants, if anything does.
     held: Option<&'static str>,
     /// Only where a worker connection is shared.
@@ -45,6 +46,20 @@ pub(super) struct PipeBody {
     up: LaneBody,
     down: LaneBody,
     memory_bytes: u64,
+}
+
+/// What another worker must know to go on with a pipe, and what that is known by.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ConversationBody {
+    kind: &'static str,
+    profile: Option<&'static str>,
+    why: &'static str,
+}
+
+impl From<Decided> for ConversationBody {
+    fn from(Decided { kind, profile, why }: Decided) -> Self {
+        Self { kind: kind.as_str(), profile, why }
+    }
 }
 
 /// A pipe's part in a shared stream.
@@ -111,6 +126,7 @@ impl From<&PipeEntry> for PipeBody {
             generation: pipe.generation.load(Relaxed),
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
+            conversation: pipe.conversation().map(ConversationBody::from),
             held: pipe.held.now().map(Hold::as_str),
             shared: SharedBody::of(pipe),
             up: LaneBody::from(&pipe.up),
@@ -190,8 +206,8 @@ pub(super) async fn reattach(
     _: Body<Nothing>,
 ) -> Result<(StatusCode, Json<PipeBody>), Problem> {
     let pipe = find(&admin, &id)?;
-    if pipe.route.settings.on_backend_loss == BackendLoss::Close {
-        let detail = "its conversation ends with its worker (routes.on_backend_loss = \"close\"), so it is not moved; close it instead";
+    if !pipe.moves() {
+        let detail = "its conversation ends with its worker (see conversation, and routes.on_backend_loss), so it is not moved; close it instead";
         return Err(Problem::new(Kind::Conflict, detail));
     }
     order(&pipe, Command::Reattach)?;

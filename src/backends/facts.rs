@@ -134,7 +134,8 @@ pub enum Hold {
     DiesYoung,
     /// `reattach.dials_at_once` dials of the chosen one run already.
     DialsAtOnce,
-    /// Its conversation ends with its worker (`routes.on_backend_loss = "close"`), so it stays on one that is to be left.
+    /// Its conversation ends with its worker (`routes.conversation`, `routes.on_backend_loss`), so it stays on one that is
+    /// to be left.
     Stateful,
 }
 

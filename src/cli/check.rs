@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::config::{Config, Invalid};
+use crate::routes::rules_of_auto;
 
 /// Options of `holdline check`.
 #[derive(Args)]
@@ -34,6 +35,8 @@ pub fn run(options: &Options) -> ExitCode {
     }
     if options.print {
         say(io::stdout(), &loaded.config.print());
+        let rules: String = rules_of_auto().iter().map(|rule| format!("#   {rule}\n")).collect();
+        say(io::stdout(), &format!("\n# A route with conversation = \"auto\" knows its conversations by:\n{rules}"));
     } else {
         let name = options.config.as_ref().map_or("the defaults".to_owned(), |path| path.display().to_string());
         say(io::stdout(), &format!("{name}: ok\n"));

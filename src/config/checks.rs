@@ -6,10 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use holdline_core::settings::Balance;
+use holdline_core::conversation::Profile;
+use holdline_core::settings::{BackendLoss, Balance};
 
 use super::types::Listen;
-use super::{Backend, Config, Route};
+use super::{Backend, Config, Conversation, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
 
@@ -139,9 +140,7 @@ fn routes(config: &Config, found: &mut Findings) {
         if !config.pools.is_empty() {
             pool_of(config, route, &key, found);
         }
-        if route.prologue.first > 0 && route.prologue.profile.is_some() {
-            found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
-        }
+        conversation(route, &key, found);
         let beats = &route.heartbeat;
         let settings = config.pipe_settings(route);
         if beats.client_interval.is_some() || beats.client_timeout.is_some() {
@@ -152,6 +151,38 @@ fn routes(config: &Config, found: &mut Findings) {
             let beat = settings.backend_heartbeat;
             heartbeat(&format!("{key}.heartbeat.backend"), beat.interval, beat.timeout, found);
         }
+    }
+}
+
+/// What is said of a route's conversations must fit together.
+fn conversation(route: &Route, key: &str, found: &mut Findings) {
+    let prologue = &route.prologue;
+    if prologue.first > 0 && prologue.profile.is_some() {
+        found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
+    }
+    let names = || Profile::built_in().iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
+    if let Some(name) = prologue.profile.as_ref().filter(|_| route.profile().is_none()) {
+        let message = format!("there is no profile {}; the profiles are {}", super::notice::quoted(name), names());
+        return found.error(format!("{key}.prologue.profile"), message);
+    }
+    let named = if prologue.first > 0 { "prologue.first" } else { "prologue.profile" };
+    let profiled = route.profile().is_some();
+    let at = format!("{key}.{named}");
+    match route.conversation {
+        Conversation::Profile if !profiled => {
+            let message = format!("\"profile\" needs prologue.profile or prologue.first; the profiles are {}", names());
+            found.error(format!("{key}.conversation"), message);
+        }
+        Conversation::Stateless | Conversation::Stateful if profiled => {
+            found.error(at, "has no place with this conversation; use conversation = \"profile\", or remove it");
+        }
+        Conversation::Auto | Conversation::Profile if profiled && route.share => {
+            found.error(at, "cannot be combined with share: a newcomer would not hear the beginning; remove one");
+        }
+        Conversation::Auto | Conversation::Profile if profiled && route.on_backend_loss == BackendLoss::Close => {
+            found.error(at, "has no effect where on_backend_loss = \"close\" ends the conversation; remove one");
+        }
+        Conversation::Auto | Conversation::Profile | Conversation::Stateless | Conversation::Stateful => {}
     }
 }
 

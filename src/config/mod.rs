@@ -22,8 +22,11 @@ mod tls;
 mod types;
 mod units;
 
+use std::time::Duration;
+
+use holdline_core::conversation::PrologueBounds;
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
 use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -33,12 +36,14 @@ pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
-pub use sections::{Admin, Heartbeats, Limits, Log, Memory, Message, Reattach, Replay, Resume, Server, Trace};
+pub use sections::{
+    Admin, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+};
 pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
-    AccessLog, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths, PoolResume, Rate,
-    RouteResume, Serves, Upgrade,
+    AccessLog, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths,
+    PoolResume, Rate, RouteResume, Serves, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -66,6 +71,8 @@ pub struct Config {
     pub reattach: Reattach,
     /// How a client comes back.
     pub resume: Resume,
+    /// What is kept of a conversation for the next worker.
+    pub prologue: Prologues,
     /// Rates and counts.
     pub limits: Limits,
     /// The memory of the whole process.
@@ -90,6 +97,7 @@ impl Default for Config {
             replay: Replay::default(),
             reattach: Reattach::default(),
             resume: Resume::default(),
+            prologue: Prologues::default(),
             limits: Limits::default(),
             memory: Memory::default(),
             pools: vec![Pool::default()],
@@ -99,6 +107,9 @@ impl Default for Config {
         }
     }
 }
+
+/// How long a new request waits for a worker at most, where its route does not say: people give up then.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Config {
     /// The pool called `name`.
@@ -124,7 +135,10 @@ impl Config {
             replay_delay: route.replay_delay.unwrap_or(replay.delay),
             down: route.down,
             stall_max: replay.stall_max,
-            on_backend_loss: route.on_backend_loss,
+            on_backend_loss: match route.conversation {
+                Conversation::Stateful => BackendLoss::Close,
+                Conversation::Auto | Conversation::Stateless | Conversation::Profile => route.on_backend_loss,
+            },
             refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             message_incomplete_timeout: self.message.incomplete_timeout,
@@ -149,6 +163,13 @@ impl Config {
             settle: self.reattach.settle,
             prove: self.reattach.prove,
             close_timeout: self.server.close_timeout,
+            prologue: PrologueBounds {
+                messages_max: self.prologue.messages_max,
+                bytes_max: self.prologue.bytes_max,
+                inspect_max: self.prologue.inspect_max,
+                within: self.prologue.within,
+            },
+            profile: route.profile(),
         }
     }
 
@@ -177,11 +198,15 @@ impl Config {
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,
+            wait: self.wait(route),
+            host: route.host.clone(),
+            headers: [route.headers.request.clone(), route.headers.response.clone()],
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
                 Upgrade::Websocket => true,
             },
             settings: self.pipe_settings(route),
+            conversation: route.conversation_rule(),
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,
                 catch_up: route.share_catch_up,
@@ -189,6 +214,11 @@ impl Config {
             }),
         });
         routes.collect()
+    }
+
+    /// How long a new request may wait for a worker.
+    fn wait(&self, route: &Route) -> Duration {
+        route.wait.unwrap_or_else(|| self.reattach.grace.end().map_or(WAIT_MAX, |grace| grace.min(WAIT_MAX)))
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

@@ -4,18 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::close;
+use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
-use super::types::{HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
 use crate::net::{BackendUrl, TlsFiles};
-use crate::routes::Duplicate;
+use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -194,6 +196,8 @@ pub struct Route {
     pub backend_path: Option<String>,
     /// Which requests it takes.
     pub upgrade: Upgrade,
+    /// What its conversations are.
+    pub conversation: Conversation,
     /// What a lost worker does to its client.
     pub on_backend_loss: BackendLoss,
     /// What refusals of a reattach by all workers do to its client.
@@ -214,6 +218,12 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// How long a request may wait for a worker; `reattach.grace`, 10s at most, if absent.
+    pub wait: Option<Duration>,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers.
+    pub headers: RouteHeaders,
     /// Whether paths may come that workers may read as other ones.
     pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
@@ -253,6 +263,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
             replay: None,
@@ -263,6 +274,9 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            wait: None,
+            host: HostRule::Client,
+            headers: RouteHeaders::default(),
             raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,
@@ -276,6 +290,39 @@ impl Default for Route {
             share_catch_up: 0,
             share_bytes_max: 8 << 20,
             prologue: Prologue::default(),
+        }
+    }
+}
+
+/// `routes.headers`: what is changed of the headers that cross the proxy.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RouteHeaders {
+    /// Towards workers.
+    pub request: HeaderSpec,
+    /// Towards clients.
+    pub response: HeaderSpec,
+}
+
+impl Route {
+    /// The profile that it names, if there is one of that name; the first messages of a client are one too.
+    #[must_use]
+    pub fn profile(&self) -> Option<Arc<Profile>> {
+        match (&self.prologue.profile, self.prologue.first) {
+            (Some(name), _) => Profile::named(name),
+            (None, 0) => None,
+            (None, first) => Some(Profile::first(first)),
+        }
+    }
+
+    /// What its conversations are.
+    #[must_use]
+    pub fn conversation_rule(&self) -> ConversationRule {
+        match (self.conversation, self.profile()) {
+            (Conversation::Auto | Conversation::Profile, Some(profile)) => ConversationRule::Profile(profile),
+            (Conversation::Auto, None) => ConversationRule::Auto,
+            (Conversation::Stateful, _) => ConversationRule::Stateful,
+            // A profile that is missing was refused; see `checks`.
+            (Conversation::Stateless, _) | (Conversation::Profile, None) => ConversationRule::Stateless,
         }
     }
 }

@@ -55,6 +55,19 @@ impl std::str::FromStr for Listen {
     }
 }
 
+/// What the conversations of a route are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conversation {
+    /// As they are known by: `routes::rules_of_auto`.
+    Auto,
+    /// Any worker carries them on.
+    Stateless,
+    /// A worker hears again what `routes.prologue` keeps.
+    Profile,
+    /// They end with their worker.
+    Stateful,
+}
+
 /// The route keys a backend takes, each with what the backend calls it; empty is any key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Serves(pub BTreeMap<String, String>);

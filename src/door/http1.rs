@@ -73,9 +73,6 @@ enum Stay {
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
 pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
-    if seat.is_over() {
-        door.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
-    }
     let began = Instant::now();
     let patience = door.process.rules.load().patience.head;
     let mut first = First::read(&mut stream, patience).await;
@@ -348,9 +345,10 @@ impl Speaker<'_> {
             }
         };
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
-        // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
-        // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
-        if wants_upgrade || !self.door.process.phase.takes_pipes() {
+        // way down, or with one connection too many, none is kept for a next request. One with a length beside chunks is
+        // closed by hyper, because a proxy before us may take the next request for a part of this one (RFC 9112 section
+        // 6.1).
+        if wants_upgrade || self.over || !self.door.process.phase.takes_pipes() {
             response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

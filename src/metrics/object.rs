@@ -7,7 +7,8 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
     BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LimitLabel, Loss,
-    MoveResult, OverflowLabel, PipeState, ReattachResult, ResumeResult, close_code, status_code,
+    MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, WaitResult, close_code,
+    status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -23,6 +24,12 @@ pub struct RouteMetrics {
     pub down: LaneMetrics,
     /// Control frames that clients sent without a mask.
     pub unmasked: IntCounter,
+    /// Messages that a new worker was told again.
+    pub prologue_sent: IntCounter,
+    /// Answers held back because the client had had them.
+    pub prologue_swallowed: IntCounter,
+    prologue_bytes: IntGauge,
+    prologue_failures: [IntCounter; PrologueFailure::ALL.len()],
     /// Pipes opened.
     pub pipes_total: IntCounter,
     /// Seconds from a handshake's head to our 101.
@@ -34,6 +41,8 @@ pub struct RouteMetrics {
     http_in_flight: IntGauge,
     http_seconds: Histogram,
     polls_parked: IntGauge,
+    waiting: IntGauge,
+    waited: [IntCounter; WaitResult::ALL.len()],
     streams: IntGauge,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
@@ -105,6 +114,11 @@ impl RouteMetrics {
             up: LaneMetrics::new(families, name, "up"),
             down: LaneMetrics::new(families, name, "down"),
             unmasked: families.unmasked_control_frames_total.with_label_values(&[name]),
+            prologue_sent: families.prologue_sent_total.with_label_values(&[name]),
+            prologue_swallowed: families.prologue_swallowed_total.with_label_values(&[name]),
+            prologue_bytes: families.prologue_bytes.with_label_values(&[name]),
+            prologue_failures: PrologueFailure::ALL
+                .map(|why| families.prologue_failures_total.with_label_values(&[name, why.as_str()])),
             pipes_total: families.pipes_total.with_label_values(&[name]),
             handshake_seconds: families.handshake_duration_seconds.with_label_values(&[name]),
             pipe_seconds: families.pipe_duration_seconds.with_label_values(&[name]),
@@ -112,6 +126,8 @@ impl RouteMetrics {
             http_in_flight: families.http_requests.with_label_values(&[name]),
             http_seconds: families.http_request_duration_seconds.with_label_values(&[name]),
             polls_parked: families.polls_parked.with_label_values(&[name]),
+            waiting: families.requests_waiting.with_label_values(&[name]),
+            waited: WaitResult::ALL.map(|result| families.waits_total.with_label_values(&[name, result.as_str()])),
             streams: families.shared_streams.with_label_values(&[name]),
             pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
             overflows: OverflowLabel::ALL
@@ -123,6 +139,18 @@ impl RouteMetrics {
             families: families.clone(),
             name: name.into(),
         }
+    }
+
+    /// Counts a request as waiting for a worker until the value returned goes.
+    #[must_use]
+    pub fn waits(&self) -> GaugeGuard {
+        GaugeGuard::new(self.waiting.clone())
+    }
+
+    /// The counter of waits with this result.
+    #[must_use]
+    pub fn waited(&self, result: WaitResult) -> &IntCounter {
+        &self.waited[result as usize]
     }
 
     /// The counter of clients that came back with this result.
@@ -167,7 +195,7 @@ impl RouteMetrics {
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
         self.pipes[state as usize].inc();
-        PipeGauge { route: self.clone(), state }
+        PipeGauge { route: self.clone(), state, prologue_bytes: 0 }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -185,6 +213,12 @@ impl RouteMetrics {
     #[must_use]
     pub fn overflow(&self, policy: OverflowLabel) -> &IntCounter {
         &self.overflows[policy as usize]
+    }
+
+    /// The counter of conversations that could not be said again for `why`.
+    #[must_use]
+    pub fn prologue_failed(&self, why: PrologueFailure) -> &IntCounter {
+        &self.prologue_failures[why as usize]
     }
 
     /// The counter of those that met this limit.
@@ -211,6 +245,7 @@ impl RouteMetrics {
 pub struct PipeGauge {
     route: Arc<RouteMetrics>,
     state: PipeState,
+    prologue_bytes: usize,
 }
 
 impl PipeGauge {
@@ -220,10 +255,19 @@ impl PipeGauge {
         self.route.pipes[state as usize].inc();
         self.state = state;
     }
+
+    /// Counts so many bytes as the pipe's prologue from now on.
+    pub fn set_prologue(&mut self, bytes: usize) {
+        if self.prologue_bytes != bytes {
+            self.route.prologue_bytes.add(bytes as i64 - self.prologue_bytes as i64);
+            self.prologue_bytes = bytes;
+        }
+    }
 }
 
 impl Drop for PipeGauge {
     fn drop(&mut self) {
+        self.set_prologue(0);
         self.route.pipes[self.state as usize].dec();
     }
 }

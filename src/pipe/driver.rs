@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use holdline_core::close::CloseFrame;
+use holdline_core::conversation::Conversation;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Attachment;
 use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Pipe};
@@ -66,6 +67,11 @@ impl Driver {
         });
         driver.set_backend(Attachment::FIRST, attach.transport, now);
         driver
+    }
+
+    /// Says what kind of conversation this is, and what that is known by.
+    pub fn converse(&mut self, conversation: Conversation, why: &'static str) {
+        self.pipe.converse(conversation, why);
     }
 
     /// Gives the pipe its client, and what the client was let in with.

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
-use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView};
-use holdline_core::settings::{BackendLoss, OverflowPolicy};
+use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView, PrologueFailure};
+use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
 use super::holding::release;
 use crate::events;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
-use crate::pipes::PipeEntry;
+use crate::pipes::{Decided, PipeEntry};
 use crate::process::Process;
 use crate::trace::{Context, Name, Span};
 
@@ -23,6 +23,7 @@ use crate::trace::{Context, Name, Span};
 struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
+    prologue_bytes: usize,
     up: Moved,
     down: Moved,
 }
@@ -36,7 +37,14 @@ struct Moved {
 
 impl Booked {
     const fn new(view: &PipeView) -> Self {
-        Self { state: view.state, backend: view.backend, up: Moved::new(&view.up), down: Moved::new(&view.down) }
+        let prologue_bytes = view.prologue_bytes;
+        Self {
+            state: view.state,
+            backend: view.backend,
+            prologue_bytes,
+            up: Moved::new(&view.up),
+            down: Moved::new(&view.down),
+        }
     }
 }
 
@@ -106,6 +114,7 @@ impl Reporter {
             if before.is_none_or(|before| before.state != view.state) {
                 gauge.set(view.state);
             }
+            gauge.set_prologue(view.prologue_bytes);
         }
         self.entry.was_active(now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
@@ -206,6 +215,10 @@ impl Reporter {
             }
             Fact::PongsMissing(backend) => self.pongs_missing(&name_of(backend)),
             Fact::Unmasked => self.route.unmasked.inc(),
+            Fact::Conversation { kind, profile, why } => self.decided(Decided { kind, profile, why }),
+            Fact::PrologueSent { messages } => self.route.prologue_sent.inc_by(messages),
+            Fact::PrologueSwallowed => self.route.prologue_swallowed.inc(),
+            Fact::PrologueFailed(why) => self.prologue_failed(why),
             Fact::Ended { by, code, reason } => self.ends(by, code, reason.into()),
         }
     }
@@ -222,6 +235,31 @@ impl Reporter {
             });
         }
         self.ended = Some(Box::new((by, code, reason)));
+    }
+
+    fn decided(&self, decided: Decided) {
+        let Decided { kind, profile, why } = decided;
+        self.entry.set_conversation(decided);
+        self.process.pipes.changed();
+        tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile, why, "pipe.conversation");
+        if self.entry.route.conversations.is_news((kind, profile, why)) {
+            self.event(|entry| events::Fact::Conversation {
+                pipe: entry.id,
+                route: entry.route.name.as_str().into(),
+                kind: kind.as_str(),
+                profile,
+                why,
+            });
+        }
+    }
+
+    fn prologue_failed(&self, why: PrologueFailure) {
+        self.route.prologue_failed(why).inc();
+        self.event(|entry| events::Fact::PrologueFailed {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            why: why.as_str(),
+        });
     }
 
     fn overflowed(&self, policy: OverflowPolicy) {
@@ -345,9 +383,7 @@ impl Reporter {
             EndedBy::Backend | EndedBy::Operator => ReattachResult::Closed,
             EndedBy::Holdline if code == 1008 => ReattachResult::Refused,
             EndedBy::Holdline if self.expired => ReattachResult::Expired,
-            EndedBy::Holdline if self.entry.route.settings.on_backend_loss == BackendLoss::Close => {
-                ReattachResult::CloseRoute
-            }
+            EndedBy::Holdline if !self.entry.moves() => ReattachResult::CloseRoute,
             // Each worker refused it.
             EndedBy::Holdline if code == 1012 => ReattachResult::Refused,
             EndedBy::Holdline => ReattachResult::Closed,

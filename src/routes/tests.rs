@@ -20,8 +20,12 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         raw_path: false,
         origins: Vec::new(),
         websocket_only: false,
+        wait: Duration::ZERO,
+        host: crate::routes::HostRule::Client,
+        headers: Default::default(),
         limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
+        conversation: ConversationRule::Auto,
         share: None,
     }
 }

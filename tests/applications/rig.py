@@ -29,6 +29,8 @@ ENVIRONMENT = dict(
     APPIUM_HOME=str(CACHE / "node"),
     PYTHONUNBUFFERED="1",
 )
+# Names the run in the environment of each of its processes.
+MARK = "HOLDLINE_APPLICATION_RUN"
 # Some of these programs take long to start on a busy machine.
 PATIENCE_SECONDS = 90
 # How often a state is looked at that can only be looked at.
@@ -75,11 +77,20 @@ async def ask(port, method, path, body=None):
     return json.loads(body) if body else None
 
 
-class Process:
-    """A program with a process group and a log of its own."""
+def end_what_is_left(run):
+    """Ends what the programs of a run started in sessions of its own: browsers, kernels, shells."""
+    mine = f"{MARK}={run}\0".encode()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mine in (process / "environ").read_bytes() + b"\0":
+                os.kill(int(process.name), signal.SIGKILL)
 
-    def __init__(self, command, log, **environment):
-        self.command, self.log, self.environment = command, pathlib.Path(log), {**ENVIRONMENT, **environment}
+
+class Process:
+    """A program with a process group and a log of its own. Its environment names the run, so that what it leaves is found."""
+
+    def __init__(self, command, log, run):
+        self.command, self.log, self.environment = command, pathlib.Path(log), {**ENVIRONMENT, MARK: str(run)}
         self.process = None
 
     async def start(self, **pipes):
@@ -117,7 +128,7 @@ class Worker(Process):
         self.name, self.port = name, free_port()
         directory.mkdir()
         filled = [part.format(port=self.port, directory=directory, name=name) for part in command]
-        super().__init__(filled, directory / "worker.log")
+        super().__init__(filled, directory / "worker.log", directory.parent)
 
     async def listening(self):
         async def look():
@@ -137,7 +148,7 @@ class Holdline(Process):
     def __init__(self, binary, workers, directory, route):
         self.workers, self.route = workers, route
         self.config = directory / "holdline.toml"
-        super().__init__([binary, "serve", "-c", str(self.config)], directory / "holdline.log")
+        super().__init__([binary, "serve", "-c", str(self.config)], directory / "holdline.log", directory)
         self.port = self.admin = None
 
     def configure(self):
@@ -251,7 +262,7 @@ class User(Process):
 
     def __init__(self, command, port, directory):
         filled = [part.format(port=port, directory=directory) for part in command]
-        super().__init__(filled, directory / "user.log")
+        super().__init__(filled, directory / "user.log", directory)
         self.records, self.reading = [], None
 
     async def begin(self):

@@ -22,7 +22,7 @@ import time
 
 from catalogue import APPLICATIONS
 from frames import Frames
-from rig import ROOT, Failure, Forwarder, Holdline, User, Worker
+from rig import ROOT, Failure, Forwarder, Holdline, User, Worker, end_what_is_left
 from table import cell, markdown, write
 
 WAYS = ("without", "normal", "kill", "drain")
@@ -103,6 +103,7 @@ class Run:
             await asyncio.gather(*(worker.end() for worker in self.workers))
             for frames in self.frames:
                 frames.stop()
+            end_what_is_left(self.directory)
             if errors:
                 print(f"     {self.application.name}, {self.way}: logged {errors[:3]}", flush=True)
 

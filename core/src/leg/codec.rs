@@ -108,6 +108,10 @@ impl Codec {
         self.outbox_mut().set_withheld(withheld);
     }
 
+    pub fn open_with(&mut self, messages: &[u8]) {
+        self.outbox_mut().open_with(messages);
+    }
+
     pub fn pong(&mut self, payload: &[u8], key: [u8; 4]) {
         self.outbox_mut().pong(payload, key);
     }

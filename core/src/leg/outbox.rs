@@ -1,8 +1,11 @@
-//! What one leg's link is sent, in order: the rest of a half-written message, control frames, whole messages, and at
-//! the very end a barrier ping that rides along, or the close frame.
+//! What one leg's link is sent, in order: the rest of a half-written message, control frames, the opening, whole
+//! messages, and at the very end a barrier ping that rides along, or the close frame.
 //!
-//! Control frames go in only between messages, so nothing is ever written into the middle of one.
+//! Control frames go in only between messages, so nothing is ever written into the middle of one. An opening is messages
+//! that are no part of the lane: a prologue. It goes out as a whole, so control frames wait for the rest of one that has
+//! begun; the messages of the lane are withheld until there is no more of it to come.
 
+use crate::assembler::Assembler;
 use crate::byte_queue::Gather;
 use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
@@ -54,6 +57,13 @@ impl Tail {
     }
 }
 
+/// Messages ahead of the lane's, and how many bytes of them the link has taken.
+#[derive(Debug, Default)]
+struct Opening {
+    bytes: Vec<u8>,
+    done: usize,
+}
+
 /// What a write did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Written {
@@ -70,6 +80,7 @@ pub struct Outbox {
     control: Vec<u8>,
     control_done: usize,
     late_pong: Option<Box<[u8]>>,
+    opening: Option<Box<Opening>>,
     tail: Tail,
     end: End,
     /// Whole messages wait though the link could take them.
@@ -85,10 +96,29 @@ impl Outbox {
             control: Vec::new(),
             control_done: 0,
             late_pong: None,
+            opening: None,
             tail: Tail::Nothing,
             end: End::Open,
             withheld: false,
         }
+    }
+
+    /// Says `messages`, which are whole frames, ahead of the lane's.
+    pub fn open_with(&mut self, messages: &[u8]) {
+        if messages.is_empty() || matches!(self.end, End::Said) {
+            return;
+        }
+        self.opening.get_or_insert_default().bytes.extend_from_slice(messages);
+    }
+
+    /// What is left of the opening.
+    fn opening(&self) -> &[u8] {
+        self.opening.as_ref().map_or(&[], |opening| &opening.bytes[opening.done..])
+    }
+
+    /// Whether the link has a part of the opening.
+    fn has_begun(&self) -> bool {
+        self.opening.as_ref().is_some_and(|opening| opening.done > 0)
     }
 
     /// Holds whole messages back, or lets them go.
@@ -191,6 +221,7 @@ impl Outbox {
         let sends_messages = self.sends_messages();
         if self.control.len() > self.control_done
             || self.late_pong.is_some()
+            || self.opening.is_some()
             || (buffer.has_unsent_bytes() && (sends_messages || buffer.is_amid_message()))
         {
             return true;
@@ -206,15 +237,21 @@ impl Outbox {
     /// Whether [`Self::gather`] may have anything to give: a quick no for a link that is due nothing.
     #[must_use]
     pub const fn may_have_output(&self, buffer: &ReplayBuffer) -> bool {
-        buffer.has_unsent_bytes() || self.control.len() > self.control_done || !matches!(self.tail, Tail::Nothing)
+        buffer.has_unsent_bytes()
+            || self.control.len() > self.control_done
+            || !matches!(self.tail, Tail::Nothing)
+            || self.opening.is_some()
     }
 
     /// Everything that the link should be given next; empty if nothing.
     #[must_use]
     pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
         let mut gather = Gather::default();
+        let control = &self.control[self.control_done..];
+        let (first, second) = if self.has_begun() { (self.opening(), control) } else { (control, self.opening()) };
         let whole = buffer.gather_amid(&mut gather)
-            && gather.push(&self.control[self.control_done..])
+            && gather.push(first)
+            && gather.push(second)
             && (!self.sends_messages() || (buffer.gather_rest(&mut gather) && gather.push(self.tail.as_slice())));
         if !whole || self.late_pong.is_some() {
             gather.set_more();
@@ -241,9 +278,13 @@ impl Outbox {
             written.again += buffer.transmitted(amid);
             left -= amid;
         }
+        if self.has_begun() {
+            left -= self.opening_written(left);
+        }
         let control = left.min(self.control.len() - self.control_done);
         left -= control;
         self.control_written(control, &mut written);
+        left -= self.opening_written(left);
         let rest = left.min(buffer.rest_bytes());
         if rest > 0 {
             written.again += buffer.transmitted(rest);
@@ -257,6 +298,17 @@ impl Outbox {
         }
         self.tail_written(left, &mut written);
         written
+    }
+
+    /// Notes that the link took the next bytes of the opening, `bytes` at most; how many.
+    fn opening_written(&mut self, bytes: usize) -> usize {
+        let Some(opening) = &mut self.opening else { return 0 };
+        let taken = bytes.min(opening.bytes.len() - opening.done);
+        opening.done += taken;
+        if opening.done == opening.bytes.len() {
+            self.opening = None;
+        }
+        taken
     }
 
     fn control_written(&mut self, bytes: usize, written: &mut Written) {
@@ -293,13 +345,14 @@ impl Outbox {
     fn end_is_said(&mut self) {
         self.end = End::Said;
         self.late_pong = None;
+        self.opening.take_if(|opening| opening.done == 0);
     }
 
     /// The bytes to leave on a link that is dropped now: a close frame, or nothing amid a message.
     #[must_use]
     pub fn last_words(&self, frame: &CloseFrame, buffer: &ReplayBuffer, key: [u8; 4]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        if !buffer.is_amid_message() && self.control_done == 0 && !matches!(self.end, End::Said) {
+        if !buffer.is_amid_message() && !self.has_begun() && self.control_done == 0 && !matches!(self.end, End::Said) {
             frame::encode(&mut bytes, Opcode::Close, &frame.payload(), self.masked.then_some(key));
         }
         bytes
@@ -328,6 +381,7 @@ impl Outbox {
     pub fn memory_bytes(&self) -> usize {
         self.control.capacity()
             + self.late_pong.as_ref().map_or(0, |payload| payload.len())
+            + self.opening.as_ref().map_or(0, |opening| size_of::<Opening>() + opening.bytes.capacity())
             + self.tail.as_slice().len()
     }
 }
@@ -348,7 +402,7 @@ const CONTROL_FROZEN_MAX: usize = 2 * CONTROL_BYTES_MAX;
 impl Outbox {
     /// Writes what the link is still due; a control frame that has left in part goes along whole.
     pub(crate) fn freeze(&self, out: &mut Writer) {
-        let Self { masked: _, control, control_done, late_pong, tail: _, end, withheld } = self;
+        let Self { masked: _, control, control_done, late_pong, opening, tail: _, end, withheld } = self;
         let mut begun = 0;
         while let Some((_, len)) = self.control_frame(&control[begun..])
             && begun + len <= *control_done
@@ -358,6 +412,10 @@ impl Outbox {
         out.bytes(&control[begun..]);
         out.size(control_done - begun);
         out.option(late_pong.as_ref(), |out, payload| out.bytes(payload));
+        out.option(opening.as_ref(), |out, opening| {
+            out.bytes(&opening.bytes);
+            out.size(opening.done);
+        });
         match end {
             End::Open => out.u8(0),
             End::Wanted { frame, flush } => {
@@ -375,6 +433,12 @@ impl Outbox {
         outbox.control = input.bytes(CONTROL_FROZEN_MAX)?.to_vec();
         outbox.control_done = input.size()?;
         outbox.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.into()))?;
+        outbox.opening = input.option(|input| {
+            let opening = Opening { bytes: input.bytes(usize::MAX)?.to_vec(), done: input.size()? };
+            demand(masked && opening.done < opening.bytes.len(), PART)?;
+            demand(Assembler::are_messages(Side::Client, &opening.bytes), PART)?;
+            Ok(Box::new(opening))
+        })?;
         outbox.end = match input.u8()? {
             0 => End::Open,
             1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::conversation::ConversationKind;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::Cause;
 use crate::leg::barrier::Level;
@@ -65,6 +66,8 @@ pub struct DialOrder {
     pub level: Level,
     /// Messages that will never come, first and last.
     pub gap: Option<(Seq, Seq)>,
+    /// Messages that are said again before them.
+    pub prologue: u64,
 }
 
 /// Why a dial brought no attach.
@@ -133,6 +136,8 @@ pub enum Interruption {
     Protocol,
     /// It never said anything though the route expects it.
     Silent,
+    /// It did not answer what it was told again of the conversation.
+    Unanswered,
     /// It is being drained.
     Drain,
     /// An operator moved the pipe.
@@ -143,7 +148,7 @@ pub enum Interruption {
 
 impl Interruption {
     /// Every interruption, for metrics that list them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Eof,
         Self::Reset,
         Self::Heartbeat,
@@ -151,6 +156,7 @@ impl Interruption {
         Self::WrongWorker,
         Self::Protocol,
         Self::Silent,
+        Self::Unanswered,
         Self::Drain,
         Self::Admin,
         Self::Handover,
@@ -167,6 +173,7 @@ impl Interruption {
             Self::WrongWorker => "wrong_worker",
             Self::Protocol => "protocol",
             Self::Silent => "silent",
+            Self::Unanswered => "unanswered",
             Self::Drain => "drain",
             Self::Admin => "admin",
             Self::Handover => "handover",
@@ -187,7 +194,7 @@ impl Interruption {
     #[must_use]
     pub const fn is_death(self) -> bool {
         match self {
-            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent => true,
+            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent | Self::Unanswered => true,
             Self::Close | Self::WrongWorker | Self::Drain | Self::Admin | Self::Handover => false,
         }
     }
@@ -196,7 +203,9 @@ impl Interruption {
     #[must_use]
     pub const fn cause(self) -> Cause {
         match self {
-            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent => Cause::Crash,
+            Self::Eof | Self::Reset | Self::Heartbeat | Self::Protocol | Self::Silent | Self::Unanswered => {
+                Cause::Crash
+            }
             Self::Close | Self::WrongWorker => Cause::Close,
             Self::Drain => Cause::Drain,
             Self::Admin => Cause::Admin,
@@ -251,6 +260,32 @@ impl Loss {
             Self::Overflow => "overflow",
             Self::Evicted => "evicted",
             Self::TooBig => "too_big",
+        }
+    }
+}
+
+/// Why a conversation is not said again, or not all of it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum PrologueFailure {
+    /// The worker did not answer in time: the next candidate is tried.
+    Unanswered,
+    /// The client said more than is kept: the conversation ends with its worker from now on.
+    Overflow,
+    /// An exchange was under way that must not begin again: its client was told so.
+    Exchange,
+}
+
+impl PrologueFailure {
+    /// Every failure, for metrics that list them.
+    pub const ALL: [Self; 3] = [Self::Unanswered, Self::Overflow, Self::Exchange];
+
+    /// The name in metrics and events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unanswered => "unanswered",
+            Self::Overflow => "overflow",
+            Self::Exchange => "exchange",
         }
     }
 }
@@ -382,6 +417,24 @@ pub enum Fact {
     },
     /// The worker answers no pings; confirmed now means written.
     PongsMissing(BackendKey),
+    /// It is known now what kind of conversation this is.
+    Conversation {
+        /// What it is.
+        kind: ConversationKind,
+        /// Its profile, if it has one.
+        profile: Option<&'static str>,
+        /// What it was known by.
+        why: &'static str,
+    },
+    /// A worker was told again what it must know of the conversation.
+    PrologueSent {
+        /// How many messages.
+        messages: u64,
+    },
+    /// A worker's answer was held back that the client had had from another.
+    PrologueSwallowed,
+    /// The conversation was not said again as it should be.
+    PrologueFailed(PrologueFailure),
     /// The client sent a control frame without a mask.
     Unmasked,
     /// The pipe began to end.

@@ -10,7 +10,7 @@ use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
-use crate::settings::{BackendLoss, Refusal, ReplayPolicy};
+use crate::settings::{Refusal, ReplayPolicy};
 use crate::suspects::{QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
 
@@ -82,7 +82,7 @@ impl Pipe {
         // Only a worker that said goodbye has emptied its queue; one that died on the way out may have had a full one.
         let said_goodbye = reason.cause().is_planned() && last_words.is_some();
         let clean = said_goodbye && self.up.buffer.in_doubt_messages() == 0;
-        let confirmed = self.up.buffer.confirmed();
+        let (sent, confirmed) = (self.up.buffer.sent(), self.up.buffer.confirmed());
         let rewound = self.up.buffer.rewind(clean);
         let Some(worker) = self.backend.detach(reason.cause(), rewound.gap, now) else { return };
         let (attachment, backend, died) = (worker.attachment, worker.backend, reason.is_death());
@@ -93,6 +93,7 @@ impl Pipe {
         self.up.in_doubt += rewound.in_doubt;
         let (in_doubt, gap) = (rewound.in_doubt, rewound.gap);
         self.report(Fact::Interrupted { attachment, backend, reason, in_doubt, gap });
+        self.end_exchanges(sent, confirmed, now);
         let mut next = self.if_promise_holds(next, gap);
         if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Waiting(_)) {
             self.drop_waiting(now);
@@ -108,7 +109,7 @@ impl Pipe {
             return self.give_up(frame, loss, now);
         }
         self.suspects.new_round();
-        if matches!(reason, Interruption::Silent | Interruption::Heartbeat) {
+        if matches!(reason, Interruption::Silent | Interruption::Unanswered | Interruption::Heartbeat) {
             // It would take the dial and be silent again; the others come first.
             self.suspects.tried(backend, Tried::Failed);
         }
@@ -132,7 +133,7 @@ impl Pipe {
         }
         // A worker that disowns the key has not begun the conversation that its loss would end.
         let lost = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
-        let closes = self.settings.on_backend_loss == BackendLoss::Close && lost;
+        let closes = !self.moves() && lost;
         closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
@@ -196,6 +197,7 @@ impl Pipe {
             confirmed: buffer.confirmed(),
             level: self.up.level,
             gap,
+            prologue: self.conversation.prologue().map_or(0, |prologue| prologue.missing(buffer.sent())),
         }));
     }
 
@@ -333,6 +335,7 @@ impl Pipe {
             barrier.start_at(buffer.sent());
         }
         link.codec.set_withheld(delayed_until.is_some());
+        let resumed = matches!(resume, Some(ResumeAnswer::Ok(_)));
         if let Some(frame) = &self.farewell {
             link.codec.close(CloseFrame::clone(frame), true);
         }
@@ -350,6 +353,9 @@ impl Pipe {
         };
         self.backend.attach(worker, self.farewell.as_ref().map(|_| now + self.settings.farewell_grace()));
         self.report(Fact::Reattached { attachment, backend, outage, again });
+        if !resumed {
+            self.begin_prologue(now);
+        }
     }
 
     /// Until when the replay waits so that a worker that was cut off can finish its queue.

@@ -34,12 +34,13 @@
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
 //! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
-//! `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `snapshot` how it goes to
-//! another process.
+//! `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `conversing` what the next
+//! worker hears again, `snapshot` how it goes to another process.
 
 mod action;
 mod backend;
 mod client;
+mod conversing;
 mod ending;
 mod moving;
 mod receive;
@@ -56,12 +57,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use crate::leg::{Cause, ResumeAnswer};
-pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss};
+pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, PrologueFailure};
 pub use say::Unsaid;
 pub use view::{LaneView, PipeState, PipeView};
 
 use crate::backoff::Draw;
 use crate::close::CloseFrame;
+use crate::conversation::Conversation;
 use crate::frame::Side;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName};
 use crate::lane::Lane;
@@ -152,6 +154,7 @@ pub struct Pipe {
     /// When a worker was last given a whole message.
     fed_at: Time,
     suspects: Suspects,
+    conversation: Conversation,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
     interruptions: u64,
@@ -187,6 +190,7 @@ impl Pipe {
             backend: BackendLeg::open(worker),
             fed_at: now,
             suspects: Suspects::default(),
+            conversation: Conversation::Stateless,
             farewell: None,
             interruptions: 0,
             end: End::NotYet,

@@ -101,14 +101,15 @@ impl Pipe {
     fn stay(&mut self) {
         self.dismiss_next();
         let Some(worker) = self.backend.stay() else { return };
-        worker.link.codec.set_withheld(worker.delayed_until.is_some());
         let backend = worker.backend;
+        self.withhold();
         self.suspects.new_round();
         self.report(Fact::Stayed { backend });
     }
 
     /// When a worker that is being left may be told so, if nothing but time is missing: it has confirmed everything it
-    /// was sent, and its successor, if one was to come first, is there and has proven itself.
+    /// was sent, no exchange is under way that no other worker could end, and its successor, if one was to come first, is
+    /// there and has proven itself.
     ///
     /// The pong of a server that reads ahead says nothing about its application, which could not answer any more once
     /// the server has answered our close frame.
@@ -120,6 +121,9 @@ impl Pipe {
             return None;
         }
         if self.up.buffer.is_amid_message() || self.up.buffer.in_doubt_messages() > 0 {
+            return None;
+        }
+        if self.has_exchange() {
             return None;
         }
         let settled_at = self.fed_at + self.settings.settle.min(self.settings.move_timeout);

@@ -67,7 +67,11 @@ impl Pipe {
                 Step::Data { len, ended } => {
                     at += len;
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        if self.conversation.reads() {
+                            self.push(side, input, run..at, keep);
+                            run = at;
+                        }
+                        self.accept(side, message, keep, now);
                     }
                 }
                 Step::Header { header, header_len, len, ended } => {
@@ -77,7 +81,7 @@ impl Pipe {
                         self.lane(side).buffer.push_copy(&header[..header_len]);
                     }
                     if let Some(message) = ended {
-                        self.accept(side, message, keep);
+                        self.accept(side, message, keep, now);
                     }
                 }
                 Step::Control { control, len } => {
@@ -129,8 +133,11 @@ impl Pipe {
         }
     }
 
-    /// Takes in the messages that are whole at the start of `bytes`; the bytes they took.
+    /// Takes in the messages that are whole at the start of `bytes`, unless they are to be read; the bytes they took.
     fn take_whole(&mut self, side: Side, bytes: &[u8], limits: MessageLimits, keep: bool) -> usize {
+        if self.conversation.reads() {
+            return 0;
+        }
         let Some((link, lane)) = self.incoming(side) else { return 0 };
         let taken = link.codec.whole_messages(bytes, limits, |message| {
             if keep {
@@ -146,11 +153,15 @@ impl Pipe {
         taken
     }
 
-    fn accept(&mut self, side: Side, message: Message, keep: bool) {
+    fn accept(&mut self, side: Side, message: Message, keep: bool, now: Time) {
+        let reads = self.conversation.reads();
         let Some((link, lane)) = self.incoming(side) else { return };
         link.began = None;
         if !keep {
             return;
+        }
+        if reads {
+            return self.accept_read(side, message, now);
         }
         lane.accept(message);
         if side == Side::Backend {
@@ -215,7 +226,7 @@ impl Pipe {
     }
 
     /// A data message of the current worker shows that it works.
-    fn worker_talked(&mut self) {
+    pub(super) fn worker_talked(&mut self) {
         if let Some(worker) = self.backend.worker_mut()
             && !worker.talked
         {

@@ -1,8 +1,7 @@
 //! What others than the two peers bring into a pipe: a message of the operator's, and a worker's word by another way.
 
 use super::{End, Pipe};
-use crate::assembler::Message;
-use crate::frame::{self, Kind};
+use crate::frame::Kind;
 use crate::ids::{Attachment, Seq};
 use crate::time::Time;
 
@@ -38,13 +37,8 @@ impl Pipe {
         if keeps_no_more || buffer.unsent_bytes() >= self.settings.window_bytes {
             return Err(Unsaid::Full);
         }
-        let mut bytes = Vec::with_capacity(frame::HEADER_BYTES_MAX + payload.len());
-        frame::encode(&mut bytes, kind.opcode(), payload, None);
-        // Both are bounded by `message_bytes_max`, which the configuration keeps below 4 GiB.
-        let size = |bytes: usize| u32::try_from(bytes).map_err(|_| Unsaid::TooBig);
-        let message = Message { wire_bytes: size(bytes.len())?, payload_bytes: size(payload.len())? };
-        self.down.payload_bytes += u64::from(message.payload_bytes);
-        let seq = self.down.buffer.insert(&bytes, message);
+        // `message_bytes_max` bounds it, which the configuration keeps below 4 GiB.
+        let seq = self.insert_down(kind, payload);
         self.after_down(now);
         Ok(seq)
     }

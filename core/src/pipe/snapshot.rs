@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::{Action, End, Pipe, retention_up};
 use crate::backoff::Draw;
+use crate::conversation::Conversation;
 use crate::frame::Side;
 use crate::ids::BackendKey;
 use crate::lane::Lane;
@@ -86,6 +87,7 @@ impl Pipe {
             // The wait begins anew: longer than it has to be, but no clock comes along.
             fed_at: _,
             suspects,
+            conversation,
             farewell,
             interruptions,
             end,
@@ -98,6 +100,7 @@ impl Pipe {
         up.freeze(out);
         down.freeze(out);
         suspects.freeze(out);
+        conversation.freeze(out);
         out.option(farewell.as_deref(), Writer::close_frame);
         out.count(*interruptions);
         out.flag(*end != End::NotYet);
@@ -115,13 +118,16 @@ impl Pipe {
         let up = Lane::thaw(input, Side::Client, retention_up(&settings), |rest| is_half(half_up, rest))?;
         let half_down = backend.link().filter(|_| client.takes_more());
         let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
+        let suspects = Suspects::thaw(input)?;
+        let conversation = Conversation::thaw(input, &settings, up.buffer.accepted())?;
         let pipe = Self {
             client,
             backend,
             up,
             down,
             fed_at: input.frozen_at(),
-            suspects: Suspects::thaw(input)?,
+            suspects,
+            conversation,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             interruptions: input.count()?,
             end: if input.flag()? { End::Reported } else { End::NotYet },

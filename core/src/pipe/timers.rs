@@ -50,6 +50,8 @@ enum Timer {
     Part,
     /// The replay may go out.
     Delay,
+    /// The worker has not answered its prologue.
+    Prologue,
     /// The worker has said nothing.
     Silence,
     /// The worker has outlived a quick death.
@@ -133,14 +135,17 @@ impl Pipe {
         match self.backend.state() {
             BackendState::Closing => {
                 visit(Timer::WorkerClose, self.backend.step_ends_at());
-                return visit(Timer::Delay, worker.delayed_until);
+                visit(Timer::Delay, worker.delayed_until);
+                return visit(Timer::Prologue, self.prologue_ends());
             }
             BackendState::Settling | BackendState::Parting(_) => {
                 visit(Timer::Move, self.backend.step_ends_at());
                 visit(Timer::Part, self.parts_at());
+                visit(Timer::Prologue, self.prologue_ends());
             }
             BackendState::Attached => {
                 visit(Timer::Delay, worker.delayed_until);
+                visit(Timer::Prologue, self.prologue_ends());
                 visit(Timer::Silence, self.silence_ends(worker));
                 visit(Timer::Settle, (!worker.settled).then(|| worker.fed_from + QUICK_DEATH));
             }
@@ -211,6 +216,7 @@ impl Pipe {
             Timer::Move => self.move_took_too_long(now),
             Timer::Part => self.part_if_settled(now),
             Timer::Delay => self.end_delay(),
+            Timer::Prologue => self.prologue_unanswered(now),
             Timer::Silence => {
                 let frame = CloseFrame::new(1001, "nothing was said in time");
                 self.interrupt(Interruption::Silent, Some(&frame), now);
@@ -274,8 +280,8 @@ impl Pipe {
     fn end_delay(&mut self) {
         if let Some(worker) = self.backend.worker_mut() {
             worker.delayed_until = None;
-            worker.link.codec.set_withheld(false);
         }
+        self.withhold();
     }
 
     /// The worker answers no pings: what is written counts as confirmed from now on.

@@ -1,6 +1,7 @@
 //! What a pipe looks like from outside.
 
 use super::Pipe;
+use crate::conversation::Prologue;
 use crate::ids::{Attachment, BackendKey, Generation, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState, Link};
@@ -81,6 +82,10 @@ pub struct PipeView {
     pub up: LaneView,
     /// Backend to client.
     pub down: LaneView,
+    /// Whether another worker can carry the conversation on.
+    pub moves: bool,
+    /// Bytes of the prologue.
+    pub prologue_bytes: usize,
     /// Memory that the pipe occupies beyond itself, in bytes.
     pub memory_bytes: usize,
 }
@@ -116,6 +121,8 @@ impl Pipe {
             generation: self.client.generation(),
             awaits_client: self.awaits_client(),
             has_client: self.client.is_linked(),
+            moves: self.moves(),
+            prologue_bytes: self.conversation.prologue().map_or(0, Prologue::held_bytes),
             memory_bytes: self.memory_bytes(),
         }
     }
@@ -148,6 +155,7 @@ impl Pipe {
             + link(self.client.link())
             + link(self.backend.link())
             + self.suspects.memory_bytes()
+            + self.conversation.memory_bytes()
             + self.actions.capacity() * size_of::<super::Action>()
     }
 

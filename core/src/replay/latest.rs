@@ -65,6 +65,15 @@ impl Dropped {
         cut
     }
 
+    /// Drops one message that waits; what it was.
+    pub const fn drop_one(&mut self, message: &mut Message) -> Message {
+        let was = std::mem::replace(message, DROPPED);
+        let is_new = !is_dropped(was) as u64;
+        self.held += is_new;
+        self.waiting += is_new;
+        was
+    }
+
     /// Notes that `sent` has passed a dropped message.
     pub const fn passed(&mut self) {
         self.waiting -= 1;

@@ -63,6 +63,11 @@ impl HeldMessage<'_> {
 }
 
 impl ReplayBuffer {
+    /// The message of these sizes whose bytes were pushed and which is about to be accepted.
+    pub(crate) fn coming(&self, sizes: Message) -> HeldMessage<'_> {
+        HeldMessage { seq: self.accepted().plus(1), sizes, queue: &self.queue, from: self.accepted_offset }
+    }
+
     /// The whole messages behind `seq` that are held, in their order.
     pub fn messages_after(&self, seq: Seq) -> impl Iterator<Item = HeldMessage<'_>> {
         let (mut at, mut from) =

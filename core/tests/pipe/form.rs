@@ -91,6 +91,24 @@ fn away(ended: bool) -> Bench {
     bench
 }
 
+/// A conversation of which the next worker has heard the first half: one entry of each kind, and part of it on its way.
+fn playing() -> Bench {
+    let mut bench = crate::prologue::profiled("graphql-transport-ws");
+    bench.client_says(r#"{"type":"connection_init"}"#);
+    bench.worker_says(r#"{"type":"connection_ack"}"#);
+    bench.client_says(r#"{"type":"subscribe","id":"1","payload":{"query":"subscription{a}"}}"#);
+    bench.client_says(r#"{"type":"complete","id":"1"}"#);
+    bench.settle();
+    bench.client_says(r#"{"type":"subscribe","id":"2","payload":{"query":"subscription{b}"}}"#);
+    bench.settle();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.client_says(r#"{"type":"subscribe","id":"3","payload":{"query":"mutation{c}"}}"#);
+    bench.client_says(r#"{"type":"complete","id":"2"}"#);
+    bench.attach(B);
+    bench.set_room(Side::Backend, 7);
+    bench
+}
+
 fn samples() -> Vec<(&'static str, Bench)> {
     vec![
         ("attached", attached()),
@@ -98,6 +116,7 @@ fn samples() -> Vec<(&'static str, Bench)> {
         ("settling", leaving(false)),
         ("parting", leaving(true)),
         ("farewell", farewell()),
+        ("playing", playing()),
         ("away", away(false)),
         ("away-and-ended", away(true)),
     ]

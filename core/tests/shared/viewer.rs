@@ -333,6 +333,10 @@ impl Viewer {
             | Fact::Overflowed(_)
             | Fact::Expired { .. }
             | Fact::PongsMissing(_)
+            | Fact::Conversation { .. }
+            | Fact::PrologueSent { .. }
+            | Fact::PrologueSwallowed
+            | Fact::PrologueFailed(_)
             | Fact::Unmasked => panic!("not of a viewer: {fact:?}"),
         }
     }

@@ -428,6 +428,10 @@ impl Model {
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
             Fact::Unmasked => panic!("a client of this world masks what it sends"),
+            Fact::Conversation { .. }
+            | Fact::PrologueSent { .. }
+            | Fact::PrologueSwallowed
+            | Fact::PrologueFailed(_) => panic!("conversations have a world of their own: core/tests/conversation"),
             Fact::Ended { by, code, reason } => self.end(*by, *code, reason, now, marks),
         }
     }
@@ -449,6 +453,7 @@ impl Model {
             Interruption::WrongWorker => Mark::WrongWorkerSeen,
             Interruption::Protocol => Mark::ProtocolSeen,
             Interruption::Silent => Mark::SilentSeen,
+            Interruption::Unanswered => panic!("no worker of this world is told anything again"),
             Interruption::Drain => Mark::DrainSeen,
             Interruption::Admin => Mark::AdminSeen,
             Interruption::Handover => Mark::HandoverSeen,

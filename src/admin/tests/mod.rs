@@ -109,8 +109,12 @@ impl Fixture {
             origins: Vec::new(),
             raw_path: false,
             websocket_only: false,
+            wait: std::time::Duration::ZERO,
+            host: crate::routes::HostRule::Client,
+            headers: Default::default(),
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
+            conversation: crate::routes::ConversationRule::Auto,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();

@@ -24,6 +24,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(replay());
     keys.extend(reattach());
     keys.extend(moves_and_resume());
+    keys.extend(prologue());
     keys.extend(limits_and_memory());
     keys.extend(log_and_trace());
     keys
@@ -48,6 +49,12 @@ fn server() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.server.max_connections,
             range(1, 10_000_000),
             "open client connections; beyond, 503 before the upgrade",
+        ),
+        key(
+            "server.waiting_max",
+            |c: &mut Config| &mut c.server.waiting_max,
+            range(0, 10_000_000),
+            "new handshakes and requests that wait for a worker at once (routes.wait); beyond, 503 at once",
         ),
         key(
             "server.handshake_timeout",
@@ -173,6 +180,30 @@ fn admin() -> Vec<Key<Config>> {
             "where registered backends survive a restart",
         )
         .or("\"/var/lib/holdline/backends.json\""),
+        key(
+            "admin.max_connections",
+            |c: &mut Config| &mut c.admin.max_connections,
+            range(16, 65_536),
+            "beyond, the connection that has waited longest for a request is closed; health is always answered",
+        ),
+        key(
+            "admin.address_connections",
+            |c: &mut Config| &mut c.admin.address_connections,
+            range(1, 65_536),
+            "the same for connections from one address",
+        ),
+        key(
+            "admin.backend_bytes_max",
+            |c: &mut Config| &mut c.admin.backend_bytes_max,
+            range(64 * KIB, 16 * MIB),
+            "memory for what is said about one registered backend: its keys, labels and names; beyond, 507",
+        ),
+        key(
+            "admin.registry_bytes_max",
+            |c: &mut Config| &mut c.admin.registry_bytes_max,
+            range(MIB, 64 * MIB),
+            "the same for all backends",
+        ),
     ]
 }
 
@@ -371,6 +402,35 @@ fn moves_and_resume() -> Vec<Key<Config>> {
     ]
 }
 
+fn prologue() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "prologue.messages_max",
+            |c: &mut Config| &mut c.prologue.messages_max,
+            range(1, 100_000),
+            "messages of one conversation that are kept for the next worker; with more it ends with its worker (1012)",
+        ),
+        key(
+            "prologue.bytes_max",
+            |c: &mut Config| &mut c.prologue.bytes_max,
+            range(KIB, 64 * MIB),
+            "their bytes together, 64 more for each",
+        ),
+        key(
+            "prologue.inspect_max",
+            |c: &mut Config| &mut c.prologue.inspect_max,
+            range(64, 16 * MIB),
+            "payload bytes of a message that is looked at; a larger one is passed on and not kept",
+        ),
+        key(
+            "prologue.within",
+            |c: &mut Config| &mut c.prologue.within,
+            range(MILLISECOND, HOUR),
+            "a worker that has not answered what it is told again for so long is given up for the next candidate",
+        ),
+    ]
+}
+
 fn limits_and_memory() -> Vec<Key<Config>> {
     vec![
         key(
@@ -402,6 +462,12 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.limits.address_rate,
             bounded_rate,
             "new connections and plain HTTP requests per client address; beyond, 429; 0 is no limit",
+        ),
+        key(
+            "limits.address_detached",
+            |c: &mut Config| &mut c.limits.address_detached,
+            any,
+            "pipes per client address whose client is away; beyond, the one left first ends; 0 is no limit",
         ),
         key(
             "limits.pipe_messages",
@@ -463,6 +529,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.log.level,
             any,
             "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        ),
+        key(
+            "log.queue_bytes_max",
+            |c: &mut Config| &mut c.log.queue_bytes_max,
+            range(64 * KIB, GIB),
+            "records that wait for a slow reader of stderr; what comes then is dropped and counted",
         ),
         key(
             "trace.otlp_endpoint",

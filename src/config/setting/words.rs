@@ -4,7 +4,8 @@ use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, R
 
 use super::super::AdminState;
 use super::super::types::{
-    AccessLog, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume, Upgrade,
+    AccessLog, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume,
+    Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -20,6 +21,15 @@ impl Choice for OverflowPolicy {
 
 impl Choice for BackendLoss {
     const WORDS: &'static [(&'static str, Self)] = &[("reattach", Self::Reattach), ("close", Self::Close)];
+}
+
+impl Choice for Conversation {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", Self::Auto),
+        ("stateless", Self::Stateless),
+        ("profile", Self::Profile),
+        ("stateful", Self::Stateful),
+    ];
 }
 
 impl Choice for Refusal {

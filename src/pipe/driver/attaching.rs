@@ -164,6 +164,10 @@ impl Driver {
             | Fact::PongsMissing(_)
             | Fact::Limited { .. }
             | Fact::Unmasked
+            | Fact::Conversation { .. }
+            | Fact::PrologueSent { .. }
+            | Fact::PrologueSwallowed
+            | Fact::PrologueFailed(_)
             | Fact::Ended { .. } => {}
         }
     }

@@ -5,7 +5,6 @@ use std::task::Context;
 use holdline_core::close::CloseFrame;
 use holdline_core::ids::BackendKey;
 use holdline_core::pipe::{Cause, EndedBy, Unsaid};
-use holdline_core::settings::BackendLoss;
 use holdline_core::time::Time;
 
 use super::Driver;
@@ -49,7 +48,7 @@ impl Driver {
 
     /// Whether another worker can carry the conversation on.
     pub(super) fn may_move(&self) -> bool {
-        self.plan.settings.on_backend_loss == BackendLoss::Reattach
+        self.pipe.moves()
     }
 
     /// Leaves the worker in the way that its operator wishes. A conversation that no other worker can carry on stays until

@@ -1,0 +1,388 @@
+//! The prologue of one pipe: what of its conversation the next worker must hear before the replay.
+//!
+//! Each entry is a message of the client that matters beyond its delivery, and the number it had in the lane. At an
+//! attach those are said again that the replay does not bring: their number is not above the last one sent, and what
+//! forgets them was confirmed too. A gate holds back what follows until the worker has answered; an answer that the
+//! client has had already is swallowed, once, and everything else passes.
+//!
+//! ```text
+//!                begin                    next                    answer
+//!     Over ------------------> Sending <----------> Gate   or   Greeting ----> Sending
+//!       ^                         |
+//!       +---- nothing is due -----+        skip, worker_lost: Over from everywhere
+//! ```
+//!
+//! Invariant: what is kept never exceeds its bounds. A client that says more is not repeatable from then on, and nothing
+//! is kept for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::profile::Profile;
+use super::words::{Awaits, Class, Classes, Down, How, Keep, Name, Regret, Up};
+use crate::frame::Kind;
+use crate::ids::Seq;
+use crate::time::Time;
+
+/// What a prologue may hold, and how long its worker may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrologueBounds {
+    /// Messages that are kept.
+    pub messages_max: u32,
+    /// Their bytes together.
+    pub bytes_max: usize,
+    /// Payload bytes of a message that is looked at.
+    pub inspect_max: usize,
+    /// How long an answer may take.
+    pub within: Duration,
+}
+
+impl Default for PrologueBounds {
+    fn default() -> Self {
+        Self { messages_max: 256, bytes_max: 256 << 10, inspect_max: 64 << 10, within: Duration::from_secs(5) }
+    }
+}
+
+/// What each entry counts beyond its bytes.
+pub(super) const ENTRY_BYTES: usize = 64;
+
+/// A message that is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Entry {
+    pub name: Name,
+    pub kind: Kind,
+    pub bytes: Box<[u8]>,
+    /// Only for an exchange that must not begin again: how its client is told.
+    pub once: Option<Regret>,
+    pub awaits: Awaits,
+    /// Its number in the lane.
+    pub seq: Seq,
+    /// The number of the message that makes it superfluous.
+    pub gone_with: Option<Seq>,
+    /// Whether the client has had its answer.
+    pub answered: bool,
+    pub stage: Stage,
+}
+
+/// What the present worker has heard of an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// Nothing is to be done for it.
+    Rest,
+    /// It is to be said.
+    Due,
+    /// It was said, or the replay says it, and its answer has not come.
+    Asked,
+}
+
+/// How far a prologue has come on the present link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Play {
+    /// The replay may follow.
+    Over,
+    /// What is due goes out.
+    Sending,
+    /// The worker's own first word is waited for.
+    Greeting { until: Time },
+    /// An answer is waited for.
+    Gate { until: Time },
+}
+
+/// What a worker's message does to the pipe.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Heard {
+    /// The client has had it already.
+    pub swallow: bool,
+    /// The worker has read everything up to this message: it has answered it.
+    pub read_up_to: Option<Seq>,
+}
+
+/// A message of the client's that no other worker may get.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Undone {
+    pub seq: Seq,
+    /// What its client is told, if it waits for an answer.
+    pub regret: Option<Vec<u8>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Prologue {
+    pub(super) profile: Arc<Profile>,
+    pub(super) bounds: PrologueBounds,
+    pub(super) entries: Vec<Entry>,
+    /// Of all entries.
+    pub(super) bytes: usize,
+    /// Exchanges that are over although their first message was not confirmed.
+    pub(super) done: Vec<Seq>,
+    pub(super) repeatable: bool,
+    /// Whether the client has had a worker's first word.
+    pub(super) greeted: bool,
+    pub(super) play: Play,
+}
+
+impl Prologue {
+    /// An empty one.
+    #[must_use]
+    pub const fn new(profile: Arc<Profile>, bounds: PrologueBounds) -> Self {
+        Self {
+            profile,
+            bounds,
+            entries: Vec::new(),
+            bytes: 0,
+            done: Vec::new(),
+            repeatable: true,
+            greeted: false,
+            play: Play::Over,
+        }
+    }
+
+    /// The name of its profile.
+    #[must_use]
+    pub fn profile(&self) -> &'static str {
+        self.profile.name
+    }
+
+    /// Whether another worker can hear all of it.
+    #[must_use]
+    pub const fn is_repeatable(&self) -> bool {
+        self.repeatable
+    }
+
+    /// Bytes that count against [`PrologueBounds::bytes_max`].
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Memory that it occupies beyond itself, in bytes.
+    pub(crate) const fn memory_bytes(&self) -> usize {
+        self.bytes + self.entries.capacity() * size_of::<Entry>() + self.done.capacity() * size_of::<Seq>()
+    }
+}
+
+/// What is kept.
+impl Prologue {
+    /// Takes note of the client's message `seq`; true if it is one too many. Everything up to `confirmed` is confirmed.
+    pub(crate) fn client_said(&mut self, kind: Kind, payload: &[u8], seq: Seq, confirmed: Seq) -> bool {
+        if !self.repeatable {
+            return false;
+        }
+        self.forget_confirmed(confirmed);
+        for word in self.profile.up(kind, payload, self.entries.len()) {
+            match word {
+                Up::Keep(keep) => self.keep(keep, kind, seq),
+                Up::Forget(of, key) => {
+                    let named = |entry: &&mut Entry| of.has(entry.name.class) && entry.name.key == key;
+                    let live = self.entries.iter_mut().filter(named).filter(|entry| entry.gone_with.is_none());
+                    live.for_each(|entry| entry.gone_with = Some(seq));
+                }
+            }
+        }
+        let fits = self.entries.len() <= self.bounds.messages_max as usize && self.bytes <= self.bounds.bytes_max;
+        if !fits {
+            self.repeatable = false;
+            self.let_go_if_useless();
+        }
+        !fits
+    }
+
+    fn keep(&mut self, keep: Keep, kind: Kind, seq: Seq) {
+        let Keep { name, bytes, how, awaits } = keep;
+        let (once, bytes) = match how {
+            How::Once(regret) => (Some(regret), Box::default()),
+            How::Last | How::All => (None, bytes),
+        };
+        let replaced = match how {
+            How::Last => self.entries.iter().rposition(|entry| entry.name == name && entry.gone_with.is_none()),
+            How::All | How::Once(_) => None,
+        };
+        let at = match replaced {
+            Some(index) => {
+                self.entries[index].gone_with = Some(seq);
+                index + 1
+            }
+            None => self.entries.len(),
+        };
+        let (answered, stage) = (false, Stage::Rest);
+        let entry = Entry { name, kind, bytes, once, awaits, seq, gone_with: None, answered, stage };
+        self.bytes += entry.cost();
+        self.entries.insert(at, entry);
+    }
+
+    /// Lets go of what was superseded by messages that the worker has.
+    fn forget_confirmed(&mut self, confirmed: Seq) {
+        self.done.retain(|&seq| seq > confirmed);
+        self.remove(|entry| entry.gone_with.is_some_and(|seq| seq <= confirmed));
+    }
+
+    fn remove(&mut self, mut goes: impl FnMut(&Entry) -> bool) {
+        let bytes = &mut self.bytes;
+        self.entries.retain(|entry| {
+            let goes = goes(entry);
+            if goes {
+                *bytes -= entry.cost();
+            }
+            !goes
+        });
+    }
+
+    /// What cannot be said to another worker is of no use once the present one has heard it.
+    fn let_go_if_useless(&mut self) {
+        if !self.repeatable && self.play == Play::Over {
+            (self.entries, self.done, self.bytes) = (Vec::new(), Vec::new(), 0);
+        }
+    }
+}
+
+impl Entry {
+    pub(super) const fn cost(&self) -> usize {
+        ENTRY_BYTES + self.bytes.len() + self.name.key.len()
+    }
+
+    /// Whether a worker that gets its messages from behind `sent` must be told this.
+    fn is_missing(&self, sent: Seq) -> bool {
+        self.once.is_none() && self.seq <= sent && self.gone_with.is_none_or(|seq| seq > sent)
+    }
+}
+
+/// What the worker says.
+impl Prologue {
+    /// Takes note of a message of the worker, which has been sent everything up to `sent`, and has confirmed everything up
+    /// to `confirmed`.
+    pub(crate) fn worker_said(&mut self, kind: Kind, payload: &[u8], sent: Seq, confirmed: Seq) -> Heard {
+        let mut heard = Heard::default();
+        for word in self.profile.down(kind, payload) {
+            match word {
+                Down::Greeting => heard.swallow |= self.greet(),
+                Down::Answer(name) => self.answer(&name, sent, &mut heard),
+                Down::Forget(of, key) => self.is_over(of, &key, sent, confirmed),
+            }
+        }
+        heard
+    }
+
+    /// The worker's own first word; whether the client has had one.
+    fn greet(&mut self) -> bool {
+        let had = std::mem::replace(&mut self.greeted, true);
+        match self.play {
+            Play::Greeting { .. } => {
+                self.play = Play::Sending;
+                had
+            }
+            Play::Over | Play::Sending | Play::Gate { .. } => false,
+        }
+    }
+
+    fn answer(&mut self, name: &Name, sent: Seq, heard: &mut Heard) {
+        let same = |entry: &Entry| entry.name == *name && entry.awaits != Awaits::Nothing && entry.seq <= sent;
+        let asked = self.entries.iter().position(|entry| same(entry) && entry.stage == Stage::Asked);
+        let Some(index) = asked.or_else(|| self.entries.iter().rposition(same)) else { return };
+        let entry = &mut self.entries[index];
+        let was_asked = std::mem::replace(&mut entry.stage, Stage::Rest) == Stage::Asked;
+        heard.swallow |= was_asked && entry.answered;
+        entry.answered = true;
+        heard.read_up_to = heard.read_up_to.max(Some(entry.seq));
+        if was_asked && entry.awaits == Awaits::Gate && matches!(self.play, Play::Gate { .. }) {
+            self.play = Play::Sending;
+        }
+    }
+
+    /// What has this key is over. A message that the worker has not been sent is another one with the same key.
+    fn is_over(&mut self, of: Classes, key: &[u8], sent: Seq, confirmed: Seq) {
+        let over = |entry: &Entry| of.has(entry.name.class) && *entry.name.key == *key && entry.seq <= sent;
+        let unconfirmed = self.entries.iter().filter(|entry| over(entry) && entry.seq > confirmed);
+        self.done.extend(unconfirmed.map(|entry| entry.seq));
+        self.done.retain(|&seq| seq > confirmed);
+        self.remove(over);
+    }
+}
+
+/// What becomes of it when its worker is lost, and what the next one is told.
+impl Prologue {
+    /// The worker is gone, which had been sent everything up to `sent`: the messages that no other may get.
+    pub(crate) fn worker_lost(&mut self, sent: Seq, confirmed: Seq) -> Vec<Undone> {
+        self.play = Play::Over;
+        self.entries.iter_mut().for_each(|entry| entry.stage = Stage::Rest);
+        let over = std::mem::take(&mut self.done).into_iter().filter(|&seq| seq > confirmed);
+        let mut undone: Vec<_> = over.map(|seq| Undone { seq, regret: None }).collect();
+        self.remove(|entry| {
+            let Some(regret) = entry.once.filter(|_| entry.seq <= sent) else { return false };
+            let waits = entry.gone_with.is_none();
+            undone.push(Undone { seq: entry.seq, regret: waits.then(|| regret.message(&entry.name.key)) });
+            true
+        });
+        self.let_go_if_useless();
+        undone
+    }
+
+    /// Whether an exchange is under way that could not begin again, of a worker that was sent everything up to `sent`.
+    pub(crate) fn has_exchange(&self, sent: Seq) -> bool {
+        self.entries.iter().any(|entry| entry.once.is_some() && entry.seq <= sent)
+    }
+
+    /// Messages that a worker is told which gets its messages from behind `sent`.
+    pub(crate) fn missing(&self, sent: Seq) -> u64 {
+        self.entries.iter().filter(|entry| entry.is_missing(sent)).count() as u64
+    }
+
+    /// Another worker is there, and gets its messages from behind `sent`.
+    pub(crate) fn begin(&mut self, sent: Seq, now: Time) {
+        for entry in &mut self.entries {
+            entry.stage = if entry.is_missing(sent) {
+                Stage::Due
+            } else if entry.seq > sent && entry.answered {
+                // The replay says it again, and the client has had the answer.
+                Stage::Asked
+            } else {
+                Stage::Rest
+            };
+        }
+        self.play = if self.profile.greets() {
+            Play::Greeting { until: now + self.bounds.within }
+        } else if self.entries.iter().any(|entry| entry.stage == Stage::Due) {
+            Play::Sending
+        } else {
+            Play::Over
+        };
+    }
+
+    /// What is to be said next, until a gate or the end.
+    pub(crate) fn next(&mut self, now: Time) -> Option<(Kind, &[u8])> {
+        if self.play != Play::Sending {
+            return None;
+        }
+        let Some(index) = self.entries.iter().position(|entry| entry.stage == Stage::Due) else {
+            self.play = Play::Over;
+            self.let_go_if_useless();
+            return None;
+        };
+        let entry = &mut self.entries[index];
+        entry.stage = match entry.awaits {
+            Awaits::Nothing => Stage::Rest,
+            Awaits::Answer | Awaits::Gate => Stage::Asked,
+        };
+        if entry.awaits == Awaits::Gate {
+            self.play = Play::Gate { until: now + self.bounds.within };
+        }
+        Some((entry.kind, &entry.bytes))
+    }
+
+    /// Whether the replay must wait.
+    pub(crate) const fn is_playing(&self) -> bool {
+        !matches!(self.play, Play::Over)
+    }
+
+    /// When the worker has taken too long to answer.
+    pub(crate) const fn deadline(&self) -> Option<Time> {
+        match self.play {
+            Play::Over | Play::Sending => None,
+            Play::Greeting { until } | Play::Gate { until } => Some(until),
+        }
+    }
+}
+
+/// The classes of a profile, for a snapshot that names one.
+pub(super) const fn is_class(class: Class) -> bool {
+    (class as usize) < super::words::CLASSES_MAX
+}

@@ -1,0 +1,165 @@
+//! A conversation in a snapshot: what it is, and the prologue with its place on the present link.
+
+use std::sync::Arc;
+
+use super::prologue::{Entry, Play, Stage, is_class};
+use super::words::{Awaits, Name, Regret};
+use super::{Conversation, Profile, Prologue};
+use crate::frame::Kind;
+use crate::ids::Seq;
+use crate::settings::PipeSettings;
+use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
+
+const PART: &str = "conversations";
+
+/// Bytes of an entry in a snapshot at least.
+const ENTRY_BYTES_MIN: usize = 32;
+
+/// Bytes of a profile's name at most.
+const NAME_BYTES_MAX: usize = 64;
+
+impl Conversation {
+    pub(crate) fn freeze(&self, out: &mut Writer) {
+        match self {
+            Self::Undecided(_) => out.u8(0),
+            Self::Stateless => out.u8(1),
+            Self::Profiled(prologue) => {
+                out.u8(2);
+                prologue.freeze(out);
+            }
+            Self::Stateful => out.u8(3),
+        }
+    }
+
+    /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`.
+    pub(crate) fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
+        Ok(match input.u8()? {
+            0 => Self::Undecided(settings.prologue),
+            1 => Self::Stateless,
+            2 => Self::Profiled(Box::new(Prologue::thaw(input, settings, accepted)?)),
+            3 => Self::Stateful,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        })
+    }
+}
+
+impl Prologue {
+    fn freeze(&self, out: &mut Writer) {
+        let Self { profile, bounds: _, entries, bytes: _, done, repeatable, greeted, play } = self;
+        out.bytes(profile.name.as_bytes());
+        out.flag(*repeatable);
+        out.flag(*greeted);
+        match play {
+            Play::Over => out.u8(0),
+            Play::Sending => out.u8(1),
+            Play::Greeting { until } => {
+                out.u8(2);
+                out.time(*until);
+            }
+            Play::Gate { until } => {
+                out.u8(3);
+                out.time(*until);
+            }
+        }
+        out.size(entries.len());
+        entries.iter().for_each(|entry| entry.freeze(out));
+        out.size(done.len());
+        done.iter().for_each(|seq| out.seq(*seq));
+    }
+
+    fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
+        let profile = thaw_profile(input, settings)?;
+        let mut prologue = Self::new(profile, settings.prologue);
+        prologue.repeatable = input.flag()?;
+        prologue.greeted = input.flag()?;
+        prologue.play = match input.u8()? {
+            0 => Play::Over,
+            1 => Play::Sending,
+            2 => Play::Greeting { until: input.time()? },
+            3 => Play::Gate { until: input.time()? },
+            _ => return Err(SnapshotError::Malformed(PART)),
+        };
+        for _ in 0..input.entries(usize::MAX, ENTRY_BYTES_MIN)? {
+            let entry = Entry::thaw(input)?;
+            demand(entry.seq <= accepted && entry.gone_with.is_none_or(|seq| seq <= accepted), PART)?;
+            prologue.bytes += entry.cost();
+            prologue.entries.push(entry);
+        }
+        for _ in 0..input.entries(usize::MAX, 8)? {
+            let seq = input.seq()?;
+            demand(seq <= accepted, PART)?;
+            prologue.done.push(seq);
+        }
+        Ok(prologue)
+    }
+}
+
+/// The profile that the route has, or a built-in one, by its name.
+fn thaw_profile(input: &mut Reader<'_>, settings: &PipeSettings) -> Read<Arc<Profile>> {
+    let name = input.bytes(NAME_BYTES_MAX)?;
+    let own = settings.profile.iter().find(|profile| profile.name.as_bytes() == name).cloned();
+    let named = || str::from_utf8(name).ok().and_then(Profile::named);
+    own.or_else(named).ok_or(SnapshotError::Malformed(PART))
+}
+
+impl Entry {
+    fn freeze(&self, out: &mut Writer) {
+        let Self { name, kind, bytes, once, awaits, seq, gone_with, answered, stage } = self;
+        out.u8(name.class);
+        out.bytes(&name.key);
+        out.flag(*kind == Kind::Text);
+        out.bytes(bytes);
+        out.option(*once, |out, regret| {
+            out.u8(match regret {
+                Regret::GraphqlTransport => 0,
+                Regret::GraphqlLegacy => 1,
+                Regret::Trpc => 2,
+            });
+        });
+        out.u8(match awaits {
+            Awaits::Nothing => 0,
+            Awaits::Answer => 1,
+            Awaits::Gate => 2,
+        });
+        out.seq(*seq);
+        out.option(*gone_with, Writer::seq);
+        out.flag(*answered);
+        out.u8(match stage {
+            Stage::Rest => 0,
+            Stage::Due => 1,
+            Stage::Asked => 2,
+        });
+    }
+
+    fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        let class = input.u8()?;
+        demand(is_class(class), PART)?;
+        let key = input.bytes(usize::MAX)?.into();
+        Ok(Self {
+            name: Name { class, key },
+            kind: if input.flag()? { Kind::Text } else { Kind::Binary },
+            bytes: input.bytes(usize::MAX)?.into(),
+            once: input.option(|input| match input.u8()? {
+                0 => Ok(Regret::GraphqlTransport),
+                1 => Ok(Regret::GraphqlLegacy),
+                2 => Ok(Regret::Trpc),
+                _ => Err(SnapshotError::Malformed(PART)),
+            })?,
+            awaits: match input.u8()? {
+                0 => Awaits::Nothing,
+                1 => Awaits::Answer,
+                2 => Awaits::Gate,
+                _ => return Err(SnapshotError::Malformed(PART)),
+            },
+            seq: input.seq()?,
+            gone_with: input.option(Reader::seq)?,
+            answered: input.flag()?,
+            stage: match input.u8()? {
+                0 => Stage::Rest,
+                1 => Stage::Due,
+                2 => Stage::Asked,
+                _ => return Err(SnapshotError::Malformed(PART)),
+            },
+        })
+    }
+}

@@ -1,0 +1,180 @@
+//! What the pipe does about its conversation: messages are looked at, the next worker hears what it must, and an answer
+//! that the client has had is held back.
+//!
+//! Only a conversation that is undecided or has a profile is read at all; for every other, nothing here is done per
+//! message. Invariant: while a prologue plays, the replay is withheld.
+
+use super::{Fact, Interruption, Pipe, PrologueFailure};
+use crate::assembler::Message;
+use crate::close::CloseFrame;
+use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue};
+use crate::frame::{self, Kind, Side};
+use crate::ids::Seq;
+use crate::leg::BackendState;
+use crate::settings::BackendLoss;
+use crate::time::Time;
+
+impl Pipe {
+    /// Says what the conversation is, and by what that is known. For a pipe that has taken in nothing yet.
+    pub fn converse(&mut self, conversation: Conversation, why: &'static str) {
+        self.conversation = conversation;
+        let (kind, profile) = self.conversation.kind();
+        if kind != ConversationKind::Undecided {
+            self.report(Fact::Conversation { kind, profile, why });
+        }
+    }
+
+    /// What the conversation is, and by which profile.
+    #[must_use]
+    pub fn conversation(&self) -> (ConversationKind, Option<&'static str>) {
+        self.conversation.kind()
+    }
+
+    /// Whether another worker can carry the conversation on.
+    #[must_use]
+    pub fn moves(&self) -> bool {
+        self.settings.on_backend_loss == BackendLoss::Reattach && self.conversation.moves()
+    }
+
+    /// Accepts the message of `side` that the bytes pushed so far make whole, and takes note of what it means.
+    pub(super) fn accept_read(&mut self, side: Side, message: Message, now: Time) {
+        let lane = match side {
+            Side::Client => &self.up,
+            Side::Backend => &self.down,
+        };
+        let is_read = message.payload_bytes as usize <= self.settings.prologue.inspect_max;
+        let opened = if is_read { lane.buffer.coming(message).open(side) } else { None };
+        if matches!(self.conversation, Conversation::Undecided(_)) {
+            self.decide(side, opened.as_ref().map(|(_, payload)| payload.as_slice()));
+        }
+        match side {
+            Side::Client => self.client_said(message, opened),
+            Side::Backend => self.worker_said(message, opened, now),
+        }
+    }
+
+    /// The first message shows what this is, or that nothing shows it.
+    fn decide(&mut self, side: Side, payload: Option<&[u8]>) {
+        let Conversation::Undecided(bounds) = self.conversation else { return };
+        let profile = payload.filter(|_| side == Side::Backend).and_then(Profile::greeted_with);
+        let (conversation, why) = match profile {
+            Some(profile) => (Conversation::Profiled(Box::new(Prologue::new(profile, bounds))), "first_message"),
+            None => (Conversation::Stateless, "unknown"),
+        };
+        self.converse(conversation, why);
+    }
+
+    fn client_said(&mut self, message: Message, opened: Option<(Kind, Vec<u8>)>) {
+        let (seq, confirmed) = (self.up.buffer.accepted().plus(1), self.up.buffer.confirmed());
+        self.up.accept(message);
+        if let Some(prologue) = self.conversation.prologue_mut()
+            && let Some((kind, payload)) = opened
+            && prologue.client_said(kind, &payload, seq, confirmed)
+        {
+            self.report(Fact::PrologueFailed(PrologueFailure::Overflow));
+        }
+    }
+
+    fn worker_said(&mut self, message: Message, opened: Option<(Kind, Vec<u8>)>, now: Time) {
+        let (sent, confirmed) = (self.up.buffer.sent(), self.up.buffer.confirmed());
+        let heard = match (self.conversation.prologue_mut(), opened) {
+            (Some(prologue), Some((kind, payload))) => prologue.worker_said(kind, &payload, sent, confirmed),
+            (None, _) | (_, None) => Heard::default(),
+        };
+        if heard.swallow {
+            self.down.buffer.discard_partial();
+            self.report(Fact::PrologueSwallowed);
+        } else {
+            self.down.accept(message);
+        }
+        self.worker_talked();
+        match heard.read_up_to {
+            Some(seq) => self.confirm_up(seq, now),
+            None => self.part_if_settled(now),
+        }
+        self.play(now);
+    }
+
+    /// Tells a worker that has just been attached what it must know.
+    pub(super) fn begin_prologue(&mut self, now: Time) {
+        let sent = self.up.buffer.sent();
+        if let Some(prologue) = self.conversation.prologue_mut() {
+            prologue.begin(sent, now);
+            self.play(now);
+            self.withhold();
+        }
+    }
+
+    /// Sends what is due of the prologue, up to a gate or to its end.
+    fn play(&mut self, now: Time) {
+        let Some(prologue) = self.conversation.prologue_mut().filter(|prologue| prologue.is_playing()) else { return };
+        let (mut bytes, mut messages) = (Vec::new(), 0);
+        while let Some((kind, payload)) = prologue.next(now) {
+            frame::encode(&mut bytes, kind.opcode(), payload, Some(self.draw.key()));
+            messages += 1;
+        }
+        let over = !prologue.is_playing();
+        if let Some(link) = self.backend.link_mut() {
+            link.codec.open_with(&bytes);
+        }
+        if messages > 0 {
+            self.report(Fact::PrologueSent { messages });
+        }
+        if over {
+            self.withhold();
+        }
+    }
+
+    /// Holds the lane's messages back from the worker, or lets them go.
+    pub(super) fn withhold(&mut self) {
+        let playing = self.conversation.prologue().is_some_and(Prologue::is_playing);
+        let leaving = self.backend.leaves_for().is_some();
+        if let Some(worker) = self.backend.worker_mut() {
+            worker.link.codec.set_withheld(leaving || playing || worker.delayed_until.is_some());
+        }
+    }
+
+    /// The worker that had been sent everything up to `sent` is gone, and the lane is rewound: an exchange that is over
+    /// or must not begin again does not go to the next.
+    pub(super) fn end_exchanges(&mut self, sent: Seq, confirmed: Seq, now: Time) {
+        let Some(prologue) = self.conversation.prologue_mut() else { return };
+        for undone in prologue.worker_lost(sent, confirmed) {
+            self.up.buffer.drop_waiting(undone.seq);
+            let Some(regret) = undone.regret.filter(|_| self.client.is_open()) else { continue };
+            self.report(Fact::PrologueFailed(PrologueFailure::Exchange));
+            self.insert_down(Kind::Text, &regret);
+            self.after_down(now);
+        }
+    }
+
+    /// Puts a message of ours into the lane down to the client.
+    pub(super) fn insert_down(&mut self, kind: Kind, payload: &[u8]) -> Seq {
+        let mut bytes = Vec::with_capacity(frame::HEADER_BYTES_MAX + payload.len());
+        frame::encode(&mut bytes, kind.opcode(), payload, None);
+        let message = Message { wire_bytes: bytes.len() as u32, payload_bytes: payload.len() as u32 };
+        self.down.payload_bytes += u64::from(message.payload_bytes);
+        self.down.buffer.insert(&bytes, message)
+    }
+
+    /// Whether an exchange is under way that no other worker could end.
+    pub(super) fn has_exchange(&self) -> bool {
+        let sent = self.up.buffer.sent();
+        self.conversation.prologue().is_some_and(|prologue| prologue.has_exchange(sent))
+    }
+
+    /// When the worker has taken too long to answer its prologue.
+    pub(super) fn prologue_ends(&self) -> Option<Time> {
+        self.conversation.prologue()?.deadline()
+    }
+
+    /// The worker did not answer: it is as good as one that could not be attached.
+    pub(super) fn prologue_unanswered(&mut self, now: Time) {
+        self.report(Fact::PrologueFailed(PrologueFailure::Unanswered));
+        let frame = CloseFrame::new(1001, "the conversation could not go on here");
+        if self.backend.state() == BackendState::Closing {
+            self.lost_while_closing(Interruption::Unanswered, Some(&frame), now);
+        } else {
+            self.interrupt(Interruption::Unanswered, Some(&frame), now);
+        }
+    }
+}
