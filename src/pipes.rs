@@ -6,6 +6,7 @@
 mod command;
 mod held;
 mod keys;
+mod lingering;
 mod numbers;
 mod pool;
 mod resume;
@@ -31,6 +32,7 @@ use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
+pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
 
@@ -328,6 +330,8 @@ pub struct Pipes {
     expected: watch::Sender<usize>,
     /// What there was of each route key.
     pub keys: Keys,
+    /// Those whose clients are away.
+    pub lingering: Arc<Lingering>,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
@@ -353,6 +357,7 @@ impl Pipes {
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
             keys: Keys::default(),
+            lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
