@@ -24,6 +24,7 @@ from catalogue import APPLICATIONS
 from frames import Frames
 from rig import ROOT, Failure, Forwarder, Holdline, User, Worker, end_what_is_left
 from table import cell, markdown, write
+from talk import RHYTHM_SECONDS
 
 WAYS = ("without", "normal", "kill", "drain")
 # A conversation that goes on has been heard so often since the deed, over at least so long.
@@ -151,6 +152,13 @@ class Run:
         found.detail = "; ".join(dict.fromkeys(record.text for record in first))
 
 
+def may_be_lost(application, found):
+    """Messages that the protocol allows to be lost at an interruption."""
+    missed = int(found.silence / RHYTHM_SECONDS) + 1 if application.misses else 0
+    on_its_way = ON_ITS_WAY_MAX if found.told else 0
+    return max(application.lost_max, missed, on_its_way)
+
+
 def judge(application, ways):
     """(promise, kept, detail) of one application."""
     baseline = ways.get("without")
@@ -166,15 +174,14 @@ def judge(application, ways):
         if baseline:
             quick = found.silence <= max(baseline.silence + ALIKE_SECONDS, 2 * ALIKE_SECONDS)
             yield f"{way}: no longer silence than without Holdline", quick, (found, baseline)
-            on_its_way = ON_ITS_WAY_MAX if found.told else 0
-            whole = found.lost <= max(application.lost_max, baseline.lost, on_its_way) and found.wrong <= baseline.wrong
+            whole = found.lost <= max(may_be_lost(application, found), baseline.lost) and found.wrong <= baseline.wrong
             yield f"{way}: no more lost or wrong than without Holdline", whole, (found, baseline)
         yield f"{way}: no more doubled than the protocol allows", found.doubled <= application.doubled_max, found
         if application.profile:
             kinds = [known and (known["profile"] or known["kind"]) for known in found.decided]
             yield f"{way}: it is taken for {application.profile}", set(kinds) == {application.profile}, kinds
             quick = found.silence <= PROFILED_SECONDS + application.starts_seconds
-            unseen = not found.told and quick and found.lost <= application.lost_max
+            unseen = not found.told and quick and found.lost <= may_be_lost(application, found)
             yield f"{way}: {application.profile} goes on within a second, unnoticed", unseen, found
 
 
