@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
-use holdline_core::ids::PipeId;
+use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::memory::Pressure;
 use http::StatusCode;
+use http::header::SET_COOKIE;
 use http::request::Parts;
 
 use super::Door;
@@ -107,9 +108,13 @@ impl Door {
         let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
         let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
+        if request.found.route.sticky {
+            plan.had_before = process.backends.had_before(&request.found.route.pool, &request.parts.headers);
+        }
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
         request.found.route.answer_headers.apply(&mut first.headers);
+        self.keep_at(request, plan.had_before, &mut first);
         if request.found.route.limits.headers
             && let Some(standing) = process.limits.standing(request.client.address, request.scope())
         {
@@ -145,6 +150,17 @@ impl Door {
         Ok(Opened { driver, claim, admission, headers: first.headers })
     }
 
+    /// Has the client come back to the worker that it has got, where its route wants that.
+    fn keep_at(&self, request: &Request, before: Option<BackendKey>, first: &mut FirstAttach) {
+        let (route, backend) = (&request.found.route, first.attach.transport.key());
+        if route.sticky
+            && before != Some(backend)
+            && let Some(cookie) = self.process.backends.sticky_cookie(&route.pool, backend, request.client.https)
+        {
+            first.headers.append(SET_COOKIE, cookie);
+        }
+    }
+
     /// Whether the process takes new pipes now.
     fn may_open(&self) -> Result<(), Refusal> {
         if !self.process.phase.takes_pipes() {
@@ -177,6 +193,7 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         protocols: protocols.into(),
         protocol: None,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
+        had_before: None,
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Plan {
     pub protocol: Option<Box<str>>,
     /// The span of its handshake, if that is recorded.
     pub trace: Option<Box<Context>>,
+    /// The backend that its client had before, for the first attach.
+    pub had_before: Option<BackendKey>,
 }
 
 impl Plan {
@@ -173,7 +175,13 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
 async fn attach_now(plan: &Plan, has_waited: bool, process: &Process) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
-        let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+        let ask = Ask {
+            key: plan.key_to_ask(&process.backends),
+            exclude,
+            pipe: Some(plan.pipe),
+            prefer: plan.had_before,
+            ..Ask::default()
+        };
         process.backends.choose(&plan.route.pool, &ask)
     };
     let mut reservation = choose(&exclude).map_err(NoWorker::NoCandidate)?;
@@ -226,7 +234,7 @@ pub async fn next_attach(
     let Wanted { order, exclude, previous, .. } = &wanted;
     // One that went without a word is most likely gone.
     let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
-    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid, pipe: Some(plan.pipe), prefer: None };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
@@ -309,7 +317,7 @@ async fn until_another_may(plan: &Plan, exclude: &[BackendKey], time: Duration, 
     tokio::time::sleep(time).await;
     let (backends, pool) = (&process.backends, &plan.route.pool);
     let Some(mut watch) = backends.watch(pool) else { return std::future::pending().await };
-    let ask = Ask { key: plan.key_to_ask(backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(backends), exclude, pipe: Some(plan.pipe), ..Ask::default() };
     while !backends.has_another(pool, &ask) {
         watch.changed().await;
     }

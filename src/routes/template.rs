@@ -1,7 +1,7 @@
 //! Templates over a request: what a route's key and backend path are made of.
 //!
-//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header; a
-//! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
+//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header,
+//! `{cookie.name}` a cookie, `{client}` the client's address; a backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
 //! query). `{{` and `}}` are literal braces. Where a parameter or header comes twice, the first one counts.
 //!
 //! Invariant: what a request puts into a backend path is one segment of it, or one value of its query, and cannot lead
@@ -10,6 +10,9 @@
 //! Invariant: a template names only what its route can have, so rendering fails on missing query parameters and
 //! headers alone.
 
+use std::net::IpAddr;
+
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::NoRoute;
@@ -26,6 +29,8 @@ pub(super) enum Part {
     Param(String),
     Query(String),
     Header(HeaderName),
+    Cookie(String),
+    Client,
     WholeQuery,
     Alias,
 }
@@ -39,6 +44,8 @@ pub(super) struct Values<'a> {
     /// The query as sent, without its `?`.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// The client's address, as far as trusted proxies say.
+    pub client: IpAddr,
 }
 
 /// A piece of a backend path, everything but the alias already filled in.
@@ -98,6 +105,8 @@ impl Template {
                     key.push_str(&decode(values.query_value(name).filter(|value| !value.is_empty())?, true)?)
                 }
                 Part::Header(name) => key.push_str(values.header(name).filter(|value| !value.is_empty())?),
+                Part::Cookie(name) => key.push_str(values.cookie(name).filter(|value| !value.is_empty())?),
+                Part::Client => key.push_str(&values.client.to_string()),
                 Part::WholeQuery | Part::Alias => return None,
             }
         }
@@ -121,6 +130,10 @@ impl Template {
                 Part::Header(name) => {
                     encode_into(&mut text, values.header(name).ok_or_else(|| missing("header", name.as_str()))?)
                 }
+                Part::Cookie(name) => {
+                    encode_into(&mut text, values.cookie(name).ok_or_else(|| missing("cookie", name))?)
+                }
+                Part::Client => encode_into(&mut text, &values.client.to_string()),
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -193,6 +206,13 @@ impl<'a> Values<'a> {
         })
     }
 
+    /// The value of a cookie as sent.
+    fn cookie(&self, wanted: &str) -> Option<&'a str> {
+        let lines = self.headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+        let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    }
+
     fn header(&self, name: &HeaderName) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
@@ -219,14 +239,24 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     if let Some(header) = name.strip_prefix("header.") {
         return header.parse().map(Part::Header).map_err(|_| format!("`{header}` is not a header name"));
     }
+    if let Some(cookie) = name.strip_prefix("cookie.") {
+        // The name of a cookie is a token, as that of a header is (RFC 6265 section 4.1.1), with its case.
+        let is_name = HeaderName::from_bytes(cookie.as_bytes()).is_ok();
+        return if is_name {
+            Ok(Part::Cookie(cookie.to_owned()))
+        } else {
+            Err(format!("`{cookie}` is not a cookie name"))
+        };
+    }
     match name {
+        "client" => Ok(Part::Client),
         "query" => Ok(Part::WholeQuery),
         "alias" => Ok(Part::Alias),
-        _ if params.is_empty() => {
-            Err(format!("{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"))
-        }
+        _ if params.is_empty() => Err(format!(
+            "{{{name}}} is unknown: the path has no parameters; use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}} or {{client}}"
+        )),
         _ => Err(format!(
-            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}",
+            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}}, {{client}}",
             params.join(", ")
         )),
     }

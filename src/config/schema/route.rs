@@ -37,7 +37,7 @@ fn matching() -> Vec<Key<Route>> {
             "key",
             |r: &mut Route| &mut r.key,
             any,
-            "template over path parameters, query and headers: ownership, affinity, limits",
+            "template over path parameters, query, headers, {cookie.NAME} and {client}: ownership, affinity, limits",
         )
         .or("\"{query.session}\""),
         key(
@@ -58,6 +58,24 @@ fn matching() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.upgrade,
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
+        ),
+        key(
+            "sticky",
+            |r: &mut Route| &mut r.sticky,
+            any,
+            "\"cookie\" brings a client back to the worker that it had, by a cookie of ours",
+        ),
+        key(
+            "learn",
+            |r: &mut Route| &mut r.learn,
+            any,
+            "keys that workers make up: [{ path = \"/api/kernels\", json = \"/id\" }] takes them from their answers",
+        ),
+        key(
+            "learn_ttl",
+            |r: &mut Route| &mut r.learn_ttl,
+            range(MILLISECOND, DAY),
+            "how long a learned key is remembered without being used",
         ),
         key(
             "wait",
