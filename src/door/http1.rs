@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
-use super::first_head::{First, joined};
+use super::first_head::First;
 use super::judge::{Asked, Asks};
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
 use super::request_line::{HeadComes, LenientLine};
@@ -75,30 +75,28 @@ enum Stay {
 pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
     let began = Instant::now();
     let patience = door.process.rules.load().patience.head;
-    let over = seat.is_over();
-    let (read, judged) = match First::read(&mut stream, patience).await {
-        First::Other(read) => (read, None),
-        First::Handshake { request, head, mut unread } => {
-            let answer = answer_first(&door, peer, over, request);
-            let decision = tokio::select! {
-                biased;
-                decision = answer => decision,
-                () = gone(&mut stream, &mut unread) => return close(stream, None, &door.process).await,
-            };
-            match decision {
-                Ok(exit) => {
-                    // An empty rest would keep the memory of the head.
-                    let unread = if unread.is_empty() { Bytes::new() } else { unread.freeze() };
-                    let send_timeout = door.process.rules.load().send_timeout;
-                    return exit.leave(stream, unread, seat, send_timeout).await;
-                }
-                Err(stay) => (joined(head, unread), Some(stay)),
+    let mut first = First::read(&mut stream, patience).await;
+    let mut judged = None;
+    if let Some(request) = first.handshake.take() {
+        let answer = answer_first(&door, peer, seat.is_over(), request);
+        let decision = tokio::select! {
+            biased;
+            decision = answer => decision,
+            () = gone(&mut stream, &mut first.unread) => return close(stream, None, &door.process).await,
+        };
+        match decision {
+            Ok(exit) => {
+                // An empty rest would keep the memory of the head.
+                let unread = if first.unread.is_empty() { Bytes::new() } else { first.unread.freeze() };
+                let send_timeout = door.process.rules.load().send_timeout;
+                return exit.leave(stream, unread, seat, send_timeout).await;
             }
+            Err(stay) => judged = Some(stay),
         }
-    };
-    let first = Start { read, judged, patience: patience.saturating_sub(began.elapsed()) };
+    }
+    let start = Start { read: first.into_bytes(), judged, patience: patience.saturating_sub(began.elapsed()) };
     // In a task of its own, because this one is larger than what a parked poll should take along.
-    tokio::spawn(speak(door, stream, first, peer, seat));
+    tokio::spawn(speak(door, stream, start, peer, seat));
 }
 
 /// Answers the handshake with which a connection begins, if that leaves HTTP.
