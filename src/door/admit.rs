@@ -108,13 +108,11 @@ impl Door {
         let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
         let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
-        if request.found.route.sticky {
-            plan.had_before = process.backends.had_before(&request.found.route.pool, &request.parts.headers);
-        }
+        let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
-        let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
         request.found.route.answer_headers.apply(&mut first.headers);
-        self.keep_at(request, plan.had_before, &mut first);
+        self.keep_at(request, had_before, &mut first);
         if request.found.route.limits.headers
             && let Some(standing) = process.limits.standing(request.client.address, request.scope())
         {
@@ -148,6 +146,13 @@ impl Door {
             claim.opened(driver.entry().clone());
         }
         Ok(Opened { driver, claim, admission, headers: first.headers })
+    }
+
+    /// The worker that the client says it had, where its route keeps clients at theirs.
+    fn had_before(&self, request: &Request) -> Option<BackendKey> {
+        let route = &request.found.route;
+        let headers = &request.parts.headers;
+        if route.sticky { self.process.backends.had_before(&route.pool, headers) } else { None }
     }
 
     /// Has the client come back to the worker that it has got, where its route wants that.
@@ -193,7 +198,6 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         protocols: protocols.into(),
         protocol: None,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
-        had_before: None,
     }
 }
 
@@ -203,9 +207,15 @@ fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.
-async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<(FirstAttach, Sharing), Refused> {
+async fn find_worker(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    path: &str,
+    process: &Arc<Process>,
+) -> Result<(FirstAttach, Sharing), Refused> {
     let Some(share) = &plan.route.share else {
-        let first = first_attach(plan, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
+        let first =
+            first_attach(plan, had_before, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
         return Ok((first, Sharing::Alone));
     };
     let key = StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path);

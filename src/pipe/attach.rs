@@ -58,8 +58,6 @@ pub struct Plan {
     pub protocol: Option<Box<str>>,
     /// The span of its handshake, if that is recorded.
     pub trace: Option<Box<Context>>,
-    /// The backend that its client had before, for the first attach.
-    pub had_before: Option<BackendKey>,
 }
 
 impl Plan {
@@ -142,14 +140,18 @@ impl NoWorker {
     }
 }
 
-/// Finds the worker that a new pipe starts on. While none can take it, it waits for one, where its route says so.
+/// Finds the worker that a new pipe starts on: the one that its client `had_before`, if that may be. While none can take it, it waits for one, where its route says so.
 ///
 /// # Errors
 /// Why there is none.
-pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
+pub async fn first_attach(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    process: &Process,
+) -> Result<FirstAttach, NoWorker> {
     let mut patience: Option<Box<Patience>> = None;
     loop {
-        let none = match attach_now(plan, patience.is_some(), process).await {
+        let none = match attach_now(plan, had_before, patience.is_some(), process).await {
             Ok(first) => {
                 if let Some(patience) = &mut patience {
                     patience.served();
@@ -172,14 +174,19 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
 }
 
 /// Finds the worker that a new pipe starts on, if one can take it now. Many that have waited come at once, and take turns.
-async fn attach_now(plan: &Plan, has_waited: bool, process: &Process) -> Result<FirstAttach, NoWorker> {
+async fn attach_now(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    has_waited: bool,
+    process: &Process,
+) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
         let ask = Ask {
             key: plan.key_to_ask(&process.backends),
             exclude,
             pipe: Some(plan.pipe),
-            prefer: plan.had_before,
+            prefer: had_before,
             ..Ask::default()
         };
         process.backends.choose(&plan.route.pool, &ask)

@@ -8,6 +8,7 @@ use super::{Key, any, key, name, off_or, range, some};
 
 pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
+    keys.extend(affinity());
     keys.extend(pipes());
     keys.extend(headers());
     keys.extend(overrides());
@@ -59,6 +60,11 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
+    ]
+}
+
+fn affinity() -> Vec<Key<Route>> {
+    vec![
         key(
             "sticky",
             |r: &mut Route| &mut r.sticky,
