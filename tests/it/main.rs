@@ -52,6 +52,5 @@ mod stuck_log;
 mod timing;
 mod top;
 mod trace;
-mod trouble;
 mod waiting;
 mod worker_tls;
