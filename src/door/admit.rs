@@ -105,7 +105,7 @@ impl Door {
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
         let expected = process.pipes.expect();
         self.may_open()?;
-        let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
+        let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
         let had_before = self.had_before(request);
