@@ -77,13 +77,11 @@ impl Pipe {
             match step {
                 Step::Data { len, ended } => {
                     at += len;
-                    if let Some(message) = ended {
-                        if self.conversation.reads() {
-                            self.push(side, input, run..at, keep);
-                            run = at;
-                        }
-                        self.accept(side, message, keep, now);
+                    if ended.is_some() && self.conversation.reads() {
+                        self.push(side, input, run..at, keep);
+                        run = at;
                     }
+                    self.accept(side, ended, keep, now);
                 }
                 Step::Header { header, header_len, len, ended } => {
                     at += len;
@@ -91,9 +89,7 @@ impl Pipe {
                     if keep {
                         self.lane(side).buffer.push_copy(&header[..header_len]);
                     }
-                    if let Some(message) = ended {
-                        self.accept(side, message, keep, now);
-                    }
+                    self.accept(side, ended, keep, now);
                 }
                 Step::Control { control, len } => {
                     if !link.codec.inside_message() {
@@ -195,8 +191,10 @@ impl Pipe {
         taken
     }
 
-    fn accept(&mut self, side: Side, message: Message, keep: bool, now: Time) {
+    /// Accepts the message of `side` that has become whole, if one has.
+    fn accept(&mut self, side: Side, ended: Option<Message>, keep: bool, now: Time) {
         let reads = self.conversation.reads();
+        let Some(message) = ended else { return };
         let Some((link, lane)) = self.incoming(side) else { return };
         link.began = None;
         if !keep {
