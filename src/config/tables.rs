@@ -15,9 +15,9 @@ use holdline_core::settings::{
 };
 
 use super::AdminState;
-use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade};
 use crate::net::{BackendUrl, TlsFiles};
-use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule};
+use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -218,6 +218,12 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// What brings a client back to the worker that it had.
+    pub sticky: Sticky,
+    /// Where workers' answers name keys.
+    pub learn: Vec<LearnRule>,
+    /// How long a learned key is remembered without being used.
+    pub learn_ttl: Duration,
     /// How long a request may wait for a worker; `reattach.grace`, 10s at most, if absent.
     pub wait: Option<Duration>,
     /// What workers get as `Host`.
@@ -228,6 +234,8 @@ pub struct Route {
     pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
     pub origins: Vec<String>,
+    /// Whether text that is not UTF-8 closes its sender.
+    pub check_utf8: bool,
     /// Instead of `message.max_bytes`.
     pub message_max_bytes: Option<usize>,
     /// Instead of `heartbeat.*`.
@@ -274,11 +282,15 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            sticky: Sticky::Off,
+            learn: Vec::new(),
+            learn_ttl: Duration::from_secs(3600),
             wait: None,
             host: HostRule::Client,
             headers: RouteHeaders::default(),
             raw_path: false,
             origins: Vec::new(),
+            check_utf8: false,
             message_max_bytes: None,
             heartbeat: RouteHeartbeats::default(),
             limits: RouteLimits::default(),

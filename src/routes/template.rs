@@ -1,8 +1,11 @@
 //! Templates over a request: what a route's key and backend path are made of.
 //!
-//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header; a
-//! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
-//! query). `{{` and `}}` are literal braces. Where a parameter or header comes twice, the first one counts.
+//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header,
+//! `{cookie.name}` a cookie, `{client}` the client's address; a backend path also knows `{alias}` (what the chosen
+//! backend calls the key, or the key itself) and `{query}` (the whole query). `{{` and `}}` are literal braces.
+//!
+//! Invariant: what a template takes comes once. Of a parameter, header or cookie that comes twice, a worker may take
+//! another one than we do, so that such a request is refused, as is one whose value cannot be read.
 //!
 //! Invariant: what a request puts into a backend path is one segment of it, or one value of its query, and cannot lead
 //! out of it: it is decoded, encoded anew, and refused where it holds a dot segment.
@@ -10,6 +13,10 @@
 //! Invariant: a template names only what its route can have, so rendering fails on missing query parameters and
 //! headers alone.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::NoRoute;
@@ -26,6 +33,8 @@ pub(super) enum Part {
     Param(String),
     Query(String),
     Header(HeaderName),
+    Cookie(String),
+    Client,
     WholeQuery,
     Alias,
 }
@@ -39,6 +48,8 @@ pub(super) struct Values<'a> {
     /// The query as sent, without its `?`.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// The client's address, as far as trusted proxies say.
+    pub client: IpAddr,
 }
 
 /// A piece of a backend path, everything but the alias already filled in.
@@ -86,22 +97,30 @@ impl Template {
     }
 
     /// The key of a request, decoded; `None` if a part of it is missing or empty.
-    pub(super) fn key(&self, values: &Values<'_>) -> Option<String> {
-        let mut key = String::new();
+    pub(super) fn key(&self, values: &Values<'_>) -> Result<Option<String>, NoRoute> {
+        let (mut key, mut whole) = (String::new(), true);
         for part in &self.0 {
-            match part {
-                Part::Text(text) => key.push_str(text),
+            let value: Option<Cow<'_, str>> = match part {
+                Part::Text(text) => Some(text.into()),
                 Part::Param(name) => {
-                    key.push_str(&decode(values.param(name).filter(|value| !value.is_empty())?, false)?)
+                    let sent = values.param(name).unwrap_or_default();
+                    Some(decode(sent, false).ok_or_else(|| unclear("the path parameter", name))?)
                 }
-                Part::Query(name) => {
-                    key.push_str(&decode(values.query_value(name).filter(|value| !value.is_empty())?, true)?)
-                }
-                Part::Header(name) => key.push_str(values.header(name).filter(|value| !value.is_empty())?),
-                Part::WholeQuery | Part::Alias => return None,
+                Part::Query(name) => match values.query_value(name)? {
+                    Some(sent) => Some(decode(sent, true).ok_or_else(|| unclear("the query parameter", name))?),
+                    None => None,
+                },
+                Part::Header(name) => values.header(name)?.map(Cow::Borrowed),
+                Part::Cookie(name) => values.cookie(name)?.map(Cow::Borrowed),
+                Part::Client => Some(values.client.to_string().into()),
+                Part::WholeQuery | Part::Alias => None,
+            };
+            match value.filter(|value| !value.is_empty()) {
+                Some(value) => key.push_str(&value),
+                None => whole = false,
             }
         }
-        Some(key)
+        Ok(whole.then_some(key))
     }
 
     /// The backend path of a request, all but the alias; the client's query is appended if the template has none.
@@ -114,13 +133,17 @@ impl Template {
                 Part::Param(name) => encode_path(&mut text, values.param(name).unwrap_or_default())
                     .ok_or_else(|| astray("the path parameter", name))?,
                 Part::Query(name) => {
-                    let sent = values.query_value(name).ok_or_else(|| missing("query parameter", name))?;
+                    let sent = values.query_value(name)?.ok_or_else(|| missing("query parameter", name))?;
                     let value = decode(sent, true).ok_or_else(|| astray("the query parameter", name))?;
                     encode_into(&mut text, &value);
                 }
                 Part::Header(name) => {
-                    encode_into(&mut text, values.header(name).ok_or_else(|| missing("header", name.as_str()))?)
+                    encode_into(&mut text, values.header(name)?.ok_or_else(|| missing("header", name.as_str()))?)
                 }
+                Part::Cookie(name) => {
+                    encode_into(&mut text, values.cookie(name)?.ok_or_else(|| missing("cookie", name))?)
+                }
+                Part::Client => encode_into(&mut text, &values.client.to_string()),
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -165,6 +188,10 @@ fn missing(what: &str, name: &str) -> NoRoute {
     NoRoute::Missing(format!("the {what} `{name}`"))
 }
 
+fn unclear(what: &str, name: &str) -> NoRoute {
+    NoRoute::Unclear(format!("{what} `{name}`"))
+}
+
 fn astray(what: &str, name: &str) -> NoRoute {
     NoRoute::Astray(format!("{what} `{name}`"))
 }
@@ -186,15 +213,29 @@ impl<'a> Values<'a> {
     }
 
     /// The value as sent.
-    pub(super) fn query_value(&self, wanted: &str) -> Option<&'a str> {
-        self.query?.split('&').find_map(|pair| {
+    pub(super) fn query_value(&self, wanted: &str) -> Result<Option<&'a str>, NoRoute> {
+        let mut values = self.query.unwrap_or_default().split('&').filter_map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name, true)? == wanted).then_some(value)
-        })
+        });
+        let value = values.next();
+        if values.next().is_some() { Err(unclear("the query parameter", wanted)) } else { Ok(value) }
     }
 
-    fn header(&self, name: &HeaderName) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok().map(str::trim)
+    /// The value of a cookie as sent.
+    fn cookie(&self, wanted: &str) -> Result<Option<&'a str>, NoRoute> {
+        let lines = self.headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut values = pairs.filter(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let value = values.next();
+        if values.next().is_some() { Err(unclear("the cookie", wanted)) } else { Ok(value) }
+    }
+
+    fn header(&self, name: &HeaderName) -> Result<Option<&'a str>, NoRoute> {
+        let mut lines = self.headers.get_all(name).into_iter();
+        let (line, another) = (lines.next(), lines.next());
+        let text = line.map(|line| line.to_str().map(str::trim)).transpose();
+        text.ok().filter(|_| another.is_none()).ok_or_else(|| unclear("the header", name.as_str()))
     }
 }
 
@@ -219,14 +260,24 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     if let Some(header) = name.strip_prefix("header.") {
         return header.parse().map(Part::Header).map_err(|_| format!("`{header}` is not a header name"));
     }
+    if let Some(cookie) = name.strip_prefix("cookie.") {
+        // The name of a cookie is a token, as that of a header is (RFC 6265 section 4.1.1), with its case.
+        let is_name = HeaderName::from_bytes(cookie.as_bytes()).is_ok();
+        return if is_name {
+            Ok(Part::Cookie(cookie.to_owned()))
+        } else {
+            Err(format!("`{cookie}` is not a cookie name"))
+        };
+    }
     match name {
+        "client" => Ok(Part::Client),
         "query" => Ok(Part::WholeQuery),
         "alias" => Ok(Part::Alias),
-        _ if params.is_empty() => {
-            Err(format!("{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"))
-        }
+        _ if params.is_empty() => Err(format!(
+            "{{{name}}} is unknown: the path has no parameters; use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}} or {{client}}"
+        )),
         _ => Err(format!(
-            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}",
+            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}}, {{client}}",
             params.join(", ")
         )),
     }

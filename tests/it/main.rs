@@ -9,6 +9,7 @@
 mod harness;
 
 mod admin;
+mod affinity;
 mod backends;
 mod candidates;
 mod comeback;
@@ -51,5 +52,6 @@ mod stuck_log;
 mod timing;
 mod top;
 mod trace;
+mod trust;
 mod waiting;
 mod worker_tls;
