@@ -11,6 +11,8 @@ pub struct Worker {
     pub acknowledged: bool,
     /// Operations that run, by id, and whether each is a subscription.
     pub live: BTreeMap<String, bool>,
+    /// Operations that it was ever asked for.
+    pub known: BTreeSet<String>,
 }
 
 /// What a message of this world says: a word and an id.
@@ -27,8 +29,8 @@ pub fn parse(item: &Item) -> (String, String) {
 }
 
 impl Worker {
-    /// Hears a message; `begun` are the mutations that some worker has begun.
-    pub fn hears(&mut self, item: &Item, begun: &mut BTreeSet<String>) {
+    /// Hears a message; `begun` are the mutations that some worker has begun, and `ended` what some worker has ended.
+    pub fn hears(&mut self, item: &Item, begun: &mut BTreeSet<String>, ended: &BTreeSet<String>) {
         let (word, id) = parse(item);
         match word.as_str() {
             "connection_init" => {
@@ -38,12 +40,14 @@ impl Worker {
             "subscribe" | "mutation" => {
                 assert!(self.acknowledged, "4401: {word} {id} before the ack");
                 let subscription = word == "subscribe";
+                self.known.insert(id.clone());
                 assert!(self.live.insert(id.clone(), subscription).is_none(), "4409: {id} twice");
                 assert!(subscription || begun.insert(id.clone()), "the mutation {id} runs twice");
             }
             "complete" => {
                 assert!(self.acknowledged, "4401: complete {id} before the ack");
                 // It may have ended by itself a moment before.
+                assert!(self.known.contains(&id) || ended.contains(&id), "it never heard of {id}");
                 self.live.remove(&id);
             }
             other => panic!("a worker cannot know {other}"),

@@ -35,6 +35,8 @@ pub struct World {
     open: BTreeMap<String, Operation>,
     /// Mutations that some worker has begun.
     begun: BTreeSet<String>,
+    /// Operations that a worker has ended.
+    ended: BTreeSet<String>,
 }
 
 impl World {
@@ -53,6 +55,7 @@ impl World {
             acks: 0,
             open: BTreeMap::new(),
             begun: BTreeSet::new(),
+            ended: BTreeSet::new(),
         }
     }
 
@@ -137,6 +140,7 @@ impl World {
         let is_mutation = !self.worker.live[&id];
         if is_mutation || self.draw(4) == 0 {
             self.worker.live.remove(&id);
+            self.ended.insert(id.clone());
             *marks.entry("an exchange ended in time").or_default() += u64::from(is_mutation);
             self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
         } else {
@@ -183,7 +187,7 @@ impl World {
         }
         for item in self.bench.worker_got() {
             if !matches!(item, Item::Close(..)) {
-                self.worker.hears(&item, &mut self.begun);
+                self.worker.hears(&item, &mut self.begun, &self.ended);
             } else if self.bench.state() == PipeState::Leaving {
                 self.bench.worker_closes(1001, "");
                 self.look(marks);
@@ -249,6 +253,7 @@ impl World {
             let mutations = self.worker.live.iter().filter(|(_, subscription)| !**subscription);
             if let Some(id) = mutations.map(|(id, _)| id.clone()).next() {
                 self.worker.live.remove(&id);
+                self.ended.insert(id.clone());
                 self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
             }
             self.bench.settle();
