@@ -16,7 +16,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
@@ -72,7 +72,7 @@ pub struct PipeEntry {
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     moves: AtomicBool,
-    conversation: Mutex<Option<Decided>>,
+    conversation: OnceLock<Box<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
     /// What keeps it from the worker that it wants.
@@ -141,7 +141,7 @@ impl PipeEntry {
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             moves: AtomicBool::new(moves),
-            conversation: Mutex::new(None),
+            conversation: OnceLock::new(),
             protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
@@ -186,11 +186,12 @@ impl PipeEntry {
     /// What kind of conversation it is, once that is known.
     #[must_use]
     pub fn conversation(&self) -> Option<Decided> {
-        *lock(&self.conversation)
+        self.conversation.get().map(|decided| **decided)
     }
 
     pub(crate) fn set_conversation(&self, decided: Decided) {
-        *lock(&self.conversation) = Some(decided);
+        // It is decided once.
+        let _ = self.conversation.set(Box::new(decided));
     }
 
     /// Whether a client that comes now finds its conversation here.
