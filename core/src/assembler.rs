@@ -76,6 +76,8 @@ pub enum Refused {
     MessageTooBig,
     /// A message of too many frames: close code 1008.
     TooManyFragments,
+    /// Text that is not UTF-8: close code 1007. The assembler looks into no text; `text` does.
+    NotUtf8,
 }
 
 /// The limits of one message.
@@ -137,6 +139,12 @@ impl Assembler {
     #[must_use]
     pub const fn is_unfinished(&self) -> bool {
         self.open.is_some() || !self.carry.is_empty()
+    }
+
+    /// What has come of a header or a control frame that is not whole.
+    #[must_use]
+    pub fn carried(&self) -> &[u8] {
+        &self.carry
     }
 
     /// Looks at the start of `input` and says what it is; the caller skips the bytes and calls again.

@@ -169,6 +169,8 @@ pub struct PipeSettings {
     pub message_rate_min: Rate,
     /// Frames of one message.
     pub fragments_max: u32,
+    /// Whether text that is not UTF-8 closes its sender with 1007; else it goes on as it is.
+    pub check_utf8: bool,
     /// How much each lane may carry.
     pub limits: PipeLimits,
     /// How long a pipe waits for a worker; without an end if absent.
@@ -240,6 +242,7 @@ impl Default for PipeSettings {
             message_incomplete_timeout: Duration::from_secs(30),
             message_rate_min: Rate::new(1024, Duration::from_secs(1)),
             fragments_max: 65_536,
+            check_utf8: false,
             limits: PipeLimits::OFF,
             grace: Some(Duration::from_secs(30)),
             client_grace: None,
