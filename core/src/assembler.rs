@@ -178,7 +178,7 @@ impl Assembler {
     }
 
     /// Takes the messages at the start of `input` that are whole, short and of one frame, as nearly all are, and hands
-    /// each to `accept`; the bytes that they took. Whatever else there is, errors too, is for [`Self::step`].
+    /// each to `accept`; the bytes that they took. All else, errors too, is for [`Self::step`].
     pub fn whole_messages(&self, input: &[u8], limits: MessageLimits, mut accept: impl FnMut(Message)) -> usize {
         if self.is_unfinished() || limits.fragments_max == 0 {
             return 0;

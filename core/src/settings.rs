@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close;
+pub use crate::close::CodeSet;
 use crate::conversation::{Profile, PrologueBounds};
 use crate::limits::Rate;
 
@@ -109,30 +110,6 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// From a ping to the verdict; any byte received in between is life.
     pub timeout: Duration,
-}
-
-/// A set of WebSocket close codes, as sorted inclusive ranges.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct CodeSet(Vec<(u16, u16)>);
-
-impl CodeSet {
-    /// The set that holds each of `ranges`, both ends included.
-    #[must_use]
-    pub fn new(mut ranges: Vec<(u16, u16)>) -> Self {
-        ranges.sort_unstable();
-        Self(ranges)
-    }
-
-    /// Whether `code` is in the set.
-    #[must_use]
-    pub fn contains(&self, code: u16) -> bool {
-        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
-    }
-
-    /// The ranges, sorted.
-    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
-        self.0.iter().copied()
-    }
 }
 
 /// How long the last words of a client that is gone wait for a worker, where `grace` has no end.

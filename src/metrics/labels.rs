@@ -1,6 +1,6 @@
 //! The closed sets that label values come from.
 //!
-//! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
+//! What a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
 //! label, so that no peer can grow the number of series.
 
 use holdline_core::limits::PipeLimit;
@@ -192,6 +192,18 @@ label! {
         Gone = "gone",
         /// It did not wait, because too many did.
         Full = "full",
+    }
+}
+
+label! {
+    /// What came of an answer in which a worker's key was looked for.
+    LearnResult {
+        /// It names a key.
+        Learned = "learned",
+        /// It names none where one was looked for.
+        Absent = "absent",
+        /// It is no JSON object, or too long.
+        Unreadable = "unreadable",
     }
 }
 
