@@ -27,6 +27,7 @@ use holdline_core::time::Time;
 use tokio::sync::watch;
 
 use crate::backends::Leave;
+use crate::config::Limits;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
@@ -352,7 +353,7 @@ impl Pipes {
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
-            keys: Keys::default(),
+            keys: Keys::new(Limits::default().statistics_keys as usize),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),

@@ -105,13 +105,11 @@ impl Door {
         let expected = process.pipes.expect();
         self.may_open()?;
         let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
-        let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
+        let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
-        if request.found.route.limits.headers
-            && let Some(standing) = process.limits.standing(request.client.address, request.scope())
-        {
+        if let Some(standing) = admitted.standing {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
@@ -141,7 +139,7 @@ impl Door {
         if let Some(claim) = &mut claim {
             claim.opened(driver.entry().clone());
         }
-        Ok(Opened { driver, claim, admission, headers: first.headers })
+        Ok(Opened { driver, claim, admission: admitted.admission, headers: first.headers })
     }
 
     /// Whether the process takes new pipes now.

@@ -65,6 +65,7 @@ pub struct Families {
     pub http_request_duration_seconds: HistogramVec,
     pub polls_parked: IntGaugeVec,
     pub rate_limit_entries: IntGauge,
+    pub key_statistics_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
@@ -252,6 +253,7 @@ impl Families {
                 &REATTACH_SECONDS,
             ),
             polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
+            key_statistics_entries: at.gauge("key_statistics_entries", "Route keys that statistics are kept of."),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
             shared_stream_reuse_total: at.counters(

@@ -452,6 +452,12 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "\"throttle\" slows the reader of a pipe over its limits, \"close\" closes it with 1008",
         ),
         key(
+            "limits.statistics_keys",
+            |c: &mut Config| &mut c.limits.statistics_keys,
+            range(0, 1_000_000),
+            "route keys that /v1/stats remembers pipes of; over it, the half that was quiet longest is forgotten",
+        ),
+        key(
             "memory.process_max",
             |c: &mut Config| &mut c.memory.process_max,
             off_or(16 * MIB, 64 * TIB),
