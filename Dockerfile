@@ -16,6 +16,6 @@ ENV HOLDLINE_CONFIG=/etc/holdline/proxy.toml
 USER 65532:65532
 EXPOSE 8000 9000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["holdline", "healthcheck"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD ["holdline", "healthcheck", "--live"]
 ENTRYPOINT ["holdline"]
 CMD ["serve"]

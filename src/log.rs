@@ -2,14 +2,18 @@
 //!
 //! JSON lines are flat: `timestamp`, `level`, `message`, `target`, and the fields of the record. Whatever a peer wrote
 //! into a field can't start a new line or reach the terminal: JSON escapes it, and so does the text format.
+//! Lines wait in a queue of `log.queue_bytes_max` for the thread that writes them; see `output`.
 //! Our own records obey `log.level`; those of libraries are shown from `warn` up at most.
 
 mod json;
 mod output;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber, level_filters::LevelFilter};
@@ -21,9 +25,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
-pub use output::{flush, start_batching, write_line};
+pub use output::{finish, flush, start_batching, take_dropped, write_line};
 
-use crate::config::{LogFormat, LogLevel};
+use crate::config::{Log, LogFormat, LogLevel};
 use json::JsonLines;
 use output::Lines;
 
@@ -37,26 +41,72 @@ pub struct LogHandle {
     level: AtomicU8,
 }
 
-/// Another subscriber was installed before.
+/// Why there can be no log.
 #[derive(Debug, thiserror::Error)]
-#[error("logging was set up twice")]
-pub struct AlreadySet;
+pub enum LogError {
+    /// Another subscriber was installed before.
+    #[error("logging was set up twice")]
+    AlreadySet,
+    /// There is no thread that could write it.
+    #[error("no thread for the log: {0}")]
+    Thread(#[from] std::io::Error),
+}
 
-/// Starts logging for the whole process.
+/// Starts logging for the whole process, panics included.
 ///
 /// # Errors
-/// [`AlreadySet`] on a second call.
-pub fn init(format: LogFormat, level: LogLevel) -> Result<LogHandle, AlreadySet> {
+/// On a second call, and without a thread.
+pub fn init(wanted: &Log) -> Result<LogHandle, LogError> {
+    let level = wanted.level;
     let (filter, handle) = reload::Layer::new(targets(level));
-    let output = match resolve(format, std::io::stderr().is_terminal()) {
+    let format = resolve(wanted.format, std::io::stderr().is_terminal());
+    let missing = match format {
+        LogFormat::Json => missing_as_json,
+        LogFormat::Text | LogFormat::Auto => missing_as_text,
+    };
+    let output = match format {
         LogFormat::Text | LogFormat::Auto => {
             let colour = std::io::stderr().is_terminal() && colour_allowed();
             tracing_subscriber::fmt::layer().with_writer(Lines).event_format(TextLines { colour }).boxed()
         }
         LogFormat::Json => tracing_subscriber::fmt::layer().with_writer(Lines).event_format(JsonLines).boxed(),
     };
-    tracing_subscriber::registry().with(filter).with(output).try_init().map_err(|_| AlreadySet)?;
+    tracing_subscriber::registry().with(filter).with(output).try_init().map_err(|_| LogError::AlreadySet)?;
+    output::start(wanted.queue_bytes_max, missing)?;
+    std::panic::set_hook(Box::new(panicked));
     Ok(LogHandle { filter: Some(handle), level: AtomicU8::new(number(level)) })
+}
+
+/// How long the end of a panicking main thread waits for the log.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+
+/// Says what the standard hook says, without waiting for stderr: a panic costs one pipe, not its thread.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    write_line(&format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed")));
+    let trace = Backtrace::capture();
+    if trace.status() == BacktraceStatus::Captured {
+        write_line(&trace.to_string());
+    }
+    if thread.name() == Some("main") {
+        finish(LAST_WORDS_MAX);
+    } else {
+        flush();
+    }
+}
+
+const MISSING: &str = "log records are missing here: stderr was not read fast enough";
+
+fn missing_as_json(count: u64) -> String {
+    let now = jiff::Timestamp::now();
+    format!(
+        "{{\"timestamp\":\"{now:.6}\",\"level\":\"WARN\",\"message\":\"{MISSING}\",\"dropped\":{count},\"target\":\"holdline::log\"}}\n"
+    )
+}
+
+fn missing_as_text(count: u64) -> String {
+    let now = jiff::Timestamp::now();
+    format!("{now:.3} WARN  {MISSING} dropped={count}\n")
 }
 
 impl LogHandle {
@@ -285,6 +335,13 @@ mod tests {
         let time = line["timestamp"].as_str().unwrap();
         assert!(time.len() == 27 && time.parse::<jiff::Timestamp>().is_ok(), "{time}");
         assert_eq!(bytes.iter().filter(|&&byte| byte == b'\n').count(), 1);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_the_form_of_the_other_lines() {
+        let line: serde_json::Value = serde_json::from_str(&missing_as_json(7)).unwrap();
+        assert_eq!((&line["dropped"], &line["level"], &line["message"]), (&7.into(), &"WARN".into(), &MISSING.into()));
+        assert!(missing_as_text(7).ends_with(" dropped=7\n"));
     }
 
     #[test]

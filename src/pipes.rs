@@ -6,6 +6,7 @@
 mod command;
 mod held;
 mod keys;
+mod lingering;
 mod numbers;
 mod pool;
 mod resume;
@@ -32,10 +33,11 @@ use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
+pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use resume::Resume;
 
-use pool::{Pool, Pools};
+use pool::{Pool, Pools, book};
 
 /// One live pipe.
 #[derive(Debug)]
@@ -329,6 +331,8 @@ pub struct Pipes {
     expected: watch::Sender<usize>,
     /// What there was of each route key.
     pub keys: Keys,
+    /// Those whose clients are away.
+    pub lingering: Arc<Lingering>,
     /// Pipes that there ever were.
     opened: AtomicU64,
     /// Bytes of messages that all pipes hold.
@@ -354,6 +358,7 @@ impl Pipes {
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
             keys: Keys::new(Limits::default().statistics_keys as usize),
+            lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
             held_bytes_max: AtomicU64::new(held_bytes_max as u64),
@@ -561,16 +566,6 @@ impl Registration {
 
 /// Changes of a pipe's memory below this are not booked one by one: threads would fight for the sum.
 pub const MEMORY_STEP: u64 = 4096;
-
-/// Moves a sum by what one of its parts has changed.
-fn book(sum: &AtomicU64, part: &mut u64, now: u64) {
-    if now > *part {
-        sum.fetch_add(now - *part, Relaxed);
-    } else if now < *part {
-        sum.fetch_sub(*part - now, Relaxed);
-    }
-    *part = now;
-}
 
 impl Drop for Registration {
     fn drop(&mut self) {

@@ -24,6 +24,7 @@ use crate::rules::Rules;
 use crate::share::Streams;
 use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
+use crate::waiting::Waiting;
 
 /// The services of one process; share it by `Arc`.
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub struct Process {
     pub clients: Arc<Clients>,
     /// How many clients may be connected.
     pub slots: Arc<Slots>,
+    /// The requests that wait for a worker.
+    pub waiting: Arc<Waiting>,
     /// Who may connect how often.
     pub limits: Arc<Limiter>,
     /// Whether there is memory for a new pipe.
@@ -90,6 +93,9 @@ impl Process {
         pipes.keys.set_count_max(config.limits.statistics_keys as usize);
         let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
+        let phase = PhaseCell::default();
+        let waiting_max = config.server.waiting_max as usize;
+        let waiting = Arc::new(Waiting::new(backends.clone(), metrics.clone(), phase.watch(), waiting_max));
         let limits = Arc::new(Limiter::new(config.limits, clock));
         let config = Arc::new(ArcSwap::from_pointee(config));
         let (streams, exchanges) = (Arc::new(Streams::default()), Exchanges::default());
@@ -99,7 +105,7 @@ impl Process {
             rules: ArcSwap::from_pointee(rules),
             tokens: ArcSwapOption::new(tokens.map(Arc::new)),
             level: Level::new(log),
-            phase: PhaseCell::default(),
+            phase,
             clock,
             metrics,
             events,
@@ -109,6 +115,7 @@ impl Process {
             streams,
             clients: Arc::default(),
             slots,
+            waiting,
             limits,
             exchanges,
         };

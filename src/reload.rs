@@ -3,6 +3,11 @@
 //! Nothing of a configuration that is refused takes effect, and a live pipe keeps the route that it was opened with. What
 //! only a restart changes stays as it runs, in what is shown as well, and is named each time until it is restarted.
 //! One reload at a time.
+//!
+//! A file that sets nothing, or that drops what guards the process ([`guards`]), is refused unless the caller says that it
+//! means that: a file is emptied by accident more often than on purpose.
+
+mod guards;
 
 use std::sync::Arc;
 
@@ -10,7 +15,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 
 use crate::backends::Setup;
-use crate::config::{Change, Config, Invalid, Loaded, Notice, PoolsTls, Sources};
+use crate::config::{Change, Config, Invalid, Loaded, Notice, Place, PoolsTls, Sources};
 use crate::events::Fact;
 use crate::process::Process;
 use crate::routes::RouteError;
@@ -46,6 +51,16 @@ pub enum ReloadError {
     /// A route cannot be.
     #[error("routes: {0}")]
     Route(#[from] RouteError),
+    /// Its file sets nothing, and the one in force does.
+    #[error(
+        "the configuration sets nothing, as if its file had been emptied by accident; write what is meant, or reload with force (holdline ctl config reload --force)"
+    )]
+    Empty,
+    /// It would not protect any more what is protected now.
+    #[error(
+        "the configuration drops {0}; restart if that is meant, or reload with force (holdline ctl config reload --force)"
+    )]
+    Unguarded(String),
     /// Reading it failed in a way that says nothing about it.
     #[error("the configuration could not be read: {0}")]
     Interrupted(String),
@@ -60,6 +75,8 @@ struct Judged {
     tls: PoolsTls,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
+    /// What it does not protect any more.
+    dropped: Vec<String>,
 }
 
 impl Judged {
@@ -91,14 +108,14 @@ impl Reload {
         Ok(loading.await.map_err(|error| ReloadError::Interrupted(error.to_string()))??)
     }
 
-    /// Reads the configuration again and puts it in force if it is good.
+    /// Reads the configuration again and puts it in force if it is good; what guards the process goes only by `force`.
     ///
     /// # Errors
     /// Why the old one stays.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub async fn reload(&self, force: bool) -> Result<Reloaded, ReloadError> {
         let _turn = self.one_at_a_time.lock().await;
         let judged = match self.read_again().await {
-            Ok(loaded) => self.judge_with_files(loaded),
+            Ok(loaded) => self.judge_with_files(loaded, force),
             Err(error) => Err(error),
         };
         let succeeded = &self.process.metrics.families().config_last_reload_successful;
@@ -123,7 +140,7 @@ impl Reload {
     /// # Errors
     /// Why a reload would refuse it.
     pub async fn rehearse(&self) -> Result<Reloaded, ReloadError> {
-        Ok(self.judge_with_files(self.read_again().await?)?.outcome())
+        Ok(self.judge_with_files(self.read_again().await?, false)?.outcome())
     }
 
     /// What a configuration would change that is written elsewhere. The files that it names are not read.
@@ -131,32 +148,43 @@ impl Reload {
     /// # Errors
     /// Why a reload would refuse it.
     pub fn foresee(&self, loaded: Loaded) -> Result<Reloaded, ReloadError> {
-        Ok(self.judge(loaded)?.outcome())
+        Ok(self.judge(loaded, false)?.outcome())
     }
 
-    fn judge_with_files(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+    fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let (tls, untimely) = loaded.pools_tls()?;
-        let mut judged = self.judge(loaded)?;
+        let mut judged = self.judge(loaded, force)?;
         judged.tls = tls;
         judged.warnings.extend(untimely);
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
 
-    fn judge(&self, loaded: Loaded) -> Result<Judged, ReloadError> {
+    fn judge(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let Loaded { mut config, warnings, sources } = loaded;
         let running = self.process.config.load();
         let changes = running.changes(&config);
+        let is_empty = !sources.places.values().any(|place| matches!(place, Place::File { .. }));
+        if is_empty && !changes.is_empty() && !force {
+            return Err(ReloadError::Empty);
+        }
         config.keep_what_needs_restart(&running);
         // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
         config.check_again()?;
         let rules = Rules::from_config(&config)?;
-        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings })
+        let dropped = guards::dropped(&running, &config, (&self.process.rules.load().routes, &rules.routes));
+        if !dropped.is_empty() && !force {
+            return Err(ReloadError::Unguarded(dropped.join(", ")));
+        }
+        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings, dropped })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, tls, changes, warnings } = judged;
+        let Judged { config, sources, rules, tokens, tls, changes, warnings, dropped } = judged;
         let process = &self.process;
+        if !dropped.is_empty() {
+            tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
+        }
         process.tokens.store(tokens.map(Arc::new));
         // Before the routes, so that a new route finds its pool.
         process.backends.configure(&Setup::from_config(&config, &tls));
@@ -164,6 +192,7 @@ impl Reload {
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max, config.pools.len());
         process.pipes.keys.set_count_max(config.limits.statistics_keys as usize);
         process.slots.set_max(config.server.max_connections as usize);
+        process.waiting.set_max(config.server.waiting_max as usize);
         process.limits.configure(config.limits);
         // A level that an operator set for good holds until the file has another one.
         if config.log.level != self.process.config.load().log.level {

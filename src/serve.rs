@@ -195,7 +195,7 @@ fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<Data
     (0..count)
         .map(|number| {
             let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
-            let http = HttpContext::new(process.backends.clone(), process.rules.load().http);
+            let http = HttpContext::new(process.backends.clone(), process.rules.load().http, process.waiting.clone());
             start_thread(number, listeners, Arc::new(Door { process: process.clone(), http }))
         })
         .collect()
@@ -330,7 +330,7 @@ impl Running {
     pub async fn reload(&self) {
         self.notifier.reloading();
         // An error was said where it came up.
-        let _ = self.reload.reload().await;
+        let _ = self.reload.reload(false).await;
         self.notifier.reloaded();
     }
 }

@@ -93,7 +93,10 @@ fn the_image_is_small_promises_and_no_root() {
     let user = instruction(&file, "USER")[0];
     assert!(user.split(':').all(|id| id.parse().is_ok_and(|id: u32| id != 0)), "{user}");
     let health = instruction(&file, "HEALTHCHECK")[0];
-    assert!(health.ends_with(r#"CMD ["holdline", "healthcheck"]"#), "{health}");
+    assert!(
+        health.ends_with(r#"CMD ["holdline", "healthcheck", "--live"]"#),
+        "{health}: a proxy that is not ready is not dead"
+    );
     assert_eq!(instruction(&file, "ENTRYPOINT"), [r#"["holdline"]"#]);
 }
 

@@ -87,20 +87,21 @@ struct ProbeBody {
 
 impl From<BackendView> for BackendBody {
     fn from(view: BackendView) -> Self {
-        let serves = match view.spec.serves {
+        let spec = &*view.spec;
+        let serves = match &spec.serves {
             Serves::Any => BTreeMap::new(),
-            Serves::Keys(keys) => keys,
+            Serves::Keys(keys) => keys.clone(),
         };
         Self {
             id: view.id,
-            url: view.spec.url.to_string(),
-            pool: view.spec.pool,
-            weight: view.spec.weight.get(),
-            max_pipes: view.spec.max_pipes,
+            url: spec.url.to_string(),
+            pool: spec.pool.clone(),
+            weight: spec.weight.get(),
+            max_pipes: spec.max_pipes,
             serves,
-            labels: view.spec.labels,
-            instance: view.spec.instance,
-            lease: view.spec.lease.map(duration::show),
+            labels: spec.labels.clone(),
+            instance: spec.instance.clone(),
+            lease: spec.lease.map(duration::show),
             state: view.admin.into(),
             health: health_name(view.health),
             lease_state: lease_name(view.lease),
@@ -170,12 +171,14 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
     let index = condition::index(&admin, admin.process.backends.index(), ask.index, ask.wait.as_deref()).await?;
-    let mut found: Vec<BackendBody> = admin.process.backends.list().into_iter().map(Into::into).collect();
+    let mut found = admin.process.backends.list();
     found.retain(|backend| {
-        ask.pool.as_deref().is_none_or(|pool| *backend.pool == *pool)
-            && ask.state.is_none_or(|state| backend.state == state)
+        ask.pool.as_deref().is_none_or(|pool| *backend.spec.pool == *pool)
+            && ask.state.is_none_or(|state| StateName::from(backend.admin) == state)
     });
     let page = List::page(found, |backend| backend.id.to_string(), ask.cursor.as_deref(), limit);
+    // What is said about a backend may be long, so only those that are shown are written out.
+    let page: List<BackendBody> = page.map(Into::into);
     Ok(admin.tags.list(&headers, index, page))
 }
 
@@ -207,7 +210,7 @@ pub(super) async fn register(
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
     let view = admin.process.backends.register(said.parse()?)?;
-    admin.kept().await;
+    admin.kept(&view.id).await?;
     let location = HeaderValue::from_str(&format!("/v1/backends/{}", view.id));
     let mut response = written(&admin, StatusCode::CREATED, view);
     if let Ok(location) = location {
@@ -223,11 +226,13 @@ pub(super) async fn put(
     Body(said): Body<Registration>,
 ) -> Result<Response, Problem> {
     let (put, view) = admin.process.backends.put(&id, said.parse()?, expectation(&admin, &headers, &id))?;
-    admin.kept().await;
     let status = match put {
         Put::Created => StatusCode::CREATED,
-        Put::Replaced | Put::Same => StatusCode::OK,
+        Put::Replaced => StatusCode::OK,
+        // Nothing changed: a worker that says it again, because it was told that a disk is full, goes on.
+        Put::Same => return Ok(written(&admin, StatusCode::OK, view)),
     };
+    admin.kept(&id).await?;
     Ok(written(&admin, status, view))
 }
 
@@ -254,7 +259,7 @@ pub(super) async fn patch(
         tries -= 1;
         match admin.process.backends.patch(&id, Expect::Version(before.version), |said| *said = spec) {
             Ok(view) => {
-                admin.kept().await;
+                admin.kept(&id).await?;
                 return Ok(written(&admin, StatusCode::OK, view));
             }
             // Another write was faster; the patch goes over its result.
@@ -323,7 +328,7 @@ pub(super) async fn set_state(
         deadline: wish.deadline.as_deref().map(|text| duration::parse("/deadline", text)).transpose()?,
     };
     let (progress, view) = admin.process.backends.set_state(&id, expectation(&admin, &headers, &id), change)?;
-    admin.kept().await;
+    admin.kept(&id).await?;
     let status = match progress {
         Progress::Done => StatusCode::OK,
         Progress::Leaving { .. } => StatusCode::ACCEPTED,
@@ -337,7 +342,7 @@ pub(super) async fn remove(
     Id(id): Id,
 ) -> Result<Response, Problem> {
     let progress = admin.process.backends.delete(&id, expectation(&admin, &headers, &id))?;
-    admin.kept().await;
+    admin.kept(&id).await?;
     match progress {
         Progress::Done => Ok(StatusCode::NO_CONTENT.into_response()),
         Progress::Leaving { .. } => Ok(match view(&admin, &id) {

@@ -12,7 +12,6 @@ use serde_json::{Map, Value};
 use super::Admin;
 use super::body::Body;
 use super::problem::{Fault, Problem};
-use super::system::Nothing;
 use crate::config::{Change, Config, Invalid, Notice, Place};
 use crate::reload::{ReloadError, Reloaded};
 
@@ -137,6 +136,9 @@ pub(super) async fn validate(
         Err(ReloadError::Config(Invalid { errors })) => wrong(each(errors)),
         Err(ReloadError::Tokens(error)) => wrong(vec![NoticeBody::of("admin.tokens_file", error.to_string())]),
         Err(ReloadError::Route(error)) => wrong(vec![NoticeBody::of("routes", error.to_string())]),
+        Err(error @ (ReloadError::Empty | ReloadError::Unguarded(_))) => {
+            wrong(vec![NoticeBody::of("", error.to_string())])
+        }
         Err(error @ ReloadError::Interrupted(_)) => return Err(error.into()),
     };
     Ok(Json(verdict))
@@ -157,8 +159,20 @@ pub(super) struct ReloadBody {
     warnings: Vec<NoticeBody>,
 }
 
-pub(super) async fn reload(State(admin): State<Arc<Admin>>, _: Body<Nothing>) -> Result<Json<ReloadBody>, Problem> {
-    let Reloaded { changes, warnings } = admin.reload.reload().await?;
+/// How the configuration is to be put in force.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReloadAsk {
+    /// Whether it may drop what guards the process: an emptied file, tokens, or origins of a route.
+    #[serde(default)]
+    force: bool,
+}
+
+pub(super) async fn reload(
+    State(admin): State<Arc<Admin>>,
+    Body(ask): Body<ReloadAsk>,
+) -> Result<Json<ReloadBody>, Problem> {
+    let Reloaded { changes, warnings } = admin.reload.reload(ask.force).await?;
     let needs_restart = changes.iter().filter(|change| change.needs_restart).map(|change| change.key.clone()).collect();
     Ok(Json(ReloadBody { changes: each(changes), needs_restart, warnings: each(warnings) }))
 }
@@ -174,6 +188,7 @@ impl From<ReloadError> for Problem {
                 found
             }
             ReloadError::Tokens(error) => problem(error.to_string()).at("/admin/tokens_file"),
+            ReloadError::Empty | ReloadError::Unguarded(_) => Self::named("guards-dropped", 409, error.to_string()),
             ReloadError::Route(_) | ReloadError::Interrupted(_) => problem(error.to_string()),
         }
     }

@@ -110,12 +110,12 @@ fn backend() -> Vec<Endpoint> {
     let change = operation("patchBackend", "Changes parts of what is said about a backend (RFC 7396)")
         .body::<RegistrationPatch>()
         .tagged::<BackendBody>(200)
-        .refuses(&[409])
+        .refuses(&[409, 507])
         .if_as_expected();
     let remove = operation("removeBackend", "Drains a backend, then removes it")
         .tagged::<BackendBody>(202)
         .nothing(204)
-        .refuses(&[409])
+        .refuses(&[409, 507])
         .if_as_expected();
     let renew = operation("renewLease", "Says that a backend is there still; 404 means: register again")
         .body::<Nothing>()
@@ -126,6 +126,7 @@ fn backend() -> Vec<Endpoint> {
             .body::<backends::SetState>()
             .tagged::<BackendBody>(200)
             .tagged::<BackendBody>(202)
+            .refuses(&[507])
             .if_as_expected();
     vec![
         at(Method::GET, "/v1/backends", Viewer, get(backends::list), list),
@@ -193,7 +194,7 @@ fn pipe() -> Vec<Endpoint> {
 
 fn process() -> Vec<Endpoint> {
     use Access::Operator;
-    use configuration::{Candidate, Effective, ReloadBody, Verdict};
+    use configuration::{Candidate, Effective, ReloadAsk, ReloadBody, Verdict};
     let info = operation("readInfo", "Says what this process is").answers::<system::Info>(200);
     let config =
         operation("readConfig", "Shows what is configured, and where it was written").answers::<Effective>(200);
@@ -201,8 +202,9 @@ fn process() -> Vec<Endpoint> {
         .body::<Candidate>()
         .answers::<Verdict>(200);
     let reload = operation("reloadConfig", "Reads the configuration again and puts it in force")
-        .body::<Nothing>()
-        .answers::<ReloadBody>(200);
+        .body::<ReloadAsk>()
+        .answers::<ReloadBody>(200)
+        .refuses(&[409]);
     let log = operation("readLog", "Shows the level of the log").answers::<system::Log>(200);
     let set_log = operation("setLog", "Changes the level of the log, for good or for a while")
         .body::<system::SetLog>()

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Query;
 use super::list;
@@ -52,7 +53,7 @@ pub(super) async fn read(
     if wants_stream(&headers) {
         let resumed = headers.get("last-event-id").and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
         let after = resumed.or(ask.after).unwrap_or(0);
-        return stream(Arc::clone(&admin.process.events), after);
+        return stream(&admin, after);
     }
     let after = ask.after.unwrap_or(0);
     admin.process.events.read_after(after, 0).map_err(gone)?;
@@ -76,23 +77,30 @@ fn gone(TooOld { oldest, newest }: TooOld) -> Problem {
     Problem::new(Kind::Gone, detail)
 }
 
-fn stream(events: Arc<Events>, after: u64) -> Result<Response, Problem> {
+fn stream(admin: &Admin, after: u64) -> Result<Response, Problem> {
+    let events = Arc::clone(&admin.process.events);
     events.read_after(after, 0).map_err(gone)?;
-    let sse = Sse::new(following(events, after)).keep_alive(KeepAlive::new().interval(STREAM_COMMENT_EVERY));
+    // A stream lasts as long as its reader likes, and one that is never read looks like one that is.
+    let place = admin.place_to_wait()?;
+    let sse = Sse::new(following(events, after, place)).keep_alive(KeepAlive::new().interval(STREAM_COMMENT_EVERY));
     Ok(([("x-accel-buffering", "no")], sse).into_response())
 }
 
 /// Each event after number `after` for as long as the reader keeps up; a reader that fell out of the ring is cut off
 /// and learns from the 410 of its next request what it missed.
-fn following(events: Arc<Events>, after: u64) -> impl Stream<Item = Result<sse::Event, Infallible>> {
-    let start = (events, after, Vec::<Arc<Event>>::new().into_iter());
-    stream::unfold(start, async |(events, mut after, mut batch)| {
+fn following(
+    events: Arc<Events>,
+    after: u64,
+    place: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<sse::Event, Infallible>> {
+    let start = (events, after, Vec::<Arc<Event>>::new().into_iter(), place);
+    stream::unfold(start, async |(events, mut after, mut batch, place)| {
         loop {
             if let Some(event) = batch.next() {
                 after = event.seq;
                 let data = serde_json::to_string(&*event).unwrap_or_default();
                 let item = sse::Event::default().id(event.seq.to_string()).data(data);
-                return Some((Ok(item), (events, after, batch)));
+                return Some((Ok(item), (events, after, batch, place)));
             }
             events.wait_after(after).await;
             batch = events.read_after(after, STREAM_BATCH).ok()?.into_iter();

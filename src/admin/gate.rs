@@ -185,6 +185,11 @@ fn request_id(headers: &HeaderMap) -> String {
     given.filter(clean).map_or_else(|| format!("{:016x}", rand::random::<u64>()), str::to_owned)
 }
 
+/// A refusal of a request that is not even looked at, with the headers that every answer has.
+pub(super) fn refuse(response: Response, asked: &HeaderMap) -> Response {
+    finish(response, &request_id(asked))
+}
+
 /// Writes a problem out and sets the headers that every answer has.
 fn finish(mut response: Response, request_id: &str) -> Response {
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {

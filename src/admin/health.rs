@@ -17,6 +17,9 @@ use super::{Admin, stats};
 use crate::memory::Reading;
 use crate::phase::Phase;
 
+/// Where health is asked for: what is answered when nothing else can be.
+pub(super) const PATHS: [&str; 5] = ["/health", "/health/live", "/livez", "/health/ready", "/readyz"];
+
 const MIB: f64 = 1024.0 * 1024.0;
 
 #[derive(Debug, Serialize, JsonSchema)]

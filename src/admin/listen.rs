@@ -1,33 +1,49 @@
 //! The admin listener: TCP or a socket file, a bounded number of connections, and an end.
+//!
+//! Invariant: a health check is answered soon whatever the other connections do; who makes room for whom is in `seats`.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Admin, Locality};
+use super::problem::{Kind, Problem};
+use super::seats::{Bounds, Class, Given, Seat, Seats, Turn};
+use super::{Admin, Locality, gate, health};
 use crate::config::Listen;
 use crate::door::listen::Bound;
 use crate::metrics::{ConnectionResult, ListenerLabel};
 use crate::net::OwnListener;
 use crate::send_timeout::SendTimeout;
 
-/// Connections at once; each may hold one long poll. Beyond, callers wait in the listen queue.
-pub const CONNECTIONS_MAX: usize = 1024;
 /// From the accept to a whole request head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a caller may take no byte of an answer.
-const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same while more than half of the seats are taken.
+const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where all seats are taken and only health may be asked for.
+const EXPRESS_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a caller may take no byte of an answer, streams of events included.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// What running requests are given once the process stops.
 const STOP_TIMEOUT: Duration = Duration::from_millis(500);
 /// How often the CPU use is looked at.
@@ -139,17 +155,18 @@ fn bind_unix(path: &Path) -> io::Result<AdminListener> {
 /// Serves the API until `stop` turns true (or its sender goes); running requests get a moment to finish.
 pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
     let router = admin.router();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
     loop {
         tokio::select! {
-            accepted = accept(&listener, &slots) => match accepted {
-                Ok((accepted, slot)) => {
+            accepted = accept(&listener) => match accepted {
+                Ok((accepted, address)) => {
+                    let Some(place) = place(&admin, &seats, address) else { continue };
                     let (router, admin, stop) = (router.clone(), Arc::clone(&admin), stop.clone());
                     match accepted {
-                        Accepted::Tcp(io) => connections.spawn(connection(io, router, admin, slot, stop)),
-                        Accepted::Unix(io) => connections.spawn(connection(io, router, admin, slot, stop)),
+                        Accepted::Tcp(io) => connections.spawn(connection(io, router, admin, place, stop)),
+                        Accepted::Unix(io) => connections.spawn(connection(io, router, admin, place, stop)),
                     };
                 }
                 Err(error) => {
@@ -178,30 +195,60 @@ enum Accepted {
     Unix(UnixStream),
 }
 
-async fn accept(listener: &AdminListener, slots: &Arc<Semaphore>) -> io::Result<(Accepted, OwnedSemaphorePermit)> {
-    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
-    let accepted = match listener {
-        AdminListener::Tcp(listener) => Accepted::Tcp(listener.accept().await?.0),
-        AdminListener::Unix(listener, _) => Accepted::Unix(listener.accept().await?.0),
+async fn accept(listener: &AdminListener) -> io::Result<(Accepted, Option<IpAddr>)> {
+    Ok(match listener {
+        AdminListener::Tcp(listener) => {
+            let (stream, peer) = listener.accept().await?;
+            (Accepted::Tcp(stream), Some(peer.ip().to_canonical()))
+        }
+        AdminListener::Unix(listener, _) => (Accepted::Unix(listener.accept().await?.0), None),
+    })
+}
+
+/// A connection's seat, and how long it may take for a request's head.
+struct Place {
+    seat: Seat,
+    head_timeout: Duration,
+}
+
+/// Seats a connection from `address`; another one may have to go for it.
+fn place(admin: &Admin, seats: &Arc<Seats>, address: Option<IpAddr>) -> Option<Place> {
+    let config = admin.process.config.load();
+    let (max, address_max) = (config.admin.max_connections as usize, config.admin.address_connections as usize);
+    let Given { seat, has_shed, is_crowded } = seats.take(address, Bounds { max, address_max });
+    let metrics = &admin.process.metrics;
+    if has_shed {
+        metrics.connection_result(ListenerLabel::Admin, ConnectionResult::Shed);
+    }
+    let Some(seat) = seat else {
+        metrics.connection_result(ListenerLabel::Admin, ConnectionResult::Refused);
+        return None;
     };
-    Ok((accepted, slot))
+    let head_timeout = match seat.class {
+        Class::Express => EXPRESS_HEAD_TIMEOUT,
+        Class::Full if is_crowded => CROWDED_HEAD_TIMEOUT,
+        Class::Full => HEAD_TIMEOUT,
+    };
+    Some(Place { seat, head_timeout })
 }
 
 async fn connection(
     io: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
     admin: Arc<Admin>,
-    _slot: OwnedSemaphorePermit,
+    place: Place,
     mut stop: watch::Receiver<bool>,
 ) {
     let _counted = admin.process.metrics.connection(ListenerLabel::Admin);
+    let seat = Arc::new(place.seat);
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_headers(64);
-    let connection =
-        http.serve_connection(TokioIo::new(SendTimeout::new(io, SEND_TIMEOUT)), TowerToHyperService::new(router));
+    http.timer(TokioTimer::new()).header_read_timeout(place.head_timeout).max_headers(64);
+    let service = service_fn(|request| answer(router.clone(), seat.clone(), request));
+    let connection = http.serve_connection(TokioIo::new(SendTimeout::new(io, SEND_TIMEOUT)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = seat.shed() => return,
         () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -209,5 +256,50 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "an admin connection ended badly");
+    }
+}
+
+/// Answers one request, as far as its connection's seat allows.
+async fn answer(router: Router, seat: Arc<Seat>, request: Request<Incoming>) -> Result<Response<Held>, Infallible> {
+    let turn = seat.turn();
+    let express = match seat.class {
+        Class::Full => false,
+        Class::Express => true,
+    };
+    let mut response = if express && !health::PATHS.contains(&request.uri().path()) {
+        let problem = Problem::new(Kind::Busy, "there are as many connections as may be; only health is answered");
+        gate::refuse(problem.into_response(), request.headers())
+    } else {
+        TowerToHyperService::new(router).call(request).await?
+    };
+    if express {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| Held { body, _turn: turn }))
+}
+
+/// The body of an answer, which keeps its connection busy.
+struct Held {
+    body: axum::body::Body,
+    _turn: Turn,
+}
+
+impl Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

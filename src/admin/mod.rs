@@ -46,6 +46,8 @@ mod pipes;
 mod pools;
 pub mod problem;
 mod registration;
+mod scrape;
+mod seats;
 pub mod state_file;
 mod stats;
 mod streams;
@@ -56,7 +58,7 @@ use std::time::Instant;
 
 use axum::Router;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::process::CpuMeter;
 use crate::process::Process;
@@ -66,9 +68,10 @@ use crate::reload::Reload;
 use condition::Tags;
 use endpoints::AccessRules;
 use problem::{Kind, Problem};
+use scrape::Scrape;
 use state_file::StateFile;
 
-/// Requests that wait for a change at once (long polls, blocking lists); more are answered 503, so that those that ask
+/// Requests that wait for a change at once (long polls, blocking lists, streams of events); more are answered 503, so that those that ask
 /// and go always find a connection.
 pub const WAITERS_MAX: usize = 768;
 
@@ -97,7 +100,9 @@ pub struct Admin {
     started_at: Timestamp,
     cpu: Mutex<CpuMeter>,
     tags: Tags,
-    waiting: Semaphore,
+    /// Places of those that wait, streams of events included.
+    waiting: Arc<Semaphore>,
+    scrape: Scrape,
     rebalances: Rebalances,
     broadcasting: Semaphore,
 }
@@ -121,7 +126,8 @@ impl Admin {
             started_at: Timestamp::now(),
             cpu: Mutex::default(),
             tags: Tags::new(),
-            waiting: Semaphore::new(WAITERS_MAX),
+            waiting: Arc::new(Semaphore::new(WAITERS_MAX)),
+            scrape: Scrape::default(),
             rebalances: Rebalances::default(),
             broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
         })
@@ -133,16 +139,26 @@ impl Admin {
     }
 
     /// A place among those that wait.
-    fn place_to_wait(&self) -> Result<SemaphorePermit<'_>, Problem> {
-        self.waiting.try_acquire().map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
+    fn place_to_wait(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.waiting
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Problem::new(Kind::Busy, "as many requests as may wait already"))
     }
 
-    /// Waits until what was just changed about backends survives a restart, where anything does.
-    async fn kept(&self) {
-        if let Some(file) = &self.state_file {
-            let index = *self.process.backends.index().borrow();
-            file.catch_up(index).await;
-        }
+    /// Waits until what was just changed about the backend `id` survives a restart, where anything does.
+    ///
+    /// # Errors
+    /// When it would not; it is in force all the same.
+    async fn kept(&self, id: &str) -> Result<(), Problem> {
+        let Some(file) = &self.state_file else { return Ok(()) };
+        let index = *self.process.backends.index().borrow();
+        file.catch_up(index).await.map_err(|why| {
+            let detail = format!(
+                "what was said about {id:?} is in force, but would not survive a restart: admin.state_file was not written: {why}"
+            );
+            Problem::named("not-kept", 507, detail)
+        })
     }
 
     fn cpu_percent(&self) -> f64 {

@@ -39,6 +39,8 @@ pub enum Kind {
     Invalid,
     /// As many wait for a change as may.
     Busy,
+    /// It should have worked.
+    Broken,
 }
 
 impl Kind {
@@ -60,6 +62,7 @@ impl Kind {
             Self::MediaType => ("media-type", "The body must be JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE),
             Self::Invalid => ("invalid", "The request is not valid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Busy => ("busy", "Too many are waiting", StatusCode::SERVICE_UNAVAILABLE),
+            Self::Broken => ("internal", "Something broke here", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }
 }

@@ -193,7 +193,7 @@ impl From<&BackendSpec> for Registration {
 impl Registration {
     /// What a worker would have to say to stand exactly as it stands, its state included.
     pub(super) fn in_force(view: &BackendView) -> Self {
-        Self { state: Some(view.admin.into()), ..Self::from(&view.spec) }
+        Self { state: Some(view.admin.into()), ..Self::from(&*view.spec) }
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! The file holds what workers said about themselves and the admin state that operators put them in; what was found out
 //! about them is found out again. It is replaced as a whole (written beside it, synced, renamed), so that a crash leaves
-//! the old one or the new one. A write through the API is answered once the file has it; only a disk that fails or
-//! hangs is not waited for. A file that makes no sense is set aside, never overwritten and never a reason not to start.
+//! the old one or the new one. A write through the API is answered once the file has it; where a disk fails or hangs, the
+//! answer says so. A file that makes no sense is set aside, never overwritten and never a reason not to start. Invariant:
+//! one process has the file, by a lock beside it; two would each forget what the other was told.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -20,8 +21,8 @@ use tokio::sync::watch;
 use super::registration::Registration;
 use crate::backends::{BackendView, Backends, Origin};
 
-/// Bytes of a state file; registrations beyond it live as long as the process.
-pub const STATE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a state file: what `admin.registry_bytes_max` lets be said, written out, fits.
+pub const STATE_BYTES_MAX: usize = 256 << 20;
 
 /// How long the answer to a write waits for the disk.
 pub const CATCH_UP_MAX: Duration = Duration::from_secs(2);
@@ -40,8 +41,18 @@ pub struct StateFile {
     path: PathBuf,
     /// What it was opened with.
     digest: [u8; 32],
-    /// Up to which index of the backends it was tried to write them.
-    tried: watch::Sender<u64>,
+    tried: watch::Sender<Tried>,
+    /// Held for as long as the process lives.
+    _lock: File,
+}
+
+/// The last attempt to write.
+#[derive(Debug)]
+struct Tried {
+    /// Up to which index of the backends.
+    index: u64,
+    /// Why the file does not have it.
+    failure: Option<String>,
 }
 
 /// A state file that a process cannot start with.
@@ -75,6 +86,7 @@ impl StateFile {
     /// When the file can be neither read nor replaced.
     pub fn open(path: &Path, backends: &Backends) -> Result<Self, StateFileError> {
         let fails = |source| StateFileError { path: path.to_owned(), source };
+        let lock = lock(path).map_err(fails)?;
         match read(path).map_err(fails)? {
             Stored::Nothing => {}
             Stored::Nonsense(why) => {
@@ -90,7 +102,8 @@ impl StateFile {
         }
         let index = *backends.index().borrow();
         let digest = write(path, &backends.list(), None).map_err(fails)?;
-        Ok(Self { path: path.to_owned(), digest, tried: watch::Sender::new(index) })
+        let tried = watch::Sender::new(Tried { index, failure: None });
+        Ok(Self { path: path.to_owned(), digest, tried, _lock: lock })
     }
 
     /// Writes the file whenever what it holds has changed, and never ends.
@@ -102,7 +115,8 @@ impl StateFile {
             let (path, list, before) = (self.path.clone(), backends.list(), written);
             let writing = tokio::task::spawn_blocking(move || write(&path, &list, before));
             let outcome = writing.await.unwrap_or_else(|error| Err(io::Error::other(error)));
-            self.tried.send_replace(index);
+            let failure = outcome.as_ref().err().map(ToString::to_string);
+            self.tried.send_replace(Tried { index, failure });
             match outcome {
                 Ok(digest) => {
                     if patience > RETRY_MIN {
@@ -122,19 +136,43 @@ impl StateFile {
         }
     }
 
-    /// Waits until the file has what `index` stands for, or until it is clear that it won't have it soon.
-    pub async fn catch_up(&self, index: u64) {
+    /// Waits until the file has what `index` stands for.
+    ///
+    /// # Errors
+    /// Why it does not have it, or will not have it soon.
+    pub async fn catch_up(&self, index: u64) -> Result<(), String> {
         let mut tried = self.tried.subscribe();
-        // Who can't be told that it is safe on disk is told that it was done: it was.
-        let _ = tokio::time::timeout(CATCH_UP_MAX, tried.wait_for(|&tried| tried >= index)).await;
+        match tokio::time::timeout(CATCH_UP_MAX, tried.wait_for(|tried| tried.index >= index)).await {
+            Ok(Ok(tried)) => tried.failure.clone().map_or(Ok(()), Err),
+            Ok(Err(_)) => Err("the process is stopping".to_owned()),
+            Err(_) => Err(format!("the disk did not take it within {}s", CATCH_UP_MAX.as_secs())),
+        }
+    }
+}
+
+/// Makes this process the one that has the file.
+fn lock(path: &Path) -> io::Result<File> {
+    let beside = beside(path, ".lock");
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&beside)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let other = format!("another process has it (by its lock on {})", beside.display());
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, other))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
 fn read(path: &Path) -> io::Result<Stored> {
-    let file = match File::open(path) {
+    // To open a pipe would wait for its other end.
+    match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Stored::Nothing),
-        opened => opened?,
-    };
+        Err(error) => return Err(error),
+        Ok(found) if found.is_file() => {}
+        Ok(_) => return Err(io::Error::other("it is not a regular file; name one, or a path where there is none")),
+    }
+    let file = File::open(path)?;
     let mut text = Vec::new();
     file.take(STATE_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
     if text.len() > STATE_BYTES_MAX {

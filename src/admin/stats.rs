@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::health::tenths;
+use super::problem::{Kind, Problem};
 use super::streams::{self, SharedStreams};
 use crate::backends::BackendView;
 use crate::metrics::process::Usage;
@@ -33,10 +34,14 @@ use crate::pipes::{KeyPast, PipeEntry};
 /// Route keys listed in `keys` and in `connections.by_key`, where those with the most pipes win.
 const KEYS_MAX: usize = 1000;
 
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
-    refresh(&admin, &admin.process.pipes.list());
-    let text = admin.process.metrics.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Result<Response, Problem> {
+    let of = admin.clone();
+    let render = move || {
+        refresh(&of, &of.process.pipes.list());
+        of.process.metrics.render()
+    };
+    let text = admin.scrape.get(render).await.ok_or_else(|| Problem::new(Kind::Broken, "metrics were not rendered"))?;
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
 /// Puts what the registries know into the gauges.
@@ -63,6 +68,7 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));
     families.memory_bytes.with_label_values(&["requests"]).set(gauge(admin.process.memory.requests_bytes()));
+    families.memory_bytes.with_label_values(&["backends"]).set(gauge(admin.process.backends.held_bytes() as u64));
     families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
     admin.process.metrics.sync_backends(&backends);
@@ -329,7 +335,7 @@ fn services(backends: Vec<BackendView>, pipes: &[Arc<PipeEntry>]) -> Vec<Service
     let service = |view: BackendView| Service {
         clients: clients.get(&view.key).copied().unwrap_or_default(),
         backend: view.id,
-        pool: view.spec.pool,
+        pool: view.spec.pool.clone(),
         eligible: view.eligible,
         connections: view.pipes,
     };

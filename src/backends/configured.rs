@@ -22,6 +22,8 @@ impl Setup {
                 deaths_per_window: config.reattach.dials_per_minute,
                 dials_at_once: config.reattach.dials_at_once,
                 moves_per_second: config.reattach.moves_per_second,
+                backend_bytes_max: config.admin.backend_bytes_max,
+                registry_bytes_max: config.admin.registry_bytes_max,
             },
         }
     }
@@ -112,7 +114,10 @@ mod tests {
         assert!(
             setup.networks.allow("10.1.2.3".parse().unwrap()) && !setup.networks.allow("127.0.0.1".parse().unwrap())
         );
-        assert_eq!(setup.bounds, Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9 });
+        assert_eq!(
+            setup.bounds,
+            Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9, ..Bounds::default() }
+        );
         let pool = &setup.pools[0];
         assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
         assert_eq!(pool.move_order, MoveOrder::LeaveFirst);

@@ -64,7 +64,7 @@ pub struct Setup {
     pub bounds: Bounds,
 }
 
-/// How hard pipes that lost or leave a backend may press on the others; zero is no limit.
+/// How hard pipes that lost or leave a backend may press on the others, where zero is no limit; and how much may be said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Attaches that died young per minute, pipe and backend.
@@ -73,11 +73,21 @@ pub struct Bounds {
     pub dials_at_once: u32,
     /// Planned moves that one pool begins in a second.
     pub moves_per_second: u32,
+    /// Bytes that what is said about one registered backend may take.
+    pub backend_bytes_max: usize,
+    /// The same for all backends.
+    pub registry_bytes_max: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { deaths_per_window: DEATHS_PER_WINDOW, dials_at_once: 64, moves_per_second: 100 }
+        Self {
+            deaths_per_window: DEATHS_PER_WINDOW,
+            dials_at_once: 64,
+            moves_per_second: 100,
+            backend_bytes_max: 2 << 20,
+            registry_bytes_max: 64 << 20,
+        }
     }
 }
 
@@ -100,6 +110,7 @@ impl Backends {
             ids: BTreeMap::new(),
             deaths: YoungDeaths::new(setup.bounds.deaths_per_window),
             bounds: setup.bounds,
+            held_bytes: 0,
             last_key: 0,
             last_version: 0,
         };
@@ -213,6 +224,12 @@ impl Backends {
     #[must_use]
     pub fn list(&self) -> Vec<BackendView> {
         self.with(|registry, _| registry.list())
+    }
+
+    /// Memory that is taken by what is said about backends, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.with(|registry, _| registry.held_bytes)
     }
 
     /// All pools, by name.

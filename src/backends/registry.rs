@@ -43,6 +43,8 @@ pub(super) struct Registry {
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
     pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,
+    /// Memory that is taken by what is said about all of them.
+    pub(super) held_bytes: usize,
     pub(super) last_key: u64,
     pub(super) last_version: u64,
 }
@@ -74,7 +76,7 @@ pub(super) struct PoolEntry {
 pub(super) struct Record {
     pub(super) id: Arc<str>,
     /// As it was said last; `state` is always nothing here, the core has the one in force.
-    pub(super) spec: BackendSpec,
+    pub(super) spec: Arc<BackendSpec>,
     pub(super) origin: Origin,
     pub(super) registered_at: SystemTime,
     pub(super) version: u64,
@@ -149,7 +151,7 @@ impl Registry {
         self.ids.insert(id.clone(), key);
         let record = Record {
             id,
-            spec: BackendSpec { state: None, ..spec },
+            spec: Arc::new(BackendSpec { state: None, ..spec }),
             origin,
             registered_at: SystemTime::now(),
             version: 0,
@@ -164,6 +166,7 @@ impl Registry {
             dials: moves::permits(self.bounds.dials_at_once),
             picked: None,
         };
+        self.held_bytes += record.spec.held_bytes();
         self.records.insert(key, record);
         self.touched(key, false, fx);
         key
@@ -210,6 +213,7 @@ impl Registry {
         let Some(record) = self.records.remove(&key) else {
             return;
         };
+        self.held_bytes -= record.spec.held_bytes();
         if self.ids.get(&record.id) == Some(&key) {
             self.ids.remove(&record.id);
         }

@@ -45,6 +45,12 @@ pub struct NoBackend {
 impl NoBackend {
     const EMPTY: Self = Self { reason: NoCandidate::Empty, retry_at: None, awaited: false };
 
+    /// Whether that may change soon: only a key that no backend serves is not worth waiting for.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.reason != NoCandidate::NoOwner
+    }
+
     /// The same as what keeps the pipe waiting.
     #[must_use]
     pub fn hold(&self) -> Hold {

@@ -21,6 +21,12 @@ pub const ID_BYTES_MAX: usize = 64;
 pub const SERVES_KEYS_MAX: usize = 10_000;
 /// Labels of one backend.
 pub const LABELS_MAX: usize = 64;
+/// Bytes of one key, alias, label or label's value.
+pub const WORD_BYTES_MAX: usize = 1024;
+/// Bytes of an `instance`.
+pub const INSTANCE_BYTES_MAX: usize = 256;
+/// The shortest time from one probe to the next that a registration may ask for.
+pub const PROBE_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The largest weight.
 pub const WEIGHT_MAX: u32 = 1000;
 /// The shortest and the longest lease.
@@ -127,7 +133,28 @@ pub struct BackendSpec {
     pub state: Option<AdminState>,
 }
 
+/// What a backend takes besides its words: its record, and its places in the tables.
+const BACKEND_BYTES: usize = 1024;
+/// What a key takes besides its words: in the record and in its pool's table.
+const KEY_BYTES: usize = 160;
+/// What a label takes besides its words.
+const LABEL_BYTES: usize = 112;
+
 impl BackendSpec {
+    /// Memory that is taken by what is said here, in bytes, measured roughly and never too small.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let serves: usize = match &self.serves {
+            Serves::Any => 0,
+            Serves::Keys(keys) => keys
+                .iter()
+                .map(|(key, alias)| KEY_BYTES + key.len() + alias.as_ref().map_or(0, |alias| 32 + alias.len()))
+                .sum(),
+        };
+        let labels: usize = self.labels.iter().map(|(name, value)| LABEL_BYTES + name.len() + value.len()).sum();
+        BACKEND_BYTES + self.url.as_written().len() + self.instance.as_ref().map_or(0, |it| it.len()) + serves + labels
+    }
+
     /// A backend at `url` of which nothing else is said.
     #[must_use]
     pub fn new(url: BackendUrl, pool: impl Into<Arc<str>>) -> Self {
@@ -245,8 +272,8 @@ pub struct BackendView {
     pub key: BackendKey,
     /// Its name.
     pub id: Arc<str>,
-    /// What was said about it; `state` is the one in force.
-    pub spec: BackendSpec,
+    /// What was said about it; the state in force is `admin`.
+    pub spec: Arc<BackendSpec>,
     /// Where it comes from.
     pub origin: Origin,
     /// The admin state in force.
@@ -377,6 +404,14 @@ pub enum BackendError {
     /// `BACKENDS_MAX` are there (507).
     #[error("there are {BACKENDS_MAX} backends already")]
     TooMany,
+    /// What is said about it takes more memory than one backend may (507).
+    #[error(
+        "what is said about this backend takes {0} bytes; admin.backend_bytes_max is {1}: name fewer keys or labels"
+    )]
+    TooLarge(usize, usize),
+    /// What is said about all of them would take more memory than it may (507).
+    #[error("what is said about all backends would take more than admin.registry_bytes_max, {0} bytes")]
+    NoRoom(usize),
 }
 
 impl BackendError {
@@ -396,6 +431,8 @@ impl BackendError {
             Self::NotFound(_) => (404, "backend-not-found"),
             Self::PreconditionFailed(_) => (412, "precondition-failed"),
             Self::TooMany => (507, "too-many-backends"),
+            Self::TooLarge(..) => (507, "backend-too-large"),
+            Self::NoRoom(_) => (507, "registry-full"),
         }
     }
 
@@ -411,9 +448,13 @@ impl BackendError {
             Self::UnknownPool(_) => Some("/pool"),
             Self::InstanceConflict(_) => Some("/instance"),
             Self::Invalid { pointer, .. } => Some(pointer),
-            Self::Static(_) | Self::NoLease(_) | Self::NotFound(_) | Self::PreconditionFailed(_) | Self::TooMany => {
-                None
-            }
+            Self::Static(_)
+            | Self::NoLease(_)
+            | Self::NotFound(_)
+            | Self::PreconditionFailed(_)
+            | Self::TooMany
+            | Self::TooLarge(..)
+            | Self::NoRoom(_) => None,
         }
     }
 }

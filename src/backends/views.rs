@@ -10,12 +10,10 @@ use holdline_core::pool::{AdminState, Backend};
 impl Registry {
     pub(super) fn view(&self, key: BackendKey) -> Option<BackendView> {
         let (record, backend) = (self.records.get(&key)?, self.backend(key)?);
-        let mut spec = record.spec.clone();
-        spec.state = Some(backend.admin());
         Some(BackendView {
             key,
             id: record.id.clone(),
-            spec,
+            spec: record.spec.clone(),
             origin: record.origin,
             admin: backend.admin(),
             health: backend.health(),

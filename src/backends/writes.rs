@@ -4,8 +4,9 @@ use super::Setup;
 use super::facts::{BackendEvent, Leave, LeaveCause, LeaveHow, Removal};
 use super::registry::{Effects, PoolEntry, Registry, core_settings, pool_settings};
 use super::spec::{
-    BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, LABELS_MAX, LEASE_RANGE, Origin,
-    PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange, WEIGHT_MAX,
+    BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, INSTANCE_BYTES_MAX, LABELS_MAX,
+    LEASE_RANGE, Origin, PROBE_INTERVAL_MIN, PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange,
+    WEIGHT_MAX, WORD_BYTES_MAX,
 };
 use crate::net::{BackendUrl, Host};
 use crate::routes::leaves_its_place;
@@ -32,7 +33,7 @@ impl Registry {
         if let Some(record) = taken {
             return Err(BackendError::UrlTaken(record.id.clone()));
         }
-        self.check_room()?;
+        self.check_room(&spec, None)?;
         let id: Arc<str> = format!("b-{:016x}", rand::random::<u64>()).into();
         self.add(id.clone(), spec, Origin::Registered, fx);
         Ok(id)
@@ -41,7 +42,7 @@ impl Registry {
     pub(super) fn restore(&mut self, id: &str, spec: BackendSpec, fx: &mut Effects) -> Result<(), BackendError> {
         check_id(id)?;
         self.check(&spec)?;
-        self.check_room()?;
+        self.check_room(&spec, None)?;
         let id: Arc<str> = id.into();
         if self.ids.contains_key(&id) {
             return Err(BackendError::Static(id));
@@ -65,12 +66,13 @@ impl Registry {
         let id: Arc<str> = id.into();
         let Some(&key) = self.ids.get(&id) else {
             check_absence(&id, expect)?;
-            self.check_room()?;
+            self.check_room(&spec, None)?;
             self.add(id, spec, Origin::Registered, fx);
             return Ok(Put::Created);
         };
         self.check_expectation(key, expect)?;
         self.check_replaceable(key, &spec)?;
+        self.check_room(&spec, Some(key))?;
         Ok(self.replace(key, spec, fx))
     }
 
@@ -92,9 +94,10 @@ impl Registry {
         if record.removing.is_some() {
             return Err(BackendError::NotFound(id.into()));
         }
-        let mut spec = record.spec.clone();
+        let mut spec = BackendSpec::clone(&record.spec);
         change(&mut spec);
         self.check(&spec)?;
+        self.check_room(&spec, Some(key))?;
         Ok(self.replace(key, spec, fx))
     }
 
@@ -211,7 +214,7 @@ impl Registry {
             return;
         };
         let kept = BackendSpec { state: None, ..spec.clone() };
-        let unchanged = record.spec == kept && record.removing.is_none();
+        let unchanged = *record.spec == kept && record.removing.is_none();
         record.origin = Origin::Static;
         if !unchanged {
             // The state in the file is the one to start in; a reload doesn't undo an operator's drain.
@@ -244,7 +247,7 @@ impl Registry {
             return Put::Replaced;
         }
         let spec = BackendSpec { state: None, ..spec };
-        let same = record.spec == spec && admin == backend.admin() && !was_removing;
+        let same = *record.spec == spec && admin == backend.admin() && !was_removing;
         if same {
             self.said_again(key, fx);
             return Put::Same;
@@ -287,7 +290,8 @@ impl Registry {
         // A pipe may wait for a raised limit or another key.
         pool.wake();
         if let Some(record) = self.records.get_mut(&key) {
-            record.spec = spec;
+            self.held_bytes = self.held_bytes + spec.held_bytes() - record.spec.held_bytes();
+            record.spec = Arc::new(spec);
             record.restored = false;
             if record.removing.take().is_some() {
                 (record.leave, record.leave_deadline) = (None, None);
@@ -383,8 +387,19 @@ impl Registry {
         if differs && live { Err(BackendError::InstanceConflict(record.id.clone())) } else { Ok(()) }
     }
 
-    fn check_room(&self) -> Result<(), BackendError> {
-        if self.records.len() < BACKENDS_MAX { Ok(()) } else { Err(BackendError::TooMany) }
+    /// Whether there is room for what `spec` says, in the place of what was said about a backend before.
+    fn check_room(&self, spec: &BackendSpec, before: Option<BackendKey>) -> Result<(), BackendError> {
+        let (bytes, max) = (spec.held_bytes(), self.bounds.backend_bytes_max);
+        if bytes > max {
+            return Err(BackendError::TooLarge(bytes, max));
+        }
+        let replaced = before.and_then(|key| self.records.get(&key));
+        let replaced_bytes = replaced.map_or(0, |record| record.spec.held_bytes());
+        // What says less than before fits, though there may be too much of the others.
+        if bytes > replaced_bytes && self.held_bytes - replaced_bytes + bytes > self.bounds.registry_bytes_max {
+            return Err(BackendError::NoRoom(self.bounds.registry_bytes_max));
+        }
+        if replaced.is_some() || self.records.len() < BACKENDS_MAX { Ok(()) } else { Err(BackendError::TooMany) }
     }
 
     fn check(&self, spec: &BackendSpec) -> Result<(), BackendError> {
@@ -433,6 +448,11 @@ fn check_id(id: &str) -> Result<(), BackendError> {
     Err(BackendError::Invalid { pointer: "/id", message })
 }
 
+/// Whether `text` may be kept and shown as it is; it grows little when it is written as JSON.
+fn is_word(text: &str) -> bool {
+    text.len() <= WORD_BYTES_MAX && !text.chars().any(char::is_control)
+}
+
 fn check_bounds(spec: &BackendSpec) -> Result<(), BackendError> {
     let invalid = |pointer, message| Err(BackendError::Invalid { pointer, message });
     if spec.weight.get() > WEIGHT_MAX {
@@ -446,9 +466,26 @@ fn check_bounds(spec: &BackendSpec) -> Result<(), BackendError> {
     if spec.labels.len() > LABELS_MAX {
         return invalid("/labels", format!("there are at most {LABELS_MAX} labels"));
     }
+    if !spec.labels.iter().all(|(name, value)| is_word(name) && is_word(value)) {
+        return invalid("/labels", format!("a label has up to {WORD_BYTES_MAX} bytes and no control characters"));
+    }
+    if spec.instance.as_ref().is_some_and(|instance| instance.len() > INSTANCE_BYTES_MAX || !is_word(instance)) {
+        let message = format!("an instance has up to {INSTANCE_BYTES_MAX} bytes and no control characters");
+        return invalid("/instance", message);
+    }
+    if let Some(probes) = &spec.probes
+        && probes.interval > Duration::ZERO
+        && probes.interval < PROBE_INTERVAL_MIN
+    {
+        let message = format!("is 0s, which never probes, or at least {}ms", PROBE_INTERVAL_MIN.as_millis());
+        return invalid("/health/interval", message);
+    }
     match &spec.serves {
         Serves::Keys(keys) if keys.len() > SERVES_KEYS_MAX => {
             invalid("/serves", format!("a backend serves at most {SERVES_KEYS_MAX} keys by name"))
+        }
+        Serves::Keys(keys) if !keys.keys().chain(keys.values().flatten()).all(|word| is_word(word)) => {
+            invalid("/serves", format!("a key has up to {WORD_BYTES_MAX} bytes and no control characters"))
         }
         Serves::Keys(keys) if keys.values().flatten().any(|alias| leaves_its_place(alias)) => {
             invalid("/serves", "an alias stands in a path: it must not hold `.` or `..` as a part of one".to_owned())

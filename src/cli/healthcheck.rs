@@ -1,4 +1,8 @@
-//! `holdline healthcheck`: exit 0 if the process is ready for clients, 1 if not; for Docker and systemd.
+//! `holdline healthcheck`: exit 0 if the process is ready for clients, or lives at all, and 1 if not; for Docker and
+//! systemd.
+//!
+//! What would be replaced for a bad answer is asked for its life: a proxy without a worker is not ready, and holds clients
+//! that a new one would not have.
 
 use std::time::Duration;
 
@@ -17,18 +21,22 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Options {
     #[command(flatten)]
     at: Where,
+    /// Only whether the process answers, not whether it is ready: for what replaces it otherwise, such as Docker
+    #[arg(long)]
+    live: bool,
 }
 
-/// Asks `/health/ready` and says what it said.
+/// Asks `/health/ready`, or `/health/live`, and says what it said.
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let (path, good) = if options.live { ("/health/live", "alive") } else { ("/health/ready", "ready") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let client = options.at.client()?;
-    let reply = runtime.block_on(client.ask(Method::GET, "/health/ready", None, PATIENCE))?;
+    let reply = runtime.block_on(client.ask(Method::GET, path, None, PATIENCE))?;
     if reply.status.is_success() {
-        println!("ready");
+        println!("{good}");
         return Ok(());
     }
     let reasons: Vec<String> =
         reply.body["reasons"].as_array().into_iter().flatten().filter_map(|r| r.as_str()).map(escaped).collect();
-    bail!("not ready ({}): {}", reply.status.as_u16(), reasons.join(", "))
+    bail!("not {good} ({}): {}", reply.status.as_u16(), reasons.join(", "))
 }

@@ -77,6 +77,6 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
 fn exit_with_stdin() {
     let mut ignored = [0; 256];
     while matches!(io::stdin().read(&mut ignored), Ok(read) if read > 0) {}
-    crate::log::flush();
+    crate::log::finish(std::time::Duration::from_secs(1));
     std::process::exit(0);
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,6 +11,9 @@ use crate::activation::Inherited;
 use crate::config::{Config, Loaded};
 use crate::log::LogHandle;
 use crate::serve;
+
+/// How long the end waits for a reader of the log that stands still.
+const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Arguments of `holdline serve`.
 #[derive(clap::Args)]
@@ -41,7 +45,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::from(super::MISUSE);
         }
     };
-    let log = match crate::log::init(loaded.config.log.format, loaded.config.log.level) {
+    let log = match crate::log::init(&loaded.config.log) {
         Ok(log) => Arc::new(log),
         Err(error) => {
             eprintln!("holdline: {error}");
@@ -58,10 +62,14 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(serve(loaded, log, inherited)) {
+    let ended = runtime.block_on(serve(loaded, log, inherited));
+    if let Err(error) = &ended {
+        tracing::error!(%error, "could not start");
+    }
+    crate::log::finish(LOG_TIMEOUT);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "could not start");
             eprintln!("holdline: {}", crate::ctl::in_words(&error));
             let is_misuse = error.downcast_ref().is_some_and(serve::StartError::is_misuse);
             if is_misuse { ExitCode::from(super::MISUSE) } else { ExitCode::FAILURE }

@@ -19,8 +19,15 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
 ];
 
 /// Keys that a running process cannot change.
-const RESTART: &[&str] =
-    &["server.listen", "server.threads", "admin.listen", "admin.state_file", "log.format", "trace.otlp_endpoint"];
+const RESTART: &[&str] = &[
+    "server.listen",
+    "server.threads",
+    "admin.listen",
+    "admin.state_file",
+    "log.format",
+    "log.queue_bytes_max",
+    "trace.otlp_endpoint",
+];
 
 /// Whether the key does something, or is set to what is the case anyway.
 pub(super) fn has_effect(shown: &Shown) -> bool {
@@ -50,6 +57,7 @@ impl Config {
         self.admin.listen.clone_from(&running.admin.listen);
         self.admin.state_file.clone_from(&running.admin.state_file);
         self.log.format = running.log.format;
+        self.log.queue_bytes_max = running.log.queue_bytes_max;
     }
 }
 
@@ -66,7 +74,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_kept_and_nothing_else() {
         let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7 }\n\
-                    admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\" }\n\
+                    admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\", queue_bytes_max = \"2MiB\" }\n\
                     trace = { otlp_endpoint = \"http://c:1\" }\n";
         let running = Config::default();
         let mut new = Config::read(Some(("proxy.toml", text)), []).unwrap().config;

@@ -22,6 +22,8 @@ mod tls;
 mod types;
 mod units;
 
+use std::time::Duration;
+
 use holdline_core::conversation::PrologueBounds;
 pub use holdline_core::pool::AdminState;
 use holdline_core::settings::{BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
@@ -105,6 +107,9 @@ impl Default for Config {
         }
     }
 }
+
+/// How long a new request waits for a worker at most, where its route does not say: people give up then.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
 impl Config {
     /// The pool called `name`.
@@ -193,6 +198,9 @@ impl Config {
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,
+            wait: self.wait(route),
+            host: route.host.clone(),
+            headers: [route.headers.request.clone(), route.headers.response.clone()],
             websocket_only: match route.upgrade {
                 Upgrade::Any => false,
                 Upgrade::Websocket => true,
@@ -206,6 +214,11 @@ impl Config {
             }),
         });
         routes.collect()
+    }
+
+    /// How long a new request may wait for a worker.
+    fn wait(&self, route: &Route) -> Duration {
+        route.wait.unwrap_or_else(|| self.reattach.grace.end().map_or(WAIT_MAX, |grace| grace.min(WAIT_MAX)))
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

@@ -23,6 +23,8 @@ pub struct Server {
     pub threads: u32,
     /// Open client connections; beyond, 503 before the upgrade.
     pub max_connections: u32,
+    /// Handshakes and plain requests that wait for a worker at once.
+    pub waiting_max: u32,
     /// From the accept to the first request head, and for each later phase of a handshake.
     pub handshake_timeout: Duration,
     /// From an answer to the first byte of the next request on its connection.
@@ -57,6 +59,7 @@ impl Default for Server {
             listen: vec![loopback(8000)],
             threads: 0,
             max_connections: 50_000,
+            waiting_max: 1_000,
             handshake_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(130),
             header_bytes_max: 32 * KIB,
@@ -87,6 +90,14 @@ pub struct Admin {
     pub backend_sockets: Vec<PathBuf>,
     /// Where registered backends survive a restart.
     pub state_file: Option<PathBuf>,
+    /// Connections of the admin listener; beyond, one that waits for a request makes room.
+    pub max_connections: u32,
+    /// The same from one address.
+    pub address_connections: u32,
+    /// Bytes that what is said about one registered backend may take.
+    pub backend_bytes_max: usize,
+    /// The same for all backends.
+    pub registry_bytes_max: usize,
 }
 
 impl Default for Admin {
@@ -97,6 +108,10 @@ impl Default for Admin {
             backend_networks: loopback_and_private(),
             backend_sockets: vec![PathBuf::from("/run/holdline"), PathBuf::from("/tmp")],
             state_file: None,
+            max_connections: 1024,
+            address_connections: 512,
+            backend_bytes_max: 2 * MIB,
+            registry_bytes_max: 64 * MIB,
         }
     }
 }
@@ -271,6 +286,8 @@ pub struct Limits {
     pub address_connections: u32,
     /// New connections per client address.
     pub address_rate: Rate,
+    /// Pipes per client address whose client is away.
+    pub address_detached: u32,
     /// Messages of one lane of a pipe.
     pub pipe_messages: Rate,
     /// Bytes of one lane of a pipe.
@@ -289,6 +306,7 @@ impl Default for Limits {
             key_rate: Rate::new(20, Duration::from_secs(60)),
             address_connections: 0,
             address_rate: Rate::OFF,
+            address_detached: 10_000,
             pipe_messages: Rate::OFF,
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,
@@ -321,11 +339,13 @@ pub struct Log {
     pub access: AccessLog,
     /// The least severe record that is written.
     pub level: LogLevel,
+    /// Bytes of records that wait for a slow reader of stderr; what comes then is dropped and counted.
+    pub queue_bytes_max: usize,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, access: AccessLog::Off, level: LogLevel::Info }
+        Self { format: LogFormat::Auto, access: AccessLog::Off, level: LogLevel::Info, queue_bytes_max: MIB }
     }
 }
 

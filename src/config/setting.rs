@@ -19,6 +19,7 @@ use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
+use crate::routes::HostRule;
 
 mod words;
 
@@ -257,11 +258,24 @@ impl Setting for BackendUrl {
 
 impl Setting for OtlpEndpoint {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parsed(node, "a collector's URL such as \"http://127.0.0.1:4318\"")
+        // As with a backend's: what was written may hold a password.
+        let text = string(node, "a collector's URL such as \"http://127.0.0.1:4318\"")?;
+        text.parse().or_else(|error: &str| fault(node, error.to_owned()))
     }
 
     fn show(&self) -> Option<String> {
         self.to_string().show()
+    }
+}
+
+impl Setting for HostRule {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        let text = string(node, "\"client\", \"backend\" or a host")?;
+        Self::parse(text).or_else(|why| fault(node, format!("cannot use {}; {why}", quoted(text))))
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(quoted(self.as_str()))
     }
 }
 

@@ -17,7 +17,7 @@ use holdline_core::settings::{
 use super::AdminState;
 use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
 use crate::net::{BackendUrl, TlsFiles};
-use crate::routes::{ConversationRule, Duplicate};
+use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -218,6 +218,12 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// How long a request may wait for a worker; `reattach.grace`, 10s at most, if absent.
+    pub wait: Option<Duration>,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers.
+    pub headers: RouteHeaders,
     /// Whether paths may come that workers may read as other ones.
     pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
@@ -268,6 +274,9 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            wait: None,
+            host: HostRule::Client,
+            headers: RouteHeaders::default(),
             raw_path: false,
             origins: Vec::new(),
             message_max_bytes: None,
@@ -283,6 +292,15 @@ impl Default for Route {
             prologue: Prologue::default(),
         }
     }
+}
+
+/// `routes.headers`: what is changed of the headers that cross the proxy.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct RouteHeaders {
+    /// Towards workers.
+    pub request: HeaderSpec,
+    /// Towards clients.
+    pub response: HeaderSpec,
 }
 
 impl Route {

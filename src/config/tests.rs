@@ -180,7 +180,10 @@ fn st_12_all_errors_are_reported_in_the_order_of_the_file() {
 #[test]
 fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused("[sever]\n", &["proxy.toml:1:2: sever: unknown key; did you mean \"server\"?"]);
-    refused("[log]\ncolour = 1", &["proxy.toml:2:1: log.colour: unknown key; the keys here are format, access, level"]);
+    refused(
+        "[log]\ncolour = 1",
+        &["proxy.toml:2:1: log.colour: unknown key; the keys here are format, access, level, queue_bytes_max"],
+    );
     refused("[[pools]]\nhealth.knd = 1", &["proxy.toml:2:8: pools[0].health.knd: unknown key; did you mean \"kind\"?"]);
     refused(
         "\"server.listen\" = 1",

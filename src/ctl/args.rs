@@ -298,7 +298,11 @@ pub(super) enum Config {
         file: Option<PathBuf>,
     },
     /// Read the configuration again and put it in force
-    Reload,
+    Reload {
+        /// Even if it drops what guards the process: an emptied file, tokens, or origins of a route
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]

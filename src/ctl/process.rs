@@ -57,8 +57,9 @@ pub(super) async fn config(client: &Client, out: Output, command: Config) -> any
     match command {
         Config::Show => out.show(client, &View::page("/v1/config")).await,
         Config::Validate { file } => validate(client, out, file.as_deref()).await,
-        Config::Reload => {
-            let answer = client.call(Method::POST, "/v1/config/reload", Some(&json!({}))).await?;
+        Config::Reload { force } => {
+            let said = if force { json!({"force": true}) } else { json!({}) };
+            let answer = client.call(Method::POST, "/v1/config/reload", Some(&said)).await?;
             out.done(&answer, reloaded(&answer).trim_end())
         }
     }

@@ -17,7 +17,7 @@ use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::check::host;
-use crate::handshake::forward::upgrade_head_lines;
+use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
 use crate::phase::Phase;
@@ -88,7 +88,7 @@ impl Door {
             client: request.client.address.to_string(),
             target: request.found.target.clone(),
             host: host(&request.parts).map(Box::from),
-            head_lines: upgrade_head_lines(&request.parts, &request.client),
+            head_lines: head_lines(request),
         };
         Ok(Verdict::Resume(pipe, Box::new(resume)))
     }
@@ -109,6 +109,7 @@ impl Door {
         let mut plan = plan(request, protocols);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        request.found.route.answer_headers.apply(&mut first.headers);
         if let Some(standing) = admitted.standing {
             standing.say(&mut first.headers);
         }
@@ -155,6 +156,12 @@ impl Door {
     }
 }
 
+/// The client's headers as workers get them.
+fn head_lines(request: &Request) -> Box<[u8]> {
+    let lines = upgrade_head_lines(&request.parts, &request.client);
+    changed_lines(lines, &request.found.route.request_headers)
+}
+
 fn plan(request: &Request, protocols: &[String]) -> Plan {
     let found = &request.found;
     Plan {
@@ -164,7 +171,7 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         key: found.key.as_deref().map(Arc::from),
         target: found.target.clone(),
         host: host(&request.parts).map(Box::from),
-        head_lines: upgrade_head_lines(&request.parts, &request.client),
+        head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
@@ -191,6 +198,12 @@ async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<
 pub(super) fn refuse_workerless(none: NoWorker, route: &Route) -> Refused {
     match none {
         NoWorker::NoCandidate(none) => Refusal::no_backend(&route.pool, &none).into(),
-        NoWorker::Dial(error) => error.into(),
+        NoWorker::Dial(error) => match error.into() {
+            Refused::Workers(mut answer) => {
+                route.answer_headers.apply(&mut answer.headers);
+                Refused::Workers(answer)
+            }
+            ours @ Refused::Ours(_) => ours,
+        },
     }
 }

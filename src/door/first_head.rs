@@ -31,43 +31,35 @@ const END: &[u8] = b"\r\n\r\n";
 
 /// What a client sent first.
 #[derive(Debug)]
-pub enum First {
-    /// A handshake.
-    Handshake {
-        /// Its head.
-        request: Request<()>,
-        /// The bytes of the head.
-        head: Bytes,
-        /// What came behind it.
-        unread: BytesMut,
-    },
-    /// Something else, or not all of it: the bytes so far.
-    Other(Bytes),
+pub struct First {
+    /// Its head, if that is a handshake.
+    pub handshake: Option<Request<()>>,
+    /// The bytes of the head, or of what is no handshake.
+    pub head: Bytes,
+    /// What came behind it.
+    pub unread: BytesMut,
 }
 
 impl First {
     /// Reads a head from `stream`, for no longer than `patience`.
     pub async fn read(stream: &mut (impl AsyncRead + Unpin), patience: Duration) -> Self {
-        let mut read = BytesMut::with_capacity(ROOM_BYTES);
-        let Ok(Some(bytes)) = timeout(patience, head_bytes(stream, &mut read)).await else {
-            return Self::Other(read.freeze());
+        let mut unread = BytesMut::with_capacity(ROOM_BYTES);
+        let Ok(Some(bytes)) = timeout(patience, head_bytes(stream, &mut unread)).await else {
+            return Self { handshake: None, head: Bytes::new(), unread };
         };
-        let head = read.split_to(bytes).freeze();
-        match parse(&head) {
-            Some(request) => Self::Handshake { request, head, unread: read },
-            None => Self::Other(joined(head, read)),
-        }
+        let head = unread.split_to(bytes).freeze();
+        Self { handshake: parse(&head), head, unread }
     }
-}
 
-/// `head` and `unread` as they were read.
-pub fn joined(head: Bytes, unread: BytesMut) -> Bytes {
-    if unread.is_empty() {
-        return head;
+    /// All the bytes, as they were read.
+    pub fn into_bytes(self) -> Bytes {
+        if self.unread.is_empty() {
+            return self.head;
+        }
+        let mut bytes = BytesMut::from(self.head);
+        bytes.unsplit(self.unread);
+        bytes.freeze()
     }
-    let mut bytes = BytesMut::from(head);
-    bytes.unsplit(unread);
-    bytes.freeze()
 }
 
 /// Reads up to the end of a head; its length, if it may be that of a handshake.
@@ -197,11 +189,11 @@ mod tests {
         ] {
             let (ours, hypers) = (ours(&sent).await, hypers(&sent).await);
             let said = String::from_utf8_lossy(&sent);
-            let First::Handshake { request, head, unread } = ours else {
+            let Some(request) = ours.handshake else {
                 assert!(!taken, "not taken: {said}");
                 continue;
             };
-            assert!(taken && unread.is_empty() && *head == *sent, "taken: {said}");
+            assert!(taken && ours.unread.is_empty() && *ours.head == *sent, "taken: {said}");
             let (ours, hypers) = (request.into_parts().0, hypers.expect("hyper takes it"));
             assert_eq!((&ours.method, &ours.uri, ours.version), (&hypers.method, &hypers.uri, hypers.version));
             assert_eq!(ours.headers, hypers.headers);
@@ -220,8 +212,8 @@ mod tests {
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).await.expect("it is open");
             writing.await.expect("it does not panic").expect("it is read");
-            let First::Handshake { head, unread, .. } = first else { panic!("not taken in pieces of {piece}") };
-            assert_eq!([&joined(head, unread)[..], &rest].concat(), sent, "{piece}");
+            assert!(first.handshake.is_some(), "not taken in pieces of {piece}");
+            assert_eq!([&first.into_bytes()[..], &rest].concat(), sent, "{piece}");
         }
     }
 
@@ -230,11 +222,12 @@ mod tests {
         for sent in [&b"PUT / HTTP/1.1\r\n"[..], b"G", b"GET / HTTP/1.1\r\nHost: a", b"\x16\x03\x01", b""] {
             let (mut client, mut stream) = duplex(1 << 20);
             client.write_all(sent).await.expect("there is room");
-            let First::Other(read) = First::read(&mut stream, PATIENCE).await else { panic!("taken") };
-            assert_eq!(read, sent);
+            let first = First::read(&mut stream, PATIENCE).await;
+            assert!(first.handshake.is_none());
+            assert_eq!(first.into_bytes(), sent);
         }
         let endless = [METHOD, &[b'a'; 2 * HEAD_BYTES_MAX]].concat();
-        let First::Other(read) = ours(&endless).await else { panic!("taken") };
+        let read = ours(&endless).await.into_bytes();
         assert!(endless.starts_with(&read) && (HEAD_BYTES_MAX..2 * HEAD_BYTES_MAX).contains(&read.len()));
     }
 }

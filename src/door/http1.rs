@@ -24,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
-use super::first_head::{First, joined};
+use super::first_head::First;
 use super::judge::{Asked, Asks};
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
 use super::request_line::{HeadComes, LenientLine};
@@ -73,35 +73,30 @@ enum Stay {
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
 pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
-    if seat.is_over() {
-        door.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
-    }
     let began = Instant::now();
     let patience = door.process.rules.load().patience.head;
-    let over = seat.is_over();
-    let (read, judged) = match First::read(&mut stream, patience).await {
-        First::Other(read) => (read, None),
-        First::Handshake { request, head, mut unread } => {
-            let answer = answer_first(&door, peer, over, request);
-            let decision = tokio::select! {
-                biased;
-                decision = answer => decision,
-                () = gone(&mut stream, &mut unread) => return close(stream, None, &door.process).await,
-            };
-            match decision {
-                Ok(exit) => {
-                    // An empty rest would keep the memory of the head.
-                    let unread = if unread.is_empty() { Bytes::new() } else { unread.freeze() };
-                    let send_timeout = door.process.rules.load().send_timeout;
-                    return exit.leave(stream, unread, seat, send_timeout).await;
-                }
-                Err(stay) => (joined(head, unread), Some(stay)),
+    let mut first = First::read(&mut stream, patience).await;
+    let mut judged = None;
+    if let Some(request) = first.handshake.take() {
+        let answer = answer_first(&door, peer, seat.is_over(), request);
+        let decision = tokio::select! {
+            biased;
+            decision = answer => decision,
+            () = gone(&mut stream, &mut first.unread) => return close(stream, None, &door.process).await,
+        };
+        match decision {
+            Ok(exit) => {
+                // An empty rest would keep the memory of the head.
+                let unread = if first.unread.is_empty() { Bytes::new() } else { first.unread.freeze() };
+                let send_timeout = door.process.rules.load().send_timeout;
+                return exit.leave(stream, unread, seat, send_timeout).await;
             }
+            Err(stay) => judged = Some(stay),
         }
-    };
-    let first = Start { read, judged, patience: patience.saturating_sub(began.elapsed()) };
+    }
+    let start = Start { read: first.into_bytes(), judged, patience: patience.saturating_sub(began.elapsed()) };
     // In a task of its own, because this one is larger than what a parked poll should take along.
-    tokio::spawn(speak(door, stream, first, peer, seat));
+    tokio::spawn(speak(door, stream, start, peer, seat));
 }
 
 /// Answers the handshake with which a connection begins, if that leaves HTTP.
@@ -350,9 +345,10 @@ impl Speaker<'_> {
             }
         };
         // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
-        // way down, no connection is kept for a next request. One with a length beside chunks is closed by hyper, because
-        // a proxy before us may take the next request for a part of this one (RFC 9112 section 6.1).
-        if wants_upgrade || !self.door.process.phase.takes_pipes() {
+        // way down, or with one connection too many, none is kept for a next request. One with a length beside chunks is
+        // closed by hyper, because a proxy before us may take the next request for a part of this one (RFC 9112 section
+        // 6.1).
+        if wants_upgrade || self.over || !self.door.process.phase.takes_pipes() {
             response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)

@@ -9,7 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::Door;
-use super::outcome::{Refused, Request, Verdict, client_name};
+use super::outcome::{Refused, Request, Verdict, client_name, make_room};
 use crate::handshake::check::{host, refuse_plain};
 use crate::handshake::refusal::Refusal;
 use crate::limits::{Exceeded, Standing};
@@ -50,8 +50,11 @@ impl Door {
     /// Judges a request. A handshake is judged only once a worker has agreed, or none could be found.
     pub async fn judge(&self, asked: Asked) -> Verdict {
         let Asked { parts, peer, asks, over } = asked;
-        // A client that comes back to a live pipe is let in all the same.
+        // A client that comes back to a live pipe is let in all the same, and another one if a pipe ends for it that has
+        // no client.
+        let over = over && (self.is_awaited(&parts) || !make_room(&self.process));
         if over && !self.is_awaited(&parts) {
+            self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
         let protocols = match asks {

@@ -12,18 +12,21 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::Door;
 use super::http1::serve;
-use super::outcome::Seat;
+use super::outcome::{Seat, make_room};
 use crate::config::Listen;
-use crate::limits::Slots;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, OwnListener, Peer, answer_instead_of_acknowledging};
 use crate::phase::Phase;
+use crate::process::Process;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4096;
 
 /// How long accepting rests when the process is, or may soon be, out of descriptors: the connections wait in the backlog meanwhile.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Pipes that end for want of descriptors before accepting rests again.
+const SHED_AT_ONCE: usize = 32;
 
 /// A bound listener, before it is given to threads.
 #[derive(Debug)]
@@ -156,7 +159,7 @@ pub async fn accept(bound: Bound, door: Arc<Door>) {
     loop {
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
-            accepted = accept_one(&listener, &door.process.slots) => match accepted {
+            accepted = accept_one(&listener, &door.process) => match accepted {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
                     let seat = Seat::take(&door.process);
@@ -175,8 +178,10 @@ pub async fn accept(bound: Bound, door: Arc<Door>) {
 }
 
 /// The next connection, once there is a descriptor for it and for its worker's; until then it waits in the backlog.
-async fn accept_one(listener: &Listener, slots: &Slots) -> io::Result<(ClientStream, Peer)> {
-    while slots.are_out_of_descriptors() {
+async fn accept_one(listener: &Listener, process: &Process) -> io::Result<(ClientStream, Peer)> {
+    while process.slots.are_out_of_descriptors() {
+        // Pipes whose clients are away have the descriptors of their workers' connections.
+        let _made = (0..SHED_AT_ONCE).take_while(|_| make_room(process)).count();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
     listener.accept().await

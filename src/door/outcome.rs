@@ -14,9 +14,9 @@ use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
 use crate::limits::{Admission, Scope, Slot, Standing};
 use crate::metrics::GaugeGuard;
-use crate::metrics::labels::ListenerLabel;
+use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::pipe::{ClientLink, Driver, Guards};
-use crate::pipes::{PipeEntry, Resume};
+use crate::pipes::{Command, PipeEntry, Resume};
 use crate::process::Process;
 use crate::routes::Found;
 use crate::trace::{Span, Value};
@@ -142,6 +142,13 @@ impl Seat {
     pub const fn is_over(&self) -> bool {
         self.slot.is_over()
     }
+}
+
+/// Has a pipe end whose client is away, so that one that is there finds a place; whether there was one.
+pub(super) fn make_room(process: &Process) -> bool {
+    let Some(pipe) = process.pipes.lingering.shed() else { return false };
+    process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Shed);
+    pipe.order(Command::make_room())
 }
 
 /// A pipe that has its worker and waits for its client's link.

@@ -1,8 +1,11 @@
-//! A client's socket whose request lines are read as leniently as nginx and HAProxy read them.
+//! A client's socket whose request lines are read as leniently as nginx and HAProxy read them, and whose lines end as RFC
+//! 9112 wants it.
 //!
 //! A query may hold `"`, `<` and `>` as they are: small devices and scripts send them so, and hyper would refuse the
-//! request. They are escaped on the way in. Invariant: nothing but the query of a request line is touched, and no byte of
-//! a body or of a WebSocket is looked at: [`HeadComes`] says when the next bytes begin a head.
+//! request. They are escaped on the way in. hyper takes a bare LF for the end of a line, which another proxy may take for a
+//! part of one, and so find another head in the same bytes; here it becomes a NUL, which no head may hold, and the request
+//! is answered 400. Invariant: nothing else of a head is touched, and no byte of a body or of a WebSocket is looked at:
+//! [`HeadComes`] says when the next bytes begin a head.
 
 use std::io;
 use std::pin::Pin;
@@ -43,17 +46,40 @@ impl HeadComes {
 /// Where in a request line the next byte stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Place {
-    Start,
+    /// Before the request; empty lines may stand there.
+    Start {
+        after_cr: bool,
+    },
     Method,
     Path,
     Query,
+    /// Behind the query: the version, and the header lines.
+    Head(Line),
     Behind,
 }
+
+/// What the line that the next byte belongs to holds so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Line {
+    is_empty: bool,
+    /// Whether the last byte was a CR, which is none of the line's text if an LF follows.
+    after_cr: bool,
+}
+
+const START: Place = Place::Start { after_cr: false };
+
+impl Line {
+    const BEGUN: Self = Self { is_empty: false, after_cr: false };
+    const FRESH: Self = Self { is_empty: true, after_cr: false };
+}
+
+/// What stands for a bare LF: no head may hold it.
+const NEVER: u8 = 0;
 
 impl<S> LenientLine<S> {
     /// `stream`, of which `first` was read before; with that, a request line begins.
     pub const fn new(stream: S, first: Bytes, head_comes: HeadComes) -> Self {
-        Self { stream, first, place: Place::Start, head_comes }
+        Self { stream, first, place: START, head_comes }
     }
 
     /// The bare socket, and what was read of it behind `read`.
@@ -84,15 +110,22 @@ fn let_in(place: Place, bytes: &[u8], out: &mut ReadBuf<'_>) -> Place {
     let mut place = place;
     for (at, &byte) in bytes.iter().enumerate() {
         place = match (place, byte) {
-            (Place::Behind, _) => {
+            (Place::Behind | Place::Head(_), _) => {
+                let before = out.filled().len();
                 out.put_slice(&bytes[at..]);
-                return place;
+                return judge_lines(place, &mut out.filled_mut()[before..]);
             }
-            (Place::Start, b'\r' | b'\n') => Place::Start,
-            (_, b'\n') | (Place::Path | Place::Query, b' ') => Place::Behind,
+            (Place::Start { .. }, b'\r') => Place::Start { after_cr: true },
+            (Place::Start { after_cr: true }, b'\n') => START,
+            (Place::Start { .. } | Place::Method | Place::Path | Place::Query, b'\n') => {
+                out.put_slice(&[NEVER]);
+                place = Place::Behind;
+                continue;
+            }
+            (Place::Path | Place::Query, b' ') => Place::Head(Line::BEGUN),
             (Place::Method, b' ') => Place::Path,
             (Place::Path, b'?') => Place::Query,
-            (Place::Start, _) => Place::Method,
+            (Place::Start { .. }, _) => Place::Method,
             (Place::Method | Place::Path | Place::Query, _) => place,
         };
         match byte {
@@ -105,15 +138,37 @@ fn let_in(place: Place, bytes: &[u8], out: &mut ReadBuf<'_>) -> Place {
     place
 }
 
+/// Makes each bare LF of a head what no head may hold; where the head goes on.
+fn judge_lines(place: Place, bytes: &mut [u8]) -> Place {
+    let Place::Head(mut line) = place else { return place };
+    for byte in bytes {
+        line = match *byte {
+            b'\n' if !line.after_cr => {
+                *byte = NEVER;
+                return Place::Behind;
+            }
+            b'\n' if line.is_empty => return Place::Behind,
+            b'\n' => Line::FRESH,
+            b'\r' => Line { is_empty: line.is_empty && !line.after_cr, after_cr: true },
+            _ => Line::BEGUN,
+        };
+    }
+    Place::Head(line)
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for LenientLine<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.head_comes.0.swap(false, Relaxed) {
-            this.place = Place::Start;
+            this.place = START;
         }
         let room = buf.remaining() / ESCAPE_BYTES;
-        if this.place == Place::Behind || room == 0 {
-            return this.poll_bytes(cx, buf);
+        let is_behind_query = matches!(this.place, Place::Head(_) | Place::Behind);
+        if is_behind_query || room == 0 {
+            let before = buf.filled().len();
+            ready!(this.poll_bytes(cx, buf))?;
+            this.place = judge_lines(this.place, &mut buf.filled_mut()[before..]);
+            return Poll::Ready(Ok(()));
         }
         let mut piece = [0; PIECE_BYTES];
         let mut piece = ReadBuf::new(&mut piece[..room.min(PIECE_BYTES)]);
@@ -163,8 +218,39 @@ mod tests {
         for bytes in [1, 2, 3, 7, 1000] {
             let mut space = [0; 1000];
             let mut out = ReadBuf::new(&mut space);
-            SENT.as_bytes().chunks(bytes).fold(Place::Start, |place, piece| let_in(place, piece, &mut out));
+            SENT.as_bytes().chunks(bytes).fold(START, |place, piece| let_in(place, piece, &mut out));
             assert_eq!(std::str::from_utf8(out.filled()).unwrap(), READ_AS, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_bare_lf_anywhere_in_a_head_becomes_what_no_head_may_hold_however_it_is_cut() {
+        for (sent, sound) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\n\n", true),
+            ("\r\n\r\nGET / HTTP/1.1\r\nA: \r\r\nHost: a\r\n\r\n", true),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\r\n\n", false),
+            ("GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n", false),
+            ("GET / HTTP/1.1\r\n\nHost: a\r\n\r\n", false),
+            ("GET /\n\n", false),
+            ("GET /?a\n", false),
+            ("GET\n", false),
+            ("\r\n\nGET / HTTP/1.1\r\n\r\n", false),
+        ] {
+            for bytes in [1, 2, 3, 7, 1000] {
+                let mut space = [0xff; 1000];
+                let mut out = ReadBuf::new(&mut space);
+                sent.as_bytes().chunks(bytes).fold(START, |place, piece| let_in(place, piece, &mut out));
+                let head = out.filled();
+                assert_eq!(
+                    !head.contains(&NEVER),
+                    sound,
+                    "{sent:?} in pieces of {bytes}: {:?}",
+                    head.escape_ascii().to_string()
+                );
+                assert!(!sound || head == sent.as_bytes(), "{sent:?} is not touched");
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! trusted proxy vouches for; also their spellings with `_`, which CGI-like workers take for the same. Invariant: what
 //! the client's `Connection` names is gone before our own headers are set, so a client cannot strip `X-Forwarded-For`.
 //!
-//! The backend gets the client's own `Host`, as behind HAProxy and Traefik: an origin check in the worker then works
+//! The backend gets the client's own `Host`, as behind HAProxy and Traefik, unless `routes.host` says otherwise: an origin check in the worker then works
 //! as if no proxy were there. Only a `wss://` backend with a name gets its own, because its certificate and virtual
 //! host go by that name; `X-Forwarded-Host` carries the client's either way.
 
@@ -20,6 +20,7 @@ use hyper::body::Frame;
 use super::check::elements;
 use super::client_address::ClientAddress;
 use crate::hops::{HOPS, own_id};
+use crate::routes::{HeaderRules, HostRule};
 
 /// The end-to-end headers of a request with our forwarding headers set, and without `Host`, which [`backend_host`]
 /// decides.
@@ -84,12 +85,35 @@ fn goes_on(name: &HeaderName, named: &HashSet<HeaderName>, client: &ClientAddres
     !is_ours_to_say && !is_hop_by_hop(name, named) && !is_forged()
 }
 
-/// The `Host` for a backend: the client's, unless the backend is `wss://` and `named` (not an address).
+/// The `Host` for a backend: by default the client's, unless the backend is `wss://` and `named` (not an address).
 ///
 /// `backend` is the backend's own host, with its port if that is not the scheme's.
 #[must_use]
-pub fn backend_host<'a>(client: Option<&'a str>, backend: &'a str, tls_named: bool) -> &'a str {
-    client.filter(|_| !tls_named).unwrap_or(backend)
+pub fn backend_host<'a>(rule: &'a HostRule, client: Option<&'a str>, backend: &'a str, tls_named: bool) -> &'a str {
+    match rule {
+        HostRule::Client => client.filter(|_| !tls_named).unwrap_or(backend),
+        HostRule::Backend => backend,
+        HostRule::Literal(literal) => literal,
+    }
+}
+
+/// The head lines of a client as its route wants them for workers.
+#[must_use]
+pub fn changed_lines(lines: Box<[u8]>, rules: &HeaderRules) -> Box<[u8]> {
+    if rules.is_empty() {
+        return lines;
+    }
+    let mut changed = Vec::with_capacity(lines.len());
+    for line in lines.split_inclusive(|&byte| byte == b'\n') {
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if !str::from_utf8(name).is_ok_and(|name| rules.takes_away(name)) {
+            changed.extend_from_slice(line);
+        }
+    }
+    for (name, value) in rules.brought() {
+        write_line(&mut changed, name.as_str(), value.as_bytes());
+    }
+    changed.into()
 }
 
 /// Takes out of a backend's answer what must not reach the client: hop-by-hop headers, `Holdline-*`, and a length beside
@@ -275,6 +299,7 @@ mod tests {
     use super::*;
     use crate::handshake::client_address::TrustedProxies;
     use crate::net::Peer;
+    use crate::routes::HeaderSpec;
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let request =
@@ -458,8 +483,25 @@ mod tests {
 
     #[test]
     fn a_backend_gets_the_clients_host_unless_its_certificate_names_it() {
-        assert_eq!(backend_host(Some("app.example"), "10.0.0.1:9001", false), "app.example");
-        assert_eq!(backend_host(Some("app.example"), "worker.example", true), "worker.example");
-        assert_eq!(backend_host(None, "10.0.0.1:9001", false), "10.0.0.1:9001");
+        assert_eq!(backend_host(&HostRule::Client, Some("app.example"), "10.0.0.1:9001", false), "app.example");
+        assert_eq!(backend_host(&HostRule::Client, Some("app.example"), "worker.example", true), "worker.example");
+        assert_eq!(backend_host(&HostRule::Client, None, "10.0.0.1:9001", false), "10.0.0.1:9001");
+        assert_eq!(backend_host(&HostRule::Backend, Some("app.example"), "10.0.0.1:9001", false), "10.0.0.1:9001");
+        let literal = HostRule::Literal("site.example".into());
+        assert_eq!(backend_host(&literal, Some("app.example"), "worker.example", true), "site.example");
+    }
+
+    #[test]
+    fn head_lines_are_changed_as_a_map_is() {
+        let spec = HeaderSpec {
+            set: [("x-a".to_owned(), "2".to_owned())].into(),
+            add: [("x-b".to_owned(), "2".to_owned())].into(),
+            remove: vec!["x-c".into()],
+        };
+        let rules = HeaderRules::compile(&spec).expect("good rules");
+        let lines: Box<[u8]> = (*b"X-A: 1\r\nX-B: 1\r\nX-C: 1\r\nX-C-D: 1\r\n").into();
+        let changed = changed_lines(lines.clone(), &rules);
+        assert_eq!(&*changed, b"X-B: 1\r\nX-C-D: 1\r\nX-A: 2\r\nX-B: 2\r\n");
+        assert_eq!(changed_lines(lines.clone(), &HeaderRules::default()), lines);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a request that may have reached a backend is sent again only if it is a GET, HEAD or OPTIONS without a
 //! body, and only once; one whose connection was refused has reached none, and may be any. What the backend answers is
-//! the client's, status, headers and body.
+//! the client's, status, headers and body. A GET or HEAD that no backend can take now waits for one, as its route says.
 
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -24,7 +24,8 @@ use crate::handshake::client_address::ClientAddress;
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
 use crate::net::DialFailure;
-use crate::routes::Found;
+use crate::routes::{Found, Route};
+use crate::waiting::{Patience, Waiting};
 
 /// What the requests of one thread share.
 #[derive(Clone, Debug)]
@@ -32,13 +33,14 @@ pub struct HttpContext {
     backends: Backends,
     timeouts: HttpTimeouts,
     connections: Connections,
+    waiting: Arc<Waiting>,
 }
 
 impl HttpContext {
     /// A context for one thread: its connections are driven by the runtime that it is used on.
     #[must_use]
-    pub fn new(backends: Backends, timeouts: HttpTimeouts) -> Self {
-        Self { backends, timeouts, connections: Connections::default() }
+    pub fn new(backends: Backends, timeouts: HttpTimeouts, waiting: Arc<Waiting>) -> Self {
+        Self { backends, timeouts, connections: Connections::default(), waiting }
     }
 
     /// Closes every idle connection: memory is short.
@@ -79,38 +81,68 @@ pub async fn relay(
     let (parts, body) = request.into_parts();
     let client = caller.address;
     let relay = Relay { context, found, talk: caller.talk };
-    let mut outgoing = Outgoing::new(&parts, body, caller);
+    let mut outgoing = Outgoing::new(&parts, body, caller, &found.route);
     // What came from the client's socket is given back before the wait for an answer begins.
     drop(parts);
-    let first = match relay.choose(&[]) {
-        Ok(backend) => backend,
-        Err(none) => {
-            let (request, route) = (client.request_id.as_str(), found.route.name.as_str());
-            tracing::info!(request, route, reason = ?none.reason, "no backend for a request");
-            return Refusal::no_backend(&found.route.pool, &none).into_response();
-        }
-    };
-    let error = match relay.attempt(&first, &mut outgoing).await {
-        Ok(answer) => return answer.into_response(first),
-        Err(error) => error,
-    };
-    let may_go_elsewhere = match &error {
-        ExchangeError::Connect(error) => outgoing.repeatable || error.kind == DialFailure::Refused,
-        _ => false,
-    };
-    if may_go_elsewhere && let Ok(second) = relay.choose(&[first.key()]) {
-        return match relay.attempt(&second, &mut outgoing).await {
-            Ok(answer) => answer.into_response(second),
-            Err(error) => failed(&error, &second, client),
+    let mut patience: Option<Box<Patience>> = None;
+    loop {
+        let failed = match relay.answer(&mut outgoing).await {
+            Ok(mut response) => {
+                if let Some(patience) = &mut patience {
+                    patience.served();
+                }
+                found.route.answer_headers.apply(response.headers_mut());
+                return response;
+            }
+            Err(failed) => failed,
         };
+        let may_wait = outgoing.may_wait && failed.may_pass();
+        if may_wait && patience.is_none() {
+            patience = context.waiting.patience(&found.route);
+        }
+        let looks_again = match &mut patience {
+            // Boxed, because few requests wait, and all of them would be larger.
+            Some(patience) => may_wait && Box::pin(patience.another_look()).await,
+            None => false,
+        };
+        if !looks_again {
+            return failed.tell(client, &found.route);
+        }
     }
-    failed(&error, &first, client)
 }
 
-fn failed(error: &ExchangeError, backend: &Reservation, client: &ClientAddress) -> Response<Body> {
-    let (request, blame) = (client.request_id.as_str(), error.blame().label());
-    tracing::info!(request, backend = %backend.id(), blame, %error, "a request failed");
-    error.refusal().into_response()
+/// Why a request has no answer of a worker.
+enum Failed {
+    /// No backend can take it now.
+    NoBackend(NoBackend),
+    /// This came of the last one that was asked.
+    Exchange(ExchangeError, Reservation),
+}
+
+impl Failed {
+    /// Whether that may change soon, and nothing of the request was sent.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::NoBackend(none) => none.may_pass(),
+            Self::Exchange(ExchangeError::Connect(error), _) => error.kind.may_pass(),
+            Self::Exchange(..) => false,
+        }
+    }
+
+    /// Says so in the log, and to the client.
+    fn tell(self, client: &ClientAddress, route: &Route) -> Response<Body> {
+        let (request, name) = (client.request_id.as_str(), route.name.as_str());
+        match self {
+            Self::NoBackend(none) => {
+                tracing::info!(request, route = name, reason = ?none.reason, "no backend for a request");
+                Refusal::no_backend(&route.pool, &none).into_response()
+            }
+            Self::Exchange(error, backend) => {
+                tracing::info!(request, backend = %backend.id(), blame = error.blame().label(), %error, "a request failed");
+                error.refusal().into_response()
+            }
+        }
+    }
 }
 
 /// A request on its way out, as far as it is the same for every backend.
@@ -122,13 +154,16 @@ struct Outgoing {
     body: Option<RequestBody>,
     /// Whether it may be sent a second time: GET, HEAD or OPTIONS without a body.
     repeatable: bool,
+    /// Whether it may wait for a worker: a GET or HEAD of those.
+    may_wait: bool,
     /// Whether it has a body that a worker may leave unread, to take it for the next request.
     odd_body: bool,
 }
 
 impl Outgoing {
-    fn new(parts: &Parts, body: RequestBody, caller: Caller<'_>) -> Self {
+    fn new(parts: &Parts, body: RequestBody, caller: Caller<'_>, route: &Route) -> Self {
         let mut headers = request_headers(parts, caller.address);
+        route.request_headers.apply(&mut headers);
         let bodyless = body.is_end_stream();
         if !bodyless && body.size_hint().exact().is_none() {
             // Without it hyper would send a GET's body of unknown length as none at all.
@@ -142,6 +177,7 @@ impl Outgoing {
             headers,
             body: Some(body).filter(|_| !bodyless),
             repeatable: safe && bodyless,
+            may_wait: safe && bodyless && parts.method != Method::OPTIONS,
             odd_body: bodies_are_odd && !bodyless,
         }
     }
@@ -202,6 +238,26 @@ impl Relay<'_> {
         backends.choose_request(&route.pool, &ask, self.talk.bound.backend())
     }
 
+    /// The answer of a backend, or of a second one if the first cannot be connected.
+    async fn answer(&self, outgoing: &mut Outgoing) -> Result<Response<Body>, Failed> {
+        let first = self.choose(&[]).map_err(Failed::NoBackend)?;
+        let error = match self.attempt(&first, outgoing).await {
+            Ok(answer) => return Ok(answer.into_response(first)),
+            Err(error) => error,
+        };
+        let may_go_elsewhere = match &error {
+            ExchangeError::Connect(error) => outgoing.repeatable || error.kind == DialFailure::Refused,
+            _ => false,
+        };
+        if may_go_elsewhere && let Ok(second) = self.choose(&[first.key()]) {
+            return match self.attempt(&second, outgoing).await {
+                Ok(answer) => Ok(answer.into_response(second)),
+                Err(error) => Err(Failed::Exchange(error, second)),
+            };
+        }
+        Err(Failed::Exchange(error, first))
+    }
+
     /// One backend, over a kept connection if there is one, and over a new one if that was stale.
     async fn attempt(&self, backend: &Reservation, outgoing: &mut Outgoing) -> Result<Answer, ExchangeError> {
         match self.send(backend, outgoing, outgoing.repeatable).await {
@@ -219,7 +275,8 @@ impl Relay<'_> {
         let url = backend.url();
         let path = self.found.target.for_backend(url.path_and_query(), backend.alias());
         let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
-        let host = backend_host(outgoing.client_host.as_deref(), &url.authority(), url.is_tls_by_name()).to_owned();
+        let (rule, client_host) = (&self.found.route.host, outgoing.client_host.as_deref());
+        let host = backend_host(rule, client_host, &url.authority(), url.is_tls_by_name()).to_owned();
         // Boxed, because connecting takes more memory than the wait for an answer, and is over soon.
         let outcome = match Box::pin(self.line(backend, may_reuse)).await {
             Err(error) => Err(error),

@@ -114,7 +114,9 @@ impl Front {
         let bounds = Bounds { deaths_per_window: 0, ..Bounds::default() };
         let setup = Setup { pools: vec![pool], networks: Networks::new(Vec::new()), bounds };
         let backends = Backends::new(&setup, Clock::start(), |_| {}, |_, _| {});
-        let context = HttpContext::new(backends.clone(), timeouts);
+        let phase = crate::phase::PhaseCell::default().watch();
+        let waiting = crate::waiting::Waiting::new(backends.clone(), Arc::default(), phase, 0);
+        let context = HttpContext::new(backends.clone(), timeouts, Arc::new(waiting));
         let table = Arc::new(RouteTable::compile(vec![route]).expect("a good route"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -98,7 +98,7 @@ impl Exceeded {
             LimitLabel::KeyConnectionsTotal => "this key",
             LimitLabel::AddressConnections | LimitLabel::AddressRate => "this client address",
             // These close or slow down a pipe; no client is answered for them.
-            LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
+            LimitLabel::AddressDetached | LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
         };
         match self.refused {
             Refused::Connections(max) => format!("{max} connections of {whose} are open already (limits.{name})"),

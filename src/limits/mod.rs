@@ -220,7 +220,8 @@ const fn address_label(refused: Refused) -> LimitLabel {
 }
 
 /// The part of an address that one customer of a provider has: all of IPv4, the /64 of IPv6.
-fn significant_bits(address: IpAddr) -> u64 {
+#[must_use]
+pub fn significant_bits(address: IpAddr) -> u64 {
     match address.to_canonical() {
         IpAddr::V4(address) => u64::from(address.to_bits()),
         // No IPv6 network that is in use begins with 32 zero bits, so the two kinds do not meet.

@@ -1,7 +1,9 @@
 //! The metric families by name: the list that SPEC section 4 fixes, and nothing else.
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{Counter, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Counter, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 use super::register;
 
@@ -64,6 +66,8 @@ pub struct Families {
     pub http_requests_total: IntCounterVec,
     pub http_request_duration_seconds: HistogramVec,
     pub polls_parked: IntGaugeVec,
+    pub requests_waiting: IntGaugeVec,
+    pub waits_total: IntCounterVec,
     pub rate_limit_entries: IntGauge,
     pub key_statistics_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
@@ -73,6 +77,7 @@ pub struct Families {
     pub client_resumes_total: IntCounterVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
+    pub log_dropped_total: IntCounter,
     pub admin_requests_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
     pub runtime_tasks: IntGaugeVec,
@@ -254,6 +259,12 @@ impl Families {
             ),
             polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
             key_statistics_entries: at.gauge("key_statistics_entries", "Route keys that statistics are kept of."),
+            requests_waiting: at.gauges(
+                "requests_waiting",
+                "Handshakes and plain requests that wait for a worker to take them.",
+                &["route"],
+            ),
+            waits_total: at.counters("waits_total", "Requests that found no worker at once.", &["route", "result"]),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
             shared_stream_reuse_total: at.counters(
@@ -270,6 +281,7 @@ impl Families {
             ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
+            log_dropped_total: at.counter("log_dropped_total", "Log records that stderr did not take."),
             admin_requests_total: at.counters(
                 "admin_requests_total",
                 "Admin requests, by the pattern of their path.",
@@ -303,13 +315,15 @@ impl Families {
         forget(&self.prologue_bytes, label, value);
         forget(&self.http_requests, label, value);
         forget(&self.polls_parked, label, value);
+        forget(&self.requests_waiting, label, value);
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 24] {
+    fn counters(&self) -> [&IntCounterVec; 25] {
         [
+            &self.waits_total,
             &self.handshakes_total,
             &self.pipes_total,
             &self.pipe_closes_total,
@@ -367,6 +381,10 @@ struct Maker<'a> {
 impl Maker<'_> {
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         register(self.registry, IntGauge::with_opts(opts(name, help)))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        register(self.registry, IntCounter::with_opts(opts(name, help)))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

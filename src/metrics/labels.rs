@@ -53,6 +53,8 @@ label! {
         TimedOut = "timed_out",
         /// More came behind its last answer, or for longer, than is read and forgotten.
         Cut = "cut",
+        /// It waited for a request when another one needed its place.
+        Shed = "shed",
         /// What came was not HTTP.
         BadRequest = "bad_request",
         /// `accept` itself failed.
@@ -135,6 +137,8 @@ label! {
         AddressConnections = "address_connections",
         /// `limits.address_rate`.
         AddressRate = "address_rate",
+        /// `limits.address_detached`.
+        AddressDetached = "address_detached",
         /// `limits.pipe_messages`.
         PipeMessages = "pipe_messages",
         /// `limits.pipe_bytes`.
@@ -174,6 +178,20 @@ label! {
         Rejected = "rejected",
         /// It did not come in time.
         Expired = "expired",
+    }
+}
+
+label! {
+    /// What became of a request that waited for a worker.
+    WaitResult {
+        /// A worker took it.
+        Served = "served",
+        /// None came in time, or the process took nothing new.
+        Expired = "expired",
+        /// Its client left, or it was refused for another reason.
+        Gone = "gone",
+        /// It did not wait, because too many did.
+        Full = "full",
     }
 }
 

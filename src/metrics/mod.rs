@@ -283,6 +283,7 @@ impl Metrics {
         if let Some(bytes) = process::socket_bytes() {
             families.memory_bytes.with_label_values(&["kernel"]).set(gauge(bytes));
         }
+        families.log_dropped_total.inc_by(crate::log::take_dropped());
         self.refresh_runtimes();
     }
 

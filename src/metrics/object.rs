@@ -7,7 +7,8 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
     BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LimitLabel, Loss,
-    MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, close_code, status_code,
+    MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, WaitResult, close_code,
+    status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -40,6 +41,8 @@ pub struct RouteMetrics {
     http_in_flight: IntGauge,
     http_seconds: Histogram,
     polls_parked: IntGauge,
+    waiting: IntGauge,
+    waited: [IntCounter; WaitResult::ALL.len()],
     streams: IntGauge,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
@@ -123,6 +126,8 @@ impl RouteMetrics {
             http_in_flight: families.http_requests.with_label_values(&[name]),
             http_seconds: families.http_request_duration_seconds.with_label_values(&[name]),
             polls_parked: families.polls_parked.with_label_values(&[name]),
+            waiting: families.requests_waiting.with_label_values(&[name]),
+            waited: WaitResult::ALL.map(|result| families.waits_total.with_label_values(&[name, result.as_str()])),
             streams: families.shared_streams.with_label_values(&[name]),
             pipes: PipeState::ALL.map(|state| families.pipes.with_label_values(&[name, state.as_str()])),
             overflows: OverflowLabel::ALL
@@ -134,6 +139,18 @@ impl RouteMetrics {
             families: families.clone(),
             name: name.into(),
         }
+    }
+
+    /// Counts a request as waiting for a worker until the value returned goes.
+    #[must_use]
+    pub fn waits(&self) -> GaugeGuard {
+        GaugeGuard::new(self.waiting.clone())
+    }
+
+    /// The counter of waits with this result.
+    #[must_use]
+    pub fn waited(&self, result: WaitResult) -> &IntCounter {
+        &self.waited[result as usize]
     }
 
     /// The counter of clients that came back with this result.

@@ -35,6 +35,22 @@ pub enum DialFailure {
 }
 
 impl DialFailure {
+    /// Whether nothing is there only for now, as while a worker starts again.
+    #[must_use]
+    pub const fn may_pass(self) -> bool {
+        match self {
+            Self::Refused | Self::Timeout | Self::Unreachable | Self::Resolve => true,
+            Self::NotAllowed
+            | Self::SocketNotAllowed
+            | Self::OwnListener
+            | Self::Tls
+            | Self::BadAnswer
+            | Self::BadProtocol
+            | Self::Status(_)
+            | Self::Local => false,
+        }
+    }
+
     /// Whether the backend is where none may be.
     #[must_use]
     pub const fn is_forbidden(self) -> bool {

@@ -18,9 +18,10 @@ use crate::metrics::labels::{ConnectResult, DialState};
 use crate::net;
 use crate::pipes::PipeEntry;
 use crate::process::Process;
-use crate::routes::{Route, Target};
+use crate::routes::{HostRule, Route, Target};
 use crate::share::ViewerLink;
 use crate::trace::{Context, Name, Span};
+use crate::waiting::Patience;
 
 /// Backends that a first attach tries at most before the client is answered.
 pub const FIRST_ATTACH_TRIES_MAX: usize = 8;
@@ -127,11 +128,49 @@ struct Attempt<'a> {
     span: Option<Span>,
 }
 
-/// Finds the worker that a new pipe starts on.
+impl NoWorker {
+    /// Whether that may change soon: a worker that is out comes back, or a place becomes free.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::NoCandidate(none) => none.may_pass(),
+            Self::Dial(DialError::ConnectFailed(error)) => error.kind.may_pass(),
+            // A worker has had the request, and may have died of it.
+            Self::Dial(_) => false,
+        }
+    }
+}
+
+/// Finds the worker that a new pipe starts on. While none can take it, it waits for one, where its route says so.
 ///
 /// # Errors
 /// Why there is none.
 pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
+    let mut patience: Option<Box<Patience>> = None;
+    loop {
+        let none = match attach_now(plan, patience.is_some(), process).await {
+            Ok(first) => {
+                if let Some(patience) = &mut patience {
+                    patience.served();
+                }
+                return Ok(first);
+            }
+            Err(none) => none,
+        };
+        if none.may_pass() && patience.is_none() {
+            patience = process.waiting.patience(&plan.route);
+        }
+        let looks_again = match &mut patience {
+            Some(patience) => none.may_pass() && patience.another_look().await,
+            None => false,
+        };
+        if !looks_again {
+            return Err(none);
+        }
+    }
+}
+
+/// Finds the worker that a new pipe starts on, if one can take it now. Many that have waited come at once, and take turns.
+async fn attach_now(plan: &Plan, has_waited: bool, process: &Process) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
         let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
@@ -139,6 +178,10 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
     };
     let mut reservation = choose(&exclude).map_err(NoWorker::NoCandidate)?;
     loop {
+        let _turn = match has_waited {
+            true => Some(reservation.turn().await),
+            false => None,
+        };
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
@@ -309,7 +352,9 @@ async fn connect(
     let url = reservation.url();
     let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
-    let authority = if plan.host.is_none() || named { url.authority() } else { String::new() };
+    let rule = &plan.route.host;
+    let is_told = plan.host.is_none() || named || *rule == HostRule::Backend;
+    let authority = if is_told { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
     let tls = reservation.target().tls_peer();
     let began = Instant::now();
@@ -318,7 +363,7 @@ async fn connect(
             let dial = dial(Dial {
                 addresses: &addresses,
                 tls: tls.as_ref(),
-                host: backend_host(plan.host.as_deref(), &authority, named),
+                host: backend_host(rule, plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,

@@ -18,6 +18,7 @@ use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
 use crate::metrics::AbsentGuard;
 use crate::net::ClientStream;
+use crate::pipes::Stay;
 use crate::share::StreamLink;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
@@ -60,9 +61,18 @@ struct Past {
     /// The present one's place in the order in which they were answered.
     answer: u64,
     /// Set while the client is awaited.
-    absent: Option<AbsentGuard>,
+    away: Option<Away>,
     /// Those that others have replaced, while they are told so.
     parting: Vec<Parting>,
+}
+
+/// What says elsewhere that a client is awaited, for as long as it is.
+#[expect(dead_code, reason = "they are held for what their drop takes back")]
+pub struct Away {
+    /// Its connection is none of those that are open.
+    pub absent: AbsentGuard,
+    /// Its pipe is among those that may have to make room.
+    pub stay: Stay,
 }
 
 impl ClientEnd {
@@ -87,7 +97,7 @@ impl ClientEnd {
         self.generation = generation;
         self.broken = false;
         let past = self.past.get_or_insert_default();
-        (past.answer, past.absent) = (answer, None);
+        (past.answer, past.away) = (answer, None);
     }
 
     /// Whether there is a link.
@@ -159,8 +169,8 @@ impl ClientEnd {
     }
 
     /// Notes that the client is awaited, for as long as it is.
-    pub fn await_client(&mut self, absent: AbsentGuard) {
-        self.past.get_or_insert_default().absent = Some(absent);
+    pub fn await_client(&mut self, away: Away) {
+        self.past.get_or_insert_default().away = Some(away);
     }
 
     /// Says `last_words`, if there are any, on a link that is this end's no more; within `patience`.

@@ -78,6 +78,12 @@ impl Drop for Ticket {
 }
 
 impl Command {
+    /// The end of a pipe whose client is away, for the sake of one that is there.
+    #[must_use]
+    pub fn make_room() -> Self {
+        Self::Close(EndedBy::Holdline, CloseFrame::new(1013, "its place was needed"))
+    }
+
     /// The close of a process on its way down.
     #[must_use]
     pub fn going_away() -> Self {

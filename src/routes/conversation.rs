@@ -45,6 +45,13 @@ enum Known {
 const SUBPROTOCOLS: &[(&str, Known)] = &[
     ("graphql-transport-ws", Known::Profile("graphql-transport-ws")),
     ("graphql-ws", Known::Profile("graphql-ws")),
+    ("mqtt", Known::Profile("mqtt")),
+    ("mqttv3.1", Known::Profile("mqtt")),
+    ("v10.stomp", Known::Profile("stomp")),
+    ("v11.stomp", Known::Profile("stomp")),
+    ("v12.stomp", Known::Profile("stomp")),
+    ("ocpp1.6", Known::Profile("ocpp1.6")),
+    ("ocpp2.0.1", Known::Profile("ocpp1.6")),
     // Byte streams of noVNC and websockify: another worker would begin in the middle.
     ("binary", Known::Stateful),
     ("base64", Known::Stateful),

@@ -30,6 +30,16 @@ impl HostPattern {
     }
 }
 
+impl HostPattern {
+    /// A host that fits.
+    pub fn sample(&self) -> String {
+        match self {
+            Self::Exact(name) => name.clone(),
+            Self::Suffix(suffix) => format!("x{suffix}"),
+        }
+    }
+}
+
 /// A request's host as patterns see it: lower case, without port and trailing dot.
 pub fn normalize(host: &str) -> Cow<'_, str> {
     let end = match host.rfind(':') {

@@ -8,6 +8,7 @@
 //! less specific ones, so a route without hosts serves every host.
 
 mod conversation;
+mod headers;
 mod host;
 mod origin;
 mod path;
@@ -28,6 +29,7 @@ use http::request::Parts;
 use matchit::Router;
 
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
+pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
 use origin::OriginPattern;
 use path::Spelled;
@@ -73,6 +75,12 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// How long a request may wait for a worker that can take it.
+    pub wait: Duration,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers of requests, and of workers' answers.
+    pub headers: [HeaderSpec; 2],
     /// Limits that hold instead of the general ones.
     pub limits: RouteLimits,
     /// What its pipes are opened with.
@@ -89,8 +97,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id` or
-    /// `origins`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `origins` or one of
+    /// `headers`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -113,6 +121,14 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// How long a request may wait for a worker that can take it.
+    pub wait: Duration,
+    /// What workers get as `Host`.
+    pub host: HostRule,
+    /// What is changed of the headers of requests.
+    pub request_headers: HeaderRules,
+    /// What is changed of the headers of workers' answers.
+    pub answer_headers: HeaderRules,
     /// Limits that hold instead of the general ones.
     pub limits: RouteLimits,
     /// Whether a key that no backend serves goes to any.
@@ -237,6 +253,12 @@ impl RouteTable {
         Ok(Found { route: Arc::clone(route), key, client_id, target })
     }
 
+    /// The route that answers on this host and path, whatever else a request there may lack.
+    #[must_use]
+    pub fn answers(&self, host: Option<&str>, path: &str) -> Option<&Arc<Route>> {
+        self.at(host, path).map(|(index, _)| &self.routes[index])
+    }
+
     /// The routes in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -261,6 +283,9 @@ impl RouteTable {
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
         let hosts = hosts.map_err(|message| fail("hosts", message))?;
 
+        let [request_headers, answer_headers] =
+            compile_headers(&spec.headers).map_err(|(key, message)| fail(key, message))?;
+
         let route = self.routes.len();
         for router in self.routers(&hosts) {
             for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
@@ -269,6 +294,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
+        let RouteSpec { wait, host, .. } = spec;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
@@ -284,6 +310,10 @@ impl RouteTable {
             settings: Arc::new(settings),
             conversations,
             websocket_only,
+            wait,
+            host,
+            request_headers,
+            answer_headers,
             limits,
             any_without_owner,
             patterns,
@@ -351,6 +381,17 @@ impl RouteTable {
     }
 }
 
+/// The rules for requests and answers, or the key at fault.
+fn compile_headers(specs: &[HeaderSpec; 2]) -> Result<[HeaderRules; 2], (&'static str, String)> {
+    const REQUEST: [&str; 3] = ["headers.request.set", "headers.request.add", "headers.request.remove"];
+    const RESPONSE: [&str; 3] = ["headers.response.set", "headers.response.add", "headers.response.remove"];
+    let [requests, answers] = specs;
+    Ok([
+        HeaderRules::compile(requests).map_err(|(place, message)| (REQUEST[place], message))?,
+        HeaderRules::compile(answers).map_err(|(place, message)| (RESPONSE[place], message))?,
+    ])
+}
+
 /// The parameters that each of `paths` has: what the templates of their route may name.
 fn names_of_all(paths: &[String]) -> Result<Vec<String>, String> {
     let mut common: Option<Vec<String>> = None;
@@ -380,6 +421,24 @@ impl Found {
 }
 
 impl Route {
+    /// Whether only some origins may connect here.
+    #[must_use]
+    pub const fn has_origins(&self) -> bool {
+        !self.origins.is_empty()
+    }
+
+    /// A host and a path that it answers for, for each of its hosts and paths.
+    pub fn samples(&self) -> impl Iterator<Item = (Option<String>, String)> {
+        let hosts: Vec<_> = match &*self.hosts {
+            [] => vec![None],
+            hosts => hosts.iter().map(|host| Some(host.sample())).collect(),
+        };
+        self.patterns.iter().flat_map(move |pattern| {
+            let path = path::sample(pattern);
+            hosts.clone().into_iter().map(move |host| (host, path.clone()))
+        })
+    }
+
     /// Whether a browser's `Origin` may connect here.
     ///
     /// A request without one is not from a browser, so it passes; a request with two, or with anything but what the

@@ -114,6 +114,18 @@ pub fn leaves_its_place(path: &str) -> bool {
     is_dot_segment(dots)
 }
 
+/// A path that fits `pattern`.
+pub fn sample(pattern: &str) -> String {
+    let mut path = String::with_capacity(pattern.len());
+    let mut rest = pattern;
+    while let Some((fixed, parameter)) = rest.split_once('{') {
+        path.push_str(fixed);
+        path.push('x');
+        rest = parameter.split_once('}').map_or("", |(_, rest)| rest);
+    }
+    path + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

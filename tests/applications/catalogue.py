@@ -19,6 +19,10 @@ class Application:
     # Messages that the protocol allows to be lost, or to come twice, at one interruption.
     lost_max: int = 0
     doubled_max: int = 0
+    # What is said between the loss and the new subscription is heard by no one, as it is when a client connects again by itself.
+    misses: bool = False
+    # What a new worker takes before it answers at all, such as an analysis of the whole project.
+    starts_seconds: float = 0.0
     # What one looks at is a state: what was overtaken by something newer is not lost.
     state: bool = False
     # In the short set.
@@ -70,7 +74,7 @@ APPLICATIONS = [
     Application("Tornado", **echo("tornado"), doubled_max=2),
     Application("Channels", **echo("channels"), lost_max=2, doubled_max=2),
     # A mutation in flight is answered with an error: it may have been done and not be heard of.
-    Application("graphql-ws", **both("graphql.mjs"), profile="graphql-transport-ws", lost_max=2, short=True),
+    Application("graphql-ws", misses=True, **both("graphql.mjs"), profile="graphql-transport-ws", lost_max=2, short=True),
     Application("Socket.IO", **both("socketio.mjs", "plain"), profile="socket.io", doubled_max=2, short=True),
     Application("Socket.IO, polling first", **both("socketio.mjs", "polling")),
     Application("python-socketio", profile="socket.io", lost_max=2, doubled_max=2,
@@ -80,18 +84,18 @@ APPLICATIONS = [
     Application("Mosquitto, paho, MQTT 5", **mqtt("5"), profile="mqtt", doubled_max=3),
     Application("nats-server, nats.ws", profile="nats", lost_max=2, doubled_max=2, short=True,
                 worker=python("nats_worker.py", "{port}", "{directory}"), user=node("nats.mjs", "user", "{port}")),
-    Application("STOMP", **both("stomp.mjs"), profile="stomp", lost_max=2, doubled_max=2, short=True),
-    Application("tRPC", **both("trpc.mjs"), profile="trpc", lost_max=2, doubled_max=2, short=True),
+    Application("STOMP", misses=True, **both("stomp.mjs"), profile="stomp", lost_max=2, doubled_max=2, short=True),
+    Application("tRPC", misses=True, **both("trpc.mjs"), profile="trpc", lost_max=2, doubled_max=2),
     Application("ganache, ethers", **both("ganache.mjs"), profile="eth-jsonrpc", lost_max=2, doubled_max=2),
     Application("y-websocket", state=True,
                 worker=["sh", "-c", f"HOST=127.0.0.1 PORT={{port}} exec node {Y_WEBSOCKET}"],
                 user=node("shared_text.mjs", "user", "{port}", "y-websocket")),
     Application("Hocuspocus", **both("shared_text.mjs", "hocuspocus"), profile="hocuspocus", state=True),
-    Application("pylsp", profile="lsp", doubled_max=1,
+    Application("pylsp", profile="lsp", doubled_max=1, starts_seconds=2.0,
                 worker=["pylsp", "--ws", "--host", "127.0.0.1", "--port", "{port}"], user=python("lsp.py", "{port}")),
     Application("OCPP 1.6", profile="ocpp1.6", doubled_max=2,
                 worker=python("charging.py", "worker", "{port}"), user=python("charging.py", "user", "{port}")),
-    Application("terminado", worker=python("notebooks.py", "terminal", "{port}"), short=True,
+    Application("terminado", worker=python("notebooks.py", "terminal", "{port}"),
                 user=python("notebooks.py", "shell", "{port}")),
     Application("Jupyter server", heavy=True, worker=JUPYTER, user=python("notebooks.py", "kernel", "{port}")),
     Application("websockify", worker=python("stream.py", "worker", "{port}"), short=True,

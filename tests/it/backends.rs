@@ -156,7 +156,9 @@ async fn ib_15_a_refused_port_is_out_within_one_probe_and_returns_by_itself() {
 
 #[tokio::test]
 async fn iw_11_a_backend_that_refused_a_thousand_dials_is_used_within_a_probe_of_its_return() {
-    let proxy = Proxy::start("[[pools]]\nname = \"default\"\nhealth = { interval = \"10ms\", timeout = \"1s\" }\n");
+    let proxy = Proxy::start(
+        "[[pools]]\nname = \"default\"\nhealth = { interval = \"10ms\", timeout = \"1s\" }\n[[routes]]\nwait = 0\n",
+    );
     let worker = StepWorker::start_alone().await;
     let address = worker.address;
     drop(worker);

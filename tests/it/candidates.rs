@@ -199,7 +199,7 @@ async fn answer(worker: &StepWorker) {
 
 #[tokio::test]
 async fn only_a_key_restricts_and_a_key_that_nobody_serves_is_said_to_be_one() {
-    let rest = "[[routes]]\nname = \"rest\"\npath = \"/{*rest}\"\npool = \"default\"\n";
+    let rest = "[[routes]]\nname = \"rest\"\nwait = 0\npath = \"/{*rest}\"\npool = \"default\"\n";
     let proxy = Proxy::start(&format!("{KEYED}{rest}"));
     let worker = StepWorker::start().await;
     let url = format!("ws://{}", worker.address);

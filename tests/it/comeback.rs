@@ -172,11 +172,15 @@ async fn st_05_a_client_that_comes_back_is_let_in_at_the_limit() {
     let (client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;
     client.reset();
     pipe_in(&proxy, "client_detached").await;
-    let refused = Wire::open(proxy.public, "/ws/somebody-else", &[]).await.unwrap_err();
-    assert_eq!(refused.status, 503, "a pipe whose client is away still counts");
     let mut client = Wire::connect(proxy.public, "/ws/c1", &[]).await;
     client.text("back").await;
     assert_eq!(wire.hear().await, text("back"));
+    let refused = Wire::open(proxy.public, "/ws/somebody-else", &[]).await.unwrap_err();
+    assert_eq!(refused.status, 503, "no pipe is without its client, so none makes room");
+    client.reset();
+    pipe_in(&proxy, "client_detached").await;
+    let (_other, _wire) = pair(&proxy, &worker, "/ws/somebody-else", &[]).await;
+    assert_eq!(wire.hear().await, Said::Close(1001, "going away".into()), "its worker is told so");
 }
 
 #[tokio::test]

@@ -87,7 +87,8 @@ async fn px_07_who_has_little_memory_left_gets_fewer_pipes() {
 #[tokio::test]
 async fn px_07_a_worker_whose_page_says_503_is_down_after_fall_and_up_after_rise_by_itself() {
     let proxy = Proxy::start(
-        "[[pools]]\nname = \"default\"\nhealth = { kind = \"http\", path = \"/health\", interval = \"20ms\", fall = 2, rise = 2 }\n",
+        "[[pools]]\nname = \"default\"\nhealth = { kind = \"http\", path = \"/health\", interval = \"20ms\", fall = 2, rise = 2 }\n\
+         [[routes]]\nwait = 0\n",
     );
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
@@ -167,7 +168,8 @@ async fn most_at_rest(proxy: &Proxy) -> usize {
 #[tokio::test]
 async fn of_four_workers_that_fail_everybody_two_are_ejected_at_most_and_all_come_back_by_themselves() {
     // never probed: pipes are all that can tell
-    let pool = "[[pools]]\nname = \"default\"\nbalance = \"round_robin\"\nhealth.interval = \"0s\"\n";
+    let pool =
+        "[[pools]]\nname = \"default\"\nbalance = \"round_robin\"\nhealth.interval = \"0s\"\n[[routes]]\nwait = 0\n";
     let proxy = Proxy::start(pool);
     let patients: [Arc<Patient>; 4] = Default::default();
     let mut serving = Vec::new();

@@ -12,7 +12,7 @@ use crate::harness::{Proxy, StepWorker, ask, eventually};
 
 const ROUTES: &str = "[[pools]]\nname = \"default\"\n\
     [[routes]]\nname = \"capture\"\npath = \"/capture\"\nlimits = { address_rate = \"2 per minute\", headers = true }\n\
-    [[routes]]\nname = \"rest\"\npath = \"/{*path}\"\n";
+    [[routes]]\nname = \"rest\"\npath = \"/{*path}\"\nwait = 0\n";
 
 /// Answers each request with `answer` until it is dropped.
 async fn answering(worker: StepWorker, answer: &str) {

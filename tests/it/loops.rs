@@ -42,7 +42,7 @@ async fn forwarder(to: SocketAddr) -> SocketAddr {
 
 #[tokio::test]
 async fn a_listener_of_our_own_is_not_registered_under_any_of_its_names() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start("[[routes]]\nwait = 0\n");
     for port in [proxy.public.port(), proxy.admin.port()] {
         for host in ["127.0.0.1", "localhost", "localhost.", "[::ffff:127.0.0.1]"] {
             let body = json!({ "url": format!("ws://{host}:{port}/v1/config") });

@@ -262,7 +262,7 @@ async fn ib_17_each_pipe_has_exactly_one_worker_socket_whatever_happens() {
 
 #[tokio::test]
 async fn iw_09_one_pipe_for_each_backend_is_the_originals_rule() {
-    let proxy = Proxy::start("[[pools]]\nname = \"default\"\nmax_pipes_per_backend = 1\n");
+    let proxy = Proxy::start("[[pools]]\nname = \"default\"\nmax_pipes_per_backend = 1\n[[routes]]\nwait = 0\n");
     let [a, b] = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[])];
     proxy.register("a", a.address).await;
     proxy.register("b", b.address).await;

@@ -176,7 +176,7 @@ async fn a_refusal_of_a_worker_keeps_its_status_though_its_body_is_broken() {
 
 #[tokio::test]
 async fn four_thousand_subprotocols_are_refused_before_any_worker_is_asked() {
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start("[[routes]]\nwait = 0\n");
     let names: Vec<_> = (0..4_000).map(|n| format!("p{n}")).collect();
     let refused = Wire::open(proxy.public, "/ws", &[("Sec-WebSocket-Protocol", &names.join(","))]).await;
     let reply = refused.map(|_| ()).unwrap_err();

@@ -209,7 +209,7 @@ async fn a_pipe_whose_worker_is_no_longer_configured_stays_where_it_has_nowhere_
     let backend = format!("[[pools.backends]]\nid = \"a\"\nurl = \"ws://{}\"\n", a.address);
     let proxy = Proxy::start(&format!("[[pools]]\nname = \"default\"\n{backend}"));
     let mut client = Client::connect(proxy.public, "/ws/1/echo").await;
-    proxy.rewrite("[[pools]]\nname = \"default\"\n");
+    proxy.rewrite("[[pools]]\nname = \"default\"\n[[routes]]\nwait = 0\n");
     reload(&proxy).await;
     assert_eq!(client.exchange("on").await, "on");
     assert_eq!(Client::open(proxy.public, "/ws/2/echo").await.err(), Some(503));
@@ -308,4 +308,60 @@ async fn a_drained_process_takes_no_new_pipes_until_it_is_told_otherwise() {
     proxy.api("DELETE", "/v1/drain", None).await.expect(200);
     proxy.api("GET", "/health/ready", None).await.expect(200);
     assert_eq!(Client::connect(proxy.public, "/ws/2/echo").await.exchange("again").await, "again");
+}
+
+#[tokio::test]
+async fn an_emptied_file_and_dropped_guards_need_force_and_leave_a_warning() {
+    let files = tempfile::tempdir().unwrap();
+    let tokens = files.path().join("tokens");
+    let digest: String = Sha256::digest("rule").iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(&tokens, format!("operator {digest}\n")).unwrap();
+    let guard = format!("[admin]\ntokens_file = {:?}\n", tokens.to_str().unwrap());
+    let route = |origins: &str| {
+        format!(
+            "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/ws/{{s}}/echo\"\npool = \"default\"\n{origins}"
+        )
+    };
+    let origins = "origins = [\"https://app.example\"]\n";
+    let proxy = Proxy::start(&format!("{guard}{}", route(origins)));
+    let worker = DemoWorker::start("w", &[]);
+    let say = async |method: &str, path: &str, body: String| {
+        let headers = [("content-type", "application/json"), ("authorization", "Bearer rule")];
+        ask(proxy.admin, method, path, &headers, body).await
+    };
+    let reload = async |body: Value| say("POST", "/v1/config/reload", body.to_string()).await;
+    say("PUT", "/v1/backends/w", json!({ "url": format!("ws://{}", worker.address) }).to_string()).await.expect(201);
+    let evil = async || Wire::open(proxy.public, "/ws/1/echo", &[("origin", "https://evil.example")]).await;
+    let is_guarded = async || {
+        ask(proxy.admin, "GET", "/v1/config", &[], "").await.expect(401);
+        assert_eq!(evil().await.expect_err("a foreign origin").status, 403);
+    };
+    for (text, names) in [
+        (String::new(), "sets nothing"),
+        ("# [admin]\n\n".to_owned(), "sets nothing"),
+        (route(origins), "drops admin.tokens_file"),
+        (format!("{guard}{}", route("")), "drops origins of route \"ws\""),
+        (format!("{guard}[[pools]]\nname = \"default\"\n"), "drops origins of route \"ws\""),
+    ] {
+        proxy.rewrite(&text);
+        let refused = reload(json!({})).await.expect(409).json();
+        assert_eq!(refused["type"], "urn:holdline:problem:guards-dropped");
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains(names) && detail.contains("--force"), "{detail}");
+        let verdict = say("POST", "/v1/config/validate", "{}".to_owned()).await.expect(200).json();
+        assert_eq!(verdict["valid"], false);
+        proxy.signal(Signal::HUP);
+        is_guarded().await;
+    }
+    assert!(proxy.records("config.guards_dropped").is_empty());
+    proxy.rewrite("");
+    reload(json!({"force": true})).await.expect(200);
+    ask(proxy.admin, "GET", "/v1/config", &[], "").await.expect(200);
+    assert!(evil().await.is_ok(), "as it was wished");
+    let warned = proxy.logged("config.guards_dropped", 1).await;
+    assert_eq!(
+        (&warned[0]["level"], &warned[0]["guards"]),
+        (&json!("WARN"), &json!("admin.tokens_file, origins of route \"ws\""))
+    );
+    assert!(proxy.logged("the configuration was not reloaded; the old one stays", 6).await.len() >= 6);
 }

@@ -148,6 +148,13 @@ async fn sockets_of_a_service_manager_take_the_place_of_our_own() {
     let target = format!("unix:{}", path.display());
     let health = Command::new(env!("CARGO_BIN_EXE_holdline")).args(["healthcheck", "--admin", &target]).output();
     assert_eq!(String::from_utf8_lossy(&health.unwrap().stdout), "ready\n");
+    let drained = Command::new(env!("CARGO_BIN_EXE_holdline")).args(["ctl", "--admin", &target, "drain"]).output();
+    assert!(drained.unwrap().status.success());
+    for (more, code) in [(&[][..], 1), (&["--live"], 0)] {
+        let check =
+            Command::new(env!("CARGO_BIN_EXE_holdline")).args(["healthcheck", "--admin", &target]).args(more).output();
+        assert_eq!(check.unwrap().status.code(), Some(code), "{more:?}: a proxy that is not ready is not dead");
+    }
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.exited().await.code(), Some(0));
     assert!(path.exists(), "the file is the service manager's");

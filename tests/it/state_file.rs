@@ -205,18 +205,99 @@ async fn a_worker_that_restarted_as_well_gets_its_id_back_and_a_live_one_keeps_i
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_is_said_and_registrations_go_on() {
+async fn a_disk_that_fails_is_an_answer_that_fails_and_what_was_said_is_in_force() {
     let kept = Kept::new("");
     let inner = kept.directory.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
     let file = inner.join("backends.json");
     let proxy = Proxy::start(&format!("[admin]\nstate_file = {:?}\n", file.to_str().unwrap()));
     std::fs::rename(&inner, kept.directory.path().join("away")).unwrap();
-    proxy.register("a", "127.0.0.1:7001").await;
+    let said = json!({"url": "ws://127.0.0.1:7001"});
+    let refused = proxy.api("PUT", "/v1/backends/a", Some(said.clone())).await.expect(507).json();
+    assert_eq!(refused["type"], "urn:holdline:problem:not-kept");
+    let detail = refused["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("in force") && detail.contains("admin.state_file was not written: No such file"),
+        "{detail}"
+    );
     proxy.logged("the state file can't be written; what is registered now would not survive a restart", 1).await;
+    assert_eq!(ids(&proxy).await, ["a"]);
+    proxy.api("PUT", "/v1/backends/a", Some(said)).await.expect(200);
+    proxy.api("PUT", "/v1/backends/a/state", Some(json!({"state": "maint"}))).await.expect(507);
     std::fs::create_dir(&inner).unwrap();
     proxy.logged("the state file is written again", 1).await;
-    assert!(std::fs::read_to_string(&file).unwrap().contains("127.0.0.1:7001"));
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(kept.contains("127.0.0.1:7001") && kept.contains("maint"), "{kept}");
+}
+
+#[tokio::test]
+async fn registrations_are_bounded_and_an_operators_maintenance_survives_as_many_as_there_may_be() {
+    let kept = Kept::new("registry_bytes_max = \"1MiB\"\n");
+    let proxy = kept.start();
+    let mut registered = 0;
+    let refused = loop {
+        let keys: Vec<String> = (0..300).map(|key| format!("backend-{registered}-key-{key}")).collect();
+        let said = json!({"url": format!("ws://127.0.0.1:7001/{registered}"), "serves": keys});
+        let reply = proxy.api("PUT", &format!("/v1/backends/b{registered}"), Some(said)).await;
+        if reply.status != 201 {
+            break reply.expect(507).json();
+        }
+        registered += 1;
+        assert!(registered < 100, "there is no bound");
+    };
+    assert_eq!(refused["type"], "urn:holdline:problem:registry-full");
+    assert!(registered > 5, "{registered}");
+    let held = proxy.metrics().await.sum("memory_bytes", &[("kind", "backends")]);
+    assert!(held > 900_000.0 && held <= 1_048_576.0, "{held}");
+    proxy.api("PUT", "/v1/backends/b0/state", Some(json!({"state": "maint"}))).await.expect(200);
+    kill(proxy).await;
+    let proxy = kept.start();
+    assert_eq!(ids(&proxy).await.len(), registered);
+    assert_eq!(proxy.get("/v1/backends/b0").await["state"], "maint");
+    let mut seen = 0;
+    let mut cursor = String::new();
+    loop {
+        let page = proxy.get(&format!("/v1/backends?limit=2{cursor}")).await;
+        seen += page["items"].as_array().unwrap().len();
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, registered);
+}
+
+/// What a process says that is started with this state file, and how it ends.
+fn refused_start(kept: &Kept) -> String {
+    let config = kept.directory.path().join("second.toml");
+    std::fs::write(&config, kept.config()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_holdline"))
+        .env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#)
+        .env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")
+        .args(["serve", "-c"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+#[tokio::test]
+async fn two_processes_do_not_share_a_state_file() {
+    let kept = Kept::new("");
+    let first = kept.start();
+    let said = refused_start(&kept);
+    assert!(said.contains("admin.state_file") && said.contains("another process has it"), "{said}");
+    first.register("a", "127.0.0.1:7001").await;
+    kill(first).await;
+    assert_eq!(ids(&kept.start()).await, ["a"], "the lock goes with its process");
+}
+
+#[test]
+fn a_pipe_is_no_state_file() {
+    let kept = Kept::new("");
+    assert!(std::process::Command::new("mkfifo").arg(kept.file()).status().unwrap().success());
+    let said = refused_start(&kept);
+    assert!(said.contains("admin.state_file") && said.contains("not a regular file"), "{said}");
 }
 
 #[test]

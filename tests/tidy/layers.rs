@@ -14,7 +14,7 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("connections, and what a request path means", &["net", "routes"]),
     ("what an operator decides", &["config", "tokens", "log", "level"]),
     ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events"]),
-    ("HTTP on both sides", &["handshake", "http", "rules"]),
+    ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
     ("what is live, and its bounds", &["pipes", "clients", "share", "limits", "memory", "rebalance"]),
     ("one bag of services, and what uses them for clients", &["process", "pipe", "door"]),
     ("the life of the process, and who steers it", &["reload", "admin", "activation", "notify", "serve"]),

@@ -4,16 +4,25 @@ use std::sync::Arc;
 
 use super::json::Pointer;
 use super::profile::{Dialect, Profile};
-use super::rules::{AnswerRule, ForgetRule, KeepRule, Rules, Test, Wants};
+use super::rules::{AnswerRule, ForgetRule, KeepRule, NoteRule, Rules, Test, Wants};
 use super::words::{Classes, How, Regret};
 use crate::frame::Side;
 
 pub(super) fn profiles() -> Vec<Arc<Profile>> {
     let json = |name, rules| Arc::new(Profile { name, dialect: Dialect::Json, rules });
+    let own = |name, dialect| Arc::new(Profile { name, dialect, rules: Rules::default() });
     vec![
         json("graphql-transport-ws", graphql("subscribe", "complete", Regret::GraphqlTransport)),
         json("graphql-ws", graphql("start", "stop", Regret::GraphqlLegacy)),
-        Arc::new(Profile { name: "sockjs", dialect: Dialect::SockJs, rules: Rules::default() }),
+        own("socket.io", Dialect::SocketIo),
+        own("sockjs", Dialect::SockJs),
+        own("stomp", Dialect::Stomp),
+        own("nats", Dialect::Nats),
+        own("mqtt", Dialect::Mqtt),
+        own("hocuspocus", Dialect::Hocuspocus),
+        json("trpc", trpc()),
+        json("ocpp1.6", ocpp()),
+        json("lsp", lsp()),
     ]
 }
 
@@ -30,32 +39,84 @@ fn begins(pointer: &str, word: &str) -> Test {
     Test { at: at(pointer), wants: Wants::Begins(word.to_owned()) }
 }
 
+fn present(pointer: &str) -> Test {
+    Test { at: at(pointer), wants: Wants::Present }
+}
+
+fn keep(tests: Vec<Test>, key: Option<&str>, how: How) -> KeepRule {
+    KeepRule { tests, key: key.map(at), how, answer: None, note: None }
+}
+
+fn forget(from: Side, tests: Vec<Test>, key: &str, of: &[u8]) -> ForgetRule {
+    ForgetRule { from, tests, key: Some(at(key)), of: Classes::of(of) }
+}
+
+/// The answer that repeats what the message has at one place, at another.
+fn answered(tests: Vec<Test>, id: &str, in_answer: &str, gates: bool) -> Option<AnswerRule> {
+    Some(AnswerRule { tests, id: Some((at(id), at(in_answer))), gates })
+}
+
 /// The two protocols of GraphQL: a worker that has not acknowledged the init closes on a subscription (4401), one that
 /// sees a second init closes (4429), and so does one that sees an id twice (4409). Only a subscription may begin again.
 fn graphql(subscribe: &str, stop: &str, regret: Regret) -> Rules {
-    let acknowledged = AnswerRule { tests: vec![is("/type", &["connection_ack"])], key: None, gates: true };
-    let init = KeepRule {
-        tests: vec![is("/type", &["connection_init"])],
-        key: None,
-        how: How::Last,
-        answer: Some(acknowledged),
-    };
+    let acknowledged = AnswerRule { tests: vec![is("/type", &["connection_ack"])], id: None, gates: true };
+    let init = keep(vec![is("/type", &["connection_init"])], None, How::Last);
+    let subscription = vec![is("/type", &[subscribe]), begins("/payload/query", "subscription")];
+    let other = keep(vec![is("/type", &[subscribe])], Some("/id"), How::Once(regret));
+    Rules {
+        keep: vec![KeepRule { answer: Some(acknowledged), ..init }, keep(subscription, Some("/id"), How::Last), other],
+        forget: vec![
+            forget(Side::Client, vec![is("/type", &[stop])], "/id", &[1, 2]),
+            forget(Side::Backend, vec![is("/type", &["complete", "error"])], "/id", &[1, 2]),
+        ],
+    }
+}
+
+/// tRPC over WebSocket: a subscription begins again behind the last event that its client has had; a query or a mutation
+/// does not begin again.
+fn trpc() -> Rules {
+    let parameters = keep(vec![is("/method", &["connectionParams"])], None, How::Last);
     let subscription = KeepRule {
-        tests: vec![is("/type", &[subscribe]), begins("/payload/query", "subscription")],
-        key: Some(at("/id")),
-        how: How::Last,
-        answer: None,
+        answer: answered(vec![is("/result/type", &["started"])], "/id", "/id", false),
+        note: Some(NoteRule { key: at("/id"), value: at("/result/id"), at: at("/params/lastEventId") }),
+        ..keep(vec![is("/method", &["subscription"])], Some("/id"), How::Last)
     };
-    let other =
-        KeepRule { tests: vec![is("/type", &[subscribe])], key: Some(at("/id")), how: How::Once(regret), answer: None };
-    let forget = |from, words: &[&str]| ForgetRule {
-        from,
-        tests: vec![is("/type", words)],
-        key: Some(at("/id")),
-        of: Classes::of(&[1, 2]),
+    let call = keep(vec![is("/method", &["query", "mutation"])], Some("/id"), How::Once(Regret::Trpc));
+    Rules {
+        keep: vec![parameters, subscription, call],
+        forget: vec![
+            forget(Side::Client, vec![is("/method", &["subscription.stop"])], "/id", &[1]),
+            forget(Side::Backend, vec![is("/result/type", &["stopped"])], "/id", &[1]),
+            forget(Side::Backend, vec![present("/result")], "/id", &[2]),
+            forget(Side::Backend, vec![present("/error")], "/id", &[1, 2]),
+        ],
+    }
+}
+
+/// OCPP-J, of any version: a charge point that a central system does not know is told to boot.
+fn ocpp() -> Rules {
+    let boot = KeepRule {
+        answer: answered(vec![is("/0", &["3", "4"])], "/1", "/1", true),
+        ..keep(vec![is("/0", &["2"]), is("/2", &["BootNotification"])], None, How::Last)
+    };
+    Rules { keep: vec![boot], forget: Vec::new() }
+}
+
+/// The language server protocol, a message of JSON-RPC in each WebSocket message.
+fn lsp() -> Rules {
+    let method = |name: &str| vec![is("/method", &[name])];
+    let uri = Some("/params/textDocument/uri");
+    let initialize = KeepRule {
+        answer: answered(vec![present("/result")], "/id", "/id", true),
+        ..keep(method("initialize"), None, How::Last)
     };
     Rules {
-        keep: vec![init, subscription, other],
-        forget: vec![forget(Side::Client, &[stop]), forget(Side::Backend, &["complete", "error"])],
+        keep: vec![
+            initialize,
+            keep(method("initialized"), None, How::Last),
+            keep(method("textDocument/didOpen"), uri, How::All),
+            keep(method("textDocument/didChange"), uri, How::All),
+        ],
+        forget: vec![forget(Side::Client, method("textDocument/didClose"), "/params/textDocument/uri", &[2, 3])],
     }
 }

@@ -249,6 +249,17 @@ fn container_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
+/// The documents of a message: itself, or the objects of the list that it is.
+#[must_use]
+pub fn documents(text: &[u8]) -> Vec<&[u8]> {
+    let start = skip_space(text, 0);
+    let Some(list) = Container::read(text, start).filter(|it| it.is_array && !it.members.is_empty()) else {
+        return vec![text];
+    };
+    let parts = list.members.iter().map(|(_, value)| &text[value.clone()]);
+    if parts.clone().all(|part| part.starts_with(b"{")) { parts.collect() } else { vec![text] }
+}
+
 /// What a string's inside means, if its escapes are right.
 fn unescape(inner: &str) -> Option<String> {
     let mut out = String::with_capacity(inner.len());

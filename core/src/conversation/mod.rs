@@ -11,15 +11,17 @@
 //!   attach:  entries that the replay does not bring --> sent, one gate at a time --> answers swallowed --> the replay
 //! ```
 //!
-//! In reading order: [`json`] finds values, `words` are what messages mean, [`rules`] read JSON, [`profile`] knows the
-//! protocols, and [`prologue`] is the engine. The pipe asks it in `pipe::conversing`.
+//! In reading order: [`json`] finds values, `words` are what messages mean, [`rules`] read JSON, `messages` and
+//! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, and [`prologue`] is the engine. The pipe asks it in `pipe::conversing`.
 
 mod builtin;
 pub mod json;
+mod messages;
 pub mod profile;
 pub mod prologue;
 pub mod rules;
 mod snapshot;
+mod streams;
 pub mod words;
 
 pub use profile::Profile;

@@ -5,18 +5,29 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::builtin;
 use super::rules::Rules;
-use super::words::{Awaits, Down, How, Keep, Name, Up};
+use super::streams::{self, Stream};
+use super::words::{Awaits, Down, How, Keep, Told, Up};
+use super::{builtin, json, messages};
 use crate::frame::Kind;
 
 /// How the messages of a protocol are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
-    /// Each text message is a JSON document.
+    /// Each text message is a JSON document, or a list of them.
     Json,
+    /// Socket.IO over a WebSocket (EIO 4); its events are JSON.
+    SocketIo,
     /// SockJS over a raw WebSocket: a worker says `o` first, and knows nothing of its client beyond its messages.
     SockJs,
+    /// STOMP, a frame in each message.
+    Stomp,
+    /// Hocuspocus, which carries Yjs.
+    Hocuspocus,
+    /// MQTT 3.1.1 and 5, a stream of packets.
+    Mqtt,
+    /// NATS, a stream of lines.
+    Nats,
     /// The first messages of a client are kept as they are, so many.
     First(u32),
 }
@@ -55,48 +66,98 @@ impl Profile {
     }
 
     /// First messages of workers that show the profile for certain: how they look, and its name.
-    pub const GREETINGS: &[(&str, &str)] = &[];
+    pub const GREETINGS: &[(&str, &str)] = &[("0{\"sid\"… (Engine.IO)", "socket.io"), ("INFO {… (NATS)", "nats")];
 
     /// The profile of a conversation that its worker begins with this message, where that is certain.
     #[must_use]
-    pub fn greeted_with(_payload: &[u8]) -> Option<Arc<Self>> {
-        None
+    pub fn greeted_with(payload: &[u8]) -> Option<Arc<Self>> {
+        let name = match payload {
+            [b'0', b'{', b'"', b's', b'i', b'd', b'"', ..] => "socket.io",
+            [b'I', b'N', b'F', b'O', b' ', b'{', ..] => "nats",
+            _ => return None,
+        };
+        Self::named(name)
     }
 
     /// Whether a worker speaks before its client does, and the client is sent nothing before.
     #[must_use]
     pub(super) const fn greets(&self) -> bool {
         match self.dialect {
-            Dialect::Json | Dialect::First(_) => false,
-            Dialect::SockJs => true,
+            Dialect::SocketIo | Dialect::SockJs | Dialect::Nats => true,
+            Dialect::Json | Dialect::Stomp | Dialect::Hocuspocus | Dialect::Mqtt | Dialect::First(_) => false,
         }
     }
 
-    /// What a client's message means, when so many have been kept.
-    pub(super) fn up(&self, kind: Kind, payload: &[u8], kept: usize) -> Vec<Up> {
-        let mut out = Vec::new();
+    /// Whether messages are parts of a stream: then each is read, however large it is.
+    #[must_use]
+    pub(super) const fn is_stream(&self) -> bool {
         match self.dialect {
-            Dialect::Json if kind == Kind::Text => self.rules.up(payload, payload, &mut out),
-            Dialect::Json | Dialect::SockJs => {}
-            Dialect::First(count) if kept < count as usize => {
-                let name = Name { class: 0, key: Box::default() };
-                out.push(Up::Keep(Keep { name, bytes: payload.into(), how: How::All, awaits: Awaits::Nothing }));
+            Dialect::Mqtt | Dialect::Nats => true,
+            Dialect::Json
+            | Dialect::SocketIo
+            | Dialect::SockJs
+            | Dialect::Stomp
+            | Dialect::Hocuspocus
+            | Dialect::First(_) => false,
+        }
+    }
+
+    /// What a client's message means.
+    pub(super) fn up(&self, kind: Kind, payload: &[u8], kept: Kept<'_>, stream: &mut Stream) -> Vec<Up> {
+        let mut out = Vec::new();
+        match (self.dialect, kind) {
+            (Dialect::Json, Kind::Text) => {
+                for document in json::documents(payload) {
+                    self.rules.up(document, document, &mut out);
+                }
             }
-            Dialect::First(_) => {}
+            (Dialect::SocketIo, Kind::Text) => messages::socket_io_up(payload, &self.rules, &mut out),
+            (Dialect::Stomp, _) => messages::stomp_up(payload, &mut out),
+            (Dialect::Hocuspocus, Kind::Binary) => messages::hocuspocus_up(payload, &mut out),
+            (Dialect::Mqtt, _) => streams::mqtt_up(payload, kept.beginning, stream, kept.bytes_max, &mut out),
+            (Dialect::Nats, _) => streams::nats_up(payload, stream, kept.bytes_max, &mut out),
+            (Dialect::First(count), _) if kept.count < count as usize => {
+                out.push(Up::Keep(Keep::new(0, b"", payload, How::All, Awaits::Nothing)));
+            }
+            (Dialect::Json | Dialect::SocketIo, Kind::Binary)
+            | (Dialect::Hocuspocus, Kind::Text)
+            | (Dialect::SockJs | Dialect::First(_), _) => {}
         }
         out
     }
 
-    /// What a worker's message means.
-    pub(super) fn down(&self, kind: Kind, payload: &[u8]) -> Vec<Down> {
+    /// What a worker's message means, and where in it what means that stands.
+    pub(super) fn down(&self, kind: Kind, payload: &[u8], stream: &mut Stream, bytes_max: usize) -> Vec<Told> {
         let mut out = Vec::new();
-        match self.dialect {
-            Dialect::Json if kind == Kind::Text => self.rules.down(payload, &mut out),
-            Dialect::SockJs if payload == b"o" => out.push(Down::Greeting),
-            Dialect::Json | Dialect::SockJs | Dialect::First(_) => {}
+        match (self.dialect, kind) {
+            (Dialect::Json, Kind::Text) => {
+                for document in json::documents(payload) {
+                    self.rules.down(document, payload, &mut out);
+                }
+            }
+            (Dialect::SocketIo, Kind::Text) => messages::socket_io_down(payload, &self.rules, &mut out),
+            (Dialect::SockJs, Kind::Text) if payload == b"o" => out.push((Down::Greeting, 0..1)),
+            (Dialect::Stomp, _) => messages::stomp_down(payload, &mut out),
+            (Dialect::Hocuspocus, Kind::Binary) => messages::hocuspocus_down(payload, &mut out),
+            (Dialect::Mqtt, _) => streams::mqtt_down(payload, stream, bytes_max, &mut out),
+            (Dialect::Nats, _) => streams::nats_down(payload, stream, bytes_max, &mut out),
+            (Dialect::Json | Dialect::SocketIo | Dialect::SockJs, _)
+            | (Dialect::Hocuspocus, Kind::Text)
+            | (Dialect::First(_), _) => {}
         }
         out
     }
+}
+
+/// What a profile must know of what was kept already.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept<'a> {
+    /// Entries.
+    pub count: usize,
+    /// What the conversation began with.
+    pub beginning: Option<&'a [u8]>,
+    /// Bytes of an element of a stream that are kept until it is whole.
+    pub bytes_max: usize,
 }
 
 /// The name of [`Profile::first`].

@@ -15,11 +15,14 @@
 //! Invariant: what is kept never exceeds its bounds. A client that says more is not repeatable from then on, and nothing
 //! is kept for it.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::profile::Profile;
-use super::words::{Awaits, Class, Classes, Down, How, Keep, Name, Regret, Up};
+use super::profile::{Kept, Profile};
+use super::streams::Stream;
+use super::words::{Awaits, BEGINNING, Class, Classes, Down, How, Keep, Name, Regret, Up};
 use crate::frame::Kind;
 use crate::ids::Seq;
 use crate::time::Time;
@@ -55,6 +58,8 @@ pub(super) struct Entry {
     /// Only for an exchange that must not begin again: how its client is told.
     pub once: Option<Regret>,
     pub awaits: Awaits,
+    /// What the answer calls it.
+    pub answer: Box<[u8]>,
     /// Its number in the lane.
     pub seq: Seq,
     /// The number of the message that makes it superfluous.
@@ -89,10 +94,10 @@ pub(super) enum Play {
 }
 
 /// What a worker's message does to the pipe.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Heard {
-    /// The client has had it already.
-    pub swallow: bool,
+    /// The client has had some of it already: what is left for it.
+    pub left: Option<Vec<u8>>,
     /// The worker has read everything up to this message: it has answered it.
     pub read_up_to: Option<Seq>,
 }
@@ -113,12 +118,17 @@ pub struct Prologue {
     pub(super) entries: Vec<Entry>,
     /// Of all entries.
     pub(super) bytes: usize,
-    /// Exchanges that are over although their first message was not confirmed.
-    pub(super) done: Vec<Seq>,
+    /// What the client and the worker have sent of a stream.
+    pub(super) up: Stream,
+    pub(super) down: Stream,
+    /// What had come of an element that was not whole behind messages that are not confirmed, or are the last that are.
+    pub(super) open: VecDeque<(Seq, Kind, Box<[u8]>)>,
     pub(super) repeatable: bool,
     /// Whether the client has had a worker's first word.
     pub(super) greeted: bool,
     pub(super) play: Play,
+    /// The message behind which the present worker's replay begins, until it has heard what comes before it.
+    pub(super) behind: Option<Seq>,
 }
 
 impl Prologue {
@@ -130,10 +140,13 @@ impl Prologue {
             bounds,
             entries: Vec::new(),
             bytes: 0,
-            done: Vec::new(),
+            up: Stream::new(),
+            down: Stream::new(),
+            open: VecDeque::new(),
             repeatable: true,
             greeted: false,
             play: Play::Over,
+            behind: None,
         }
     }
 
@@ -141,6 +154,11 @@ impl Prologue {
     #[must_use]
     pub fn profile(&self) -> &'static str {
         self.profile.name
+    }
+
+    /// Whether each message is read, however large it is.
+    pub(crate) fn reads_all(&self) -> bool {
+        self.profile.is_stream()
     }
 
     /// Whether another worker can hear all of it.
@@ -156,8 +174,9 @@ impl Prologue {
     }
 
     /// Memory that it occupies beyond itself, in bytes.
-    pub(crate) const fn memory_bytes(&self) -> usize {
-        self.bytes + self.entries.capacity() * size_of::<Entry>() + self.done.capacity() * size_of::<Seq>()
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let open = self.up.open.capacity() + self.down.open.capacity();
+        self.bytes + open + self.entries.capacity() * size_of::<Entry>()
     }
 }
 
@@ -169,7 +188,13 @@ impl Prologue {
             return false;
         }
         self.forget_confirmed(confirmed);
-        for word in self.profile.up(kind, payload, self.entries.len()) {
+        let connect = self.entries.iter().rev().find(|entry| entry.name.class == BEGINNING);
+        let kept = Kept {
+            count: self.entries.len(),
+            beginning: connect.map(|entry| &*entry.bytes),
+            bytes_max: self.bounds.bytes_max,
+        };
+        for word in self.profile.up(kind, payload, kept, &mut self.up) {
             match word {
                 Up::Keep(keep) => self.keep(keep, kind, seq),
                 Up::Forget(of, key) => {
@@ -179,7 +204,10 @@ impl Prologue {
                 }
             }
         }
-        let fits = self.entries.len() <= self.bounds.messages_max as usize && self.bytes <= self.bounds.bytes_max;
+        self.note_open(kind, seq);
+        let fits = !self.up.lost
+            && self.entries.len() <= self.bounds.messages_max as usize
+            && self.bytes <= self.bounds.bytes_max;
         if !fits {
             self.repeatable = false;
             self.let_go_if_useless();
@@ -188,7 +216,7 @@ impl Prologue {
     }
 
     fn keep(&mut self, keep: Keep, kind: Kind, seq: Seq) {
-        let Keep { name, bytes, how, awaits } = keep;
+        let Keep { name, bytes, how, awaits, answer } = keep;
         let (once, bytes) = match how {
             How::Once(regret) => (Some(regret), Box::default()),
             How::Last | How::All => (None, bytes),
@@ -205,14 +233,26 @@ impl Prologue {
             None => self.entries.len(),
         };
         let (answered, stage) = (false, Stage::Rest);
-        let entry = Entry { name, kind, bytes, once, awaits, seq, gone_with: None, answered, stage };
+        let entry = Entry { name, kind, bytes, once, awaits, answer, seq, gone_with: None, answered, stage };
         self.bytes += entry.cost();
         self.entries.insert(at, entry);
     }
 
+    /// Notes what has come of an element of a stream that goes on in later messages: the next worker may get only those.
+    fn note_open(&mut self, kind: Kind, seq: Seq) {
+        if !self.up.open.is_empty() {
+            self.bytes += self.up.open.len();
+            self.open.push_back((seq, kind, self.up.open.as_slice().into()));
+        }
+    }
+
     /// Lets go of what was superseded by messages that the worker has.
     fn forget_confirmed(&mut self, confirmed: Seq) {
-        self.done.retain(|&seq| seq > confirmed);
+        while self.open.front().is_some_and(|(seq, ..)| *seq < confirmed)
+            && let Some((_, _, bytes)) = self.open.pop_front()
+        {
+            self.bytes -= bytes.len();
+        }
         self.remove(|entry| entry.gone_with.is_some_and(|seq| seq <= confirmed));
     }
 
@@ -230,14 +270,14 @@ impl Prologue {
     /// What cannot be said to another worker is of no use once the present one has heard it.
     fn let_go_if_useless(&mut self) {
         if !self.repeatable && self.play == Play::Over {
-            (self.entries, self.done, self.bytes) = (Vec::new(), Vec::new(), 0);
+            (self.entries, self.open, self.bytes) = (Vec::new(), VecDeque::new(), 0);
         }
     }
 }
 
 impl Entry {
     pub(super) const fn cost(&self) -> usize {
-        ENTRY_BYTES + self.bytes.len() + self.name.key.len()
+        ENTRY_BYTES + self.bytes.len() + self.name.key.len() + self.answer.len()
     }
 
     /// Whether a worker that gets its messages from behind `sent` must be told this.
@@ -248,16 +288,25 @@ impl Entry {
 
 /// What the worker says.
 impl Prologue {
-    /// Takes note of a message of the worker, which has been sent everything up to `sent`, and has confirmed everything up
-    /// to `confirmed`.
-    pub(crate) fn worker_said(&mut self, kind: Kind, payload: &[u8], sent: Seq, confirmed: Seq) -> Heard {
+    /// Takes note of a message of the worker, which has been sent everything up to `sent`.
+    pub(crate) fn worker_said(&mut self, kind: Kind, payload: &[u8], sent: Seq) -> Heard {
         let mut heard = Heard::default();
-        for word in self.profile.down(kind, payload) {
-            match word {
-                Down::Greeting => heard.swallow |= self.greet(),
-                Down::Answer(name) => self.answer(&name, sent, &mut heard),
-                Down::Forget(of, key) => self.is_over(of, &key, sent, confirmed),
+        let mut had: Vec<Range<usize>> = Vec::new();
+        for (word, place) in self.profile.down(kind, payload, &mut self.down, self.bounds.bytes_max) {
+            let again = match word {
+                Down::Greeting => self.greet(),
+                Down::Answer(class, id) => self.answer(class, &id, sent, &mut heard),
+                Down::Note(name, value) => self.note(&name, &value),
+                Down::Forget(of, key) => self.is_over(of, &key, sent, &mut heard),
+            };
+            if again && !place.is_empty() {
+                had.push(place);
             }
+        }
+        self.repeatable &= !self.down.lost;
+        if !had.is_empty() {
+            let is_left = |at: &usize| !had.iter().any(|place| place.contains(at));
+            heard.left = Some((0..payload.len()).filter(is_left).map(|at| payload[at]).collect());
         }
         heard
     }
@@ -274,27 +323,57 @@ impl Prologue {
         }
     }
 
-    fn answer(&mut self, name: &Name, sent: Seq, heard: &mut Heard) {
-        let same = |entry: &Entry| entry.name == *name && entry.awaits != Awaits::Nothing && entry.seq <= sent;
-        let asked = self.entries.iter().position(|entry| same(entry) && entry.stage == Stage::Asked);
-        let Some(index) = asked.or_else(|| self.entries.iter().rposition(same)) else { return };
+    /// The answer to what was kept of `class` and is called `id` by it; whether the client has had it.
+    fn answer(&mut self, class: Class, id: &[u8], sent: Seq, heard: &mut Heard) -> bool {
+        let same = |entry: &Entry| {
+            entry.name.class == class && *entry.answer == *id && entry.awaits != Awaits::Nothing && entry.seq <= sent
+        };
+        let Some(index) = self.entries.iter().position(|entry| same(entry) && entry.stage == Stage::Asked) else {
+            // The first worker that answers answers all that was asked in one message.
+            for entry in self.entries.iter_mut().filter(|entry| same(entry)) {
+                entry.answered = true;
+                heard.read_up_to = heard.read_up_to.max(Some(entry.seq));
+            }
+            return false;
+        };
         let entry = &mut self.entries[index];
-        let was_asked = std::mem::replace(&mut entry.stage, Stage::Rest) == Stage::Asked;
-        heard.swallow |= was_asked && entry.answered;
-        entry.answered = true;
+        let had = std::mem::replace(&mut entry.answered, true);
+        entry.stage = Stage::Rest;
         heard.read_up_to = heard.read_up_to.max(Some(entry.seq));
-        if was_asked && entry.awaits == Awaits::Gate && matches!(self.play, Play::Gate { .. }) {
+        if entry.awaits == Awaits::Gate {
+            self.open_gate();
+        }
+        had
+    }
+
+    fn open_gate(&mut self) {
+        if matches!(self.play, Play::Gate { .. }) {
             self.play = Play::Sending;
         }
     }
 
-    /// What has this key is over. A message that the worker has not been sent is another one with the same key.
-    fn is_over(&mut self, of: Classes, key: &[u8], sent: Seq, confirmed: Seq) {
+    /// The worker says where the client stands; nothing that the client has had.
+    fn note(&mut self, name: &Name, value: &[u8]) -> bool {
+        let Some(entry) = self.entries.iter_mut().rfind(|entry| entry.name == *name) else { return false };
+        if let Some(bytes) = self.profile.rules.noted(name.class, &entry.bytes, value) {
+            self.bytes = self.bytes + bytes.len() - entry.bytes.len();
+            entry.bytes = bytes.into();
+        }
+        false
+    }
+
+    /// What has this key is over, which its worker has read if it says so. A message that the worker has not been sent is
+    /// another one with the same key.
+    fn is_over(&mut self, of: Classes, key: &[u8], sent: Seq, heard: &mut Heard) -> bool {
         let over = |entry: &Entry| of.has(entry.name.class) && *entry.name.key == *key && entry.seq <= sent;
-        let unconfirmed = self.entries.iter().filter(|entry| over(entry) && entry.seq > confirmed);
-        self.done.extend(unconfirmed.map(|entry| entry.seq));
-        self.done.retain(|&seq| seq > confirmed);
+        let read = self.entries.iter().filter(|entry| over(entry)).map(|entry| entry.seq).max();
+        heard.read_up_to = heard.read_up_to.max(read);
+        let waits = |entry: &Entry| entry.stage == Stage::Asked && entry.awaits == Awaits::Gate;
+        if self.entries.iter().any(|entry| over(entry) && waits(entry)) {
+            self.open_gate();
+        }
         self.remove(over);
+        false
     }
 }
 
@@ -304,14 +383,21 @@ impl Prologue {
     pub(crate) fn worker_lost(&mut self, sent: Seq, confirmed: Seq) -> Vec<Undone> {
         self.play = Play::Over;
         self.entries.iter_mut().for_each(|entry| entry.stage = Stage::Rest);
-        let over = std::mem::take(&mut self.done).into_iter().filter(|&seq| seq > confirmed);
-        let mut undone: Vec<_> = over.map(|seq| Undone { seq, regret: None }).collect();
+        // A client that has heard half an element would take what the next worker says for its other half.
+        self.repeatable &= self.down.open.is_empty();
+        let mut undone = Vec::new();
         self.remove(|entry| {
             let Some(regret) = entry.once.filter(|_| entry.seq <= sent) else { return false };
             let waits = entry.gone_with.is_none();
             undone.push(Undone { seq: entry.seq, regret: waits.then(|| regret.message(&entry.name.key)) });
             true
         });
+        // What else their messages held does not come by the replay either.
+        for entry in &mut self.entries {
+            if undone.iter().any(|it| it.seq == entry.seq) {
+                entry.seq = confirmed;
+            }
+        }
         self.let_go_if_useless();
         undone
     }
@@ -338,9 +424,11 @@ impl Prologue {
                 Stage::Rest
             };
         }
+        let is_amid = self.open.iter().any(|(seq, ..)| *seq == sent);
+        self.behind = is_amid.then_some(sent);
         self.play = if self.profile.greets() {
             Play::Greeting { until: now + self.bounds.within }
-        } else if self.entries.iter().any(|entry| entry.stage == Stage::Due) {
+        } else if is_amid || self.entries.iter().any(|entry| entry.stage == Stage::Due) {
             Play::Sending
         } else {
             Play::Over
@@ -355,7 +443,10 @@ impl Prologue {
         let Some(index) = self.entries.iter().position(|entry| entry.stage == Stage::Due) else {
             self.play = Play::Over;
             self.let_go_if_useless();
-            return None;
+            // The replay begins in the middle of an element: what comes before it.
+            let behind = self.behind.take()?;
+            let open = self.open.iter().find(|(seq, ..)| *seq == behind);
+            return open.map(|(_, kind, bytes)| (*kind, &**bytes));
         };
         let entry = &mut self.entries[index];
         entry.stage = match entry.awaits {

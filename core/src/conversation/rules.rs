@@ -4,7 +4,7 @@
 //! tried in their order, and the first that fits a client's message decides what is kept of it.
 
 use super::json::{Document, Pointer};
-use super::words::{Awaits, Classes, Down, How, Keep, Name, Up};
+use super::words::{Awaits, Classes, Down, How, Keep, Name, Told, Up};
 use crate::frame::Side;
 
 /// What a message must say at one place.
@@ -64,6 +64,19 @@ pub struct KeepRule {
     pub how: How,
     /// What the worker answers.
     pub answer: Option<AnswerRule>,
+    /// What of the worker's later words goes into the message.
+    pub note: Option<NoteRule>,
+}
+
+/// What a worker says that the next one must be told: how far the client has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NoteRule {
+    /// The key of the message that is kept, as the worker names it.
+    pub key: Pointer,
+    /// What is noted.
+    pub value: Pointer,
+    /// Where it is put in the message.
+    pub at: Pointer,
 }
 
 /// A worker's answer to a message that is kept.
@@ -71,8 +84,8 @@ pub struct KeepRule {
 pub struct AnswerRule {
     /// All must hold.
     pub tests: Vec<Test>,
-    /// The message's key, as the answer names it.
-    pub key: Option<Pointer>,
+    /// By what an answer is told from those to other messages: where that stands in the message, and where in the answer.
+    pub id: Option<(Pointer, Pointer)>,
     /// Whether nothing more is sent before it has come.
     pub gates: bool,
 }
@@ -114,14 +127,17 @@ impl Rules {
         let fits = |rule: &KeepRule| all_hold(&rule.tests, &document);
         if let Some(class) = self.keep.iter().position(fits) {
             let rule = &self.keep[class];
-            if let Some(key) = key_in(&document, rule.key.as_ref()) {
+            let id = rule.answer.as_ref().and_then(|answer| answer.id.as_ref()).map(|(id, _)| id);
+            if let Some(key) = key_in(&document, rule.key.as_ref())
+                && let Some(answer) = key_in(&document, id)
+            {
                 let awaits = match &rule.answer {
                     None => Awaits::Nothing,
                     Some(answer) if answer.gates => Awaits::Gate,
                     Some(_) => Awaits::Answer,
                 };
                 let name = Name { class: class as u8, key };
-                out.push(Up::Keep(Keep { name, bytes: whole.into(), how: rule.how, awaits }));
+                out.push(Up::Keep(Keep { name, bytes: whole.into(), how: rule.how, awaits, answer }));
             }
         }
         for (of, key) in self.forgotten(Side::Client, &document) {
@@ -130,18 +146,32 @@ impl Rules {
     }
 
     /// What a worker's message means, of which `json` is the part that is JSON.
-    pub(super) fn down(&self, json: &[u8], out: &mut Vec<Down>) {
+    pub(super) fn down(&self, json: &[u8], whole: &[u8], out: &mut Vec<Told>) {
         let Some(document) = Document::read(json) else { return };
+        let place = 0..whole.len();
         for (class, rule) in self.keep.iter().enumerate() {
+            let class = class as u8;
             if let Some(answer) = rule.answer.as_ref().filter(|answer| all_hold(&answer.tests, &document))
-                && let Some(key) = key_in(&document, answer.key.as_ref())
+                && let Some(key) = key_in(&document, answer.id.as_ref().map(|(_, id)| id))
             {
-                out.push(Down::Answer(Name { class: class as u8, key }));
+                out.push((Down::Answer(class, key), place.clone()));
+            }
+            if let Some(note) = &rule.note
+                && let Some(value) = document.find(&note.value)
+                && let Some(key) = key_in(&document, Some(&note.key))
+            {
+                out.push((Down::Note(Name { class, key }, value.raw().to_vec()), place.clone()));
             }
         }
         for (of, key) in self.forgotten(Side::Backend, &document) {
-            out.push(Down::Forget(of, key));
+            out.push((Down::Forget(of, key), place.clone()));
         }
+    }
+
+    /// `bytes`, which are kept by the rule `class`, with `value` noted in them.
+    pub(super) fn noted(&self, class: u8, bytes: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let note = self.keep.get(usize::from(class))?.note.as_ref()?;
+        Document::read(bytes)?.with(&note.at, value)
     }
 
     fn forgotten(&self, from: Side, document: &Document<'_>) -> Vec<(Classes, Box<[u8]>)> {

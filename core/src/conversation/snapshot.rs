@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::prologue::{Entry, Play, Stage, is_class};
+use super::streams::Stream;
 use super::words::{Awaits, Name, Regret};
 use super::{Conversation, Profile, Prologue};
 use crate::frame::Kind;
@@ -14,6 +15,9 @@ const PART: &str = "conversations";
 
 /// Bytes of an entry in a snapshot at least.
 const ENTRY_BYTES_MIN: usize = 32;
+
+/// Bytes of what is open of a stream, in a snapshot, at least.
+const OPEN_BYTES_MIN: usize = 17;
 
 /// Bytes of a profile's name at most.
 const NAME_BYTES_MAX: usize = 64;
@@ -45,7 +49,7 @@ impl Conversation {
 
 impl Prologue {
     fn freeze(&self, out: &mut Writer) {
-        let Self { profile, bounds: _, entries, bytes: _, done, repeatable, greeted, play } = self;
+        let Self { profile, bounds: _, entries, bytes: _, up, down, open, repeatable, greeted, play, behind } = self;
         out.bytes(profile.name.as_bytes());
         out.flag(*repeatable);
         out.flag(*greeted);
@@ -63,8 +67,17 @@ impl Prologue {
         }
         out.size(entries.len());
         entries.iter().for_each(|entry| entry.freeze(out));
-        out.size(done.len());
-        done.iter().for_each(|seq| out.seq(*seq));
+        for stream in [up, down] {
+            out.bytes(&stream.open);
+            out.flag(stream.lost);
+        }
+        out.size(open.len());
+        for (seq, kind, bytes) in open {
+            out.seq(*seq);
+            out.flag(*kind == Kind::Text);
+            out.bytes(bytes);
+        }
+        out.option(*behind, Writer::seq);
     }
 
     fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
@@ -85,11 +98,16 @@ impl Prologue {
             prologue.bytes += entry.cost();
             prologue.entries.push(entry);
         }
-        for _ in 0..input.entries(usize::MAX, 8)? {
-            let seq = input.seq()?;
+        prologue.up = Stream { open: input.bytes(usize::MAX)?.to_vec(), lost: input.flag()? };
+        prologue.down = Stream { open: input.bytes(usize::MAX)?.to_vec(), lost: input.flag()? };
+        for _ in 0..input.entries(usize::MAX, OPEN_BYTES_MIN)? {
+            let (seq, kind) = (input.seq()?, thaw_kind(input)?);
+            let bytes: Box<[u8]> = input.bytes(usize::MAX)?.into();
             demand(seq <= accepted, PART)?;
-            prologue.done.push(seq);
+            prologue.bytes += bytes.len();
+            prologue.open.push_back((seq, kind, bytes));
         }
+        prologue.behind = input.option(Reader::seq)?;
         Ok(prologue)
     }
 }
@@ -102,9 +120,13 @@ fn thaw_profile(input: &mut Reader<'_>, settings: &PipeSettings) -> Read<Arc<Pro
     own.or_else(named).ok_or(SnapshotError::Malformed(PART))
 }
 
+fn thaw_kind(input: &mut Reader<'_>) -> Read<Kind> {
+    Ok(if input.flag()? { Kind::Text } else { Kind::Binary })
+}
+
 impl Entry {
     fn freeze(&self, out: &mut Writer) {
-        let Self { name, kind, bytes, once, awaits, seq, gone_with, answered, stage } = self;
+        let Self { name, kind, bytes, once, awaits, answer, seq, gone_with, answered, stage } = self;
         out.u8(name.class);
         out.bytes(&name.key);
         out.flag(*kind == Kind::Text);
@@ -121,6 +143,7 @@ impl Entry {
             Awaits::Answer => 1,
             Awaits::Gate => 2,
         });
+        out.bytes(answer);
         out.seq(*seq);
         out.option(*gone_with, Writer::seq);
         out.flag(*answered);
@@ -137,7 +160,7 @@ impl Entry {
         let key = input.bytes(usize::MAX)?.into();
         Ok(Self {
             name: Name { class, key },
-            kind: if input.flag()? { Kind::Text } else { Kind::Binary },
+            kind: thaw_kind(input)?,
             bytes: input.bytes(usize::MAX)?.into(),
             once: input.option(|input| match input.u8()? {
                 0 => Ok(Regret::GraphqlTransport),
@@ -151,6 +174,7 @@ impl Entry {
                 2 => Awaits::Gate,
                 _ => return Err(SnapshotError::Malformed(PART)),
             },
+            answer: input.bytes(usize::MAX)?.into(),
             seq: input.seq()?,
             gone_with: input.option(Reader::seq)?,
             answered: input.flag()?,

@@ -1,5 +1,7 @@
 //! What messages mean to a prologue, in whatever protocol they are written.
 
+use std::ops::Range;
+
 use super::json::quote;
 
 /// The rule that something was kept by.
@@ -21,8 +23,20 @@ impl Classes {
     }
 }
 
-/// Rules that a profile has at most.
+/// Classes that there are at most: those of rules from 0 on, those of a protocol's own reader from the top down.
 pub const CLASSES_MAX: usize = 32;
+
+/// Rules that a profile has at most.
+pub const RULES_MAX: usize = 24;
+
+/// The class of what a conversation begins with: a login, a connection, an init.
+pub(super) const BEGINNING: Class = 31;
+
+/// The class of what a client listens to.
+pub(super) const SUBSCRIPTION: Class = 30;
+
+/// The class of what else a protocol's own reader keeps.
+pub(super) const OTHER: Class = 29;
 
 /// What tells one kept message from another.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,6 +114,15 @@ pub(super) struct Keep {
     pub bytes: Box<[u8]>,
     pub how: How,
     pub awaits: Awaits,
+    /// What the answer calls it.
+    pub answer: Box<[u8]>,
+}
+
+impl Keep {
+    /// What is kept under a name, by which it is answered too if it is.
+    pub fn new(class: Class, key: &[u8], bytes: &[u8], how: How, awaits: Awaits) -> Self {
+        Self { name: Name { class, key: key.into() }, bytes: bytes.into(), how, awaits, answer: key.into() }
+    }
 }
 
 /// What a client's message means.
@@ -110,13 +133,18 @@ pub(super) enum Up {
     Forget(Classes, Box<[u8]>),
 }
 
+/// What a worker's message, or the part of it that stands there, means.
+pub(super) type Told = (Down, Range<usize>);
+
 /// What a worker's message means.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Down {
     /// It is what a worker says first of all.
     Greeting,
-    /// It answers what was kept.
-    Answer(Name),
+    /// It answers what was kept of this class and is called so.
+    Answer(Class, Box<[u8]>),
+    /// It says where the client stands: the next worker is told so in what is kept under this name.
+    Note(Name, Vec<u8>),
     /// What was kept under this key is over.
     Forget(Classes, Box<[u8]>),
 }

@@ -273,11 +273,13 @@ pub enum PrologueFailure {
     Overflow,
     /// An exchange was under way that must not begin again: its client was told so.
     Exchange,
+    /// The worker was lost amid an element of a stream that it was sending: no other could send the rest.
+    Cut,
 }
 
 impl PrologueFailure {
     /// Every failure, for metrics that list them.
-    pub const ALL: [Self; 3] = [Self::Unanswered, Self::Overflow, Self::Exchange];
+    pub const ALL: [Self; 4] = [Self::Unanswered, Self::Overflow, Self::Exchange, Self::Cut];
 
     /// The name in metrics and events.
     #[must_use]
@@ -286,6 +288,7 @@ impl PrologueFailure {
             Self::Unanswered => "unanswered",
             Self::Overflow => "overflow",
             Self::Exchange => "exchange",
+            Self::Cut => "cut",
         }
     }
 }

@@ -42,7 +42,8 @@ impl Pipe {
             Side::Client => &self.up,
             Side::Backend => &self.down,
         };
-        let is_read = message.payload_bytes as usize <= self.settings.prologue.inspect_max;
+        let is_small = message.payload_bytes as usize <= self.settings.prologue.inspect_max;
+        let is_read = is_small || self.conversation.prologue().is_some_and(Prologue::reads_all);
         let opened = if is_read { lane.buffer.coming(message).open(side) } else { None };
         if matches!(self.conversation, Conversation::Undecided(_)) {
             self.decide(side, opened.as_ref().map(|(_, payload)| payload.as_slice()));
@@ -76,16 +77,20 @@ impl Pipe {
     }
 
     fn worker_said(&mut self, message: Message, opened: Option<(Kind, Vec<u8>)>, now: Time) {
-        let (sent, confirmed) = (self.up.buffer.sent(), self.up.buffer.confirmed());
-        let heard = match (self.conversation.prologue_mut(), opened) {
-            (Some(prologue), Some((kind, payload))) => prologue.worker_said(kind, &payload, sent, confirmed),
-            (None, _) | (_, None) => Heard::default(),
+        let sent = self.up.buffer.sent();
+        let (kind, heard) = match (self.conversation.prologue_mut(), opened) {
+            (Some(prologue), Some((kind, payload))) => (kind, prologue.worker_said(kind, &payload, sent)),
+            (None, _) | (_, None) => (Kind::Text, Heard::default()),
         };
-        if heard.swallow {
-            self.down.buffer.discard_partial();
-            self.report(Fact::PrologueSwallowed);
-        } else {
-            self.down.accept(message);
+        match heard.left {
+            Some(left) => {
+                self.down.buffer.discard_partial();
+                self.report(Fact::PrologueSwallowed);
+                if !left.is_empty() {
+                    self.insert_down(kind, &left);
+                }
+            }
+            None => self.down.accept(message),
         }
         self.worker_talked();
         match heard.read_up_to {
@@ -138,7 +143,12 @@ impl Pipe {
     /// or must not begin again does not go to the next.
     pub(super) fn end_exchanges(&mut self, sent: Seq, confirmed: Seq, now: Time) {
         let Some(prologue) = self.conversation.prologue_mut() else { return };
-        for undone in prologue.worker_lost(sent, confirmed) {
+        let moved = prologue.is_repeatable();
+        let undone = prologue.worker_lost(sent, confirmed);
+        if moved && !prologue.is_repeatable() {
+            self.report(Fact::PrologueFailed(PrologueFailure::Cut));
+        }
+        for undone in undone {
             self.up.buffer.drop_waiting(undone.seq);
             let Some(regret) = undone.regret.filter(|_| self.client.is_open()) else { continue };
             self.report(Fact::PrologueFailed(PrologueFailure::Exchange));

@@ -11,6 +11,7 @@ mod form;
 mod interruption;
 mod limits;
 mod moving;
+mod profiles;
 mod prologue;
 mod rates;
 mod relay;

@@ -170,10 +170,10 @@ async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     };
     std::fs::write(&file, format!("viewer {}\n", super::digest("fresh"))).unwrap();
     assert_eq!(status("fresh").await, 401);
-    fixture.admin.reload.reload().await.unwrap();
+    fixture.admin.reload.reload(false).await.unwrap();
     assert_eq!((status("fresh").await, status("see").await), (200, 401));
     std::fs::write(&file, "nonsense\n").unwrap();
-    assert!(fixture.admin.reload.reload().await.is_err());
+    assert!(fixture.admin.reload.reload(false).await.is_err());
     assert_eq!(status("fresh").await, 200);
 }
 

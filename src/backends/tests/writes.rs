@@ -1,7 +1,9 @@
 //! What the admin API may write, and what it is told when it may not.
 
 use super::*;
-use crate::backends::spec::{BACKENDS_MAX, LABELS_MAX, SERVES_KEYS_MAX, WEIGHT_MAX};
+use crate::backends::spec::{
+    BACKENDS_MAX, INSTANCE_BYTES_MAX, LABELS_MAX, PROBE_INTERVAL_MIN, SERVES_KEYS_MAX, WEIGHT_MAX, WORD_BYTES_MAX,
+};
 use crate::net::DialFailure;
 use holdline_core::health::Health;
 use holdline_core::pool::{AdminState, Serves};
@@ -303,4 +305,68 @@ fn lists_and_pools_add_up() {
     let pools = world.backends.pools();
     assert_eq!((pools[0].backends, pools[0].eligible, pools[0].pipes), (2, 2, 3));
     assert_eq!(list.iter().map(|view| view.pipes).sum::<u32>(), 3);
+}
+
+#[test]
+fn what_is_said_about_backends_takes_bounded_memory_each_and_in_all() {
+    let world = World::unprobed();
+    let key = |number: usize| (Arc::from(format!("key-{number}")), None);
+    let serving =
+        |port: u16, keys: usize| BackendSpec { serves: Serves::from_keys((0..keys).map(key)), ..worker(port) };
+    let one = serving(1, 1000).held_bytes();
+    let bounds = Bounds { backend_bytes_max: one, registry_bytes_max: 2 * one + 100, ..Bounds::default() };
+    world.backends.configure(&Setup { bounds, ..setup(vec![pool("default", unprobed())]) });
+    let refused = |id: &str, spec: BackendSpec| world.put(id, spec).unwrap_err().problem();
+    assert_eq!(refused("a", serving(1, 1001)), (507, "backend-too-large"));
+    world.put("a", serving(1, 1000)).unwrap();
+    world.put("b", serving(2, 1000)).unwrap();
+    assert_eq!(world.backends.held_bytes(), 2 * one);
+    assert_eq!(refused("c", worker(3)), (507, "registry-full"));
+    assert_eq!(world.backends.register(worker(3)).unwrap_err().problem(), (507, "registry-full"));
+    assert_eq!(world.put("a", serving(1, 1000)).unwrap(), Put::Same, "what is there may be said again");
+    world.put("a", serving(1, 10)).unwrap();
+    world.put("c", worker(3)).unwrap();
+    assert_eq!(
+        world.backends.patch("a", Expect::Anything, |said| *said = serving(1, 1000)).unwrap_err().problem().0,
+        507
+    );
+    world.put("b", serving(4, 1000)).unwrap();
+    for id in ["a", "b", "c"] {
+        world.backends.delete(id, Expect::Anything).unwrap();
+    }
+    assert_eq!(world.backends.held_bytes(), 0);
+}
+
+#[test]
+fn words_are_short_and_without_control_characters_and_probes_are_not_too_frequent() {
+    let world = World::unprobed();
+    let serving = |word: &str| BackendSpec { serves: Serves::from_keys([(Arc::from(word), None)]), ..worker(1) };
+    let labelled = |word: &str| BackendSpec { labels: [("l".to_owned(), word.to_owned())].into(), ..worker(1) };
+    let instance = |word: &str| BackendSpec { instance: Some(word.into()), ..worker(1) };
+    let probed = |interval: Duration| BackendSpec {
+        probes: Some(ProbeSettings { interval, ..ProbeSettings::default() }),
+        ..worker(1)
+    };
+    let (long, longest) = ("x".repeat(WORD_BYTES_MAX), "x".repeat(WORD_BYTES_MAX + 1));
+    let millisecond = Duration::from_millis(1);
+    for (spec, pointer) in [
+        (serving(&longest), "/serves"),
+        (serving("a\nb"), "/serves"),
+        (labelled(&longest), "/labels"),
+        (labelled("a\u{85}b"), "/labels"),
+        (instance(&"x".repeat(INSTANCE_BYTES_MAX + 1)), "/instance"),
+        (probed(PROBE_INTERVAL_MIN - millisecond), "/health/interval"),
+        (probed(Duration::from_nanos(1)), "/health/interval"),
+    ] {
+        assert_eq!(world.put("a", spec).unwrap_err().pointer(), Some(pointer));
+    }
+    for spec in [
+        serving(&long),
+        labelled(&long),
+        instance(&"x".repeat(INSTANCE_BYTES_MAX)),
+        probed(PROBE_INTERVAL_MIN),
+        probed(Duration::ZERO),
+    ] {
+        world.put("a", spec).unwrap();
+    }
 }

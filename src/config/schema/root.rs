@@ -51,6 +51,12 @@ fn server() -> Vec<Key<Config>> {
             "open client connections; beyond, 503 before the upgrade",
         ),
         key(
+            "server.waiting_max",
+            |c: &mut Config| &mut c.server.waiting_max,
+            range(0, 10_000_000),
+            "new handshakes and requests that wait for a worker at once (routes.wait); beyond, 503 at once",
+        ),
+        key(
             "server.handshake_timeout",
             |c: &mut Config| &mut c.server.handshake_timeout,
             range(MILLISECOND, HOUR),
@@ -174,6 +180,30 @@ fn admin() -> Vec<Key<Config>> {
             "where registered backends survive a restart",
         )
         .or("\"/var/lib/holdline/backends.json\""),
+        key(
+            "admin.max_connections",
+            |c: &mut Config| &mut c.admin.max_connections,
+            range(16, 65_536),
+            "beyond, the connection that has waited longest for a request is closed; health is always answered",
+        ),
+        key(
+            "admin.address_connections",
+            |c: &mut Config| &mut c.admin.address_connections,
+            range(1, 65_536),
+            "the same for connections from one address",
+        ),
+        key(
+            "admin.backend_bytes_max",
+            |c: &mut Config| &mut c.admin.backend_bytes_max,
+            range(64 * KIB, 16 * MIB),
+            "memory for what is said about one registered backend: its keys, labels and names; beyond, 507",
+        ),
+        key(
+            "admin.registry_bytes_max",
+            |c: &mut Config| &mut c.admin.registry_bytes_max,
+            range(MIB, 64 * MIB),
+            "the same for all backends",
+        ),
     ]
 }
 
@@ -434,6 +464,12 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             "new connections and plain HTTP requests per client address; beyond, 429; 0 is no limit",
         ),
         key(
+            "limits.address_detached",
+            |c: &mut Config| &mut c.limits.address_detached,
+            any,
+            "pipes per client address whose client is away; beyond, the one left first ends; 0 is no limit",
+        ),
+        key(
             "limits.pipe_messages",
             |c: &mut Config| &mut c.limits.pipe_messages,
             bounded_rate,
@@ -499,6 +535,12 @@ fn log_and_trace() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.log.level,
             any,
             "\"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"",
+        ),
+        key(
+            "log.queue_bytes_max",
+            |c: &mut Config| &mut c.log.queue_bytes_max,
+            range(64 * KIB, GIB),
+            "records that wait for a slow reader of stderr; what comes then is dropped and counted",
         ),
         key(
             "trace.otlp_endpoint",

@@ -9,6 +9,7 @@ use super::{Key, any, key, name, off_or, range, some};
 pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
     keys.extend(pipes());
+    keys.extend(headers());
     keys.extend(overrides());
     keys.extend(limits());
     keys.extend(heartbeats());
@@ -58,6 +59,13 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
+        key(
+            "wait",
+            |r: &mut Route| &mut r.wait,
+            some(range(Duration::ZERO, HOUR)),
+            "a new handshake, GET or HEAD waits so long for a worker; reattach.grace, 10s at most, if absent; 0 is 503 at once",
+        )
+        .or("\"10s\""),
         key(
             "raw_path",
             |r: &mut Route| &mut r.raw_path,
@@ -116,6 +124,53 @@ fn pipes() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.wrong_worker_codes,
             any,
             "close codes that mean \"not my key\" right after a reattach: the next candidate is tried",
+        ),
+    ]
+}
+
+fn headers() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "host",
+            |r: &mut Route| &mut r.host,
+            any,
+            "Host towards the worker: the \"client\"'s, the \"backend\"'s own, or a literal one",
+        ),
+        key(
+            "headers.request.set",
+            |r: &mut Route| &mut r.headers.request.set,
+            any,
+            "headers that workers get with this value, whatever the client sent",
+        ),
+        key(
+            "headers.request.add",
+            |r: &mut Route| &mut r.headers.request.add,
+            any,
+            "headers that workers get beside the client's",
+        ),
+        key(
+            "headers.request.remove",
+            |r: &mut Route| &mut r.headers.request.remove,
+            any,
+            "headers of the client that workers do not get",
+        ),
+        key(
+            "headers.response.set",
+            |r: &mut Route| &mut r.headers.response.set,
+            any,
+            "headers of workers' answers with this value, a 101 too",
+        ),
+        key(
+            "headers.response.add",
+            |r: &mut Route| &mut r.headers.response.add,
+            any,
+            "headers beside those of the worker's answer",
+        ),
+        key(
+            "headers.response.remove",
+            |r: &mut Route| &mut r.headers.response.remove,
+            any,
+            "headers of workers' answers that clients do not get",
         ),
     ]
 }

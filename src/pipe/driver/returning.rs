@@ -10,11 +10,12 @@ use holdline_core::ids::Generation;
 use holdline_core::time::Time;
 
 use super::Driver;
-use crate::metrics::labels::ListenerLabel;
+use crate::limits::significant_bits;
+use crate::metrics::labels::{LimitLabel, ListenerLabel};
 use crate::net::LooseStream;
 use crate::pipe::attach::Plan;
-use crate::pipe::client_end::ClientLink;
-use crate::pipes::Resume;
+use crate::pipe::client_end::{Away, ClientLink};
+use crate::pipes::{Command, Resume, Stay};
 use crate::routes::Duplicate;
 
 impl Driver {
@@ -64,9 +65,23 @@ impl Driver {
     pub(super) fn drop_client(&mut self, generation: Generation, last_words: Vec<u8>, cx: &mut Context<'_>) {
         let Some(link) = self.client.take_link(generation) else { return };
         if self.pipe.awaits_client() {
-            self.client.await_client(self.process.metrics.absent(ListenerLabel::Public));
+            let absent = self.process.metrics.absent(ListenerLabel::Public);
+            let stay = self.linger();
+            self.client.await_client(Away { absent, stay });
         }
         self.client.part_from(link, last_words, self.plan.settings.close_timeout, cx);
+    }
+
+    /// Puts the pipe among those that may have to make room; one of the same address may have to at once.
+    fn linger(&self) -> Stay {
+        let address = self.entry().client().parse().map_or(0, significant_bits);
+        let max = self.process.config.load().limits.address_detached as usize;
+        let (stay, goes) = self.process.pipes.lingering.enter(self.entry().clone(), address, max);
+        if let Some(pipe) = goes {
+            self.process.metrics.route(&pipe.route.name).limited(LimitLabel::AddressDetached).inc();
+            pipe.order(Command::make_room());
+        }
+        stay
     }
 
     fn turn_away(&mut self, link: ClientLink, frame: &CloseFrame, cx: &mut Context<'_>) {

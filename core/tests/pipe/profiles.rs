@@ -1,0 +1,348 @@
+//! Each built-in profile by a script of its protocol: what the next worker is told, in which order, and what the client
+//! does not hear twice.
+
+use holdline_core::conversation::{Conversation, ConversationKind, PrologueBounds};
+use holdline_core::pipe::LinkLoss;
+
+use crate::bench::{B, Bench, C, closed, text, texts};
+use crate::prologue::profiled;
+use crate::wire::Item;
+
+/// The client and the worker say these in turn, and everything is confirmed.
+fn talked(profile: &str, said: &[(char, &str)]) -> Bench {
+    let mut bench = profiled(profile);
+    for (who, payload) in said {
+        match who {
+            'c' => bench.client_says(payload),
+            _ => bench.worker_says(payload),
+        }
+    }
+    bench.settle();
+    bench.worker_got();
+    bench.client_got();
+    bench
+}
+
+/// The worker dies, and another is there: what it is told before it has said anything.
+fn next_hears(bench: &mut Bench) -> Vec<Item> {
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_got()
+}
+
+fn binary(payload: &[u8]) -> Item {
+    Item::Binary(payload.to_vec())
+}
+
+#[test]
+fn socket_io_connects_each_namespace_again_behind_the_open_packet_of_the_next_worker() {
+    let open = r#"0{"sid":"a","pingInterval":25000}"#;
+    let mut bench = talked(
+        "socket.io",
+        &[
+            ('w', open),
+            ('c', r#"40{"token":"t"}"#),
+            ('w', r#"40{"sid":"b"}"#),
+            ('c', "40/admin,"),
+            ('w', r#"40/admin,{"sid":"c"}"#),
+            ('c', "40/gone,"),
+            ('w', r#"40/gone,{"sid":"d"}"#),
+            ('c', "41/gone,"),
+            ('c', r#"42["join","room"]"#),
+        ],
+    );
+    assert_eq!(next_hears(&mut bench), [], "the worker speaks first");
+    bench.worker_says(r#"0{"sid":"x"}"#);
+    assert_eq!(bench.worker_got(), texts(&[r#"40{"token":"t"}"#]));
+    bench.worker_says(r#"40{"sid":"y"}"#);
+    assert_eq!(bench.worker_got(), texts(&["40/admin,"]));
+    bench.client_says(r#"42["hello"]"#);
+    assert_eq!(bench.worker_got(), []);
+    bench.worker_says(r#"40/admin,{"sid":"z"}"#);
+    assert_eq!(bench.worker_got(), texts(&[r#"42["hello"]"#]));
+    bench.worker_says(r#"42["news"]"#);
+    assert_eq!(bench.client_got(), texts(&[r#"42["news"]"#]));
+}
+
+#[test]
+fn a_namespace_that_the_next_worker_refuses_holds_nothing_up() {
+    let mut bench = talked(
+        "socket.io",
+        &[('w', r#"0{"sid":"a"}"#), ('c', "40/a,"), ('w', "40/a,{}"), ('c', "40/b,"), ('w', "40/b,{}")],
+    );
+    next_hears(&mut bench);
+    bench.worker_says(r#"0{"sid":"x"}"#);
+    bench.worker_says(r#"44/a,{"message":"no"}"#);
+    assert_eq!(bench.worker_got(), texts(&["40/a,", "40/b,"]));
+    assert_eq!(bench.client_got(), texts(&[r#"44/a,{"message":"no"}"#]));
+}
+
+#[test]
+fn sockjs_says_nothing_again_and_holds_back_the_second_open() {
+    let mut bench = talked("sockjs", &[('w', "o"), ('c', r#"["a"]"#), ('w', r#"a["b"]"#)]);
+    bench.worker_dies(LinkLoss::Reset);
+    bench.client_says(r#"["c"]"#);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), []);
+    bench.worker_says("o");
+    assert_eq!(bench.worker_got(), texts(&[r#"["c"]"#]));
+    bench.worker_says("h");
+    assert_eq!(bench.client_got(), texts(&["h"]));
+}
+
+#[test]
+fn stomp_connects_and_subscribes_again() {
+    let connect = "CONNECT\naccept-version:1.2\n\n\0";
+    let subscribe = |id: &str| format!("SUBSCRIBE\nid:{id}\ndestination:/topic/a\n\n\0");
+    let mut bench = talked(
+        "stomp",
+        &[
+            ('c', connect),
+            ('w', "CONNECTED\nversion:1.2\n\n\0"),
+            ('c', &subscribe("0")),
+            ('c', &subscribe("1")),
+            ('c', "UNSUBSCRIBE\nid:0\n\n\0"),
+            ('c', "SEND\ndestination:/a\n\nSUBSCRIBE\nid:9\n\n\0"),
+            ('c', "\n"),
+        ],
+    );
+    assert_eq!(next_hears(&mut bench), texts(&[connect]));
+    bench.worker_says("CONNECTED\nversion:1.2\n\n\0");
+    assert_eq!(bench.worker_got(), [text(&subscribe("1"))]);
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn nats_connects_and_subscribes_again_behind_the_info_of_the_next_server() {
+    let mut bench = talked(
+        "nats",
+        &[
+            ('w', "INFO {\"server_id\":\"A\"}\r\n"),
+            ('c', "CONNECT {\"verbose\":false}\r\nPING\r\n"),
+            ('w', "PONG\r\n"),
+            ('c', "SUB a.* 1\r\nSUB b q 2\r\n"),
+            ('c', "UNSUB 1\r\nSUB c 3\r\nUNSUB 3 5\r\n"),
+            ('c', "PUB x 10\r\nSUB evil 9\r\n"),
+        ],
+    );
+    assert_eq!(next_hears(&mut bench), []);
+    bench.worker_says("INFO {\"server_id\":\"B\"}\r\nPING\r\n");
+    let told = ["CONNECT {\"verbose\":false}\r\n", "SUB b q 2\r\n", "SUB c 3\r\n", "UNSUB 3 5\r\n"];
+    assert_eq!(bench.worker_got(), texts(&told));
+    assert_eq!(bench.client_got(), texts(&["PING\r\n"]), "what came with the INFO passes");
+}
+
+#[test]
+fn a_stream_that_is_replayed_from_the_middle_of_an_element_is_given_the_first_half_too() {
+    let mut bench = talked("nats", &[('w', "INFO {}\r\n"), ('c', "CONNECT {}\r\n"), ('c', "PUB a 6\r\nabc")]);
+    bench.client_says("def\r\nSUB a 1\r\n");
+    bench.worker_got();
+    next_hears(&mut bench);
+    bench.worker_says("INFO {}\r\n");
+    assert_eq!(bench.worker_got(), texts(&["CONNECT {}\r\n", "PUB a 6\r\nabc", "def\r\nSUB a 1\r\n"]));
+}
+
+#[test]
+fn a_client_that_has_half_an_element_of_a_stream_is_not_given_another_half() {
+    let mut bench = talked("nats", &[('w', "INFO {}\r\n"), ('c', "CONNECT {}\r\n")]);
+    bench.worker_says("MSG a 1 6\r\nabc");
+    bench.client_got();
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.client_got(), [closed(1012, "backend lost")]);
+}
+
+/// Packets of MQTT 3.1.1.
+mod mqtt {
+    pub const CONNECT: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01c";
+    pub const CONNACK: &[u8] = b"\x20\x02\x00\x00";
+
+    pub fn subscribe(id: u8, topics: &[&str]) -> Vec<u8> {
+        let mut body = vec![0, id];
+        for topic in topics {
+            body.extend([0, topic.len() as u8]);
+            body.extend(topic.bytes());
+            body.push(1);
+        }
+        [&[0x82, body.len() as u8][..], &body].concat()
+    }
+
+    pub fn suback(id: u8) -> Vec<u8> {
+        vec![0x90, 3, 0, id, 1]
+    }
+
+    pub fn publish(first: u8, id: u8) -> Vec<u8> {
+        vec![first, 7, 0, 1, b'a', 0, id, b'h', b'i']
+    }
+}
+
+fn mqtt_talked() -> Bench {
+    let mut bench = profiled("mqtt");
+    // A client library may send each field by itself.
+    for part in mqtt::CONNECT.chunks(3) {
+        bench.client_frame(0x82, part);
+    }
+    bench.worker_frame(0x82, mqtt::CONNACK);
+    bench.client_frame(0x82, &mqtt::subscribe(1, &["a", "b"]));
+    bench.worker_frame(0x82, &mqtt::suback(1));
+    bench.client_frame(0x82, &[0xA2, 5, 0, 2, 0, 1, b'a']);
+    bench.client_frame(0x82, &mqtt::publish(0x32, 3));
+    bench.client_frame(0x82, &mqtt::publish(0x32, 4));
+    bench.client_frame(0x82, &mqtt::publish(0x30, 5));
+    bench.worker_frame(0x82, &[0x40, 2, 0, 3]);
+    bench.settle();
+    bench.worker_got();
+    bench.client_got();
+    bench
+}
+
+#[test]
+fn mqtt_connects_subscribes_and_publishes_again_what_was_not_acknowledged() {
+    let mut bench = mqtt_talked();
+    assert_eq!(next_hears(&mut bench), [binary(mqtt::CONNECT)]);
+    bench.worker_frame(0x82, mqtt::CONNACK);
+    let told = [binary(&mqtt::subscribe(1, &["b"])), binary(&mqtt::publish(0x3A, 4))];
+    assert_eq!(bench.worker_got(), told, "the topic that is left, and DUP is set");
+    bench.worker_frame(0x82, &[mqtt::suback(1), vec![0x40, 2, 0, 4]].concat());
+    assert_eq!(bench.client_got(), [binary(&[0x40, 2, 0, 4])], "the first answer to each, and no second one");
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(C);
+    bench.worker_frame(0x82, mqtt::CONNACK);
+    assert_eq!(bench.worker_got(), [binary(mqtt::CONNECT), binary(&mqtt::subscribe(1, &["b"]))]);
+}
+
+#[test]
+fn mqtt_5_has_properties_that_are_no_topics() {
+    let mut bench = profiled("mqtt");
+    let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c";
+    bench.client_frame(0x82, connect);
+    bench.worker_frame(0x82, b"\x20\x03\x00\x00\x00");
+    let subscribe = b"\x82\x09\x00\x01\x02\x0b\x07\x00\x01a\x01";
+    bench.client_frame(0x82, subscribe);
+    bench.worker_frame(0x82, b"\x90\x04\x00\x01\x00\x01");
+    bench.settle();
+    bench.client_got();
+    assert_eq!(next_hears(&mut bench), [binary(connect)]);
+    bench.worker_frame(0x82, b"\x20\x03\x00\x00\x00");
+    assert_eq!(bench.worker_got(), [binary(subscribe)]);
+    bench.worker_frame(0x82, b"\x90\x04\x00\x01\x00\x01");
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn a_stream_that_does_not_parse_ends_with_its_worker() {
+    let mut bench = profiled("mqtt");
+    bench.client_frame(0x82, b"\x10\xff\xff\xff\xff\xff");
+    assert!(!bench.pipe.moves());
+    bench.client_frame(0x82, b"more");
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(bench.client_got(), [closed(1012, "backend lost")]);
+}
+
+#[test]
+fn trpc_begins_a_subscription_again_behind_the_last_event_and_ends_a_call_under_way() {
+    let subscription = r#"{"id":1,"method":"subscription","params":{"path":"on","input":{}}}"#;
+    let mut bench = talked(
+        "trpc",
+        &[
+            ('c', r#"{"method":"connectionParams","data":{"token":"t"}}"#),
+            ('c', subscription),
+            ('w', r#"{"id":1,"result":{"type":"started"}}"#),
+            ('w', r#"{"id":1,"result":{"type":"data","id":"e7","data":1}}"#),
+            ('c', r#"[{"id":2,"method":"subscription","params":{}},{"id":3,"method":"query","params":{}}]"#),
+            ('w', r#"{"id":3,"result":{"data":1}}"#),
+            ('c', r#"{"id":2,"method":"subscription.stop"}"#),
+            ('c', r#"{"id":4,"method":"mutation","params":{}}"#),
+        ],
+    );
+    let again = r#"{"id":1,"method":"subscription","params":{"path":"on","input":{},"lastEventId":"e7"}}"#;
+    let told = [text(r#"{"method":"connectionParams","data":{"token":"t"}}"#), text(again)];
+    assert_eq!(next_hears(&mut bench), told);
+    bench.worker_says(r#"{"id":1,"result":{"type":"started"}}"#);
+    let heard = bench.client_got();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    let Item::Text(error) = &heard[0] else { panic!("{heard:?}") };
+    assert!(error.starts_with(br#"{"id":4,"error":{"code":-32603"#), "{heard:?}");
+}
+
+#[test]
+fn ocpp_boots_again_at_the_next_central_system() {
+    let boot = r#"[2,"19","BootNotification",{"chargePointModel":"x"}]"#;
+    let mut bench = talked(
+        "ocpp1.6",
+        &[('c', boot), ('w', r#"[3,"19",{"status":"Accepted"}]"#), ('c', r#"[2,"20","Heartbeat",{}]"#)],
+    );
+    bench.worker_says(r#"[3,"20",{}]"#);
+    bench.client_got();
+    assert_eq!(next_hears(&mut bench), texts(&[boot]));
+    bench.worker_says(r#"[2,"7","Reset",{}]"#);
+    bench.worker_says(r#"[3,"19",{"status":"Accepted"}]"#);
+    assert_eq!(bench.client_got(), texts(&[r#"[2,"7","Reset",{}]"#]));
+}
+
+#[test]
+fn lsp_initializes_and_opens_again_what_is_open() {
+    let initialize = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{}}"#;
+    let initialized = r#"{"jsonrpc":"2.0","method":"initialized","params":{}}"#;
+    let of = |method: &str, uri: &str| {
+        format!(r#"{{"jsonrpc":"2.0","method":"textDocument/{method}","params":{{"textDocument":{{"uri":"{uri}"}}}}}}"#)
+    };
+    let answer = r#"{"jsonrpc":"2.0","id":0,"result":{"capabilities":{}}}"#;
+    let mut bench = talked(
+        "lsp",
+        &[
+            ('c', initialize),
+            ('w', answer),
+            ('c', initialized),
+            ('c', &of("didOpen", "a")),
+            ('c', &of("didOpen", "b")),
+            ('c', &of("didChange", "a")),
+            ('c', &of("didChange", "a")),
+            ('c', &of("didClose", "b")),
+        ],
+    );
+    assert_eq!(next_hears(&mut bench), texts(&[initialize]));
+    bench.worker_says(answer);
+    let told = [initialized.to_owned(), of("didOpen", "a"), of("didChange", "a"), of("didChange", "a")];
+    assert_eq!(bench.worker_got(), told.map(|it| text(&it)));
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn hocuspocus_authenticates_and_synchronizes_each_document_again() {
+    let message = |document: &str, rest: &[u8]| [&[document.len() as u8], document.as_bytes(), rest].concat();
+    let mut bench = profiled("hocuspocus");
+    for document in ["a", "b"] {
+        bench.client_frame(0x82, &message(document, &[2, 0, 1, b't']));
+        bench.worker_frame(0x82, &message(document, &[2, 2, 1, b'w']));
+        bench.client_frame(0x82, &message(document, &[0, 0, 1, 7]));
+        bench.client_frame(0x82, &message(document, &[1, 1, 5]));
+        bench.client_frame(0x82, &message(document, &[1, 1, 6]));
+        bench.client_frame(0x82, &message(document, &[0, 2, 9]));
+    }
+    bench.client_frame(0x82, &message("b", &[7, 0]));
+    bench.settle();
+    bench.client_got();
+    bench.worker_got();
+    assert_eq!(next_hears(&mut bench), [binary(&message("a", &[2, 0, 1, b't']))]);
+    bench.worker_frame(0x82, &message("a", &[2, 2, 1, b'w']));
+    assert_eq!(bench.worker_got(), [binary(&message("a", &[0, 0, 1, 7])), binary(&message("a", &[1, 1, 6]))]);
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn the_first_message_of_a_worker_shows_engine_io_and_nats_and_nothing_else() {
+    for (greeting, profile) in
+        [(r#"0{"sid":"a"}"#, Some("socket.io")), ("INFO {}\r\n", Some("nats")), ("o", None), ("hello", None)]
+    {
+        let mut bench = Bench::new();
+        bench.operator(|pipe, _| pipe.converse(Conversation::Undecided(PrologueBounds::default()), "unknown"));
+        bench.worker_says(greeting);
+        let kind = if profile.is_some() { ConversationKind::Profile } else { ConversationKind::Stateless };
+        assert_eq!(bench.pipe.conversation(), (kind, profile), "{greeting}");
+        assert_eq!(bench.client_got(), texts(&[greeting]));
+    }
+    let mut bench = Bench::new();
+    bench.operator(|pipe, _| pipe.converse(Conversation::Undecided(PrologueBounds::default()), "unknown"));
+    bench.client_says(r#"0{"sid":"a"}"#);
+    assert_eq!(bench.pipe.conversation().0, ConversationKind::Stateless, "a client that speaks first");
+}
