@@ -1,6 +1,6 @@
 //! Log records: one line each on stderr, as text for a person at a terminal or as JSON for programs.
 //!
-//! JSON lines are flat: `timestamp`, `level`, `message`, `target`, and the fields of the record. Whatever a peer wrote
+//! JSON lines are flat: `timestamp`, `level`, `message`, `target`, and the fields of the record. What a peer wrote
 //! into a field can't start a new line or reach the terminal: JSON escapes it, and so does the text format.
 //! Lines wait in a queue of `log.queue_bytes_max` for the thread that writes them; see `output`.
 //! Our own records obey `log.level`; those of libraries are shown from `warn` up at most.

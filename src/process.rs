@@ -33,7 +33,7 @@ pub struct Process {
     pub config: Arc<ArcSwap<Config>>,
     /// What of it holds for everyone who connects. A pipe keeps its route, but dials by what holds.
     pub rules: ArcSwap<Rules>,
-    /// Who may use the admin API; nothing where everybody who reaches it may.
+    /// Who may use the admin API; nothing where every caller may.
     pub tokens: ArcSwapOption<Tokens>,
     /// The level of the log.
     pub level: Arc<Level>,

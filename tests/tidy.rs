@@ -6,6 +6,8 @@
 
 #[path = "tidy/layers.rs"]
 mod layers;
+#[path = "tidy/security.rs"]
+mod security;
 
 use std::collections::BTreeSet;
 use std::fs;

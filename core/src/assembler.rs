@@ -76,6 +76,8 @@ pub enum Refused {
     MessageTooBig,
     /// A message of too many frames: close code 1008.
     TooManyFragments,
+    /// Text that is not UTF-8: close code 1007. The assembler looks into no text; `text` does.
+    NotUtf8,
 }
 
 /// The limits of one message.
@@ -139,6 +141,12 @@ impl Assembler {
         self.open.is_some() || !self.carry.is_empty()
     }
 
+    /// What has come of a header or a control frame that is not whole.
+    #[must_use]
+    pub fn carried(&self) -> &[u8] {
+        &self.carry
+    }
+
     /// Looks at the start of `input` and says what it is; the caller skips the bytes and calls again.
     ///
     /// `input` must not be empty. After an error the stream is beyond repair.
@@ -170,7 +178,7 @@ impl Assembler {
     }
 
     /// Takes the messages at the start of `input` that are whole, short and of one frame, as nearly all are, and hands
-    /// each to `accept`; the bytes that they took. Whatever else there is, errors too, is for [`Self::step`].
+    /// each to `accept`; the bytes that they took. All else, errors too, is for [`Self::step`].
     pub fn whole_messages(&self, input: &[u8], limits: MessageLimits, mut accept: impl FnMut(Message)) -> usize {
         if self.is_unfinished() || limits.fragments_max == 0 {
             return 0;

@@ -1,7 +1,6 @@
 //! Close codes: which of a worker's end the pipe, which interrupt it, and what Holdline itself says.
 
 use crate::frame::{CONTROL_PAYLOAD_MAX, Violation};
-use crate::settings::CodeSet;
 
 /// Bytes of the longest reason (RFC 6455 section 5.5.1).
 pub const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_MAX - 2;
@@ -60,6 +59,30 @@ impl CloseFrame {
 #[must_use]
 pub const fn is_sendable(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}
+
+/// A set of WebSocket close codes, as sorted inclusive ranges.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CodeSet(Vec<(u16, u16)>);
+
+impl CodeSet {
+    /// The set that holds each of `ranges`, both ends included.
+    #[must_use]
+    pub fn new(mut ranges: Vec<(u16, u16)>) -> Self {
+        ranges.sort_unstable();
+        Self(ranges)
+    }
+
+    /// Whether `code` is in the set.
+    #[must_use]
+    pub fn contains(&self, code: u16) -> bool {
+        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
+    }
+
+    /// The ranges, sorted.
+    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
+        self.0.iter().copied()
+    }
 }
 
 /// The codes that interrupt a pipe when a worker sends them, unless its route says otherwise. An empty close frame is not

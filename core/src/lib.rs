@@ -4,7 +4,7 @@
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
-//! [`close`], [`assembler`]); the messages that are kept ([`byte_queue`], [`replay`]); the two legs with their links
+//! [`close`], [`assembler`], `text`); the messages that are kept ([`byte_queue`], [`replay`]); the two legs with their links
 //! ([`leg`]), and the two lanes between them (`lane`, `throttle`); what a pipe remembers of its workers ([`backoff`],
 //! [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one worker; and beside it the [`pool`]
 //! that backends are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often,
@@ -31,5 +31,6 @@ pub mod settings;
 pub mod shared;
 pub mod snapshot;
 pub mod suspects;
+mod text;
 mod throttle;
 pub mod time;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close;
+pub use crate::close::CodeSet;
 use crate::conversation::{Profile, PrologueBounds};
 use crate::limits::Rate;
 
@@ -111,30 +112,6 @@ pub struct Heartbeat {
     pub timeout: Duration,
 }
 
-/// A set of WebSocket close codes, as sorted inclusive ranges.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct CodeSet(Vec<(u16, u16)>);
-
-impl CodeSet {
-    /// The set that holds each of `ranges`, both ends included.
-    #[must_use]
-    pub fn new(mut ranges: Vec<(u16, u16)>) -> Self {
-        ranges.sort_unstable();
-        Self(ranges)
-    }
-
-    /// Whether `code` is in the set.
-    #[must_use]
-    pub fn contains(&self, code: u16) -> bool {
-        self.0.iter().any(|&(low, high)| (low..=high).contains(&code))
-    }
-
-    /// The ranges, sorted.
-    pub fn ranges(&self) -> impl Iterator<Item = (u16, u16)> {
-        self.0.iter().copied()
-    }
-}
-
 /// How long the last words of a client that is gone wait for a worker, where `grace` has no end.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(30);
 
@@ -169,6 +146,8 @@ pub struct PipeSettings {
     pub message_rate_min: Rate,
     /// Frames of one message.
     pub fragments_max: u32,
+    /// Whether text that is not UTF-8 closes its sender with 1007; else it goes on as it is.
+    pub check_utf8: bool,
     /// How much each lane may carry.
     pub limits: PipeLimits,
     /// How long a pipe waits for a worker; without an end if absent.
@@ -240,6 +219,7 @@ impl Default for PipeSettings {
             message_incomplete_timeout: Duration::from_secs(30),
             message_rate_min: Rate::new(1024, Duration::from_secs(1)),
             fragments_max: 65_536,
+            check_utf8: false,
             limits: PipeLimits::OFF,
             grace: Some(Duration::from_secs(30)),
             client_grace: None,

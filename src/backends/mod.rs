@@ -95,7 +95,7 @@ impl Backends {
     /// The pools that `setup` describes.
     ///
     /// `on_event` hears what happens and `on_leave` hears that the pipes on a backend must leave it. Both are called on
-    /// whatever thread caused it, without a lock held, and must not block.
+    /// the thread that caused it, without a lock held, and must not block.
     pub fn new(
         setup: &Setup,
         clock: Clock,

@@ -144,6 +144,7 @@ impl Config {
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
             fragments_max: self.message.fragments_max,
+            check_utf8: route.check_utf8,
             limits: PipeLimits {
                 messages: self.limits.pipe_messages,
                 bytes: self.limits.pipe_bytes,

@@ -228,6 +228,8 @@ pub struct Route {
     pub raw_path: bool,
     /// Origins a browser may come from; empty is any.
     pub origins: Vec<String>,
+    /// Whether text that is not UTF-8 closes its sender.
+    pub check_utf8: bool,
     /// Instead of `message.max_bytes`.
     pub message_max_bytes: Option<usize>,
     /// Instead of `heartbeat.*`.
@@ -279,6 +281,7 @@ impl Default for Route {
             headers: RouteHeaders::default(),
             raw_path: false,
             origins: Vec::new(),
+            check_utf8: false,
             message_max_bytes: None,
             heartbeat: RouteHeartbeats::default(),
             limits: RouteLimits::default(),

@@ -54,6 +54,18 @@ fn a_backend_that_is_a_listener_of_ours_is_refused() {
 }
 
 #[test]
+fn a_password_in_a_url_is_in_no_message() {
+    for text in [
+        "trace.otlp_endpoint = \"http://u:hunter2@collector\"",
+        "trace.otlp_endpoint = \"https://u:hunter2@collector\"",
+        "[[pools]]\nname = \"default\"\n[[pools.backends]]\nurl = \"ws://u:hunter2@worker\"",
+    ] {
+        let found = errors(text);
+        assert!(!found.is_empty() && found.iter().all(|line| !line.contains("hunter2")), "{found:?}");
+    }
+}
+
+#[test]
 fn the_default_pipe_settings_are_the_ones_of_the_core() {
     let config = Config::default();
     let settings = config.pipe_settings(&config.routes[0]);

@@ -126,7 +126,7 @@ pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), escaped)
 }
 
-/// How many pipes a health answer counts, which is open to everybody and answers in any phase.
+/// How many pipes a health answer counts, which is open to every caller and answers in any phase.
 pub(super) async fn pipes_in_all(client: &Client) -> Result<Option<u64>, CallError> {
     Ok(client.ask(Method::GET, "/health", None, PATIENCE).await?.body["pipes"].as_u64())
 }

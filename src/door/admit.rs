@@ -104,7 +104,7 @@ impl Door {
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
         let expected = process.pipes.expect();
         self.may_open()?;
-        let admitted = process.limits.admit(request.found.key.as_deref(), request.client.address, request.scope());
+        let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());

@@ -149,6 +149,7 @@ fn refuse_unrouted(no_route: &NoRoute) -> Refusal {
     let (status, slug) = match no_route {
         NoRoute::NotFound => (StatusCode::NOT_FOUND, "no-route"),
         NoRoute::Missing(_) => (StatusCode::BAD_REQUEST, "incomplete"),
+        NoRoute::Unclear(_) => (StatusCode::BAD_REQUEST, "unclear"),
         NoRoute::Ambiguous | NoRoute::Astray(_) => (StatusCode::BAD_REQUEST, "path"),
     };
     Refusal::new(status, slug, no_route.to_string())

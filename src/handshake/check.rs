@@ -180,7 +180,7 @@ fn check_target(parts: &Parts) -> Result<(), Refusal> {
     Err(Refusal::new(StatusCode::BAD_REQUEST, "target", "the request's target must be a path that starts with /"))
 }
 
-/// One coding that everybody reads alike (RFC 9112 section 6.1). A length beside it never comes here: hyper drops it.
+/// One coding that all servers read alike (RFC 9112 section 6.1). A length beside it never comes here: hyper drops it.
 fn check_framing(parts: &Parts) -> Result<(), Refusal> {
     let mut codings = elements(&parts.headers, TRANSFER_ENCODING);
     let Some(first) = codings.next() else { return Ok(()) };

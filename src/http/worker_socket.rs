@@ -1,7 +1,7 @@
 //! A worker's socket while HTTP is spoken on it: what it says too early, and what it says at last.
 //!
 //! - Bytes that wait on an idle connection are no answer to anything: the next request would take them for its own. They
-//!   are looked for in the kernel before the first byte of a request leaves; a connection that has some is given up.
+//!   are looked for before the first byte of a request leaves; a connection that has some is given up.
 //! - A worker that answers before it has read a whole upload, and closes, resets the connection. What it said waits in
 //!   our kernel: so a write that fails is taken for done, and what comes is read to its end.
 //!
@@ -76,11 +76,11 @@ impl WorkerSocket {
     }
 
     /// Whether nothing has to be written any more: all would be lost.
-    fn is_lost(&self) -> io::Result<bool> {
+    fn is_lost(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         if self.wire.is_broken() {
             return Ok(true);
         }
-        if !self.wire.0.asked.load(Relaxed) && self.stream.has_unread() {
+        if !self.wire.0.asked.load(Relaxed) && self.stream.has_said_more(cx) {
             self.wire.0.broken.store(true, Relaxed);
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
@@ -103,7 +103,7 @@ impl AsyncRead for WorkerSocket {
 impl AsyncWrite for WorkerSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.is_lost()? {
+        if this.is_lost(cx)? {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut this.stream).poll_write(cx, bytes);
@@ -117,7 +117,7 @@ impl AsyncWrite for WorkerSocket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if this.is_lost()? {
+        if this.is_lost(cx)? {
             return Poll::Ready(Ok(length));
         }
         let written = Pin::new(&mut this.stream).poll_write_vectored(cx, slices);

@@ -1,6 +1,6 @@
 //! The closed sets that label values come from.
 //!
-//! Whatever a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
+//! What a peer can choose (an address, a path, a close code) is mapped into one of these before it becomes a
 //! label, so that no peer can grow the number of series.
 
 use holdline_core::limits::PipeLimit;

@@ -95,13 +95,13 @@ impl LaneMetrics {
         &self.dropped[reason as usize]
     }
 
-    /// Messages given up, whatever the reason.
+    /// Messages given up, for all reasons together.
     #[must_use]
     pub fn lost_total(&self) -> u64 {
         self.lost.iter().map(IntCounter::get).sum()
     }
 
-    /// Messages dropped, whatever the reason.
+    /// Messages dropped, for all reasons together.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(IntCounter::get).sum()
@@ -384,7 +384,7 @@ impl PoolMetrics {
         &self.ejections[reason as usize]
     }
 
-    /// Backend legs lost, whatever the reason.
+    /// Backend legs lost, for all reasons together.
     #[must_use]
     pub fn interruptions_total(&self) -> u64 {
         self.interruptions.iter().map(IntCounter::get).sum()

@@ -23,12 +23,16 @@ pub enum BackendStream {
 }
 
 impl BackendStream {
-    /// Whether the kernel has something of the peer that was not read, its end included.
+    /// Whether the peer has said something that was not read, its end included; what it said is gone then. Below TLS there
+    /// may be records that say nothing, such as the tickets that follow a handshake.
     #[must_use]
-    pub fn has_unread(&self) -> bool {
+    pub fn has_said_more(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        let peeked = SockRef::from(self).peek(&mut byte);
-        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        let Self::Tls(stream) = self else {
+            let peeked = SockRef::from(&*self).peek(&mut byte);
+            return !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        };
+        Pin::new(stream).poll_read(cx, &mut ReadBuf::uninit(&mut byte)).is_ready()
     }
 }
 

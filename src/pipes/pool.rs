@@ -50,16 +50,6 @@ impl Pools {
     }
 }
 
-/// Moves a sum by what one of its parts has changed.
-pub(super) fn book(sum: &AtomicU64, part: &mut u64, now: u64) {
-    if now > *part {
-        sum.fetch_add(now - *part, Relaxed);
-    } else if now < *part {
-        sum.fetch_sub(*part - now, Relaxed);
-    }
-    *part = now;
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

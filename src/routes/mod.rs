@@ -193,6 +193,9 @@ pub enum NoRoute {
     /// Workers may read the path as another one: 400.
     #[error("the path may be read as another one: send no dot segments, no backslash, no %2F, %5C or %00 in it")]
     Ambiguous,
+    /// What names its key or its client, or stands in its path towards the worker, may be read in two ways: 400.
+    #[error("this route needs {0} once, and in percent-encoded UTF-8")]
+    Unclear(String),
     /// What the route's `backend_path` takes from the request would lead out of it: 400.
     #[error("{0} must not hold `.` or `..` as a part of a path, and must be percent-encoded UTF-8")]
     Astray(String),
@@ -247,9 +250,10 @@ impl RouteTable {
             return Err(NoRoute::Ambiguous);
         }
         let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers };
-        let key = route.key.as_ref().and_then(|template| template.key(&values));
+        let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
+        let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
-        let client_id = route.identity.as_ref().and_then(|identity| identity.template.key(&values));
+        let client_id = named(route.identity.as_ref().map(|identity| &identity.template))?;
         Ok(Found { route: Arc::clone(route), key, client_id, target })
     }
 
@@ -409,6 +413,13 @@ fn names_of_all(paths: &[String]) -> Result<Vec<String>, String> {
 }
 
 impl Found {
+    /// The key that limits count it under. Requests that lack their route's key count as of one, so that leaving it out is
+    /// no way around them.
+    #[must_use]
+    pub fn limited_key(&self) -> Option<&str> {
+        self.key.as_deref().or(self.route.key.is_some().then_some(""))
+    }
+
     /// What the pipe of this request lives by.
     #[must_use]
     pub fn settings(&self) -> &Arc<PipeSettings> {

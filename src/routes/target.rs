@@ -107,7 +107,7 @@ impl Plan {
         let param = key.and_then(Template::as_param).and_then(|name| values.param(name));
         let in_path = param.filter(|value| !value.is_empty()).map(|value| place(values.path, value));
         let in_query = key.and_then(Template::as_query).zip(values.query).and_then(|(name, query)| {
-            let at = place(query, values.query_value(name)?);
+            let at = place(query, values.query_value(name).ok()??);
             let start = values.path.len() + 1;
             Some(start + at.start..start + at.end)
         });

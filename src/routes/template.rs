@@ -2,13 +2,18 @@
 //!
 //! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header; a
 //! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
-//! query). `{{` and `}}` are literal braces. Where a parameter or header comes twice, the first one counts.
+//! query). `{{` and `}}` are literal braces.
+//!
+//! Invariant: what a template takes comes once. Of a parameter or header that comes twice, a worker may take another one
+//! than we do, so that such a request is refused, as is one whose value cannot be read.
 //!
 //! Invariant: what a request puts into a backend path is one segment of it, or one value of its query, and cannot lead
 //! out of it: it is decoded, encoded anew, and refused where it holds a dot segment.
 //!
 //! Invariant: a template names only what its route can have, so rendering fails on missing query parameters and
 //! headers alone.
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
@@ -86,22 +91,28 @@ impl Template {
     }
 
     /// The key of a request, decoded; `None` if a part of it is missing or empty.
-    pub(super) fn key(&self, values: &Values<'_>) -> Option<String> {
-        let mut key = String::new();
+    pub(super) fn key(&self, values: &Values<'_>) -> Result<Option<String>, NoRoute> {
+        let (mut key, mut whole) = (String::new(), true);
         for part in &self.0 {
-            match part {
-                Part::Text(text) => key.push_str(text),
+            let value: Option<Cow<'_, str>> = match part {
+                Part::Text(text) => Some(text.into()),
                 Part::Param(name) => {
-                    key.push_str(&decode(values.param(name).filter(|value| !value.is_empty())?, false)?)
+                    let sent = values.param(name).unwrap_or_default();
+                    Some(decode(sent, false).ok_or_else(|| unclear("the path parameter", name))?)
                 }
-                Part::Query(name) => {
-                    key.push_str(&decode(values.query_value(name).filter(|value| !value.is_empty())?, true)?)
-                }
-                Part::Header(name) => key.push_str(values.header(name).filter(|value| !value.is_empty())?),
-                Part::WholeQuery | Part::Alias => return None,
+                Part::Query(name) => match values.query_value(name)? {
+                    Some(sent) => Some(decode(sent, true).ok_or_else(|| unclear("the query parameter", name))?),
+                    None => None,
+                },
+                Part::Header(name) => values.header(name)?.map(Cow::Borrowed),
+                Part::WholeQuery | Part::Alias => None,
+            };
+            match value.filter(|value| !value.is_empty()) {
+                Some(value) => key.push_str(&value),
+                None => whole = false,
             }
         }
-        Some(key)
+        Ok(whole.then_some(key))
     }
 
     /// The backend path of a request, all but the alias; the client's query is appended if the template has none.
@@ -114,12 +125,12 @@ impl Template {
                 Part::Param(name) => encode_path(&mut text, values.param(name).unwrap_or_default())
                     .ok_or_else(|| astray("the path parameter", name))?,
                 Part::Query(name) => {
-                    let sent = values.query_value(name).ok_or_else(|| missing("query parameter", name))?;
+                    let sent = values.query_value(name)?.ok_or_else(|| missing("query parameter", name))?;
                     let value = decode(sent, true).ok_or_else(|| astray("the query parameter", name))?;
                     encode_into(&mut text, &value);
                 }
                 Part::Header(name) => {
-                    encode_into(&mut text, values.header(name).ok_or_else(|| missing("header", name.as_str()))?)
+                    encode_into(&mut text, values.header(name)?.ok_or_else(|| missing("header", name.as_str()))?)
                 }
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
@@ -165,6 +176,10 @@ fn missing(what: &str, name: &str) -> NoRoute {
     NoRoute::Missing(format!("the {what} `{name}`"))
 }
 
+fn unclear(what: &str, name: &str) -> NoRoute {
+    NoRoute::Unclear(format!("{what} `{name}`"))
+}
+
 fn astray(what: &str, name: &str) -> NoRoute {
     NoRoute::Astray(format!("{what} `{name}`"))
 }
@@ -186,15 +201,20 @@ impl<'a> Values<'a> {
     }
 
     /// The value as sent.
-    pub(super) fn query_value(&self, wanted: &str) -> Option<&'a str> {
-        self.query?.split('&').find_map(|pair| {
+    pub(super) fn query_value(&self, wanted: &str) -> Result<Option<&'a str>, NoRoute> {
+        let mut values = self.query.unwrap_or_default().split('&').filter_map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decode(name, true)? == wanted).then_some(value)
-        })
+        });
+        let value = values.next();
+        if values.next().is_some() { Err(unclear("the query parameter", wanted)) } else { Ok(value) }
     }
 
-    fn header(&self, name: &HeaderName) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok().map(str::trim)
+    fn header(&self, name: &HeaderName) -> Result<Option<&'a str>, NoRoute> {
+        let mut lines = self.headers.get_all(name).into_iter();
+        let (line, another) = (lines.next(), lines.next());
+        let text = line.map(|line| line.to_str().map(str::trim)).transpose();
+        text.ok().filter(|_| another.is_none()).ok_or_else(|| unclear("the header", name.as_str()))
     }
 }
 

@@ -137,7 +137,7 @@ fn an_empty_rest_belongs_to_the_route_that_names_it() {
 fn a_key_comes_from_path_query_and_headers_decoded() {
     let raw = RouteSpec { raw_path: true, ..keyed("/ws/{session}/v", "{session}") };
     assert_eq!(key_of(raw, "/ws/a%2Fb/v", &[]).as_deref(), Some("a/b"));
-    assert_eq!(key_of(keyed("/{*p}", "{query.udid}"), "/x?a=1&udid=A+B%21&udid=C", &[]).as_deref(), Some("A B!"));
+    assert_eq!(key_of(keyed("/{*p}", "{query.udid}"), "/x?a=1&udid=A+B%21", &[]).as_deref(), Some("A B!"));
     assert_eq!(key_of(keyed("/{*p}", "{header.X-Device}"), "/x", &[("x-device", "d1")]).as_deref(), Some("d1"));
     let mixed = keyed("/ws/{session}", "{{{session}}}/{query.u}-{header.x-device}");
     assert_eq!(key_of(mixed, "/ws/s?u=1", &[("x-device", "d")]).as_deref(), Some("{s}/1-d"));
@@ -149,13 +149,46 @@ fn a_request_that_lacks_a_part_of_the_key_has_none() {
         (keyed("/{*p}", "{query.udid}"), "/x"),
         (keyed("/{*p}", "{query.udid}"), "/x?udid="),
         (keyed("/{*p}", "{query.udid}"), "/x?xudid=1"),
-        (keyed("/{*p}", "{query.udid}"), "/x?udid=%ff"),
         (keyed("/{*p}", "{header.x-device}"), "/x"),
         (keyed("/{*p}", "{p}"), "/"),
         (spec("r", "/{*p}"), "/x"),
     ] {
         assert_eq!(key_of(spec, uri, &[]), None, "{uri}");
     }
+}
+
+#[test]
+fn a_key_that_may_be_read_in_two_ways_is_refused() {
+    let query = || keyed("/{*p}", "{query.udid}");
+    for uri in
+        ["/x?udid=a&udid=V", "/x?udid=&udid=V", "/x?udid=V&a&udid", "/x?udid=V&%75did=V", "/x?udid=%ff", "/x?udid=%zz"]
+    {
+        let found = table(vec![query()]).find(None, &parts(uri, &[]));
+        assert!(matches!(found, Err(NoRoute::Unclear(_))), "{uri}: {found:?}");
+    }
+    for spec in [keyed("/{*p}", "{header.x-device}"), rewriting("/{*p}", "{p}", "/d/{header.x-device}")] {
+        let found = table(vec![spec]).find(None, &parts("/x", &[("x-device", "a"), ("X-Device", "V")]));
+        assert!(matches!(found, Err(NoRoute::Unclear(_))), "{found:?}");
+    }
+    let named = RouteSpec { client_id: Some("{query.id}".into()), ..spec("r", "/{*p}") };
+    let found = table(vec![named]).find(None, &parts("/x?id=a&id=b", &[]));
+    assert!(matches!(found, Err(NoRoute::Unclear(_))), "{found:?}");
+    let path = table(vec![keyed("/ws/{session}", "{session}")]);
+    assert!(matches!(path.find(None, &parts("/ws/%ff", &[])), Err(NoRoute::Unclear(_))));
+    let elsewhere = table(vec![query()]).find(None, &parts("/x?a=1&a=2&udid=V", &[])).expect("a route");
+    assert_eq!(elsewhere.key.as_deref(), Some("V"), "only what counts has to come once");
+}
+
+#[test]
+fn requests_without_their_routes_key_are_limited_as_those_of_one_key() {
+    let limited = |spec: RouteSpec, uri| {
+        let found = table(vec![spec]).find(None, &parts(uri, &[])).expect("a route");
+        found.limited_key().map(str::to_owned)
+    };
+    for (uri, key) in [("/x", ""), ("/x?udid=", ""), ("/x?udid=a", "a")] {
+        assert_eq!(limited(keyed("/{*p}", "{query.udid}"), uri).as_deref(), Some(key), "{uri}");
+    }
+    assert_eq!(limited(spec("r", "/{*p}"), "/x"), None, "a route without a key has no key limits");
 }
 
 #[test]
@@ -292,7 +325,8 @@ fn nothing_that_a_client_sends_leads_out_of_a_backend_path() {
     }
     for form in ["..", "%2e%2e", "a/../../admin/shutdown%23", "..%5cx", "%ff"] {
         let found = table(vec![query()]).find(None, &parts(&format!("/q?d={form}"), &[]));
-        assert!(matches!(found, Err(NoRoute::Astray(_))), "{form}: {found:?}");
+        let refused = matches!(found, Err(NoRoute::Astray(_) | NoRoute::Unclear(_)));
+        assert!(refused, "{form}: {found:?}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The demo device-bridge worker: a WebSocket and REST server over simulated phones, with fault knobs.
 //!
 //! It stands where a real worker would: `holdline demo`, the tests and the benchmarks run it behind the proxy. It is a
-//! tool for showing and testing, so everybody who reaches it may turn its knobs; listen on loopback.
+//! tool for showing and testing, so every caller may turn its knobs; listen on loopback.
 //!
 //! | path | is |
 //! |---|---|

@@ -21,15 +21,15 @@ class Application:
     doubled_max: int = 0
     # What is said between the loss and the new subscription is heard by no one, as it is when a client connects again by itself.
     misses: bool = False
-    # What a new worker takes before it answers at all, such as an analysis of the whole project.
-    starts_seconds: float = 0.0
+    # A new worker takes its time before it answers anything, with or without Holdline.
+    slow_start: bool = False
     # What one looks at is a state: what was overtaken by something newer is not lost.
     state: bool = False
     # In the short set.
     short: bool = False
     # Brings a browser or the like: one of these at a time.
     heavy: bool = False
-    # More lines of the route.
+    # What the route says of the conversation instead of "auto".
     route: str = ""
 
 
@@ -60,8 +60,6 @@ JUPYTER = [
     "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True",
     "--ServerApp.root_dir={directory}", "--ServerApp.allow_remote_access=True",
 ]
-ROOMS = 'prologue.keep = [{ json = "/0", equals = "join", key = "/1" }]'
-
 CHROMIUM = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port={port}",
             "--user-data-dir={directory}/profile", "about:blank"]
 APPIUM = ["node", str(CACHE / "node/node_modules/appium/index.js"), "server", "--address", "127.0.0.1", "--port", "{port}",
@@ -69,7 +67,16 @@ APPIUM = ["node", str(CACHE / "node/node_modules/appium/index.js"), "server", "-
 STREAMLIT = ["streamlit", "run", str(HERE / "panel.py"), "--server.address", "127.0.0.1", "--server.port", "{port}",
              "--server.headless", "true", "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
 
-APPLICATIONS = [
+# Lines of the route for applications that begin with nothing that `auto` knows.
+TOLD = {
+    "tRPC": 'conversation = "profile"\nprologue.profile = "trpc"',
+    "Hocuspocus": 'conversation = "profile"\nprologue.profile = "hocuspocus"',
+    "pylsp": 'conversation = "profile"\nprologue.profile = "lsp"',
+    "ganache, ethers": 'conversation = "stateful"',
+    "terminado": 'conversation = "stateful"',
+}
+
+UNTOLD = [
     Application("FastAPI", **echo("fastapi"), lost_max=2, doubled_max=2, short=True),
     Application("Tornado", **echo("tornado"), doubled_max=2),
     Application("Channels", **echo("channels"), lost_max=2, doubled_max=2),
@@ -91,7 +98,7 @@ APPLICATIONS = [
                 worker=["sh", "-c", f"HOST=127.0.0.1 PORT={{port}} exec node {Y_WEBSOCKET}"],
                 user=node("shared_text.mjs", "user", "{port}", "y-websocket")),
     Application("Hocuspocus", **both("shared_text.mjs", "hocuspocus"), profile="hocuspocus", state=True),
-    Application("pylsp", profile="lsp", doubled_max=1, starts_seconds=2.0,
+    Application("pylsp", profile="lsp", doubled_max=1, slow_start=True,
                 worker=["pylsp", "--ws", "--host", "127.0.0.1", "--port", "{port}"], user=python("lsp.py", "{port}")),
     Application("OCPP 1.6", profile="ocpp1.6", doubled_max=2,
                 worker=python("charging.py", "worker", "{port}"), user=python("charging.py", "user", "{port}")),
@@ -111,4 +118,11 @@ APPLICATIONS = [
     Application("Vite", heavy=True, worker=node("pages.mjs", "vite", "{port}", "{directory}"), state=True,
                 user=node("pages.mjs", "edits", "{port}", "{directory}")),
     Application("Streamlit", heavy=True, worker=STREAMLIT, state=True, user=node("pages.mjs", "typing", "{port}", "{directory}")),
+]
+
+# And the same once more, where an operator has told Holdline.
+APPLICATIONS = UNTOLD + [
+    dataclasses.replace(it, name=f"{it.name}, as the route says", profile="" if "stateful" in TOLD[it.name] else it.profile,
+                        route=TOLD[it.name])
+    for it in UNTOLD if it.name in TOLD
 ]

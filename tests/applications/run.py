@@ -74,9 +74,7 @@ class Run:
         if way == "without":
             self.front = Forwarder(self.workers)
         else:
-            route = f'conversation = "{options.conversation}"\n{application.route}'
-            if options.profile:
-                route += f'\nprologue.profile = "{options.profile}"'
+            route = application.route or f'conversation = "{options.conversation}"'
             self.frames = [Frames(worker, self.directory / "frames.log") for worker in self.workers if options.frames]
             self.front = Holdline(options.holdline, self.frames or self.workers, self.directory, route)
         self.user = None
@@ -180,7 +178,8 @@ def judge(application, ways):
         if application.profile:
             kinds = [known and (known["profile"] or known["kind"]) for known in found.decided]
             yield f"{way}: it is taken for {application.profile}", set(kinds) == {application.profile}, kinds
-            quick = found.silence <= PROFILED_SECONDS + application.starts_seconds
+            slow = baseline.silence if baseline and application.slow_start else 0
+            quick = found.silence <= max(PROFILED_SECONDS, slow)
             unseen = not found.told and quick and found.lost <= may_be_lost(application, found)
             yield f"{way}: {application.profile} goes on within a second, unnoticed", unseen, found
 
@@ -218,7 +217,6 @@ async def main():
     parser.add_argument("--only", help="applications whose names contain one of these, divided by slashes")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--conversation", default="auto", help="what the route says of its conversations")
-    parser.add_argument("--profile", help="names the profile instead of leaving it to Holdline")
     parser.add_argument("--beside", type=int, default=2, help="how many run at a time, beside one with a browser")
     parser.add_argument("--write", action="store_true", help="writes the table into docs/conversations.md")
     parser.add_argument("--keep", help="a directory for the logs of every process")

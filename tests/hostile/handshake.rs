@@ -243,3 +243,28 @@ fn a_backends_101_that_proves_nothing_is_502() {
         proxy.assert_sound();
     }
 }
+
+#[test]
+fn a_bare_line_feed_in_a_head_is_refused_wherever_it_stands() {
+    let mut proxy = Proxy::start();
+    let backend = Backend::echo();
+    proxy.register(backend.address);
+    let good = handshake("/ws/x", "X-More: y\r\n");
+    let lines = good.matches("\r\n").count();
+    let bare = |number: usize| {
+        let at = good.match_indices("\r\n").nth(number).unwrap().0;
+        format!("{}\n{}", &good[..at], &good[at + 2..])
+    };
+    let plain = "GET /x HTTP/1.1\nHost: a\r\n\r\n".to_owned();
+    let after_another = "GET /health HTTP/1.1\r\nHost: a\r\nX: a\nb: c\r\n\r\n".to_owned();
+    for request in (0..lines).map(bare).chain([plain, after_another]) {
+        let mut client = Raw::to(proxy.public);
+        client.send(&request);
+        assert_eq!(client.head().0, 400, "{request:?}");
+    }
+    assert_eq!(backend.heads().len(), 0);
+    let mut client = Raw::to(proxy.public);
+    client.send(good);
+    assert_eq!(client.head().0, 101);
+    proxy.assert_sound();
+}

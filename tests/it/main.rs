@@ -51,5 +51,6 @@ mod stuck_log;
 mod timing;
 mod top;
 mod trace;
+mod trust;
 mod waiting;
 mod worker_tls;

@@ -38,6 +38,7 @@ async fn pipes_and_plain_requests_and_probes_reach_a_worker_on_a_socket_file_and
     let reply = ask(proxy.public, "GET", "/api/sessions/s1/download", &[], "").await.expect(200);
     assert_eq!(reply.body.len(), 2_700_000);
 
+    proxy.pipe_that("the first tap is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await;
     drop(front);
     client.text(json!({ "t": "tap", "x": 1, "y": 2, "n": 2 }).to_string()).await;
     healthy(&proxy, "a", "down").await;

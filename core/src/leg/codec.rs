@@ -14,6 +14,7 @@ use crate::leg::barrier::Barrier;
 use crate::leg::outbox::{Outbox, Written};
 use crate::replay::ReplayBuffer;
 use crate::snapshot::{Read, Reader, Writer};
+use crate::text::TextCheck;
 use crate::time::Time;
 
 #[derive(Debug)]
@@ -57,6 +58,15 @@ impl Codec {
     pub const fn frame_left_bytes(&self) -> usize {
         let Self::Frames { assembler, .. } = self;
         assembler.frame_left_bytes()
+    }
+
+    /// A check of the text that follows.
+    pub fn text_check(&self, side: Side) -> TextCheck {
+        let Self::Frames { assembler, .. } = self;
+        let mut check = TextCheck::amid(side, assembler.frame_left_bytes() as u64);
+        // A header, or a control frame: there is no text in it.
+        let _ = check.take(assembler.carried());
+        check
     }
 
     /// Whether `bytes` may be what has come of a message that is not whole.

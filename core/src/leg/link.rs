@@ -16,6 +16,7 @@ use crate::leg::outbox::Written;
 use crate::replay::ReplayBuffer;
 use crate::settings::Heartbeat as BeatSettings;
 use crate::snapshot::{Read, Reader, Writer, demand};
+use crate::text::TextCheck;
 use crate::time::Time;
 
 /// One link.
@@ -33,13 +34,28 @@ pub(crate) struct Link {
     pub began: Option<Time>,
     /// Bytes that have come since.
     came: u32,
+    /// Where the peer's text is held to UTF-8.
+    text: Option<Box<TextCheck>>,
 }
 
 impl Link {
     /// A link to the peer of `side`, attached at `now`.
     pub fn new(side: Side, barrier: Option<Barrier>, beat: BeatSettings, now: Time) -> Self {
         let (codec, beat) = (Codec::frames(side), Heartbeat::new(beat, now));
-        Self { codec, barrier, beat, paused: false, turned_at: now, began: None, came: 0 }
+        Self { codec, barrier, beat, paused: false, turned_at: now, began: None, came: 0, text: None }
+    }
+
+    /// Holds the text that the peer of `side` sends from now on to UTF-8.
+    pub fn check_text(&mut self, side: Side) {
+        self.text = Some(Box::new(self.codec.text_check(side)));
+    }
+
+    /// Judges the text in what the peer sends, where it is held to UTF-8.
+    ///
+    /// # Errors
+    /// How many of the bytes stand before a frame that is wrong.
+    pub fn judge_text(&mut self, bytes: &[u8]) -> Result<(), usize> {
+        self.text.as_mut().map_or(Ok(()), |text| text.take(bytes))
     }
 
     /// What a confirmation by this peer means.
@@ -122,8 +138,9 @@ impl Link {
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once.
-        let Self { codec, barrier, beat, paused, turned_at: _, began, came: _ } = self;
+        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once. Text is
+        // held to UTF-8 from the next message on.
+        let Self { codec, barrier, beat, paused, turned_at: _, began, came: _, text: _ } = self;
         codec.freeze(out);
         out.option(barrier.as_ref(), |out, barrier| barrier.freeze(out));
         beat.freeze(out);
@@ -137,7 +154,7 @@ impl Link {
         let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
         let began = input.option(Reader::past)?;
-        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: u32::MAX })
+        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: u32::MAX, text: None })
     }
 
     /// Whether the link fits the lane that it writes.

@@ -262,7 +262,7 @@ fn link_to_worker(settings: &PipeSettings, draw: &mut Draw, now: Time) -> Link {
         ReplayPolicy::None => None,
         ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed => Some(Barrier::new(nonce, now)),
     };
-    Link::new(Side::Backend, barrier, settings.backend_heartbeat, now)
+    checked(Link::new(Side::Backend, barrier, settings.backend_heartbeat, now), Side::Backend, settings)
 }
 
 /// A link to a client, which is asked what it has read where `retention` keeps that for it.
@@ -271,5 +271,13 @@ fn link_to_client(settings: &PipeSettings, retention: Retention, draw: &mut Draw
         Retention::UntilSent => None,
         Retention::UntilConfirmed(_) => Some(Barrier::new(draw.key(), now)),
     };
-    Link::new(Side::Client, barrier, settings.client_heartbeat, now)
+    checked(Link::new(Side::Client, barrier, settings.client_heartbeat, now), Side::Client, settings)
+}
+
+/// `link`, its text held to UTF-8 where the settings say so.
+fn checked(mut link: Link, side: Side, settings: &PipeSettings) -> Link {
+    if settings.check_utf8 {
+        link.check_text(side);
+    }
+    link
 }

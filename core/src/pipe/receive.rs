@@ -26,7 +26,10 @@ impl Pipe {
         let Some((link, lane)) = self.incoming(side) else { return };
         link.heard(now);
         let before = lane.buffer.accepted();
-        self.take_in(from, input, now);
+        match link.judge_text(input.as_slice()) {
+            Ok(()) => self.take_in(from, input, now),
+            Err(sound) => self.take_in_before_bad_text(from, &input.as_slice()[..sound], now),
+        }
         match from {
             Peer::Client(_) => self.after_up(now),
             Peer::Backend(_) => self.after_down(now),
@@ -40,6 +43,14 @@ impl Pipe {
         match from {
             Peer::Client(generation) => self.client.is_current(generation) && !self.client.is_deaf(),
             Peer::Backend(attachment) => self.backend.is_current(attachment),
+        }
+    }
+
+    /// Takes in what stands before a frame whose text is not UTF-8, and refuses that.
+    fn take_in_before_bad_text(&mut self, from: Peer, sound: &[u8], now: Time) {
+        self.take_in(from, Input::Copy(sound), now);
+        if self.hears(from) {
+            self.refuse(from.side(), Refused::NotUtf8, now);
         }
     }
 
@@ -306,13 +317,14 @@ impl Pipe {
             Refused::Violation(violation) => CloseFrame::new(1002, violation.reason()),
             Refused::MessageTooBig => CloseFrame::new(1009, "message too big"),
             Refused::TooManyFragments => CloseFrame::new(1008, "too many fragments"),
+            Refused::NotUtf8 => CloseFrame::new(1007, "text is not UTF-8"),
         };
         self.discard_half_message(side);
         match side {
             // A peer that has been told goodbye, or is about to be, is told nothing else: its link goes at once. A client
             // that broke no rule of framing may come back for the end that it was not told.
             Side::Client if self.client.state() == ClientState::Closing => match refused {
-                Refused::Violation(_) => self.drop_client(),
+                Refused::Violation(_) | Refused::NotUtf8 => self.drop_client(),
                 Refused::MessageTooBig | Refused::TooManyFragments => self.cut_client_off(now),
             },
             Side::Client => {

@@ -120,7 +120,7 @@ impl Pipe {
         let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let suspects = Suspects::thaw(input)?;
         let conversation = Conversation::thaw(input, &settings, up.buffer.accepted())?;
-        let pipe = Self {
+        let mut pipe = Self {
             client,
             backend,
             up,
@@ -136,7 +136,19 @@ impl Pipe {
             draw,
         };
         pipe.demand_legs()?;
+        pipe.check_text_of_links();
         Ok(pipe)
+    }
+
+    fn check_text_of_links(&mut self) {
+        if !self.settings.check_utf8 {
+            return;
+        }
+        for (side, link) in [(Side::Client, self.client.link_mut()), (Side::Backend, self.backend.link_mut())] {
+            if let Some(link) = link {
+                link.check_text(side);
+            }
+        }
     }
 
     /// What the legs owe each other: no pipe is thawed that would wait for nothing.

@@ -1,7 +1,7 @@
 //! How often a pipe may be attached again to a worker that kills its attaches: a strict sliding window per pipe and backend.
 //!
 //! Only an attach that died young counts: not a dial that failed, not a planned move, and not what happens to other pipes.
-//! A worker that dies under everybody is ejected by its health; this book is about one that dies under one pipe.
+//! A worker that dies under all its pipes is ejected by its health; this book is about one that dies under one pipe.
 //!
 //! Invariant: every death that counts stands once in `recent`, in order of time, and once in its pair's list.
 

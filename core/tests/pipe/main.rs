@@ -19,3 +19,4 @@ mod replay;
 mod say;
 mod snapshot;
 mod timers;
+mod utf8;

@@ -25,7 +25,8 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(reattach());
     keys.extend(moves_and_resume());
     keys.extend(prologue());
-    keys.extend(limits_and_memory());
+    keys.extend(limits());
+    keys.extend(memory());
     keys.extend(log_and_trace());
     keys
 }
@@ -431,7 +432,7 @@ fn prologue() -> Vec<Key<Config>> {
     ]
 }
 
-fn limits_and_memory() -> Vec<Key<Config>> {
+fn limits() -> Vec<Key<Config>> {
     vec![
         key(
             "limits.key_connections",
@@ -493,6 +494,11 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             range(0, 1_000_000),
             "route keys that /v1/stats remembers pipes of; over it, the half that was quiet longest is forgotten",
         ),
+    ]
+}
+
+fn memory() -> Vec<Key<Config>> {
+    vec![
         key(
             "memory.process_max",
             |c: &mut Config| &mut c.memory.process_max,

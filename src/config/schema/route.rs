@@ -73,6 +73,12 @@ fn matching() -> Vec<Key<Route>> {
             "true lets paths through that workers may read as others: %2F, %5C, %00, backslashes, dot segments; else 400",
         ),
         key(
+            "check_utf8",
+            |r: &mut Route| &mut r.check_utf8,
+            any,
+            "true closes the sender of text that is not UTF-8 with 1007; false lets it through to be judged by its reader",
+        ),
+        key(
             "origins",
             |r: &mut Route| &mut r.origins,
             any,

@@ -1,12 +1,15 @@
 //! Real handshakes: which certificates of workers are taken, which are not, and what is said of files that cannot be used.
 
+use super::super::stream::BackendStream;
 use super::*;
 use base64::Engine;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
+use std::future::poll_fn;
 use std::path::PathBuf;
 use std::process::Command;
+use std::task::Poll;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -182,6 +185,27 @@ async fn a_server_name_stands_for_the_host_of_the_url_and_our_certificate_is_sho
     assert_eq!(shake(&read(&named), "10.0.0.7", server(&own)).await, Ok(()));
     assert_eq!(shake(&read(&shown), "10.0.0.7", asking()).await, Ok(()));
     assert!(shake(&read(&named), "10.0.0.7", asking()).await.is_err(), "nothing to show");
+}
+
+#[tokio::test]
+async fn the_tickets_behind_a_handshake_are_nothing_that_a_worker_said() {
+    let own = alone(&[], true, 2020..2090);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(server(&own)));
+    let peer = TlsPeer::of(&"wss://worker.example".parse().unwrap(), &trusting(&own.certificate)).unwrap();
+    let ours = async {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        peer.secure(stream).await.unwrap()
+    };
+    let theirs = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
+    let (ours, mut theirs) = tokio::join!(ours, theirs);
+    ours.get_ref().0.readable().await.unwrap();
+    let mut ours = BackendStream::Tls(Box::new(ours));
+    let said = poll_fn(|cx| Poll::Ready(ours.has_said_more(cx))).await;
+    assert!(!said, "only tickets have come");
+    theirs.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
+    theirs.flush().await.unwrap();
+    poll_fn(|cx| if ours.has_said_more(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 #[tokio::test]
