@@ -38,6 +38,12 @@ impl Waiting {
         self.max.store(max, Relaxed);
     }
 
+    /// The numbers of a route.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.metrics.route(name)
+    }
+
     /// A place for a request of `route` that has found no worker; none where it may not wait, or too many do.
     #[must_use]
     pub fn patience(self: &Arc<Self>, route: &Route) -> Option<Box<Patience>> {

@@ -1,7 +1,7 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `reserve` and `owners` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -18,6 +18,7 @@ mod registry;
 mod report;
 mod reserve;
 mod spec;
+mod sticky;
 mod views;
 mod writes;
 

@@ -12,6 +12,7 @@ use super::owners::Owners;
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
+use super::sticky::Tag;
 use crate::clock::Clock;
 use crate::net::{Networks, OwnListeners, TlsClient};
 use holdline_core::health::HealthChange;
@@ -75,6 +76,8 @@ pub(super) struct PoolEntry {
 
 pub(super) struct Record {
     pub(super) id: Arc<str>,
+    /// What the cookies of clients call it.
+    pub(super) tag: Tag,
     /// As it was said last; `state` is always nothing here, the core has the one in force.
     pub(super) spec: Arc<BackendSpec>,
     pub(super) origin: Origin,
@@ -150,6 +153,7 @@ impl Registry {
         }
         self.ids.insert(id.clone(), key);
         let record = Record {
+            tag: Tag::of(&id),
             id,
             spec: Arc::new(BackendSpec { state: None, ..spec }),
             origin,

@@ -5,6 +5,7 @@ use super::facts::{EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 use super::keeper::QUICK_PROBE_MIN;
 use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
+use super::sticky;
 use crate::net::{
     Addresses, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, TlsClient, TlsPeer, resolve,
 };
@@ -12,6 +13,7 @@ use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::pool::{Backend, Choose, Chosen, NoCandidate};
 use holdline_core::time::Time;
+use http::{HeaderMap, HeaderValue};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,8 @@ pub struct Ask<'a> {
     pub avoid: Option<BackendKey>,
     /// The pipe that asks; nothing if a plain request does.
     pub pipe: Option<PipeId>,
+    /// The backend that the client had before, as it says itself.
+    pub prefer: Option<BackendKey>,
 }
 
 /// Why there is no backend now.
@@ -291,6 +295,33 @@ impl Backends {
         })
     }
 
+    /// Remembers that `backend` has made `key` up, for `ttl` and as long after each use.
+    pub fn learn(&self, pool: &str, key: &str, backend: BackendKey, ttl: Duration) {
+        self.with(|registry, _| {
+            let now = registry.clock.now();
+            if let Some(entry) = registry.pools.get_mut(pool) {
+                entry.owners.learn(key, backend, ttl, now);
+            }
+        });
+    }
+
+    /// The backend of `pool` that the cookie in `headers` names.
+    #[must_use]
+    pub fn had_before(&self, pool: &str, headers: &HeaderMap) -> Option<BackendKey> {
+        let tag = sticky::sent(headers, pool)?;
+        self.with(|registry, _| {
+            let mut backends = registry.pools.get(pool)?.core.iter().map(Backend::key);
+            backends.find(|key| registry.records.get(key).is_some_and(|record| record.tag.is(tag)))
+        })
+    }
+
+    /// The header that has a client of `pool` come back to `backend`.
+    #[must_use]
+    pub fn sticky_cookie(&self, pool: &str, backend: BackendKey, secure: bool) -> Option<HeaderValue> {
+        let tag = self.with(|registry, _| registry.records.get(&backend).map(|record| record.tag))?;
+        sticky::set(pool, tag, secure)
+    }
+
     /// A watch on `pool`; nothing if there is no such pool.
     #[must_use]
     pub fn watch(&self, pool: &str) -> Option<PoolWatch> {
@@ -318,7 +349,7 @@ impl Registry {
         let mut exclude = Vec::new();
         loop {
             let exclude_now = if exclude.is_empty() { ask.exclude } else { &exclude };
-            let prefer = entry.owners.of(ask.key);
+            let prefer = ask.prefer.or_else(|| entry.owners.of(ask.key, now));
             let question =
                 Choose { key: ask.key, exclude: exclude_now, avoid: ask.avoid, prefer, random: rand::random() };
             let chosen = match entry.core.choose(&question) {
@@ -330,7 +361,7 @@ impl Registry {
             };
             let held = ask.pipe.and_then(|pipe| self.deaths.held_until(pipe, chosen.key, now));
             let Some(at) = held else {
-                entry.owners.set(ask.key, chosen.key);
+                entry.owners.set(ask.key, chosen.key, now);
                 return Ok(chosen);
             };
             entry.core.release(chosen.key);
@@ -343,23 +374,25 @@ impl Registry {
     }
 
     fn has_another(&mut self, pool: &str, ask: &Ask<'_>) -> bool {
-        let owner = self.pools.get(pool).and_then(|entry| entry.owners.of(ask.key));
+        let now = self.clock.now();
+        let owner = self.pools.get(pool).and_then(|entry| entry.owners.of(ask.key, now));
         let Ok(chosen) = self.choose(pool, ask) else { return false };
         let Some(entry) = self.pools.get_mut(pool) else { return false };
         entry.core.release(chosen.key);
         if let Some(owner) = owner {
-            entry.owners.set(ask.key, owner);
+            entry.owners.set(ask.key, owner, now);
         }
         entry.core.get(chosen.key).is_some_and(Backend::is_eligible)
     }
 
     fn choose_request(&mut self, pool: &str, ask: &Ask<'_>, own: Option<BackendKey>) -> Result<Chosen, NoBackend> {
         let nobody = |reason| NoBackend { reason, ..NoBackend::EMPTY };
+        let now = self.clock.now();
         let entry = self.pools.get_mut(pool).ok_or(NoBackend::EMPTY)?;
-        let prefer = own.or_else(|| entry.owners.of(ask.key));
+        let prefer = own.or(ask.prefer).or_else(|| entry.owners.of(ask.key, now));
         let question = Choose { key: ask.key, exclude: ask.exclude, avoid: ask.avoid, prefer, random: rand::random() };
         let chosen = entry.core.choose_request(&question).map_err(nobody)?;
-        entry.owners.set(ask.key, chosen.key);
+        entry.owners.set(ask.key, chosen.key, now);
         Ok(chosen)
     }
 

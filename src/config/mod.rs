@@ -43,7 +43,7 @@ pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeat
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths,
-    PoolResume, Rate, RouteResume, Serves, Upgrade,
+    PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -199,6 +199,9 @@ impl Config {
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,
+            sticky: route.sticky == Sticky::Cookie,
+            learn: route.learn.clone(),
+            learn_ttl: route.learn_ttl,
             wait: self.wait(route),
             host: route.host.clone(),
             headers: [route.headers.request.clone(), route.headers.response.clone()],

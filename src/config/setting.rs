@@ -19,7 +19,7 @@ use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
 use super::units;
 use crate::net::{BackendUrl, UrlError};
-use crate::routes::HostRule;
+use crate::routes::{HostRule, LearnRule};
 
 mod words;
 
@@ -276,6 +276,29 @@ impl Setting for HostRule {
 
     fn show(&self) -> Option<String> {
         Some(quoted(self.as_str()))
+    }
+}
+
+impl Setting for LearnRule {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        const WANTED: &str = "a table such as { path = \"/api/kernels\", json = \"/id\" }";
+        let node = &expanded(node)?;
+        let Some(entries) = node.entries() else { return wants(node, WANTED) };
+        let (mut path, mut json) = (None, None);
+        for entry in entries {
+            let place = match entry.name.as_str() {
+                "path" => &mut path,
+                "json" => &mut json,
+                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
+            };
+            *place = Some(String::read(&entry.node)?);
+        }
+        let (Some(path), Some(json)) = (path, json) else { return wants(node, WANTED) };
+        Ok(Self { path, json })
+    }
+
+    fn show(&self) -> Option<String> {
+        Some(format!("{{ path = {}, json = {} }}", basic(&self.path), basic(&self.json)))
     }
 }
 

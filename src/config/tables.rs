@@ -15,9 +15,9 @@ use holdline_core::settings::{
 };
 
 use super::AdminState;
-use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Upgrade};
+use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade};
 use crate::net::{BackendUrl, TlsFiles};
-use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule};
+use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -218,6 +218,12 @@ pub struct Route {
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
     pub wrong_worker_codes: CodeSet,
+    /// What brings a client back to the worker that it had.
+    pub sticky: Sticky,
+    /// Where workers' answers name keys.
+    pub learn: Vec<LearnRule>,
+    /// How long a learned key is remembered without being used.
+    pub learn_ttl: Duration,
     /// How long a request may wait for a worker; `reattach.grace`, 10s at most, if absent.
     pub wait: Option<Duration>,
     /// What workers get as `Host`.
@@ -276,6 +282,9 @@ impl Default for Route {
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
+            sticky: Sticky::Off,
+            learn: Vec::new(),
+            learn_ttl: Duration::from_secs(3600),
             wait: None,
             host: HostRule::Client,
             headers: RouteHeaders::default(),

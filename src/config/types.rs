@@ -134,6 +134,15 @@ pub enum RouteResume {
     Cookie,
 }
 
+/// What brings a client back to the worker that it had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sticky {
+    /// Nothing but its route key.
+    Off,
+    /// A cookie of ours.
+    Cookie,
+}
+
 /// What a health probe does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HealthKind {

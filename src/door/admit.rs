@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
-use holdline_core::ids::PipeId;
+use holdline_core::ids::{BackendKey, PipeId};
 use holdline_core::memory::Pressure;
 use http::StatusCode;
+use http::header::SET_COOKIE;
 use http::request::Parts;
 
 use super::Door;
@@ -107,9 +108,11 @@ impl Door {
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
+        let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
-        let (mut first, sharing) = find_worker(&plan, request.parts.uri.path(), process).await?;
+        let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
         request.found.route.answer_headers.apply(&mut first.headers);
+        self.keep_at(request, had_before, &mut first);
         if let Some(standing) = admitted.standing {
             standing.say(&mut first.headers);
         }
@@ -141,6 +144,24 @@ impl Door {
             claim.opened(driver.entry().clone());
         }
         Ok(Opened { driver, claim, admission: admitted.admission, headers: first.headers })
+    }
+
+    /// The worker that the client says it had, where its route keeps clients at theirs.
+    fn had_before(&self, request: &Request) -> Option<BackendKey> {
+        let route = &request.found.route;
+        let headers = &request.parts.headers;
+        if route.sticky { self.process.backends.had_before(&route.pool, headers) } else { None }
+    }
+
+    /// Has the client come back to the worker that it has got, where its route wants that.
+    fn keep_at(&self, request: &Request, before: Option<BackendKey>, first: &mut FirstAttach) {
+        let (route, backend) = (&request.found.route, first.attach.transport.key());
+        if route.sticky
+            && before != Some(backend)
+            && let Some(cookie) = self.process.backends.sticky_cookie(&route.pool, backend, request.client.https)
+        {
+            first.headers.append(SET_COOKIE, cookie);
+        }
     }
 
     /// Whether the process takes new pipes now.
@@ -184,9 +205,15 @@ fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.
-async fn find_worker(plan: &Plan, path: &str, process: &Arc<Process>) -> Result<(FirstAttach, Sharing), Refused> {
+async fn find_worker(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    path: &str,
+    process: &Arc<Process>,
+) -> Result<(FirstAttach, Sharing), Refused> {
     let Some(share) = &plan.route.share else {
-        let first = first_attach(plan, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
+        let first =
+            first_attach(plan, had_before, process).await.map_err(|none| refuse_workerless(none, &plan.route))?;
         return Ok((first, Sharing::Alone));
     };
     let key = StreamKey::new(&plan.route, plan.key.clone(), &plan.target, path);

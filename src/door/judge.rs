@@ -52,8 +52,8 @@ impl Door {
         let Asked { parts, peer, asks, over } = asked;
         // A client that comes back to a live pipe is let in all the same, and another one if a pipe ends for it that has
         // no client.
-        let over = over && (self.is_awaited(&parts) || !make_room(&self.process));
-        if over && !self.is_awaited(&parts) {
+        let over = over && (self.is_awaited(&parts, peer) || !make_room(&self.process));
+        if over && !self.is_awaited(&parts, peer) {
             self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
@@ -76,14 +76,15 @@ impl Door {
     /// Finds where a request goes and who asks. The rules are let go at once: a request may last for hours.
     fn route(&self, parts: Parts, peer: Peer) -> Result<Request, NoRoute> {
         let rules = self.process.rules.load();
-        let found = rules.routes.find(host(&parts), &parts)?;
         let client = rules.trusted.trace(peer, &parts);
+        let found = rules.routes.find(host(&parts), &parts, client.address)?;
         Ok(Request { parts, found, client, span: None, standing: None })
     }
 
     /// Whether a client that is one too many comes back to its pipe.
-    fn is_awaited(&self, parts: &Parts) -> bool {
-        let found = self.process.rules.load().routes.find(host(parts), parts);
+    fn is_awaited(&self, parts: &Parts, peer: Peer) -> bool {
+        let rules = self.process.rules.load();
+        let found = rules.routes.find(host(parts), parts, rules.trusted.trace(peer, parts).address);
         let name = found.ok().and_then(|found| client_name(&found, parts));
         name.is_some_and(|name| self.process.clients.are_awaited(&name))
     }

@@ -56,7 +56,7 @@ fn table() -> RouteTable {
 fn look_at(parts: &Parts, table: &RouteTable, trusted: &TrustedProxies) {
     black_box(check(parts, usize::MAX));
     let client = trusted.trace(crate::net::Peer::plain("10.0.0.1".parse().expect("an address")), parts);
-    let _ = black_box(table.find(host(parts), parts));
+    let _ = black_box(table.find(host(parts), parts, std::net::Ipv4Addr::LOCALHOST.into()));
     black_box(upgrade_head_lines(parts, &client));
     black_box(request_headers(parts, &client));
 }

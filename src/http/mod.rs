@@ -2,7 +2,7 @@
 //!
 //! In reading order: [`relay`] picks a backend and retries what may be retried, `exchange` is one request to one
 //! backend, `connections` keeps its connections alive (`bound` those that belong to one client, `worker_socket` is what
-//! they read and write), `request_body` and `relayed` are the two bodies on their way,
+//! they read and write), `request_body` and `relayed` are the two bodies on their way, `learn` reads along in some answers,
 //! `body` is the body of every response that leaves the public listener, `answer` makes one of a refusal. Nothing is
 //! collected: at most a few reads are in memory per request.
 //! On the client's side, `talk` is where its conversation stands, `client_socket` and `half_closed` what its silence and
@@ -18,6 +18,7 @@ mod connections;
 mod exchange;
 mod exchanges;
 mod half_closed;
+mod learn;
 mod linger;
 mod relay;
 mod relayed;

@@ -16,6 +16,7 @@ use super::body::Body;
 use super::bound::{asks_to_log_in, logs_in};
 use super::connections::{Connections, Lease};
 use super::exchange::{ExchangeError, HttpTimeouts, Line, Peer, exchange, line};
+use super::learn::Learner;
 use super::relayed::RelayedBody;
 use super::request_body::RequestBody;
 use super::talk::Talk;
@@ -80,7 +81,10 @@ pub async fn relay(
 ) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let client = caller.address;
-    let relay = Relay { context, found, talk: caller.talk };
+    let route = &found.route;
+    let had_before = if route.sticky { context.backends.had_before(&route.pool, &parts.headers) } else { None };
+    let learns = route.learns(parts.uri.path()).filter(|_| parts.method != Method::HEAD);
+    let relay = Relay { context, found, talk: caller.talk, had_before, learns, secure: client.https };
     let mut outgoing = Outgoing::new(&parts, body, caller, &found.route);
     // What came from the client's socket is given back before the wait for an answer begins.
     drop(parts);
@@ -164,6 +168,10 @@ impl Outgoing {
     fn new(parts: &Parts, body: RequestBody, caller: Caller<'_>, route: &Route) -> Self {
         let mut headers = request_headers(parts, caller.address);
         route.request_headers.apply(&mut headers);
+        if route.learns(parts.uri.path()).is_some() {
+            // So that it can be read.
+            headers.remove(header::ACCEPT_ENCODING);
+        }
         let bodyless = body.is_end_stream();
         if !bodyless && body.size_hint().exact().is_none() {
             // Without it hyper would send a GET's body of unknown length as none at all.
@@ -215,11 +223,11 @@ struct Answer {
 
 impl Answer {
     /// What the client gets; the backend counts it as long as it lasts.
-    fn into_response(self, backend: Reservation) -> Response<Body> {
+    fn into_response(self, backend: Reservation, learner: Option<Box<Learner>>) -> Response<Body> {
         let (mut parts, body) = self.response.into_parts();
         clean_response(parts.status, &mut parts.headers);
         parts.version = Version::HTTP_11;
-        Response::from_parts(parts, Body::Relayed(RelayedBody::new(body, self.lease, backend)))
+        Response::from_parts(parts, Body::Relayed(RelayedBody::new(body, self.lease, backend, learner)))
     }
 }
 
@@ -228,13 +236,19 @@ struct Relay<'a> {
     context: &'a HttpContext,
     found: &'a Found,
     talk: &'a Arc<Talk>,
+    /// The backend that the client says it had.
+    had_before: Option<BackendKey>,
+    /// Where the answer names a key.
+    learns: Option<&'a str>,
+    /// Whether the client's connection is by TLS.
+    secure: bool,
 }
 
 impl Relay<'_> {
     fn choose(&self, exclude: &[BackendKey]) -> Result<Reservation, NoBackend> {
         let (route, backends) = (&self.found.route, &self.context.backends);
         let key = backends.key_of(&route.pool, self.found.key.as_deref(), route.any_without_owner);
-        let ask = Ask { key, exclude, ..Ask::default() };
+        let ask = Ask { key, exclude, prefer: self.had_before, ..Ask::default() };
         backends.choose_request(&route.pool, &ask, self.talk.bound.backend())
     }
 
@@ -242,7 +256,7 @@ impl Relay<'_> {
     async fn answer(&self, outgoing: &mut Outgoing) -> Result<Response<Body>, Failed> {
         let first = self.choose(&[]).map_err(Failed::NoBackend)?;
         let error = match self.attempt(&first, outgoing).await {
-            Ok(answer) => return Ok(answer.into_response(first)),
+            Ok(answer) => return Ok(self.passes_on(answer, first)),
             Err(error) => error,
         };
         let may_go_elsewhere = match &error {
@@ -251,11 +265,42 @@ impl Relay<'_> {
         };
         if may_go_elsewhere && let Ok(second) = self.choose(&[first.key()]) {
             return match self.attempt(&second, outgoing).await {
-                Ok(answer) => Ok(answer.into_response(second)),
+                Ok(answer) => Ok(self.passes_on(answer, second)),
                 Err(error) => Err(Failed::Exchange(error, second)),
             };
         }
         Err(Failed::Exchange(error, first))
+    }
+
+    /// What the client gets of an answer. It is read along where it may name a key, and says where the client is to come
+    /// back to.
+    fn passes_on(&self, answer: Answer, backend: Reservation) -> Response<Body> {
+        let (route, backends, key) = (&self.found.route, &self.context.backends, backend.key());
+        let learner = self.learns.and_then(|pointer| self.learner(pointer, &answer.response, key));
+        let mut response = answer.into_response(backend, learner);
+        if route.sticky
+            && self.had_before != Some(key)
+            && let Some(cookie) = backends.sticky_cookie(&route.pool, key, self.secure)
+        {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        response
+    }
+
+    fn learner(&self, pointer: &str, answer: &Response<Incoming>, backend: BackendKey) -> Option<Box<Learner>> {
+        let route = &self.found.route;
+        let can_read = answer.status().is_success() && Learner::can_read(answer.headers());
+        can_read.then(|| {
+            Box::new(Learner {
+                backends: self.context.backends.clone(),
+                pool: route.pool.clone(),
+                backend,
+                pointer: pointer.to_owned(),
+                ttl: route.learn_ttl,
+                metrics: self.context.waiting.route(&route.name),
+                seen: Some(Vec::new()),
+            })
+        })
     }
 
     /// One backend, over a kept connection if there is one, and over a new one if that was stale.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
 use super::connections::Lease;
+use super::learn::Learner;
 use crate::backends::Reservation;
 use crate::handshake::forward::clean_trailers;
 
@@ -17,11 +18,13 @@ pub struct RelayedBody {
     body: Incoming,
     /// Until the end of the body: its connection, and that the backend has this request.
     held: Option<(Lease, Reservation)>,
+    /// Looks for a key in it.
+    learner: Option<Box<Learner>>,
 }
 
 impl RelayedBody {
-    pub(super) fn new(body: Incoming, lease: Lease, backend: Reservation) -> Self {
-        let mut relayed = Self { body, held: Some((lease, backend)) };
+    pub(super) fn new(body: Incoming, lease: Lease, backend: Reservation, learner: Option<Box<Learner>>) -> Self {
+        let mut relayed = Self { body, held: Some((lease, backend)), learner };
         if relayed.body.is_end_stream() {
             relayed.finish();
         }
@@ -29,6 +32,9 @@ impl RelayedBody {
     }
 
     fn finish(&mut self) {
+        if let Some(learner) = &mut self.learner {
+            learner.ends();
+        }
         if let Some((lease, _)) = self.held.take() {
             lease.finish();
         }
@@ -43,6 +49,9 @@ impl Body for RelayedBody {
         let this = self.get_mut();
         match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
             Some(Ok(frame)) => {
+                if let (Some(learner), Some(data)) = (&mut this.learner, frame.data_ref()) {
+                    learner.passes(data);
+                }
                 // Trailers are the end, though the body does not say so.
                 if frame.is_trailers() || this.body.is_end_stream() {
                     this.finish();

@@ -178,7 +178,7 @@ async fn serve(stream: TcpStream, context: HttpContext, table: Arc<RouteTable>) 
         talk.asked(request.version(), false);
         let (parts, body) = request.map(|body| RequestBody::new(body, &talk)).into_parts();
         let client = TrustedProxies::default().trace(crate::net::Peer::plain(peer), &parts);
-        let found = table.find(None, &parts).expect("every path has a route");
+        let found = table.find(None, &parts, Ipv4Addr::LOCALHOST.into()).expect("every path has a route");
         let caller = Caller { address: &client, talk: &talk };
         let response = relay(Request::from_parts(parts, body), &context, &found, caller).await;
         let status = response.status();

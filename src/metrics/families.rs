@@ -68,6 +68,7 @@ pub struct Families {
     pub polls_parked: IntGaugeVec,
     pub requests_waiting: IntGaugeVec,
     pub waits_total: IntCounterVec,
+    pub learned_keys_total: IntCounterVec,
     pub rate_limit_entries: IntGauge,
     pub key_statistics_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
@@ -264,6 +265,11 @@ impl Families {
                 "Handshakes and plain requests that wait for a worker to take them.",
                 &["route"],
             ),
+            learned_keys_total: at.counters(
+                "learned_keys_total",
+                "Answers in which a worker's key was looked for.",
+                &["route", "result"],
+            ),
             waits_total: at.counters("waits_total", "Requests that found no worker at once.", &["route", "result"]),
             rate_limit_entries: at.gauge("rate_limit_entries", "Keys and addresses that limits are counted for."),
             shared_streams: at.gauges("shared_streams", "Worker connections that pipes share.", &["route"]),
@@ -321,8 +327,9 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 25] {
+    fn counters(&self) -> [&IntCounterVec; 26] {
         [
+            &self.learned_keys_total,
             &self.waits_total,
             &self.handshakes_total,
             &self.pipes_total,

@@ -196,6 +196,18 @@ label! {
 }
 
 label! {
+    /// What came of an answer in which a worker's key was looked for.
+    LearnResult {
+        /// It names a key.
+        Learned = "learned",
+        /// It names none where one was looked for.
+        Absent = "absent",
+        /// It is no JSON object, or too long.
+        Unreadable = "unreadable",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
-    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LimitLabel, Loss,
-    MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, WaitResult, close_code,
-    status_code,
+    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LearnResult,
+    LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, WaitResult,
+    close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -43,6 +43,7 @@ pub struct RouteMetrics {
     polls_parked: IntGauge,
     waiting: IntGauge,
     waited: [IntCounter; WaitResult::ALL.len()],
+    learned: [IntCounter; LearnResult::ALL.len()],
     streams: IntGauge,
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
@@ -126,6 +127,8 @@ impl RouteMetrics {
             http_in_flight: families.http_requests.with_label_values(&[name]),
             http_seconds: families.http_request_duration_seconds.with_label_values(&[name]),
             polls_parked: families.polls_parked.with_label_values(&[name]),
+            learned: LearnResult::ALL
+                .map(|result| families.learned_keys_total.with_label_values(&[name, result.as_str()])),
             waiting: families.requests_waiting.with_label_values(&[name]),
             waited: WaitResult::ALL.map(|result| families.waits_total.with_label_values(&[name, result.as_str()])),
             streams: families.shared_streams.with_label_values(&[name]),
@@ -145,6 +148,12 @@ impl RouteMetrics {
     #[must_use]
     pub fn waits(&self) -> GaugeGuard {
         GaugeGuard::new(self.waiting.clone())
+    }
+
+    /// The counter of answers in which a key was looked for with this result.
+    #[must_use]
+    pub fn learned(&self, result: LearnResult) -> &IntCounter {
+        &self.learned[result as usize]
     }
 
     /// The counter of waits with this result.

@@ -140,14 +140,18 @@ impl NoWorker {
     }
 }
 
-/// Finds the worker that a new pipe starts on. While none can take it, it waits for one, where its route says so.
+/// Finds the worker that a new pipe starts on: the one that its client `had_before`, if that may be. While none can take it, it waits for one, where its route says so.
 ///
 /// # Errors
 /// Why there is none.
-pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach, NoWorker> {
+pub async fn first_attach(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    process: &Process,
+) -> Result<FirstAttach, NoWorker> {
     let mut patience: Option<Box<Patience>> = None;
     loop {
-        let none = match attach_now(plan, patience.is_some(), process).await {
+        let none = match attach_now(plan, had_before, patience.is_some(), process).await {
             Ok(first) => {
                 if let Some(patience) = &mut patience {
                     patience.served();
@@ -170,10 +174,21 @@ pub async fn first_attach(plan: &Plan, process: &Process) -> Result<FirstAttach,
 }
 
 /// Finds the worker that a new pipe starts on, if one can take it now. Many that have waited come at once, and take turns.
-async fn attach_now(plan: &Plan, has_waited: bool, process: &Process) -> Result<FirstAttach, NoWorker> {
+async fn attach_now(
+    plan: &Plan,
+    had_before: Option<BackendKey>,
+    has_waited: bool,
+    process: &Process,
+) -> Result<FirstAttach, NoWorker> {
     let mut exclude = Vec::new();
     let choose = |exclude: &[BackendKey]| {
-        let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+        let ask = Ask {
+            key: plan.key_to_ask(&process.backends),
+            exclude,
+            pipe: Some(plan.pipe),
+            prefer: had_before,
+            ..Ask::default()
+        };
         process.backends.choose(&plan.route.pool, &ask)
     };
     let mut reservation = choose(&exclude).map_err(NoWorker::NoCandidate)?;
@@ -226,7 +241,7 @@ pub async fn next_attach(
     let Wanted { order, exclude, previous, .. } = &wanted;
     // One that went without a word is most likely gone.
     let avoid = order.avoid.or((order.cause == Cause::Crash).then_some(order.previous));
-    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(&process.backends), exclude, avoid, pipe: Some(plan.pipe), prefer: None };
     let reservation = match process.backends.choose(&plan.route.pool, &ask) {
         Ok(reservation) => reservation,
         Err(none) => {
@@ -309,7 +324,7 @@ async fn until_another_may(plan: &Plan, exclude: &[BackendKey], time: Duration, 
     tokio::time::sleep(time).await;
     let (backends, pool) = (&process.backends, &plan.route.pool);
     let Some(mut watch) = backends.watch(pool) else { return std::future::pending().await };
-    let ask = Ask { key: plan.key_to_ask(backends), exclude, avoid: None, pipe: Some(plan.pipe) };
+    let ask = Ask { key: plan.key_to_ask(backends), exclude, pipe: Some(plan.pipe), ..Ask::default() };
     while !backends.has_another(pool, &ask) {
         watch.changed().await;
     }

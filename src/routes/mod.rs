@@ -10,6 +10,7 @@
 mod conversation;
 mod headers;
 mod host;
+mod learn;
 mod origin;
 mod path;
 mod percent;
@@ -17,6 +18,7 @@ mod target;
 mod template;
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use matchit::Router;
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
+pub use learn::LearnRule;
 use origin::OriginPattern;
 use path::Spelled;
 pub(crate) use path::leaves_its_place;
@@ -77,6 +80,12 @@ pub struct RouteSpec {
     pub websocket_only: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
+    /// Whether a cookie of ours brings clients back to the worker that they had.
+    pub sticky: bool,
+    /// Where workers' answers name keys.
+    pub learn: Vec<LearnRule>,
+    /// How long a learned key is remembered without being used.
+    pub learn_ttl: Duration,
     /// What workers get as `Host`.
     pub host: HostRule,
     /// What is changed of the headers of requests, and of workers' answers.
@@ -97,8 +106,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `origins` or one of
-    /// `headers`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `origins`, `learn` or
+    /// one of `headers`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -123,6 +132,11 @@ pub struct Route {
     pub websocket_only: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
+    /// Whether a cookie of ours brings clients back to the worker that they had.
+    pub sticky: bool,
+    /// How long a learned key is remembered without being used.
+    pub learn_ttl: Duration,
+    learn: Vec<LearnRule>,
     /// What workers get as `Host`.
     pub host: HostRule,
     /// What is changed of the headers of requests.
@@ -238,18 +252,18 @@ impl RouteTable {
         Ok(table)
     }
 
-    /// The route of a request; `host` is [`check::host`](crate::handshake::check::host)'s answer.
+    /// The route of a request of `client`; `host` is [`check::host`](crate::handshake::check::host)'s answer.
     ///
     /// # Errors
     /// [`NoRoute`] when nothing matches, the path is ambiguous, or the route's template lacks a value.
-    pub fn find(&self, host: Option<&str>, parts: &Parts) -> Result<Found, NoRoute> {
+    pub fn find(&self, host: Option<&str>, parts: &Parts, client: IpAddr) -> Result<Found, NoRoute> {
         let path = parts.uri.path();
         let (index, params) = self.at(host, path).ok_or(NoRoute::NotFound)?;
         let route = &self.routes[index];
         if !route.raw_path && path::is_ambiguous(path) {
             return Err(NoRoute::Ambiguous);
         }
-        let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers };
+        let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers, client };
         let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
@@ -298,7 +312,9 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
-        let RouteSpec { wait, host, .. } = spec;
+        let RouteSpec { wait, host, sticky, learn_ttl, .. } = spec;
+        let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
+        let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
         let identity = client_id.map(|template| {
@@ -315,6 +331,9 @@ impl RouteTable {
             conversations,
             websocket_only,
             wait,
+            sticky,
+            learn_ttl,
+            learn,
             host,
             request_headers,
             answer_headers,
@@ -432,6 +451,16 @@ impl Found {
 }
 
 impl Route {
+    /// Where the answer to a request of `path` names a key, if it may: a JSON pointer.
+    #[must_use]
+    pub fn learns(&self, path: &str) -> Option<&str> {
+        if self.learn.is_empty() {
+            return None;
+        }
+        let spelled = Spelled::new(path);
+        self.learn.iter().find(|rule| rule.path == spelled.as_str()).map(|rule| rule.json.as_str())
+    }
+
     /// Whether only some origins may connect here.
     #[must_use]
     pub const fn has_origins(&self) -> bool {

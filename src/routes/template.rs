@@ -1,11 +1,11 @@
 //! Templates over a request: what a route's key and backend path are made of.
 //!
-//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header; a
-//! backend path also knows `{alias}` (what the chosen backend calls the key, or the key itself) and `{query}` (the whole
-//! query). `{{` and `}}` are literal braces.
+//! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header,
+//! `{cookie.name}` a cookie, `{client}` the client's address; a backend path also knows `{alias}` (what the chosen
+//! backend calls the key, or the key itself) and `{query}` (the whole query). `{{` and `}}` are literal braces.
 //!
-//! Invariant: what a template takes comes once. Of a parameter or header that comes twice, a worker may take another one
-//! than we do, so that such a request is refused, as is one whose value cannot be read.
+//! Invariant: what a template takes comes once. Of a parameter, header or cookie that comes twice, a worker may take
+//! another one than we do, so that such a request is refused, as is one whose value cannot be read.
 //!
 //! Invariant: what a request puts into a backend path is one segment of it, or one value of its query, and cannot lead
 //! out of it: it is decoded, encoded anew, and refused where it holds a dot segment.
@@ -14,7 +14,9 @@
 //! headers alone.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::NoRoute;
@@ -31,6 +33,8 @@ pub(super) enum Part {
     Param(String),
     Query(String),
     Header(HeaderName),
+    Cookie(String),
+    Client,
     WholeQuery,
     Alias,
 }
@@ -44,6 +48,8 @@ pub(super) struct Values<'a> {
     /// The query as sent, without its `?`.
     pub query: Option<&'a str>,
     pub headers: &'a HeaderMap,
+    /// The client's address, as far as trusted proxies say.
+    pub client: IpAddr,
 }
 
 /// A piece of a backend path, everything but the alias already filled in.
@@ -105,6 +111,8 @@ impl Template {
                     None => None,
                 },
                 Part::Header(name) => values.header(name)?.map(Cow::Borrowed),
+                Part::Cookie(name) => values.cookie(name)?.map(Cow::Borrowed),
+                Part::Client => Some(values.client.to_string().into()),
                 Part::WholeQuery | Part::Alias => None,
             };
             match value.filter(|value| !value.is_empty()) {
@@ -132,6 +140,10 @@ impl Template {
                 Part::Header(name) => {
                     encode_into(&mut text, values.header(name)?.ok_or_else(|| missing("header", name.as_str()))?)
                 }
+                Part::Cookie(name) => {
+                    encode_into(&mut text, values.cookie(name)?.ok_or_else(|| missing("cookie", name))?)
+                }
+                Part::Client => encode_into(&mut text, &values.client.to_string()),
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -210,6 +222,15 @@ impl<'a> Values<'a> {
         if values.next().is_some() { Err(unclear("the query parameter", wanted)) } else { Ok(value) }
     }
 
+    /// The value of a cookie as sent.
+    fn cookie(&self, wanted: &str) -> Result<Option<&'a str>, NoRoute> {
+        let lines = self.headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+        let pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        let mut values = pairs.filter(|(name, _)| *name == wanted).map(|(_, value)| value);
+        let value = values.next();
+        if values.next().is_some() { Err(unclear("the cookie", wanted)) } else { Ok(value) }
+    }
+
     fn header(&self, name: &HeaderName) -> Result<Option<&'a str>, NoRoute> {
         let mut lines = self.headers.get_all(name).into_iter();
         let (line, another) = (lines.next(), lines.next());
@@ -239,14 +260,24 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     if let Some(header) = name.strip_prefix("header.") {
         return header.parse().map(Part::Header).map_err(|_| format!("`{header}` is not a header name"));
     }
+    if let Some(cookie) = name.strip_prefix("cookie.") {
+        // The name of a cookie is a token, as that of a header is (RFC 6265 section 4.1.1), with its case.
+        let is_name = HeaderName::from_bytes(cookie.as_bytes()).is_ok();
+        return if is_name {
+            Ok(Part::Cookie(cookie.to_owned()))
+        } else {
+            Err(format!("`{cookie}` is not a cookie name"))
+        };
+    }
     match name {
+        "client" => Ok(Part::Client),
         "query" => Ok(Part::WholeQuery),
         "alias" => Ok(Part::Alias),
-        _ if params.is_empty() => {
-            Err(format!("{{{name}}} is unknown: the path has no parameters; use {{query.NAME}} or {{header.NAME}}"))
-        }
+        _ if params.is_empty() => Err(format!(
+            "{{{name}}} is unknown: the path has no parameters; use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}} or {{client}}"
+        )),
         _ => Err(format!(
-            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}",
+            "{{{name}}} is unknown: the path has {}; or use {{query.NAME}}, {{header.NAME}}, {{cookie.NAME}}, {{client}}",
             params.join(", ")
         )),
     }

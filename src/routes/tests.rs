@@ -5,6 +5,9 @@ use http::Request;
 use super::*;
 use crate::config::Config;
 
+/// Who asks.
+const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
+
 fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
         name: name.into(),
@@ -21,6 +24,9 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         origins: Vec::new(),
         websocket_only: false,
         wait: Duration::ZERO,
+        sticky: false,
+        learn: Vec::new(),
+        learn_ttl: std::time::Duration::ZERO,
         host: crate::routes::HostRule::Client,
         headers: Default::default(),
         limits: holdline_core::limits::RouteLimits::default(),
@@ -53,18 +59,18 @@ fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
 }
 
 fn found(table: &RouteTable, host: &str, uri: &str) -> String {
-    match table.find(Some(host), &parts(uri, &[])) {
+    match table.find(Some(host), &parts(uri, &[]), CLIENT) {
         Ok(found) => found.route.name.clone(),
         Err(error) => error.to_string(),
     }
 }
 
 fn key_of(spec: RouteSpec, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
-    table(vec![spec]).find(None, &parts(uri, headers)).expect("a route").key
+    table(vec![spec]).find(None, &parts(uri, headers), CLIENT).expect("a route").key
 }
 
 fn asked(spec: RouteSpec, uri: &str, backend: &str, alias: Option<&str>) -> String {
-    let found = table(vec![spec]).find(None, &parts(uri, &[("x-device", "a/b c")])).expect("a route");
+    let found = table(vec![spec]).find(None, &parts(uri, &[("x-device", "a/b c")]), CLIENT).expect("a route");
     found.target.for_backend(Some(backend).filter(|path| *path != "/"), alias)
 }
 
@@ -163,26 +169,26 @@ fn a_key_that_may_be_read_in_two_ways_is_refused() {
     for uri in
         ["/x?udid=a&udid=V", "/x?udid=&udid=V", "/x?udid=V&a&udid", "/x?udid=V&%75did=V", "/x?udid=%ff", "/x?udid=%zz"]
     {
-        let found = table(vec![query()]).find(None, &parts(uri, &[]));
+        let found = table(vec![query()]).find(None, &parts(uri, &[]), CLIENT);
         assert!(matches!(found, Err(NoRoute::Unclear(_))), "{uri}: {found:?}");
     }
     for spec in [keyed("/{*p}", "{header.x-device}"), rewriting("/{*p}", "{p}", "/d/{header.x-device}")] {
-        let found = table(vec![spec]).find(None, &parts("/x", &[("x-device", "a"), ("X-Device", "V")]));
+        let found = table(vec![spec]).find(None, &parts("/x", &[("x-device", "a"), ("X-Device", "V")]), CLIENT);
         assert!(matches!(found, Err(NoRoute::Unclear(_))), "{found:?}");
     }
     let named = RouteSpec { client_id: Some("{query.id}".into()), ..spec("r", "/{*p}") };
-    let found = table(vec![named]).find(None, &parts("/x?id=a&id=b", &[]));
+    let found = table(vec![named]).find(None, &parts("/x?id=a&id=b", &[]), CLIENT);
     assert!(matches!(found, Err(NoRoute::Unclear(_))), "{found:?}");
     let path = table(vec![keyed("/ws/{session}", "{session}")]);
-    assert!(matches!(path.find(None, &parts("/ws/%ff", &[])), Err(NoRoute::Unclear(_))));
-    let elsewhere = table(vec![query()]).find(None, &parts("/x?a=1&a=2&udid=V", &[])).expect("a route");
+    assert!(matches!(path.find(None, &parts("/ws/%ff", &[]), CLIENT), Err(NoRoute::Unclear(_))));
+    let elsewhere = table(vec![query()]).find(None, &parts("/x?a=1&a=2&udid=V", &[]), CLIENT).expect("a route");
     assert_eq!(elsewhere.key.as_deref(), Some("V"), "only what counts has to come once");
 }
 
 #[test]
 fn requests_without_their_routes_key_are_limited_as_those_of_one_key() {
     let limited = |spec: RouteSpec, uri| {
-        let found = table(vec![spec]).find(None, &parts(uri, &[])).expect("a route");
+        let found = table(vec![spec]).find(None, &parts(uri, &[]), CLIENT).expect("a route");
         found.limited_key().map(str::to_owned)
     };
     for (uri, key) in [("/x", ""), ("/x?udid=", ""), ("/x?udid=a", "a")] {
@@ -237,11 +243,11 @@ fn another_spelling_of_a_path_finds_the_same_route_and_the_same_key() {
         spec("escaped", "/caf%C3%A9/%7euser"),
     ]);
     for uri in ["/ws/s1/control", "/ws/s1/%63ontrol", "/%77%73/%73%31/contro%6C", "/ws/s1/control?x=%2f.."] {
-        let found = table.find(None, &parts(uri, &[])).expect("a route");
+        let found = table.find(None, &parts(uri, &[]), CLIENT).expect("a route");
         assert_eq!((found.route.name.as_str(), found.key.as_deref()), ("r", Some("s1")), "{uri}");
     }
     for uri in ["/c/alice", "/c/%61lice", "/%63/ali%63e"] {
-        let found = table.find(None, &parts(uri, &[])).expect("a route");
+        let found = table.find(None, &parts(uri, &[]), CLIENT).expect("a route");
         assert_eq!((found.route.name.as_str(), found.client_id.as_deref()), ("named", Some("alice")), "{uri}");
     }
     assert_eq!(found(&table, "any", "/caf%c3%a9/~user"), "escaped");
@@ -267,7 +273,7 @@ fn a_path_that_workers_may_read_as_another_is_refused_unless_its_route_takes_it(
     for raw_path in [false, true] {
         let table = table(vec![RouteSpec { raw_path, ..spec("rest", "/{*path}") }]);
         for path in paths {
-            let found = table.find(None, &parts(path, &[]));
+            let found = table.find(None, &parts(path, &[]), CLIENT);
             match raw_path {
                 false => assert_eq!(found.map(|_| ()), Err(NoRoute::Ambiguous), "{path}"),
                 true => assert_eq!(found.expect("a route").target.for_backend(None, None), path),
@@ -317,14 +323,14 @@ fn nothing_that_a_client_sends_leads_out_of_a_backend_path() {
             (header(), "/q".to_owned(), form),
         ];
         for (spec, uri, header) in ways {
-            let Ok(found) = table(vec![spec]).find(None, &parts(&uri, &[("d", header)])) else { continue };
+            let Ok(found) = table(vec![spec]).find(None, &parts(&uri, &[("d", header)]), CLIENT) else { continue };
             let path = found.target.for_backend(None, None);
             let path = path.split('?').next().expect("a path");
             assert!(path.starts_with("/devices/") && !path::leaves_its_place(path), "{uri} {header}: {path}");
         }
     }
     for form in ["..", "%2e%2e", "a/../../admin/shutdown%23", "..%5cx", "%ff"] {
-        let found = table(vec![query()]).find(None, &parts(&format!("/q?d={form}"), &[]));
+        let found = table(vec![query()]).find(None, &parts(&format!("/q?d={form}"), &[]), CLIENT);
         let refused = matches!(found, Err(NoRoute::Astray(_) | NoRoute::Unclear(_)));
         assert!(refused, "{form}: {found:?}");
     }
@@ -390,7 +396,7 @@ fn a_backend_path_template_decides_alone() {
 fn a_template_that_lacks_a_value_says_which() {
     let ask = |template: &str, key: &str| {
         table(vec![rewriting("/{*p}", key, template)])
-            .find(None, &parts("/x", &[]))
+            .find(None, &parts("/x", &[]), CLIENT)
             .map(|_| ())
             .map_err(|error| error.to_string())
     };
@@ -406,7 +412,7 @@ fn origins_are_compared_exactly() {
     let allows = |origins: &[&str], sent: &[&str]| {
         let headers: Vec<_> = sent.iter().map(|&value| ("origin", value)).collect();
         table(vec![with(origins)])
-            .find(None, &parts("/", &[]))
+            .find(None, &parts("/", &[]), CLIENT)
             .expect("a route")
             .route
             .allows_origin(&parts("/", &headers).headers)
@@ -464,7 +470,7 @@ fn the_default_configuration_serves_every_path_from_the_default_pool() {
     let config = Config::default();
     let table = table(config.route_specs());
     for uri in ["/", "/ws/s1/video?x=1"] {
-        let found = table.find(Some("any"), &parts(uri, &[])).expect("a route");
+        let found = table.find(Some("any"), &parts(uri, &[]), CLIENT).expect("a route");
         assert_eq!((found.route.pool.as_str(), found.key, found.route.websocket_only), ("default", None, false));
         assert_eq!(found.target.for_backend(None, None), uri);
     }
@@ -486,7 +492,7 @@ fn a_route_may_have_several_paths_with_the_same_key_in_each() {
         ("/control/", "web"),
         ("/web", "web"),
     ] {
-        let found = table.find(None, &parts(uri, &[])).unwrap();
+        let found = table.find(None, &parts(uri, &[]), CLIENT).unwrap();
         assert_eq!(found.route.name, name, "{uri}");
         assert_eq!(found.key.as_deref(), (name == "r").then_some("s1"), "{uri}");
     }
@@ -494,4 +500,15 @@ fn a_route_may_have_several_paths_with_the_same_key_in_each() {
     assert_eq!(error.key, "key", "not every path has the key's part: {error}");
     let twice = RouteSpec { paths: vec!["/a".into(), "/a".into()], ..spec("r", "/") };
     assert_eq!(RouteTable::compile(vec![twice]).unwrap_err().key, "path");
+}
+
+#[test]
+fn a_key_may_be_made_of_the_clients_address_and_a_cookie() {
+    let key = |template: &str, cookie: &str| key_of(keyed("/x", template), "/x", &[("cookie", cookie)]);
+    assert_eq!(key("{client}", ""), Some("203.0.113.9".into()));
+    assert_eq!(key("{client}-{cookie.sid}", "a=1; sid=s1; b=2"), Some("203.0.113.9-s1".into()));
+    assert_eq!(key("{cookie.sid}", "SID=s1; asid=2"), None, "names of cookies have a case");
+    assert_eq!(key("{cookie.sid}", "sid="), None);
+    let refused = RouteTable::compile(vec![keyed("/x", "{cookie.a b}")]).map(|_| ()).unwrap_err();
+    assert!(refused.message.contains("not a cookie name"), "{}", refused.message);
 }

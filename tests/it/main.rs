@@ -9,6 +9,7 @@
 mod harness;
 
 mod admin;
+mod affinity;
 mod backends;
 mod candidates;
 mod comeback;

@@ -8,6 +8,7 @@ use super::{Key, any, key, name, off_or, range, some};
 
 pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
+    keys.extend(affinity());
     keys.extend(pipes());
     keys.extend(headers());
     keys.extend(overrides());
@@ -37,7 +38,7 @@ fn matching() -> Vec<Key<Route>> {
             "key",
             |r: &mut Route| &mut r.key,
             any,
-            "template over path parameters, query and headers: ownership, affinity, limits",
+            "template over path parameters, query, headers, {cookie.NAME} and {client}: ownership, affinity, limits",
         )
         .or("\"{query.session}\""),
         key(
@@ -58,6 +59,29 @@ fn matching() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.upgrade,
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
+        ),
+    ]
+}
+
+fn affinity() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "sticky",
+            |r: &mut Route| &mut r.sticky,
+            any,
+            "\"cookie\" brings a client back to the worker that it had, by a cookie of ours",
+        ),
+        key(
+            "learn",
+            |r: &mut Route| &mut r.learn,
+            any,
+            "keys that workers make up: [{ path = \"/api/kernels\", json = \"/id\" }] takes them from their answers",
+        ),
+        key(
+            "learn_ttl",
+            |r: &mut Route| &mut r.learn_ttl,
+            range(MILLISECOND, DAY),
+            "how long a learned key is remembered without being used",
         ),
         key(
             "wait",

@@ -5,7 +5,7 @@ use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, R
 use super::super::AdminState;
 use super::super::types::{
     AccessLog, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume,
-    Upgrade,
+    Sticky, Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -65,6 +65,10 @@ impl Choice for NoOwner {
 impl Choice for PoolResume {
     const WORDS: &'static [(&'static str, Self)] =
         &[("transparent", Self::Transparent), ("hints", Self::Hints), ("aware", Self::Aware)];
+}
+
+impl Choice for Sticky {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("cookie", Self::Cookie)];
 }
 
 impl Choice for RouteResume {

@@ -94,8 +94,12 @@ impl Driver {
         if !self.may_move() {
             return hold(&self.process, self.entry(), Hold::Stateful, None);
         }
-        let ask =
-            Ask { key: self.plan.key_to_ask(backends), exclude: &exclude, avoid: None, pipe: Some(self.plan.pipe) };
+        let ask = Ask {
+            key: self.plan.key_to_ask(backends),
+            exclude: &exclude,
+            pipe: Some(self.plan.pipe),
+            ..Ask::default()
+        };
         match backends.choose(pool, &ask) {
             // One that rests is for those that have nowhere else to be.
             Ok(next) if !backends.is_eligible(next.key()) => {
