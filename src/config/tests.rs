@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, limits, memory, log, trace, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, prologue, limits, memory, log, trace, pools, routes",
         ],
     );
 }
@@ -305,7 +305,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
             "proxy.toml:1:20: routes[0].pool: there is no pool \"a\"; the pools are \"default\"",
         ),
         (
-            "routes = [{ prologue = { first = 1, profile = \"p\" } }]",
+            "routes = [{ prologue = { first = 1, profile = \"nats\" } }]",
             "proxy.toml:1:47: routes[0].prologue.profile: cannot be combined with prologue.first; remove one",
         ),
         (
