@@ -29,6 +29,7 @@ use holdline_core::time::Time;
 use tokio::sync::watch;
 
 use crate::backends::Leave;
+use crate::config::Limits;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
@@ -359,7 +360,7 @@ impl Pipes {
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
-            keys: Keys::default(),
+            keys: Keys::new(Limits::default().statistics_keys as usize),
             lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),
