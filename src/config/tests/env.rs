@@ -77,6 +77,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.pipe_messages", "100/h", r#""100/h""#),
     ("limits.pipe_bytes", "1KiB/s", r#""1024/s""#),
     ("limits.on_exceed", "close", r#""close""#),
+    ("limits.statistics_keys", "9", "9"),
     ("memory.process_max", "1GiB", r#""1GiB""#),
     ("memory.evict", "largest", r#""largest""#),
     ("log.format", "json", r#""json""#),
