@@ -17,7 +17,7 @@ use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
@@ -29,6 +29,7 @@ use holdline_core::time::Time;
 use tokio::sync::watch;
 
 use crate::backends::Leave;
+use crate::config::Limits;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
@@ -74,7 +75,7 @@ pub struct PipeEntry {
     awaits_client: AtomicBool,
     has_client: AtomicBool,
     moves: AtomicBool,
-    conversation: Mutex<Option<Decided>>,
+    conversation: OnceLock<Box<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
     /// What keeps it from the worker that it wants.
@@ -143,7 +144,7 @@ impl PipeEntry {
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
             moves: AtomicBool::new(moves),
-            conversation: Mutex::new(None),
+            conversation: OnceLock::new(),
             protocol: facts.protocol,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
@@ -188,11 +189,12 @@ impl PipeEntry {
     /// What kind of conversation it is, once that is known.
     #[must_use]
     pub fn conversation(&self) -> Option<Decided> {
-        *lock(&self.conversation)
+        self.conversation.get().map(|decided| **decided)
     }
 
     pub(crate) fn set_conversation(&self, decided: Decided) {
-        *lock(&self.conversation) = Some(decided);
+        // It is decided once.
+        let _ = self.conversation.set(Box::new(decided));
     }
 
     /// Whether a client that comes now finds its conversation here.
@@ -358,7 +360,7 @@ impl Pipes {
             count: watch::Sender::new(0),
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
-            keys: Keys::default(),
+            keys: Keys::new(Limits::default().statistics_keys as usize),
             lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),

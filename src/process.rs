@@ -90,6 +90,7 @@ impl Process {
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
         let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max, config.pools.len()));
+        pipes.keys.set_count_max(config.limits.statistics_keys as usize);
         let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
         let phase = PhaseCell::default();

@@ -61,6 +61,9 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     families.memory_bytes.with_label_values(&["pipes"]).set(gauge(pipes.iter().map(|pipe| memory_bytes(pipe)).sum()));
     let (entries, bytes) = admin.process.limits.size();
     families.rate_limit_entries.set(gauge(entries as u64));
+    let (keys, keys_bytes) = admin.process.pipes.keys.size();
+    families.key_statistics_entries.set(gauge(keys as u64));
+    families.memory_bytes.with_label_values(&["keys"]).set(gauge(keys_bytes as u64));
     families.memory_bytes.with_label_values(&["limits"]).set(gauge(bytes as u64));
     let shared = admin.process.streams.list().iter().map(|hub| hub.view().held_bytes as u64).sum();
     families.memory_bytes.with_label_values(&["shared"]).set(gauge(shared));

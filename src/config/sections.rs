@@ -294,6 +294,8 @@ pub struct Limits {
     pub pipe_bytes: Rate,
     /// What happens to a pipe over its limits.
     pub on_exceed: OnExceed,
+    /// Route keys that statistics are kept of.
+    pub statistics_keys: u32,
 }
 
 impl Default for Limits {
@@ -308,6 +310,7 @@ impl Default for Limits {
             pipe_messages: Rate::OFF,
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,
+            statistics_keys: 16_384,
         }
     }
 }

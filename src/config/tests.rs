@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, limits, memory, log, trace, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, prologue, limits, memory, log, trace, pools, routes",
         ],
     );
 }
@@ -266,6 +266,37 @@ fn st_12_wrong_types_units_and_ranges_say_what_to_write() {
 }
 
 #[test]
+fn what_is_said_of_a_route_s_conversations_must_fit_together() {
+    let profiles = holdline_core::conversation::Profile::built_in().iter().map(|profile| profile.name);
+    let names = profiles.collect::<Vec<_>>().join(", ");
+    let cases = [
+        (
+            "routes = [{ prologue.profile = \"graphql\" }]",
+            format!(
+                "proxy.toml:1:32: routes[0].prologue.profile: there is no profile \"graphql\"; the profiles are {names}"
+            ),
+        ),
+        (
+            "routes = [{ conversation = \"profile\" }]",
+            format!(
+                "proxy.toml:1:28: routes[0].conversation: \"profile\" needs prologue.profile or prologue.first; the profiles are {names}"
+            ),
+        ),
+        (
+            "routes = [{ conversation = \"stateful\", prologue.first = 2 }]",
+            "proxy.toml:1:57: routes[0].prologue.first: has no place with this conversation; use conversation = \"profile\", or remove it".to_owned(),
+        ),
+        (
+            "routes = [{ share = true, key = \"{query.a}\", prologue.profile = \"sockjs\" }]",
+            "proxy.toml:1:65: routes[0].prologue.profile: cannot be combined with share: a newcomer would not hear the beginning; remove one".to_owned(),
+        ),
+    ];
+    for (text, expected) in cases {
+        refused(text, &[expected.as_str()]);
+    }
+}
+
+#[test]
 fn st_12_keys_that_contradict_each_other_are_refused() {
     let cases = [
         (
@@ -305,7 +336,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
             "proxy.toml:1:20: routes[0].pool: there is no pool \"a\"; the pools are \"default\"",
         ),
         (
-            "routes = [{ prologue = { first = 1, profile = \"p\" } }]",
+            "routes = [{ prologue = { first = 1, profile = \"nats\" } }]",
             "proxy.toml:1:47: routes[0].prologue.profile: cannot be combined with prologue.first; remove one",
         ),
         (

@@ -102,7 +102,10 @@ pub enum CallError {
     #[error("the connection to {0} broke: {1}; is that the admin listener?")]
     Broken(Target, String),
     /// It took too long.
-    #[error("{0} did not answer in {seconds}s; see its log", seconds = .1.as_secs())]
+    #[error(
+        "{0} did not answer in {seconds}s; see its log. Is that the public listener? It holds what no worker can take now",
+        seconds = .1.as_secs()
+    )]
     TimedOut(Target, Duration),
     /// A token is missing.
     #[error("{0} wants a token: put one into HOLDLINE_TOKEN whose SHA-256 is in admin.tokens_file")]

@@ -106,16 +106,14 @@ impl Door {
         let expected = process.pipes.expect();
         self.may_open()?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
-        let admission = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
+        let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let mut plan = plan(request, protocols);
         let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
         request.found.route.answer_headers.apply(&mut first.headers);
         self.keep_at(request, had_before, &mut first);
-        if request.found.route.limits.headers
-            && let Some(standing) = process.limits.standing(request.client.address, request.scope())
-        {
+        if let Some(standing) = admitted.standing {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
@@ -145,7 +143,7 @@ impl Door {
         if let Some(claim) = &mut claim {
             claim.opened(driver.entry().clone());
         }
-        Ok(Opened { driver, claim, admission, headers: first.headers })
+        Ok(Opened { driver, claim, admission: admitted.admission, headers: first.headers })
     }
 
     /// The worker that the client says it had, where its route keeps clients at theirs.

@@ -34,7 +34,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    pub(super) const fn new(limit: LimitLabel, rate: Rate, left: u64, reset: Duration) -> Self {
+    /// `left` is what may still come, and how long until there is room for one more than that.
+    pub(super) const fn new(limit: LimitLabel, rate: Rate, (left, reset): (u64, Duration)) -> Self {
         Self { limit, rate, left, reset }
     }
 

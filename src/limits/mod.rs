@@ -86,6 +86,15 @@ pub struct Admission {
     _places: Option<Box<Places>>,
 }
 
+/// What comes of letting a client in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Its places.
+    pub admission: Admission,
+    /// How far it is from `limits.address_rate` with them, where there is one and its route says so in answers.
+    pub standing: Option<Standing>,
+}
+
 #[derive(Debug)]
 struct Places {
     limiter: Arc<Limiter>,
@@ -113,12 +122,7 @@ impl Limiter {
     ///
     /// # Errors
     /// The limit that it met; it counts for none then.
-    pub fn admit(
-        self: &Arc<Self>,
-        key: Option<&str>,
-        address: IpAddr,
-        scope: Scope<'_>,
-    ) -> Result<Admission, Exceeded> {
+    pub fn admit(self: &Arc<Self>, key: Option<&str>, address: IpAddr, scope: Scope<'_>) -> Result<Admitted, Exceeded> {
         let limits = self.limits.load();
         let ((address_scope, by_address), (key_scope, by_key)) = (scope.address(&limits), scope.key(&limits));
         let (now, bits) = (self.clock.now(), significant_bits(address));
@@ -127,21 +131,24 @@ impl Limiter {
             (key.map(Subject::WholeKey), whole_key_limit(&limits), |_| LimitLabel::KeyConnectionsTotal),
             (key.map(|key| Subject::Key(key_scope, key, bits)), by_key, key_label),
         ];
-        let mut taken = [None; SUBJECTS];
+        let (mut taken, mut standing) = ([None; SUBJECTS], None);
         for (place, (subject, limit, label)) in taken.iter_mut().zip(checks) {
             let Some(subject) = subject.filter(|_| !limit.is_off()) else { continue };
             let who = self.who(subject);
-            let entered = self.shard(who).enter(who, limit, now);
+            let mut shard = self.shard(who);
+            let entered = shard.enter(who, limit, now);
+            if scope.own.headers && matches!(subject, Subject::Address(..)) && !limit.rate.is_off() {
+                standing = Some(Standing::new(LimitLabel::AddressRate, limit.rate, shard.left(who, limit.rate, now)));
+            }
+            drop(shard);
             if let Err(refused) = entered {
                 taken.into_iter().flatten().for_each(|who| self.shard(who).undo(who));
                 return Err(Exceeded::new(label(refused), refused));
             }
             *place = Some(who);
         }
-        if taken == [None; SUBJECTS] {
-            return Ok(Admission::default());
-        }
-        Ok(Admission { _places: Some(Box::new(Places { limiter: self.clone(), taken })) })
+        let places = (taken != [None; SUBJECTS]).then(|| Box::new(Places { limiter: self.clone(), taken }));
+        Ok(Admitted { admission: Admission { _places: places }, standing })
     }
 
     /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes; how far it is from it, if there is
@@ -156,20 +163,8 @@ impl Limiter {
         }
         let who = self.who(Subject::Address(scope, significant_bits(address)));
         let knocked = self.shard(who).knock(who, rate, self.clock.now());
-        let (left, reset) = knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))?;
-        Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left, reset)))
-    }
-
-    /// How far a client that was let in is from `limits.address_rate`, if there is one.
-    #[must_use]
-    pub fn standing(&self, address: IpAddr, scope: Scope<'_>) -> Option<Standing> {
-        let (scope, Limit { rate, .. }) = scope.address(&self.limits.load());
-        if rate.is_off() {
-            return None;
-        }
-        let who = self.who(Subject::Address(scope, significant_bits(address)));
-        let (left, reset) = self.shard(who).left(who, rate, self.clock.now());
-        Some(Standing::new(LimitLabel::AddressRate, rate, left, reset))
+        let left = knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))?;
+        Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left)))
     }
 
     /// Entries, idle ones that were not forgotten yet among them.
@@ -263,7 +258,7 @@ mod tests {
 
     fn enters(limiter: &Arc<Limiter>, key: &str, address: &str) -> Result<Admission, LimitLabel> {
         let address = address.parse().unwrap();
-        limiter.admit(Some(key), address, SCOPE).map_err(|exceeded| exceeded.limit)
+        limiter.admit(Some(key), address, SCOPE).map(|it| it.admission).map_err(|exceeded| exceeded.limit)
     }
 
     #[test]

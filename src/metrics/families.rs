@@ -71,6 +71,7 @@ pub struct Families {
     pub waits_total: IntCounterVec,
     pub learned_keys_total: IntCounterVec,
     pub rate_limit_entries: IntGauge,
+    pub key_statistics_entries: IntGauge,
     pub shared_streams: IntGaugeVec,
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
@@ -264,6 +265,7 @@ impl Families {
                 &REATTACH_SECONDS,
             ),
             polls_parked: at.gauges("polls_parked", "Plain requests that wait for their worker's answer.", &["route"]),
+            key_statistics_entries: at.gauge("key_statistics_entries", "Route keys that statistics are kept of."),
             requests_waiting: at.gauges(
                 "requests_waiting",
                 "Handshakes and plain requests that wait for a worker to take them.",

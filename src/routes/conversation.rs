@@ -192,7 +192,7 @@ impl Conversations {
         {
             return (conversation, "request");
         }
-        (Conversation::Undecided(bounds), "unknown")
+        (Conversation::Undecided, "unknown")
     }
 
     /// Whether the route makes this decision for the first time: then it is an event.

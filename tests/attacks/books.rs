@@ -11,7 +11,7 @@ const RESIDENT_MAX: f64 = 1.3;
 const ALLOCATOR_BASE: f64 = 8.0 * MIB;
 
 /// What the books are made of; what shared streams hold, and messages, are part of what pipes occupy.
-const KINDS: [&str; 4] = ["pipes", "requests", "limits", "buffers"];
+const KINDS: [&str; 5] = ["pipes", "requests", "limits", "keys", "buffers"];
 
 /// The books and the resident size of one proxy before an attack on it.
 pub struct Books<'a> {

@@ -119,7 +119,7 @@ fn a_name_that_leads_to_a_forbidden_place_is_never_dialled_nor_probed() {
     for health in ["tcp", "http", "ws"] {
         let backend = Backend::echo();
         let mut proxy = Proxy::guarded(&format!(
-            "backend_networks = [\"10.0.0.0/8\"]\n[[pools]]\nname = \"default\"\nhealth.kind = \"{health}\"\nhealth.interval = \"10ms\""
+            "backend_networks = [\"10.0.0.0/8\"]\n[[pools]]\nname = \"default\"\nhealth.kind = \"{health}\"\nhealth.interval = \"10ms\"\n[[routes]]\nwait = 0"
         ));
         let body = format!("{{\"url\":\"ws://localhost:{}\"}}", backend.address.port());
         let (status, answer) = proxy.admin("POST", "/v1/backends", &[JSON], &body);

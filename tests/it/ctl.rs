@@ -185,7 +185,7 @@ async fn px_07_what_workers_report_of_themselves_is_a_column() {
 #[tokio::test]
 async fn errors_say_what_to_do_next() {
     finish(command("127.0.0.1:1", &["pipes"])).await.fails(1, "--admin");
-    let proxy = Proxy::start("");
+    let proxy = Proxy::start("[[routes]]\nwait = 0\n");
     for asked in [&["pipes"][..], &["pools", "rebalance", "default"]] {
         finish(command(&proxy.public.to_string(), asked)).await.fails(1, "is that the public listener?");
     }

@@ -52,6 +52,7 @@ mod stuck_log;
 mod timing;
 mod top;
 mod trace;
+mod trouble;
 mod trust;
 mod waiting;
 mod worker_tls;

@@ -32,7 +32,7 @@ pub use prologue::{Prologue, PrologueBounds};
 #[derive(Debug)]
 pub enum Conversation {
     /// The first message decides.
-    Undecided(PrologueBounds),
+    Undecided,
     /// It goes on with any worker.
     Stateless,
     /// What a worker must hear again is kept.
@@ -72,7 +72,7 @@ impl Conversation {
     #[must_use]
     pub fn kind(&self) -> (ConversationKind, Option<&'static str>) {
         match self {
-            Self::Undecided(_) => (ConversationKind::Undecided, None),
+            Self::Undecided => (ConversationKind::Undecided, None),
             Self::Stateless => (ConversationKind::Stateless, None),
             Self::Profiled(prologue) => (ConversationKind::Profile, Some(prologue.profile())),
             Self::Stateful => (ConversationKind::Stateful, None),
@@ -83,14 +83,14 @@ impl Conversation {
     pub(crate) const fn reads(&self) -> bool {
         match self {
             Self::Stateless | Self::Stateful => false,
-            Self::Undecided(_) | Self::Profiled(_) => true,
+            Self::Undecided | Self::Profiled(_) => true,
         }
     }
 
     /// Whether another worker can carry it on.
     pub(crate) const fn moves(&self) -> bool {
         match self {
-            Self::Undecided(_) | Self::Stateless => true,
+            Self::Undecided | Self::Stateless => true,
             Self::Profiled(prologue) => prologue.is_repeatable(),
             Self::Stateful => false,
         }
@@ -99,14 +99,14 @@ impl Conversation {
     pub(crate) const fn prologue(&self) -> Option<&Prologue> {
         match self {
             Self::Profiled(prologue) => Some(prologue),
-            Self::Undecided(_) | Self::Stateless | Self::Stateful => None,
+            Self::Undecided | Self::Stateless | Self::Stateful => None,
         }
     }
 
     pub(crate) const fn prologue_mut(&mut self) -> Option<&mut Prologue> {
         match self {
             Self::Profiled(prologue) => Some(prologue),
-            Self::Undecided(_) | Self::Stateless | Self::Stateful => None,
+            Self::Undecided | Self::Stateless | Self::Stateful => None,
         }
     }
 

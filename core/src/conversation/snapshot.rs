@@ -25,7 +25,7 @@ const NAME_BYTES_MAX: usize = 64;
 impl Conversation {
     pub(crate) fn freeze(&self, out: &mut Writer) {
         match self {
-            Self::Undecided(_) => out.u8(0),
+            Self::Undecided => out.u8(0),
             Self::Stateless => out.u8(1),
             Self::Profiled(prologue) => {
                 out.u8(2);
@@ -38,7 +38,7 @@ impl Conversation {
     /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`.
     pub(crate) fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
         Ok(match input.u8()? {
-            0 => Self::Undecided(settings.prologue),
+            0 => Self::Undecided,
             1 => Self::Stateless,
             2 => Self::Profiled(Box::new(Prologue::thaw(input, settings, accepted)?)),
             3 => Self::Stateful,

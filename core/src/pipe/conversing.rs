@@ -46,7 +46,7 @@ impl Pipe {
         let is_small = message.payload_bytes as usize <= self.settings.prologue.inspect_max;
         let is_read = is_small || self.conversation.prologue().is_some_and(Prologue::reads_all);
         let opened = if is_read { lane.buffer.coming(message).open(side) } else { None };
-        if matches!(self.conversation, Conversation::Undecided(_)) {
+        if matches!(self.conversation, Conversation::Undecided) {
             self.decide(side, opened.as_ref().map(|(_, payload)| payload.as_slice()));
         }
         match side {
@@ -57,7 +57,7 @@ impl Pipe {
 
     /// The first message shows what this is, or that nothing shows it.
     fn decide(&mut self, side: Side, payload: Option<&[u8]>) {
-        let Conversation::Undecided(bounds) = self.conversation else { return };
+        let bounds = self.settings.prologue;
         let profile = payload.filter(|_| side == Side::Backend).and_then(Profile::greeted_with);
         let (conversation, why) = match profile {
             Some(profile) => (Conversation::Profiled(Box::new(Prologue::new(profile, bounds))), "first_message"),

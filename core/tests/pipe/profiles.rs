@@ -1,7 +1,7 @@
 //! Each built-in profile by a script of its protocol: what the next worker is told, in which order, and what the client
 //! does not hear twice.
 
-use holdline_core::conversation::{Conversation, ConversationKind, PrologueBounds};
+use holdline_core::conversation::{Conversation, ConversationKind};
 use holdline_core::pipe::LinkLoss;
 
 use crate::bench::{B, Bench, C, closed, text, texts};
@@ -335,14 +335,14 @@ fn the_first_message_of_a_worker_shows_engine_io_and_nats_and_nothing_else() {
         [(r#"0{"sid":"a"}"#, Some("socket.io")), ("INFO {}\r\n", Some("nats")), ("o", None), ("hello", None)]
     {
         let mut bench = Bench::new();
-        bench.operator(|pipe, _| pipe.converse(Conversation::Undecided(PrologueBounds::default()), "unknown"));
+        bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
         bench.worker_says(greeting);
         let kind = if profile.is_some() { ConversationKind::Profile } else { ConversationKind::Stateless };
         assert_eq!(bench.pipe.conversation(), (kind, profile), "{greeting}");
         assert_eq!(bench.client_got(), texts(&[greeting]));
     }
     let mut bench = Bench::new();
-    bench.operator(|pipe, _| pipe.converse(Conversation::Undecided(PrologueBounds::default()), "unknown"));
+    bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
     bench.client_says(r#"0{"sid":"a"}"#);
     assert_eq!(bench.pipe.conversation().0, ConversationKind::Stateless, "a client that speaks first");
 }

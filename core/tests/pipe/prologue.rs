@@ -121,6 +121,22 @@ fn what_the_replay_brings_is_left_out_of_the_prologue() {
 }
 
 #[test]
+fn what_a_client_gives_up_is_said_again_until_a_worker_has_heard_that() {
+    let mut bench = graphql(&["1"]);
+    bench.client_says(&complete("1"));
+    bench.worker_got();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says(ACK);
+    assert_eq!(bench.worker_got(), [text(INIT), text(&subscription("1")), text(&complete("1"))]);
+    bench.settle();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(C);
+    bench.worker_says(ACK);
+    assert_eq!(bench.worker_got(), texts(&[INIT]));
+}
+
+#[test]
 fn a_worker_that_dies_between_its_ack_and_the_subscriptions_is_followed_by_one_that_hears_all() {
     let mut bench = graphql(&["1"]);
     for backend in [B, C, A] {

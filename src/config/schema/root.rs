@@ -25,7 +25,8 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(reattach());
     keys.extend(moves_and_resume());
     keys.extend(prologue());
-    keys.extend(limits_and_memory());
+    keys.extend(limits());
+    keys.extend(memory());
     keys.extend(log_and_trace());
     keys
 }
@@ -431,7 +432,7 @@ fn prologue() -> Vec<Key<Config>> {
     ]
 }
 
-fn limits_and_memory() -> Vec<Key<Config>> {
+fn limits() -> Vec<Key<Config>> {
     vec![
         key(
             "limits.key_connections",
@@ -487,6 +488,17 @@ fn limits_and_memory() -> Vec<Key<Config>> {
             any,
             "\"throttle\" slows the reader of a pipe over its limits, \"close\" closes it with 1008",
         ),
+        key(
+            "limits.statistics_keys",
+            |c: &mut Config| &mut c.limits.statistics_keys,
+            range(0, 1_000_000),
+            "route keys that /v1/stats remembers pipes of; over it, the half that was quiet longest is forgotten",
+        ),
+    ]
+}
+
+fn memory() -> Vec<Key<Config>> {
+    vec![
         key(
             "memory.process_max",
             |c: &mut Config| &mut c.memory.process_max,

@@ -1,0 +1,269 @@
+//! The world of one seed: what happens next is drawn, and what each side may see is held against the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdline_core::conversation::{Conversation, Profile, Prologue, PrologueBounds};
+use holdline_core::frame::Side;
+use holdline_core::ids::BackendKey;
+use holdline_core::pipe::{Cause, Fact, Interruption, LinkLoss, PipeState, PrologueFailure};
+use holdline_core::time::Time;
+
+use crate::bench::{Bench, ms, secs};
+use crate::wire::Item;
+use crate::worker::{Worker, parse};
+
+const STEPS: u32 = 120;
+
+/// What the client believes of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    Subscription,
+    Mutation,
+}
+
+pub type Marks = BTreeMap<&'static str, u64>;
+
+pub struct World {
+    bench: Bench,
+    random: u64,
+    worker: Worker,
+    next_id: u32,
+    next_backend: u64,
+    init_sent: bool,
+    acks: u32,
+    /// What the client waits for or listens to.
+    open: BTreeMap<String, Operation>,
+    /// Mutations that some worker has begun.
+    begun: BTreeSet<String>,
+    /// Operations that a worker has ended.
+    ended: BTreeSet<String>,
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut bench = Bench::new();
+        let profile = Profile::named("graphql-transport-ws").unwrap();
+        let prologue = Prologue::new(profile, PrologueBounds::default());
+        bench.operator(|pipe, _| pipe.converse(Conversation::Profiled(Box::new(prologue)), "route"));
+        Self {
+            bench,
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            worker: Worker::default(),
+            next_id: 0,
+            next_backend: 2,
+            init_sent: false,
+            acks: 0,
+            open: BTreeMap::new(),
+            begun: BTreeSet::new(),
+            ended: BTreeSet::new(),
+        }
+    }
+
+    fn draw(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below
+    }
+
+    fn any_of(&mut self, ids: Vec<String>) -> Option<String> {
+        let place = self.draw(ids.len().max(1) as u64) as usize;
+        ids.into_iter().nth(place)
+    }
+
+    pub fn run(mut self, marks: &mut Marks) {
+        for _ in 0..STEPS {
+            self.step(marks);
+            self.look(marks);
+        }
+        self.calm_down(marks);
+    }
+
+    fn step(&mut self, marks: &mut Marks) {
+        match self.draw(16) {
+            0..=3 => self.client_speaks(),
+            4 => self.client_completes(),
+            5..=7 => self.worker_speaks(marks),
+            8 | 9 => self.bench.worker_pongs(),
+            10 => self.worker_is_lost(marks),
+            11 | 12 => self.dial_succeeds(),
+            13 => self.bench.operator(|pipe, now| pipe.move_on(Cause::Drain, now)),
+            14 => self.is_handed_over(marks),
+            _ => {
+                let wait = if self.draw(8) == 0 { secs(6) } else { ms(10 + self.draw(30)) };
+                self.bench.wait(wait);
+            }
+        }
+    }
+
+    fn client_speaks(&mut self) {
+        if !self.init_sent {
+            self.init_sent = true;
+            return self.bench.client_says(r#"{"type":"connection_init"}"#);
+        }
+        if self.acks == 0 {
+            return;
+        }
+        let id = self.next_id.to_string();
+        self.next_id += 1;
+        let (query, operation) = match self.draw(3) {
+            0 => ("mutation { pay }", Operation::Mutation),
+            _ => ("subscription { tick }", Operation::Subscription),
+        };
+        self.open.insert(id.clone(), operation);
+        self.bench.client_says(&format!(r#"{{"id":"{id}","type":"subscribe","payload":{{"query":"{query}"}}}}"#));
+    }
+
+    fn client_completes(&mut self) {
+        let live = self.open.iter().filter(|(_, it)| **it == Operation::Subscription);
+        if let Some(id) = self.any_of(live.map(|(id, _)| id.clone()).collect()) {
+            self.open.remove(&id);
+            self.bench.client_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+        }
+    }
+
+    fn is_linked(&self) -> bool {
+        matches!(self.bench.state(), PipeState::Attached | PipeState::Leaving)
+    }
+
+    fn worker_speaks(&mut self, marks: &mut Marks) {
+        if !self.is_linked() || !self.worker.init {
+            return;
+        }
+        if !self.worker.acknowledged {
+            self.worker.acknowledged = true;
+            let first = self.acks == 0 && self.next_backend > 2;
+            *marks.entry("an ack passed late").or_default() += u64::from(first);
+            return self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+        }
+        let Some(id) = self.any_of(self.worker.live.keys().cloned().collect()) else { return };
+        let is_mutation = !self.worker.live[&id];
+        if is_mutation || self.draw(4) == 0 {
+            self.worker.live.remove(&id);
+            self.ended.insert(id.clone());
+            *marks.entry("an exchange ended in time").or_default() += u64::from(is_mutation);
+            self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+        } else {
+            self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"next","payload":{{}}}}"#));
+        }
+    }
+
+    fn worker_is_lost(&mut self, marks: &mut Marks) {
+        if self.is_linked() {
+            let amid = self.worker.init && !self.worker.acknowledged && self.acks > 0;
+            *marks.entry("lost amid a prologue").or_insert(0) += u64::from(amid);
+            // Three that die at once with the same message would be blamed on that message.
+            self.bench.wait(ms(2100));
+            self.look(marks);
+            if self.is_linked() {
+                self.bench.worker_dies(LinkLoss::Reset);
+            }
+        }
+    }
+
+    fn dial_succeeds(&mut self) {
+        if !self.bench.is_dialing() {
+            return;
+        }
+        let backend = BackendKey(self.next_backend);
+        self.next_backend += 1;
+        self.bench.attach(backend);
+    }
+
+    fn is_handed_over(&mut self, marks: &mut Marks) {
+        let amid = self.worker.init && !self.worker.acknowledged && self.acks > 0;
+        *marks.entry("handed over amid a prologue").or_insert(0) += u64::from(amid);
+        let clock = self.bench.now + ms(7);
+        // What waits to take over stays behind.
+        if self.bench.holds().is_none() {
+            self.bench.hand_over(Time::from_micros(clock.as_micros()), ms(3));
+        }
+    }
+
+    /// What the worker and the client have got since the last step.
+    fn look(&mut self, marks: &mut Marks) {
+        for fact in self.bench.facts.split_off(0) {
+            self.note(&fact, marks);
+        }
+        for item in self.bench.worker_got() {
+            if !matches!(item, Item::Close(..)) {
+                self.worker.hears(&item, &mut self.begun, &self.ended);
+            } else if self.bench.state() == PipeState::Leaving {
+                self.bench.worker_closes(1001, "");
+                self.look(marks);
+                break;
+            }
+        }
+        for item in self.bench.client_got() {
+            self.client_hears(&item);
+        }
+    }
+
+    fn note(&mut self, fact: &Fact, marks: &mut Marks) {
+        let mark = match fact {
+            Fact::Reattached { .. } => {
+                self.worker = Worker::default();
+                None
+            }
+            Fact::Interrupted { reason: Interruption::Drain, .. } => Some("moved on purpose"),
+            Fact::PrologueSent { .. } => Some("told again"),
+            Fact::PrologueSwallowed => Some("swallowed"),
+            Fact::PrologueFailed(PrologueFailure::Exchange) => Some("an exchange was regretted"),
+            Fact::PrologueFailed(PrologueFailure::Unanswered) => Some("unanswered"),
+            Fact::PrologueFailed(PrologueFailure::Overflow | PrologueFailure::Cut) => panic!("{fact:?}"),
+            Fact::Ended { .. } => panic!("the conversation ended: {fact:?}"),
+            _ => None,
+        };
+        if let Some(mark) = mark {
+            *marks.entry(mark).or_default() += 1;
+        }
+    }
+
+    fn client_hears(&mut self, item: &Item) {
+        let (word, id) = parse(item);
+        match word.as_str() {
+            "connection_ack" => {
+                self.acks += 1;
+                assert_eq!(self.acks, 1, "the client heard a second ack");
+            }
+            "next" => {
+                // It may have completed the subscription a moment before.
+                assert_ne!(self.open.get(&id), Some(&Operation::Mutation), "{item:?}");
+            }
+            "complete" => {
+                self.open.remove(&id);
+            }
+            "error" => {
+                let ended = self.open.remove(&id);
+                assert_eq!(ended, Some(Operation::Mutation), "only an exchange under way is regretted: {item:?}");
+            }
+            other => panic!("a client cannot know {other}"),
+        }
+    }
+
+    /// Everything works from now on: then what the worker has is what the client believes.
+    fn calm_down(&mut self, marks: &mut Marks) {
+        for _ in 0..200 {
+            self.dial_succeeds();
+            self.look(marks);
+            if self.worker.init && !self.worker.acknowledged && self.is_linked() {
+                self.worker.acknowledged = true;
+                self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+            }
+            let mutations = self.worker.live.iter().filter(|(_, subscription)| !**subscription);
+            if let Some(id) = mutations.map(|(id, _)| id.clone()).next() {
+                self.worker.live.remove(&id);
+                self.ended.insert(id.clone());
+                self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+            }
+            self.bench.settle();
+            self.look(marks);
+        }
+        assert_eq!(self.bench.state(), PipeState::Attached);
+        assert_eq!(u32::from(self.init_sent), self.acks, "the client has heard the ack once");
+        let listens: BTreeSet<&String> = self.open.keys().collect();
+        let runs: BTreeSet<&String> = self.worker.live.keys().collect();
+        assert_eq!(runs, listens, "what the worker runs and what the client listens to");
+        assert!(!self.bench.pipe.wants_write(Side::Backend, self.bench.now), "something is held back");
+    }
+}
