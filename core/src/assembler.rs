@@ -5,7 +5,8 @@
 //! frame that arrive split are all it ever holds.
 
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Short, Side, Violation};
-use crate::snapshot::{Read, Reader, Writer, demand};
+use crate::settings::OnTooBig;
+use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
 /// A whole data message, by its sizes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +64,13 @@ pub enum Step {
         /// Bytes of the input that belong to it.
         len: usize,
     },
+    /// `len` bytes of a message that is over the limit, of which nothing is relayed.
+    Skipped {
+        /// Bytes of the input that belong to it.
+        len: usize,
+        /// Whether it ends with them.
+        ended: bool,
+    },
     /// The input ends inside a header or a control frame; its bytes are kept for the next step.
     Starved,
 }
@@ -87,6 +95,14 @@ pub struct MessageLimits {
     pub bytes_max: usize,
     /// Frames of one message.
     pub fragments_max: u32,
+    /// Whether a message of more bytes is refused or skipped.
+    pub on_too_big: OnTooBig,
+}
+
+impl MessageLimits {
+    /// The widest that may be configured.
+    pub const CEILING: Self =
+        Self { bytes_max: MESSAGE_BYTES_CEILING, fragments_max: FRAGMENTS_CEILING, on_too_big: OnTooBig::Close };
 }
 
 /// The state of one peer's byte stream.
@@ -97,18 +113,32 @@ pub struct Assembler {
     frame_left: u64,
     /// Whether the current data frame is the last of its message.
     frame_fin: bool,
-    /// The message under way: its sizes so far and its frames.
+    /// The message under way.
     open: Option<Open>,
     /// The start of a header or control frame whose rest has not come yet.
     carry: Vec<u8>,
 }
 
+/// A message that has begun and not ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Open {
+    Kept(Sizes),
+    /// It is over the limit; its frames are counted all the same.
+    Skipped {
+        frames: u32,
+    },
+}
+
+/// What has begun to come of a message, its last frame counted whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Open {
+struct Sizes {
     wire_bytes: u64,
     payload_bytes: u64,
     frames: u32,
 }
+
+/// Payload bytes of one frame that are skipped at most: more would take days to come.
+const SKIPPED_FRAME_BYTES_MAX: u64 = 1 << 40;
 
 impl Assembler {
     /// A fresh stream of frames from the peer of `sender`.
@@ -117,10 +147,13 @@ impl Assembler {
         Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
     }
 
-    /// Payload bytes that have come of a message that is not whole.
+    /// Payload bytes that have come of a message that is not whole; none of one that is skipped.
     #[must_use]
-    pub fn open_payload_bytes(&self) -> usize {
-        self.open.map_or(0, |open| (open.payload_bytes - self.frame_left) as usize)
+    pub const fn open_payload_bytes(&self) -> usize {
+        match self.open {
+            Some(Open::Kept(sizes)) => (sizes.payload_bytes - self.frame_left) as usize,
+            Some(Open::Skipped { .. }) | None => 0,
+        }
     }
 
     /// Payload bytes of the current data frame that are still to come.
@@ -218,6 +251,9 @@ impl Assembler {
                     let mut bytes = [0; HEADER_BYTES_MAX];
                     bytes[..carry.len()].copy_from_slice(&carry);
                     self.begin_frame(&header, limits)?;
+                    if matches!(self.open, Some(Open::Skipped { .. })) {
+                        return Ok(self.skip(taken));
+                    }
                     let ended = self.end_frame_if_done();
                     return Ok(Step::Header { header: bytes, header_len: header.header_len, len: taken, ended });
                 }
@@ -234,22 +270,18 @@ impl Assembler {
         let open = match (header.opcode, self.open) {
             (Opcode::Continuation, Some(open)) => open,
             (Opcode::Continuation, None) => return Err(Refused::Violation(Violation::NothingToContinue)),
-            (Opcode::Text | Opcode::Binary, None) => Open::default(),
+            (Opcode::Text | Opcode::Binary, None) => Open::Kept(Sizes::default()),
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Refused::Violation(Violation::MessageUnfinished)),
             // `step` takes control frames before it comes here; one that slipped through is no part of a message.
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => {
                 return Err(Refused::Violation(Violation::ReservedOpcode));
             }
         };
-        let payload_bytes = open.payload_bytes.saturating_add(header.payload_len);
-        if payload_bytes > limits.bytes_max as u64 {
-            return Err(Refused::MessageTooBig);
-        }
-        if open.frames >= limits.fragments_max {
+        let (open, frames) = open.with(header, limits)?;
+        if frames > limits.fragments_max {
             return Err(Refused::TooManyFragments);
         }
-        let wire_bytes = open.wire_bytes + header.header_len as u64 + header.payload_len;
-        self.open = Some(Open { wire_bytes, payload_bytes, frames: open.frames + 1 });
+        self.open = Some(open);
         self.frame_left = header.payload_len;
         self.frame_fin = header.fin;
         Ok(())
@@ -259,49 +291,112 @@ impl Assembler {
     fn payload(&mut self, header_len: usize, available: usize) -> Step {
         let taken = self.frame_left.min(available as u64);
         self.frame_left -= taken;
-        Step::Data { len: header_len + taken as usize, ended: self.end_frame_if_done() }
+        let len = header_len + taken as usize;
+        if matches!(self.open, Some(Open::Skipped { .. })) {
+            return self.skip(len);
+        }
+        Step::Data { len, ended: self.end_frame_if_done() }
+    }
+
+    const fn skip(&mut self, len: usize) -> Step {
+        let ended = self.frame_left == 0 && self.frame_fin;
+        if ended {
+            self.open = None;
+        }
+        Step::Skipped { len, ended }
     }
 
     fn end_frame_if_done(&mut self) -> Option<Message> {
         if self.frame_left > 0 || !self.frame_fin {
             return None;
         }
-        // `bytes_max` and `fragments_max` keep both sums below 2^32 (see `MESSAGE_BYTES_CEILING`).
-        self.open
-            .take()
-            .map(|open| Message { wire_bytes: open.wire_bytes as u32, payload_bytes: open.payload_bytes as u32 })
+        match self.open.take()? {
+            // `bytes_max` and `fragments_max` keep both sums below 2^32 (see `MESSAGE_BYTES_CEILING`).
+            Open::Kept(sizes) => {
+                Some(Message { wire_bytes: sizes.wire_bytes as u32, payload_bytes: sizes.payload_bytes as u32 })
+            }
+            Open::Skipped { .. } => None,
+        }
+    }
+}
+
+impl Open {
+    /// The message with another frame, and its frames.
+    fn with(self, header: &Header, limits: MessageLimits) -> Result<(Self, u32), Refused> {
+        let sizes = match self {
+            Self::Kept(sizes) => sizes,
+            Self::Skipped { frames } => return Self::skip(header, frames + 1),
+        };
+        let (payload_bytes, frames) = (sizes.payload_bytes.saturating_add(header.payload_len), sizes.frames + 1);
+        if payload_bytes <= limits.bytes_max as u64 {
+            let wire_bytes = sizes.wire_bytes + header.header_len as u64 + header.payload_len;
+            return Ok((Self::Kept(Sizes { wire_bytes, payload_bytes, frames }), frames));
+        }
+        match limits.on_too_big {
+            OnTooBig::Close => Err(Refused::MessageTooBig),
+            OnTooBig::Drop => Self::skip(header, frames),
+        }
+    }
+
+    const fn skip(header: &Header, frames: u32) -> Result<(Self, u32), Refused> {
+        if header.payload_len > SKIPPED_FRAME_BYTES_MAX {
+            return Err(Refused::MessageTooBig);
+        }
+        Ok((Self::Skipped { frames }, frames))
     }
 }
 
 impl Assembler {
     pub(crate) fn freeze(&self, out: &mut Writer) {
         let Self { sender: _, frame_left, frame_fin, open, carry } = self;
-        out.option(*open, |out, Open { wire_bytes, payload_bytes, frames }| {
-            out.count(wire_bytes);
-            out.count(payload_bytes);
-            out.u32(frames);
+        match open {
+            None => out.u8(0),
+            Some(Open::Kept(Sizes { wire_bytes, payload_bytes, frames })) => {
+                out.u8(1);
+                out.count(*wire_bytes);
+                out.count(*payload_bytes);
+                out.u32(*frames);
+            }
+            Some(Open::Skipped { frames }) => {
+                out.u8(2);
+                out.u32(*frames);
+            }
+        }
+        if open.is_some() {
             out.count(*frame_left);
             out.flag(*frame_fin);
-        });
+        }
         out.bytes(carry);
     }
 
     pub(crate) fn thaw(input: &mut Reader<'_>, sender: Side) -> Read<Self> {
         const PART: &str = "half messages";
         let mut assembler = Self::new(sender);
-        assembler.open = input.option(|input| {
-            let open = Open { wire_bytes: input.count()?, payload_bytes: input.count()?, frames: input.u32()? };
+        let (open, frame_max) = match input.u8()? {
+            0 => (None, 0),
+            1 => {
+                let sizes = Sizes { wire_bytes: input.count()?, payload_bytes: input.count()?, frames: input.u32()? };
+                let headers = sizes.wire_bytes.checked_sub(sizes.payload_bytes);
+                let frames = u64::from(sizes.frames);
+                demand(headers.is_some_and(|it| (frames * 2..=frames * HEADER_BYTES_MAX as u64).contains(&it)), PART)?;
+                demand((1..=FRAGMENTS_CEILING).contains(&sizes.frames), PART)?;
+                demand(sizes.payload_bytes <= MESSAGE_BYTES_CEILING as u64, PART)?;
+                (Some(Open::Kept(sizes)), sizes.payload_bytes)
+            }
+            2 => {
+                let frames = input.u32()?;
+                demand((1..=FRAGMENTS_CEILING).contains(&frames), PART)?;
+                (Some(Open::Skipped { frames }), SKIPPED_FRAME_BYTES_MAX)
+            }
+            _ => return Err(SnapshotError::Malformed(PART)),
+        };
+        assembler.open = open;
+        if open.is_some() {
             assembler.frame_left = input.count()?;
             assembler.frame_fin = input.flag()?;
-            let headers = open.wire_bytes.checked_sub(open.payload_bytes);
-            let frames = u64::from(open.frames);
-            demand(headers.is_some_and(|it| (frames * 2..=frames * HEADER_BYTES_MAX as u64).contains(&it)), PART)?;
-            demand((1..=FRAGMENTS_CEILING).contains(&open.frames), PART)?;
-            demand(open.payload_bytes <= MESSAGE_BYTES_CEILING as u64, PART)?;
-            demand(assembler.frame_left <= open.payload_bytes, PART)?;
+            demand(assembler.frame_left <= frame_max, PART)?;
             demand(assembler.frame_left > 0 || !assembler.frame_fin, PART)?;
-            Ok(open)
-        })?;
+        }
         assembler.carry = input.bytes(HEADER_BYTES_MAX + CONTROL_PAYLOAD_MAX)?.to_vec();
         demand(assembler.carry.is_empty() || assembler.frame_left == 0, PART)?;
         let unfinished = match frame::parse(&assembler.carry, sender) {
@@ -335,6 +430,9 @@ impl Assembler {
 
     /// Whether `bytes` are all the data frames of the message under way that have come.
     pub(crate) fn has_taken(&self, bytes: &[u8]) -> bool {
+        if matches!(self.open, Some(Open::Skipped { .. })) {
+            return bytes.is_empty();
+        }
         let mut again = Self::new(self.sender);
         let whole = again.run(bytes).is_some_and(|(_, ended)| ended.is_none());
         whole && (again.open, again.frame_left) == (self.open, self.frame_left) && {
@@ -344,17 +442,18 @@ impl Assembler {
 
     /// Takes data frames up to the end of a message or of `bytes`; nothing if they are something else.
     fn run(&mut self, bytes: &[u8]) -> Option<(usize, Option<Message>)> {
-        let limits = MessageLimits { bytes_max: MESSAGE_BYTES_CEILING, fragments_max: FRAGMENTS_CEILING };
         let mut at = 0;
         while at < bytes.len() {
-            match self.step(&bytes[at..], limits) {
+            match self.step(&bytes[at..], MessageLimits::CEILING) {
                 Ok(Step::Data { len, ended }) => {
                     at += len;
                     if ended.is_some() {
                         return Some((at, ended));
                     }
                 }
-                Ok(Step::Header { .. } | Step::Control { .. } | Step::Starved) | Err(_) => return None,
+                Ok(Step::Header { .. } | Step::Control { .. } | Step::Skipped { .. } | Step::Starved) | Err(_) => {
+                    return None;
+                }
             }
         }
         Some((at, None))

@@ -5,6 +5,7 @@
 
 use crate::assembler::Message;
 use crate::frame::Side;
+use crate::ids::Seq;
 use crate::leg::barrier::Level;
 use crate::replay::{ReplayBuffer, Retention};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer};
@@ -15,7 +16,7 @@ use crate::time::Time;
 #[derive(Debug)]
 pub(crate) struct Lane {
     pub buffer: ReplayBuffer,
-    /// What a confirmation of the last link means.
+    /// How sure it is that what is confirmed has arrived.
     pub level: Level,
     /// Messages that a lost link may or may not have delivered, all of them together.
     pub in_doubt: u64,
@@ -48,11 +49,26 @@ impl Lane {
         self.buffer.accept(message);
     }
 
-    /// Confirms what was sent, where it is not asked for.
-    pub fn confirm_if_written(&mut self, now: Time) {
-        if self.level == Level::Written {
-            self.confirm_sent(now);
+    /// Confirms what was sent, where the link's peer is not asked for it or answers nothing.
+    pub fn confirm_if_written(&mut self, link: Level, now: Time) {
+        if link == Level::Written {
+            self.confirm(self.buffer.sent(), link, now);
         }
+    }
+
+    /// The peer has everything up to `seq`, as sure as `level` says; whether more is confirmed now. What an application
+    /// has committed stays so until its peer's library says more.
+    pub fn confirm(&mut self, seq: Seq, level: Level, now: Time) -> bool {
+        let before = self.buffer.confirmed();
+        self.buffer.confirm(seq, now);
+        let confirmed = self.buffer.confirmed();
+        let all_of_it = seq >= confirmed && confirmed > Seq(0);
+        match level {
+            Level::App if all_of_it => self.level = level,
+            Level::Pong | Level::Written if confirmed > before || self.level != Level::App => self.level = level,
+            Level::App | Level::Pong | Level::Written => {}
+        }
+        confirmed > before
     }
 
     /// Everything sent counts as confirmed.

@@ -40,6 +40,15 @@ pub enum OnExceed {
     Close,
 }
 
+/// What a worker's message over [`PipeSettings::message_bytes_max`] does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnTooBig {
+    /// It ends the pipe with 1009.
+    Close,
+    /// It is lost, and said to be; the pipe goes on.
+    Drop,
+}
+
 /// Which lanes of a pipe have limits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LimitedLanes {
@@ -138,8 +147,10 @@ pub struct PipeSettings {
     pub on_backend_loss: BackendLoss,
     /// What refusals by all workers do to its client.
     pub refusal: Refusal,
-    /// Payload bytes of one message; over it, its sender is closed with 1009.
+    /// Payload bytes of one message; over it, a client is closed with 1009.
     pub message_bytes_max: usize,
+    /// What a worker's message over it does.
+    pub on_too_big: OnTooBig,
     /// How long a message may take that has not ended, unless it goes on at [`Self::message_rate_min`].
     pub message_incomplete_timeout: Duration,
     /// How fast a message goes on that takes longer; off means by one byte.
@@ -216,6 +227,7 @@ impl Default for PipeSettings {
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
             message_bytes_max: 16 << 20,
+            on_too_big: OnTooBig::Close,
             message_incomplete_timeout: Duration::from_secs(30),
             message_rate_min: Rate::new(1024, Duration::from_secs(1)),
             fragments_max: 65_536,

@@ -195,11 +195,14 @@ mod tests {
         at
     }
 
+    /// Frames, each by its first byte and its payload.
+    type Frames<'a> = &'a [(u8, &'a [u8])];
+
     #[test]
     fn text_is_judged_the_same_however_it_is_cut_up() {
         let long = "ü€\u{1F980}".repeat(300);
         let euro = "€".as_bytes();
-        let good: [&[(u8, &[u8])]; 8] = [
+        let good: [Frames<'_>; 8] = [
             &[(0x81, b""), (0x81, b"plain")],
             &[(0x81, long.as_bytes())],
             &[(0x01, &euro[..1]), (0x00, &euro[1..2]), (0x80, &euro[2..])],
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn the_first_wrong_frame_is_named() {
         let euro = "€".as_bytes();
-        let bad: [(&[(u8, &[u8])], usize); 8] = [
+        let bad: [(Frames<'_>, usize); 8] = [
             (&[(0x81, b"\xFF")], 0),
             (&[(0x81, b"fine"), (0x81, b"\xC0\x80")], 1),
             (&[(0x81, &euro[..2])], 0),

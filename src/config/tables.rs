@@ -11,7 +11,7 @@ use holdline_core::close;
 use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::AdminState;
@@ -212,6 +212,8 @@ pub struct Route {
     pub overflow: Option<OverflowPolicy>,
     /// What a slow client does to its worker.
     pub down: DownPolicy,
+    /// What a worker's message over `message.max_bytes` does.
+    pub on_too_big: OnTooBig,
     /// How long an attached worker may stay silent at first; zero is for ever.
     pub first_message_timeout: Duration,
     /// Close codes of a worker that interrupt the pipe.
@@ -279,6 +281,7 @@ impl Default for Route {
             replay_delay: None,
             overflow: None,
             down: DownPolicy::Keep,
+            on_too_big: OnTooBig::Close,
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),

@@ -26,6 +26,7 @@ pub struct Families {
     pub handshakes_total: IntCounterVec,
     pub handshake_duration_seconds: HistogramVec,
     pub pipes: IntGaugeVec,
+    pub pipe_levels: IntGaugeVec,
     pub pipes_total: IntCounterVec,
     pub pipe_duration_seconds: HistogramVec,
     pub pipe_closes_total: IntCounterVec,
@@ -110,6 +111,11 @@ impl Families {
                 &HANDSHAKE_SECONDS,
             ),
             pipes: at.gauges("pipes", "Live pipes.", &["route", "state"]),
+            pipe_levels: at.gauges(
+                "pipe_levels",
+                "Live pipes by how sure a confirmation on a lane is.",
+                &["route", "lane", "level"],
+            ),
             pipes_total: at.counters("pipes_total", "Pipes opened.", &["route"]),
             pipe_duration_seconds: at.histograms(
                 "pipe_duration_seconds",
@@ -317,6 +323,7 @@ impl Families {
         self.counters().into_iter().for_each(|family| forget(family, label, value));
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
+        forget(&self.pipe_levels, label, value);
         forget(&self.shared_streams, label, value);
         forget(&self.prologue_bytes, label, value);
         forget(&self.http_requests, label, value);

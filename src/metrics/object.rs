@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::leg::barrier::Level;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
@@ -66,6 +67,7 @@ pub struct LaneMetrics {
     pub read_paused: IntCounter,
     lost: [IntCounter; Loss::ALL.len()],
     dropped: [IntCounter; DropReason::ALL.len()],
+    levels: [IntGauge; Level::ALL.len()],
 }
 
 impl LaneMetrics {
@@ -81,6 +83,7 @@ impl LaneMetrics {
                 .map(|reason| families.lost_messages_total.with_label_values(&[route, lane, reason.as_str()])),
             dropped: DropReason::ALL
                 .map(|reason| families.dropped_messages_total.with_label_values(&[route, lane, reason.as_str()])),
+            levels: Level::ALL.map(|level| families.pipe_levels.with_label_values(&[route, lane, level.as_str()])),
         }
     }
 
@@ -204,7 +207,7 @@ impl RouteMetrics {
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
         self.pipes[state as usize].inc();
-        PipeGauge { route: self.clone(), state, prologue_bytes: 0 }
+        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0 }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -254,10 +257,29 @@ impl RouteMetrics {
 pub struct PipeGauge {
     route: Arc<RouteMetrics>,
     state: PipeState,
+    /// Of the lanes up and down, once they are known.
+    levels: Option<(Level, Level)>,
     prologue_bytes: usize,
 }
 
 impl PipeGauge {
+    /// Counts the pipe's lanes at other levels from now on.
+    pub fn set_levels(&mut self, up: Level, down: Level) {
+        if self.levels != Some((up, down)) {
+            self.drop_levels();
+            self.route.up.levels[up as usize].inc();
+            self.route.down.levels[down as usize].inc();
+            self.levels = Some((up, down));
+        }
+    }
+
+    fn drop_levels(&mut self) {
+        if let Some((up, down)) = self.levels.take() {
+            self.route.up.levels[up as usize].dec();
+            self.route.down.levels[down as usize].dec();
+        }
+    }
+
     /// Counts the pipe in another state from now on.
     pub fn set(&mut self, state: PipeState) {
         self.route.pipes[self.state as usize].dec();
@@ -278,6 +300,7 @@ impl Drop for PipeGauge {
     fn drop(&mut self) {
         self.set_prologue(0);
         self.route.pipes[self.state as usize].dec();
+        self.drop_levels();
     }
 }
 

@@ -1,8 +1,9 @@
 //! A client's socket, bare again after the handshake.
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::os::fd::AsFd;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -35,6 +36,65 @@ impl ClientStream {
                 // It was noted, so that the next look waits for room.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 sent => return Poll::Ready(sent),
+            }
+        }
+    }
+}
+
+impl ClientStream {
+    /// A watch on whether the peer closes its side or goes away, beside what is read and without reading.
+    ///
+    /// # Errors
+    /// The system's: there may be no descriptor left.
+    pub fn watch_for_leave(&self) -> io::Result<LeaveWatch> {
+        // A descriptor of its own: to wait for the next event on this one would forget that bytes are there to be read.
+        let watched = match self {
+            Self::Tcp(stream) => LooseStream::Tcp(stream.as_fd().try_clone_to_owned()?.into()),
+            Self::Unix(stream) => LooseStream::Unix(stream.as_fd().try_clone_to_owned()?.into()),
+        };
+        watched.bind().map(LeaveWatch)
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether the peer has closed its side, as far as the runtime has heard.
+    fn is_read_closed(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let ready = match self {
+            Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
+        };
+        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
+    /// Waits for the next event, though there are bytes to be read.
+    fn forget_readable(&self) {
+        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        // That it would block is what it is told.
+        let _ = match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+        };
+    }
+}
+
+/// Hears that a peer has closed its side or is gone, whatever there still is to be read.
+#[derive(Debug)]
+pub struct LeaveWatch(ClientStream);
+
+impl LeaveWatch {
+    /// Whether the peer has left; the task is woken when it does.
+    pub fn poll(&self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match self.0.poll_read_ready(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !self.0.is_read_closed() => self.0.forget_readable(),
+                Poll::Ready(_) => return true,
             }
         }
     }

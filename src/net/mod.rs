@@ -22,7 +22,7 @@ mod url;
 mod validity;
 
 pub use certificates::{TlsFault, is_server_name};
-pub use client_stream::{ClientStream, LooseStream};
+pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
 pub use networks::{Addresses, Networks, resolve};

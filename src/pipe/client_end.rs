@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
 use crate::metrics::AbsentGuard;
-use crate::net::ClientStream;
+use crate::net::{ClientStream, LeaveWatch};
 use crate::pipes::Stay;
 use crate::share::StreamLink;
 
@@ -64,6 +64,8 @@ struct Past {
     away: Option<Away>,
     /// Those that others have replaced, while they are told so.
     parting: Vec<Parting>,
+    /// Set while the present one is not read for want of room.
+    watch: Option<LeaveWatch>,
 }
 
 /// What says elsewhere that a client is awaited, for as long as it is.
@@ -97,7 +99,7 @@ impl ClientEnd {
         self.generation = generation;
         self.broken = false;
         let past = self.past.get_or_insert_default();
-        (past.answer, past.away) = (answer, None);
+        (past.answer, past.away, past.watch) = (answer, None, None);
     }
 
     /// Whether there is a link.
@@ -137,6 +139,9 @@ impl ClientEnd {
     /// Gives `pipe` what the link has for it, as far as `budget` allows.
     pub fn read(&mut self, budget: usize, keep: Keep, pipe: &mut Pipe, cx: &mut Context<'_>, now: Time) -> Came {
         let peer = self.peer();
+        if let Some(past) = &mut self.past {
+            past.watch = None;
+        }
         let Some(link) = &mut self.link else { return Came::Unread };
         read(link, Reading { peer, budget, keep, end: LinkLoss::Eof }, pipe, cx, now)
     }
@@ -163,9 +168,29 @@ impl ClientEnd {
         }
     }
 
+    /// Whether the client has left, though its link is not read; the task is woken when it does.
+    pub fn poll_left(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.broken {
+            return true;
+        }
+        let Some(ClientLink::Socket(link)) = &self.link else { return false };
+        let watch = &mut self.past.get_or_insert_default().watch;
+        if watch.is_none() {
+            // Without a descriptor to spare, it is noticed when it is read or written to.
+            *watch = link.stream().watch_for_leave().ok();
+        }
+        watch.as_ref().is_some_and(|watch| watch.poll(cx))
+    }
+
     /// Takes the link out, if it is that of `generation`.
     pub fn take_link(&mut self, generation: Generation) -> Option<ClientLink> {
-        if generation == self.generation { self.link.take() } else { None }
+        if generation != self.generation {
+            return None;
+        }
+        if let Some(past) = &mut self.past {
+            past.watch = None;
+        }
+        self.link.take()
     }
 
     /// Notes that the client is awaited, for as long as it is.

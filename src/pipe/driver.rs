@@ -154,18 +154,34 @@ impl Driver {
         let budget = self.budget(side);
         self.pipe.set_paused(side, budget == 0, now);
         match side {
-            Side::Client if budget == 0 && self.client.is_broken() => {
-                // It is gone, and what it has said last would have to wait for room that may never come.
-                self.pipe.lost(self.client.peer(), LinkLoss::Reset, now);
-                Came::End
-            }
-            Side::Client => {
-                // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
-                let keep = if self.backend.is_linked() { Keep::UntilConfirmed } else { Keep::Copy };
-                self.client.read(budget, keep, &mut self.pipe, cx, now)
-            }
+            Side::Client if budget == 0 => self.look_at_unread_client(cx, now),
+            Side::Client => self.read_client(budget, cx, now),
             Side::Backend => self.backend.read(budget, &mut self.pipe, cx, now),
         }
+    }
+
+    fn read_client(&mut self, budget: usize, cx: &mut Context<'_>, now: Time) -> Came {
+        // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
+        let keep = if self.backend.is_linked() { Keep::UntilConfirmed } else { Keep::Copy };
+        self.client.read(budget, keep, &mut self.pipe, cx, now)
+    }
+
+    /// A client that is not read may have left: nothing more comes then, and no room may ever come for what it has said
+    /// last. The core says how much of that is still read.
+    fn look_at_unread_client(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
+        if !self.pipe.has_client_left() {
+            let looks = self.client.is_broken() || self.pipe.leaves_client_unread();
+            if !looks || !self.client.poll_left(cx) {
+                return Came::Unread;
+            }
+            self.pipe.client_left();
+            let budget = self.budget(Side::Client);
+            if budget > 0 {
+                return self.read_client(budget, cx, now);
+            }
+        }
+        self.pipe.lost(self.client.peer(), LinkLoss::Reset, now);
+        Came::End
     }
 
     /// Bytes that may be read from the link of `side`.

@@ -26,6 +26,11 @@ impl<S> Link<S> {
         Self { stream, unread: (!unread.is_empty()).then(|| Box::new(unread)) }
     }
 
+    /// The transport.
+    pub const fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// The transport, to write to.
     pub const fn stream_mut(&mut self) -> &mut S {
         &mut self.stream

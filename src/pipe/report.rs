@@ -103,6 +103,9 @@ impl Reporter {
     /// Books what the lanes have moved since the last time.
     pub fn publish(&mut self, view: PipeView, fixed_bytes: usize, now: Time) {
         self.entry.publish(&view, fixed_bytes);
+        if let Some(gauge) = &mut self.gauge {
+            gauge.set_levels(view.up.level, view.down.level);
+        }
         let view = Booked::new(&view);
         if self.booked == Some(view) {
             return;

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::LaneView;
 
 /// One lane's numbers, in messages and bytes.
@@ -21,8 +22,8 @@ pub struct LaneNumbers {
     pub lost: AtomicU64,
     /// Messages that made way for newer ones.
     pub dropped: AtomicU64,
-    /// Whether a confirmation means no more than that the bytes were written.
-    written_only: AtomicU8,
+    /// How sure a confirmation is: the place in [`Level::ALL`].
+    level: AtomicU8,
 }
 
 impl LaneNumbers {
@@ -34,12 +35,12 @@ impl LaneNumbers {
         self.in_doubt.store(view.in_doubt, Relaxed);
         self.lost.store(view.lost, Relaxed);
         self.dropped.store(view.dropped, Relaxed);
-        self.written_only.store(u8::from(view.level == holdline_core::leg::barrier::Level::Written), Relaxed);
+        self.level.store(view.level as u8, Relaxed);
     }
 
-    /// What a confirmation means on this lane: `written` or `pong`.
+    /// How sure a confirmation on this lane is: `written`, `pong` or `app`.
     #[must_use]
     pub fn level(&self) -> &'static str {
-        if self.written_only.load(Relaxed) == 1 { "written" } else { "pong" }
+        Level::ALL.get(usize::from(self.level.load(Relaxed))).copied().unwrap_or(Level::Written).as_str()
     }
 }

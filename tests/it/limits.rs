@@ -37,6 +37,55 @@ async fn filled(proxy: &Proxy) -> (Client, (Wire, Wire)) {
     (client, bystander)
 }
 
+/// A client whose worker is gone, whose buffer is full, and of whose 80 messages some wait in its socket.
+async fn unread(proxy: &Proxy) -> Wire {
+    let lost = StepWorker::start().await;
+    proxy.register("lost", lost.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), lost.accept());
+    drop(lost);
+    wire.reset();
+    proxy.event_of(0, "pipe.interrupted").await;
+    for n in 0..80 {
+        client.text(&kibibyte(n)).await;
+    }
+    proxy.pipe_that("the buffer is full", |pipe| pipe["up"]["accepted"].as_u64() >= Some(63)).await;
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_is_not_read_is_noticed_at_once() {
+    for reset in [false, true] {
+        let proxy = Proxy::start(&bounded("pause"));
+        let client = unread(&proxy).await;
+        let left = Instant::now();
+        if reset {
+            client.reset()
+        } else {
+            client.fin().await
+        }
+        let closed = proxy.logged("pipe.close", 1).await[0].clone();
+        assert!(left.elapsed() < Duration::from_secs(2), "{:?}", left.elapsed());
+        assert_eq!((&closed["by"], &closed["code"]), (&json!("client"), &json!(1006)));
+        assert!(reset || closed["up_lost"] == 80, "what it had said before was read: {closed}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_that_left_had_said_last_reaches_the_next_worker_though_it_was_not_read() {
+    let proxy = Proxy::start(&bounded("pause"));
+    let mut client = unread(&proxy).await;
+    client.close(1000, "bye").await;
+    client.fin().await;
+    proxy.pipe_that("all is read", |pipe| pipe["up"]["accepted"] == 80).await;
+    let next = StepWorker::start().await;
+    proxy.register("next", next.address).await;
+    let mut wire = next.accept().await;
+    for n in 0..80 {
+        assert_eq!(wire.hear().await.text(), kibibyte(n));
+    }
+    assert_eq!(wire.hear().await, Said::Close(1000, "bye".into()));
+}
+
 #[tokio::test]
 async fn iw_06_exactly_the_limit_survives_an_outage() {
     let proxy = Proxy::start(&bounded("close"));

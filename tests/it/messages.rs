@@ -194,7 +194,7 @@ async fn a_commit_over_http_confirms_what_a_pong_would() {
     assert_eq!(stale.status, 409, "{}", stale.text());
     wire.reset();
     let mut again = worker.accept().await;
-    assert_eq!((again.hear().await.text(), again.head.header("holdline-confirmed")), ("2".into(), "1; level=pong"));
+    assert_eq!((again.hear().await.text(), again.head.header("holdline-confirmed")), ("2".into(), "1; level=app"));
 }
 
 #[tokio::test]

@@ -203,6 +203,41 @@ async fn a_workers_message_that_is_too_big_ends_its_pipe_with_1009_and_is_never_
 }
 
 #[tokio::test]
+async fn a_workers_message_that_is_too_big_is_lost_by_itself_where_its_route_says_so() {
+    let route = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npath = \"/{*rest}\"\npool = \"default\"\n";
+    let proxy = Proxy::start(&format!("[message]\nmax_bytes = \"1KiB\"\n{route}on_too_big = \"drop\"\n"));
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    for text in ["before", &"x".repeat(1025), &"x".repeat(300_000), "after"] {
+        wire.text(text).await;
+    }
+    assert_eq!(client.hear().await, Said::Text("before".into()));
+    assert_eq!(client.hear().await, Said::Text("after".into()));
+    client.text("still here").await;
+    assert_eq!(wire.hear().await, Said::Text("still here".into()));
+    let lost = proxy.event_of(0, "pipe.messages_lost").await;
+    assert_eq!((&lost["lane"], &lost["reason"]), (&"down".into(), &"too_big".into()));
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.sum("holdline_lost_messages_total", &[("lane", "down"), ("reason", "too_big")]), 2.0);
+}
+
+#[tokio::test]
+async fn a_commit_is_seen_as_the_level_of_its_lane() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.text("tap").await;
+    assert_eq!(wire.hear().await, Said::Text("tap".into()));
+    wire.send_raw(b"\x8a\x02A1").await.unwrap();
+    proxy.pipe_that("it is committed", |pipe| pipe["up"]["level"] == "app" && pipe["up"]["confirmed"] == 1).await;
+    let metrics = proxy.metrics().await;
+    let pipes = |lane, level| metrics.sum("holdline_pipe_levels", &[("lane", lane), ("level", level)]);
+    assert_eq!((pipes("up", "app"), pipes("up", "pong"), pipes("down", "written")), (1.0, 0.0, 1.0));
+}
+
+#[tokio::test]
 async fn an_unmasked_pong_is_taken_and_counted_and_an_unmasked_message_is_1002() {
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;

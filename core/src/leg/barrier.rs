@@ -43,6 +43,9 @@ pub enum Level {
 }
 
 impl Level {
+    /// Every level, the least first.
+    pub const ALL: [Self; 3] = [Self::Written, Self::Pong, Self::App];
+
     /// The level's name on the wire and in the API.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -28,6 +28,10 @@ pub(crate) struct Link {
     pub beat: Heartbeat,
     /// Whether the peer is not read.
     pub paused: bool,
+    /// The peer has left, as was seen though it is not read.
+    pub left: bool,
+    /// It has answered a ping of ours, and counts as alive by its answers alone from then on.
+    pub lives_by_pongs: bool,
     /// When it was last paused or resumed; before that, when it was attached.
     pub turned_at: Time,
     /// When the message, header or control frame began that is not whole yet, or when it was last seen to go on.
@@ -42,7 +46,18 @@ impl Link {
     /// A link to the peer of `side`, attached at `now`.
     pub fn new(side: Side, barrier: Option<Barrier>, beat: BeatSettings, now: Time) -> Self {
         let (codec, beat) = (Codec::frames(side), Heartbeat::new(beat, now));
-        Self { codec, barrier, beat, paused: false, turned_at: now, began: None, came: 0, text: None }
+        Self {
+            codec,
+            barrier,
+            beat,
+            paused: false,
+            left: false,
+            lives_by_pongs: false,
+            turned_at: now,
+            began: None,
+            came: 0,
+            text: None,
+        }
     }
 
     /// Holds the text that the peer of `side` sends from now on to UTF-8.
@@ -65,10 +80,18 @@ impl Link {
 
     /// Notes that bytes came from the peer.
     pub fn heard(&mut self, now: Time) {
-        self.beat.heard();
+        if !self.lives_by_pongs {
+            self.beat.heard();
+        }
         if let Some(barrier) = &mut self.barrier {
             barrier.heard(now);
         }
+    }
+
+    /// Notes that the peer has answered a ping of ours; `by_pongs` says that only its answers count as life from now on.
+    pub const fn answered(&mut self, by_pongs: bool) {
+        self.lives_by_pongs |= by_pongs;
+        self.beat.heard();
     }
 
     /// The last message that a pong with `payload` confirms; `None` if it answers no ping of ours.
@@ -138,9 +161,10 @@ impl Link {
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once. Text is
-        // held to UTF-8 from the next message on.
-        let Self { codec, barrier, beat, paused, turned_at: _, began, came: _, text: _ } = self;
+        // When it was paused or resumed stays behind: that wait begins anew. And a message has gone on for once. That the
+        // peer has left is seen again, and its first answer counts again. Text is held to UTF-8 from the next message on.
+        let Self { codec, barrier, beat, paused, began, left: _, lives_by_pongs: _, turned_at: _, came: _, text: _ } =
+            self;
         codec.freeze(out);
         out.option(barrier.as_ref(), |out, barrier| barrier.freeze(out));
         beat.freeze(out);
@@ -154,7 +178,18 @@ impl Link {
         let beat = Heartbeat::thaw(input)?;
         let (paused, turned_at) = (input.flag()?, input.frozen_at());
         let began = input.option(Reader::past)?;
-        Ok(Self { codec, barrier, beat, paused, turned_at, began, came: u32::MAX, text: None })
+        Ok(Self {
+            codec,
+            barrier,
+            beat,
+            paused,
+            left: false,
+            lives_by_pongs: false,
+            turned_at,
+            began,
+            came: u32::MAX,
+            text: None,
+        })
     }
 
     /// Whether the link fits the lane that it writes.

@@ -9,6 +9,7 @@ use super::{
 use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
+use crate::leg::barrier::Level;
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
 use crate::settings::{Refusal, ReplayPolicy};
 use crate::suspects::{QUICK_DEATH, Tried};
@@ -99,8 +100,8 @@ impl Pipe {
             self.drop_waiting(now);
             next = self.if_promise_holds(next, gap);
         }
-        // A message that it confirmed before it died is not what killed it.
-        let suspect = worker.first_again.filter(|&first| first > confirmed);
+        // A message that it confirmed before it died is not what killed it, nor is one that it was not given whole.
+        let suspect = worker.first_again.filter(|&first| first > confirmed && first <= sent);
         if died && reason != Interruption::WrongWorker && in_doubt > 0 {
             self.suspects.died_of(backend, confirmed.plus(1));
         }
@@ -340,6 +341,11 @@ impl Pipe {
             link.codec.close(CloseFrame::clone(frame), true);
         }
         self.up.level = link.level();
+        if let Some(ResumeAnswer::Ok(seq)) = resume {
+            // It has what came before in its state.
+            self.up.confirm(seq, Level::App, now);
+        }
+        let buffer = &self.up.buffer;
         let worker = Worker {
             attachment,
             link,

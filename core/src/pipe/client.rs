@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use super::timers::HEARTBEAT_PAYLOAD;
 use super::{Action, EndedBy, Fact, LinkLoss, Loss, Peer, Pipe, link_to_client};
 use crate::close::CloseFrame;
 use crate::frame::Side;
@@ -82,6 +83,20 @@ impl Pipe {
         }
     }
 
+    /// The client has closed its side or is gone, as was seen though it is not read: what it has left behind is read even so,
+    /// up to as much again as may be held for it. What is more goes with it.
+    pub const fn client_left(&mut self) {
+        if let Some(link) = self.client.link_mut() {
+            link.left = true;
+        }
+    }
+
+    /// Whether the client is known to have left.
+    #[must_use]
+    pub fn has_client_left(&self) -> bool {
+        self.client.link().is_some_and(|link| link.left)
+    }
+
     /// Ends the pipe of a client that is gone without a word.
     fn client_is_gone(&mut self, now: Time) {
         self.report_ended(EndedBy::Client, &CloseFrame { code: VANISHED, reason: String::new() });
@@ -144,11 +159,15 @@ impl Pipe {
     }
 
     pub(super) fn client_ponged(&mut self, payload: &[u8], now: Time) {
+        let by_pongs = self.client.returns();
         let Some(link) = self.client.link_mut() else { return };
-        let confirmed = link.ponged(payload);
-        self.down.level = link.level();
+        let (confirmed, level) = (link.ponged(payload), link.level());
+        if confirmed.is_some() || payload == HEARTBEAT_PAYLOAD {
+            // One that can be waited for is not kept by what it sends, if nothing reaches it any more.
+            link.answered(by_pongs);
+        }
         if let Some(seq) = confirmed {
-            self.down.buffer.confirm(seq, now);
+            self.down.confirm(seq, level, now);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prolog
 use crate::frame::{self, Kind, Side};
 use crate::ids::Seq;
 use crate::leg::BackendState;
+use crate::leg::barrier::Level;
 use crate::settings::BackendLoss;
 use crate::time::Time;
 
@@ -99,7 +100,7 @@ impl Pipe {
         }
         self.worker_talked();
         match heard.read_up_to {
-            Some(seq) => self.confirm_up(seq, now),
+            Some(seq) => self.confirm_up(seq, Level::Pong, now),
             None => self.part_if_settled(now),
         }
         self.play(now);

@@ -5,8 +5,9 @@ use crate::assembler::{Control, Message, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
+use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState};
-use crate::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use crate::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
 /// Bytes from which on a part of an input may have a block of its own: between control frames there may be thousands of
@@ -56,8 +57,7 @@ impl Pipe {
 
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
         let side = from.side();
-        let limits =
-            MessageLimits { bytes_max: self.settings.message_bytes_max, fragments_max: self.settings.fragments_max };
+        let limits = self.message_limits(side);
         let bytes = input.as_slice();
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
@@ -77,13 +77,11 @@ impl Pipe {
             match step {
                 Step::Data { len, ended } => {
                     at += len;
-                    if let Some(message) = ended {
-                        if self.conversation.reads() {
-                            self.push(side, input, run..at, keep);
-                            run = at;
-                        }
-                        self.accept(side, message, keep, now);
+                    if ended.is_some() && self.conversation.reads() {
+                        self.push(side, input, run..at, keep);
+                        run = at;
                     }
+                    self.accept(side, ended, keep, now);
                 }
                 Step::Header { header, header_len, len, ended } => {
                     at += len;
@@ -91,9 +89,7 @@ impl Pipe {
                     if keep {
                         self.lane(side).buffer.push_copy(&header[..header_len]);
                     }
-                    if let Some(message) = ended {
-                        self.accept(side, message, keep, now);
-                    }
+                    self.accept(side, ended, keep, now);
                 }
                 Step::Control { control, len } => {
                     if !link.codec.inside_message() {
@@ -108,6 +104,12 @@ impl Pipe {
                     }
                     keep = self.keeps(side);
                 }
+                Step::Skipped { len, ended } => {
+                    self.push(side, input, run..at, keep);
+                    at += len;
+                    run = at;
+                    self.skipped(side, ended, keep);
+                }
                 Step::Starved => {
                     self.push(side, input, run..at, keep);
                     at = bytes.len();
@@ -118,6 +120,31 @@ impl Pipe {
         self.push(side, input, run..at, keep);
         if let Some((link, _)) = self.incoming(side) {
             link.input_ended(bytes.len(), now);
+        }
+    }
+
+    fn message_limits(&self, side: Side) -> MessageLimits {
+        let settings = &self.settings;
+        let on_too_big = match side {
+            Side::Client => OnTooBig::Close,
+            Side::Backend => settings.on_too_big,
+        };
+        MessageLimits { bytes_max: settings.message_bytes_max, fragments_max: settings.fragments_max, on_too_big }
+    }
+
+    /// A part came of a message of `side` that is too big to be relayed.
+    fn skipped(&mut self, side: Side, ended: bool, keep: bool) {
+        // What came of it before it was too big, if anything.
+        self.lane(side).buffer.discard_partial();
+        if !ended {
+            return;
+        }
+        if let Some((link, _)) = self.incoming(side) {
+            link.began = None;
+        }
+        if keep && side == Side::Backend {
+            self.worker_talked();
+            self.report_lost(LaneName::Down, Loss::TooBig, 1);
         }
     }
 
@@ -164,8 +191,10 @@ impl Pipe {
         taken
     }
 
-    fn accept(&mut self, side: Side, message: Message, keep: bool, now: Time) {
+    /// Accepts the message of `side` that has become whole, if one has.
+    fn accept(&mut self, side: Side, ended: Option<Message>, keep: bool, now: Time) {
         let reads = self.conversation.reads();
+        let Some(message) = ended else { return };
         let Some((link, lane)) = self.incoming(side) else { return };
         link.began = None;
         if !keep {
@@ -293,18 +322,17 @@ impl Pipe {
 
     fn worker_ponged(&mut self, payload: &[u8], now: Time) {
         let Some(link) = self.backend.link_mut() else { return };
-        let confirmed = link.ponged(payload);
-        self.up.level = link.level();
-        if let Some(seq) = confirmed.or_else(|| commit(payload)) {
-            self.confirm_up(seq, now);
+        let (confirmed, level) = (link.ponged(payload), link.level());
+        match (confirmed, commit(payload)) {
+            (Some(seq), _) => self.confirm_up(seq, level, now),
+            (None, Some(seq)) => self.confirm_up(seq, Level::App, now),
+            (None, None) => {}
         }
     }
 
-    /// The current worker has everything up to `seq`.
-    pub(super) fn confirm_up(&mut self, seq: Seq, now: Time) {
-        let before = self.up.buffer.confirmed();
-        self.up.buffer.confirm(seq, now);
-        if self.up.buffer.confirmed() > before {
+    /// The current worker has everything up to `seq`, as sure as `level` says.
+    pub(super) fn confirm_up(&mut self, seq: Seq, level: Level, now: Time) {
+        if self.up.confirm(seq, level, now) {
             self.worker_proven();
         }
         self.part_if_settled(now);

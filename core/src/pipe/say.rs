@@ -3,6 +3,7 @@
 use super::{End, Pipe};
 use crate::frame::Kind;
 use crate::ids::{Attachment, Seq};
+use crate::leg::barrier::Level;
 use crate::time::Time;
 
 /// Why an operator's message was not taken.
@@ -49,7 +50,7 @@ impl Pipe {
         if !self.backend.is_current(attachment) {
             return None;
         }
-        self.confirm_up(seq, now);
+        self.confirm_up(seq, Level::App, now);
         Some(self.up.buffer.confirmed())
     }
 }

@@ -16,7 +16,7 @@ use crate::suspects::QUICK_DEATH;
 use crate::time::{Time, earliest};
 
 /// The payload of a heartbeat ping: no barrier's payload has its length.
-const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
+pub(super) const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
 
 const _: () = assert!(HEARTBEAT_PAYLOAD.len() == 8, "the barrier's nonce tells the two apart, not the length");
 

@@ -68,8 +68,8 @@ impl Pipe {
     fn transmitted_down(&mut self, bytes: usize, now: Time) {
         let Some(link) = self.client.link_mut() else { return };
         let written = link.transmitted(bytes, &mut self.down.buffer, now);
-        let told = link.codec.is_close_written();
-        self.down.confirm_if_written(now);
+        let (told, level) = (link.codec.is_close_written(), link.level());
+        self.down.confirm_if_written(level, now);
         self.client.set_stalled((self.down.buffer.unsent_messages() > 0).then_some(now));
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });
@@ -83,11 +83,11 @@ impl Pipe {
         let Some(link) = self.backend.link_mut() else { return };
         let sent_before = self.up.buffer.sent();
         let written = link.transmitted(bytes, &mut self.up.buffer, now);
-        let told = link.codec.is_close_written();
+        let (told, level) = (link.codec.is_close_written(), link.level());
         if self.up.buffer.sent() > sent_before {
             self.fed_at = now;
         }
-        self.up.confirm_if_written(now);
+        self.up.confirm_if_written(level, now);
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Up, messages: written.again });
         }
@@ -110,6 +110,12 @@ impl Pipe {
         budget.min(room).min(self.throttled_budget(side))
     }
 
+    /// Whether the client is not read for want of room, and not only to slow it down.
+    #[must_use]
+    pub fn leaves_client_unread(&self) -> bool {
+        self.client.link().is_some_and(|link| link.paused) && !self.is_throttled(Side::Client)
+    }
+
     fn client_budget(&self) -> usize {
         match self.client.state() {
             ClientState::Detached | ClientState::Gone => return 0,
@@ -117,6 +123,9 @@ impl Pipe {
             ClientState::Open => {}
         }
         let buffer = &self.up.buffer;
+        if self.has_client_left() {
+            return self.settings.replay_bytes_max.saturating_mul(2).saturating_sub(buffer.claimed_bytes());
+        }
         let room = self.settings.replay_bytes_max.saturating_sub(buffer.claimed_bytes());
         if self.backend.is_attached() {
             return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {

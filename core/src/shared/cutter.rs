@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::assembler::{Assembler, FRAGMENTS_CEILING, MESSAGE_BYTES_CEILING, MessageLimits, Refused, Step};
+use crate::assembler::{Assembler, MessageLimits, Refused, Step};
 use crate::close::CloseFrame;
 use crate::frame::{Opcode, Side};
 
@@ -26,8 +26,6 @@ pub struct Cutter {
     partial: Vec<u8>,
 }
 
-const LIMITS: MessageLimits = MessageLimits { bytes_max: MESSAGE_BYTES_CEILING, fragments_max: FRAGMENTS_CEILING };
-
 impl Cutter {
     /// A cutter for what the peer of `sender` says.
     #[must_use]
@@ -42,7 +40,7 @@ impl Cutter {
     pub fn cut(&mut self, bytes: &[u8]) -> Result<(usize, Option<Piece>), Refused> {
         let mut at = 0;
         while at < bytes.len() {
-            let (len, ended, frame) = match self.assembler.step(&bytes[at..], LIMITS)? {
+            let (len, ended, frame) = match self.assembler.step(&bytes[at..], MessageLimits::CEILING)? {
                 Step::Data { len, ended } => (len, ended, &bytes[at..at + len]),
                 Step::Header { ref header, header_len, len, ended } => {
                     self.keep(&header[..header_len]);
@@ -56,6 +54,7 @@ impl Cutter {
                     }
                     continue;
                 }
+                Step::Skipped { .. } => return Err(Refused::MessageTooBig),
                 Step::Starved => return Ok((bytes.len(), None)),
             };
             at += len;

@@ -91,6 +91,11 @@ impl Reader {
         items
     }
 
+    /// Whether the frame under way says that it is longer than `bytes_max`.
+    pub fn is_amid_more_than(&self, bytes_max: usize) -> bool {
+        announced(&self.bytes).is_some_and(|(len, _)| len > bytes_max)
+    }
+
     /// Whether nothing is half said: no part of a frame, no part of a message.
     pub fn is_at_boundary(&self) -> bool {
         self.bytes.is_empty() && self.open.is_none()
@@ -151,11 +156,7 @@ fn violation() -> Item {
 fn one_frame(bytes: &[u8], masked: bool) -> Option<(u8, Vec<u8>, usize)> {
     let (&first, &second) = (bytes.first()?, bytes.get(1)?);
     assert_eq!(second & 0x80 != 0, masked, "masking on the wrong side");
-    let (len, mut at) = match second & 0x7f {
-        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
-        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
-        short => (usize::from(short), 2),
-    };
+    let (len, mut at) = announced(bytes)?;
     let mut key = [0; 4];
     if masked {
         key.copy_from_slice(bytes.get(at..at + 4)?);
@@ -163,6 +164,15 @@ fn one_frame(bytes: &[u8], masked: bool) -> Option<(u8, Vec<u8>, usize)> {
     }
     let payload = bytes.get(at..at + len)?;
     Some((first, payload.iter().enumerate().map(|(index, byte)| byte ^ key[index % 4]).collect(), at + len))
+}
+
+/// What the header at the start of `bytes` says of its payload's length, and where that is said to the end.
+fn announced(bytes: &[u8]) -> Option<(usize, usize)> {
+    Some(match bytes.get(1)? & 0x7f {
+        126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
+        127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
+        short => (usize::from(short), 2),
+    })
 }
 
 /// One frame with this first byte; `mask` as a client would.

@@ -358,6 +358,16 @@ impl Bench {
         taken
     }
 
+    /// A worker answers the dial under way whose link takes so many bytes at first; whether the pipe took it.
+    pub fn attach_with_room(&mut self, backend: BackendKey, bytes: usize) -> bool {
+        let attachment = self.dialing.take().expect("a dial is under way");
+        let taken = self.pipe.attached(attachment, backend, None, self.now);
+        self.is_served_by(attachment);
+        self.set_room(Side::Backend, bytes);
+        self.pump();
+        taken
+    }
+
     fn is_served_by(&mut self, attachment: Attachment) {
         self.attachment = attachment;
         self.worker = Reader::new(true);

@@ -341,6 +341,33 @@ fn a_client_that_answers_no_pings_though_it_talks_confirms_by_what_is_written() 
 }
 
 #[test]
+fn a_client_that_has_answered_pings_and_answers_no_more_is_taken_for_lost_though_it_talks() {
+    for answers_at_first in [true, false] {
+        let mut bench = bench_with(|settings| {
+            settings.client_heartbeat.interval = secs(10);
+            settings.client_heartbeat.timeout = secs(20);
+        });
+        bench.wait(secs(10));
+        if answers_at_first {
+            bench.client_pongs();
+        }
+        for _ in 0..19 {
+            bench.wait(secs(1));
+            bench.client_says("still here");
+        }
+        assert_eq!(bench.state(), PipeState::Attached);
+        for _ in 0..12 {
+            bench.wait(secs(1));
+            if bench.state() == PipeState::Attached {
+                bench.client_says("still here");
+            }
+        }
+        let expected = if answers_at_first { PipeState::ClientDetached } else { PipeState::Attached };
+        assert_eq!(bench.state(), expected);
+    }
+}
+
+#[test]
 fn a_client_whose_pong_waits_unread_is_not_taken_for_one_that_answers_none() {
     let mut bench = bench();
     bench.worker_says("1");

@@ -1,10 +1,12 @@
 //! Overflow and slow readers: each bound at its edge.
 
+use std::time::Duration;
+
 use holdline_core::frame::Side;
 use holdline_core::ids::LaneName;
 use holdline_core::pipe::{Fact, LinkLoss, Loss, PipeState};
 use holdline_core::replay::MESSAGE_OVERHEAD_BYTES;
-use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings};
+use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, PipeSettings};
 
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
 use crate::wire::{self, Item};
@@ -137,6 +139,47 @@ fn a_full_buffer_pauses_the_client_until_a_worker_takes_it_iw_06() {
 }
 
 #[test]
+fn what_a_client_left_behind_that_was_not_read_is_read_up_to_as_much_again() {
+    for worker_is_there in [true, false] {
+        let mut bench = Bench::with(|settings| (settings.replay_bytes_max, settings.window_bytes) = (L, L));
+        if !worker_is_there {
+            bench.worker_dies(LinkLoss::Eof);
+        }
+        bench.client_frame(0x82, &[1; 600]);
+        bench.client_frame(0x82, &[2; 400]);
+        assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0, "it is not read");
+        bench.pipe.set_paused(Side::Client, true, bench.now);
+        assert!(bench.pipe.leaves_client_unread() && !bench.pipe.has_client_left());
+        bench.pipe.client_left();
+        assert!(
+            bench.pipe.read_budget(Side::Client, usize::MAX) > L / 2,
+            "as much again, but for what is charged beside it"
+        );
+        assert_eq!(bench.pipe.read_budget(Side::Client, 0), 0, "the process has no room for it");
+        bench.client_says("the last thing");
+        bench.client_closes(1000, "bye");
+        if !worker_is_there {
+            bench.attach(B);
+        }
+        let got = bench.worker_got();
+        assert_eq!(got[2..], [text("the last thing"), closed(1000, "bye")], "{worker_is_there}");
+    }
+}
+
+#[test]
+fn a_client_that_left_more_behind_than_may_be_held_is_not_read_to_its_end() {
+    let mut bench = limited(OverflowPolicy::Pause);
+    bench.client_frame(0x82, &[1; L]);
+    bench.pipe.client_left();
+    bench.client_frame(0x82, &[2; L]);
+    assert!(bench.pipe.has_client_left());
+    assert_eq!(bench.pipe.read_budget(Side::Client, usize::MAX), 0);
+    bench.client_vanishes();
+    assert!(bench.is_finished());
+    assert_eq!((bench.pipe.view().up.lost, bench.pipe.charged_bytes()), (2, 0));
+}
+
+#[test]
 fn a_slow_viewer_gets_the_newest_whole_frames_ib_16() {
     let mut bench = Bench::with(|settings| settings.down = DownPolicy::Latest(3.try_into().unwrap()));
     bench.set_room(Side::Client, 5);
@@ -193,6 +236,38 @@ fn a_close_for_slowness_does_not_land_inside_a_half_written_message() {
     bench.client_closes(1013, "");
     bench.client_vanishes();
     assert_eq!(bench.pipe.view().down.lost, 1);
+}
+
+#[test]
+fn a_workers_message_over_the_limit_is_lost_by_itself_where_the_route_keeps_the_pipe() {
+    for piece in [usize::MAX, 7, 1] {
+        let mut bench = Bench::with(|settings| {
+            settings.message_bytes_max = 100;
+            settings.on_too_big = OnTooBig::Drop;
+        });
+        let mut bytes = wire::frame(0x81, b"before", None);
+        bytes.extend(wire::frame(0x02, &[b'x'; 60], None));
+        bytes.extend(wire::frame(0x89, b"between", None));
+        bytes.extend(wire::frame(0x00, &[b'x'; 41], None));
+        bytes.extend(wire::frame(0x80, &[b'x'; 300], None));
+        bytes.extend(wire::frame(0x81, b"after", None));
+        for part in bytes.chunks(piece.min(bytes.len())) {
+            bench.worker_sends(part);
+            bench.hand_over(bench.now, Duration::ZERO);
+            assert!(bench.pipe.charged_bytes() <= 60 + 6, "nothing of it is kept");
+        }
+        assert_eq!(bench.client_got(), texts(&["before", "after"]));
+        assert_eq!(bench.worker_got(), [Item::Pong(b"between".to_vec())]);
+        let lost = Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, messages: 1 };
+        assert_eq!((bench.facts.as_slice(), bench.pipe.view().down.lost), (&[lost][..], 1), "by {piece}");
+    }
+}
+
+#[test]
+fn a_frame_that_would_never_end_is_refused_where_too_big_messages_are_lost_by_themselves() {
+    let mut bench = Bench::with(|settings| settings.on_too_big = OnTooBig::Drop);
+    bench.worker_sends(&[0x82, 127, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(bench.client_got(), [closed(1009, "message too big")]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! While both legs are there: messages whole and in order, control frames hop by hop.
 
 use holdline_core::frame::Side;
-use holdline_core::ids::LaneName;
-use holdline_core::pipe::{Action, EndedBy, Fact, Input, Loss, Peer, PipeState};
+use holdline_core::ids::{Attachment, LaneName, Seq};
+use holdline_core::leg::barrier::Level;
+use holdline_core::pipe::{Action, EndedBy, Fact, Input, LinkLoss, Loss, Peer, PipeState, ResumeAnswer};
 
-use crate::bench::{Bench, closed, ms, secs, text, texts};
+use crate::bench::{B, Bench, closed, ms, secs, text, texts};
 use crate::wire::{self, Item};
 
 #[test]
@@ -156,6 +157,33 @@ fn a_pong_that_answers_no_ping_of_ours_confirms_nothing() {
         bench.worker_frame(0x8A, payload);
     }
     assert_eq!(bench.pipe.view().up.confirmed.0, 0);
+}
+
+#[test]
+fn a_commit_raises_the_level_until_a_pong_confirms_more_than_the_application_has() {
+    let mut bench = Bench::new();
+    let level = |bench: &Bench| (bench.pipe.view().up.confirmed, bench.pipe.view().up.level);
+    bench.client_says("one");
+    bench.worker_frame(0x8A, b"A0");
+    assert_eq!(level(&bench), (Seq(0), Level::Pong), "nothing is committed");
+    bench.worker_frame(0x8A, b"A1");
+    assert_eq!(level(&bench), (Seq(1), Level::App));
+    bench.settle();
+    assert_eq!(level(&bench), (Seq(1), Level::App), "a late pong takes nothing back");
+    bench.client_says("two");
+    bench.settle();
+    assert_eq!(level(&bench), (Seq(2), Level::Pong));
+    bench.worker_frame(0x8A, b"A1");
+    assert_eq!(level(&bench), (Seq(2), Level::Pong), "the application has not got so far");
+    assert_eq!(bench.pipe.commit(Attachment::FIRST, Seq(9), bench.now), Some(Seq(2)));
+    assert_eq!(level(&bench), (Seq(2), Level::App), "by another way");
+    bench.worker_dies(LinkLoss::Eof);
+    assert_eq!(bench.dial().level, Level::App);
+    bench.attach_with(B, Some(ResumeAnswer::New));
+    assert_eq!(level(&bench), (Seq(2), Level::Pong), "another worker, which has said nothing");
+    bench.worker_dies(LinkLoss::Eof);
+    bench.attach_with(B, Some(ResumeAnswer::Ok(Seq(2))));
+    assert_eq!(level(&bench), (Seq(2), Level::App), "it has what came before");
 }
 
 #[test]

@@ -17,30 +17,31 @@ use holdline_core::close::CloseFrame;
 use holdline_core::frame::{Opcode, Side};
 use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
 use holdline_core::pipe::{Action, Cause, DialFailure, EndedBy, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 use proptest::prelude::*;
 
-const LIMITS: MessageLimits = MessageLimits { bytes_max: 70_000, fragments_max: 6 };
+const LIMITS: MessageLimits = MessageLimits { bytes_max: 70_000, fragments_max: 6, on_too_big: OnTooBig::Close };
 
 /// What an assembler makes of bytes: whole messages as they came, control frames, and a verdict.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Made {
     messages: Vec<(Vec<u8>, usize)>,
     controls: Vec<(Opcode, Vec<u8>)>,
+    skipped: usize,
     refused: Option<Refused>,
 }
 
 /// `runs` takes whole messages by themselves where there are some, and must make no difference.
-fn assemble<'a>(side: Side, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
+fn assemble<'a>(side: Side, limits: MessageLimits, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
     let mut assembler = Assembler::new(side);
     let (mut made, mut open) = (Made::default(), Vec::new());
     for mut chunk in chunks {
         while !chunk.is_empty() {
             if runs {
                 let mut at = 0;
-                let taken = assembler.whole_messages(chunk, LIMITS, |message| {
+                let taken = assembler.whole_messages(chunk, limits, |message| {
                     let end = at + message.wire_bytes as usize;
                     made.messages.push((chunk[at..end].to_vec(), message.payload_bytes as usize));
                     at = end;
@@ -51,7 +52,7 @@ fn assemble<'a>(side: Side, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) 
                     break;
                 }
             }
-            let (len, ended) = match assembler.step(chunk, LIMITS) {
+            let (len, ended) = match assembler.step(chunk, limits) {
                 Ok(Step::Data { len, ended }) => {
                     open.extend_from_slice(&chunk[..len]);
                     (len, ended)
@@ -62,6 +63,11 @@ fn assemble<'a>(side: Side, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) 
                 }
                 Ok(Step::Control { control, len }) => {
                     made.controls.push((control.opcode, control.payload().to_vec()));
+                    (len, None)
+                }
+                Ok(Step::Skipped { len, ended }) => {
+                    open.clear();
+                    made.skipped += usize::from(ended);
                     (len, None)
                 }
                 Ok(Step::Starved) => (chunk.len(), None),
@@ -127,11 +133,14 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 fn is_the_same_however_it_is_cut(side: Side, bytes: &[u8], sizes: &[usize]) {
-    let whole = assemble(side, false, std::iter::once(bytes));
-    for runs in [false, true] {
-        assert_eq!(whole, assemble(side, runs, cut(bytes, sizes)));
-        assert_eq!(whole, assemble(side, runs, bytes.chunks(1)));
-        assert_eq!(whole, assemble(side, runs, std::iter::once(bytes)));
+    let small = MessageLimits { bytes_max: 200, on_too_big: OnTooBig::Drop, ..LIMITS };
+    for limits in [LIMITS, small] {
+        let whole = assemble(side, limits, false, std::iter::once(bytes));
+        for runs in [false, true] {
+            assert_eq!(whole, assemble(side, limits, runs, cut(bytes, sizes)));
+            assert_eq!(whole, assemble(side, limits, runs, bytes.chunks(1)));
+            assert_eq!(whole, assemble(side, limits, runs, std::iter::once(bytes)));
+        }
     }
 }
 
@@ -171,7 +180,7 @@ proptest! {
             }
             bytes.extend(wire::frame(0x80 | first, rest, Some([1, 2, 3, 4])));
         }
-        let made = assemble(Side::Client, true, cut(&bytes, &sizes));
+        let made = assemble(Side::Client, LIMITS, true, cut(&bytes, &sizes));
         prop_assert_eq!(made.refused, None);
         let mut reader = wire::Reader::new(true);
         let items: Vec<_> = made.messages.iter().flat_map(|(bytes, _)| reader.read(bytes)).collect();

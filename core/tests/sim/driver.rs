@@ -1,5 +1,7 @@
 //! One pipe and everybody at its ends: bytes are moved as a driver would, and the model sees each of them.
 
+mod clients;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -282,7 +284,7 @@ impl Driver {
             }
         }
         self.tick(now, marks);
-        self.model.check(&self.pipe, now);
+        self.model.check(&self.pipe, now, marks);
     }
 
     /// A worker that waits is not read, but its end is noticed if it said nothing before, and that it says something.
@@ -405,38 +407,6 @@ impl Driver {
         assert_ne!(self.current, Some(attachment), "a dead link is kept");
     }
 
-    /// Nor did the client's.
-    fn lose_client(&mut self, now: Time, marks: &mut Marks) {
-        if self.client_link.is_some() {
-            marks.hit(Mark::ClientLostWithFreeze);
-            self.client_is_lost(LinkLoss::Reset, now, marks);
-        }
-    }
-
-    fn client_is_lost(&mut self, loss: LinkLoss, now: Time, marks: &mut Marks) {
-        let generation = self.generation;
-        self.model.client_gone(marks);
-        self.call(now, marks, |pipe, now| pipe.lost(Peer::Client(generation), loss, now));
-        assert!(self.client_link.is_none(), "a client's dead link is kept");
-    }
-
-    /// The client is there on another link, while its pipe may still believe in the old one.
-    pub fn client_returns(&mut self, plan: &Plan, capacity: usize, now: Time, marks: &mut Marks) {
-        let before = self.pipe.view();
-        self.model.client_returns();
-        let generation = self.call(now, marks, |pipe, now| pipe.client_attached(None, now));
-        self.generation = generation.expect("it is awaited");
-        assert!(self.client_link.is_none(), "two links of one client");
-        self.client_link = Some(Link::new(capacity));
-        self.client.comes_back(plan);
-        match before.state {
-            PipeState::Detached => marks.hit(Mark::CameBackInOutage),
-            PipeState::Leaving => marks.hit(Mark::CameBackAmidMove),
-            PipeState::Closing => marks.hit(Mark::CameBackForTheEnd),
-            PipeState::Attached | PipeState::ClientDetached => {}
-        }
-    }
-
     fn tick(&mut self, now: Time, marks: &mut Marks) {
         let mut ticks = 0;
         while self.deadline().is_some_and(|at| at <= now) {
@@ -457,7 +427,10 @@ impl Driver {
         let budget = self.pipe.read_budget(Side::Client, room);
         self.model.client_paused(budget == 0, now);
         self.call(now, marks, |pipe, now| pipe.set_paused(Side::Client, budget == 0, now));
-        let Some(link) = self.client_link.as_mut().filter(|_| budget > 0) else { return false };
+        if budget == 0 {
+            return self.leaves_client_unread(room, now, marks);
+        }
+        let Some(link) = self.client_link.as_mut() else { return false };
         let bytes = link.from_peer.read(budget.min(rng.chunk()));
         if let (Some(loss), true) = (link.from_peer.ended(), bytes.is_empty()) {
             self.client_is_lost(loss, now, marks);

@@ -53,6 +53,11 @@ impl Flow {
         self.end.filter(|_| self.bytes.is_empty())
     }
 
+    /// Whether the writer is gone, be there what there may to read.
+    pub const fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
     pub fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity;
     }

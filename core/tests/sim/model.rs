@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use holdline_core::ids::{Attachment, LaneName, Seq};
 use holdline_core::pipe::{DialOrder, EndedBy, Fact, Interruption, Loss};
-use holdline_core::settings::{OnExceed, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{OnExceed, OnTooBig, OverflowPolicy, PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
@@ -60,6 +60,8 @@ pub struct Model {
     sent: u64,
     sent_high: u64,
     confirmed: u64,
+    /// An application has committed all that is confirmed.
+    committed: bool,
     /// Written counts as confirmed: the worker answers no pings.
     written: bool,
     tap: Option<Tap>,
@@ -77,6 +79,8 @@ pub struct Model {
     lost_down: u64,
     /// Messages of workers that were too big to be accepted.
     too_big_down: u64,
+    /// Those of them that cost the pipe nothing else.
+    skipped: u64,
     dropped: u64,
     last_lost: Option<(Attachment, Interruption)>,
     /// The message that the worker of the last dial was told it would be sent first.
@@ -133,6 +137,8 @@ impl Model {
             lost_up: 0,
             lost_down: 0,
             too_big_down: 0,
+            skipped: 0,
+            committed: false,
             dropped: 0,
             last_lost: None,
             promised: None,
@@ -161,12 +167,17 @@ impl Model {
         for (item, wire_bytes) in items {
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => {
-                    if len(&item) > self.settings.message_bytes_max {
+                    let too_big = len(&item) > self.settings.message_bytes_max;
+                    if too_big && self.settings.on_too_big == OnTooBig::Close {
                         heard.closed = Some(0);
                         break;
                     }
                     heard.talked = true;
                     self.outage = None;
+                    if too_big {
+                        self.skipped += 1;
+                        continue;
+                    }
                     self.down_charges.push(self.down_charges.last().unwrap_or(&0) + wire_bytes + OVERHEAD_BYTES);
                     self.down.push(item);
                 }
@@ -206,8 +217,11 @@ impl Model {
         if let Some(covers) = answered {
             self.written = false;
             self.confirm(covers);
+            self.committed &= self.confirmed == before;
         } else if let Some(seq) = payload.strip_prefix(b"A").and_then(|digits| str::from_utf8(digits).ok()) {
-            self.confirm(seq.parse().unwrap_or(0));
+            let seq = seq.parse().unwrap_or(0);
+            self.confirm(seq);
+            self.committed |= seq >= self.confirmed && self.confirmed > 0;
         }
         if self.confirmed > before {
             self.outage = None;
@@ -276,7 +290,9 @@ impl Model {
         if self.settings.replay == ReplayPolicy::None {
             self.fates[seq as usize - 1] = Fate::Confirmed;
         } else if self.written {
+            let before = self.confirmed;
             self.confirm(seq);
+            self.committed &= self.confirmed == before;
         }
     }
 
@@ -291,6 +307,7 @@ impl Model {
             self.sent_high = self.sent_high.max(seq);
             self.confirm(seq);
         }
+        self.committed = has.is_some_and(|Seq(seq)| seq >= self.confirmed && self.confirmed > 0);
         self.written = false;
         let delayed = self.outage.map_or(now, |outage| outage + self.settings.replay_delay);
         self.tap = Some(Tap {
@@ -417,7 +434,7 @@ impl Model {
             Fact::ReadPaused(LaneName::Up) => marks.hit(Mark::ClientPaused),
             Fact::ReadPaused(LaneName::Down) => marks.hit(Mark::WorkerPaused),
             Fact::PongsMissing(_) => {
-                self.written = true;
+                (self.written, self.committed) = (true, false);
                 self.confirm(self.sent);
                 marks.hit(Mark::PongsMissing);
             }

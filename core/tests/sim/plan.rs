@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use holdline_core::limits::Rate;
 use holdline_core::settings::{
-    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OverflowPolicy, PipeLimits, PipeSettings,
-    Refusal, ReplayPolicy, ReplayTail,
+    BackendLoss, Balance, DownPolicy, Heartbeat, LimitedLanes, OnExceed, OnTooBig, OverflowPolicy, PipeLimits,
+    PipeSettings, Refusal, ReplayPolicy, ReplayTail,
 };
 
 /// SplitMix64, written out again so that a change of the core's own generator changes no seed here.
@@ -208,6 +208,9 @@ impl Plan {
         }
         if apart.once_in(4) {
             plan.empty_fragments = apart.pick(&[3, 100, 2_000]);
+        }
+        if apart.once_in(2) {
+            plan.settings.on_too_big = OnTooBig::Drop;
         }
         let mut apart = Rng::new(seed.rotate_left(32) ^ 0x0EF5);
         plan.settings.prove = apart.pick(&[0, 0, 100, 500].map(Duration::from_millis));

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use holdline_core::pipe::LinkLoss;
+use holdline_core::settings::OnTooBig;
 use holdline_core::time::Time;
 
 use crate::link::Link;
@@ -237,8 +238,8 @@ impl Conn {
         } else if plan.may(Fault::WorkerTooBig) && rng.once_in(rarity * 2) {
             let payload = vec![b'x'; plan.settings.message_bytes_max + 1];
             self.push(0x82, &payload);
-            self.said_close = true;
-            marks.hit(Mark::TooBigFromWorker);
+            self.said_close = plan.settings.on_too_big == OnTooBig::Close;
+            marks.hit(if self.said_close { Mark::TooBigFromWorker } else { Mark::TooBigSkipped });
         }
     }
 

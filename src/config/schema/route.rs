@@ -138,6 +138,12 @@ fn pipes() -> Vec<Key<Route>> {
             "a slow client: \"keep\" pauses the worker, \"latest:N\" keeps the newest N messages (video)",
         ),
         key(
+            "on_too_big",
+            |r: &mut Route| &mut r.on_too_big,
+            any,
+            "a worker's message over message.max_bytes: \"close\" ends the pipe with 1009, \"drop\" loses that message only",
+        ),
+        key(
             "first_message_timeout",
             |r: &mut Route| &mut r.first_message_timeout,
             off_or(MILLISECOND, HOUR),

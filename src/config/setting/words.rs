@@ -1,6 +1,8 @@
 //! The words of each closed set, as they are written in the file.
 
-use holdline_core::settings::{BackendLoss, Balance, MoveOrder, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom};
+use holdline_core::settings::{
+    BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+};
 
 use super::super::AdminState;
 use super::super::types::{
@@ -21,6 +23,10 @@ impl Choice for OverflowPolicy {
 
 impl Choice for BackendLoss {
     const WORDS: &'static [(&'static str, Self)] = &[("reattach", Self::Reattach), ("close", Self::Close)];
+}
+
+impl Choice for OnTooBig {
+    const WORDS: &'static [(&'static str, Self)] = &[("close", Self::Close), ("drop", Self::Drop)];
 }
 
 impl Choice for Conversation {

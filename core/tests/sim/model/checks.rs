@@ -1,11 +1,12 @@
 //! What the model demands of a pipe: after each step, after a read in an outage, when all is calm, and in the end.
 
 use holdline_core::frame::Side;
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::{Pipe, PipeState, PipeView};
-use holdline_core::settings::{DownPolicy, OverflowPolicy, ReplayPolicy};
+use holdline_core::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
-use super::{Fate, Model, OVERHEAD_BYTES, PROVEN_AFTER};
+use super::{Fate, Model, OVERHEAD_BYTES, PROVEN_AFTER, Tap};
 use crate::marks::{Mark, Marks};
 
 /// Headers of the frames of one message that a worker of this world says.
@@ -24,7 +25,10 @@ impl Model {
         let view = pipe.view();
         let open = charged - view.up.buffered_bytes - view.down.buffered_bytes;
         let up = if self.client_open && self.client.linked { self.from_client.open_bytes() } else { 0 };
-        let down = self.tap.as_ref().map_or(0, |tap| tap.from_worker.open_bytes());
+        let drops = self.settings.on_too_big == OnTooBig::Drop;
+        let is_dropped = |tap: &Tap| drops && tap.from_worker.is_amid_more_than(self.settings.message_bytes_max);
+        let tap = self.tap.as_ref().filter(|tap| !is_dropped(tap));
+        let down = tap.map_or(0, |tap| tap.from_worker.open_bytes());
         // The start of a header or a control frame is kept beside the lane.
         let apart = if self.ended.is_some() { usize::MAX } else { 2 * 140 };
         assert!(
@@ -34,7 +38,7 @@ impl Model {
     }
 
     /// What must be true after each step.
-    pub fn check(&mut self, pipe: &Pipe, now: Time) {
+    pub fn check(&mut self, pipe: &Pipe, now: Time, marks: &mut Marks) {
         let view = pipe.view();
         self.check_books(pipe);
         if self.tap.as_ref().is_some_and(|tap| now >= tap.since + PROVEN_AFTER) {
@@ -54,8 +58,15 @@ impl Model {
         }
         assert_eq!(view.up.accepted.0, self.up.len() as u64, "messages accepted of the client");
         assert_eq!(view.down.accepted.0, self.down.len() as u64, "messages accepted of workers");
+        if self.settings.on_too_big == OnTooBig::Drop {
+            assert_eq!(self.too_big_down, self.skipped, "messages of workers that were too big");
+        }
         if self.is_exact() {
             assert_eq!((view.up.sent.0, view.up.confirmed.0), (self.sent, self.confirmed), "sent and confirmed");
+            assert_eq!(view.up.level == Level::App, self.committed, "committed by an application");
+            if self.committed {
+                marks.hit(Mark::AppLevel);
+            }
         }
         if self.is_exact() && !self.keeps_tail() {
             let kept_from = if self.settings.replay == ReplayPolicy::Unsent { self.sent } else { self.confirmed };
@@ -117,7 +128,9 @@ impl Model {
         // Each message is charged a little more than its bytes on the wire, which are what is read; and the start of a
         // header is in the books only when its end has come.
         let slack = (view.up.accepted.0 - accepted_before) as usize * OVERHEAD_BYTES + 13;
-        let bound = self.settings.replay_bytes_max.max(charged_before) + slack;
+        // What a client has left behind may be as much again.
+        let times = if pipe.has_client_left() { 2 } else { 1 };
+        let bound = (times * self.settings.replay_bytes_max).max(charged_before) + slack;
         match self.settings.overflow {
             OverflowPolicy::Pause => {
                 assert!(pipe.charged_bytes() <= bound + view.down.buffered_bytes, "over the bound")
