@@ -180,10 +180,13 @@ impl PipeEntry {
         *lock(&self.client) = client.into();
     }
 
-    /// Whether another worker can carry its conversation on.
+    /// Whether another worker can carry its conversation on; a viewer's worker is that of its stream.
     #[must_use]
     pub fn moves(&self) -> bool {
-        self.moves.load(Relaxed)
+        match &self.sharing {
+            Sharing::Alone | Sharing::Stream(_) => self.moves.load(Relaxed),
+            Sharing::Viewer(stream) => stream.moves(),
+        }
     }
 
     /// What kind of conversation it is, once that is known.

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use holdline_core::conversation::first::{FIRST_MESSAGES, Shown};
 use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
 use http::request::Parts;
 
@@ -206,7 +207,10 @@ impl Conversations {
 pub fn rules_of_auto() -> Vec<String> {
     let spoken = SUBPROTOCOLS.iter().map(|(name, known)| format!("subprotocol {name}: {known}"));
     let asked = REQUESTS.iter().map(|rule| format!("request {}: {}", rule.what, rule.known));
-    let greeted = Profile::GREETINGS.iter().map(|(what, name)| format!("first message {what}: profile {name}"));
+    let greeted = FIRST_MESSAGES.iter().map(|(what, shown)| match shown {
+        Shown::Profile(name) => format!("first message {what}: profile {name}"),
+        Shown::Stateful => format!("first message {what}: stateful"),
+    });
     spoken.chain(asked).chain(greeted).chain(["anything else: stateless".to_owned()]).collect()
 }
 
@@ -255,8 +259,12 @@ mod tests {
                 assert!(Profile::named(profile).is_some(), "{name}");
             }
         }
-        for (_, name) in Profile::GREETINGS {
-            assert!(Profile::named(name).is_some(), "{name}");
+        for (what, shown) in FIRST_MESSAGES {
+            let exists = |name: &str| Profile::named(name).is_some();
+            assert!(
+                matches!(shown, Shown::Stateful) || matches!(shown, Shown::Profile(name) if exists(name)),
+                "{what}"
+            );
         }
     }
 }

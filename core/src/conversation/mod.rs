@@ -15,6 +15,7 @@
 //! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, and [`prologue`] is the engine. The pipe asks it in `pipe::conversing`.
 
 mod builtin;
+pub mod first;
 pub mod json;
 mod messages;
 pub mod profile;

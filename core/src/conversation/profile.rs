@@ -65,20 +65,6 @@ impl Profile {
         Arc::new(Self { name: FIRST, dialect: Dialect::First(count), rules: Rules::default() })
     }
 
-    /// First messages of workers that show the profile for certain: how they look, and its name.
-    pub const GREETINGS: &[(&str, &str)] = &[("0{\"sid\"… (Engine.IO)", "socket.io"), ("INFO {… (NATS)", "nats")];
-
-    /// The profile of a conversation that its worker begins with this message, where that is certain.
-    #[must_use]
-    pub fn greeted_with(payload: &[u8]) -> Option<Arc<Self>> {
-        let name = match payload {
-            [b'0', b'{', b'"', b's', b'i', b'd', b'"', ..] => "socket.io",
-            [b'I', b'N', b'F', b'O', b' ', b'{', ..] => "nats",
-            _ => return None,
-        };
-        Self::named(name)
-    }
-
     /// Whether a worker speaks before its client does, and the client is sent nothing before.
     #[must_use]
     pub(super) const fn greets(&self) -> bool {

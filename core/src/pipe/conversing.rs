@@ -7,6 +7,7 @@
 use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
+use crate::conversation::first::{Shown, shown_by};
 use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue};
 use crate::frame::{self, Kind, Side};
 use crate::ids::Seq;
@@ -58,9 +59,13 @@ impl Pipe {
     /// The first message shows what this is, or that nothing shows it.
     fn decide(&mut self, side: Side, payload: Option<&[u8]>) {
         let bounds = self.settings.prologue;
-        let profile = payload.filter(|_| side == Side::Backend).and_then(Profile::greeted_with);
-        let (conversation, why) = match profile {
-            Some(profile) => (Conversation::Profiled(Box::new(Prologue::new(profile, bounds))), "first_message"),
+        let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(Profile::named(name)?, bounds))));
+        let shown = payload.and_then(|payload| shown_by(side, payload)).and_then(|shown| match shown {
+            Shown::Profile(name) => named(name),
+            Shown::Stateful => Some(Conversation::Stateful),
+        });
+        let (conversation, why) = match shown {
+            Some(conversation) => (conversation, "first_message"),
             None => (Conversation::Stateless, "unknown"),
         };
         self.converse(conversation, why);

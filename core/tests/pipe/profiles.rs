@@ -330,19 +330,33 @@ fn hocuspocus_authenticates_and_synchronizes_each_document_again() {
 }
 
 #[test]
-fn the_first_message_of_a_worker_shows_engine_io_and_nats_and_nothing_else() {
-    for (greeting, profile) in
-        [(r#"0{"sid":"a"}"#, Some("socket.io")), ("INFO {}\r\n", Some("nats")), ("o", None), ("hello", None)]
-    {
+fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
+    use ConversationKind::{Profile, Stateful, Stateless};
+    let lsp = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"processId":1,"capabilities":{}}}"#;
+    let mcp = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"capabilities":{},"protocolVersion":"1"}}"#;
+    for (who, first, kind, profile) in [
+        ('w', r#"0{"sid":"a"}"#, Profile, Some("socket.io")),
+        ('w', "INFO {}\r\n", Profile, Some("nats")),
+        ('w', r#"["setup", {}]"#, Stateful, None),
+        ('w', "o", Stateless, None),
+        ('w', "hello", Stateless, None),
+        ('c', r#"0{"sid":"a"}"#, Stateless, None),
+        ('c', r#"{"id":1,"jsonrpc":"2.0","method":"subscription","params":{"path":"on"}}"#, Profile, Some("trpc")),
+        ('c', r#"[{"id":1,"method":"query","params":{"path":"a"}}]"#, Profile, Some("trpc")),
+        ('c', r#"{"id":1,"method":"query","params":{}}"#, Stateless, None),
+        ('c', lsp, Profile, Some("lsp")),
+        ('c', mcp, Stateless, None),
+        ('c', r#"{"id":1,"guid":"","method":"initialize","params":{"sdkLanguage":"python"}}"#, Stateful, None),
+        ('c', r#"{"id":1,"method":"eth_subscribe","params":["newHeads"]}"#, Stateful, None),
+    ] {
         let mut bench = Bench::new();
         bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
-        bench.worker_says(greeting);
-        let kind = if profile.is_some() { ConversationKind::Profile } else { ConversationKind::Stateless };
-        assert_eq!(bench.pipe.conversation(), (kind, profile), "{greeting}");
-        assert_eq!(bench.client_got(), texts(&[greeting]));
+        match who {
+            'w' => bench.worker_says(first),
+            _ => bench.client_says(first),
+        }
+        assert_eq!(bench.pipe.conversation(), (kind, profile), "{first}");
+        let passed = [bench.client_got(), bench.worker_got()].concat();
+        assert_eq!(passed, texts(&[first]));
     }
-    let mut bench = Bench::new();
-    bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
-    bench.client_says(r#"0{"sid":"a"}"#);
-    assert_eq!(bench.pipe.conversation().0, ConversationKind::Stateless, "a client that speaks first");
 }

@@ -1,0 +1,53 @@
+//! What the first message of a conversation shows, where it shows anything for certain.
+//!
+//! Refused: to guess. A message that another protocol may begin with too shows nothing.
+
+use super::json::{self, Document, Pointer};
+use crate::frame::Side;
+
+/// What a first message shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Shown {
+    /// The profile of this name.
+    Profile(&'static str),
+    /// That it ends with its worker.
+    Stateful,
+}
+
+/// First messages that show it for certain: whose they are and how they look, and what they show.
+pub const FIRST_MESSAGES: &[(&str, Shown)] = &[
+    ("of the worker, 0{\"sid\"… (Engine.IO)", Shown::Profile("socket.io")),
+    ("of the worker, INFO {… (NATS)", Shown::Profile("nats")),
+    ("of the worker, [\"setup\", … (terminado)", Shown::Stateful),
+    ("of the client, a query, mutation or subscription with an id and a path (tRPC)", Shown::Profile("trpc")),
+    ("of the client, initialize with capabilities and a processId or rootUri (LSP)", Shown::Profile("lsp")),
+    ("of the client, initialize with an sdkLanguage (Playwright)", Shown::Stateful),
+    ("of the client, eth_subscribe (Ethereum)", Shown::Stateful),
+];
+
+/// What the first message of a conversation shows, which `from` sends.
+pub(crate) fn shown_by(from: Side, payload: &[u8]) -> Option<Shown> {
+    match from {
+        Side::Backend if payload.starts_with(b"0{\"sid\"") => Some(Shown::Profile("socket.io")),
+        Side::Backend if payload.starts_with(b"INFO {") => Some(Shown::Profile("nats")),
+        Side::Backend if payload.starts_with(b"[\"setup\",") => Some(Shown::Stateful),
+        Side::Backend => None,
+        Side::Client => json::documents(payload).into_iter().next().and_then(shown_by_call),
+    }
+}
+
+fn shown_by_call(payload: &[u8]) -> Option<Shown> {
+    let document = Document::read(payload)?;
+    let find = |pointer: &str| Pointer::parse(pointer).ok().and_then(|pointer| document.find(&pointer));
+    let method = find("/method").and_then(|value| value.text())?;
+    let has = |pointer: &str| find(pointer).is_some();
+    match &*method {
+        "query" | "mutation" | "subscription" if has("/id") && has("/params/path") => Some(Shown::Profile("trpc")),
+        "initialize" if has("/params/sdkLanguage") => Some(Shown::Stateful),
+        "initialize" if has("/params/capabilities") && (has("/params/processId") || has("/params/rootUri")) => {
+            Some(Shown::Profile("lsp"))
+        }
+        "eth_subscribe" => Some(Shown::Stateful),
+        _ => None,
+    }
+}
