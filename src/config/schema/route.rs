@@ -75,7 +75,7 @@ fn affinity() -> Vec<Key<Route>> {
             "learn",
             |r: &mut Route| &mut r.learn,
             any,
-            "keys that workers make up: [{ path = \"/api/kernels\", json = \"/id\" }] takes them from their answers",
+            "keys that workers make up, taken from their answers; [{ path = \"/api/kernels\", json = \"/id\" }] is one",
         ),
         key(
             "learn_ttl",
