@@ -49,7 +49,12 @@ impl Pipe {
     /// False if it is ending anyway; what waits is given up all the same.
     pub fn evict(&mut self, now: Time) -> bool {
         self.give_up_down(Loss::Evicted, now);
+        let frame = CloseFrame::new(1013, "out of memory");
         if !self.client.is_open() {
+            if self.client.state() == ClientState::SaidClose {
+                // What its worker says from now on would reach it with a hole before.
+                self.close_client(frame, false, now);
+            }
             if matches!(self.backend.state(), BackendState::Detached | BackendState::Dialing) {
                 self.settle_up(Loss::Evicted);
                 self.farewell = None;
@@ -58,7 +63,6 @@ impl Pipe {
             }
             return false;
         }
-        let frame = CloseFrame::new(1013, "out of memory");
         self.report_ended(EndedBy::Holdline, &frame);
         self.settle_up(Loss::Evicted);
         let key = self.draw.key();

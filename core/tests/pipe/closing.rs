@@ -370,6 +370,20 @@ fn a_pipe_that_is_ending_anyway_keeps_its_end_and_gives_up_what_waits() {
 }
 
 #[test]
+fn a_client_that_said_goodbye_hears_nothing_behind_what_an_eviction_has_lost() {
+    let mut bench = Bench::new();
+    bench.client_closes(1000, "");
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("lost");
+    bench.operator(|pipe, now| assert!(!pipe.evict(now)));
+    assert!(bench.facts.contains(&Fact::Lost { lane: LaneName::Down, reason: Loss::Evicted, messages: 1 }));
+    bench.worker_says("behind it");
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [closed(1013, "out of memory")]);
+}
+
+#[test]
 fn an_eviction_ends_the_wait_for_a_worker_that_a_clients_last_messages_are_for() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);

@@ -63,6 +63,9 @@ const KEPT: &[(u64, &str)] = &[
         "workers that talked and died at once were tried for ever where wrong ones stood between; these ones died of \
          heartbeats that the world answered too late once it was quiet",
     ),
+    (54585, "a client that had said goodbye was sent what its worker said behind messages that an eviction had lost"),
+    (286204, "the same, behind an empty message"),
+    (236343, "the model forgot the start of a header when it counted what may be held for a client that is away"),
 ];
 
 /// Seeds of a sweep unless `HOLDLINE_SIM_SEEDS` says otherwise.

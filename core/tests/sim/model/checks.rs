@@ -12,6 +12,9 @@ use crate::marks::{Mark, Marks};
 /// Headers of the frames of one message that a worker of this world says.
 const HEADERS_BYTES_MAX: usize = 2 * 10 + OVERHEAD_BYTES;
 
+/// Bytes of a header whose end has not come.
+const HEADER_START_BYTES_MAX: usize = 13;
+
 /// What one lane may occupy that no message is charged for: a block at each end of which only a part is used, each as
 /// large as the most that is read at once, and the lists of an empty lane.
 const LANE_SLACK_BYTES: usize = 2 * 65_536 + 2_048;
@@ -111,8 +114,9 @@ impl Model {
             DownPolicy::Keep => self.settings.replay_bytes_max,
             DownPolicy::Latest(keep) => keep.get() as usize * (self.settings.message_bytes_max + HEADERS_BYTES_MAX),
         };
-        // As below: what is read is bounded, and each message in it is charged a little more than its bytes.
-        let came = (pipe.view().down.accepted.0 - before.down.accepted.0) as usize * OVERHEAD_BYTES;
+        // As below: each message is charged a little more than its bytes, and the start of a header comes late.
+        let came =
+            (pipe.view().down.accepted.0 - before.down.accepted.0) as usize * OVERHEAD_BYTES + HEADER_START_BYTES_MAX;
         assert!(held <= bound.max(before.down.buffered_bytes) + came, "over the bound: {held} for {bound}");
         if self.settings.down == DownPolicy::Keep && pipe.read_budget(Side::Backend, usize::MAX) == 0 {
             marks.hit(Mark::ReadUpToTheBound);
@@ -127,7 +131,7 @@ impl Model {
         }
         // Each message is charged a little more than its bytes on the wire, which are what is read; and the start of a
         // header is in the books only when its end has come.
-        let slack = (view.up.accepted.0 - accepted_before) as usize * OVERHEAD_BYTES + 13;
+        let slack = (view.up.accepted.0 - accepted_before) as usize * OVERHEAD_BYTES + HEADER_START_BYTES_MAX;
         // What a client has left behind may be as much again.
         let times = if pipe.has_client_left() { 2 } else { 1 };
         let bound = (times * self.settings.replay_bytes_max).max(charged_before) + slack;
