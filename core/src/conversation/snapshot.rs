@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::prologue::{Entry, Play, Stage, is_class};
 use super::streams::Stream;
 use super::words::{Awaits, Name, Regret};
-use super::{Conversation, Profile, Prologue};
+use super::{Conversation, Profile, Prologue, PrologueBounds};
 use crate::frame::Kind;
 use crate::ids::Seq;
-use crate::settings::PipeSettings;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
 const PART: &str = "conversations";
@@ -35,12 +34,18 @@ impl Conversation {
         }
     }
 
-    /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`.
-    pub(crate) fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
+    /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`; its route has a profile
+    /// of its `own` or none, and these bounds.
+    pub(crate) fn thaw(
+        input: &mut Reader<'_>,
+        own: Option<&Arc<Profile>>,
+        bounds: PrologueBounds,
+        accepted: Seq,
+    ) -> Read<Self> {
         Ok(match input.u8()? {
             0 => Self::Undecided,
             1 => Self::Stateless,
-            2 => Self::Profiled(Box::new(Prologue::thaw(input, settings, accepted)?)),
+            2 => Self::Profiled(Box::new(Prologue::thaw(input, own, bounds, accepted)?)),
             3 => Self::Stateful,
             _ => return Err(SnapshotError::Malformed(PART)),
         })
@@ -80,9 +85,9 @@ impl Prologue {
         out.option(*behind, Writer::seq);
     }
 
-    fn thaw(input: &mut Reader<'_>, settings: &PipeSettings, accepted: Seq) -> Read<Self> {
-        let profile = thaw_profile(input, settings)?;
-        let mut prologue = Self::new(profile, settings.prologue);
+    fn thaw(input: &mut Reader<'_>, own: Option<&Arc<Profile>>, bounds: PrologueBounds, accepted: Seq) -> Read<Self> {
+        let profile = thaw_profile(input, own)?;
+        let mut prologue = Self::new(profile, bounds);
         prologue.repeatable = input.flag()?;
         prologue.greeted = input.flag()?;
         prologue.play = match input.u8()? {
@@ -113,9 +118,9 @@ impl Prologue {
 }
 
 /// The profile that the route has, or a built-in one, by its name.
-fn thaw_profile(input: &mut Reader<'_>, settings: &PipeSettings) -> Read<Arc<Profile>> {
+fn thaw_profile(input: &mut Reader<'_>, own: Option<&Arc<Profile>>) -> Read<Arc<Profile>> {
     let name = input.bytes(NAME_BYTES_MAX)?;
-    let own = settings.profile.iter().find(|profile| profile.name.as_bytes() == name).cloned();
+    let own = own.filter(|profile| profile.name.as_bytes() == name).cloned();
     let named = || str::from_utf8(name).ok().and_then(Profile::named);
     own.or_else(named).ok_or(SnapshotError::Malformed(PART))
 }
