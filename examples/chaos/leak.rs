@@ -1,5 +1,6 @@
 //! Makes the proxy's things grow for real, so that a soak can be seen to fail: `--leak` is for nothing else.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -14,8 +15,9 @@ use crate::ask::ask;
 
 /// From one thing too many to the next.
 const EVERY: Duration = Duration::from_millis(70);
-/// Bytes of the label that each leaked backend carries; a registration may have 64 KiB.
-const LABEL_BYTES: usize = 60_000;
+/// Labels that each leaked backend carries; a registration may have 64 of up to 1 KiB.
+const LABELS: usize = 60;
+const LABEL_BYTES: usize = 1000;
 
 /// What is taken and never given back while the faults strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +42,8 @@ impl Leak {
                 }
                 Self::Backends => {
                     let label = "x".repeat(LABEL_BYTES);
-                    let body = json!({ "url": "ws://127.0.0.1:9", "state": "maint", "labels": { "leak": label } });
+                    let labels: BTreeMap<_, _> = (0..LABELS).map(|n| (format!("leak-{n}"), &label)).collect();
+                    let body = json!({ "url": "ws://127.0.0.1:9", "state": "maint", "labels": labels });
                     // a proxy that does not answer has other worries, which the end of the run names
                     let path = format!("/v1/backends/zz-leak-{number}");
                     let _ = ask(&admin, "PUT", &path, &body.to_string()).await;
