@@ -286,9 +286,12 @@ async fn ib_08_a_key_that_no_worker_owns_goes_to_any_where_the_route_says_so() {
     let [a, b] = [StepWorker::start().await, StepWorker::start().await];
     register_owner(&proxy, "a", &a, json!(["s1"])).await;
     register_owner(&proxy, "b", &b, json!(["s2"])).await;
+    // Kept open: a worker that goes before its client is asked again, and would take that for the plain request.
+    let mut kept = Vec::new();
     for (path, owner) in [("/ws/s2/logs", &b), ("/ws/s1/logs", &a), ("/ws/s2/logs", &b)] {
-        let (_client, wire) = tokio::join!(Wire::connect(proxy.public, path, &[]), owner.accept());
+        let (client, wire) = tokio::join!(Wire::connect(proxy.public, path, &[]), owner.accept());
         assert_eq!(wire.head.path(), path);
+        kept.push((client, wire));
     }
     let any = async {
         tokio::select! { knock = a.knock() => knock, knock = b.knock() => knock }
