@@ -243,6 +243,12 @@ async fn ib_17_each_pipe_has_exactly_one_worker_socket_whatever_happens() {
         for (number, client) in clients.iter_mut().enumerate() {
             assert_eq!(client.exchange(&number.to_string()).await, number.to_string());
         }
+        // A message that three workers in a row had not confirmed when they went would be taken for what ended them.
+        eventually("all is confirmed", async || {
+            let confirmed = |pipe: &Value| pipe["up"]["confirmed"] == pipe["up"]["accepted"];
+            proxy.pipes().await.iter().all(confirmed).then_some(())
+        })
+        .await;
     }
     eventually("one socket for each pipe", async || {
         let mut open: HashMap<String, usize> = HashMap::new();
