@@ -80,7 +80,7 @@ pub enum DialFailure {
     },
     /// No backend may be chosen now, but one that would do is only out: down, resting or full.
     Out {
-        /// Time until it is worth another look, if the pool does not change before.
+        /// Time until it is worth another look where a wrong worker's word waits, if the pool does not change before.
         recheck: Duration,
     },
     /// This backend could not be attached; the next candidate is tried at once.

@@ -253,7 +253,8 @@ impl Pipe {
             let frame = CloseFrame::new(1012, &format!("refused by every worker: {status}"));
             return self.give_up(frame, Loss::Closed, now);
         }
-        let retry_at = earliest(returns_at, recheck_at);
+        // Only what a wrong worker said needs another look: all else that may help is a change of the pool.
+        let retry_at = earliest(returns_at, recheck_at.filter(|_| outage.wrong_worker.is_some()));
         if changed || self.suspects.any_tried() {
             let settings = &self.settings;
             let wait = backoff::wait(outage.round, settings.backoff_min, settings.backoff_max, &mut self.draw);
