@@ -98,7 +98,8 @@ fn keys_are_made_rotated_and_checked_without_showing_a_secret() {
     let rotated = keys(directory.path(), &["rotate", "k"]);
     assert!(rotated.status.success() && stdout(&rotated).contains(" signs, "), "{rotated:?}");
     let text = std::fs::read_to_string(&path).unwrap();
-    let secrets: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().find(|it| it.len() == 43)).collect();
+    let secrets: Vec<&str> =
+        text.lines().filter_map(|line| line.split_whitespace().find(|it| it.len() == 43)).collect();
     assert_eq!(secrets.len(), 2, "{text}");
     for output in [&made, &rotated] {
         assert!(secrets.iter().all(|secret| !stdout(output).contains(secret)), "{output:?}");
