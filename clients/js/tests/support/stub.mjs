@@ -18,7 +18,7 @@ export class Stub {
   welcome = {};
 
   static async start() {
-    const stub = new Stub();
+    const stub = new this();
     stub.http = createServer((request, response) => stub.answer(request, response));
     stub.http.on('upgrade', (request, socket, head) => stub.upgrade(request, socket, head));
     await new Promise((resolve) => stub.http.listen(0, '127.0.0.1', resolve));
