@@ -3,10 +3,10 @@ import assert from 'node:assert/strict';
 import { Network } from './network.mjs';
 import { random } from './random.mjs';
 
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = Number(process.env.HOLDLINE_CLIENT_PATIENCE_MS ?? 30_000);
 
 /** What may happen to the network, and for how long the conversation then goes on before the next. */
-const FAULTS = {
+export const FAULTS = {
   none: () => {},
   cut: ({ network }) => network.cut(),
   stall: ({ network, draw }) => network.stall(20 + draw.below(300)),

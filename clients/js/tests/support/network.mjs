@@ -55,9 +55,9 @@ export class Network {
     this.cut();
   }
 
+  /** New connections live. What is half open stays so: nothing but a probe tells. */
   heal() {
     this.#refused = this.#shortLived = 0;
-    for (const line of this.#lines) if (line.swallows || line.lost) line.end();
   }
 
   #carry(socket, host, port) {
