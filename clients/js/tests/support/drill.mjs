@@ -24,7 +24,7 @@ export const HASTE = {
   persist: false,
   transports: ['ws'],
   backoff: { min: 20, max: 200 },
-  timeouts: { open: 500, probe: 200, silence: 100, close: 5000 },
+  timeouts: { open: 2000, probe: 200, silence: 100, close: 5000 },
 };
 
 /** A client in this process, or elsewhere: `open` is given the address, and gives what `peer` has. */
@@ -46,8 +46,9 @@ export async function drill(seed, { holdline, open }) {
     assert.deepEqual(holdline.errors, []);
     return { faults: world.faults };
   } catch (error) {
-    const { log } = await client.state();
-    throw new Error(`seed ${seed} (${world.faults.join(', ')}): ${error.message}\n${JSON.stringify(log)}`);
+    const { pipe, connected, buffered, log, heard } = await client.state();
+    const where = { said: world.number, heard: heard.length, connected, buffered, log, proxy: await holdline.view(pipe) };
+    throw new Error(`seed ${seed} (${world.faults.join(', ')}): ${error.message}\n${JSON.stringify(where)}`);
   } finally {
     await client.close();
     await network.stop();

@@ -49,6 +49,12 @@ export class Holdline {
     return lines.map((line) => JSON.parse(line)).filter((line) => line.pipe === pipe);
   }
 
+  /** What the proxy knows of a pipe, for the report of a failure. */
+  async view(pipe) {
+    const answer = await fetch(`${this.admin}/v1/pipes/${pipe}`);
+    return answer.json();
+  }
+
   async #said(pattern) {
     for (;;) {
       const found = this.log.match(pattern);

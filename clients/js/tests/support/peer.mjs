@@ -15,7 +15,7 @@ export function peer(HoldlineSocket, url, options) {
   return {
     socket,
     opened: () => (socket.readyState === 1 ? undefined : once('open')),
-    state: () => ({ pipe: socket.pipe, readyState: socket.readyState, log, heard }),
+    state: () => ({ pipe: socket.pipe, connected: socket.connected, buffered: socket.bufferedAmount, log, heard }),
     say(messages) {
       for (const { number, wanted, fill, binary } of messages) {
         const message = `${number} ${wanted} ${'.'.repeat(fill)}`;
