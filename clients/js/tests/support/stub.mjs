@@ -50,7 +50,7 @@ export class Stub {
   }
 
   upgrade(request, socket, head) {
-    this.offers.push(request.headers['sec-websocket-protocol'] ?? '');
+    this.offers.push((request.headers['sec-websocket-protocol'] ?? '').replaceAll(', ', ','));
     if (this.refuse > 0) {
       this.refuse -= 1;
       socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
