@@ -34,12 +34,12 @@ export async function drill(seed, { holdline, open }) {
   const client = await open(`ws://127.0.0.1:${network.port}/`);
   const world = { network, holdline, draw, client, number: 0, faults: [] };
   try {
-    await client.opened();
+    await inTime(client.opened(), 'no connection');
     const { pipe } = await client.state();
     for (let step = 4 + draw.below(6); step > 0; step -= 1) await disaster(world);
     network.heal();
     world.number += 1;
-    await inTime(client.lastWords(world.number));
+    await inTime(client.lastWords(world.number), 'the last words did not arrive');
     const state = await client.state();
     judge(holdline.seen(pipe), state, world.number);
     assert.equal(state.pipe, pipe, 'one pipe all along');
@@ -50,8 +50,7 @@ export async function drill(seed, { holdline, open }) {
     const where = { said: world.number, heard: heard.length, connected, buffered, log, proxy: await holdline.view(pipe) };
     throw new Error(`seed ${seed} (${world.faults.join(', ')}): ${error.message}\n${JSON.stringify(where)}`);
   } finally {
-    await client.close();
-    await network.stop();
+    await inTime(client.close(), 'no end').finally(() => network.stop());
   }
 }
 
@@ -78,10 +77,10 @@ function say(world, messages) {
 }
 
 /** What does not end is a failure that says its seed. */
-function inTime(promise) {
+function inTime(promise, what) {
   let late;
   const ending = new Promise((_, reject) => {
-    late = setTimeout(() => reject(new Error(`the last words did not arrive within ${PATIENCE_MS} ms`)), PATIENCE_MS);
+    late = setTimeout(() => reject(new Error(`${what} within ${PATIENCE_MS} ms`)), PATIENCE_MS);
   });
   return Promise.race([promise, ending]).finally(() => clearTimeout(late));
 }
