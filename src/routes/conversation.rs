@@ -8,7 +8,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdline_core::conversation::first::{FIRST_MESSAGES, Shown};
-use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
+use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue};
+use holdline_core::settings::PipeSettings;
 use http::request::Parts;
 
 /// What an operator says of a route's conversations.
@@ -25,7 +26,7 @@ pub enum ConversationRule {
 }
 
 /// A decision that a route has made: what, by which profile, and why.
-type Decision = (ConversationKind, Option<&'static str>, &'static str);
+type Decision = (ConversationKind, Option<Arc<str>>, &'static str);
 
 /// What the conversations of a route are, and what they have turned out to be.
 #[derive(Debug)]
@@ -65,9 +66,9 @@ const SUBPROTOCOLS: &[(&str, Known)] = &[
 ];
 
 impl Known {
-    fn conversation(self, bounds: PrologueBounds) -> Option<Conversation> {
+    fn conversation(self, settings: &PipeSettings) -> Option<Conversation> {
         match self {
-            Self::Profile(name) => Some(profiled(Profile::named(name)?, bounds)),
+            Self::Profile(name) => Some(profiled(settings.profiles.named(name)?, settings)),
             Self::Stateful => Some(Conversation::Stateful),
         }
     }
@@ -82,8 +83,8 @@ impl fmt::Display for Known {
     }
 }
 
-fn profiled(profile: Arc<Profile>, bounds: PrologueBounds) -> Conversation {
-    Conversation::Profiled(Box::new(Prologue::new(profile, bounds)))
+fn profiled(profile: Arc<Profile>, settings: &PipeSettings) -> Conversation {
+    Conversation::Profiled(Box::new(Prologue::new(profile, settings.prologue)))
 }
 
 /// A request that says it all: what it is, how it is told, and what it is told by.
@@ -175,21 +176,24 @@ impl Conversations {
         &self,
         protocol: Option<&str>,
         parts: &Parts,
-        bounds: PrologueBounds,
+        settings: &PipeSettings,
     ) -> (Conversation, &'static str) {
         match &self.rule {
             ConversationRule::Stateless => return (Conversation::Stateless, "route"),
             ConversationRule::Stateful => return (Conversation::Stateful, "route"),
-            ConversationRule::Profile(profile) => return (profiled(profile.clone(), bounds), "route"),
+            ConversationRule::Profile(profile) => return (profiled(profile.clone(), settings), "route"),
             ConversationRule::Auto => {}
         }
+        if let Some(profile) = protocol.and_then(|protocol| settings.profiles.speaking(protocol)) {
+            return (profiled(profile, settings), "subprotocol");
+        }
         if let Some((_, known)) = SUBPROTOCOLS.iter().find(|(name, _)| protocol == Some(*name))
-            && let Some(conversation) = known.conversation(bounds)
+            && let Some(conversation) = known.conversation(settings)
         {
             return (conversation, "subprotocol");
         }
         if let Some(rule) = REQUESTS.iter().find(|rule| (rule.fits)(parts))
-            && let Some(conversation) = rule.known.conversation(bounds)
+            && let Some(conversation) = rule.known.conversation(settings)
         {
             return (conversation, "request");
         }
@@ -220,7 +224,7 @@ mod tests {
 
     fn decided(rule: ConversationRule, protocol: Option<&str>, uri: &str) -> (ConversationKind, &'static str) {
         let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, PrologueBounds::default());
+        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, &PipeSettings::default());
         (conversation.kind().0, why)
     }
 
