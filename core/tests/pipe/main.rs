@@ -7,6 +7,7 @@ mod wire;
 mod bench;
 mod client;
 mod closing;
+mod compressed;
 mod deaths;
 mod form;
 mod interruption;
