@@ -68,6 +68,8 @@ class Tap:
     def __init__(self, target, stateless=False):
         self.host, port = target.rsplit(":", 1)
         self.port, self.stateless, self.count, self.live, self.server = int(port), stateless, 0, set(), None
+        # The loop itself holds tasks weakly.
+        self.tasks = set()
 
     async def start(self):
         self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
@@ -80,6 +82,7 @@ class Tap:
             writer.transport.abort()
 
     async def serve(self, reader, writer):
+        self.tasks.add(asyncio.current_task())
         try:
             to_server = await asyncio.open_connection(self.host, self.port)
         except OSError:
@@ -168,7 +171,8 @@ socket.onmessage = ({ data }) => {
 
 async def by_chromium(address, said):
     def talk():
-        with tempfile.TemporaryDirectory(prefix="holdline-compression-") as profile:
+        # What Chromium still writes as it ends is in the way of removing its directory.
+        with tempfile.TemporaryDirectory(prefix="holdline-compression-", ignore_cleanup_errors=True) as profile:
             browser = Browser(shutil.which("chromium"), "about:blank", profile)
             try:
                 browser.evaluate(PAGE % (json.dumps(said), address) + "; 0")
