@@ -9,6 +9,7 @@ mod checks;
 mod collector;
 mod env;
 mod gaps;
+mod keys;
 mod load;
 mod node;
 mod notice;

@@ -288,6 +288,8 @@ pub struct Limits {
     pub address_rate: Rate,
     /// Pipes per client address whose client is away.
     pub address_detached: u32,
+    /// Resumes per client address that may fail.
+    pub resume_failures: Rate,
     /// Messages of one lane of a pipe.
     pub pipe_messages: Rate,
     /// Bytes of one lane of a pipe.
@@ -307,6 +309,7 @@ impl Default for Limits {
             address_connections: 0,
             address_rate: Rate::OFF,
             address_detached: 10_000,
+            resume_failures: Rate::new(10, Duration::from_secs(60)),
             pipe_messages: Rate::OFF,
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,

@@ -471,6 +471,12 @@ fn limits() -> Vec<Key<Config>> {
             "pipes per client address whose client is away; beyond, the one left first ends; 0 is no limit",
         ),
         key(
+            "limits.resume_failures",
+            |c: &mut Config| &mut c.limits.resume_failures,
+            bounded_rate,
+            "resumes per client address that may fail; beyond, 429 before a token is looked at; 0 is no limit",
+        ),
+        key(
             "limits.pipe_messages",
             |c: &mut Config| &mut c.limits.pipe_messages,
             bounded_rate,

@@ -74,6 +74,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("limits.address_connections", "3", "3"),
     ("limits.address_rate", "5/s", r#""5/s""#),
     ("limits.address_detached", "7", "7"),
+    ("limits.resume_failures", "5/s", r#""5/s""#),
     ("limits.pipe_messages", "100/h", r#""100/h""#),
     ("limits.pipe_bytes", "1KiB/s", r#""1024/s""#),
     ("limits.on_exceed", "close", r#""close""#),
