@@ -65,15 +65,16 @@ fn st_12_a_file_that_cannot_be_read_is_a_bad_configuration() {
 }
 
 #[test]
-fn check_passes_the_defaults_and_says_what_has_no_effect() {
-    let directory = directory_with("[[routes]]\nresume = \"cookie\"\n");
+fn check_passes_the_defaults_and_says_what_may_not_be_as_expected() {
+    let directory = directory_with("[[pools]]\nbalance = \"hash\"\n[[routes]]\npool = \"default\"\n");
     let output = check(directory.path(), &[], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "the defaults: ok\n"));
     let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "proxy.toml: ok\n"));
     assert_eq!(
         stderr(&output),
-        "warning: proxy.toml:2:10: routes[0].resume: accepted, has no effect in this version\n"
+        "warning: proxy.toml:4:8: routes[0].pool: the pool balances by hash and this route has no key: its pipes are \
+         spread by load\n"
     );
 }
 

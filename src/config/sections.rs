@@ -263,13 +263,15 @@ impl Default for Reattach {
 pub struct Resume {
     /// How long a pipe waits for its client.
     pub grace: Duration,
+    /// How long a client has to answer before another that has its cookie takes its place.
+    pub probe_timeout: Duration,
     /// Keys of the resume tokens; without a file they are made at each start.
     pub keys_file: Option<PathBuf>,
 }
 
 impl Default for Resume {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(60), keys_file: None }
+        Self { grace: Duration::from_secs(60), probe_timeout: Duration::from_secs(1), keys_file: None }
     }
 }
 

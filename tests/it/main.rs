@@ -15,6 +15,7 @@ mod candidates;
 mod comeback;
 mod compression;
 mod conversations;
+mod cookies;
 mod crowd;
 mod ctl;
 mod delivery;

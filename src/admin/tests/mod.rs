@@ -105,6 +105,7 @@ impl Fixture {
             any_without_owner: false,
             backend_path: None,
             client_id: None,
+            resume_cookie: false,
             duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),

@@ -394,6 +394,12 @@ fn moves_and_resume() -> Vec<Key<Config>> {
             "how long a pipe waits for a client that may come back",
         ),
         key(
+            "resume.probe_timeout",
+            |c: &mut Config| &mut c.resume.probe_timeout,
+            range(MILLISECOND, HOUR),
+            "a browser that answers no ping for so long makes way for one that has its cookie (routes.resume)",
+        ),
+        key(
             "resume.keys_file",
             |c: &mut Config| &mut c.resume.keys_file,
             any,

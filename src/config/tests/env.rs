@@ -67,6 +67,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("prologue.inspect_max", "1KiB", r#""1KiB""#),
     ("prologue.within", "1s", r#""1s""#),
     ("resume.grace", "1s", r#""1s""#),
+    ("resume.probe_timeout", "2s", r#""2s""#),
     ("resume.keys_file", "/k", r#""/k""#),
     ("limits.key_connections", "0", "0"),
     ("limits.key_connections_total", "7", "7"),
