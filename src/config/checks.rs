@@ -10,7 +10,7 @@ use holdline_core::conversation::Profile;
 use holdline_core::conversation::profile::{FIRST, RULES};
 use holdline_core::settings::{BackendLoss, Balance};
 
-use super::types::Listen;
+use super::types::{Listen, RouteResume};
 use super::{Backend, Config, Conversation, Prologue, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
@@ -143,6 +143,12 @@ fn routes(config: &Config, found: &mut Findings) {
             pool_of(config, route, &key, found);
         }
         conversation(config, route, &key, found);
+        if route.resume == RouteResume::Cookie && route.client_id.is_some() {
+            found.error(
+                format!("{key}.resume"),
+                "cannot be combined with client_id: both say who comes back; remove one",
+            );
+        }
         let beats = &route.heartbeat;
         let settings = config.pipe_settings(route);
         if beats.client_interval.is_some() || beats.client_timeout.is_some() {

@@ -10,6 +10,7 @@ mod collector;
 mod conversations;
 mod env;
 mod gaps;
+mod keys;
 mod load;
 mod node;
 mod notice;
@@ -44,8 +45,8 @@ pub use sections::{
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
-    AccessLog, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths,
-    PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
+    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -159,6 +160,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
@@ -200,6 +202,7 @@ impl Config {
             any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
             client_id: route.client_id.clone(),
+            resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
             raw_path: route.raw_path,
@@ -217,6 +220,7 @@ impl Config {
             },
             settings: self.pipe_settings(route),
             conversation: self.conversation_rule(route),
+            compression: route.compression == Compression::Pass,
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,
                 catch_up: route.share_catch_up,

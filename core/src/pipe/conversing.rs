@@ -7,7 +7,7 @@
 use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
-use crate::conversation::first::{Shown, shown_by};
+use crate::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, Shown, shown_by};
 use crate::conversation::profile::RULES;
 use crate::conversation::{Conversation, ConversationKind, Heard, Prologue, Said};
 use crate::frame::{self, Kind, Side};
@@ -65,11 +65,13 @@ impl Pipe {
         let profiles = &self.settings.profiles;
         let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(profiles.named(name)?, bounds))));
         let shown = payload.and_then(|payload| shown_by(side, payload)).and_then(|shown| match shown {
-            Shown::Profile(name) => named(name),
-            Shown::Stateful => Some(Conversation::Stateful),
+            Shown::Profile(_) if self.compressed => Some((Conversation::Stateful, BY_PROFILE_IN_VAIN)),
+            Shown::Profile(name) => named(name).map(|it| (it, BY_FIRST_MESSAGE)),
+            Shown::Stateful => Some((Conversation::Stateful, BY_FIRST_MESSAGE)),
         });
         let (conversation, why) = match (shown, named(RULES)) {
-            (Some(conversation), _) => (conversation, "first_message"),
+            (Some(shown), _) => shown,
+            (None, Some(_)) if self.compressed => (Conversation::Stateful, BY_PROFILE_IN_VAIN),
             (None, Some(conversation)) => (conversation, "route"),
             (None, None) => (Conversation::Stateless, "unknown"),
         };
