@@ -9,6 +9,8 @@ const ATTACKERS: usize = 8;
 const LIMIT_MIB: u64 = 128;
 /// What resident memory may exceed the limit by: what each data thread takes in during one turn, and what is no pipe's.
 const BEYOND_PERCENT: u64 = 10;
+/// The same after some floods of different shapes: an allocator uses what the one has left only in part for the other.
+const WAVES_BEYOND_PERCENT: u64 = 14;
 
 fn config(evict: &str) -> String {
     format!(
@@ -37,10 +39,10 @@ async fn send_on(mut wire: Wire, bytes: Vec<u8>) -> Wire {
 }
 
 #[track_caller]
-fn assert_within_the_limit(proxy: &Proxy, what: &str) {
+fn assert_within_the_limit(proxy: &Proxy, what: &str, beyond_percent: u64) {
     let highest = proxy.memory_kib("VmHWM") / 1024;
     println!("{what}: {highest} MiB at most under a limit of {LIMIT_MIB}");
-    assert!(highest * 100 <= LIMIT_MIB * (100 + BEYOND_PERCENT), "{what}: {highest} MiB under a limit of {LIMIT_MIB}");
+    assert!(highest * 100 <= LIMIT_MIB * (100 + beyond_percent), "{what}: {highest} MiB under a limit of {LIMIT_MIB}");
 }
 
 async fn innocents_stay(evict: &str) {
@@ -57,7 +59,7 @@ async fn innocents_stay(evict: &str) {
         (proxy.metrics().await.sum("evictions_total", &[("policy", evict)]) >= 3.0).then_some(())
     })
     .await;
-    assert_within_the_limit(&proxy, evict);
+    assert_within_the_limit(&proxy, evict, BEYOND_PERCENT);
     attacks.iter().for_each(tokio::task::JoinHandle::abort);
     let serving = heirs(&proxy, "default", THEIR_MESSAGES, THEIR_BYTES).await;
     for mut client in clients {
@@ -78,8 +80,8 @@ async fn detached_innocents_keep_their_messages_beside_attackers_under_largest()
 
 /// Each wave leaves an allocator full of what was given back, which the next one must not be promised a second time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wave_upon_wave_of_floods_stays_within_a_tenth_beyond_the_limit_whatever_its_shape() {
-    const WAVES: usize = 4;
+async fn wave_upon_wave_of_floods_stays_within_a_seventh_beyond_the_limit() {
+    const WAVES: usize = 6;
     const FLOODERS: usize = 24;
     let proxy = Proxy::start(&config("largest"));
     for wave in 0..WAVES {
@@ -102,6 +104,6 @@ async fn wave_upon_wave_of_floods_stays_within_a_tenth_beyond_the_limit_whatever
             (ready.json()["memory"]["pressure"] == "low").then_some(())
         })
         .await;
-        assert_within_the_limit(&proxy, &format!("wave {wave}"));
+        assert_within_the_limit(&proxy, &format!("wave {wave}"), WAVES_BEYOND_PERCENT);
     }
 }
