@@ -18,6 +18,7 @@ use crate::backends::Setup;
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Place, PoolsTls, Sources};
 use crate::events::Fact;
 use crate::process::Process;
+use crate::resume::KeyRing;
 use crate::routes::RouteError;
 use crate::rules::Rules;
 use crate::tokens::{Tokens, TokensError};
@@ -72,6 +73,7 @@ struct Judged {
     sources: Sources,
     rules: Rules,
     tokens: Option<Tokens>,
+    resume_keys: Option<KeyRing>,
     tls: PoolsTls,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
@@ -153,9 +155,10 @@ impl Reload {
 
     fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let (tls, untimely) = loaded.pools_tls()?;
+        let (resume_keys, exposed) = loaded.resume_keys()?;
         let mut judged = self.judge(loaded, force)?;
-        judged.tls = tls;
-        judged.warnings.extend(untimely);
+        (judged.tls, judged.resume_keys) = (tls, resume_keys);
+        judged.warnings.extend(untimely.into_iter().chain(exposed));
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -176,16 +179,32 @@ impl Reload {
         if !dropped.is_empty() && !force {
             return Err(ReloadError::Unguarded(dropped.join(", ")));
         }
-        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings, dropped })
+        Ok(Judged {
+            config,
+            sources,
+            rules,
+            tokens: None,
+            resume_keys: None,
+            tls: PoolsTls::default(),
+            changes,
+            warnings,
+            dropped,
+        })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, tls, changes, warnings, dropped } = judged;
+        let Judged { config, sources, rules, tokens, resume_keys, tls, changes, warnings, dropped } = judged;
         let process = &self.process;
         if !dropped.is_empty() {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
         }
         process.tokens.store(tokens.map(Arc::new));
+        if let Some(ring) = resume_keys {
+            process.resume_keys.store(Arc::new(ring));
+        } else if process.config.load().resume.keys_file.is_some() {
+            // What the file that is named no more has signed is good no more.
+            process.resume_keys.store(Arc::new(KeyRing::random()));
+        }
         // Before the routes, so that a new route finds its pool.
         process.backends.configure(&Setup::from_config(&config, &tls));
         process.rules.store(Arc::new(rules));

@@ -30,7 +30,11 @@ pub fn run(options: &Options) -> ExitCode {
         Ok((_, untimely)) if untimely.is_empty() => {}
         Ok((_, errors)) | Err(Invalid { errors }) => return refuse(&Invalid { errors }),
     }
-    for warning in &loaded.warnings {
+    let exposed = match loaded.resume_keys() {
+        Ok((_, exposed)) => exposed,
+        Err(invalid) => return refuse(&invalid),
+    };
+    for warning in loaded.warnings.iter().chain(&exposed) {
         say(io::stderr(), &format!("warning: {warning}\n"));
     }
     if options.print {

@@ -9,6 +9,7 @@ mod checks;
 mod collector;
 mod env;
 mod gaps;
+mod keys;
 mod load;
 mod node;
 mod notice;
@@ -42,8 +43,8 @@ pub use sections::{
 pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
-    AccessLog, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths,
-    PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
+    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -154,6 +155,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
@@ -195,6 +197,7 @@ impl Config {
             any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
             client_id: route.client_id.clone(),
+            resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
             raw_path: route.raw_path,
@@ -212,6 +215,7 @@ impl Config {
             },
             settings: self.pipe_settings(route),
             conversation: route.conversation_rule(),
+            compression: route.compression == Compression::Pass,
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,
                 catch_up: route.share_catch_up,

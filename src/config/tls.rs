@@ -43,7 +43,8 @@ impl Loaded {
 }
 
 impl Sources {
-    fn notice(&self, key: String, message: String) -> Notice {
+    /// What is said about a key, with its place.
+    pub(super) fn notice(&self, key: String, message: String) -> Notice {
         let place = self.places.get(&key).cloned().unwrap_or(Place::Nowhere);
         let file = self.file.as_ref().map(|file| file.display().to_string());
         Notice { file, place, key, message }

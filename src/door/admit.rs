@@ -6,18 +6,20 @@
 use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
-use holdline_core::ids::{BackendKey, PipeId};
+use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::memory::Pressure;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use http::request::Parts;
 
 use super::Door;
+use super::cookie::{Returning, Slot};
 use super::judge::busy;
 use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::check::host;
+use crate::handshake::deflate::{Asked, Compression, Offer};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
@@ -26,7 +28,7 @@ use crate::pipe::Driver;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
-use crate::routes::{Duplicate, Route};
+use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
 impl Door {
@@ -47,14 +49,30 @@ impl Door {
         let claim = match request.client_name() {
             Some(name) => match self.claim(name).await? {
                 Ok(claim) => Some(Box::new(claim)),
-                Err(pipe) => return Ok(self.resume(request, protocols, pipe)?),
+                Err(pipe) => return Ok(self.resume(request, protocols, pipe, None)?),
             },
             None => None,
+        };
+        let slot = match self.browser(request, protocols).await? {
+            Returning::Back(pipe, generation) => {
+                return Ok(self.resume(request, protocols, pipe, Some(generation))?);
+            }
+            Returning::New(slot) => slot,
         };
         if over {
             return Err(busy("too many connections").into());
         }
-        Ok(Verdict::Open(self.open(request, protocols, claim).await?))
+        request.found.comes_back |= slot.is_some();
+        Ok(Verdict::Open(self.open(request, protocols, claim, slot).await?))
+    }
+
+    /// Which pipe the client comes back to, where its route knows browsers again.
+    async fn browser(&self, request: &Request, protocols: &[String]) -> Result<Returning, Refusal> {
+        if request.found.route.knows_browsers() {
+            self.returning(request, protocols).await
+        } else {
+            Ok(Returning::New(None))
+        }
     }
 
     /// The client's name, or the pipe that it left; waits for another client of that name no longer than for a
@@ -67,7 +85,14 @@ impl Door {
 
     /// Sends the client back to the pipe that it left. It is answered by the thread that accepted it, and its link goes
     /// to the pipe's own thread; a pipe that has ended in between tells it so.
-    fn resume(&self, request: &Request, protocols: &[String], pipe: Arc<PipeEntry>) -> Result<Verdict, Refusal> {
+    /// If `over` is given, it replaces no other client than that of this attach.
+    fn resume(
+        &self,
+        request: &Request,
+        protocols: &[String],
+        pipe: Arc<PipeEntry>,
+        over: Option<Generation>,
+    ) -> Result<Verdict, Refusal> {
         if self.process.phase.get() == Phase::Stopping {
             return Err(busy("going away; another instance may take this"));
         }
@@ -77,6 +102,8 @@ impl Door {
             Some(("duplicate", "this client is connected already; see routes.duplicate"))
         } else if pipe.protocol.as_ref().is_some_and(|spoken| !protocols.iter().any(|offer| **offer == **spoken)) {
             Some(("subprotocol", "the subprotocol of this client's open conversation is not among those offered"))
+        } else if !may_compress_as(request, pipe.compression) {
+            Some(("compression", "this client's open conversation is compressed in a way that is not offered"))
         } else {
             None
         };
@@ -86,6 +113,7 @@ impl Door {
         }
         let resume = Resume {
             answer: pipe.next_answer(),
+            over,
             client: request.client.address.to_string(),
             target: request.found.target.clone(),
             host: host(&request.parts).map(Box::from),
@@ -94,12 +122,13 @@ impl Door {
         Ok(Verdict::Resume(pipe, Box::new(resume)))
     }
 
-    /// Opens a pipe, under the name that was claimed for it if there is one.
+    /// Opens a pipe, under the name that was claimed for it, or with a cookie in this slot, if there is one.
     async fn open(
         &self,
         request: &mut Request,
         protocols: &[String],
         mut claim: Option<Box<Claim>>,
+        slot: Option<Slot>,
     ) -> Result<Opened, Refused> {
         let process = &self.process;
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
@@ -107,7 +136,8 @@ impl Door {
         self.may_open()?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
-        let mut plan = plan(request, protocols);
+        let offered = offered(request, protocols);
+        let mut plan = plan(request, protocols, Asked::first(offered));
         let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
@@ -117,13 +147,20 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        let compression = Compression::of(offered, first.compression);
+        plan.compression = compression.to_ask();
+        let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
+        if let Some(cookie) = cookie {
+            first.headers.append(SET_COOKIE, cookie);
+        }
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
             key: plan.key.clone(),
             client: request.client.address.to_string(),
-            named: claim.is_some(),
+            named: request.found.comes_back,
             protocol: plan.protocol.clone(),
+            compression,
             sharing,
             request_id: request.client.request_id.clone(),
         };
@@ -183,7 +220,19 @@ fn head_lines(request: &Request) -> Box<[u8]> {
     changed_lines(lines, &request.found.route.request_headers)
 }
 
-fn plan(request: &Request, protocols: &[String]) -> Plan {
+/// What its workers may be told of the compression that the client offers.
+fn offered(request: &Request, protocols: &[String]) -> Result<Offer, Uncompressed> {
+    request.found.route.may_compress(protocols, &request.parts)?;
+    Offer::of(&request.parts.headers).ok_or(Uncompressed::Client)
+}
+
+/// Whether a client that comes back can go on as its pipe was agreed to be compressed.
+fn may_compress_as(request: &Request, compression: Compression) -> bool {
+    let offer = || Offer::of(&request.parts.headers);
+    compression.agreed().is_none_or(|agreed| offer().is_some_and(|offer| offer.allows(agreed)))
+}
+
+fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     let found = &request.found;
     Plan {
         pipe: PipeId::from_bytes(rand::random()),
@@ -195,6 +244,7 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,
+        compression,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
     }
 }

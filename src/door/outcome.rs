@@ -8,8 +8,10 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::cookie::Jar;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::client_address::ClientAddress;
+use crate::handshake::deflate::Agreed;
 use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
 use crate::limits::{Admission, Scope, Slot, Standing};
@@ -18,6 +20,7 @@ use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeEntry, Resume};
 use crate::process::Process;
+use crate::resume::Principal;
 use crate::routes::Found;
 use crate::trace::{Span, Value};
 
@@ -30,6 +33,8 @@ pub struct Request {
     pub found: Found,
     /// Who asks, as far as trusted proxies say.
     pub client: ClientAddress,
+    /// The cookies by which a browser comes back, which its worker does not get.
+    pub jar: Jar,
     /// The span of its handshake, if that is recorded.
     pub span: Option<Box<Span>>,
     /// How far its client is from a limit, if the answer is to say so.
@@ -41,6 +46,12 @@ impl Request {
     #[must_use]
     pub fn client_name(&self) -> Option<ClientName> {
         client_name(&self.found, &self.parts)
+    }
+
+    /// Whose credentials it has.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal::of_headers(&self.parts.headers)
     }
 
     /// The limits that hold for it instead of the general ones.
@@ -168,6 +179,12 @@ impl Opened {
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
         self.driver.entry().protocol.as_deref()
+    }
+
+    /// The compression that client and worker agreed on.
+    #[must_use]
+    pub fn compression(&self) -> Option<Agreed> {
+        self.driver.entry().compression.agreed()
     }
 
     /// Gives the pipe its client's link, and lets it run in a task of its own, on this thread.

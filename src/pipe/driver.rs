@@ -54,7 +54,10 @@ impl Driver {
         let now = process.clock.now();
         let registration = process.pipes.open(facts);
         let report = Reporter::open(&process, registration.entry(), attach.transport.id());
-        let pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
+        let mut pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
+        if plan.compression.is_kept() {
+            pipe.allow_compressed();
+        }
         let mut driver = Box::new(Self {
             pipe,
             client: ClientEnd::new(),
@@ -254,6 +257,7 @@ impl Driver {
             match action {
                 Action::Dial(order) => self.dial(order, now),
                 Action::CancelDial(_) => self.search.cancel_dial(),
+                Action::Foretell { attachment, bytes } => self.backend.foretell(attachment, bytes),
                 Action::TakeOver(attachment) => self.take_over(attachment, now),
                 Action::DropBackend { attachment, last_words, died } => {
                     self.drop_backend(attachment, &last_words, died, cx, now);

@@ -151,7 +151,7 @@ mod tests {
             ("[admin]\ntokens_file = \"/etc/tokens\"\n", "", "admin.tokens_file"),
             ("[admin]\nbackend_networks = [\"10.0.0.0/8\"]\n", "", "the bounds of admin.backend_networks"),
             ("", "[admin]\nbackend_networks = [\"0.0.0.0/0\", \"::/0\"]\n", "the bounds of admin.backend_networks"),
-            ("", "[admin]\nbackend_sockets = [\"/\"]\n", "the bounds of admin.backend_sockets"),
+            ("", "[admin]\nbackend_sockets = [\"/srv\", \"/run\", \"/tmp\"]\n", "the bounds of admin.backend_sockets"),
             ("", "[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n", "the bounds of server.trusted_proxies"),
             ("[limits]\naddress_detached = 5\n", "[limits]\naddress_detached = 0\n", "limits.address_detached"),
             ("[limits]\npipe_bytes = \"1MiB/s\"\n", "", "limits.pipe_bytes"),

@@ -7,6 +7,7 @@
 //! specific path (static before `{param}` before `{*rest}`), whatever spelling the client has for it. A host that has no route for a path falls through to the
 //! less specific ones, so a route without hosts serves every host.
 
+mod compression;
 mod conversation;
 mod headers;
 mod host;
@@ -30,6 +31,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
+pub use compression::Uncompressed;
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
@@ -68,6 +70,8 @@ pub struct RouteSpec {
     pub backend_path: Option<String>,
     /// Template of what names the client: the key's placeholders.
     pub client_id: Option<String>,
+    /// Whether a cookie of ours lets browsers come back to their pipes.
+    pub resume_cookie: bool,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
     /// How long a client that has a name may be away.
@@ -96,6 +100,8 @@ pub struct RouteSpec {
     pub settings: PipeSettings,
     /// What its conversations are.
     pub conversation: ConversationRule,
+    /// Whether its peers may compress what they say.
+    pub compression: bool,
     /// How its pipes share their workers, if they do.
     pub share: Option<StreamSettings>,
 }
@@ -152,17 +158,46 @@ pub struct Route {
     key: Option<Template>,
     backend_path: Option<Template>,
     raw_path: bool,
+    compression: bool,
     origins: Vec<OriginPattern>,
 }
 
 /// How a route tells its clients apart, so that each can come back to its pipe.
 #[derive(Debug)]
 pub struct Identity {
-    template: Template,
+    naming: Naming,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
     /// What pipes of clients with a name are opened with.
     pub settings: Arc<PipeSettings>,
+}
+
+/// What a client is known by.
+#[derive(Debug)]
+enum Naming {
+    /// What its request says.
+    Template(Template),
+    /// A cookie of ours.
+    Cookie,
+}
+
+impl Naming {
+    const fn template(&self) -> Option<&Template> {
+        match self {
+            Self::Template(template) => Some(template),
+            Self::Cookie => None,
+        }
+    }
+}
+
+impl Identity {
+    fn new(naming: Naming, duplicate: Duplicate, grace: Duration, base: &PipeSettings) -> Self {
+        let client_navigates = matches!(naming, Naming::Cookie);
+        // Which of a browser's clients is another one is found out before, and that one is never replaced.
+        let duplicate = if client_navigates { Duplicate::Replace } else { duplicate };
+        let settings = PipeSettings { client_grace: Some(grace), client_navigates, ..base.clone() };
+        Self { naming, duplicate, settings: Arc::new(settings) }
+    }
 }
 
 /// What the pipes of a route live by that share their workers.
@@ -191,6 +226,8 @@ pub struct Found {
     pub key: Option<String>,
     /// What names the client; `None` if the route names none or the request lacks a part of it.
     pub client_id: Option<String>,
+    /// Whether its client may come back to its pipe.
+    pub comes_back: bool,
     /// What to ask the backend for, once it is chosen.
     pub target: Target,
 }
@@ -267,8 +304,8 @@ impl RouteTable {
         let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
-        let client_id = named(route.identity.as_ref().map(|identity| &identity.template))?;
-        Ok(Found { route: Arc::clone(route), key, client_id, target })
+        let client_id = named(route.identity.as_ref().and_then(|identity| identity.naming.template()))?;
+        Ok(Found { route: Arc::clone(route), key, comes_back: client_id.is_some(), client_id, target })
     }
 
     /// The route that answers on this host and path, whatever else a request there may lack.
@@ -312,16 +349,14 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
-        let RouteSpec { wait, host, sticky, learn_ttl, .. } = spec;
+        let RouteSpec { wait, host, sticky, learn_ttl, compression, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
         let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
-        let identity = client_id.map(|template| {
-            let base = share.as_ref().map_or(&settings, |share| &share.viewer);
-            let settings = Arc::new(PipeSettings { client_grace: Some(spec.client_grace), ..base.clone() });
-            Identity { template, duplicate: spec.duplicate, settings }
-        });
+        let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));
+        let base = share.as_ref().map_or(&settings, |share| &share.viewer);
+        let identity = naming.map(|naming| Identity::new(naming, spec.duplicate, spec.client_grace, base));
         self.routes.push(Arc::new(Route {
             name,
             pool,
@@ -344,6 +379,7 @@ impl RouteTable {
             key,
             backend_path,
             raw_path,
+            compression,
             origins,
         }));
         Ok(())
@@ -442,8 +478,8 @@ impl Found {
     /// What the pipe of this request lives by.
     #[must_use]
     pub fn settings(&self) -> &Arc<PipeSettings> {
-        match (&self.route.identity, &self.client_id, &self.route.share) {
-            (Some(identity), Some(_), _) => &identity.settings,
+        match (&self.route.identity, self.comes_back, &self.route.share) {
+            (Some(identity), true, _) => &identity.settings,
             (_, _, Some(share)) => &share.viewer,
             (_, _, None) => &self.route.settings,
         }
@@ -451,6 +487,12 @@ impl Found {
 }
 
 impl Route {
+    /// Whether a cookie of ours lets browsers come back to their pipes.
+    #[must_use]
+    pub fn knows_browsers(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| matches!(identity.naming, Naming::Cookie))
+    }
+
     /// Where the answer to a request of `path` names a key, if it may: a JSON pointer.
     #[must_use]
     pub fn learns(&self, path: &str) -> Option<&str> {

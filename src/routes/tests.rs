@@ -20,6 +20,7 @@ pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
         backend_path: None,
         client_id: None,
         duplicate: Duplicate::Replace,
+        resume_cookie: false,
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,
         origins: Vec::new(),
@@ -33,6 +34,7 @@ pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
         limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
         conversation: ConversationRule::Auto,
+        compression: true,
         share: None,
     }
 }

@@ -4,9 +4,11 @@
 #[path = "../common/wire.rs"]
 mod wire;
 
+mod aliases;
 mod bench;
 mod client;
 mod closing;
+mod compressed;
 mod deaths;
 mod form;
 mod interruption;

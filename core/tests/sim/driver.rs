@@ -94,8 +94,12 @@ impl Driver {
     pub fn open(plan: &Plan, backend: BackendKey, conn: Conn, client: Client, seed: u64, now: Time) -> Self {
         let settings = Arc::new(plan.settings.clone());
         let link = Link::new(conn.link.to_peer.room());
+        let mut pipe = Pipe::open(settings.clone(), backend, seed, now);
+        if plan.compressed {
+            pipe.allow_compressed();
+        }
         Self {
-            pipe: Pipe::open(settings.clone(), backend, seed, now),
+            pipe,
             traced_as: None,
             home: 0,
             clock: Clock(Time::ZERO),
@@ -153,6 +157,7 @@ impl Driver {
                 self.orders.push_back(Order::Dial(order));
             }
             Action::CancelDial(attachment) => self.orders.push_back(Order::Cancel(attachment)),
+            Action::Foretell { .. } => panic!("no conversation here has a beginning"),
             Action::TakeOver(attachment) => self.take_over(attachment, now, marks),
             Action::DropBackend { attachment, last_words, died } if self.holds(attachment) => {
                 marks.hit(if died { Mark::HeldDied } else { Mark::HeldLetGo });

@@ -177,6 +177,8 @@ pub struct Plan {
     pub empty_fragments: usize,
     /// Workers refuse pipes that they do not know.
     pub refuses: bool,
+    /// The peers compress some of their messages.
+    pub compressed: bool,
     /// All pipes have one key, and there are many of them.
     pub one_key: bool,
 }
@@ -202,6 +204,7 @@ impl Plan {
             returns: None,
             empty_fragments: 0,
             refuses: false,
+            compressed: Rng::new(seed.rotate_left(16) ^ 0x7692).once_in(3),
             one_key: false,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));

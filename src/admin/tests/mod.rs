@@ -87,7 +87,8 @@ impl Fixture {
         let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
         let rules = Rules::from_config(&config).unwrap();
         let log = Arc::new(LogHandle::detached(LogLevel::Info));
-        let process = Arc::new(Process::new(Judged { config, rules, tokens, tls: PoolsTls::default() }, log, 1000).0);
+        let judged = Judged { config, rules, tokens, resume_keys: None, tls: PoolsTls::default() };
+        let process = Arc::new(Process::new(judged, log, 1000).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));
         Self { admin: Admin::new(process, reload, None, locality), files }
@@ -104,6 +105,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             protocol: None,
+            compression: crate::handshake::deflate::Compression::Off(crate::routes::Uncompressed::Client),
             sharing: Sharing::Alone,
             request_id: String::new(),
         };

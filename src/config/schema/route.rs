@@ -103,6 +103,12 @@ fn affinity() -> Vec<Key<Route>> {
             "true closes the sender of text that is not UTF-8 with 1007; false lets it through to be judged by its reader",
         ),
         key(
+            "compression",
+            |r: &mut Route| &mut r.compression,
+            any,
+            "\"pass\" has client and worker compress without context takeover where both want to; \"off\" has them not",
+        ),
+        key(
             "origins",
             |r: &mut Route| &mut r.origins,
             any,
@@ -334,7 +340,12 @@ fn sharing() -> Vec<Key<Route>> {
             "template that names the client, so that it can come back to its pipe; the name is its credential",
         )
         .or("\"{query.client}\""),
-        key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),
+        key(
+            "resume",
+            |r: &mut Route| &mut r.resume,
+            any,
+            "\"cookie\" lets an unmodified browser come back to its pipe, by a cookie that the 101 sets",
+        ),
         key(
             "duplicate",
             |r: &mut Route| &mut r.duplicate,
