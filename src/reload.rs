@@ -7,6 +7,7 @@
 //! A file that sets nothing, or that drops what guards the process ([`guards`]), is refused unless the caller says that it
 //! means that: a file is emptied by accident more often than on purpose.
 
+mod certificates;
 mod guards;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::events::Fact;
 use crate::process::Process;
 use crate::routes::RouteError;
 use crate::rules::Rules;
+use crate::tls::Sets;
 use crate::tokens::{Tokens, TokensError};
 
 /// The configuration in force and the way to another one.
@@ -73,6 +75,7 @@ struct Judged {
     rules: Rules,
     tokens: Option<Tokens>,
     tls: PoolsTls,
+    shown: Option<Sets>,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
     /// What it does not protect any more.
@@ -153,9 +156,10 @@ impl Reload {
 
     fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let (tls, untimely) = loaded.pools_tls()?;
+        let (shown, concerns) = self.certificates_of(&loaded)?;
         let mut judged = self.judge(loaded, force)?;
-        judged.tls = tls;
-        judged.warnings.extend(untimely);
+        (judged.tls, judged.shown) = (tls, shown);
+        judged.warnings.extend(untimely.into_iter().chain(concerns));
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -176,16 +180,20 @@ impl Reload {
         if !dropped.is_empty() && !force {
             return Err(ReloadError::Unguarded(dropped.join(", ")));
         }
-        Ok(Judged { config, sources, rules, tokens: None, tls: PoolsTls::default(), changes, warnings, dropped })
+        let (tokens, tls, shown) = (None, PoolsTls::default(), None);
+        Ok(Judged { config, sources, rules, tokens, tls, shown, changes, warnings, dropped })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, tls, changes, warnings, dropped } = judged;
+        let Judged { config, sources, rules, tokens, tls, shown, changes, warnings, dropped } = judged;
         let process = &self.process;
         if !dropped.is_empty() {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
         }
         process.tokens.store(tokens.map(Arc::new));
+        if let Some(shown) = shown {
+            self.show(shown);
+        }
         // Before the routes, so that a new route finds its pool.
         process.backends.configure(&Setup::from_config(&config, &tls));
         process.rules.store(Arc::new(rules));

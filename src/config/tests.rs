@@ -305,7 +305,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
         ),
         (
             "admin.listen = \"127.0.0.1:8000\"",
-            "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also in server.listen; use another port",
+            "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also a public listener; use another port",
         ),
         (
             "heartbeat.client_timeout = \"1s\"",
