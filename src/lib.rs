@@ -14,12 +14,14 @@
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
-//! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API, [`level`] what is logged, and [`reload`] changes
+//! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
+//! [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
 //! these four.
 //!
 //! What can be seen: [`metrics`], [`events`], [`log`] and [`trace`]. Who steers: [`admin`] serves the API, [`ctl`] asks
 //! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
-//! uses [`phase`], [`clock`], [`blame`], [`hops`] and [`send_timeout`]. [`worker`] is the simulated device worker that demos and
+//! uses [`phase`], [`clock`], [`blame`], [`hops`], [`send_timeout`] and
+//! [`whole_file`]. [`worker`] is the simulated device worker that demos and
 //! tests stand behind the proxy, and [`demo`] kills such workers under its clients.
 //!
 //! A module knows only what stands below it: `tests/tidy/layers.rs` lists the layers and holds them.
@@ -52,6 +54,7 @@ mod pipes;
 mod process;
 mod rebalance;
 mod reload;
+pub mod resume;
 mod routes;
 mod rules;
 mod send_timeout;
@@ -61,4 +64,5 @@ mod tls;
 mod tokens;
 mod trace;
 mod waiting;
+mod whole_file;
 mod worker;

@@ -21,6 +21,7 @@ use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
+use crate::resume::KeyRing;
 use crate::rules::Rules;
 use crate::share::Streams;
 use crate::tls::in_force::TlsInForce;
@@ -38,6 +39,8 @@ pub struct Process {
     pub rules: ArcSwap<Rules>,
     /// Who may use the admin API; nothing where every caller may.
     pub tokens: ArcSwapOption<Tokens>,
+    /// What signs the tokens of clients that come back.
+    pub resume_keys: ArcSwap<KeyRing>,
     /// The level of the log.
     pub level: Arc<Level>,
     /// Where the process is in its life.
@@ -81,6 +84,8 @@ pub struct Judged {
     pub rules: Rules,
     /// The tokens of the file that it names, if it names one.
     pub tokens: Option<Tokens>,
+    /// The keys of the file that it names, if it names one.
+    pub resume_keys: Option<KeyRing>,
     /// The TLS of its pools, from the files that it names.
     pub tls: PoolsTls,
     /// The TLS of its listeners, from the files that it names.
@@ -92,7 +97,7 @@ impl Process {
     /// sends its spans away, on the current runtime, if the configuration says where to.
     #[must_use]
     pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Option<Exporter>) {
-        let Judged { config, rules, tokens, tls, shown } = judged;
+        let Judged { config, rules, tokens, resume_keys, tls, shown } = judged;
         let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
@@ -113,6 +118,7 @@ impl Process {
             config,
             rules: ArcSwap::from_pointee(rules),
             tokens: ArcSwapOption::new(tokens.map(Arc::new)),
+            resume_keys: ArcSwap::from_pointee(resume_keys.unwrap_or_else(KeyRing::random)),
             level: Level::new(log),
             phase,
             clock,

@@ -19,6 +19,7 @@ use crate::backends::Setup;
 use crate::config::{Change, Config, Invalid, Loaded, Notice, Place, PoolsTls, Sources};
 use crate::events::Fact;
 use crate::process::Process;
+use crate::resume::KeyRing;
 use crate::routes::RouteError;
 use crate::rules::Rules;
 use crate::tls::Sets;
@@ -74,6 +75,7 @@ struct Judged {
     sources: Sources,
     rules: Rules,
     tokens: Option<Tokens>,
+    resume_keys: Option<KeyRing>,
     tls: PoolsTls,
     shown: Option<Sets>,
     changes: Vec<Change>,
@@ -156,10 +158,11 @@ impl Reload {
 
     fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let (tls, untimely) = loaded.pools_tls()?;
+        let (resume_keys, exposed) = loaded.resume_keys()?;
         let (shown, concerns) = self.certificates_of(&loaded)?;
         let mut judged = self.judge(loaded, force)?;
-        (judged.tls, judged.shown) = (tls, shown);
-        judged.warnings.extend(untimely.into_iter().chain(concerns));
+        (judged.tls, judged.resume_keys, judged.shown) = (tls, resume_keys, shown);
+        judged.warnings.extend(untimely.into_iter().chain(exposed).chain(concerns));
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -180,12 +183,22 @@ impl Reload {
         if !dropped.is_empty() && !force {
             return Err(ReloadError::Unguarded(dropped.join(", ")));
         }
-        let (tokens, tls, shown) = (None, PoolsTls::default(), None);
-        Ok(Judged { config, sources, rules, tokens, tls, shown, changes, warnings, dropped })
+        Ok(Judged {
+            config,
+            sources,
+            rules,
+            tokens: None,
+            resume_keys: None,
+            tls: PoolsTls::default(),
+            shown: None,
+            changes,
+            warnings,
+            dropped,
+        })
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, tls, shown, changes, warnings, dropped } = judged;
+        let Judged { config, sources, rules, tokens, resume_keys, tls, shown, changes, warnings, dropped } = judged;
         let process = &self.process;
         if !dropped.is_empty() {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
@@ -193,6 +206,12 @@ impl Reload {
         process.tokens.store(tokens.map(Arc::new));
         if let Some(shown) = shown {
             self.show(shown);
+        }
+        if let Some(ring) = resume_keys {
+            process.resume_keys.store(Arc::new(ring));
+        } else if process.config.load().resume.keys_file.is_some() {
+            // What the file that is named no more has signed is good no more.
+            process.resume_keys.store(Arc::new(KeyRing::random()));
         }
         // Before the routes, so that a new route finds its pool.
         process.backends.configure(&Setup::from_config(&config, &tls));

@@ -53,9 +53,9 @@ pub enum StartError {
     /// The tokens file cannot be used.
     #[error(transparent)]
     Tokens(#[from] crate::tokens::TokensError),
-    /// The files of TLS cannot be used.
+    /// A file that the configuration names cannot be used.
     #[error(transparent)]
-    Tls(#[from] Invalid),
+    File(#[from] Invalid),
     /// What an earlier process knew can be neither read nor written.
     #[error(transparent)]
     StateFile(#[from] StateFileError),
@@ -69,7 +69,7 @@ impl StartError {
     #[must_use]
     pub const fn is_misuse(&self) -> bool {
         match self {
-            Self::Route(_) | Self::Tokens(_) | Self::Tls(_) => true,
+            Self::Route(_) | Self::Tokens(_) | Self::File(_) => true,
             Self::Io(_) | Self::StateFile(_) | Self::Exposed(_) => false,
         }
     }
@@ -131,12 +131,13 @@ fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
     let config = loaded.config.clone();
     let rules = Rules::from_config(&config)?;
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
+    let (resume_keys, exposed) = loaded.resume_keys()?;
     let (tls, untimely) = loaded.pools_tls()?;
     let (shown, concerns) = Sets::load(loaded)?;
-    for notice in untimely.into_iter().chain(concerns) {
+    for notice in untimely.into_iter().chain(exposed).chain(concerns) {
         tracing::warn!("{notice}");
     }
-    Ok(Judged { config, rules, tokens, tls, shown })
+    Ok(Judged { config, rules, tokens, resume_keys, tls, shown })
 }
 
 fn own_listeners(bound: &[PublicListener], admin: &AdminListener) -> OwnListeners {

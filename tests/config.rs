@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -64,16 +65,52 @@ fn st_12_a_file_that_cannot_be_read_is_a_bad_configuration() {
 }
 
 #[test]
-fn check_passes_the_defaults_and_says_what_has_no_effect() {
-    let directory = directory_with("[resume]\nkeys_file = \"k\"\n");
+fn check_passes_the_defaults_and_says_what_may_not_be_as_expected() {
+    let directory = directory_with("[[pools]]\nbalance = \"hash\"\n[[routes]]\npool = \"default\"\n");
     let output = check(directory.path(), &[], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "the defaults: ok\n"));
     let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "proxy.toml: ok\n"));
     assert_eq!(
         stderr(&output),
-        "warning: proxy.toml:2:13: resume.keys_file: accepted, has no effect in this version\n"
+        "warning: proxy.toml:4:8: routes[0].pool: the pool balances by hash and this route has no key: its pipes are \
+         spread by load\n"
     );
+}
+
+/// `holdline keys ARGUMENTS` in `directory`.
+fn keys(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_holdline")).arg("keys").args(arguments).current_dir(directory).output().unwrap()
+}
+
+#[test]
+fn keys_are_made_rotated_and_checked_without_showing_a_secret() {
+    let directory = directory_with("[resume]\nkeys_file = \"k\"\n");
+    let path = directory.path().join("k");
+    let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("proxy.toml:2:13: resume.keys_file: the keys file k can't be read: "));
+    assert_eq!(keys(directory.path(), &["new"]).status.code(), Some(2), "it wants a file");
+    let made = keys(directory.path(), &["new", "--out", "k"]);
+    assert!(made.status.success() && stdout(&made).contains("name the file in resume.keys_file"), "{made:?}");
+    let again = keys(directory.path(), &["new", "k"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("there is a file already"), "{again:?}");
+    let rotated = keys(directory.path(), &["rotate", "k"]);
+    assert!(rotated.status.success() && stdout(&rotated).contains(" signs, "), "{rotated:?}");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let secrets: Vec<&str> =
+        text.lines().filter_map(|line| line.split_whitespace().find(|it| it.len() == 43)).collect();
+    assert_eq!(secrets.len(), 2, "{text}");
+    for output in [&made, &rotated] {
+        assert!(secrets.iter().all(|secret| !stdout(output).contains(secret)), "{output:?}");
+    }
+    let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let output = check(directory.path(), &["-c", "proxy.toml"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr(&output).contains("warning: proxy.toml:2:13: resume.keys_file: every user"), "{output:?}");
 }
 
 #[test]

@@ -13,6 +13,12 @@ impl PipeId {
         Self(bytes)
     }
 
+    /// The bits that the id was made of.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+
     /// Which of `count` parts of a table the id belongs to.
     #[must_use]
     pub const fn shard(self, count: usize) -> usize {

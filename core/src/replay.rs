@@ -505,14 +505,31 @@ impl ReplayBuffer {
         self.confirm(seq, now);
     }
 
-    /// Takes the message `seq` out of those that wait for the link, unless it is half written; whether it was there.
-    pub fn drop_waiting(&mut self, seq: Seq) -> bool {
+    /// Puts `bytes`, which are `message`, in the place of the message `seq`, if that waits for the link whole.
+    pub fn replace_waiting(&mut self, seq: Seq, bytes: &[u8], message: Message) {
+        let Some((at, from)) = self.waiting_at(seq).filter(|(at, _)| !is_dropped(self.messages[*at])) else { return };
+        let before = std::mem::replace(&mut self.messages[at], message);
+        let grown = |sum: usize| sum - charge(before) + charge(message);
+        (self.held, self.unsent) = (grown(self.held), grown(self.unsent));
+        self.queue.cut(from, from + u64::from(before.wire_bytes));
+        self.queue.insert(from, bytes);
+        self.accepted_offset = self.accepted_offset - u64::from(before.wire_bytes) + u64::from(message.wire_bytes);
+    }
+
+    /// Where the message `seq` stands in the list and in the queue, if it waits for the link whole.
+    fn waiting_at(&self, seq: Seq) -> Option<(usize, u64)> {
         let first = self.sent.plus(1 + u64::from(self.is_amid_message()));
         if seq < first || seq > self.accepted() {
-            return false;
+            return None;
         }
         let (before, at) = ((first.0 - self.base.0 - 1) as usize, (seq.0 - self.base.0 - 1) as usize);
         let from = self.amid_end() + self.messages.range(before..at).map(|it| u64::from(it.wire_bytes)).sum::<u64>();
+        Some((at, from))
+    }
+
+    /// Takes the message `seq` out of those that wait for the link, unless it is half written; whether it was there.
+    pub fn drop_waiting(&mut self, seq: Seq) -> bool {
+        let Some((at, from)) = self.waiting_at(seq) else { return false };
         let message = self.dropped.drop_one(&mut self.messages[at]);
         if is_dropped(message) {
             return false;

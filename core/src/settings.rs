@@ -165,6 +165,8 @@ pub struct PipeSettings {
     pub grace: Option<Duration>,
     /// How long a pipe waits for a client that was lost, if it may come back; what it has not confirmed is kept for it.
     pub client_grace: Option<Duration>,
+    /// Whether a client that closes with 1001 has only left its page, and may come back as one that was lost.
+    pub client_navigates: bool,
     /// First wait between two rounds of dials.
     pub backoff_min: Duration,
     /// Longest wait between two rounds of dials.
@@ -235,6 +237,7 @@ impl Default for PipeSettings {
             limits: PipeLimits::OFF,
             grace: Some(Duration::from_secs(30)),
             client_grace: None,
+            client_navigates: false,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),
             first_message_timeout: None,

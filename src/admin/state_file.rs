@@ -7,9 +7,8 @@
 //! one process has the file, by a lock beside it; two would each forget what the other was told.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +19,7 @@ use tokio::sync::watch;
 
 use super::registration::Registration;
 use crate::backends::{BackendView, Backends, Origin};
+use crate::whole_file::{Ownership, beside, replace};
 
 /// Bytes of a state file: what `admin.registry_bytes_max` lets be said, written out, fits.
 pub const STATE_BYTES_MAX: usize = 256 << 20;
@@ -208,18 +208,13 @@ fn set_aside(path: &Path) -> io::Result<PathBuf> {
     Ok(aside)
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
 /// Writes what is registered, unless that has the digest `before`; its digest.
 fn write(path: &Path, list: &[BackendView], before: Option<[u8; 32]>) -> io::Result<[u8; 32]> {
     let text = render(list)?;
     let digest = Sha256::digest(&text).into();
     if before != Some(digest) {
-        replace(path, &text)?;
+        // Addresses of workers may hold secrets.
+        replace(path, &text, Ownership::PRIVATE)?;
     }
     Ok(digest)
 }
@@ -233,19 +228,4 @@ fn render(list: &[BackendView]) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(format!("it would be larger than {STATE_BYTES_MAX} bytes")));
     }
     Ok(text)
-}
-
-/// Puts a whole new file in the place of the old one; addresses of workers may hold secrets, so it is ours alone.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = beside(path, ".new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory)?.sync_all()
 }

@@ -32,7 +32,11 @@ pub fn run(options: &Options) -> ExitCode {
     if !errors.is_empty() {
         return refuse(&Invalid { errors });
     }
-    for warning in &loaded.warnings {
+    let exposed = match loaded.resume_keys() {
+        Ok((_, exposed)) => exposed,
+        Err(invalid) => return refuse(&invalid),
+    };
+    for warning in loaded.warnings.iter().chain(&exposed) {
         say(io::stderr(), &format!("warning: {warning}\n"));
     }
     if options.print {

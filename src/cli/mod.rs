@@ -11,6 +11,7 @@ use crate::ctl::{Misuse, in_words};
 mod check;
 mod generate;
 mod healthcheck;
+mod keys;
 mod serve;
 mod worker;
 
@@ -39,6 +40,8 @@ enum Command {
     Healthcheck(healthcheck::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
+    /// Make and rotate the keys of resume tokens (resume.keys_file)
+    Keys(keys::Options),
     /// Print the completions of a shell: bash, zsh, fish …
     Completions(generate::Completions),
     /// Print the manual page, or write all of them into a directory
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
+        Command::Keys(options) => outcome(keys::run(&options)),
         Command::Completions(options) => outcome(generate::completions(&options)),
         Command::Man(options) => outcome(generate::man(&options)),
     }

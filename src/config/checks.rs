@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdline_core::conversation::Profile;
 use holdline_core::settings::{BackendLoss, Balance};
 
-use super::types::Listen;
+use super::types::{Listen, RouteResume};
 use super::{Backend, Config, Conversation, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
@@ -152,6 +152,12 @@ fn routes(config: &Config, found: &mut Findings) {
             pool_of(config, route, &key, found);
         }
         conversation(route, &key, found);
+        if route.resume == RouteResume::Cookie && route.client_id.is_some() {
+            found.error(
+                format!("{key}.resume"),
+                "cannot be combined with client_id: both say who comes back; remove one",
+            );
+        }
         let beats = &route.heartbeat;
         let settings = config.pipe_settings(route);
         if beats.client_interval.is_some() || beats.client_timeout.is_some() {

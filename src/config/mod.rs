@@ -10,6 +10,7 @@ mod collector;
 mod ended_tls;
 mod env;
 mod gaps;
+mod keys;
 mod load;
 mod node;
 mod notice;
@@ -156,6 +157,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
@@ -197,6 +199,7 @@ impl Config {
             any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
             client_id: route.client_id.clone(),
+            resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
             raw_path: route.raw_path,

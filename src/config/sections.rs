@@ -267,13 +267,15 @@ impl Default for Reattach {
 pub struct Resume {
     /// How long a pipe waits for its client.
     pub grace: Duration,
+    /// How long a client has to answer before another that has its cookie takes its place.
+    pub probe_timeout: Duration,
     /// Keys of the resume tokens; without a file they are made at each start.
     pub keys_file: Option<PathBuf>,
 }
 
 impl Default for Resume {
     fn default() -> Self {
-        Self { grace: Duration::from_secs(60), keys_file: None }
+        Self { grace: Duration::from_secs(60), probe_timeout: Duration::from_secs(1), keys_file: None }
     }
 }
 
@@ -292,6 +294,8 @@ pub struct Limits {
     pub address_rate: Rate,
     /// Pipes per client address whose client is away.
     pub address_detached: u32,
+    /// Resumes per client address that may fail.
+    pub resume_failures: Rate,
     /// Messages of one lane of a pipe.
     pub pipe_messages: Rate,
     /// Bytes of one lane of a pipe.
@@ -311,6 +315,7 @@ impl Default for Limits {
             address_connections: 0,
             address_rate: Rate::OFF,
             address_detached: 10_000,
+            resume_failures: Rate::new(10, Duration::from_secs(60)),
             pipe_messages: Rate::OFF,
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,

@@ -410,15 +410,9 @@ fn what_is_not_supported_is_refused_wherever_it_is_set() {
 
 #[test]
 fn what_has_no_effect_yet_is_said_where_it_is_set() {
-    let loaded = read("[resume]\nkeys_file = \"k\"\n[limits]\naddress_rate = 0\n[[pools]]\nresume = \"transparent\"\n[[routes]]\nresume = \"cookie\"\n").unwrap();
+    let loaded = read("[limits]\naddress_rate = 0\n[[pools]]\nresume = \"hints\"\n").unwrap();
     let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        warnings,
-        [
-            "proxy.toml:2:13: resume.keys_file: accepted, has no effect in this version",
-            "proxy.toml:8:10: routes[0].resume: accepted, has no effect in this version",
-        ]
-    );
+    assert_eq!(warnings, ["proxy.toml:4:10: pools[0].resume: accepted, has no effect in this version",]);
 }
 
 #[test]

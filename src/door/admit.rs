@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
-use holdline_core::ids::{BackendKey, PipeId};
+use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::memory::Pressure;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use http::request::Parts;
 
 use super::Door;
+use super::cookie::{Returning, Slot};
 use super::judge::busy;
 use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
@@ -47,14 +48,30 @@ impl Door {
         let claim = match request.client_name() {
             Some(name) => match self.claim(name).await? {
                 Ok(claim) => Some(Box::new(claim)),
-                Err(pipe) => return Ok(self.resume(request, protocols, pipe)?),
+                Err(pipe) => return Ok(self.resume(request, protocols, pipe, None)?),
             },
             None => None,
+        };
+        let slot = match self.browser(request, protocols).await? {
+            Returning::Back(pipe, generation) => {
+                return Ok(self.resume(request, protocols, pipe, Some(generation))?);
+            }
+            Returning::New(slot) => slot,
         };
         if over {
             return Err(busy("too many connections").into());
         }
-        Ok(Verdict::Open(self.open(request, protocols, claim).await?))
+        request.found.comes_back |= slot.is_some();
+        Ok(Verdict::Open(self.open(request, protocols, claim, slot).await?))
+    }
+
+    /// Which pipe the client comes back to, where its route knows browsers again.
+    async fn browser(&self, request: &Request, protocols: &[String]) -> Result<Returning, Refusal> {
+        if request.found.route.knows_browsers() {
+            self.returning(request, protocols).await
+        } else {
+            Ok(Returning::New(None))
+        }
     }
 
     /// The client's name, or the pipe that it left; waits for another client of that name no longer than for a
@@ -67,7 +84,14 @@ impl Door {
 
     /// Sends the client back to the pipe that it left. It is answered by the thread that accepted it, and its link goes
     /// to the pipe's own thread; a pipe that has ended in between tells it so.
-    fn resume(&self, request: &Request, protocols: &[String], pipe: Arc<PipeEntry>) -> Result<Verdict, Refusal> {
+    /// If `over` is given, it replaces no other client than that of this attach.
+    fn resume(
+        &self,
+        request: &Request,
+        protocols: &[String],
+        pipe: Arc<PipeEntry>,
+        over: Option<Generation>,
+    ) -> Result<Verdict, Refusal> {
         if self.process.phase.get() == Phase::Stopping {
             return Err(busy("going away; another instance may take this"));
         }
@@ -86,6 +110,7 @@ impl Door {
         }
         let resume = Resume {
             answer: pipe.next_answer(),
+            over,
             client: request.client.address.to_string(),
             target: request.found.target.clone(),
             host: host(&request.parts).map(Box::from),
@@ -94,12 +119,13 @@ impl Door {
         Ok(Verdict::Resume(pipe, Box::new(resume)))
     }
 
-    /// Opens a pipe, under the name that was claimed for it if there is one.
+    /// Opens a pipe, under the name that was claimed for it, or with a cookie in this slot, if there is one.
     async fn open(
         &self,
         request: &mut Request,
         protocols: &[String],
         mut claim: Option<Box<Claim>>,
+        slot: Option<Slot>,
     ) -> Result<Opened, Refused> {
         let process = &self.process;
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
@@ -117,12 +143,16 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
+        if let Some(cookie) = cookie {
+            first.headers.append(SET_COOKIE, cookie);
+        }
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
             key: plan.key.clone(),
             client: request.client.address.to_string(),
-            named: claim.is_some(),
+            named: request.found.comes_back,
             protocol: plan.protocol.clone(),
             sharing,
             request_id: request.client.request_id.clone(),

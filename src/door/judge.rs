@@ -9,6 +9,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use super::Door;
+use super::cookie::Jar;
 use super::outcome::{Refused, Request, Verdict, client_name, make_room};
 use crate::handshake::check::{host, refuse_plain};
 use crate::handshake::refusal::Refusal;
@@ -74,19 +75,23 @@ impl Door {
     }
 
     /// Finds where a request goes and who asks. The rules are let go at once: a request may last for hours.
-    fn route(&self, parts: Parts, peer: Peer) -> Result<Request, NoRoute> {
+    fn route(&self, mut parts: Parts, peer: Peer) -> Result<Request, NoRoute> {
         let rules = self.process.rules.load();
         let client = rules.trusted.trace(peer, &parts);
         let found = rules.routes.find(host(&parts), &parts, client.address)?;
-        Ok(Request { parts, found, client, span: None, standing: None })
+        let jar = Jar::take(&mut parts.headers);
+        Ok(Request { parts, found, client, jar, span: None, standing: None })
     }
 
     /// Whether a client that is one too many comes back to its pipe.
     fn is_awaited(&self, parts: &Parts, peer: Peer) -> bool {
         let rules = self.process.rules.load();
         let found = rules.routes.find(host(parts), parts, rules.trusted.trace(peer, parts).address);
-        let name = found.ok().and_then(|found| client_name(&found, parts));
-        name.is_some_and(|name| self.process.clients.are_awaited(&name))
+        let Ok(found) = found else { return false };
+        match client_name(&found, parts) {
+            Some(name) => self.process.clients.are_awaited(&name),
+            None => found.route.knows_browsers() && self.is_browser_awaited(&parts.headers),
+        }
     }
 
     fn plain(&self, mut request: Request) -> Verdict {

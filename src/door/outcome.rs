@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
+use super::cookie::Jar;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::dial::{DialError, NotUpgraded};
@@ -18,6 +19,7 @@ use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeEntry, Resume};
 use crate::process::Process;
+use crate::resume::Principal;
 use crate::routes::Found;
 use crate::trace::{Span, Value};
 
@@ -30,6 +32,8 @@ pub struct Request {
     pub found: Found,
     /// Who asks, as far as trusted proxies say.
     pub client: ClientAddress,
+    /// The cookies by which a browser comes back, which its worker does not get.
+    pub jar: Jar,
     /// The span of its handshake, if that is recorded.
     pub span: Option<Box<Span>>,
     /// How far its client is from a limit, if the answer is to say so.
@@ -41,6 +45,12 @@ impl Request {
     #[must_use]
     pub fn client_name(&self) -> Option<ClientName> {
         client_name(&self.found, &self.parts)
+    }
+
+    /// Whose credentials it has.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal::of_headers(&self.parts.headers)
     }
 
     /// The limits that hold for it instead of the general ones.

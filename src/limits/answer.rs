@@ -96,15 +96,27 @@ impl Exceeded {
         let whose = match self.limit {
             LimitLabel::KeyConnections | LimitLabel::KeyRate => "this key and client address",
             LimitLabel::KeyConnectionsTotal => "this key",
-            LimitLabel::AddressConnections | LimitLabel::AddressRate => "this client address",
+            LimitLabel::AddressConnections | LimitLabel::AddressRate | LimitLabel::ResumeFailures => {
+                "this client address"
+            }
             // These close or slow down a pipe; no client is answered for them.
             LimitLabel::AddressDetached | LimitLabel::PipeMessages | LimitLabel::PipeBytes => "this pipe",
         };
         match self.refused {
             Refused::Connections(max) => format!("{max} connections of {whose} are open already (limits.{name})"),
             Refused::Rate(rate, _) => {
-                let what = if self.limit == LimitLabel::AddressRate { "requests" } else { "connections" };
-                format!("more than {} new {what} of {whose} (limits.{name})", words(rate))
+                let what = match self.limit {
+                    LimitLabel::AddressRate => "new requests",
+                    LimitLabel::ResumeFailures => "failed resumes",
+                    LimitLabel::KeyConnections
+                    | LimitLabel::KeyConnectionsTotal
+                    | LimitLabel::KeyRate
+                    | LimitLabel::AddressConnections
+                    | LimitLabel::AddressDetached
+                    | LimitLabel::PipeMessages
+                    | LimitLabel::PipeBytes => "new connections",
+                };
+                format!("more than {} {what} of {whose} (limits.{name})", words(rate))
             }
         }
     }

@@ -50,6 +50,8 @@ enum Subject<'a> {
     /// A key, over all clients that use it.
     WholeKey(&'a str),
     Address(Option<&'a str>, u64),
+    /// An address as one whose resumes failed.
+    Resumes(u64),
 }
 
 /// A route, and the limits that hold there instead of the general ones.
@@ -165,6 +167,32 @@ impl Limiter {
         let knocked = self.shard(who).knock(who, rate, self.clock.now());
         let left = knocked.map_err(|refused| Exceeded::new(LimitLabel::AddressRate, refused))?;
         Ok(Some(Standing::new(LimitLabel::AddressRate, rate, left)))
+    }
+
+    /// Whether a client of this address may try to resume a pipe, as far as `limits.resume_failures` goes.
+    ///
+    /// # Errors
+    /// The limit that it met by its failures.
+    pub fn may_resume(&self, address: IpAddr) -> Result<(), Exceeded> {
+        let rate = self.limits.load().resume_failures;
+        if rate.is_off() {
+            return Ok(());
+        }
+        let who = self.who(Subject::Resumes(significant_bits(address)));
+        match self.shard(who).left(who, rate, self.clock.now()) {
+            (0, wait) => Err(Exceeded::new(LimitLabel::ResumeFailures, Refused::Rate(rate, wait))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a resume that failed.
+    pub fn resume_failed(&self, address: IpAddr) {
+        let rate = self.limits.load().resume_failures;
+        if !rate.is_off() {
+            let who = self.who(Subject::Resumes(significant_bits(address)));
+            // One beyond the limit tells nothing new.
+            let _ = self.shard(who).knock(who, rate, self.clock.now());
+        }
     }
 
     /// Entries, idle ones that were not forgotten yet among them.
@@ -347,6 +375,24 @@ mod tests {
         assert!(limiter.request(address, SCOPE).is_ok(), "others are counted apart");
         assert!(limiter.request(address, SCOPE).is_err());
         assert_eq!(limiter.request(address, open), Ok(None));
+    }
+
+    #[test]
+    fn resumes_are_refused_once_too_many_failed_and_no_other_address_pays_for_them() {
+        let limiter = limiter(|limits| limits.resume_failures = Rate::new(3, Duration::from_secs(3600)));
+        let (address, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        for _ in 0..3 {
+            assert!(limiter.may_resume(address).is_ok(), "to ask costs nothing");
+            limiter.resume_failed(address);
+        }
+        let exceeded = limiter.may_resume(address).unwrap_err();
+        assert_eq!(exceeded.limit, LimitLabel::ResumeFailures);
+        assert_eq!(exceeded.refusal().status, http::StatusCode::TOO_MANY_REQUESTS);
+        limiter.resume_failed(address);
+        assert!(limiter.may_resume(other).is_ok());
+        assert!(limiter.request(address, SCOPE).is_ok(), "it may still do all else");
+        limiter.configure(Limits { resume_failures: Rate::OFF, ..Limits::default() });
+        assert!(limiter.may_resume(address).is_ok());
     }
 
     #[test]

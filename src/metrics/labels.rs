@@ -200,6 +200,8 @@ label! {
         AddressRate = "address_rate",
         /// `limits.address_detached`.
         AddressDetached = "address_detached",
+        /// `limits.resume_failures`.
+        ResumeFailures = "resume_failures",
         /// `limits.pipe_messages`.
         PipeMessages = "pipe_messages",
         /// `limits.pipe_bytes`.

@@ -148,6 +148,21 @@ struct Next {
     link: BackendLink,
     /// It has said its first word, so that nothing more of it can be seen without reading that.
     talked: bool,
+    /// What it is told while it waits, and has not taken yet.
+    words: Vec<u8>,
+}
+
+impl Next {
+    /// Writes what it is told, as far as its link takes that.
+    fn say(&mut self, cx: &mut Context<'_>) {
+        while !self.words.is_empty() && self.link.broken.is_none() {
+            match self.link.transport.poll_write(cx, &[IoSlice::new(&self.words)]) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => drop(self.words.drain(..bytes)),
+                Poll::Ready(_) => self.link.broken = Some(LinkLoss::Reset),
+                Poll::Pending => return,
+            }
+        }
+    }
 }
 
 /// A pipe's backend end.
@@ -189,13 +204,20 @@ impl BackendEnd {
     /// Has the worker of `attachment` wait until the one that is linked has gone.
     pub fn hold(&mut self, attachment: Attachment, transport: Transport, now: Time) {
         let link = BackendLink { attachment, transport, since: now, broken: None };
-        self.next = Some(Box::new(Next { link, talked: false }));
+        self.next = Some(Box::new(Next { link, talked: false, words: Vec::new() }));
     }
 
-    /// Takes out the worker that waits, if it is that of `attachment`.
-    pub fn take_next(&mut self, attachment: Attachment) -> Option<Transport> {
+    /// Tells the worker of `attachment` something while it waits.
+    pub fn foretell(&mut self, attachment: Attachment, bytes: Vec<u8>) {
+        if let Some(next) = self.next.as_mut().filter(|next| next.link.attachment == attachment) {
+            next.words = bytes;
+        }
+    }
+
+    /// Takes out the worker that waits, if it is that of `attachment`, and whether it has taken all that it was told.
+    pub fn take_next(&mut self, attachment: Attachment) -> Option<(Transport, bool)> {
         let next = self.next.take_if(|next| next.link.attachment == attachment)?;
-        Some(next.link.transport)
+        Some((next.link.transport, next.words.is_empty()))
     }
 
     /// Takes out the link of `attachment` after its last words. One that only waited is dropped: it has served nothing.
@@ -242,9 +264,13 @@ impl BackendEnd {
         }
     }
 
-    /// The first word of a worker that waits, once.
+    /// The first word of a worker that waits, once; it is told what it has to know meanwhile.
     pub fn poll_next_word(&mut self, cx: &mut Context<'_>) -> Option<(Attachment, Word)> {
-        let next = self.next.as_mut().filter(|next| !next.talked)?;
+        let next = self.next.as_mut()?;
+        next.say(cx);
+        if next.talked {
+            return None;
+        }
         let Poll::Ready(word) = next.link.transport.poll_word(cx) else { return None };
         next.talked = true;
         Some((next.link.attachment, word))

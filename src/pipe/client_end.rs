@@ -13,6 +13,7 @@ use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, Peer, Pipe};
 use holdline_core::time::Time;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::oneshot;
 
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
@@ -23,6 +24,9 @@ use crate::share::StreamLink;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
 const PARTING_MAX: usize = 4;
+
+/// Probes of one client that wait for it; one more counts as answered.
+const PROBES_MAX: usize = 16;
 
 /// A link on which its last words are said.
 type Parting = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -68,6 +72,8 @@ struct Past {
     owed: Option<Parting>,
     /// Set while the present one is not read for want of room.
     watch: Option<LeaveWatch>,
+    /// Those that want to know whether the client is there, until it says something or its link is gone.
+    probes: Vec<oneshot::Sender<()>>,
 }
 
 /// What says elsewhere that a client is awaited, for as long as it is.
@@ -102,6 +108,21 @@ impl ClientEnd {
         self.broken = false;
         let past = self.past.get_or_insert_default();
         (past.answer, past.away, past.watch) = (answer, None, None);
+    }
+
+    /// Whether there is a link, which is not that of `generation`.
+    pub fn has_another_than(&self, generation: Generation) -> bool {
+        self.is_linked() && self.generation != generation
+    }
+
+    /// Answers `probe` when the client says something; gives it back if too many wait for that.
+    pub fn probe(&mut self, probe: oneshot::Sender<()>) -> Option<oneshot::Sender<()>> {
+        let probes = &mut self.past.get_or_insert_default().probes;
+        if probes.len() == PROBES_MAX {
+            return Some(probe);
+        }
+        probes.push(probe);
+        None
     }
 
     /// Whether there is a link.
@@ -146,7 +167,14 @@ impl ClientEnd {
             past.watch = None;
         }
         let Some(link) = &mut self.link else { return Came::Unread };
-        read(link, Reading { peer, budget, keep, end: LinkLoss::Eof }, pipe, cx, now)
+        let came = read(link, Reading { peer, budget, keep, end: LinkLoss::Eof }, pipe, cx, now);
+        if let Some(past) = self.past.as_mut().filter(|past| came.bytes() > 0 && !past.probes.is_empty()) {
+            for probe in past.probes.drain(..) {
+                // The one that asked may have given up.
+                let _ = probe.send(());
+            }
+        }
+        came
     }
 
     /// Writes as much as the link takes now; `is_last` says that it is shut down next.
@@ -208,6 +236,7 @@ impl ClientEnd {
         }
         if let Some(past) = &mut self.past {
             past.watch = None;
+            past.probes.clear();
         }
         self.link.take()
     }

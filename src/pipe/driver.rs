@@ -259,6 +259,7 @@ impl Driver {
             match action {
                 Action::Dial(order) => self.dial(order, now),
                 Action::CancelDial(_) => self.search.cancel_dial(),
+                Action::Foretell { attachment, bytes } => self.backend.foretell(attachment, bytes),
                 Action::TakeOver(attachment) => self.take_over(attachment, now),
                 Action::DropBackend { attachment, last_words, died } => {
                     self.drop_backend(attachment, &last_words, died, cx, now);

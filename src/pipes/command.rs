@@ -28,6 +28,8 @@ pub enum Command {
     Evict(Evict),
     /// Here is the client, on another socket, and what it sent behind its handshake.
     Resume(LooseStream, Bytes, Box<Resume>),
+    /// Ask the client whether it is there: it is if this is answered, and has gone if it is dropped.
+    Probe(oneshot::Sender<()>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.

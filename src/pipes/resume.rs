@@ -1,5 +1,7 @@
 //! A client that comes back to its pipe on another connection.
 
+use holdline_core::ids::Generation;
+
 use crate::routes::Target;
 
 /// What a client that resumes its pipe has that may be another than before.
@@ -13,6 +15,8 @@ pub struct Resume {
     pub head_lines: Box<[u8]>,
     /// Its address.
     pub client: String,
+    /// The attach whose client it may take the place of; any, if none is named.
+    pub over: Option<Generation>,
     /// Its place in the order in which the pipe's clients were answered.
     pub answer: u64,
 }

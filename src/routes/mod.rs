@@ -68,6 +68,8 @@ pub struct RouteSpec {
     pub backend_path: Option<String>,
     /// Template of what names the client: the key's placeholders.
     pub client_id: Option<String>,
+    /// Whether a cookie of ours lets browsers come back to their pipes.
+    pub resume_cookie: bool,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
     /// How long a client that has a name may be away.
@@ -158,11 +160,39 @@ pub struct Route {
 /// How a route tells its clients apart, so that each can come back to its pipe.
 #[derive(Debug)]
 pub struct Identity {
-    template: Template,
+    naming: Naming,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
     /// What pipes of clients with a name are opened with.
     pub settings: Arc<PipeSettings>,
+}
+
+/// What a client is known by.
+#[derive(Debug)]
+enum Naming {
+    /// What its request says.
+    Template(Template),
+    /// A cookie of ours.
+    Cookie,
+}
+
+impl Naming {
+    const fn template(&self) -> Option<&Template> {
+        match self {
+            Self::Template(template) => Some(template),
+            Self::Cookie => None,
+        }
+    }
+}
+
+impl Identity {
+    fn new(naming: Naming, duplicate: Duplicate, grace: Duration, base: &PipeSettings) -> Self {
+        let client_navigates = matches!(naming, Naming::Cookie);
+        // Which of a browser's clients is another one is found out before, and that one is never replaced.
+        let duplicate = if client_navigates { Duplicate::Replace } else { duplicate };
+        let settings = PipeSettings { client_grace: Some(grace), client_navigates, ..base.clone() };
+        Self { naming, duplicate, settings: Arc::new(settings) }
+    }
 }
 
 /// What the pipes of a route live by that share their workers.
@@ -191,6 +221,8 @@ pub struct Found {
     pub key: Option<String>,
     /// What names the client; `None` if the route names none or the request lacks a part of it.
     pub client_id: Option<String>,
+    /// Whether its client may come back to its pipe.
+    pub comes_back: bool,
     /// What to ask the backend for, once it is chosen.
     pub target: Target,
 }
@@ -267,8 +299,8 @@ impl RouteTable {
         let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
-        let client_id = named(route.identity.as_ref().map(|identity| &identity.template))?;
-        Ok(Found { route: Arc::clone(route), key, client_id, target })
+        let client_id = named(route.identity.as_ref().and_then(|identity| identity.naming.template()))?;
+        Ok(Found { route: Arc::clone(route), key, comes_back: client_id.is_some(), client_id, target })
     }
 
     /// The route that answers on this host and path, whatever else a request there may lack.
@@ -317,11 +349,9 @@ impl RouteTable {
         let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
-        let identity = client_id.map(|template| {
-            let base = share.as_ref().map_or(&settings, |share| &share.viewer);
-            let settings = Arc::new(PipeSettings { client_grace: Some(spec.client_grace), ..base.clone() });
-            Identity { template, duplicate: spec.duplicate, settings }
-        });
+        let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));
+        let base = share.as_ref().map_or(&settings, |share| &share.viewer);
+        let identity = naming.map(|naming| Identity::new(naming, spec.duplicate, spec.client_grace, base));
         self.routes.push(Arc::new(Route {
             name,
             pool,
@@ -442,8 +472,8 @@ impl Found {
     /// What the pipe of this request lives by.
     #[must_use]
     pub fn settings(&self) -> &Arc<PipeSettings> {
-        match (&self.route.identity, &self.client_id, &self.route.share) {
-            (Some(identity), Some(_), _) => &identity.settings,
+        match (&self.route.identity, self.comes_back, &self.route.share) {
+            (Some(identity), true, _) => &identity.settings,
             (_, _, Some(share)) => &share.viewer,
             (_, _, None) => &self.route.settings,
         }
@@ -451,6 +481,12 @@ impl Found {
 }
 
 impl Route {
+    /// Whether a cookie of ours lets browsers come back to their pipes.
+    #[must_use]
+    pub fn knows_browsers(&self) -> bool {
+        self.identity.as_ref().is_some_and(|identity| matches!(identity.naming, Naming::Cookie))
+    }
+
     /// Where the answer to a request of `path` names a key, if it may: a JSON pointer.
     #[must_use]
     pub fn learns(&self, path: &str) -> Option<&str> {

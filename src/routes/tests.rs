@@ -19,6 +19,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         backend_path: None,
         client_id: None,
         duplicate: Duplicate::Replace,
+        resume_cookie: false,
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,
         origins: Vec::new(),

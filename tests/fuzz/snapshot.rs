@@ -92,7 +92,7 @@ impl Driven {
                     self.current = Some(attachment);
                 }
                 Action::Finish => self.finished = true,
-                Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
+                Action::Foretell { .. } | Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
             }
         }
         acted

@@ -139,11 +139,13 @@ async fn the_process_is_read_and_steered() {
 async fn a_reload_says_what_changed_what_to_know_and_what_waits_for_a_restart() {
     let proxy = Proxy::start("");
     let file = proxy.config_file().display().to_string();
-    proxy.rewrite("[server]\nthreads = 7\nmax_connections = 77\n[resume]\nkeys_file = \"/nowhere/keys\"\n");
+    proxy.rewrite(
+        "[server]\nthreads = 7\nmax_connections = 77\n[[pools]]\nbalance = \"hash\"\n[[routes]]\npool = \"default\"\n",
+    );
     let foreseen = ctl(&proxy, &["config", "validate"]).await.fine();
     let out = ctl(&proxy, &["config", "reload"]).await.fine();
     for said in [&foreseen, &out] {
-        assert!(said.contains(&format!("warning: {file}:5:13: resume.keys_file: ")), "{said}");
+        assert!(said.contains(&format!("warning: {file}:7:8: routes[0].pool: ")), "{said}");
         assert!(said.contains("changes server.max_connections\n"), "{said}");
         assert!(said.contains("changes server.threads, after a restart only\n"), "{said}");
     }

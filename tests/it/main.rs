@@ -14,6 +14,7 @@ mod backends;
 mod candidates;
 mod comeback;
 mod conversations;
+mod cookies;
 mod crowd;
 mod ctl;
 mod delivery;

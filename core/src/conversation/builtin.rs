@@ -1,14 +1,31 @@
 //! The built-in profiles, as rules.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::json::Pointer;
 use super::profile::{Dialect, Profile};
-use super::rules::{AnswerRule, ForgetRule, KeepRule, NoteRule, Rules, Test, Wants};
+use super::rules::{AnswerRule, ForgetRule, Holds, KeepRule, MapRule, NoteRule, Rules, Test, Wants};
 use super::words::{Classes, How, Regret};
 use crate::frame::Side;
 
-pub(super) fn profiles() -> Vec<Arc<Profile>> {
+/// The built-in profiles.
+static BUILT_IN: LazyLock<Vec<Arc<Profile>>> = LazyLock::new(profiles);
+
+impl Profile {
+    /// Every built-in profile.
+    #[must_use]
+    pub fn built_in() -> &'static [Arc<Self>] {
+        &BUILT_IN
+    }
+
+    /// The built-in profile called `name`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Arc<Self>> {
+        Self::built_in().iter().find(|profile| profile.name == name).cloned()
+    }
+}
+
+fn profiles() -> Vec<Arc<Profile>> {
     let json = |name, rules| Arc::new(Profile { name, dialect: Dialect::Json, rules });
     let own = |name, dialect| Arc::new(Profile { name, dialect, rules: Rules::default() });
     vec![
@@ -23,6 +40,7 @@ pub(super) fn profiles() -> Vec<Arc<Profile>> {
         json("trpc", trpc()),
         json("ocpp1.6", ocpp()),
         json("lsp", lsp()),
+        json("eth-jsonrpc", ethereum()),
     ]
 }
 
@@ -43,8 +61,12 @@ fn present(pointer: &str) -> Test {
     Test { at: at(pointer), wants: Wants::Present }
 }
 
+fn absent(pointer: &str) -> Test {
+    Test { at: at(pointer), wants: Wants::Absent }
+}
+
 fn keep(tests: Vec<Test>, key: Option<&str>, how: How) -> KeepRule {
-    KeepRule { tests, key: key.map(at), how, answer: None, note: None }
+    KeepRule { tests, key: key.map(at), how, answer: None, note: None, map: None }
 }
 
 fn forget(from: Side, tests: Vec<Test>, key: &str, of: &[u8]) -> ForgetRule {
@@ -52,14 +74,14 @@ fn forget(from: Side, tests: Vec<Test>, key: &str, of: &[u8]) -> ForgetRule {
 }
 
 /// The answer that repeats what the message has at one place, at another.
-fn answered(tests: Vec<Test>, id: &str, in_answer: &str, gates: bool) -> Option<AnswerRule> {
-    Some(AnswerRule { tests, id: Some((at(id), at(in_answer))), gates })
+fn answered(tests: Vec<Test>, id: &str, in_answer: &str, holds: Holds) -> Option<AnswerRule> {
+    Some(AnswerRule { tests, id: Some((at(id), at(in_answer))), holds })
 }
 
 /// The two protocols of GraphQL: a worker that has not acknowledged the init closes on a subscription (4401), one that
 /// sees a second init closes (4429), and so does one that sees an id twice (4409). Only a subscription may begin again.
 fn graphql(subscribe: &str, stop: &str, regret: Regret) -> Rules {
-    let acknowledged = AnswerRule { tests: vec![is("/type", &["connection_ack"])], id: None, gates: true };
+    let acknowledged = AnswerRule { tests: vec![is("/type", &["connection_ack"])], id: None, holds: Holds::Everything };
     let init = keep(vec![is("/type", &["connection_init"])], None, How::Last);
     let subscription = vec![is("/type", &[subscribe]), begins("/payload/query", "subscription")];
     let other = keep(vec![is("/type", &[subscribe])], Some("/id"), How::Once(regret));
@@ -77,7 +99,7 @@ fn graphql(subscribe: &str, stop: &str, regret: Regret) -> Rules {
 fn trpc() -> Rules {
     let parameters = keep(vec![is("/method", &["connectionParams"])], None, How::Last);
     let subscription = KeepRule {
-        answer: answered(vec![is("/result/type", &["started"])], "/id", "/id", false),
+        answer: answered(vec![is("/result/type", &["started"])], "/id", "/id", Holds::Replay),
         note: Some(NoteRule { key: at("/id"), value: at("/result/id"), at: at("/params/lastEventId") }),
         ..keep(vec![is("/method", &["subscription"])], Some("/id"), How::Last)
     };
@@ -96,7 +118,7 @@ fn trpc() -> Rules {
 /// OCPP-J, of any version: a charge point that a central system does not know is told to boot.
 fn ocpp() -> Rules {
     let boot = KeepRule {
-        answer: answered(vec![is("/0", &["3", "4"])], "/1", "/1", true),
+        answer: answered(vec![is("/0", &["3", "4"])], "/1", "/1", Holds::Everything),
         ..keep(vec![is("/0", &["2"]), is("/2", &["BootNotification"])], None, How::Last)
     };
     Rules { keep: vec![boot], forget: Vec::new() }
@@ -106,8 +128,12 @@ fn ocpp() -> Rules {
 fn lsp() -> Rules {
     let method = |name: &str| vec![is("/method", &[name])];
     let uri = Some("/params/textDocument/uri");
+    let first_change = "/params/contentChanges/0";
+    let whole_text =
+        [method("textDocument/didChange"), vec![present(first_change), absent("/params/contentChanges/0/range")]]
+            .concat();
     let initialize = KeepRule {
-        answer: answered(vec![present("/result")], "/id", "/id", true),
+        answer: answered(vec![present("/result")], "/id", "/id", Holds::Everything),
         ..keep(method("initialize"), None, How::Last)
     };
     Rules {
@@ -117,6 +143,52 @@ fn lsp() -> Rules {
             keep(method("textDocument/didOpen"), uri, How::All),
             keep(method("textDocument/didChange"), uri, How::All),
         ],
-        forget: vec![forget(Side::Client, method("textDocument/didClose"), "/params/textDocument/uri", &[2, 3])],
+        forget: vec![
+            forget(Side::Client, method("textDocument/didClose"), "/params/textDocument/uri", &[2, 3]),
+            // A change without a range is the whole text: those before it are of no use any more.
+            forget(Side::Client, whole_text, "/params/textDocument/uri", &[3]),
+        ],
+    }
+}
+
+/// Ethereum's JSON-RPC over WebSocket: a subscription begins again, and its client goes on with the id that it knows. A
+/// question is asked again until it is answered; a call that may do something is not made twice.
+fn ethereum() -> Rules {
+    const QUESTIONS: &[&str] = &[
+        "eth_get",
+        "eth_call",
+        "eth_chainId",
+        "eth_blockNumber",
+        "eth_blobBaseFee",
+        "eth_gasPrice",
+        "eth_maxPriorityFeePerGas",
+        "eth_feeHistory",
+        "eth_estimateGas",
+        "eth_createAccessList",
+        "eth_accounts",
+        "eth_syncing",
+        "net_",
+        "web3_",
+    ];
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let method = |wants| Test { at: at("/method"), wants };
+    let subscription = KeepRule {
+        answer: answered(vec![absent("/method")], "/id", "/id", Holds::Replay),
+        map: Some(MapRule {
+            name: at("/result"),
+            tests: vec![is("/method", &["eth_subscription"])],
+            mention: at("/params/subscription"),
+        }),
+        ..keep(vec![is("/method", &["eth_subscribe"])], None, How::All)
+    };
+    let question = keep(vec![method(Wants::Prefix(words(QUESTIONS)))], Some("/id"), How::All);
+    let call = vec![method(Wants::NoneOf(words(&["eth_unsubscribe"])))];
+    Rules {
+        keep: vec![subscription, question, keep(call, Some("/id"), How::Once(Regret::JsonRpc))],
+        forget: vec![
+            forget(Side::Client, vec![is("/method", &["eth_unsubscribe"])], "/params/0", &[0]),
+            forget(Side::Backend, vec![present("/result")], "/id", &[1, 2]),
+            forget(Side::Backend, vec![present("/error")], "/id", &[1, 2]),
+        ],
     }
 }

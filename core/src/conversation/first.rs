@@ -22,7 +22,10 @@ pub const FIRST_MESSAGES: &[(&str, Shown)] = &[
     ("of the client, a query, mutation or subscription with an id and a path (tRPC)", Shown::Profile("trpc")),
     ("of the client, initialize with capabilities and a processId or rootUri (LSP)", Shown::Profile("lsp")),
     ("of the client, initialize with an sdkLanguage (Playwright)", Shown::Stateful),
-    ("of the client, eth_subscribe (Ethereum)", Shown::Stateful),
+    (
+        "of the client, JSON-RPC 2.0 with a method that begins with eth_ or evm_ (Ethereum)",
+        Shown::Profile("eth-jsonrpc"),
+    ),
 ];
 
 /// What the first message of a conversation shows, which `from` sends.
@@ -32,7 +35,7 @@ pub(crate) fn shown_by(from: Side, payload: &[u8]) -> Option<Shown> {
         Side::Backend if payload.starts_with(b"INFO {") => Some(Shown::Profile("nats")),
         Side::Backend if payload.starts_with(b"[\"setup\",") => Some(Shown::Stateful),
         Side::Backend => None,
-        Side::Client => json::documents(payload).into_iter().next().and_then(shown_by_call),
+        Side::Client => json::documents(payload).into_iter().next().and_then(|place| shown_by_call(&payload[place])),
     }
 }
 
@@ -47,7 +50,9 @@ fn shown_by_call(payload: &[u8]) -> Option<Shown> {
         "initialize" if has("/params/capabilities") && (has("/params/processId") || has("/params/rootUri")) => {
             Some(Shown::Profile("lsp"))
         }
-        "eth_subscribe" => Some(Shown::Stateful),
+        name if name.starts_with("eth_") || name.starts_with("evm_") => {
+            find("/jsonrpc").filter(|version| version.is("2.0")).map(|_| Shown::Profile("eth-jsonrpc"))
+        }
         _ => None,
     }
 }

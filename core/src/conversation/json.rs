@@ -119,7 +119,8 @@ impl<'a> Document<'a> {
         self.text.get(range).map(Value)
     }
 
-    fn place(&self, pointer: &Pointer) -> Option<Range<usize>> {
+    /// Where what `pointer` leads to stands in the text.
+    pub(super) fn place(&self, pointer: &Pointer) -> Option<Range<usize>> {
         let (first, rest) = pointer.parts.split_first()?;
         let mut range = self.outermost.member(self.text, first)?;
         for part in rest {
@@ -249,15 +250,15 @@ fn container_end(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// The documents of a message: itself, or the objects of the list that it is.
+/// Where the documents of a message stand: itself, or the objects of the list that it is.
 #[must_use]
-pub fn documents(text: &[u8]) -> Vec<&[u8]> {
-    let start = skip_space(text, 0);
+pub fn documents(text: &[u8]) -> Vec<Range<usize>> {
+    let (start, whole) = (skip_space(text, 0), vec![0..text.len()]);
     let Some(list) = Container::read(text, start).filter(|it| it.is_array && !it.members.is_empty()) else {
-        return vec![text];
+        return whole;
     };
-    let parts = list.members.iter().map(|(_, value)| &text[value.clone()]);
-    if parts.clone().all(|part| part.starts_with(b"{")) { parts.collect() } else { vec![text] }
+    let parts = list.members.into_iter().map(|(_, value)| value);
+    if parts.clone().all(|part| text[part].starts_with(b"{")) { parts.collect() } else { whole }
 }
 
 /// What a string's inside means, if its escapes are right.

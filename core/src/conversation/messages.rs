@@ -2,7 +2,7 @@
 //!
 //! Each reader says what a message means and keeps nothing. What it does not understand means nothing.
 
-use super::rules::Rules;
+use super::rules::{Part, Rules};
 use super::words::{Awaits, BEGINNING, Classes, Down, How, Keep, OTHER, SUBSCRIPTION, Told, Up};
 
 /// A packet of Socket.IO (EIO 4): its namespace, and what is behind it.
@@ -15,11 +15,12 @@ fn packet(payload: &[u8]) -> (&[u8], &[u8]) {
     (path, payload.get(end + 1..).unwrap_or_default())
 }
 
-/// An event's JSON, behind the number of its acknowledgement.
-fn event(payload: &[u8]) -> &[u8] {
-    let (_, rest) = packet(payload);
+/// An event's JSON behind the number of its acknowledgement, and its namespace, which it is kept within.
+fn event(payload: &[u8]) -> Part<'_> {
+    let (scope, rest) = packet(payload.get(2..).unwrap_or_default());
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    &rest[digits..]
+    let begin = payload.len() - (rest.len() - digits);
+    Part { whole: payload, json: (begin, payload.len()), keeps_whole: true, scope }
 }
 
 /// A connection to a namespace is kept until it is given up; events are for the route's own rules.
@@ -29,8 +30,12 @@ pub(super) fn socket_io_up(payload: &[u8], rules: &Rules, out: &mut Vec<Up>) {
             let keep = Keep::new(BEGINNING, packet(rest).0, payload, How::Last, Awaits::Gate);
             out.push(Up::Keep(keep));
         }
-        Some((b"41", rest)) => out.push(Up::Forget(Classes::of(&[BEGINNING]), packet(rest).0.into())),
-        Some((b"42", rest)) => rules.up(event(rest), payload, out),
+        Some((b"41", rest)) => {
+            let namespace: Box<[u8]> = packet(rest).0.into();
+            out.push(Up::Forget(Classes::of(&[BEGINNING]), namespace.clone(), 0..0));
+            out.push(Up::Leave(namespace));
+        }
+        Some((b"42", _)) => rules.up(event(payload), out),
         Some(_) | None => {}
     }
 }
@@ -42,9 +47,11 @@ pub(super) fn socket_io_down(payload: &[u8], rules: &Rules, out: &mut Vec<Told>)
         Some((b"40", rest)) => out.push((Down::Answer(BEGINNING, packet(rest).0.into()), place)),
         // The server gives it up, or refuses it.
         Some((b"41" | b"44", rest)) => {
-            out.push((Down::Forget(Classes::of(&[BEGINNING]), packet(rest).0.into()), place));
+            let namespace: Box<[u8]> = packet(rest).0.into();
+            out.push((Down::Forget(Classes::of(&[BEGINNING]), namespace.clone()), place.clone()));
+            out.push((Down::Leave(namespace), place));
         }
-        Some((b"42", rest)) => rules.down(event(rest), payload, out),
+        Some((b"42", _)) => rules.down(event(payload), out),
         Some(_) | None => {}
     }
 }
@@ -73,7 +80,7 @@ pub(super) fn stomp_up(payload: &[u8], out: &mut Vec<Up>) {
         ("SUBSCRIBE", Some(id)) => {
             out.push(Up::Keep(Keep::new(SUBSCRIPTION, &id, payload, How::Last, Awaits::Nothing)));
         }
-        ("UNSUBSCRIBE", Some(id)) => out.push(Up::Forget(Classes::of(&[SUBSCRIPTION]), id)),
+        ("UNSUBSCRIBE", Some(id)) => out.push(Up::Forget(Classes::of(&[SUBSCRIPTION]), id, 0..0)),
         _ => {}
     }
 }
@@ -119,7 +126,7 @@ pub(super) fn hocuspocus_up(payload: &[u8], out: &mut Vec<Up>) {
         Some((document, SYNC, Some(STEP_1))) => out.push(keep(SUBSCRIPTION, document, Awaits::Nothing)),
         Some((document, AWARENESS, _)) => out.push(keep(OTHER, document, Awaits::Nothing)),
         Some((document, CLOSE, _)) => {
-            out.push(Up::Forget(Classes::of(&[BEGINNING, SUBSCRIPTION, OTHER]), document.into()));
+            out.push(Up::Forget(Classes::of(&[BEGINNING, SUBSCRIPTION, OTHER]), document.into(), 0..0));
         }
         Some(_) | None => {}
     }

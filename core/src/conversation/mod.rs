@@ -12,8 +12,10 @@
 //! ```
 //!
 //! In reading order: [`json`] finds values, `words` are what messages mean, [`rules`] read JSON, `messages` and
-//! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, and [`prologue`] is the engine. The pipe asks it in `pipe::conversing`.
+//! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, [`prologue`] is the engine, and
+//! `aliases` its names for what each worker names anew. The pipe asks it in `pipe::conversing`.
 
+mod aliases;
 mod builtin;
 pub mod first;
 pub mod json;
@@ -26,7 +28,7 @@ mod streams;
 pub mod words;
 
 pub use profile::Profile;
-pub(crate) use prologue::Heard;
+pub(crate) use prologue::{Heard, Said};
 pub use prologue::{Prologue, PrologueBounds};
 
 /// What a pipe knows of its conversation.

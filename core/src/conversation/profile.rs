@@ -3,12 +3,12 @@
 //! A profile is how the messages of one protocol are read ([`Dialect`]), and rules over those that are JSON. Refused:
 //! to guess. What a profile does not know is passed on and not kept.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
-use super::rules::Rules;
+use super::rules::{Part, Rules};
 use super::streams::{self, Stream};
 use super::words::{Awaits, Down, How, Keep, Told, Up};
-use super::{builtin, json, messages};
+use super::{json, messages};
 use crate::frame::Kind;
 
 /// How the messages of a protocol are read.
@@ -43,22 +43,7 @@ pub struct Profile {
     pub rules: Rules,
 }
 
-/// The built-in profiles.
-static BUILT_IN: LazyLock<Vec<Arc<Profile>>> = LazyLock::new(builtin::profiles);
-
 impl Profile {
-    /// Every built-in profile.
-    #[must_use]
-    pub fn built_in() -> &'static [Arc<Self>] {
-        &BUILT_IN
-    }
-
-    /// The built-in profile called `name`.
-    #[must_use]
-    pub fn named(name: &str) -> Option<Arc<Self>> {
-        Self::built_in().iter().find(|profile| profile.name == name).cloned()
-    }
-
     /// The profile of `routes.prologue.first`: the client's first `count` messages, whatever they are.
     #[must_use]
     pub fn first(count: u32) -> Arc<Self> {
@@ -93,8 +78,8 @@ impl Profile {
         let mut out = Vec::new();
         match (self.dialect, kind) {
             (Dialect::Json, Kind::Text) => {
-                for document in json::documents(payload) {
-                    self.rules.up(document, document, &mut out);
+                for place in json::documents(payload) {
+                    self.rules.up(Part::document(payload, &place), &mut out);
                 }
             }
             (Dialect::SocketIo, Kind::Text) => messages::socket_io_up(payload, &self.rules, &mut out),
@@ -117,8 +102,8 @@ impl Profile {
         let mut out = Vec::new();
         match (self.dialect, kind) {
             (Dialect::Json, Kind::Text) => {
-                for document in json::documents(payload) {
-                    self.rules.down(document, payload, &mut out);
+                for place in json::documents(payload) {
+                    self.rules.down(Part::document(payload, &place), &mut out);
                 }
             }
             (Dialect::SocketIo, Kind::Text) => messages::socket_io_down(payload, &self.rules, &mut out),
@@ -136,7 +121,7 @@ impl Profile {
 }
 
 /// What a profile must know of what was kept already.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Kept<'a> {
     /// Entries.
     pub count: usize,

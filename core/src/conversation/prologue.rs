@@ -10,19 +10,20 @@
 //!     Over ------------------> Sending <----------> Gate   or   Greeting ----> Sending
 //!       ^                         |
 //!       +---- nothing is due -----+        skip, worker_lost: Over from everywhere
+//!       +-- Starts, until all that was begun again has been answered
 //! ```
 //!
 //! Invariant: what is kept never exceeds its bounds. A client that says more is not repeatable from then on, and nothing
 //! is kept for it.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::aliases::Alias;
 use super::profile::{Kept, Profile};
 use super::streams::Stream;
-use super::words::{Awaits, BEGINNING, Class, Classes, Down, How, Keep, Name, Regret, Up};
+use super::words::{Awaits, BEGINNING, Class, Classes, Down, Edit, How, Keep, Name, Regret, Up, edited, is_within};
 use crate::frame::Kind;
 use crate::ids::Seq;
 use crate::time::Time;
@@ -60,6 +61,8 @@ pub(super) struct Entry {
     pub awaits: Awaits,
     /// What the answer calls it.
     pub answer: Box<[u8]>,
+    /// Only for what a worker gives a name of its own.
+    pub alias: Option<Alias>,
     /// Its number in the lane.
     pub seq: Seq,
     /// The number of the message that makes it superfluous.
@@ -91,13 +94,30 @@ pub(super) enum Play {
     Greeting { until: Time },
     /// An answer is waited for.
     Gate { until: Time },
+    /// Everything was said, and what was begun again is still to be answered.
+    Starts { until: Time },
+}
+
+/// What a client's message does to the pipe.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Said {
+    /// It was one too many.
+    pub overflows: bool,
+    /// The worker is told this instead.
+    pub instead: Option<Vec<u8>>,
 }
 
 /// What a worker's message does to the pipe.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Heard {
-    /// The client has had some of it already: what is left for it.
+    /// What the client is given instead, if that is anything else.
     pub left: Option<Vec<u8>>,
+    /// The client has had some of it already.
+    pub swallowed: bool,
+    /// The worker does not want what was begun again.
+    pub refused: bool,
+    /// Its stream cannot be followed any more, so that no other worker can go on with it.
+    pub cut: bool,
     /// The worker has read everything up to this message: it has answered it.
     pub read_up_to: Option<Seq>,
 }
@@ -182,10 +202,10 @@ impl Prologue {
 
 /// What is kept.
 impl Prologue {
-    /// Takes note of the client's message `seq`; true if it is one too many. Everything up to `confirmed` is confirmed.
-    pub(crate) fn client_said(&mut self, kind: Kind, payload: &[u8], seq: Seq, confirmed: Seq) -> bool {
+    /// Takes note of the client's message `seq`. Everything up to `confirmed` is confirmed.
+    pub(crate) fn client_said(&mut self, kind: Kind, payload: &[u8], seq: Seq, confirmed: Seq) -> Said {
         if !self.repeatable {
-            return false;
+            return Said::default();
         }
         self.forget_confirmed(confirmed);
         let connect = self.entries.iter().rev().find(|entry| entry.name.class == BEGINNING);
@@ -194,29 +214,37 @@ impl Prologue {
             beginning: connect.map(|entry| &*entry.bytes),
             bytes_max: self.bounds.bytes_max,
         };
+        let mut edits = Vec::new();
         for word in self.profile.up(kind, payload, kept, &mut self.up) {
             match word {
                 Up::Keep(keep) => self.keep(keep, kind, seq),
-                Up::Forget(of, key) => {
-                    let named = |entry: &&mut Entry| of.has(entry.name.class) && entry.name.key == key;
-                    let live = self.entries.iter_mut().filter(named).filter(|entry| entry.gone_with.is_none());
-                    live.for_each(|entry| entry.gone_with = Some(seq));
+                Up::Forget(of, key, place) => {
+                    for entry in self.entries.iter_mut().filter(|it| it.is_live(of, &key)) {
+                        entry.gone_with = Some(seq);
+                        if let Some(alias) = &mut entry.alias {
+                            alias.given_up(&key, place.clone(), &mut edits);
+                        }
+                    }
+                }
+                Up::Leave(scope) => {
+                    let within = |it: &&mut Entry| it.gone_with.is_none() && is_within(&it.name.key, &scope);
+                    self.entries.iter_mut().filter(within).for_each(|entry| entry.gone_with = Some(seq));
                 }
             }
         }
         self.note_open(kind, seq);
-        let fits = !self.up.lost
-            && self.entries.len() <= self.bounds.messages_max as usize
-            && self.bytes <= self.bounds.bytes_max;
-        if !fits {
+        let overflows = self.up.lost
+            || self.entries.len() > self.bounds.messages_max as usize
+            || self.bytes > self.bounds.bytes_max;
+        if overflows {
             self.repeatable = false;
             self.let_go_if_useless();
         }
-        !fits
+        Said { overflows, instead: (!edits.is_empty()).then(|| edited(payload, edits)) }
     }
 
     fn keep(&mut self, keep: Keep, kind: Kind, seq: Seq) {
-        let Keep { name, bytes, how, awaits, answer } = keep;
+        let Keep { name, bytes, how, awaits, answer, named_by_worker } = keep;
         let (once, bytes) = match how {
             How::Once(regret) => (Some(regret), Box::default()),
             How::Last | How::All => (None, bytes),
@@ -232,8 +260,9 @@ impl Prologue {
             }
             None => self.entries.len(),
         };
+        let (alias, gone_with) = (named_by_worker.then(Alias::default), None);
         let (answered, stage) = (false, Stage::Rest);
-        let entry = Entry { name, kind, bytes, once, awaits, answer, seq, gone_with: None, answered, stage };
+        let entry = Entry { name, kind, bytes, once, awaits, answer, alias, seq, gone_with, answered, stage };
         self.bytes += entry.cost();
         self.entries.insert(at, entry);
     }
@@ -254,6 +283,11 @@ impl Prologue {
             self.bytes -= bytes.len();
         }
         self.remove(|entry| entry.gone_with.is_some_and(|seq| seq <= confirmed));
+    }
+
+    pub(super) fn remove_at(&mut self, index: usize) {
+        let entry = self.entries.remove(index);
+        self.bytes -= entry.cost();
     }
 
     fn remove(&mut self, mut goes: impl FnMut(&Entry) -> bool) {
@@ -280,6 +314,16 @@ impl Entry {
         ENTRY_BYTES + self.bytes.len() + self.name.key.len() + self.answer.len()
     }
 
+    /// Whether it was kept by one of these rules under this key, and nothing has made it superfluous.
+    fn is_live(&self, of: Classes, key: &[u8]) -> bool {
+        of.has(self.name.class) && *self.name.key == *key && self.gone_with.is_none()
+    }
+
+    /// Whether it is begun again, and the replay waits for that.
+    fn holds_up(&self) -> bool {
+        self.awaits == Awaits::Start && self.answered && self.stage == Stage::Asked
+    }
+
     /// Whether a worker that gets its messages from behind `sent` must be told this.
     fn is_missing(&self, sent: Seq) -> bool {
         self.once.is_none() && self.seq <= sent && self.gone_with.is_none_or(|seq| seq > sent)
@@ -291,23 +335,30 @@ impl Prologue {
     /// Takes note of a message of the worker, which has been sent everything up to `sent`.
     pub(crate) fn worker_said(&mut self, kind: Kind, payload: &[u8], sent: Seq) -> Heard {
         let mut heard = Heard::default();
-        let mut had: Vec<Range<usize>> = Vec::new();
+        let mut edits = Vec::new();
         for (word, place) in self.profile.down(kind, payload, &mut self.down, self.bounds.bytes_max) {
             let again = match word {
                 Down::Greeting => self.greet(),
                 Down::Answer(class, id) => self.answer(class, &id, sent, &mut heard),
+                Down::Named(class, id, name) => self.named((class, &id), name, sent, &mut heard, &mut edits),
+                Down::Mention(name) => self.mention(&name, place.clone(), &mut edits),
+                Down::Instead(bytes) => {
+                    edits.push(Edit { place: place.clone(), bytes });
+                    false
+                }
                 Down::Note(name, value) => self.note(&name, &value),
-                Down::Forget(of, key) => self.is_over(of, &key, sent, &mut heard),
+                Down::Forget(of, key) => self.is_over(&|it| of.has(it.class) && *it.key == *key, sent, &mut heard),
+                Down::Leave(scope) => self.is_over(&|it| is_within(&it.key, &scope), sent, &mut heard),
             };
             if again && !place.is_empty() {
-                had.push(place);
+                heard.swallowed = true;
+                edits.push(Edit { place, bytes: Vec::new() });
             }
         }
+        heard.cut = self.repeatable && self.down.lost;
         self.repeatable &= !self.down.lost;
-        if !had.is_empty() {
-            let is_left = |at: &usize| !had.iter().any(|place| place.contains(at));
-            heard.left = Some((0..payload.len()).filter(is_left).map(|at| payload[at]).collect());
-        }
+        self.go_on_if_started();
+        heard.left = (!edits.is_empty()).then(|| edited(payload, edits));
         heard
     }
 
@@ -319,7 +370,7 @@ impl Prologue {
                 self.play = Play::Sending;
                 had
             }
-            Play::Over | Play::Sending | Play::Gate { .. } => false,
+            Play::Over | Play::Sending | Play::Gate { .. } | Play::Starts { .. } => false,
         }
     }
 
@@ -346,6 +397,13 @@ impl Prologue {
         had
     }
 
+    /// Goes on behind the last answer that the replay waits for.
+    fn go_on_if_started(&mut self) {
+        if matches!(self.play, Play::Starts { .. }) && !self.entries.iter().any(Entry::holds_up) {
+            self.play = Play::Sending;
+        }
+    }
+
     fn open_gate(&mut self) {
         if matches!(self.play, Play::Gate { .. }) {
             self.play = Play::Sending;
@@ -362,10 +420,10 @@ impl Prologue {
         false
     }
 
-    /// What has this key is over, which its worker has read if it says so. A message that the worker has not been sent is
-    /// another one with the same key.
-    fn is_over(&mut self, of: Classes, key: &[u8], sent: Seq, heard: &mut Heard) -> bool {
-        let over = |entry: &Entry| of.has(entry.name.class) && *entry.name.key == *key && entry.seq <= sent;
+    /// What has such a name is over, which its worker has read if it says so. A message that the worker has not been sent
+    /// is another one with the same name.
+    fn is_over(&mut self, named: &dyn Fn(&Name) -> bool, sent: Seq, heard: &mut Heard) -> bool {
+        let over = |entry: &Entry| named(&entry.name) && entry.seq <= sent;
         let read = self.entries.iter().filter(|entry| over(entry)).map(|entry| entry.seq).max();
         heard.read_up_to = heard.read_up_to.max(read);
         let waits = |entry: &Entry| entry.stage == Stage::Asked && entry.awaits == Awaits::Gate;
@@ -415,6 +473,9 @@ impl Prologue {
     /// Another worker is there, and gets its messages from behind `sent`.
     pub(crate) fn begin(&mut self, sent: Seq, now: Time) {
         for entry in &mut self.entries {
+            if let Some(alias) = &mut entry.alias {
+                alias.worker = None;
+            }
             entry.stage = if entry.is_missing(sent) {
                 Stage::Due
             } else if entry.seq > sent && entry.answered {
@@ -441,6 +502,10 @@ impl Prologue {
             return None;
         }
         let Some(index) = self.entries.iter().position(|entry| entry.stage == Stage::Due) else {
+            if self.entries.iter().any(Entry::holds_up) {
+                self.play = Play::Starts { until: now + self.bounds.within };
+                return None;
+            }
             self.play = Play::Over;
             self.let_go_if_useless();
             // The replay begins in the middle of an element: what comes before it.
@@ -451,7 +516,7 @@ impl Prologue {
         let entry = &mut self.entries[index];
         entry.stage = match entry.awaits {
             Awaits::Nothing => Stage::Rest,
-            Awaits::Answer | Awaits::Gate => Stage::Asked,
+            Awaits::Answer | Awaits::Start | Awaits::Gate => Stage::Asked,
         };
         if entry.awaits == Awaits::Gate {
             self.play = Play::Gate { until: now + self.bounds.within };
@@ -468,7 +533,19 @@ impl Prologue {
     pub(crate) const fn deadline(&self) -> Option<Time> {
         match self.play {
             Play::Over | Play::Sending => None,
-            Play::Greeting { until } | Play::Gate { until } => Some(until),
+            Play::Greeting { until } | Play::Gate { until } | Play::Starts { until } => Some(until),
+        }
+    }
+
+    /// What may be said to a worker that waits to take over behind `sent`, because its answer is awaited before anything
+    /// else: nothing if there is no such answer, or the worker speaks first. A broker that is a stream's worker may end
+    /// its client's first connection when it sees a second one, so it hears nothing before that has ended.
+    pub(crate) fn foretold(&self, sent: Seq) -> Vec<(Kind, Box<[u8]>)> {
+        let mut due = self.entries.iter().filter(|entry| entry.is_missing(sent));
+        let gate = due.clone().position(|entry| entry.awaits == Awaits::Gate);
+        match gate.filter(|_| self.repeatable && !self.profile.greets() && !self.profile.is_stream()) {
+            Some(last) => due.by_ref().take(last + 1).map(|entry| (entry.kind, entry.bytes.clone())).collect(),
+            None => Vec::new(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::aliases::Alias;
 use super::prologue::{Entry, Play, Stage, is_class};
 use super::streams::Stream;
 use super::words::{Awaits, Name, Regret};
@@ -17,6 +18,9 @@ const ENTRY_BYTES_MIN: usize = 32;
 
 /// Bytes of what is open of a stream, in a snapshot, at least.
 const OPEN_BYTES_MIN: usize = 17;
+
+/// Set in what an entry awaits if names follow that workers have given it.
+const HAS_ALIAS: u8 = 0x10;
 
 /// Bytes of a profile's name at most.
 const NAME_BYTES_MAX: usize = 64;
@@ -69,6 +73,10 @@ impl Prologue {
                 out.u8(3);
                 out.time(*until);
             }
+            Play::Starts { until } => {
+                out.u8(4);
+                out.time(*until);
+            }
         }
         out.size(entries.len());
         entries.iter().for_each(|entry| entry.freeze(out));
@@ -95,6 +103,7 @@ impl Prologue {
             1 => Play::Sending,
             2 => Play::Greeting { until: input.time()? },
             3 => Play::Gate { until: input.time()? },
+            4 => Play::Starts { until: input.time()? },
             _ => return Err(SnapshotError::Malformed(PART)),
         };
         for _ in 0..input.entries(usize::MAX, ENTRY_BYTES_MIN)? {
@@ -131,7 +140,7 @@ fn thaw_kind(input: &mut Reader<'_>) -> Read<Kind> {
 
 impl Entry {
     fn freeze(&self, out: &mut Writer) {
-        let Self { name, kind, bytes, once, awaits, answer, seq, gone_with, answered, stage } = self;
+        let Self { name, kind, bytes, once, awaits, answer, alias, seq, gone_with, answered, stage } = self;
         out.u8(name.class);
         out.bytes(&name.key);
         out.flag(*kind == Kind::Text);
@@ -141,14 +150,21 @@ impl Entry {
                 Regret::GraphqlTransport => 0,
                 Regret::GraphqlLegacy => 1,
                 Regret::Trpc => 2,
+                Regret::JsonRpc => 3,
             });
         });
-        out.u8(match awaits {
+        let awaits = match awaits {
             Awaits::Nothing => 0,
             Awaits::Answer => 1,
             Awaits::Gate => 2,
-        });
+            Awaits::Start => 3,
+        };
+        out.u8(awaits | if alias.is_some() { HAS_ALIAS } else { 0 });
         out.bytes(answer);
+        if let Some(Alias { worker, written }) = alias {
+            out.option(worker.as_ref(), |out, name| out.bytes(name));
+            out.option(written.as_ref(), |out, name| out.bytes(name));
+        }
         out.seq(*seq);
         out.option(*gone_with, Writer::seq);
         out.flag(*answered);
@@ -162,24 +178,32 @@ impl Entry {
     fn thaw(input: &mut Reader<'_>) -> Read<Self> {
         let class = input.u8()?;
         demand(is_class(class), PART)?;
-        let key = input.bytes(usize::MAX)?.into();
+        let name = Name { class, key: input.bytes(usize::MAX)?.into() };
+        let (kind, bytes) = (thaw_kind(input)?, input.bytes(usize::MAX)?.into());
+        let once = input.option(|input| match input.u8()? {
+            0 => Ok(Regret::GraphqlTransport),
+            1 => Ok(Regret::GraphqlLegacy),
+            2 => Ok(Regret::Trpc),
+            3 => Ok(Regret::JsonRpc),
+            _ => Err(SnapshotError::Malformed(PART)),
+        })?;
+        let code = input.u8()?;
+        let has_alias = code & HAS_ALIAS != 0;
+        let awaits = match code & !HAS_ALIAS {
+            0 => Awaits::Nothing,
+            1 => Awaits::Answer,
+            2 => Awaits::Gate,
+            3 => Awaits::Start,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        };
         Ok(Self {
-            name: Name { class, key },
-            kind: thaw_kind(input)?,
-            bytes: input.bytes(usize::MAX)?.into(),
-            once: input.option(|input| match input.u8()? {
-                0 => Ok(Regret::GraphqlTransport),
-                1 => Ok(Regret::GraphqlLegacy),
-                2 => Ok(Regret::Trpc),
-                _ => Err(SnapshotError::Malformed(PART)),
-            })?,
-            awaits: match input.u8()? {
-                0 => Awaits::Nothing,
-                1 => Awaits::Answer,
-                2 => Awaits::Gate,
-                _ => return Err(SnapshotError::Malformed(PART)),
-            },
+            name,
+            kind,
+            bytes,
+            once,
+            awaits,
             answer: input.bytes(usize::MAX)?.into(),
+            alias: if has_alias { Some(Alias::thaw(input)?) } else { None },
             seq: input.seq()?,
             gone_with: input.option(Reader::seq)?,
             answered: input.flag()?,
@@ -190,5 +214,12 @@ impl Entry {
                 _ => return Err(SnapshotError::Malformed(PART)),
             },
         })
+    }
+}
+
+impl Alias {
+    fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        let name = |input: &mut Reader<'_>| Ok(input.bytes(usize::MAX)?.into());
+        Ok(Self { worker: input.option(name)?, written: input.option(name)? })
     }
 }

@@ -108,17 +108,20 @@ fn mqtt_numbered(body: &[u8], has_properties: bool) -> Option<(&[u8], &[u8], &[u
 /// A packet with this first byte and body.
 fn mqtt_make(first: u8, parts: &[&[u8]]) -> Vec<u8> {
     let body = parts.concat();
-    let (mut out, mut len) = (vec![first], body.len());
+    [&[first], &*mqtt_number(body.len()), &body].concat()
+}
+
+/// A length as MQTT writes it.
+fn mqtt_number(value: usize) -> Vec<u8> {
+    let (mut out, mut left) = (Vec::new(), value);
     loop {
-        let byte = (len & 0x7f) as u8;
-        len >>= 7;
-        out.push(if len > 0 { byte | 0x80 } else { byte });
-        if len == 0 {
-            break;
+        let byte = (left & 0x7f) as u8;
+        left >>= 7;
+        out.push(if left > 0 { byte | 0x80 } else { byte });
+        if left == 0 {
+            return out;
         }
     }
-    out.extend_from_slice(&body);
-    out
 }
 
 /// Level of the protocol from which on packets have properties.
@@ -166,7 +169,7 @@ fn mqtt_packet_up(packet: &[u8], has_properties: bool, out: &mut Vec<Up>) {
         10 => {
             let Some((_, _, mut rest)) = mqtt_numbered(body, has_properties) else { return };
             while let Some((topic, behind)) = mqtt_string(rest) {
-                out.push(Up::Forget(Classes::of(&[SUBSCRIPTION]), topic.into()));
+                out.push(Up::Forget(Classes::of(&[SUBSCRIPTION]), topic.into(), 0..0));
                 rest = behind;
             }
         }
@@ -187,8 +190,17 @@ fn mqtt_subscribe(first: u8, body: &[u8], has_properties: bool, out: &mut Vec<Up
 }
 
 pub(super) fn mqtt_down(payload: &[u8], stream: &mut Stream, bytes_max: usize, out: &mut Vec<Told>) {
+    let mut is_misled = false;
     stream.elements(payload, mqtt_packet, bytes_max, |packet, place| {
         let body = mqtt_body(packet);
+        if packet[0] >> 4 == 2
+            && let Some(without) = without_topic_aliases(packet)
+        {
+            match place.clone() {
+                Some(place) => out.push((Down::Instead(without), place)),
+                None => is_misled = true,
+            }
+        }
         let id = || body.get(..2).map(Box::<[u8]>::from);
         let word = match packet[0] >> 4 {
             2 => Some(Down::Answer(BEGINNING, Box::default())),
@@ -199,6 +211,44 @@ pub(super) fn mqtt_down(payload: &[u8], stream: &mut Stream, bytes_max: usize, o
         };
         out.extend(word.map(|word| (word, place.unwrap_or_default())));
     });
+    // The client has heard a part of it, and would use what the next broker cannot know.
+    stream.lost |= is_misled;
+}
+
+/// A CONNACK that allows its client topic aliases, without that: an alias is known to the broker that it was told to, and
+/// what is said to the next one would bear names that it has never heard.
+fn without_topic_aliases(connack: &[u8]) -> Option<Vec<u8>> {
+    const TOPIC_ALIAS_MAXIMUM: u8 = 0x22;
+    let (flags, rest) = mqtt_body(connack).split_at_checked(2)?;
+    let (len, behind) = mqtt_length(rest).ok()??;
+    let (properties, payload) = behind.split_at_checked(len)?;
+    let (mut at, mut found) = (0, None);
+    while let Some(&id) = properties.get(at) {
+        let end = at + 1 + mqtt_property_len(id, &properties[at + 1..])?;
+        if id == TOPIC_ALIAS_MAXIMUM {
+            found = Some(at..end);
+        }
+        at = end;
+    }
+    let found = found?;
+    let left = [properties.get(..found.start)?, properties.get(found.end..)?].concat();
+    Some(mqtt_make(connack[0], &[flags, &mqtt_number(left.len()), &left, payload]))
+}
+
+/// The length of the value of a CONNACK's property (MQTT 5 section 2.2.2.2).
+fn mqtt_property_len(id: u8, value: &[u8]) -> Option<usize> {
+    let string = |bytes: &[u8]| mqtt_string(bytes).map(|(text, _)| text.len() + 2);
+    match id {
+        0x24 | 0x25 | 0x28 | 0x29 | 0x2A => Some(1),
+        0x13 | 0x21 | 0x22 => Some(2),
+        0x11 | 0x27 => Some(4),
+        0x12 | 0x15 | 0x16 | 0x1A | 0x1C | 0x1F => string(value),
+        0x26 => {
+            let name = string(value)?;
+            Some(name + string(value.get(name..)?)?)
+        }
+        _ => None,
+    }
 }
 
 /// The length of an element of NATS: a line, with what its last number counts behind it where it carries something.
@@ -239,7 +289,9 @@ pub(super) fn nats_up(payload: &[u8], stream: &mut Stream, bytes_max: usize, out
         match (verb.as_slice(), line.as_slice()) {
             (b"CONNECT", _) => out.push(keep(BEGINNING, b"")),
             (b"SUB", [_, _, .., sid]) => out.push(keep(SUBSCRIPTION, sid)),
-            (b"UNSUB", [_, sid]) => out.push(Up::Forget(Classes::of(&[SUBSCRIPTION, NATS_LIMIT]), (*sid).into())),
+            (b"UNSUB", [_, sid]) => {
+                out.push(Up::Forget(Classes::of(&[SUBSCRIPTION, NATS_LIMIT]), (*sid).into(), 0..0));
+            }
             (b"UNSUB", [_, sid, _]) => out.push(keep(NATS_LIMIT, sid)),
             _ => {}
         }

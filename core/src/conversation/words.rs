@@ -12,6 +12,11 @@ pub type Class = u8;
 pub struct Classes(u32);
 
 impl Classes {
+    /// The same rules where `count` others stand before them.
+    pub(super) const fn behind(self, count: usize) -> Self {
+        Self(self.0 << count)
+    }
+
     /// Those that are listed; a profile has [`CLASSES_MAX`] at most.
     #[must_use]
     pub fn of(classes: &[Class]) -> Self {
@@ -66,6 +71,8 @@ pub enum Regret {
     GraphqlLegacy,
     /// tRPC: an answer with an `error`.
     Trpc,
+    /// JSON-RPC 2.0: an answer with an `error`.
+    JsonRpc,
 }
 
 /// What the client is told.
@@ -83,13 +90,14 @@ impl Regret {
             Self::Trpc => format!(
                 r#"{{"id":{text},"error":{{"code":-32603,"message":"{why}","data":{{"code":"INTERNAL_SERVER_ERROR","httpStatus":500}}}}}}"#
             ),
+            Self::JsonRpc => format!(r#"{{"jsonrpc":"2.0","id":{text},"error":{{"code":-32603,"message":"{why}"}}}}"#),
         };
         message.into_bytes()
     }
 }
 
 /// A key as JSON again; see [`super::json::Value::name`].
-fn raw_of(key: &[u8]) -> Vec<u8> {
+pub(super) fn raw_of(key: &[u8]) -> Vec<u8> {
     match key.strip_prefix(b"\"").map(str::from_utf8) {
         Some(Ok(text)) => quote(text),
         Some(Err(_)) | None => key.to_vec(),
@@ -103,6 +111,8 @@ pub(super) enum Awaits {
     Nothing,
     /// It does.
     Answer,
+    /// It does, and the replay waits for that.
+    Start,
     /// It does, and is sent nothing more before.
     Gate,
 }
@@ -116,12 +126,15 @@ pub(super) struct Keep {
     pub awaits: Awaits,
     /// What the answer calls it.
     pub answer: Box<[u8]>,
+    /// Whether the answer says how the worker calls what was asked for; see `aliases`.
+    pub named_by_worker: bool,
 }
 
 impl Keep {
     /// What is kept under a name, by which it is answered too if it is.
     pub fn new(class: Class, key: &[u8], bytes: &[u8], how: How, awaits: Awaits) -> Self {
-        Self { name: Name { class, key: key.into() }, bytes: bytes.into(), how, awaits, answer: key.into() }
+        let (name, answer) = (Name { class, key: key.into() }, key.into());
+        Self { name, bytes: bytes.into(), how, awaits, answer, named_by_worker: false }
     }
 }
 
@@ -129,8 +142,45 @@ impl Keep {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Up {
     Keep(Keep),
-    /// What was kept under this key is superfluous.
-    Forget(Classes, Box<[u8]>),
+    /// What was kept under this key, which stands at this place, is superfluous.
+    Forget(Classes, Box<[u8]>, Range<usize>),
+    /// Everything that was kept within this scope is superfluous.
+    Leave(Box<[u8]>),
+}
+
+/// The key of what is kept within a part of the conversation that can be left as a whole.
+pub(super) fn scoped(scope: &[u8], key: &[u8]) -> Box<[u8]> {
+    if scope.is_empty() { key.into() } else { [scope, SCOPE_END, key].concat().into() }
+}
+
+/// Whether `key` was kept within `scope`.
+pub(super) fn is_within(key: &[u8], scope: &[u8]) -> bool {
+    key.strip_prefix(scope).is_some_and(|rest| rest.starts_with(SCOPE_END))
+}
+
+/// What no scope and no key holds.
+const SCOPE_END: &[u8] = b"\0";
+
+/// Bytes that stand in the place of others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Edit {
+    pub place: Range<usize>,
+    pub bytes: Vec<u8>,
+}
+
+/// `payload` with these edits; of two that overlap the one that begins first counts, or else the one that takes out.
+pub(super) fn edited(payload: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
+    edits.sort_by_key(|edit| (edit.place.start, edit.bytes.len()));
+    let (mut out, mut at) = (Vec::with_capacity(payload.len()), 0);
+    for Edit { place, bytes } in edits {
+        if place.start >= at {
+            out.extend_from_slice(&payload[at..place.start]);
+            out.extend_from_slice(&bytes);
+            at = place.end;
+        }
+    }
+    out.extend_from_slice(&payload[at..]);
+    out
 }
 
 /// What a worker's message, or the part of it that stands there, means.
@@ -143,8 +193,16 @@ pub(super) enum Down {
     Greeting,
     /// It answers what was kept of this class and is called so.
     Answer(Class, Box<[u8]>),
+    /// It answers too, and says what the worker calls what was asked for: a name and its place, or none if it refuses.
+    Named(Class, Box<[u8]>, Option<(Box<[u8]>, Range<usize>)>),
+    /// It mentions something by the worker's name for it, which is all that the place holds.
+    Mention(Box<[u8]>),
+    /// The client must not hear it so, but in these words.
+    Instead(Vec<u8>),
     /// It says where the client stands: the next worker is told so in what is kept under this name.
     Note(Name, Vec<u8>),
     /// What was kept under this key is over.
     Forget(Classes, Box<[u8]>),
+    /// Everything that was kept within this scope is over.
+    Leave(Box<[u8]>),
 }

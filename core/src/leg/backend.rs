@@ -30,6 +30,7 @@
 
 mod snapshot;
 
+use crate::frame::Kind;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::link::Link;
 use crate::leg::outage::{Cause, Outage};
@@ -87,6 +88,8 @@ pub(crate) struct Waiting {
     pub first_seq: Seq,
     /// When it has proven itself, if it is still there then.
     pub proven_at: Time,
+    /// What it was told of the conversation already.
+    pub foretold: Vec<(Kind, Box<[u8]>)>,
 }
 
 /// What the backend leg is doing.
@@ -408,12 +411,19 @@ impl BackendLeg {
     }
 
     /// The worker that was dialled to take over has answered, and waits.
-    pub fn let_wait(&mut self, backend: BackendKey, resume: Option<ResumeAnswer>, proven_at: Time) {
+    pub fn let_wait(
+        &mut self,
+        backend: BackendKey,
+        resume: Option<ResumeAnswer>,
+        proven_at: Time,
+        foretold: Vec<(Kind, Box<[u8]>)>,
+    ) {
         let attachment = self.last;
         if let Some(next) = self.next_mut()
             && let Next::Dial { first_seq } = *next
         {
-            *next = Next::Waiting(Box::new(Waiting { attachment, backend, resume, first_seq, proven_at }));
+            let waiting = Waiting { attachment, backend, resume, first_seq, proven_at, foretold };
+            *next = Next::Waiting(Box::new(waiting));
         }
     }
 

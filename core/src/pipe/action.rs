@@ -17,6 +17,13 @@ pub enum Action {
     Dial(DialOrder),
     /// This dial is not waited for any more.
     CancelDial(Attachment),
+    /// Write `bytes` to the link of this attach, which waits beside the old one: they are the first that it is given.
+    Foretell {
+        /// The link that waits.
+        attachment: Attachment,
+        /// Whole frames.
+        bytes: Vec<u8>,
+    },
     /// The link of this attach, which waited beside the old one, is the pipe's from now on.
     TakeOver(Attachment),
     /// Leave `last_words` on the link if it takes them at once, and drop it.

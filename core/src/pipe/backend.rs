@@ -309,20 +309,22 @@ impl Pipe {
         }
         if next {
             let proven_at = now + self.settings.prove.min(self.settings.move_timeout);
-            self.backend.let_wait(backend, resume, proven_at);
+            let foretold = self.foretell(attachment, resume);
+            self.backend.let_wait(backend, resume, proven_at, foretold);
             self.part_if_settled(now);
         } else {
-            self.take_up(attachment, backend, resume, now);
+            self.take_up(attachment, backend, resume, 0, now);
         }
         true
     }
 
-    /// A worker that has answered is the pipe's from now on.
+    /// A worker that has answered is the pipe's from now on. It has had the first `foretold` messages of the prologue.
     pub(super) fn take_up(
         &mut self,
         attachment: Attachment,
         backend: BackendKey,
         resume: Option<ResumeAnswer>,
+        foretold: u64,
         now: Time,
     ) {
         if let Some(ResumeAnswer::Ok(seq)) = resume {
@@ -361,7 +363,7 @@ impl Pipe {
         self.backend.attach(worker, self.farewell.as_ref().map(|_| now + self.settings.farewell_grace()));
         self.report(Fact::Reattached { attachment, backend, outage, again });
         if !resumed {
-            self.begin_prologue(now);
+            self.begin_prologue(foretold, now);
         }
     }
 

@@ -22,6 +22,9 @@ use crate::time::Time;
 /// The code that stands for a client that vanished (RFC 6455 section 7.4.1); never sent.
 const VANISHED: u16 = 1006;
 
+/// The code of a browser whose page is left or loaded again (RFC 6455 section 7.4.1).
+const GOING_AWAY: u16 = 1001;
+
 impl Pipe {
     /// Whether a client that comes now finds its conversation here, be it only for what it was not told of the end.
     #[must_use]
@@ -68,6 +71,24 @@ impl Pipe {
             self.close_client(frame.clone(), true, now);
         }
         self.client.set_ending(frame);
+    }
+
+    /// Pings the client outside of its heartbeat; false if it is not there, closes, or could not be heard.
+    pub fn ping_client(&mut self) -> bool {
+        let talks = self.client.is_talking();
+        let Some(link) = self.client.link_mut().filter(|link| talks && !link.paused) else { return false };
+        link.codec.ping(HEARTBEAT_PAYLOAD, [0; 4]);
+        true
+    }
+
+    /// The client has left its page, and a page that is loaded again comes back to the pipe; whether that is how it is.
+    pub(super) fn client_navigates(&mut self, frame: &CloseFrame, now: Time) -> bool {
+        let leaves = self.settings.client_navigates && frame.code == GOING_AWAY;
+        let returns = self.client.is_open() && self.client.may_come_back();
+        let Some(link) = self.client.link().filter(|_| leaves && returns) else { return false };
+        let words = link.codec.words_to_replaced(frame, &self.down.buffer);
+        self.detach_client(words, now);
+        true
     }
 
     /// The client's link died.

@@ -8,7 +8,7 @@ use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
 use crate::conversation::first::{Shown, shown_by};
-use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue};
+use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue, Said};
 use crate::frame::{self, Kind, Side};
 use crate::ids::Seq;
 use crate::leg::BackendState;
@@ -73,13 +73,30 @@ impl Pipe {
 
     fn client_said(&mut self, message: Message, opened: Option<(Kind, Vec<u8>)>) {
         let (seq, confirmed) = (self.up.buffer.accepted().plus(1), self.up.buffer.confirmed());
-        self.up.accept(message);
-        if let Some(prologue) = self.conversation.prologue_mut()
-            && let Some((kind, payload)) = opened
-            && prologue.client_said(kind, &payload, seq, confirmed)
-        {
+        let (kind, said) = match (self.conversation.prologue_mut(), opened) {
+            (Some(prologue), Some((kind, payload))) => (kind, prologue.client_said(kind, &payload, seq, confirmed)),
+            (None, _) | (_, None) => (Kind::Text, Said::default()),
+        };
+        match said.instead {
+            Some(payload) => {
+                self.up.buffer.discard_partial();
+                self.up.payload_bytes += u64::from(message.payload_bytes);
+                let (bytes, message) = self.framed_up(kind, &payload);
+                self.up.buffer.insert(&bytes, message);
+            }
+            None => self.up.accept(message),
+        }
+        if said.overflows {
             self.report(Fact::PrologueFailed(PrologueFailure::Overflow));
         }
+    }
+
+    /// A message of ours for the lane up to the worker.
+    fn framed_up(&mut self, kind: Kind, payload: &[u8]) -> (Vec<u8>, Message) {
+        let mut bytes = Vec::with_capacity(frame::HEADER_BYTES_MAX + payload.len());
+        frame::encode(&mut bytes, kind.opcode(), payload, Some(self.draw.key()));
+        let message = Message { wire_bytes: bytes.len() as u32, payload_bytes: payload.len() as u32 };
+        (bytes, message)
     }
 
     fn worker_said(&mut self, message: Message, opened: Option<(Kind, Vec<u8>)>, now: Time) {
@@ -88,17 +105,24 @@ impl Pipe {
             (Some(prologue), Some((kind, payload))) => (kind, prologue.worker_said(kind, &payload, sent)),
             (None, _) | (_, None) => (Kind::Text, Heard::default()),
         };
+        if heard.cut {
+            self.report(Fact::PrologueFailed(PrologueFailure::Cut));
+        }
         match heard.left {
             Some(left) => {
                 self.down.buffer.discard_partial();
-                self.report(Fact::PrologueSwallowed);
+                if heard.swallowed {
+                    self.report(Fact::PrologueSwallowed);
+                }
                 if !left.is_empty() {
                     self.insert_down(kind, &left);
                 }
             }
             None => self.down.accept(message),
         }
-        self.worker_talked();
+        if !heard.refused {
+            self.worker_talked();
+        }
         match heard.read_up_to {
             Some(seq) => self.confirm_up(seq, Level::Pong, now),
             None => self.part_if_settled(now),
@@ -106,14 +130,28 @@ impl Pipe {
         self.play(now);
     }
 
-    /// Tells a worker that has just been attached what it must know.
-    pub(super) fn begin_prologue(&mut self, now: Time) {
+    /// Tells a worker that has just been attached what it must know, but for the first `foretold` messages, which it has
+    /// had while it waited.
+    pub(super) fn begin_prologue(&mut self, foretold: u64, now: Time) {
         let sent = self.up.buffer.sent();
         if let Some(prologue) = self.conversation.prologue_mut() {
             prologue.begin(sent, now);
+            for _ in 0..foretold {
+                prologue.next(now);
+            }
+            if foretold > 0 {
+                self.report(Fact::PrologueSent { messages: foretold });
+            }
             self.play(now);
             self.withhold();
         }
+    }
+
+    /// What a worker that waits to take over hears at once, so that its answer proves it: the messages of the prologue up
+    /// to the first that is answered before anything else is said.
+    pub(super) fn foretold(&self) -> Vec<(Kind, Box<[u8]>)> {
+        let sent = Seq(self.first_seq().0 - 1);
+        self.conversation.prologue().map_or_else(Vec::new, |prologue| prologue.foretold(sent))
     }
 
     /// Sends what is due of the prologue, up to a gate or to its end.
@@ -132,7 +170,22 @@ impl Pipe {
             self.report(Fact::PrologueSent { messages });
         }
         if over {
+            self.rename_waiting();
             self.withhold();
+        }
+    }
+
+    /// Rewrites what the client has said of something by the name that a lost worker gave it.
+    fn rename_waiting(&mut self) {
+        let outdated = self.conversation.prologue().map_or_else(Vec::new, Prologue::outdated);
+        for seq in outdated {
+            let held = self.up.buffer.messages_after(Seq(seq.0 - 1)).next().filter(|held| held.seq() == seq);
+            let Some((kind, payload)) = held.and_then(|held| held.open(Side::Client)) else { continue };
+            let renamed = self.conversation.prologue_mut().and_then(|it| it.renamed(seq, kind, &payload));
+            if let Some(payload) = renamed {
+                let (bytes, message) = self.framed_up(kind, &payload);
+                self.up.buffer.replace_waiting(seq, &bytes, message);
+            }
         }
     }
 

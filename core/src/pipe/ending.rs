@@ -159,6 +159,9 @@ impl Pipe {
     }
 
     pub(super) fn client_said_close(&mut self, frame: CloseFrame, now: Time) {
+        if self.client_navigates(&frame, now) {
+            return;
+        }
         if !self.client.say_close(&frame) {
             if self.client.closes_last() && self.client.link().is_some_and(|link| link.codec.is_close_written()) {
                 self.client_answered_close(now);

@@ -7,13 +7,15 @@
 //! Where the new worker comes first ([`Pipe::move_on`]), it is dialled meanwhile and its link waits beside the old one's. It was told
 //! which message it will be sent first, and takes over only if that has stayed true; a dial that fails leaves the pipe
 //! where it was, and so does a worker that answers and goes again before it has proven itself: by having been there for
-//! `prove`, or by having said something. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
+//! `prove`, or by having said something. Where its answer to the beginning of the conversation is awaited, it hears that
+//! beginning while it waits, so that it has something to say. Otherwise ([`Pipe::leave`]) it is looked for when the old one has gone.
 //!
-//! Invariant: nothing is read from or written to a link that waits, and every one that waited is taken over or dropped.
+//! Invariant: nothing is read from a link that waits, nothing but that beginning is written to it, and every one that
+//! waited is taken over or dropped.
 
-use super::{Action, DialFailure, Fact, Interruption, Pipe};
+use super::{Action, DialFailure, Fact, Interruption, Pipe, ResumeAnswer};
 use crate::close::CloseFrame;
-use crate::frame::{self, Opcode, Side};
+use crate::frame::{self, Kind, Opcode, Side};
 use crate::ids::{Attachment, Seq};
 use crate::leg::{BackendState, Cause, Next, Waiting};
 use crate::suspects::Tried;
@@ -153,14 +155,34 @@ impl Pipe {
         self.interrupt(reason, words, now);
     }
 
-    /// `next`, unless the message that it was told to expect first is another one now: then it is let go.
+    /// Says the beginning of the conversation to a worker that is to wait, where its answer is awaited.
+    pub(super) fn foretell(&mut self, attachment: Attachment, resume: Option<ResumeAnswer>) -> Vec<(Kind, Box<[u8]>)> {
+        if matches!(resume, Some(ResumeAnswer::Ok(_))) {
+            return Vec::new();
+        }
+        let foretold = self.foretold();
+        let mut bytes = Vec::new();
+        for (kind, payload) in &foretold {
+            frame::encode(&mut bytes, kind.opcode(), payload, Some(self.draw.key()));
+        }
+        if !bytes.is_empty() {
+            self.actions.push_back(Action::Foretell { attachment, bytes });
+        }
+        foretold
+    }
+
+    /// `next`, unless what it was told to expect, or of the conversation, is another thing now: then it is let go.
     pub(super) fn if_promise_holds(&mut self, next: Next, gap: Option<(Seq, Seq)>) -> Next {
         let first_seq = match &next {
             Next::Nothing => return next,
             Next::Dial { first_seq } => *first_seq,
             Next::Waiting(waiting) => waiting.first_seq,
         };
-        if gap.is_none() && first_seq == self.up.buffer.sent().plus(1) {
+        let foretold_holds = match &next {
+            Next::Waiting(waiting) => waiting.foretold.is_empty() || waiting.foretold == self.foretold(),
+            Next::Nothing | Next::Dial { .. } => true,
+        };
+        if gap.is_none() && first_seq == self.up.buffer.sent().plus(1) && foretold_holds {
             return next;
         }
         self.dismiss(next);
@@ -173,9 +195,9 @@ impl Pipe {
             Next::Nothing => self.dial(),
             Next::Dial { .. } => self.backend.dial_goes_on(),
             Next::Waiting(waiting) => {
-                let Waiting { attachment, backend, resume, .. } = *waiting;
+                let Waiting { attachment, backend, resume, foretold, .. } = *waiting;
                 self.actions.push_back(Action::TakeOver(attachment));
-                self.take_up(attachment, backend, resume, now);
+                self.take_up(attachment, backend, resume, foretold.len() as u64, now);
             }
         }
     }

@@ -22,7 +22,7 @@ use world::World;
 const SEEDS: u64 = 400;
 
 /// What must have happened in some run, or the world shows nothing of it.
-const MARKS: [&str; 9] = [
+const MARKS: [&str; 10] = [
     "told again",
     "swallowed",
     "an ack passed late",
@@ -30,6 +30,7 @@ const MARKS: [&str; 9] = [
     "an exchange ended in time",
     "unanswered",
     "moved on purpose",
+    "told while it waited",
     "handed over amid a prologue",
     "lost amid a prologue",
 ];

@@ -37,6 +37,9 @@ pub struct World {
     begun: BTreeSet<String>,
     /// Operations that a worker has ended.
     ended: BTreeSet<String>,
+    /// What the worker that waits to take over has heard, and whether it has acknowledged that.
+    foretold: Vec<Item>,
+    foretold_acked: bool,
 }
 
 impl World {
@@ -56,6 +59,8 @@ impl World {
             open: BTreeMap::new(),
             begun: BTreeSet::new(),
             ended: BTreeSet::new(),
+            foretold: Vec::new(),
+            foretold_acked: false,
         }
     }
 
@@ -80,7 +85,7 @@ impl World {
     }
 
     fn step(&mut self, marks: &mut Marks) {
-        match self.draw(16) {
+        match self.draw(17) {
             0..=3 => self.client_speaks(),
             4 => self.client_completes(),
             5..=7 => self.worker_speaks(marks),
@@ -89,6 +94,7 @@ impl World {
             11 | 12 => self.dial_succeeds(),
             13 => self.bench.operator(|pipe, now| pipe.move_on(Cause::Drain, now)),
             14 => self.is_handed_over(marks),
+            15 => self.waiting_acknowledges(),
             _ => {
                 let wait = if self.draw(8) == 0 { secs(6) } else { ms(10 + self.draw(30)) };
                 self.bench.wait(wait);
@@ -167,7 +173,29 @@ impl World {
         }
         let backend = BackendKey(self.next_backend);
         self.next_backend += 1;
+        (self.foretold, self.foretold_acked) = (Vec::new(), false);
         self.bench.attach(backend);
+    }
+
+    /// The worker that waits to take over answers what it was told while it waits.
+    fn waiting_acknowledges(&mut self) {
+        if self.bench.holds().is_some() && !self.foretold.is_empty() {
+            self.foretold_acked = true;
+            self.bench.held_talks();
+        }
+    }
+
+    /// The worker that waited, if it did, has taken over: it has heard and said what passed before.
+    fn is_taken_over(&mut self, marks: &mut Marks) {
+        self.worker = Worker::default();
+        for item in std::mem::take(&mut self.foretold) {
+            *marks.entry("told while it waited").or_default() += 1;
+            self.worker.hears(&item, &mut self.begun, &self.ended);
+        }
+        if std::mem::take(&mut self.foretold_acked) {
+            self.worker.acknowledged = true;
+            self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+        }
     }
 
     fn is_handed_over(&mut self, marks: &mut Marks) {
@@ -182,8 +210,11 @@ impl World {
 
     /// What the worker and the client have got since the last step.
     fn look(&mut self, marks: &mut Marks) {
-        for fact in self.bench.facts.split_off(0) {
+        while let Some(fact) = (!self.bench.facts.is_empty()).then(|| self.bench.facts.remove(0)) {
             self.note(&fact, marks);
+        }
+        if self.bench.holds().is_some() {
+            self.foretold.extend(self.bench.held_got());
         }
         for item in self.bench.worker_got() {
             if !matches!(item, Item::Close(..)) {
@@ -202,7 +233,7 @@ impl World {
     fn note(&mut self, fact: &Fact, marks: &mut Marks) {
         let mark = match fact {
             Fact::Reattached { .. } => {
-                self.worker = Worker::default();
+                self.is_taken_over(marks);
                 None
             }
             Fact::Interrupted { reason: Interruption::Drain, .. } => Some("moved on purpose"),

@@ -61,6 +61,8 @@ pub struct Bench {
     dialing: Option<Attachment>,
     /// The worker that waits to take over, and the one that it is.
     held: Option<(Attachment, BackendKey)>,
+    /// What that one, or the last one that waited, was told meanwhile.
+    foretold: Vec<Item>,
     /// The last words left on dropped links.
     pub last_words: Vec<(Attachment, Vec<Item>)>,
     pub generation: Generation,
@@ -95,6 +97,7 @@ impl Bench {
             attachment: Attachment::FIRST,
             dialing: None,
             held: None,
+            foretold: Vec::new(),
             last_words: Vec::new(),
             generation: Generation::FIRST,
             client_last_words: Vec::new(),
@@ -245,6 +248,10 @@ impl Bench {
             Action::Report(fact) => return self.facts.push(fact.clone()),
             Action::Dial(order) => self.dialing = Some(order.attachment),
             Action::CancelDial(_) => self.dialing = None,
+            Action::Foretell { attachment, bytes } => {
+                assert_eq!(self.held.map(|(held, _)| held), Some(*attachment));
+                self.foretold = Reader::new(true).read(bytes);
+            }
             Action::TakeOver(attachment) => {
                 let (held, _) = self.held.take().expect("a worker waits to take over");
                 assert_eq!(held, *attachment);
@@ -350,6 +357,7 @@ impl Bench {
         if taken {
             if self.state() == PipeState::Leaving {
                 self.held = Some((attachment, backend));
+                self.foretold.clear();
             } else {
                 self.is_served_by(attachment);
             }
@@ -374,6 +382,11 @@ impl Bench {
         self.worker_items.clear();
         self.pings.clear();
         self.room.insert(false, usize::MAX);
+    }
+
+    /// What the worker that waits to take over, or that has just done so, was told meanwhile.
+    pub fn held_got(&mut self) -> Vec<Item> {
+        std::mem::take(&mut self.foretold)
     }
 
     /// Who waits to take over.

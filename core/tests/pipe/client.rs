@@ -174,6 +174,42 @@ fn a_clean_close_of_the_client_detaches_nothing() {
 }
 
 #[test]
+fn a_client_that_leaves_its_page_is_awaited_where_pages_are_loaded_again() {
+    let mut bench = bench_with(|settings| settings.client_navigates = true);
+    bench.worker_says("1");
+    bench.client_closes(1001, "");
+    assert_eq!((bench.state(), ended(&bench)), (PipeState::ClientDetached, None));
+    let words = bench.client_last_words.pop();
+    assert_eq!(words, Some((Generation::FIRST, vec![closed(1001, "")])), "it is answered all the same");
+    assert_eq!(bench.worker_got(), []);
+    assert!(bench.client_attaches());
+    assert_eq!(bench.client_got(), texts(&["1"]));
+    bench.client_closes(1000, "bye");
+    assert_eq!(bench.worker_got(), [closed(1000, "bye")], "another code is a goodbye");
+}
+
+#[test]
+fn a_client_that_answers_our_own_1001_has_not_left_its_page() {
+    let mut bench = bench_with(|settings| settings.client_navigates = true);
+    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "server is going away"), now));
+    bench.client_closes(1001, "server is going away");
+    assert_eq!(ended(&bench), Some((EndedBy::Operator, 1001)));
+    assert!(!bench.client_attaches());
+}
+
+#[test]
+fn a_client_is_pinged_when_it_is_asked_for_and_only_if_it_can_be_heard() {
+    let mut bench = bench();
+    assert!(bench.pipe.ping_client());
+    bench.pump();
+    assert_eq!(bench.client_pings.len(), 1);
+    bench.client_pongs();
+    assert_eq!(bench.state(), PipeState::Attached);
+    bench.client_vanishes();
+    assert!(!bench.pipe.ping_client());
+}
+
+#[test]
 fn iw_15_st_06_a_second_link_of_the_same_client_replaces_the_first_which_is_told_1000() {
     let mut bench = bench();
     for round in 1..=1000_u64 {

@@ -4,6 +4,7 @@
 #[path = "../common/wire.rs"]
 mod wire;
 
+mod aliases;
 mod bench;
 mod client;
 mod closing;

@@ -229,6 +229,32 @@ fn mqtt_5_has_properties_that_are_no_topics() {
 }
 
 #[test]
+fn mqtt_5_lets_no_client_use_topic_aliases_since_the_next_broker_does_not_know_them() {
+    let mut bench = profiled("mqtt");
+    bench.client_frame(0x82, b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c");
+    // Behind a reason string and a user property: ten aliases, and a maximum of packets.
+    let connack = b"\x20\x14\x00\x00\x11\x1f\x00\x01r\x26\x00\x01k\x00\x01v\x22\x00\x0a\x21\x00\x05";
+    bench.worker_frame(0x82, connack);
+    let without = b"\x20\x11\x00\x00\x0e\x1f\x00\x01r\x26\x00\x01k\x00\x01v\x21\x00\x05";
+    assert_eq!(bench.client_got(), [binary(without)]);
+    bench.settle();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_frame(0x82, connack);
+    assert_eq!(bench.client_got(), [], "it has had one");
+}
+
+#[test]
+fn mqtt_5_ends_with_its_broker_where_half_of_an_offer_of_aliases_has_been_heard() {
+    let mut bench = profiled("mqtt");
+    bench.client_frame(0x82, b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x01c");
+    bench.worker_frame(0x82, b"\x20\x06\x00\x00");
+    assert!(bench.pipe.moves());
+    bench.worker_frame(0x82, b"\x03\x22\x00\x0a");
+    assert!(!bench.pipe.moves());
+}
+
+#[test]
 fn a_stream_that_does_not_parse_ends_with_its_worker() {
     let mut bench = profiled("mqtt");
     bench.client_frame(0x82, b"\x10\xff\xff\xff\xff\xff");
@@ -257,7 +283,10 @@ fn trpc_begins_a_subscription_again_behind_the_last_event_and_ends_a_call_under_
     let again = r#"{"id":1,"method":"subscription","params":{"path":"on","input":{},"lastEventId":"e7"}}"#;
     let told = [text(r#"{"method":"connectionParams","data":{"token":"t"}}"#), text(again)];
     assert_eq!(next_hears(&mut bench), told);
+    bench.client_says(r#"{"id":5,"method":"query","params":{}}"#);
+    assert_eq!(bench.worker_got(), [], "the subscription has not begun to listen");
     bench.worker_says(r#"{"id":1,"result":{"type":"started"}}"#);
+    assert_eq!(bench.worker_got(), texts(&[r#"{"id":5,"method":"query","params":{}}"#]));
     let heard = bench.client_got();
     assert_eq!(heard.len(), 1, "{heard:?}");
     let Item::Text(error) = &heard[0] else { panic!("{heard:?}") };
@@ -308,6 +337,21 @@ fn lsp_initializes_and_opens_again_what_is_open() {
 }
 
 #[test]
+fn lsp_keeps_the_newest_whole_text_of_a_document_and_the_changes_behind_it() {
+    let change = |change: &str| {
+        let document = r#"{"uri":"a","version":2}"#;
+        let method = "textDocument/didChange";
+        format!(r#"{{"method":"{method}","params":{{"textDocument":{document},"contentChanges":[{change}]}}}}"#)
+    };
+    let open = r#"{"method":"textDocument/didOpen","params":{"textDocument":{"uri":"a","text":""}}}"#;
+    let (first, second) = (change(r#"{"text":"one"}"#), change(r#"{"text":"two"}"#));
+    let part = change(r#"{"range":{},"text":"t"}"#);
+    let said = [('c', open), ('c', &*first), ('c', &*part), ('c', &*second), ('c', &*part), ('c', &*part)];
+    let mut bench = talked("lsp", &said);
+    assert_eq!(next_hears(&mut bench), texts(&[open, &second, &part, &part]));
+}
+
+#[test]
 fn hocuspocus_authenticates_and_synchronizes_each_document_again() {
     let message = |document: &str, rest: &[u8]| [&[document.len() as u8], document.as_bytes(), rest].concat();
     let mut bench = profiled("hocuspocus");
@@ -347,7 +391,9 @@ fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
         ('c', lsp, Profile, Some("lsp")),
         ('c', mcp, Stateless, None),
         ('c', r#"{"id":1,"guid":"","method":"initialize","params":{"sdkLanguage":"python"}}"#, Stateful, None),
-        ('c', r#"{"id":1,"method":"eth_subscribe","params":["newHeads"]}"#, Stateful, None),
+        ('c', r#"{"id":1,"jsonrpc":"2.0","method":"eth_subscribe","params":["logs"]}"#, Profile, Some("eth-jsonrpc")),
+        ('c', r#"{"id":1,"jsonrpc":"2.0","method":"eth_chainId"}"#, Profile, Some("eth-jsonrpc")),
+        ('c', r#"{"id":1,"method":"eth_subscribe","params":["newHeads"]}"#, Stateless, None),
     ] {
         let mut bench = Bench::new();
         bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));

@@ -211,10 +211,64 @@ fn a_planned_move_waits_for_an_exchange_under_way() {
     bench.worker_says(&complete("m"));
     assert_eq!(bench.worker_got(), [closed(1001, "moving to another worker")]);
     bench.worker_closes(1001, "");
-    assert_eq!(bench.worker_got(), texts(&[INIT]));
+    assert_eq!(bench.held_got(), texts(&[INIT]));
     bench.worker_says(ACK);
     assert_eq!(bench.worker_got(), [text(&subscription("1"))]);
     assert_eq!(bench.client_got(), [text(&complete("m"))]);
+}
+
+/// A conversation as that of [`graphql`] whose moves wait for a proof.
+fn graphql_with_proof(ids: &[&str]) -> Bench {
+    let mut bench = Bench::with(|settings| settings.prove = ms(500));
+    let prologue = Prologue::new(Profile::named("graphql-transport-ws").unwrap(), PrologueBounds::default());
+    bench.operator(|pipe, _| pipe.converse(Conversation::Profiled(Box::new(prologue)), "route"));
+    bench.client_says(INIT);
+    bench.worker_says(ACK);
+    ids.iter().for_each(|id| bench.client_says(&subscription(id)));
+    bench.settle();
+    bench.worker_got();
+    bench.client_got();
+    bench
+}
+
+#[test]
+fn the_awaited_answer_of_a_worker_that_waits_proves_it_and_is_held_back_when_it_takes_over() {
+    let mut bench = graphql_with_proof(&["1"]);
+    bench.operator(|pipe, now| pipe.move_on(holdline_core::pipe::Cause::Drain, now));
+    bench.attach(B);
+    assert_eq!(bench.held_got(), texts(&[INIT]), "and no subscription before the old worker has gone");
+    bench.client_says(&subscription("2"));
+    bench.wait(ms(20));
+    assert_eq!(bench.worker_got(), [], "the old worker is not told to go before the new one has answered");
+    bench.held_talks();
+    assert_eq!(bench.worker_got(), [closed(1001, "moving to another worker")]);
+    bench.worker_closes(1001, "");
+    assert_eq!(bench.worker_got(), [], "it is awaited still: it has not been read");
+    bench.worker_says(ACK);
+    assert_eq!(bench.worker_got(), [text(&subscription("1")), text(&subscription("2"))]);
+    assert_eq!(bench.client_got(), []);
+}
+
+#[test]
+fn a_worker_that_was_told_what_is_no_longer_true_does_not_take_over() {
+    let mut bench = profiled("socket.io");
+    let prologue = Prologue::new(Profile::named("hocuspocus").unwrap(), PrologueBounds::default());
+    bench.operator(|pipe, _| pipe.converse(Conversation::Profiled(Box::new(prologue)), "route"));
+    let message = |rest: &[u8]| [&[1, b'a'][..], rest].concat();
+    bench.client_frame(0x82, &message(&[2, 0, 1, b't']));
+    bench.worker_frame(0x82, &message(&[2, 2, 1, b'w']));
+    bench.settle();
+    bench.client_says("x");
+    bench.operator(|pipe, now| pipe.move_on(holdline_core::pipe::Cause::Drain, now));
+    bench.attach(B);
+    assert_eq!(bench.held_got().len(), 1);
+    // The old worker closes the document before it goes.
+    bench.worker_frame(0x82, &message(&[7, 0]));
+    bench.settle();
+    bench.worker_closes(1001, "");
+    assert!(bench.is_dialing(), "another connection, which hears nothing of it");
+    bench.attach(C);
+    assert_eq!(bench.worker_got(), []);
 }
 
 #[test]

@@ -284,7 +284,7 @@ impl Bare {
                     assert_eq!(dropped, Some(attachment));
                 }
                 Action::Finish => self.finished = true,
-                Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
+                Action::Foretell { .. } | Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) => {}
             }
         }
     }

@@ -286,7 +286,7 @@ impl Viewer {
         while let Some(action) = self.pipe.next_action() {
             acted = true;
             match action {
-                Action::Dial(_) | Action::CancelDial(_) | Action::TakeOver(_) => {
+                Action::Dial(_) | Action::CancelDial(_) | Action::Foretell { .. } | Action::TakeOver(_) => {
                     panic!("a viewer never looks for another worker")
                 }
                 Action::DropBackend { .. } => {

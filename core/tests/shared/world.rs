@@ -418,7 +418,7 @@ impl World {
                     self.dialing = Some((order.attachment, self.now + wait));
                 }
                 Action::CancelDial(_) => self.dialing = None,
-                Action::TakeOver(_) => panic!("it is never moved on purpose"),
+                Action::Foretell { .. } | Action::TakeOver(_) => panic!("it is never moved on purpose"),
                 Action::DropBackend { last_words, .. } => self.drop_worker(&last_words),
                 Action::ShutdownClient | Action::DropClient { .. } => {}
                 Action::Report(Fact::Replayed { .. }) => self.mark("taps replayed"),

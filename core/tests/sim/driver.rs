@@ -153,6 +153,7 @@ impl Driver {
                 self.orders.push_back(Order::Dial(order));
             }
             Action::CancelDial(attachment) => self.orders.push_back(Order::Cancel(attachment)),
+            Action::Foretell { .. } => panic!("no conversation here has a beginning"),
             Action::TakeOver(attachment) => self.take_over(attachment, now, marks),
             Action::DropBackend { attachment, last_words, died } if self.holds(attachment) => {
                 marks.hit(if died { Mark::HeldDied } else { Mark::HeldLetGo });

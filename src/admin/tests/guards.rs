@@ -177,6 +177,35 @@ async fn a_tokens_file_can_be_changed_and_a_broken_one_changes_nothing() {
     assert_eq!(status("fresh").await, 200);
 }
 
+#[tokio::test]
+async fn resume_keys_are_swapped_by_a_reload_and_a_broken_file_changes_nothing() {
+    let fixture = Fixture::open();
+    let (process, keys) = (&fixture.admin.process, fixture.files.path().join("keys"));
+    let own = format!("{:?}", process.resume_keys.load());
+    let reload = || fixture.admin.reload.reload(true);
+    reload().await.unwrap();
+    assert_eq!(format!("{:?}", process.resume_keys.load()), own, "a ring of the process outlives a reload");
+    let first = crate::resume::new_file(&keys).unwrap();
+    let text = format!("[resume]\nkeys_file = {:?}\n", keys.to_str().unwrap());
+    std::fs::write(fixture.files.path().join("proxy.toml"), text).unwrap();
+    reload().await.unwrap();
+    assert!(format!("{:?}", process.resume_keys.load()).contains(&first));
+    let rotated = crate::resume::rotate_file(&keys).unwrap();
+    reload().await.unwrap();
+    let both = format!("{:?}", process.resume_keys.load());
+    assert!(both.contains(&first) && both.contains(&rotated.signs), "{both}");
+    std::fs::write(&keys, "").unwrap();
+    let error = reload().await.unwrap_err().to_string();
+    assert!(error.contains("resume.keys_file: the keys file: there is no key"), "{error}");
+    std::fs::remove_file(&keys).unwrap();
+    assert!(reload().await.is_err());
+    assert_eq!(format!("{:?}", process.resume_keys.load()), both);
+    std::fs::write(fixture.files.path().join("proxy.toml"), "").unwrap();
+    reload().await.unwrap();
+    let fresh = format!("{:?}", process.resume_keys.load());
+    assert!(!fresh.contains(&first) && !fresh.contains(&rotated.signs), "{fresh}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_body_that_never_comes_is_not_waited_for_for_ever() {
     let fixture = Fixture::open();

@@ -89,10 +89,9 @@ impl Fixture {
         let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
         let rules = Rules::from_config(&config).unwrap();
         let log = Arc::new(LogHandle::detached(LogLevel::Info));
-        let process = Arc::new(
-            Process::new(Judged { config, rules, tokens, tls: PoolsTls::default(), shown: Sets::default() }, log, 1000)
-                .0,
-        );
+        let judged =
+            Judged { config, rules, tokens, resume_keys: None, tls: PoolsTls::default(), shown: Sets::default() };
+        let process = Arc::new(Process::new(judged, log, 1000).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));
         Self { admin: Admin::new(process, reload, None, locality), files }
@@ -108,6 +107,7 @@ impl Fixture {
             any_without_owner: false,
             backend_path: None,
             client_id: None,
+            resume_cookie: false,
             duplicate: crate::routes::Duplicate::Replace,
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),

@@ -394,6 +394,12 @@ fn moves_and_resume() -> Vec<Key<Config>> {
             "how long a pipe waits for a client that may come back",
         ),
         key(
+            "resume.probe_timeout",
+            |c: &mut Config| &mut c.resume.probe_timeout,
+            range(MILLISECOND, HOUR),
+            "a browser that answers no ping for so long makes way for one that has its cookie (routes.resume)",
+        ),
+        key(
             "resume.keys_file",
             |c: &mut Config| &mut c.resume.keys_file,
             any,
@@ -469,6 +475,12 @@ fn limits() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.limits.address_detached,
             any,
             "pipes per client address whose client is away; beyond, the one left first ends; 0 is no limit",
+        ),
+        key(
+            "limits.resume_failures",
+            |c: &mut Config| &mut c.limits.resume_failures,
+            bounded_rate,
+            "resumes per client address that may fail; beyond, 429 before a token is looked at; 0 is no limit",
         ),
         key(
             "limits.pipe_messages",

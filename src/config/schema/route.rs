@@ -334,7 +334,12 @@ fn sharing() -> Vec<Key<Route>> {
             "template that names the client, so that it can come back to its pipe; the name is its credential",
         )
         .or("\"{query.client}\""),
-        key("resume", |r: &mut Route| &mut r.resume, any, "\"cookie\" lets a browser come back to its pipe"),
+        key(
+            "resume",
+            |r: &mut Route| &mut r.resume,
+            any,
+            "\"cookie\" lets an unmodified browser come back to its pipe, by a cookie that the 101 sets",
+        ),
         key(
             "duplicate",
             |r: &mut Route| &mut r.duplicate,

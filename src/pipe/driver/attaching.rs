@@ -3,7 +3,7 @@
 use std::task::Context;
 
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, Peer, PipeState};
+use holdline_core::pipe::{Cause, DialFailure, DialOrder, Fact, LinkLoss, Peer, PipeState};
 use holdline_core::settings::MoveOrder;
 use holdline_core::time::Time;
 use tokio::time::Instant;
@@ -119,11 +119,15 @@ impl Driver {
 
     /// The worker that waited is the pipe's from now on.
     pub(super) fn take_over(&mut self, attachment: Attachment, now: Time) {
-        let Some(transport) = self.backend.take_next(attachment) else { return };
+        let Some((transport, whole)) = self.backend.take_next(attachment) else { return };
         self.search.set_between_workers(false);
         self.books.report.moved(MoveResult::Moved);
         self.search.unwatch();
         self.set_backend(attachment, transport, now);
+        if !whole {
+            // It cannot go on in the middle of what it was told: it is lost like any other that takes nothing.
+            self.backend.broke(LinkLoss::Reset);
+        }
     }
 
     /// Drops a worker, if it is linked or waits to be.

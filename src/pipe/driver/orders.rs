@@ -15,6 +15,7 @@ impl Driver {
     pub(super) fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
         match command {
             Command::Resume(socket, first, resume) => self.client_resumes(socket, first, *resume, cx, now),
+            Command::Probe(answer) => self.probe_client(answer),
             Command::Reattach => self.leave_by_order(),
             Command::Leave(key, leave) => self.leave(key, leave, now),
             Command::Close(by, frame) => self.pipe.close(by, frame, now),

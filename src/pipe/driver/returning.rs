@@ -8,6 +8,7 @@ use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode};
 use holdline_core::ids::Generation;
 use holdline_core::time::Time;
+use tokio::sync::oneshot;
 
 use super::Driver;
 use crate::limits::significant_bits;
@@ -35,7 +36,11 @@ impl Driver {
                 return;
             }
         };
-        let Resume { target, host, head_lines, client, answer } = resume;
+        let Resume { target, host, head_lines, client, answer, over } = resume;
+        if over.is_some_and(|over| self.client.has_another_than(over)) {
+            // Another one that was told apart from its client has come back before it.
+            return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
+        }
         if self.client.is_outdated(answer) {
             return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
         }
@@ -52,6 +57,17 @@ impl Driver {
         self.client.attach(link, generation, answer);
         self.entry().set_client(client);
         self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
+    }
+
+    /// Asks the client whether it is there. One that cannot be asked, because nothing is read of it now, counts as there.
+    pub(super) fn probe_client(&mut self, answer: oneshot::Sender<()>) {
+        if !self.client.takes() {
+            return;
+        }
+        if let Some(answer) = if self.pipe.ping_client() { self.client.probe(answer) } else { Some(answer) } {
+            // The one that asked may have given up.
+            let _ = answer.send(());
+        }
     }
 
     /// Says whether the client is awaited, before either peer hears anything from which it could conclude otherwise.
