@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::net::{FileText, Names, TlsFault, Validity, untimely};
 
-/// What anyone on the machine may read has this bit.
+/// A file that all users of the machine may read has this bit.
 const READABLE_BY_ALL: u32 = 0o004;
 
 /// A certificate and its key.

@@ -34,7 +34,7 @@ impl Chooser {
     }
 
     /// Those that a client may be shown that asks for `name`.
-    fn find(&self, name: Option<&str>) -> Option<&[Arc<CertifiedKey>]> {
+    pub(super) fn find(&self, name: Option<&str>) -> Option<&[Arc<CertifiedKey>]> {
         let known = name.and_then(|name| {
             let wild = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
             self.by_name.get(name).or_else(wild)
@@ -54,36 +54,5 @@ impl ResolvesServerCert for Chooser {
         let candidates = self.find(name.as_deref())?;
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
         candidates.iter().find(fits).or(candidates.first()).cloned()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tls::set::tests::certificate;
-
-    #[test]
-    fn a_name_finds_its_own_certificate_and_a_wildcard_stands_for_one_label() {
-        let names: [&[&str]; 3] = [&["default.example"], &["*.a.example"], &["b.a.example", "192.0.2.1"]];
-        let certificates = names.map(certificate);
-        let (lenient, strict) = (Chooser::new(&certificates, false), Chooser::new(&certificates, true));
-        let at = |found: Option<&[Arc<CertifiedKey>]>| {
-            let first = found?.first()?;
-            certificates.iter().position(|certificate| Arc::ptr_eq(&certificate.key, first))
-        };
-        for (name, expected) in [
-            (Some("default.example"), Some(0)),
-            (Some("x.a.example"), Some(1)),
-            (Some("b.a.example"), Some(2)),
-            (Some("x.b.a.example"), None),
-            (Some("a.example"), None),
-            (Some("example"), None),
-            (Some("192.0.2.1"), None),
-            (None, None),
-        ] {
-            assert_eq!(at(strict.find(name)), expected, "{name:?}");
-            assert_eq!(strict.knows(name), expected.is_some());
-            assert_eq!(at(lenient.find(name)), expected.or(Some(0)), "{name:?}");
-        }
     }
 }

@@ -76,3 +76,6 @@ fn read(spec: Option<Spec>, before: Option<&Arc<TlsSet>>) -> Result<Read, Vec<Tl
     let (set, concerns) = TlsSet::new(&spec, &contents, SystemTime::now(), before.map(|set| &**set))?;
     Ok((Some(Arc::new(set)), concerns))
 }
+
+#[cfg(test)]
+mod tests;

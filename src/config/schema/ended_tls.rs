@@ -16,9 +16,8 @@ pub(super) fn keys() -> Vec<Key<Config>> {
             "server.tls.certificates",
             |c: &mut Config| &mut c.server.tls.certificates,
             any,
-            "what they show, by the names in each; the first is the default; files are read again when they change",
-        )
-        .or("[{ cert = \"/etc/holdline/tls.pem\", key = \"/etc/holdline/tls.key\" }]"),
+            "what they show, by the names in each, the first by default: [{ cert = \"tls.pem\", key = \"tls.key\" }]",
+        ),
         key(
             "server.tls.min_version",
             |c: &mut Config| &mut c.server.tls.min_version,

@@ -1,3 +1,5 @@
+//! Sessions over real sockets, against rustls' client: what arrives, what ends, what moves.
+
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
