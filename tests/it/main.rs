@@ -13,6 +13,7 @@ mod affinity;
 mod backends;
 mod candidates;
 mod comeback;
+mod compression;
 mod conversations;
 mod cookies;
 mod crowd;
