@@ -155,7 +155,7 @@ mod tests {
             ("", "[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n", "the bounds of server.trusted_proxies"),
             ("[limits]\naddress_detached = 5\n", "[limits]\naddress_detached = 0\n", "limits.address_detached"),
             ("[limits]\npipe_bytes = \"1MiB/s\"\n", "", "limits.pipe_bytes"),
-            ("[limits]\naddress_rate = 9\n", "", "limits.address_rate of route \"default\""),
+            ("[limits]\naddress_rate = \"9/min\"\n", "", "limits.address_rate of route \"default\""),
             ("", "[[routes]]\nlimits.key_rate = 0\n", "limits.key_rate of route \"default\""),
             ("", "[[routes]]\nraw_path = true\n", "raw_path = false of route \"default\""),
             (

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod orphans;
 pub mod proxy;
 pub mod step;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;
