@@ -8,6 +8,7 @@
 mod checks;
 mod collector;
 mod conversations;
+mod ended_tls;
 mod env;
 mod gaps;
 mod keys;
@@ -35,6 +36,7 @@ use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
 pub use conversations::{OwnProfile, Prologue};
+pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};

@@ -9,6 +9,7 @@ use super::setting::{Fault, Setting};
 use super::{Backend, Config, OwnProfile, Pool, Route};
 
 mod backend;
+mod ended_tls;
 mod pool;
 mod profile;
 mod root;

@@ -16,6 +16,7 @@ pub(super) fn keys() -> Vec<Key<Route>> {
     keys.extend(limits());
     keys.extend(heartbeats());
     keys.extend(sharing());
+    keys.extend(prologue());
     keys
 }
 
@@ -377,6 +378,11 @@ fn sharing() -> Vec<Key<Route>> {
             range(64 * 1024, GIB),
             "newest messages that a shared connection keeps for pipes that are behind, and for newcomers",
         ),
+    ]
+}
+
+fn prologue() -> Vec<Key<Route>> {
+    vec![
         key(
             "prologue.first",
             |r: &mut Route| &mut r.prologue.first,
