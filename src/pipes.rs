@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::backends::Leave;
 use crate::config::Limits;
+use crate::handshake::deflate::Compression;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
@@ -52,6 +53,8 @@ pub struct PipeEntry {
     pub key: Option<Arc<str>>,
     /// The subprotocol that is spoken on it.
     pub protocol: Option<Box<str>>,
+    /// Whether its peers compress.
+    pub compression: Compression,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
@@ -100,12 +103,12 @@ pub enum Sharing {
 }
 
 /// What kind of conversation a pipe is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
     /// What it is.
     pub kind: ConversationKind,
     /// Its profile, if it has one.
-    pub profile: Option<&'static str>,
+    pub profile: Option<Arc<str>>,
     /// What it is known by.
     pub why: &'static str,
 }
@@ -125,6 +128,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// The subprotocol that is spoken on it.
     pub protocol: Option<Box<str>>,
+    /// Whether its peers compress.
+    pub compression: Compression,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
@@ -146,6 +151,7 @@ impl PipeEntry {
             moves: AtomicBool::new(moves),
             conversation: OnceLock::new(),
             protocol: facts.protocol,
+            compression: facts.compression,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),
@@ -192,7 +198,7 @@ impl PipeEntry {
     /// What kind of conversation it is, once that is known.
     #[must_use]
     pub fn conversation(&self) -> Option<Decided> {
-        self.conversation.get().map(|decided| **decided)
+        self.conversation.get().map(|decided| Decided::clone(decided))
     }
 
     pub(crate) fn set_conversation(&self, decided: Decided) {

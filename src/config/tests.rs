@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, prologue, limits, memory, log, trace, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, prologue, limits, memory, log, trace, profiles, pools, routes",
         ],
     );
 }
@@ -267,7 +267,7 @@ fn st_12_wrong_types_units_and_ranges_say_what_to_write() {
 
 #[test]
 fn what_is_said_of_a_route_s_conversations_must_fit_together() {
-    let profiles = holdline_core::conversation::Profile::built_in().iter().map(|profile| profile.name);
+    let profiles = holdline_core::conversation::Profile::built_in().iter().map(|profile| profile.name.to_string());
     let names = profiles.collect::<Vec<_>>().join(", ");
     let cases = [
         (
@@ -279,12 +279,24 @@ fn what_is_said_of_a_route_s_conversations_must_fit_together() {
         (
             "routes = [{ conversation = \"profile\" }]",
             format!(
-                "proxy.toml:1:28: routes[0].conversation: \"profile\" needs prologue.profile or prologue.first; the profiles are {names}"
+                "proxy.toml:1:28: routes[0].conversation: \"profile\" needs prologue.profile, keep or first; the profiles are {names}"
             ),
         ),
         (
             "routes = [{ conversation = \"stateful\", prologue.first = 2 }]",
             "proxy.toml:1:57: routes[0].prologue.first: has no place with this conversation; use conversation = \"profile\", or remove it".to_owned(),
+        ),
+        (
+            "routes = [{ prologue = { profile = \"mqtt\", keep = [{ json = \"/0\", equals = \"a\" }] } }]",
+            "proxy.toml:1:51: routes[0].prologue.keep: has no effect: the messages of mqtt are not JSON; remove one of them".to_owned(),
+        ),
+        (
+            "routes = [{ prologue.forget = [{ json = \"/0\", equals = \"a\" }] }]",
+            "proxy.toml:1:31: routes[0].prologue.forget: forgets what prologue.keep keeps, which is missing; add it".to_owned(),
+        ),
+        (
+            "profiles = [{ name = \"lsp\", record = [{ json = \"/0\", equals = \"a\" }] }]",
+            "proxy.toml:1:22: profiles[0].name: is the name of a built-in profile; use another, and name it in routes.prologue.profile".to_owned(),
         ),
         (
             "routes = [{ share = true, key = \"{query.a}\", prologue.profile = \"sockjs\" }]",
@@ -297,6 +309,49 @@ fn what_is_said_of_a_route_s_conversations_must_fit_together() {
 }
 
 #[test]
+fn a_mistake_in_a_rule_of_a_conversation_is_told_with_its_own_place() {
+    let at = |column: u32, key: &str, message: &str| format!("proxy.toml:1:{column}: {key}: {message}");
+    let keep = "routes[0].prologue.keep";
+    let record = "profiles[0].record";
+    let rule = |rule: &str| format!("routes = [{{ prologue.keep = [{rule}] }}]");
+    let own = |rule: &str| format!("profiles = [{{ name = \"p\", record = [{rule}] }}]");
+    let event = r#"json = "/0", equals = "a""#;
+    let named = r#"name = "/r", json = "/m", equals = "e", mention = "/s""#;
+    let cases = [
+        (
+            rule(r#"{ json = "0", equals = "a" }"#),
+            at(39, keep, r#"cannot use "0": a JSON pointer begins with "/", as in "/type" or "/payload/0""#),
+        ),
+        (
+            rule(r#"{ json = "/0", equals = "a", remember = true }"#),
+            at(59, keep, r#"unknown key "remember"; the keys here are json, equals, match, key, keep, await, map"#),
+        ),
+        (rule(r#"{ key = "/0" }"#), at(30, keep, "does not say which messages: add json and equals, or match")),
+        (rule(r#"{ json = "/0" }"#), at(30, keep, "json needs equals: what stands there")),
+        (
+            own(&format!(r#"{{ {event}, keep = "first" }}"#)),
+            at(73, record, r#"unknown word "first"; use one of "last", "all""#),
+        ),
+        (
+            own(&format!(r#"{{ {event}, await = {{ within = "1s" }} }}"#)),
+            at(74, record, "does not say which messages: add json and equals, or match"),
+        ),
+        (
+            own(&format!(r#"{{ {event}, map = {{ {named} }} }}"#)),
+            at(72, record, "needs await with a key: the id that the request and its answer have in common"),
+        ),
+        (
+            own(r#"{ match = { "type" = "a" } }"#),
+            at(49, record, r#"cannot use "type": a JSON pointer begins with "/", as in "/type" or "/payload/0""#),
+        ),
+        (own(""), at(36, record, "a profile keeps something; add a rule")),
+    ];
+    for (text, expected) in cases {
+        refused(&text, &[expected.as_str()]);
+    }
+}
+
+#[test]
 fn st_12_keys_that_contradict_each_other_are_refused() {
     let cases = [
         (
@@ -305,7 +360,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
         ),
         (
             "admin.listen = \"127.0.0.1:8000\"",
-            "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also in server.listen; use another port",
+            "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also a public listener; use another port",
         ),
         (
             "heartbeat.client_timeout = \"1s\"",
@@ -396,13 +451,7 @@ fn st_12_syntax_errors_have_their_place() {
 
 #[test]
 fn what_is_not_supported_is_refused_wherever_it_is_set() {
-    for text in [
-        "server.tls.cert = \"x\"",
-        "[server]\nproxy_protocol = false",
-        "server.http2 = true",
-        "[[workers]]",
-        "[cluster]",
-    ] {
+    for text in ["[server]\nproxy_protocol = false", "server.http2 = true", "[[workers]]", "[cluster]"] {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains("not supported yet"), "{text}: {found:?}");
     }

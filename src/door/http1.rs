@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
@@ -26,8 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::Door;
 use super::first_head::First;
 use super::judge::{Asked, Asks};
+use super::listen::Arrival;
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
-use super::request_line::{HeadComes, LenientLine};
+use super::request_line::{Heads, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
 use crate::http::{
@@ -72,10 +73,10 @@ enum Stay {
 }
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
-pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
-    let began = Instant::now();
+pub async fn serve(door: Arc<Door>, arrival: Arrival) {
+    let Arrival { mut stream, peer, read, seat, began } = arrival;
     let patience = door.process.rules.load().patience.head;
-    let mut first = First::read(&mut stream, patience).await;
+    let mut first = First::read(&mut stream, read, patience.saturating_sub(began.elapsed())).await;
     let mut judged = None;
     if let Some(request) = first.handshake.take() {
         let answer = answer_first(&door, peer, seat.is_over(), request);
@@ -138,23 +139,23 @@ struct Start {
 
 /// Serves a connection by hyper.
 async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) {
-    let (talk, head_comes) = (Arc::new(Talk::default()), HeadComes::default());
+    let (talk, heads) = (Arc::new(Talk::default()), Heads::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     let socket = ClientSocket::new(
-        SendTimeout::new(LenientLine::new(stream, start.read, head_comes.clone()), send_timeout),
+        SendTimeout::new(LenientLine::new(stream, start.read, heads.clone()), send_timeout),
         talk.clone(),
         rules.patience,
         start.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
-    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), head_comes };
+    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), heads };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().ask(request))));
+        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().take(request))));
     drop(rules);
     let speaker = Speaker { door: &door, peer, over: seat.is_over(), talk: &talk };
     let mut leaving = Leaving::default();
@@ -245,6 +246,9 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     error.is_parse().then_some(ConnectionResult::BadRequest)
 }
 
+/// The answer to a request, as hyper takes it.
+type Answered = Result<Response<AnswerBody>, oneshot::error::RecvError>;
+
 /// hyper's side of the conversation: it brings each request to the speaker, and waits for the answer.
 #[derive(Clone)]
 struct Asker {
@@ -252,16 +256,21 @@ struct Asker {
     peer: Peer,
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
-    head_comes: HeadComes,
+    heads: Heads,
 }
 
 impl Asker {
-    /// Asks for the answer to one request.
-    async fn ask(self, request: http::Request<Incoming>) -> Result<Response<AnswerBody>, oneshot::error::RecvError> {
+    /// Says what follows the head of a request, before anything of that is read, and asks for the answer.
+    fn take(self, request: http::Request<Incoming>) -> impl Future<Output = Answered> {
         let wants_upgrade = asks_for_websocket(request.headers());
-        if !wants_upgrade && request.body().is_end_stream() {
-            self.head_comes.tell();
+        if !wants_upgrade {
+            self.heads.follow_body(request.body().size_hint().exact());
         }
+        self.ask(request, wants_upgrade)
+    }
+
+    /// Asks for the answer to one request.
+    async fn ask(self, request: http::Request<Incoming>, wants_upgrade: bool) -> Answered {
         self.talk.asked(request.version(), wants_upgrade);
         let process = &self.door.process;
         let access = Access::of(&request, self.peer.address, process.rules.load().access);
@@ -280,7 +289,11 @@ impl Exit {
     /// Answers the client, and sends its socket, with what was `unread` of it, to its pipe.
     async fn leave(self, mut stream: ClientStream, unread: Bytes, seat: Seat, patience: Duration) {
         // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
-        let _ = tokio::time::timeout(patience, stream.write_all(&self.head)).await;
+        let answer = async {
+            stream.write_all(&self.head).await?;
+            stream.flush().await
+        };
+        let _ = tokio::time::timeout(patience, answer).await;
         match self.to {
             Destination::Open(opened) => opened.start(ClientLink::socket(stream, unread), seat),
             Destination::Resume(pipe, resume) => match LooseStream::loosen(stream) {
@@ -381,11 +394,12 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
         Verdict::Refuse(refused) => Err(Stay::Refuse(refused)),
         Verdict::Relay(request) => Err(Stay::Relay(request)),
         Verdict::Open(opened) => {
-            let headers = switching_headers(&key, opened.protocol(), &opened.headers);
+            let headers = switching_headers(&key, opened.protocol(), opened.compression(), &opened.headers);
             Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
         }
         Verdict::Resume(pipe, resume) => {
-            let headers = switching_headers(&key, pipe.protocol.as_deref(), &HeaderMap::new());
+            let (protocol, compression) = (pipe.protocol.as_deref(), pipe.compression.agreed());
+            let headers = switching_headers(&key, protocol, compression, &HeaderMap::new());
             Ok(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) })
         }
     }

@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdline_core::conversation::first::{FIRST_MESSAGES, Shown};
-use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
+use holdline_core::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, FIRST_MESSAGES, Shown};
+use holdline_core::conversation::profile::RULES;
+use holdline_core::conversation::{Conversation, ConversationKind, Profile, Profiles, Prologue};
+use holdline_core::settings::PipeSettings;
 use http::request::Parts;
 
 /// What an operator says of a route's conversations.
@@ -25,7 +27,7 @@ pub enum ConversationRule {
 }
 
 /// A decision that a route has made: what, by which profile, and why.
-type Decision = (ConversationKind, Option<&'static str>, &'static str);
+type Decision = (ConversationKind, Option<Arc<str>>, &'static str);
 
 /// What the conversations of a route are, and what they have turned out to be.
 #[derive(Debug)]
@@ -65,9 +67,16 @@ const SUBPROTOCOLS: &[(&str, Known)] = &[
 ];
 
 impl Known {
-    fn conversation(self, bounds: PrologueBounds) -> Option<Conversation> {
+    const fn is_read(self) -> bool {
         match self {
-            Self::Profile(name) => Some(profiled(Profile::named(name)?, bounds)),
+            Self::Profile(_) => true,
+            Self::Stateful => false,
+        }
+    }
+
+    fn conversation(self, settings: &PipeSettings) -> Option<Conversation> {
+        match self {
+            Self::Profile(name) => Some(profiled(settings.profiles.named(name)?, settings)),
             Self::Stateful => Some(Conversation::Stateful),
         }
     }
@@ -82,8 +91,8 @@ impl fmt::Display for Known {
     }
 }
 
-fn profiled(profile: Arc<Profile>, bounds: PrologueBounds) -> Conversation {
-    Conversation::Profiled(Box::new(Prologue::new(profile, bounds)))
+fn profiled(profile: Arc<Profile>, settings: &PipeSettings) -> Conversation {
+    Conversation::Profiled(Box::new(Prologue::new(profile, settings.prologue)))
 }
 
 /// A request that says it all: what it is, how it is told, and what it is told by.
@@ -155,11 +164,17 @@ fn is_sockjs(parts: &Parts) -> bool {
 }
 
 fn is_upgraded_session(parts: &Parts) -> bool {
-    let names = |name: &str| {
-        let pairs = parts.uri.query().unwrap_or_default().split('&');
-        pairs.filter_map(|pair| pair.split_once('=')).any(|(it, value)| it == name && !value.is_empty())
-    };
-    names("EIO") && names("sid")
+    is_engine_io(parts) && has_parameter(parts, "sid")
+}
+
+/// Whether the worker's first message will say that this is Engine.IO.
+fn is_engine_io(parts: &Parts) -> bool {
+    has_parameter(parts, "EIO")
+}
+
+fn has_parameter(parts: &Parts, name: &str) -> bool {
+    let pairs = parts.uri.query().unwrap_or_default().split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).any(|(it, value)| it == name && !value.is_empty())
 }
 
 impl Conversations {
@@ -175,25 +190,53 @@ impl Conversations {
         &self,
         protocol: Option<&str>,
         parts: &Parts,
-        bounds: PrologueBounds,
+        settings: &PipeSettings,
     ) -> (Conversation, &'static str) {
         match &self.rule {
             ConversationRule::Stateless => return (Conversation::Stateless, "route"),
             ConversationRule::Stateful => return (Conversation::Stateful, "route"),
-            ConversationRule::Profile(profile) => return (profiled(profile.clone(), bounds), "route"),
+            ConversationRule::Profile(profile) => return (profiled(profile.clone(), settings), "route"),
             ConversationRule::Auto => {}
         }
+        if let Some(profile) = protocol.and_then(|protocol| settings.profiles.speaking(protocol)) {
+            return (profiled(profile, settings), "subprotocol");
+        }
         if let Some((_, known)) = SUBPROTOCOLS.iter().find(|(name, _)| protocol == Some(*name))
-            && let Some(conversation) = known.conversation(bounds)
+            && let Some(conversation) = known.conversation(settings)
         {
             return (conversation, "subprotocol");
         }
         if let Some(rule) = REQUESTS.iter().find(|rule| (rule.fits)(parts))
-            && let Some(conversation) = rule.known.conversation(bounds)
+            && let Some(conversation) = rule.known.conversation(settings)
         {
             return (conversation, "request");
         }
         (Conversation::Undecided, "unknown")
+    }
+
+    /// Whether what is said in a conversation may have to be read that this request begins and that would speak one of
+    /// `protocols`: because of its profile, or because one like it has turned out to have one; or its route has rules of its
+    /// own, which are for any.
+    #[must_use]
+    pub fn may_be_read(&self, protocols: &[String], parts: &Parts, profiles: &Profiles) -> bool {
+        match &self.rule {
+            ConversationRule::Stateless | ConversationRule::Stateful => return false,
+            ConversationRule::Profile(_) => return true,
+            ConversationRule::Auto => {}
+        }
+        let speaks = SUBPROTOCOLS.iter().any(|(name, known)| known.is_read() && protocols.iter().any(|it| it == name));
+        let asks = REQUESTS.iter().any(|rule| rule.known.is_read() && (rule.fits)(parts));
+        let is_own = protocols.iter().any(|it| profiles.speaking(it).is_some()) || profiles.named(RULES).is_some();
+        speaks || asks || is_own || is_engine_io(parts) || self.has_shown_a_profile()
+    }
+
+    /// Whether a first message has shown a profile, so that the next one may.
+    fn has_shown_a_profile(&self) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().any(|(kind, _, why)| match *why {
+            BY_FIRST_MESSAGE => *kind == ConversationKind::Profile,
+            why => why == BY_PROFILE_IN_VAIN,
+        })
     }
 
     /// Whether the route makes this decision for the first time: then it is an event.
@@ -220,7 +263,7 @@ mod tests {
 
     fn decided(rule: ConversationRule, protocol: Option<&str>, uri: &str) -> (ConversationKind, &'static str) {
         let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, PrologueBounds::default());
+        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, &PipeSettings::default());
         (conversation.kind().0, why)
     }
 
@@ -243,6 +286,37 @@ mod tests {
             (Some("chat"), "/", Undecided, "unknown"),
         ] {
             assert_eq!(decided(ConversationRule::Auto, protocol, uri), (kind, why), "{protocol:?} {uri}");
+        }
+    }
+
+    #[test]
+    fn conversations_that_may_have_to_be_read_are_known_before_they_begin_or_learned_from_one_like_them() {
+        let read = |rule: &ConversationRule, protocol: &str, uri: &str| {
+            let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
+            Conversations::new(rule.clone()).may_be_read(&[protocol.to_owned()], &parts, &Profiles::default())
+        };
+        for (protocol, uri, expected) in [
+            ("chat", "/", false),
+            ("graphql-transport-ws", "/", true),
+            ("binary", "/", false),
+            ("chat", "/echo/123/ab0_x/websocket", true),
+            ("chat", "/websockify", false),
+            ("chat", "/socket.io/?EIO=4&transport=websocket", true),
+        ] {
+            assert_eq!(read(&ConversationRule::Auto, protocol, uri), expected, "{protocol} {uri}");
+            assert!(!read(&ConversationRule::Stateless, protocol, uri));
+            assert!(read(&ConversationRule::Profile(Profile::first(1)), protocol, uri));
+        }
+        let parts = http::Request::builder().uri("/").body(()).unwrap().into_parts().0;
+        for ((kind, profile, why), learned) in [
+            ((ConversationKind::Stateful, None, BY_FIRST_MESSAGE), false),
+            ((ConversationKind::Profile, Some("mqtt"), "subprotocol"), false),
+            ((ConversationKind::Profile, Some("lsp"), BY_FIRST_MESSAGE), true),
+            ((ConversationKind::Stateful, None, BY_PROFILE_IN_VAIN), true),
+        ] {
+            let conversations = Conversations::new(ConversationRule::Auto);
+            assert!(conversations.is_news((kind, profile.map(Arc::from), why)));
+            assert_eq!(conversations.may_be_read(&[], &parts, &Profiles::default()), learned, "{profile:?} {why}");
         }
     }
 

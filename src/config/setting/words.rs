@@ -4,11 +4,11 @@ use holdline_core::settings::{
     BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
-use super::super::AdminState;
 use super::super::types::{
-    AccessLog, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume,
-    Sticky, Upgrade,
+    AccessLog, Compression, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume,
+    RouteResume, Sticky, Upgrade,
 };
+use super::super::{AdminState, TlsVersion};
 use super::Choice;
 use crate::routes::Duplicate;
 
@@ -36,6 +36,10 @@ impl Choice for Conversation {
         ("profile", Self::Profile),
         ("stateful", Self::Stateful),
     ];
+}
+
+impl Choice for Compression {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("pass", Self::Pass)];
 }
 
 impl Choice for Refusal {
@@ -121,4 +125,8 @@ impl Choice for LogLevel {
         ("debug", Self::Debug),
         ("trace", Self::Trace),
     ];
+}
+
+impl Choice for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
 }

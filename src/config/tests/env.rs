@@ -10,6 +10,12 @@ fn under(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Invalid> {
 /// A value for each key that is not its default, as a variable holds it and as TOML shows it.
 const OTHER: &[(&str, &str, &str)] = &[
     ("server.listen", "127.0.0.1:1,unix:/s", r#"["127.0.0.1:1", "unix:/s"]"#),
+    ("server.tls.listen", "127.0.0.1:3", r#"["127.0.0.1:3"]"#),
+    ("server.tls.certificates", r#"[{ cert = "/c", key = "/k" }]"#, r#"[{ cert = "/c", key = "/k" }]"#),
+    ("server.tls.min_version", "1.3", r#""1.3""#),
+    ("server.tls.sni_strict", "true", "true"),
+    ("server.tls.handshakes_at_once", "9", "9"),
+    ("server.tls.reload_interval", "1s", r#""1s""#),
     ("server.threads", "3", "3"),
     ("server.max_connections", "7", "7"),
     ("server.waiting_max", "7", "7"),
@@ -123,6 +129,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].upgrade", "websocket", r#""websocket""#),
     ("routes[0].raw_path", "true", "true"),
     ("routes[0].check_utf8", "true", "true"),
+    ("routes[0].compression", "off", r#""off""#),
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
     ("routes[0].refusal", "wait", r#""wait""#),
@@ -163,6 +170,24 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].conversation", "stateful", r#""stateful""#),
     ("routes[0].prologue.first", "5", "5"),
     ("routes[0].prologue.profile", "nats", r#""nats""#),
+    (
+        "routes[0].prologue.keep",
+        "[{ json = \"/0\", equals = [\"join\", 1], key = \"/1\", keep = \"all\" }]",
+        r#"[{ match = { "/0" = ["join", "1"] }, key = "/1", keep = "all" }]"#,
+    ),
+    ("routes[0].prologue.forget", "[{ match = { \"/0\" = true } }]", r#"[{ match = { "/0" = "true" } }]"#),
+    ("profiles[0].name", "mine", r#""mine""#),
+    ("profiles[0].subprotocol", "mine.v1", r#""mine.v1""#),
+    (
+        "profiles[0].record",
+        "[{ match = { \"/a\" = \"b\" }, await = { json = \"/c\", equals = \"d\", key = \"/id\", answer_key = \"/re\", within = \"1s\" }, map = { name = \"/e\", json = \"/f\", equals = \"g\", mention = \"/h\" } }]",
+        r#"[{ match = { "/a" = "b" }, await = { match = { "/c" = "d" }, key = "/id", answer_key = "/re", within = "1s" }, map = { name = "/e", match = { "/f" = "g" }, mention = "/h" } }]"#,
+    ),
+    (
+        "profiles[0].forget",
+        "[{ json = \"/a\", equals = \"b\", from = \"backend\" }]",
+        r#"[{ match = { "/a" = "b" }, from = "backend" }]"#,
+    ),
     ("routes[0].limits.key_connections", "3", "3"),
     ("routes[0].limits.key_rate", "3/s", r#""3/s""#),
     ("routes[0].limits.address_connections", "3", "3"),
@@ -179,10 +204,15 @@ fn px_05_every_key_can_be_set_by_environment() {
         assert_ne!(key.default.as_deref(), Some(*shown), "{path}: not another value");
         // What else must be true for the value to be allowed.
         let around = match *path {
+            "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
             "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
+            "routes[0].prologue.forget" => "routes = [{ prologue.keep = [{ match = { \"/a\" = \"b\" } }] }]",
+            _ if path.contains("profiles") => {
+                "profiles = [{ name = \"p\", record = [{ match = { \"/a\" = \"b\" } }] }]"
+            }
             _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
             _ => "",
         };
@@ -298,7 +328,7 @@ fn px_05_a_name_that_is_no_key_is_an_error() {
         ("HOLDLINE_REPLAY_PIPE_BYTES_MAX", "no such key; did you mean HOLDLINE_REPLAY__PIPE_BYTES_MAX?"),
         ("HOLDLINE_POOLS__0", "no such key"),
         ("HOLDLINE_POOLS__99999999999999999999__NAME", "no such key"),
-        ("HOLDLINE_SERVER__TLS__CERT", "server.tls.cert: TLS is not supported yet"),
+        ("HOLDLINE_SERVER__HTTP2", "server.http2: HTTP/2 is not supported yet"),
     ];
     for (name, message) in cases {
         let errors = under("", &[(name, "x")]).unwrap_err().errors;

@@ -5,8 +5,10 @@ pub mod client;
 pub mod demo;
 pub mod front;
 pub mod metrics;
+pub mod orphans;
 pub mod proxy;
 pub mod step;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;
@@ -17,6 +19,7 @@ pub use ask::{Reply, ask};
 pub use client::Client;
 pub use demo::DemoWorker;
 pub use front::Front;
+pub use orphans::{ALL_THERE, heirs, orphans};
 pub use proxy::Proxy;
 pub use step::StepWorker;
 pub use wire::{Said, Wire};
