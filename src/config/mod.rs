@@ -38,7 +38,7 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+    Admin, Aware, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -72,6 +72,8 @@ pub struct Config {
     pub reattach: Reattach,
     /// How a client comes back.
     pub resume: Resume,
+    /// How clients are spoken with that number their messages.
+    pub aware: Aware,
     /// What is kept of a conversation for the next worker.
     pub prologue: Prologues,
     /// Rates and counts.
@@ -98,6 +100,7 @@ impl Default for Config {
             replay: Replay::default(),
             reattach: Reattach::default(),
             resume: Resume::default(),
+            aware: Aware::default(),
             prologue: Prologues::default(),
             limits: Limits::default(),
             memory: Memory::default(),
@@ -161,6 +164,7 @@ impl Config {
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
+            aware: self.aware.settings(),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,

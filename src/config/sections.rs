@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{AwareSettings, OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
@@ -272,6 +272,51 @@ pub struct Resume {
 impl Default for Resume {
     fn default() -> Self {
         Self { grace: Duration::from_secs(60), probe_timeout: Duration::from_secs(1), keys_file: None }
+    }
+}
+
+/// `[aware]`: clients that number their messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aware {
+    /// How long a hello may take.
+    pub hello_timeout: Duration,
+    /// Bytes that either side may have sent and not seen acknowledged.
+    pub window: usize,
+    /// How long a message waits for its acknowledgement.
+    pub ack_delay: Duration,
+    /// Messages that are acknowledged at once.
+    pub ack_messages: u32,
+    /// From one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// Bytes kept for a client that is away; the window if absent.
+    pub retain: Option<usize>,
+}
+
+impl Default for Aware {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            window: 256 * KIB,
+            ack_delay: Duration::from_millis(200),
+            ack_messages: 16,
+            heartbeat: Duration::from_secs(25),
+            retain: None,
+        }
+    }
+}
+
+impl Aware {
+    /// The same for the pipes.
+    #[must_use]
+    pub fn settings(&self) -> AwareSettings {
+        AwareSettings {
+            hello_timeout: self.hello_timeout,
+            window_bytes: self.window,
+            retain_bytes: self.retain.unwrap_or(self.window),
+            ack_delay: self.ack_delay,
+            ack_messages: self.ack_messages,
+            ..AwareSettings::default()
+        }
     }
 }
 
