@@ -204,6 +204,7 @@ impl Config {
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
+            aware_heartbeat: self.aware.heartbeat,
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,

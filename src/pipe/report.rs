@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use holdline_core::aware::Reject;
 use holdline_core::aware::words::GapWhy;
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
@@ -322,6 +323,12 @@ impl Reporter {
             replaced: away.is_none(),
             away_ms,
         });
+    }
+
+    /// Says that an aware client came back and may not go on.
+    pub fn resume_rejected(&self, why: Reject) {
+        self.route.resume(ResumeResult::Rejected).inc();
+        tracing::info!(pipe = %self.entry.id, why = why.as_str(), "pipe.resume_rejected");
     }
 
     fn client_expired(&self, away: Duration) {

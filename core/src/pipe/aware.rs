@@ -403,7 +403,7 @@ impl Pipe {
         link.codec = Codec::aware(window_bytes);
         link.barrier = None;
         (aware.acked, aware.hello_ends) = (false, None);
-        aware.owed = Owed { n_said: aware.rx, d_said: aware.owed.d_said, ..Owed::default() };
+        aware.owed = Owed { since: aware.owed.since, n_said: aware.rx, d_said: aware.owed.d_said, ..Owed::default() };
         let (epoch, rx_up) = (aware.epoch, aware.rx);
         let Some(link) = link.codec.aware_mut() else { return };
         link.writer.greet(rx, Some(accepted));

@@ -107,6 +107,7 @@ impl Fixture {
             client_id: None,
             resume_cookie: false,
             duplicate: crate::routes::Duplicate::Replace,
+            aware_heartbeat: std::time::Duration::from_secs(25),
             client_grace: std::time::Duration::from_secs(60),
             origins: Vec::new(),
             raw_path: false,
@@ -131,6 +132,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             protocol: None,
+            aware: false,
             sharing: Sharing::Alone,
             request_id: String::new(),
         };
