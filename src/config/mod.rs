@@ -27,7 +27,9 @@ use std::time::Duration;
 
 use holdline_core::conversation::PrologueBounds;
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{
+    AwareSettings, BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail,
+};
 use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -164,7 +166,7 @@ impl Config {
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
-            aware: self.aware.settings(),
+            aware: self.aware_settings(),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
@@ -232,6 +234,18 @@ impl Config {
     /// How long a new request may wait for a worker.
     fn wait(&self, route: &Route) -> Duration {
         route.wait.unwrap_or_else(|| self.reattach.grace.end().map_or(WAIT_MAX, |grace| grace.min(WAIT_MAX)))
+    }
+
+    fn aware_settings(&self) -> AwareSettings {
+        let aware = &self.aware;
+        AwareSettings {
+            hello_timeout: aware.hello_timeout,
+            window_bytes: aware.window,
+            retain_bytes: aware.retain.unwrap_or(aware.window),
+            ack_delay: aware.ack_delay,
+            ack_messages: aware.ack_messages,
+            ..AwareSettings::default()
+        }
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

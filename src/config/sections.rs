@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdline_core::settings::{AwareSettings, OverflowPolicy, ReplayPolicy, ReplayTail};
+use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
@@ -301,21 +301,6 @@ impl Default for Aware {
             ack_messages: 16,
             heartbeat: Duration::from_secs(25),
             retain: None,
-        }
-    }
-}
-
-impl Aware {
-    /// The same for the pipes.
-    #[must_use]
-    pub fn settings(&self) -> AwareSettings {
-        AwareSettings {
-            hello_timeout: self.hello_timeout,
-            window_bytes: self.window,
-            retain_bytes: self.retain.unwrap_or(self.window),
-            ack_delay: self.ack_delay,
-            ack_messages: self.ack_messages,
-            ..AwareSettings::default()
         }
     }
 }

@@ -79,7 +79,7 @@ mod tests {
             (sent(Opcode::Text, b"1;x"), 4905, "hello expected"),
             (sent(Opcode::Text, b"x"), 4905, "text without a number"),
             (sent(Opcode::Text, b"!x"), 4905, "malformed control message"),
-            (sent(Opcode::Text, &[b'!'; WORD_BYTES_MAX + 1]), 1002, "malformed frame"),
+            (sent(Opcode::Text, &[b'!'; WORD_BYTES_MAX + 1]), 4905, "control message too long"),
             (b"\xff\xff".to_vec(), 1002, "malformed frame"),
             (sent(Opcode::Ping, b"").repeat(FIRST_WORD_BYTES_MAX), 4905, "control message too long"),
         ] {

@@ -14,7 +14,6 @@
 use std::collections::VecDeque;
 
 use super::{Action, Fact, Input, Loss, Peer, Pipe};
-use crate::assembler::MessageLimits;
 use crate::aware::words::GapWhy;
 use crate::aware::{Heard, NUMBER_MAX, Position, Reject, Said, codes};
 use crate::close::CloseFrame;
@@ -171,7 +170,8 @@ impl Pipe {
     }
 
     /// Takes in bytes of a client that numbers its messages.
-    pub(super) fn take_in_numbered(&mut self, from: Peer, input: Input<'_>, limits: MessageLimits, now: Time) {
+    pub(super) fn take_in_numbered(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        let limits = self.message_limits(Side::Client);
         let bytes = input.as_slice();
         let mut at = 0;
         while at < bytes.len() {

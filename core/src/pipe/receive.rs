@@ -56,11 +56,15 @@ impl Pipe {
     }
 
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        match from {
+            Peer::Client(_) if self.is_aware() => self.take_in_numbered(from, input, now),
+            Peer::Client(_) | Peer::Backend(_) => self.take_in_frames(from, input, now),
+        }
+    }
+
+    fn take_in_frames(&mut self, from: Peer, input: Input<'_>, now: Time) {
         let side = from.side();
         let limits = self.message_limits(side);
-        if side == Side::Client && self.is_aware() {
-            return self.take_in_numbered(from, input, limits, now);
-        }
         let bytes = input.as_slice();
         let mut keep = self.keeps(side);
         let (mut run, mut at) = (0, 0);
@@ -127,7 +131,7 @@ impl Pipe {
         }
     }
 
-    fn message_limits(&self, side: Side) -> MessageLimits {
+    pub(super) fn message_limits(&self, side: Side) -> MessageLimits {
         let settings = &self.settings;
         let on_too_big = match side {
             Side::Client => OnTooBig::Close,
@@ -261,8 +265,8 @@ impl Pipe {
             let messages = self.down.buffer.drop_oldest_unsent(keep.get());
             if messages > 0 {
                 self.dropped_down(messages);
+                // What was passed over is dropped, not in doubt. An aware client says itself what it has.
                 if !self.is_aware() {
-                    // What was passed over is dropped, not in doubt.
                     self.down.confirm_sent(now);
                 }
             }
