@@ -20,6 +20,7 @@ use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::aware::Offer;
 use crate::handshake::check::host;
+use crate::handshake::deflate::{Asked, Compression, Offer as Compressible};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
@@ -29,7 +30,7 @@ use crate::pipe::{Driver, introduction};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
 use crate::resume::{Place, Principal};
-use crate::routes::{Duplicate, Route};
+use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
 impl Door {
@@ -110,6 +111,8 @@ impl Door {
             Some(("duplicate", "this client is connected already; see routes.duplicate"))
         } else if pipe.protocol.as_ref().is_some_and(|spoken| !protocols.iter().any(|offer| **offer == **spoken)) {
             Some(("subprotocol", "the subprotocol of this client's open conversation is not among those offered"))
+        } else if !may_compress_as(request, pipe.compression) {
+            Some(("compression", "this client's open conversation is compressed in a way that is not offered"))
         } else {
             None
         };
@@ -135,7 +138,8 @@ impl Door {
         self.may_open()?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
-        let mut plan = plan(request, &offer.apps);
+        let offered = offered(request, offer);
+        let mut plan = plan(request, &offer.apps, Asked::first(offered));
         let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
@@ -145,6 +149,8 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        let compression = Compression::of(offered, first.compression);
+        plan.compression = compression.to_ask();
         let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
         if let Some(cookie) = cookie {
             first.headers.append(SET_COOKIE, cookie);
@@ -162,6 +168,7 @@ impl Door {
             named: request.found.comes_back || spoken.is_some(),
             aware: spoken.is_some(),
             protocol: plan.protocol.clone(),
+            compression,
             sharing,
             request_id: request.client.request_id.clone(),
         };
@@ -238,7 +245,22 @@ fn head_lines(request: &Request) -> Box<[u8]> {
     changed_lines(lines, &request.found.route.request_headers)
 }
 
-fn plan(request: &Request, protocols: &[String]) -> Plan {
+/// What its workers may be told of the compression that the client offers.
+fn offered(request: &Request, offer: &Offer) -> Result<Compressible, Uncompressed> {
+    if offer.first_aware().is_some() {
+        return Err(Uncompressed::Numbered);
+    }
+    request.found.route.may_compress(&offer.apps, &request.parts)?;
+    Compressible::of(&request.parts.headers).ok_or(Uncompressed::Client)
+}
+
+/// Whether a client that comes back can go on as its pipe was agreed to be compressed.
+fn may_compress_as(request: &Request, compression: Compression) -> bool {
+    let offer = || Compressible::of(&request.parts.headers);
+    compression.agreed().is_none_or(|agreed| offer().is_some_and(|offer| offer.allows(agreed)))
+}
+
+fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     let found = &request.found;
     Plan {
         pipe: PipeId::from_bytes(rand::random()),
@@ -250,6 +272,7 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,
+        compression,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
     }
 }

@@ -40,6 +40,13 @@ impl Codec {
         Self::Frames { assembler: Assembler::new(side), outbox: Outbox::new(matches!(side, Side::Backend)) }
     }
 
+    /// Lets the peer send compressed messages, where they are relayed as they come.
+    pub const fn allow_compressed(&mut self) {
+        if let Self::Frames { assembler, .. } = self {
+            assembler.allow_compressed();
+        }
+    }
+
     /// Numbered messages from and to a client, of which `window_bytes` may be unacknowledged.
     pub fn aware(window_bytes: usize) -> Self {
         let reader = AwareReader::new(Side::Client);

@@ -160,6 +160,8 @@ pub struct Pipe {
     conversation: Conversation,
     /// Only of a client that speaks the aware protocol.
     aware: Option<Box<AwarePipe>>,
+    /// Whether its peers have agreed on permessage-deflate without context takeover, so that each message stands alone.
+    compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
     interruptions: u64,
@@ -197,12 +199,22 @@ impl Pipe {
             suspects: Suspects::default(),
             conversation: Conversation::Stateless,
             aware: None,
+            compressed: false,
             farewell: None,
             interruptions: 0,
             end: End::NotYet,
             actions: VecDeque::new(),
             settings,
             draw,
+        }
+    }
+
+    /// Lets both peers send compressed messages, which are passed on as they are, over these links and all that follow.
+    /// For a pipe that has taken in nothing yet.
+    pub fn allow_compressed(&mut self) {
+        self.compressed = true;
+        for link in [self.client.link_mut(), self.backend.link_mut()].into_iter().flatten() {
+            link.codec.allow_compressed();
         }
     }
 

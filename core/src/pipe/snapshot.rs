@@ -90,12 +90,14 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            compressed,
             farewell,
             interruptions,
             end,
             actions: _,
         } = self;
         freeze_policy(settings.replay, out);
+        out.flag(*compressed);
         out.flag(down.buffer.keeps_unconfirmed());
         client.freeze(out);
         backend.freeze(out);
@@ -111,6 +113,7 @@ impl Pipe {
 
     fn thaw(input: &mut Reader<'_>, settings: Arc<PipeSettings>, draw: Draw) -> Read<Self> {
         let settings = with_policy(settings, thaw_policy(input)?);
+        let compressed = input.flag()?;
         let retention_down = match input.flag()? {
             true => Retention::UntilConfirmed(ReplayTail::default()),
             false => Retention::UntilSent,
@@ -134,6 +137,7 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             interruptions: input.count()?,
             end: if input.flag()? { End::Reported } else { End::NotYet },
@@ -142,6 +146,9 @@ impl Pipe {
             draw,
         };
         pipe.demand_legs()?;
+        if compressed {
+            pipe.allow_compressed();
+        }
         pipe.check_text_of_links();
         Ok(pipe)
     }

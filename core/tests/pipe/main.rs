@@ -9,6 +9,7 @@ mod aware;
 mod bench;
 mod client;
 mod closing;
+mod compressed;
 mod deaths;
 mod form;
 mod interruption;

@@ -121,6 +121,7 @@ impl Fixture {
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
             conversation: crate::routes::ConversationRule::Auto,
+            compression: true,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();
@@ -133,6 +134,7 @@ impl Fixture {
             named: false,
             protocol: None,
             aware: false,
+            compression: crate::handshake::deflate::Compression::Off(crate::routes::Uncompressed::Client),
             sharing: Sharing::Alone,
             request_id: String::new(),
         };
