@@ -10,6 +10,7 @@ use super::{Backend, Config, Pool, Route};
 
 mod aware;
 mod backend;
+mod ended_tls;
 mod pool;
 mod root;
 mod route;
