@@ -55,9 +55,6 @@ export class Session {
   #wasOpen = false;
   #restored = false;
   #finSaid = false;
-  /** The number of the probe that awaits its answer, and of the last one. */
-  #probe = 0;
-  #probes = 0;
   /** @type {Close | null} */
   #closing = null;
   #rx = 0;
@@ -183,8 +180,7 @@ export class Session {
   /** Asks the proxy to say something, if it can be asked. */
   probe() {
     if (this.#phase !== 'live') return false;
-    this.#probe = ++this.#probes;
-    this.#do('send', { t: 'hb', n: this.#probe });
+    this.#do('send', { t: 'hb', n: 0 });
     return true;
   }
 
@@ -216,7 +212,7 @@ export class Session {
   #control(frame) {
     const { t } = frame;
     const greets = t === 'welcome' || t === 'resumed' || t === 'reject';
-    if (t === 'hb') return this.#heartbeat(frame);
+    if (t === 'hb') return frame.n && this.#do('send', frame); // 0 is the answer to our own
     if (this.#phase !== (greets ? 'greeting' : 'live')) throw new ProtocolError(`early ${t}`);
     if (t === 'welcome') this.#welcome(frame);
     if (t === 'resumed') this.#resumed(frame);
@@ -302,12 +298,6 @@ export class Session {
       this.#owe(0);
     }
     this.#tellGap(frame);
-  }
-
-  /** It answers our probe, or asks us. @param {Control} frame */
-  #heartbeat(frame) {
-    if (frame.n === this.#probe) this.#probe = 0;
-    else this.#do('send', frame);
   }
 
   /** @param {Control} frame */

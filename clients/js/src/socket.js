@@ -440,9 +440,7 @@ function bodyOf(data) {
   return data instanceof ArrayBuffer ? new Uint8Array(data.slice(0)) : String(data);
 }
 
-for (const [name, value] of Object.entries({ CONNECTING, OPEN, CLOSING, CLOSED })) {
-  for (const owner of [HoldlineSocket, HoldlineSocket.prototype]) Object.defineProperty(owner, name, { value, enumerable: true });
-}
+for (const owner of [HoldlineSocket, HoldlineSocket.prototype]) Object.assign(owner, { CONNECTING, OPEN, CLOSING, CLOSED });
 
 // The `on…` attributes: one listener each, which keeps its place when it is replaced.
 for (const type of EVENTS) {

@@ -245,6 +245,10 @@ test('a dead connection that looks open is found by a probe and left', async () 
   await next(socket, 'interrupted');
   await next(socket, 'resumed');
   assert.deepEqual(pipe.journal, ['into the void']);
+  // The end of the old one comes late, and is no news.
+  [stub.acks, stub.silent] = [true, false];
+  await socket.sendAcked('on the new connection');
+  assert.deepEqual(types(), ['open', 'interrupted', 'resumed']);
 });
 
 test('goaway is followed to a new connection', async () => {

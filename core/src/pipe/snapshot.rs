@@ -125,8 +125,7 @@ impl Pipe {
         let half_down = backend.link().filter(|_| client.takes_more());
         let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let suspects = Suspects::thaw(input)?;
-        let conversation =
-            Conversation::thaw(input, settings.profile.as_ref(), settings.prologue, up.buffer.accepted())?;
+        let conversation = Conversation::thaw(input, &settings.profiles, settings.prologue, up.buffer.accepted())?;
         let aware = input.option(|input| AwarePipe::thaw(input, &up.buffer).map(Box::new))?;
         let mut pipe = Self {
             client,
