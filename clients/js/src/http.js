@@ -162,7 +162,8 @@ function parse(json) {
   let value;
   try {
     value = JSON.parse(json);
-    if (value.t) return value;
+    // Over HTTP there is no close frame: its line is the end.
+    if (value.t) return value.t === 'close' ? { ...value, t: 'fin' } : value;
     return { seq: value.seq, data: value.text ?? fromBase64(value.base64) };
   } catch {
     throw new ProtocolError('bad line');

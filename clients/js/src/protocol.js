@@ -59,7 +59,7 @@ export function decode(raw) {
 
 /** @param {any} value @returns {number} a number that counts messages, 0 for none yet */
 export function count(value) {
-  if (!Number.isSafeInteger(value) || value < 0) throw new ProtocolError('bad count');
+  if (!Number.isSafeInteger(value) || value < 0) throw new ProtocolError('bad number');
   return value;
 }
 

@@ -20,7 +20,7 @@
  * @typedef {{pipe: Pipe, rx: number, next: number, items: {seq: number, data: string | Uint8Array}[]}} Saved
  * @typedef {{code: number, reason: string}} Close
  * @typedef {['send', Frame] | ['deliver', string | Uint8Array] | ['tell', string, object] | ['opened'] | ['attached']
- *   | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
+ *   | ['stranger'] | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
  *   | ['end', number, string, boolean]} Output   what is to be done, and with what
  *   `shut` closes the link in good order; `reconnect` drops it, and waits so many ms, or as the back-off says; `move`
  *   keeps it until then
@@ -145,14 +145,17 @@ export class Session {
     this.#do('send', { t: 'hello', v: 1, ...(resume && { resume }) });
   }
 
-  /** @param {() => Frame} read */
+  /** Whether it was a frame of the protocol. @param {() => Frame} read */
   receive(read) {
     try {
       const frame = read();
       if ('t' in frame) this.#control(/** @type {Control} */ (frame));
       else this.#message(/** @type {import('./protocol.js').Message} */ (frame));
+      return true;
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
+      // A server that picks any subprotocol, and then says what it always says.
+      if (this.#phase === 'greeting' && !this.pipe) return this.#do('stranger');
       this.#do('shut', CLOSE.PROTOCOL, error.message);
       this.end(CLOSE.PROTOCOL, error.message, false);
     }

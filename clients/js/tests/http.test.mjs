@@ -47,6 +47,14 @@ for (const transport of ['sse', 'poll']) {
     assert.deepEqual([code, wasClean, pipe.journal, pipe.fin?.code], [3000, true, ['last words'], 3000]);
   });
 
+  test(`${transport}: the end of the pipe comes as a line`, async () => {
+    await opened([transport]);
+    stub.pipe.say('bye');
+    stub.end(stub.pipe, 4321, 'over');
+    const { code, reason, wasClean } = await next(socket, 'close');
+    assert.deepEqual([code, reason, wasClean, socket.received], [4321, 'over', true, ['bye']]);
+  });
+
   test(`${transport}: a pipe that is unknown by now is told as lost`, async () => {
     await opened([transport]);
     const { pipe } = stub;

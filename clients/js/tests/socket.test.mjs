@@ -321,6 +321,20 @@ test('a plain server without subprotocols is found after two attempts, and known
   await next(second, 'close');
 });
 
+test('a plain server that picks any subprotocol, and echoes, is found out at once', async () => {
+  stub.choose = (offered) => offered[0];
+  stub.greet = (link, hello) => {
+    link.removeAllListeners('message');
+    link.send(`!${JSON.stringify(hello)}`);
+  };
+  stub.plain = (link) => link.on('message', (data) => link.send(data.toString()));
+  await opened({ protocols: 'chat', aware: 'auto' });
+  assert.deepEqual(stub.offers, ['holdline.v1+chat,chat', 'chat']);
+  assert.equal(socket.pipe, null);
+  socket.send('hello');
+  await until(() => socket.received.length);
+});
+
 test('a plain server that is lost is connected to again, and what may be missing is told', async () => {
   stub.aware = false;
   await opened({ aware: false });

@@ -47,6 +47,12 @@ export class HttpStub extends Stub {
     response.writeHead(200).end(JSON.stringify({ ack: pipe.rx }));
   }
 
+  /** The end of a pipe is a line behind its messages. */
+  end(pipe, code, reason) {
+    pipe.kept.push({ number: pipe.next, body: { t: 'close', code, reason } });
+    pipe.link.news.emit('news');
+  }
+
   owned(request, id) {
     const pipe = this.pipes.get(id);
     return pipe && request.headers.authorization === `Holdline ${pipe.token}` ? pipe : null;
@@ -102,6 +108,7 @@ class HttpLink {
 }
 
 const asLine = ({ number, body }) => {
+  if (body.t) return `${JSON.stringify(body)}\n`;
   const data = typeof body === 'string' ? { text: body } : { base64: body.toString('base64') };
   return `${JSON.stringify({ seq: number, ...data })}\n`;
 };

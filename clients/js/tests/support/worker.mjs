@@ -6,7 +6,7 @@ import { WebSocketServer } from 'ws';
 const [port, path] = process.argv.slice(2);
 const journal = openSync(path, 'a');
 const note = (line) => writeSync(journal, `${JSON.stringify(line)}\n`);
-const server = new WebSocketServer({ host: '127.0.0.1', port: Number(port), perMessageDeflate: false });
+const server = new WebSocketServer({ host: '127.0.0.1', port: Number(port), perMessageDeflate: false, handleProtocols: () => false });
 server.on('listening', () => console.log(`listening ${server.address().port}`));
 
 server.on('connection', (socket, request) => {
