@@ -30,6 +30,9 @@ pub fn run(options: &Options) -> ExitCode {
         Ok((_, untimely)) if untimely.is_empty() => {}
         Ok((_, errors)) | Err(Invalid { errors }) => return refuse(&Invalid { errors }),
     }
+    if let Err(invalid) = loaded.hooks_secret() {
+        return refuse(&invalid);
+    }
     let exposed = match loaded.resume_keys() {
         Ok((_, exposed)) => exposed,
         Err(invalid) => return refuse(&invalid),

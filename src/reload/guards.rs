@@ -1,26 +1,37 @@
 //! What a new configuration would stop protecting: the reason to refuse a reload that does not say that this is meant.
 //!
 //! A file that was emptied or cut by accident is still a valid one, and its defaults protect less. Guards are
-//! `admin.tokens_file`, and `routes.origins` of whatever route answers a request now. Invariant: what is found is about
-//! requests, not about names: a route that is renamed with its origins drops nothing, and one that is removed drops its
-//! guard if a route without one answers in its place.
+//! `admin.tokens_file`, and `routes.origins` and `routes.auth_url` of each route that answers a request now. Invariant:
+//! what is found is about requests, not about names: a route that is renamed with its guards drops nothing, and one that
+//! is removed drops its guard if a route without one answers in its place.
+
+use std::sync::Arc;
 
 use crate::config::Config;
-use crate::routes::RouteTable;
+use crate::routes::{Route, RouteTable};
 
 /// The guards of `running` that `new` has no more, as keys with what is meant; `routes` are those of each.
 pub(super) fn dropped(running: &Config, new: &Config, routes: (&RouteTable, &RouteTable)) -> Vec<String> {
     let tokens = running.admin.tokens_file.is_some() && new.admin.tokens_file.is_none();
-    let (old_routes, new_routes) = routes;
-    let unguarded = old_routes.iter().filter(|route| route.has_origins()).filter(|route| {
-        let same_name = new_routes.iter().find(|other| other.name == route.name);
-        same_name.is_some_and(|other| !other.has_origins())
-            || route.samples().any(|(host, path)| {
-                new_routes.answers(host.as_deref(), &path).is_some_and(|other| !other.has_origins())
-            })
-    });
     let tokens = tokens.then(|| "admin.tokens_file".to_owned());
-    tokens.into_iter().chain(unguarded.map(|route| format!("origins of route \"{}\"", route.name))).collect()
+    let origins = unguarded(routes, Route::has_origins).map(|route| format!("origins of route \"{route}\""));
+    let auth = unguarded(routes, |route| route.auth.is_some()).map(|route| format!("auth_url of route \"{route}\""));
+    tokens.into_iter().chain(origins).chain(auth).collect()
+}
+
+/// The old routes that have a guard, and whose requests are answered without one by the new ones.
+fn unguarded<'r>(
+    (old, new): (&'r RouteTable, &'r RouteTable),
+    has_guard: impl Fn(&Route) -> bool + Copy + 'r,
+) -> impl Iterator<Item = &'r str> {
+    let drops = move |route: &&Arc<Route>| {
+        let same_name = new.iter().find(|other| other.name == route.name);
+        same_name.is_some_and(|other| !has_guard(other))
+            || route
+                .samples()
+                .any(|(host, path)| new.answers(host.as_deref(), &path).is_some_and(|other| !has_guard(other)))
+    };
+    old.iter().filter(move |route| has_guard(route)).filter(drops).map(|route| route.name.as_str())
 }
 
 #[cfg(test)]
@@ -56,6 +67,18 @@ mod tests {
         let open = renamed.replace(", \"/old/{*rest}\"", "")
             + "[[routes]]\nname = \"open\"\npath = \"/{*rest}\"\npool = \"default\"\n";
         assert_eq!(dropped_by(&open), origins, "one of its paths falls through");
+    }
+
+    #[test]
+    fn a_server_that_says_who_may_connect_is_a_guard() {
+        let guarded = GUARDED.replace("origins = [\"https://app.example\"]", "auth_url = \"http://a/\"");
+        let read = |text: &str| Config::read(Some(("proxy.toml", text)), []).unwrap().config;
+        let (running, without) = (read(&guarded), read(&guarded.replace("auth_url", "# auth_url")));
+        let (old, new) = (running.route_table().unwrap(), without.route_table().unwrap());
+        assert_eq!(dropped(&running, &without, (&old, &new)), ["auth_url of route \"ws\""]);
+        assert_eq!(dropped(&without, &running, (&new, &old)), [""; 0]);
+        let other = read(&guarded.replace("http://a/", "http://b/"));
+        assert_eq!(dropped(&running, &other, (&old, &other.route_table().unwrap())), [""; 0]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         client_id: None,
         duplicate: Duplicate::Replace,
         resume_cookie: false,
+        auth: None,
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,
         origins: Vec::new(),

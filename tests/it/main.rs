@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod affinity;
+mod auth;
 mod backends;
 mod candidates;
 mod comeback;
@@ -24,6 +25,7 @@ mod fidelity;
 mod headers;
 mod health;
 mod heartbeat;
+mod hooks;
 mod http;
 mod http_leaves;
 mod http_seen;

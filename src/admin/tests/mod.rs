@@ -88,7 +88,7 @@ impl Fixture {
         let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
         let rules = Rules::from_config(&config).unwrap();
         let log = Arc::new(LogHandle::detached(LogLevel::Info));
-        let judged = Judged { config, rules, tokens, resume_keys: None, tls: PoolsTls::default() };
+        let judged = Judged { config, rules, tokens, resume_keys: None, hooks_secret: None, tls: PoolsTls::default() };
         let process = Arc::new(Process::new(judged, log, 1000).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));
@@ -104,6 +104,7 @@ impl Fixture {
             key: None,
             any_without_owner: false,
             backend_path: None,
+            auth: None,
             client_id: None,
             resume_cookie: false,
             duplicate: crate::routes::Duplicate::Replace,
