@@ -30,6 +30,7 @@ use tokio::sync::watch;
 
 use crate::backends::Leave;
 use crate::config::Limits;
+use crate::handshake::deflate::Compression;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
 pub use held::Held;
@@ -52,6 +53,8 @@ pub struct PipeEntry {
     pub key: Option<Arc<str>>,
     /// The subprotocol that is spoken on it.
     pub protocol: Option<Box<str>>,
+    /// Whether its peers compress.
+    pub compression: Compression,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it was opened by; empty for the pipe of a shared stream.
@@ -125,6 +128,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// The subprotocol that is spoken on it.
     pub protocol: Option<Box<str>>,
+    /// Whether its peers compress.
+    pub compression: Compression,
     /// Whether it has its worker for itself.
     pub sharing: Sharing,
     /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
@@ -146,6 +151,7 @@ impl PipeEntry {
             moves: AtomicBool::new(moves),
             conversation: OnceLock::new(),
             protocol: facts.protocol,
+            compression: facts.compression,
             sharing: facts.sharing,
             request_id: facts.request_id.into(),
             opened_at: SystemTime::now(),

@@ -21,6 +21,7 @@ use holdline::handshake::Peer;
 use holdline::handshake::accept::{accept_key, switching_headers};
 use holdline::handshake::check::{Checked, check, host};
 use holdline::handshake::client_address::TrustedProxies;
+use holdline::handshake::deflate::Asked;
 use holdline::handshake::dial::{Dial, DialError, DialTimeouts, ExpectedProtocol, dial};
 use holdline::handshake::forward::upgrade_head_lines;
 use http_body_util::BodyExt;
@@ -103,7 +104,7 @@ fn request(bytes: &[u8]) {
     });
     read.unwrap();
     let _answer =
-        switching_headers(&upgrade.key, upgrade.protocols.first().map(String::as_str), &http::HeaderMap::new());
+        switching_headers(&upgrade.key, upgrade.protocols.first().map(String::as_str), None, &http::HeaderMap::new());
 }
 
 /// A backend that answers with these bytes and closes.
@@ -133,6 +134,7 @@ async fn answer(bytes: &[u8]) {
         head_lines: b"",
         protocols: &protocols,
         expected: ExpectedProtocol::Offered,
+        compression: Asked::Nothing,
         attach: &[("Holdline-Pipe", "x".to_owned())],
         timeouts: DialTimeouts { connect: Duration::from_secs(5), handshake: Duration::from_secs(5) },
     };

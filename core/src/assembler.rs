@@ -4,7 +4,7 @@
 //! are, and control frames, which concern this hop only. It keeps no payload; the few bytes of a header or a control
 //! frame that arrive split are all it ever holds.
 
-use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, Short, Side, Violation};
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, HEADER_BYTES_MAX, Header, Opcode, RSV1, Short, Side, Violation};
 use crate::settings::OnTooBig;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
@@ -109,6 +109,8 @@ impl MessageLimits {
 #[derive(Debug)]
 pub struct Assembler {
     sender: Side,
+    /// [`RSV1`] where messages may be compressed, else 0.
+    allowed: u8,
     /// Payload bytes of the current data frame still to come.
     frame_left: u64,
     /// Whether the current data frame is the last of its message.
@@ -144,7 +146,18 @@ impl Assembler {
     /// A fresh stream of frames from the peer of `sender`.
     #[must_use]
     pub const fn new(sender: Side) -> Self {
-        Self { sender, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
+        Self { sender, allowed: 0, frame_left: 0, frame_fin: false, open: None, carry: Vec::new() }
+    }
+
+    /// The same stream, whose messages may be compressed: they are passed on as they are, and counted by what they take.
+    #[must_use]
+    pub fn with_compressed(self) -> Self {
+        Self { allowed: RSV1, ..self }
+    }
+
+    /// Lets messages be compressed from now on.
+    pub(crate) const fn allow_compressed(&mut self) {
+        self.allowed = RSV1;
     }
 
     /// Payload bytes that have come of a message that is not whole; none of one that is skipped.
@@ -194,7 +207,7 @@ impl Assembler {
         if !self.carry.is_empty() {
             return self.step_carried(input, limits);
         }
-        let Some(header) = frame::parse(input, self.sender).map_err(Refused::Violation)? else {
+        let Some(header) = self.header(input)? else {
             self.carry.extend_from_slice(input);
             return Ok(Step::Starved);
         };
@@ -217,7 +230,9 @@ impl Assembler {
             return 0;
         }
         let mut taken = 0;
-        while let Some(Short { header_len, payload_len }) = frame::short_message(&input[taken..], self.sender) {
+        while let Some(Short { header_len, payload_len }) =
+            frame::short_message(&input[taken..], self.sender, self.allowed)
+        {
             let wire_bytes = header_len + payload_len;
             if wire_bytes > input.len() - taken || payload_len > limits.bytes_max {
                 break;
@@ -232,7 +247,7 @@ impl Assembler {
     fn step_carried(&mut self, input: &[u8], limits: MessageLimits) -> Result<Step, Refused> {
         let mut taken = 0;
         loop {
-            let header = frame::parse(&self.carry, self.sender).map_err(Refused::Violation)?;
+            let header = self.header(&self.carry)?;
             match header {
                 Some(header) if header.opcode.is_control() => {
                     let whole = header.header_len + header.payload_len as usize;
@@ -264,6 +279,14 @@ impl Assembler {
                 }
             }
         }
+    }
+
+    /// Reads the header at the start of `bytes`; `None` if more bytes are needed.
+    fn header(&self, bytes: &[u8]) -> Result<Option<Header>, Refused> {
+        if bytes.first().is_some_and(|first| first & RSV1 & !self.allowed != 0) {
+            return Err(Refused::Violation(Violation::ReservedBits));
+        }
+        frame::parse(bytes, self.sender).map_err(Refused::Violation)
     }
 
     fn begin_frame(&mut self, header: &Header, limits: MessageLimits) -> Result<(), Refused> {
@@ -348,7 +371,8 @@ impl Open {
 
 impl Assembler {
     pub(crate) fn freeze(&self, out: &mut Writer) {
-        let Self { sender: _, frame_left, frame_fin, open, carry } = self;
+        // What is allowed is the pipe's to say, whose links have it alike.
+        let Self { sender: _, allowed: _, frame_left, frame_fin, open, carry } = self;
         match open {
             None => out.u8(0),
             Some(Open::Kept(Sizes { wire_bytes, payload_bytes, frames })) => {
@@ -412,7 +436,7 @@ impl Assembler {
 
     /// The message that `bytes` are, if they are exactly one.
     pub(crate) fn one_message(sender: Side, bytes: &[u8]) -> Option<Message> {
-        match Self::new(sender).run(bytes)? {
+        match Self::new(sender).with_compressed().run(bytes)? {
             (len, Some(message)) if len == bytes.len() => Some(message),
             _ => None,
         }
@@ -422,7 +446,7 @@ impl Assembler {
     pub(crate) fn are_messages(sender: Side, bytes: &[u8]) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Some((len, Some(_))) = Self::new(sender).run(rest) else { return false };
+            let Some((len, Some(_))) = Self::new(sender).with_compressed().run(rest) else { return false };
             rest = &rest[len..];
         }
         true
@@ -433,7 +457,7 @@ impl Assembler {
         if matches!(self.open, Some(Open::Skipped { .. })) {
             return bytes.is_empty();
         }
-        let mut again = Self::new(self.sender);
+        let mut again = Self::new(self.sender).with_compressed();
         let whole = again.run(bytes).is_some_and(|(_, ended)| ended.is_none());
         whole && (again.open, again.frame_left) == (self.open, self.frame_left) && {
             self.open.is_none() || again.frame_fin == self.frame_fin

@@ -2,14 +2,18 @@
 //!
 //! A client's frame is masked, and a masked frame is just what a worker expects of us, so the relay forwards frames
 //! as they came. All it needs to know is where each frame ends and whether it may be believed. Refused here: reserved
-//! bits (no extension is ever negotiated), unknown opcodes, wrong masking for the sender, lengths not in their shortest
+//! bits but [`RSV1`] where a message begins, unknown opcodes, wrong masking for the sender, lengths not in their shortest
 //! form, control frames that are fragmented or longer than 125 bytes. A client's control frame may come unmasked.
+//! Whether [`RSV1`] was agreed on is for the assembler to know.
 
 /// Payload bytes of a control frame (RFC 6455 section 5.5).
 pub const CONTROL_PAYLOAD_MAX: usize = 125;
 
 /// Bytes of the longest frame header: two, eight of length, four of mask.
 pub const HEADER_BYTES_MAX: usize = 14;
+
+/// The bit of a first frame that says its message is compressed (RFC 7692 section 6).
+pub const RSV1: u8 = 0x40;
 
 /// Which leg's peer sent a frame; it decides whether the frame must be masked (RFC 6455 section 5.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,6 +79,8 @@ impl Opcode {
 pub struct Header {
     /// Whether this frame is the last of its message.
     pub fin: bool,
+    /// Whether it is the first of a compressed message ([`RSV1`]).
+    pub compressed: bool,
     /// What the frame carries.
     pub opcode: Opcode,
     /// The masking key, from a client only.
@@ -88,7 +94,7 @@ pub struct Header {
 /// Why a peer's bytes are not a WebSocket conversation; each of them is close code 1002.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Violation {
-    /// RSV1, RSV2 or RSV3 is set though no extension was negotiated.
+    /// RSV1, RSV2 or RSV3 is set though no extension that was agreed on allows it there.
     ReservedBits,
     /// The opcode is one that RFC 6455 reserves.
     ReservedOpcode,
@@ -143,7 +149,7 @@ pub fn parse(bytes: &[u8], sender: Side) -> Result<Option<Header>, Violation> {
             [] => Ok(None),
         };
     };
-    let (fin, opcode) = parse_first(*first)?;
+    let (fin, opcode, compressed) = parse_first(*first)?;
     let masked = second & 0x80 != 0;
     match (sender, masked) {
         // Some clients mask what they say and not what they answer; a control frame goes no further than here.
@@ -181,7 +187,7 @@ pub fn parse(bytes: &[u8], sender: Side) -> Result<Option<Header>, Violation> {
         (None, rest)
     };
     let header_len = bytes.len() - rest.len();
-    Ok(Some(Header { fin, opcode, mask, payload_len, header_len }))
+    Ok(Some(Header { fin, compressed, opcode, mask, payload_len, header_len }))
 }
 
 /// Sizes of a frame that is a data message by itself and whose payload is shorter than 64 KiB.
@@ -195,11 +201,11 @@ pub struct Short {
 
 /// Reads the header at the start of `bytes` if it is a right one of the most frequent kind; for all else there is
 /// [`parse`], with which it must agree (`core/tests/properties` reads everything both ways). The payload may not have
-/// come yet.
+/// come yet. `allowed` is [`RSV1`] where messages may be compressed, else 0.
 #[inline]
 #[must_use]
-pub fn short_message(bytes: &[u8], sender: Side) -> Option<Short> {
-    let (FINAL_TEXT | FINAL_BINARY, &second) = (*bytes.first()?, bytes.get(1)?) else { return None };
+pub fn short_message(bytes: &[u8], sender: Side, allowed: u8) -> Option<Short> {
+    let (FINAL_TEXT | FINAL_BINARY, &second) = (*bytes.first()? & !allowed, bytes.get(1)?) else { return None };
     let (mask_bit, mask_len) = match sender {
         Side::Client => (0x80, 4),
         Side::Backend => (0, 0),
@@ -220,8 +226,11 @@ pub fn short_message(bytes: &[u8], sender: Side) -> Option<Short> {
 const FINAL_TEXT: u8 = 0x81;
 const FINAL_BINARY: u8 = 0x82;
 
-fn parse_first(first: u8) -> Result<(bool, Opcode), Violation> {
-    if first & 0x70 != 0 {
+/// Whether the frame is the last of its message, what it carries, and whether it begins a compressed message.
+fn parse_first(first: u8) -> Result<(bool, Opcode, bool), Violation> {
+    let compressed = first & RSV1 != 0;
+    let begins_message = matches!(first & 0x0f, 0x1 | 0x2);
+    if first & 0x30 != 0 || compressed && !begins_message {
         return Err(Violation::ReservedBits);
     }
     let fin = first & 0x80 != 0;
@@ -237,7 +246,7 @@ fn parse_first(first: u8) -> Result<(bool, Opcode), Violation> {
     if opcode.is_control() && !fin {
         return Err(Violation::ControlFragmented);
     }
-    Ok((fin, opcode))
+    Ok((fin, opcode, compressed))
 }
 
 /// What a data message is.
@@ -365,8 +374,9 @@ mod tests {
 
     #[test]
     fn what_the_rfc_forbids_is_refused_as_soon_as_it_shows() {
-        let cases: [(Vec<u8>, Side, Violation); 13] = [
-            (vec![0xC1], Side::Client, Violation::ReservedBits),
+        let cases: [(Vec<u8>, Side, Violation); 14] = [
+            (vec![0xC0], Side::Client, Violation::ReservedBits),
+            (vec![0xC9], Side::Backend, Violation::ReservedBits),
             (vec![0xA1], Side::Client, Violation::ReservedBits),
             (vec![0x91], Side::Client, Violation::ReservedBits),
             (vec![0x83], Side::Client, Violation::ReservedOpcode),

@@ -2,7 +2,8 @@
 //!
 //! Walks the same frames as the [`assembler`](crate::assembler) does, beside it: text is judged as it comes, across the
 //! frames of a message and the pieces of a frame, and nothing of it is kept but a character that is not whole. Refuses
-//! text alone; bytes that are no frames are for the assembler to refuse.
+//! text alone; bytes that are no frames are for the assembler to refuse, and so is a compressed message: where text is
+//! checked, none was agreed on.
 //!
 //! Invariant: however the bytes are cut up, the same frame is named.
 
@@ -91,7 +92,7 @@ impl TextCheck {
     fn begin(&mut self, header: &Header) -> Result<(), NotUtf8> {
         self.header_len = 0;
         match header.opcode {
-            Opcode::Text => (self.is_text, self.partial_len) = (true, 0),
+            Opcode::Text => (self.is_text, self.partial_len) = (!header.compressed, 0),
             Opcode::Binary => self.is_text = false,
             Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => {}
         }

@@ -38,6 +38,9 @@ pub(super) struct PipeBody {
     interruptions: u64,
     /// What kind of conversation it is; absent until its first message has shown it.
     conversation: Option<ConversationBody>,
+    /// Whether client and worker compress (`pass`), or why not: `off` by its route, `share`, `check_utf8`, a `conversation`
+    /// that may have to be read, or its `client` or `worker` does not.
+    compression: &'static str,
     /// What keeps it from the backend that it wants, if anything does.
     held: Option<&'static str>,
     /// Only where a worker connection is shared.
@@ -127,6 +130,7 @@ impl From<&PipeEntry> for PipeBody {
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),
             conversation: pipe.conversation().map(ConversationBody::from),
+            compression: pipe.compression.as_str(),
             held: pipe.held.now().map(Hold::as_str),
             shared: SharedBody::of(pipe),
             up: LaneBody::from(&pipe.up),

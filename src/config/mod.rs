@@ -43,8 +43,8 @@ pub use sections::{
 pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
-    AccessLog, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed, Paths,
-    PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
+    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -219,6 +219,7 @@ impl Config {
             },
             settings: self.pipe_settings(route),
             conversation: route.conversation_rule(),
+            compression: route.compression == Compression::Pass,
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,
                 catch_up: route.share_catch_up,

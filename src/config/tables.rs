@@ -15,7 +15,9 @@ use holdline_core::settings::{
 };
 
 use super::AdminState;
-use super::types::{Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade};
+use super::types::{
+    Compression, Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade,
+};
 use crate::callout::CalloutUrl;
 use crate::net::{BackendUrl, TlsFiles};
 use crate::routes::{AuthSpec, ConversationRule, Duplicate, HeaderSpec, HostRule, LearnRule};
@@ -247,6 +249,8 @@ pub struct Route {
     pub origins: Vec<String>,
     /// Whether text that is not UTF-8 closes its sender.
     pub check_utf8: bool,
+    /// What becomes of the compression that clients offer.
+    pub compression: Compression,
     /// Instead of `message.max_bytes`.
     pub message_max_bytes: Option<usize>,
     /// Instead of `heartbeat.*`.
@@ -307,6 +311,7 @@ impl Default for Route {
             auth_requests_max: 256,
             origins: Vec::new(),
             check_utf8: false,
+            compression: Compression::Pass,
             message_max_bytes: None,
             heartbeat: RouteHeartbeats::default(),
             limits: RouteLimits::default(),

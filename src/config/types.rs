@@ -68,6 +68,15 @@ pub enum Conversation {
     Stateful,
 }
 
+/// What becomes of the compression that clients offer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    /// Workers are not told of it.
+    Off,
+    /// Workers are offered it, and what the peers agree on passes.
+    Pass,
+}
+
 /// The route keys a backend takes, each with what the backend calls it; empty is any key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Serves(pub BTreeMap<String, String>);

@@ -19,6 +19,7 @@ use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::check::host;
+use crate::handshake::deflate::{Asked, Compression, Offer};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
@@ -27,7 +28,7 @@ use crate::pipe::Driver;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
-use crate::routes::{Duplicate, Route};
+use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
 impl Door {
@@ -101,6 +102,8 @@ impl Door {
             Some(("duplicate", "this client is connected already; see routes.duplicate"))
         } else if pipe.protocol.as_ref().is_some_and(|spoken| !protocols.iter().any(|offer| **offer == **spoken)) {
             Some(("subprotocol", "the subprotocol of this client's open conversation is not among those offered"))
+        } else if !may_compress_as(request, pipe.compression) {
+            Some(("compression", "this client's open conversation is compressed in a way that is not offered"))
         } else {
             None
         };
@@ -133,7 +136,8 @@ impl Door {
         self.may_open()?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
-        let mut plan = plan(request, protocols);
+        let offered = offered(request, protocols);
+        let mut plan = plan(request, protocols, Asked::first(offered));
         let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
@@ -143,6 +147,8 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        let compression = Compression::of(offered, first.compression);
+        plan.compression = compression.to_ask();
         let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
         if let Some(cookie) = cookie {
             first.headers.append(SET_COOKIE, cookie);
@@ -154,6 +160,7 @@ impl Door {
             client: request.client.address.to_string(),
             named: request.found.comes_back,
             protocol: plan.protocol.clone(),
+            compression,
             sharing,
             request_id: request.client.request_id.clone(),
         };
@@ -213,7 +220,19 @@ fn head_lines(request: &Request) -> Box<[u8]> {
     changed_lines(lines, &request.found.route.request_headers)
 }
 
-fn plan(request: &Request, protocols: &[String]) -> Plan {
+/// What its workers may be told of the compression that the client offers.
+fn offered(request: &Request, protocols: &[String]) -> Result<Offer, Uncompressed> {
+    request.found.route.may_compress(protocols, &request.parts)?;
+    Offer::of(&request.parts.headers).ok_or(Uncompressed::Client)
+}
+
+/// Whether a client that comes back can go on as its pipe was agreed to be compressed.
+fn may_compress_as(request: &Request, compression: Compression) -> bool {
+    let offer = || Offer::of(&request.parts.headers);
+    compression.agreed().is_none_or(|agreed| offer().is_some_and(|offer| offer.allows(agreed)))
+}
+
+fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     let found = &request.found;
     Plan {
         pipe: PipeId::from_bytes(rand::random()),
@@ -225,6 +244,7 @@ fn plan(request: &Request, protocols: &[String]) -> Plan {
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,
+        compression,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
     }
 }

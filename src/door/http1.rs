@@ -382,11 +382,12 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
         Verdict::Refuse(refused) => Err(Stay::Refuse(refused)),
         Verdict::Relay(request) => Err(Stay::Relay(request)),
         Verdict::Open(opened) => {
-            let headers = switching_headers(&key, opened.protocol(), &opened.headers);
+            let headers = switching_headers(&key, opened.protocol(), opened.compression(), &opened.headers);
             Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
         }
         Verdict::Resume(pipe, resume) => {
-            let headers = switching_headers(&key, pipe.protocol.as_deref(), &HeaderMap::new());
+            let (protocol, compression) = (pipe.protocol.as_deref(), pipe.compression.agreed());
+            let headers = switching_headers(&key, protocol, compression, &HeaderMap::new());
             Ok(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) })
         }
     }

@@ -12,6 +12,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::cookie::Jar;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::client_address::ClientAddress;
+use crate::handshake::deflate::Agreed;
 use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
@@ -208,6 +209,12 @@ impl Opened {
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
         self.driver.entry().protocol.as_deref()
+    }
+
+    /// The compression that client and worker agreed on.
+    #[must_use]
+    pub fn compression(&self) -> Option<Agreed> {
+        self.driver.entry().compression.agreed()
     }
 
     /// Gives the pipe its client's link, and lets it run in a task of its own, on this thread.

@@ -11,12 +11,13 @@ use http::{HeaderMap, StatusCode};
 
 use super::admit::refuse_workerless;
 use super::outcome::Refused;
+use crate::handshake::deflate::Compression;
 use crate::handshake::refusal::Refusal;
 use crate::pipe::attach::{Attach, FirstAttach, Plan, first_attach};
 use crate::pipe::{ClientLink, Driver};
 use crate::pipes::{PipeFacts, Sharing};
 use crate::process::Process;
-use crate::routes::Share;
+use crate::routes::{Share, Uncompressed};
 use crate::share::{Hub, Opener, Opening, Standing, StreamKey, StreamLink, ViewerLink};
 
 /// Attempts of others that a newcomer waits for at most, one after the other.
@@ -80,7 +81,7 @@ fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, process: &Process) -> Option<F
     let seat = hub.join(first)?;
     let link = ViewerLink::new(hub.clone(), seat, plan.settings.down, process.metrics.route(&plan.route.name));
     let protocol = hub.pipe.protocol.as_deref().map(str::to_owned);
-    Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol })
+    Some(FirstAttach { attach: Attach::viewer(link), headers: HeaderMap::new(), protocol, compression: None })
 }
 
 /// Dials the worker, and starts the stream's own pipe on this thread.
@@ -106,6 +107,7 @@ async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>
         client: "shared".to_owned(),
         named: false,
         protocol: plan_of_stream.protocol.clone(),
+        compression: Compression::Off(Uncompressed::Shared),
         sharing: Sharing::Stream(AtomicUsize::new(0)),
         request_id: String::new(),
     };

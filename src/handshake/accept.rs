@@ -1,13 +1,16 @@
 //! Our own 101 to the client, sent only after the backend's.
 //!
-//! Refuses to negotiate anything that the backend did not: no extension, no subprotocol of our own.
+//! Refuses to negotiate anything that the backend did not: no extension and no subprotocol of our own.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use http::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use sha1::{Digest, Sha1};
 
+use super::deflate::Agreed;
 use super::forward::{clean_switching, write_line};
 
 /// RFC 6455 section 1.3.
@@ -19,10 +22,15 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-/// The headers of the 101 for a client that sent this `key`: the chosen subprotocol and what the backend's 101 has for the
-/// client.
+/// The headers of the 101 for a client that sent this `key`: the chosen subprotocol, the compression that was agreed on,
+/// and what the backend's 101 has for the client.
 #[must_use]
-pub fn switching_headers(key: &str, protocol: Option<&str>, backend: &HeaderMap) -> HeaderMap {
+pub fn switching_headers(
+    key: &str,
+    protocol: Option<&str>,
+    compression: Option<Agreed>,
+    backend: &HeaderMap,
+) -> HeaderMap {
     let mut headers = backend.clone();
     clean_switching(&mut headers);
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -32,6 +40,9 @@ pub fn switching_headers(key: &str, protocol: Option<&str>, backend: &HeaderMap)
     }
     if let Some(Ok(protocol)) = protocol.map(HeaderValue::from_str) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
+    }
+    if let Some(agreed) = compression {
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, agreed.header());
     }
     headers
 }
@@ -72,7 +83,7 @@ mod tests {
         ] {
             backend.insert(name, HeaderValue::from_static(value));
         }
-        let headers = switching_headers(KEY, Some("chat"), &backend);
+        let headers = switching_headers(KEY, Some("chat"), None, &backend);
         let mut seen: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         seen.sort_unstable();
@@ -90,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_101_is_spelled_as_clients_expect_it() {
-        let headers = switching_headers(KEY, Some("chat"), &HeaderMap::new());
+        let headers = switching_headers(KEY, Some("chat"), None, &HeaderMap::new());
         let head = String::from_utf8(switching_head(&headers)).expect("text");
         let mut lines: Vec<_> = head.strip_suffix("\r\n\r\n").expect("an end").split("\r\n").collect();
         lines[1..].sort_unstable();

@@ -26,7 +26,7 @@ pub enum DialFailure {
     Tls,
     /// The answer is not a proper WebSocket handshake.
     BadAnswer,
-    /// The answer has a subprotocol that was not asked for, which the request may have brought about.
+    /// The answer has a subprotocol or a compression that was not asked for, which the request may have brought about.
     BadProtocol,
     /// An HTTP status other than 101; 5xx counts against the backend, though never alone.
     Status(u16),
@@ -88,7 +88,7 @@ impl fmt::Display for DialFailure {
             Self::OwnListener => "the address is a listener of this proxy itself",
             Self::Tls => "the TLS handshake failed",
             Self::BadAnswer => "not a WebSocket answer",
-            Self::BadProtocol => "a subprotocol that was not asked for",
+            Self::BadProtocol => "a subprotocol or a compression that was not asked for",
             Self::Status(status) => return write!(f, "answered {status}"),
             Self::Local => "out of local resources",
         })

@@ -11,6 +11,7 @@ use super::backend_end::Transport;
 use super::holding::hold;
 use super::link::Link;
 use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
+use crate::handshake::deflate::{Agreed, Asked};
 use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
 use crate::handshake::forward::backend_host;
 use crate::hops::own_id;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub protocols: Box<[String]>,
     /// The one that the first backend picked.
     pub protocol: Option<Box<str>>,
+    /// The compression that workers are asked for; what the first one agreed to, after it.
+    pub compression: Asked,
     /// The span of its handshake, if that is recorded.
     pub trace: Option<Box<Context>>,
 }
@@ -85,6 +88,8 @@ pub struct FirstAttach {
     pub headers: http::HeaderMap,
     /// The subprotocol it picked.
     pub protocol: Option<String>,
+    /// The compression that it agreed to.
+    pub compression: Option<Agreed>,
 }
 
 /// Why a new pipe has no worker.
@@ -124,6 +129,7 @@ struct Attempt<'a> {
     reservation: &'a Reservation,
     headers: Vec<(&'static str, String)>,
     expected: ExpectedProtocol<'a>,
+    compression: Asked,
     timeouts: DialTimeouts,
     span: Option<Span>,
 }
@@ -180,7 +186,7 @@ async fn attach_now(
     has_waited: bool,
     process: &Process,
 ) -> Result<FirstAttach, NoWorker> {
-    let mut exclude = Vec::new();
+    let (mut exclude, mut compression) = (Vec::new(), plan.compression);
     let choose = |exclude: &[BackendKey]| {
         let ask = Ask {
             key: plan.key_to_ask(&process.backends),
@@ -204,13 +210,20 @@ async fn attach_now(
             reservation: &reservation,
             headers,
             expected: ExpectedProtocol::Offered,
+            compression,
             timeouts: process.rules.load().dial,
             span,
         };
         let error = match connect(plan, attempt, std::future::pending(), process).await {
             Ok(mut dialed) => {
                 let (headers, protocol) = (std::mem::take(&mut dialed.headers), dialed.protocol.take());
-                return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol });
+                let compression = dialed.compression;
+                return Ok(FirstAttach { attach: Attach::new(reservation, dialed), headers, protocol, compression });
+            }
+            // It would compress in another way than it was asked to: then it is asked not to.
+            Err(DialError::BadCompression) if compression != Asked::Nothing => {
+                compression = Asked::Nothing;
+                continue;
             }
             Err(error) => error,
         };
@@ -273,6 +286,7 @@ pub async fn next_attach(
         reservation: &reservation,
         headers: attach_headers(&plan, order, previous.as_deref()),
         expected: ExpectedProtocol::Exactly(plan.protocol.as_deref()),
+        compression: plan.compression,
         timeouts: DialTimeouts { connect: timeouts.connect.min((left / CONNECT_SHARE).max(ANSWER_MIN)), ..timeouts },
         span: process.tracer.child(Name::Attach, search.as_ref()),
     };
@@ -315,6 +329,7 @@ fn failure(error: &DialError, backend: BackendKey, cause: Cause) -> DialFailure 
         | DialError::BadAccept(_)
         | DialError::BadProtocol
         | DialError::BadExtension
+        | DialError::BadCompression
         | DialError::MalformedResponse(_) => DialFailure::Failed(backend),
     }
 }
@@ -358,7 +373,7 @@ async fn connect(
     gives_way: impl Future<Output = ()>,
     process: &Process,
 ) -> Result<Dialed, DialError> {
-    let Attempt { reservation, mut headers, expected, timeouts, span } = attempt;
+    let Attempt { reservation, mut headers, expected, compression, timeouts, span } = attempt;
     headers.push(("Holdline-Hops", own_id().to_owned()));
     if let Some(span) = &span {
         // The worker's spans hang below this try.
@@ -383,6 +398,7 @@ async fn connect(
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
                 expected,
+                compression,
                 attach: &headers,
                 timeouts,
             });

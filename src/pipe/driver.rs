@@ -54,7 +54,10 @@ impl Driver {
         let now = process.clock.now();
         let registration = process.pipes.open(facts);
         let report = Reporter::open(&process, registration.entry(), attach.transport.id());
-        let pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
+        let mut pipe = Pipe::open(plan.settings.clone(), attach.transport.key(), rand::random(), now);
+        if plan.compression.is_kept() {
+            pipe.allow_compressed();
+        }
         let mut driver = Box::new(Self {
             pipe,
             client: ClientEnd::new(),

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdline_core::conversation::first::{FIRST_MESSAGES, Shown};
+use holdline_core::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, FIRST_MESSAGES, Shown};
 use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
 use http::request::Parts;
 
@@ -65,6 +65,13 @@ const SUBPROTOCOLS: &[(&str, Known)] = &[
 ];
 
 impl Known {
+    const fn is_read(self) -> bool {
+        match self {
+            Self::Profile(_) => true,
+            Self::Stateful => false,
+        }
+    }
+
     fn conversation(self, bounds: PrologueBounds) -> Option<Conversation> {
         match self {
             Self::Profile(name) => Some(profiled(Profile::named(name)?, bounds)),
@@ -155,11 +162,17 @@ fn is_sockjs(parts: &Parts) -> bool {
 }
 
 fn is_upgraded_session(parts: &Parts) -> bool {
-    let names = |name: &str| {
-        let pairs = parts.uri.query().unwrap_or_default().split('&');
-        pairs.filter_map(|pair| pair.split_once('=')).any(|(it, value)| it == name && !value.is_empty())
-    };
-    names("EIO") && names("sid")
+    is_engine_io(parts) && has_parameter(parts, "sid")
+}
+
+/// Whether the worker's first message will say that this is Engine.IO.
+fn is_engine_io(parts: &Parts) -> bool {
+    has_parameter(parts, "EIO")
+}
+
+fn has_parameter(parts: &Parts, name: &str) -> bool {
+    let pairs = parts.uri.query().unwrap_or_default().split('&');
+    pairs.filter_map(|pair| pair.split_once('=')).any(|(it, value)| it == name && !value.is_empty())
 }
 
 impl Conversations {
@@ -194,6 +207,29 @@ impl Conversations {
             return (conversation, "request");
         }
         (Conversation::Undecided, "unknown")
+    }
+
+    /// Whether what is said in a conversation may have to be read that this request begins and that would speak one of
+    /// `protocols`: because of its profile, or because one like it has turned out to have one.
+    #[must_use]
+    pub fn may_be_read(&self, protocols: &[String], parts: &Parts) -> bool {
+        match &self.rule {
+            ConversationRule::Stateless | ConversationRule::Stateful => return false,
+            ConversationRule::Profile(_) => return true,
+            ConversationRule::Auto => {}
+        }
+        let speaks = SUBPROTOCOLS.iter().any(|(name, known)| known.is_read() && protocols.iter().any(|it| it == name));
+        let asks = REQUESTS.iter().any(|rule| rule.known.is_read() && (rule.fits)(parts));
+        speaks || asks || is_engine_io(parts) || self.has_shown_a_profile()
+    }
+
+    /// Whether a first message has shown a profile, so that the next one may.
+    fn has_shown_a_profile(&self) -> bool {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().any(|(kind, _, why)| match *why {
+            BY_FIRST_MESSAGE => *kind == ConversationKind::Profile,
+            why => why == BY_PROFILE_IN_VAIN,
+        })
     }
 
     /// Whether the route makes this decision for the first time: then it is an event.
@@ -243,6 +279,37 @@ mod tests {
             (Some("chat"), "/", Undecided, "unknown"),
         ] {
             assert_eq!(decided(ConversationRule::Auto, protocol, uri), (kind, why), "{protocol:?} {uri}");
+        }
+    }
+
+    #[test]
+    fn conversations_that_may_have_to_be_read_are_known_before_they_begin_or_learned_from_one_like_them() {
+        let read = |rule: &ConversationRule, protocol: &str, uri: &str| {
+            let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
+            Conversations::new(rule.clone()).may_be_read(&[protocol.to_owned()], &parts)
+        };
+        for (protocol, uri, expected) in [
+            ("chat", "/", false),
+            ("graphql-transport-ws", "/", true),
+            ("binary", "/", false),
+            ("chat", "/echo/123/ab0_x/websocket", true),
+            ("chat", "/websockify", false),
+            ("chat", "/socket.io/?EIO=4&transport=websocket", true),
+        ] {
+            assert_eq!(read(&ConversationRule::Auto, protocol, uri), expected, "{protocol} {uri}");
+            assert!(!read(&ConversationRule::Stateless, protocol, uri));
+            assert!(read(&ConversationRule::Profile(Profile::first(1)), protocol, uri));
+        }
+        let parts = http::Request::builder().uri("/").body(()).unwrap().into_parts().0;
+        for (decision, learned) in [
+            ((ConversationKind::Stateful, None, BY_FIRST_MESSAGE), false),
+            ((ConversationKind::Profile, Some("mqtt"), "subprotocol"), false),
+            ((ConversationKind::Profile, Some("lsp"), BY_FIRST_MESSAGE), true),
+            ((ConversationKind::Stateful, None, BY_PROFILE_IN_VAIN), true),
+        ] {
+            let conversations = Conversations::new(ConversationRule::Auto);
+            assert!(conversations.is_news(decision));
+            assert_eq!(conversations.may_be_read(&[], &parts), learned, "{decision:?}");
         }
     }
 

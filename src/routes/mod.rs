@@ -8,6 +8,7 @@
 //! less specific ones, so a route without hosts serves every host.
 
 mod auth;
+mod compression;
 mod conversation;
 mod headers;
 mod host;
@@ -32,6 +33,7 @@ use http::request::Parts;
 use matchit::Router;
 
 pub use auth::{Auth, AuthSpec, is_auth_header};
+pub use compression::Uncompressed;
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
@@ -102,6 +104,8 @@ pub struct RouteSpec {
     pub settings: PipeSettings,
     /// What its conversations are.
     pub conversation: ConversationRule,
+    /// Whether its peers may compress what they say.
+    pub compression: bool,
     /// How its pipes share their workers, if they do.
     pub share: Option<StreamSettings>,
 }
@@ -160,6 +164,7 @@ pub struct Route {
     key: Option<Template>,
     backend_path: Option<Template>,
     raw_path: bool,
+    compression: bool,
     origins: Vec<OriginPattern>,
 }
 
@@ -363,7 +368,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
-        let RouteSpec { wait, host, sticky, learn_ttl, .. } = spec;
+        let RouteSpec { wait, host, sticky, learn_ttl, compression, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
         let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
@@ -394,6 +399,7 @@ impl RouteTable {
             key,
             backend_path,
             raw_path,
+            compression,
             origins,
         }));
         Ok(())

@@ -34,6 +34,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         limits: holdline_core::limits::RouteLimits::default(),
         settings: Config::default().pipe_settings(&crate::config::Route::default()),
         conversation: ConversationRule::Auto,
+        compression: true,
         share: None,
     }
 }

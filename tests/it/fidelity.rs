@@ -134,8 +134,9 @@ async fn ib_13_forwarding_headers_of_a_trusted_proxy_are_extended() {
 }
 
 #[tokio::test]
-async fn ib_14_no_compression_is_negotiated_on_either_leg_and_rsv1_is_answered_1002() {
-    let proxy = Proxy::start("");
+async fn ib_14_no_compression_is_negotiated_on_either_leg_where_it_is_off_and_rsv1_is_answered_1002() {
+    let route = "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"r\"\npath = \"/{*path}\"\npool = \"default\"\n";
+    let proxy = Proxy::start(&format!("{route}compression = \"off\"\n"));
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let offer = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")];

@@ -14,6 +14,7 @@ mod auth;
 mod backends;
 mod candidates;
 mod comeback;
+mod compression;
 mod conversations;
 mod cookies;
 mod crowd;

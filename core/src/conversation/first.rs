@@ -14,6 +14,13 @@ pub enum Shown {
     Stateful,
 }
 
+/// By what a conversation is known whose first message showed it.
+pub const BY_FIRST_MESSAGE: &str = "first_message";
+
+/// By what one is known whose first message showed a profile that cannot be played: its peers compress what they say, so
+/// that the profile could not read it. It ends with its worker.
+pub const BY_PROFILE_IN_VAIN: &str = "compressed";
+
 /// First messages that show it for certain: whose they are and how they look, and what they show.
 pub const FIRST_MESSAGES: &[(&str, Shown)] = &[
     ("of the worker, 0{\"sid\"… (Engine.IO)", Shown::Profile("socket.io")),

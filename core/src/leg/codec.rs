@@ -30,6 +30,12 @@ impl Codec {
         Self::Frames { assembler: Assembler::new(side), outbox: Outbox::new(matches!(side, Side::Backend)) }
     }
 
+    /// Lets the peer send compressed messages.
+    pub const fn allow_compressed(&mut self) {
+        let Self::Frames { assembler, .. } = self;
+        assembler.allow_compressed();
+    }
+
     /// See [`Assembler::whole_messages`].
     pub fn whole_messages(&self, bytes: &[u8], limits: MessageLimits, accept: impl FnMut(Message)) -> usize {
         let Self::Frames { assembler, .. } = self;

@@ -338,6 +338,9 @@ impl Pipe {
         if let Some(barrier) = &mut link.barrier {
             barrier.start_at(buffer.sent());
         }
+        if self.compressed {
+            link.codec.allow_compressed();
+        }
         link.codec.set_withheld(delayed_until.is_some());
         let resumed = matches!(resume, Some(ResumeAnswer::Ok(_)));
         if let Some(frame) = &self.farewell {

@@ -51,6 +51,9 @@ impl Pipe {
         }
         let buffer = &self.down.buffer;
         let mut link = link_to_client(&self.settings, buffer.retention(), &mut self.draw, now);
+        if self.compressed {
+            link.codec.allow_compressed();
+        }
         if let Some(barrier) = &mut link.barrier {
             barrier.start_at(buffer.sent());
         }

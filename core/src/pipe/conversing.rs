@@ -7,7 +7,7 @@
 use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
-use crate::conversation::first::{Shown, shown_by};
+use crate::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, Shown, shown_by};
 use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue, Said};
 use crate::frame::{self, Kind, Side};
 use crate::ids::Seq;
@@ -61,13 +61,11 @@ impl Pipe {
         let bounds = self.settings.prologue;
         let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(Profile::named(name)?, bounds))));
         let shown = payload.and_then(|payload| shown_by(side, payload)).and_then(|shown| match shown {
-            Shown::Profile(name) => named(name),
-            Shown::Stateful => Some(Conversation::Stateful),
+            Shown::Profile(_) if self.compressed => Some((Conversation::Stateful, BY_PROFILE_IN_VAIN)),
+            Shown::Profile(name) => named(name).map(|it| (it, BY_FIRST_MESSAGE)),
+            Shown::Stateful => Some((Conversation::Stateful, BY_FIRST_MESSAGE)),
         });
-        let (conversation, why) = match shown {
-            Some(conversation) => (conversation, "first_message"),
-            None => (Conversation::Stateless, "unknown"),
-        };
+        let (conversation, why) = shown.unwrap_or((Conversation::Stateless, "unknown"));
         self.converse(conversation, why);
     }
 

@@ -155,6 +155,8 @@ pub struct Pipe {
     fed_at: Time,
     suspects: Suspects,
     conversation: Conversation,
+    /// Whether its peers have agreed on permessage-deflate without context takeover, so that each message stands alone.
+    compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
     interruptions: u64,
@@ -191,12 +193,22 @@ impl Pipe {
             fed_at: now,
             suspects: Suspects::default(),
             conversation: Conversation::Stateless,
+            compressed: false,
             farewell: None,
             interruptions: 0,
             end: End::NotYet,
             actions: VecDeque::new(),
             settings,
             draw,
+        }
+    }
+
+    /// Lets both peers send compressed messages, which are passed on as they are, over these links and all that follow.
+    /// For a pipe that has taken in nothing yet.
+    pub fn allow_compressed(&mut self) {
+        self.compressed = true;
+        for link in [self.client.link_mut(), self.backend.link_mut()].into_iter().flatten() {
+            link.codec.allow_compressed();
         }
     }
 

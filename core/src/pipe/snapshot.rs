@@ -88,12 +88,14 @@ impl Pipe {
             fed_at: _,
             suspects,
             conversation,
+            compressed,
             farewell,
             interruptions,
             end,
             actions: _,
         } = self;
         freeze_policy(settings.replay, out);
+        out.flag(*compressed);
         out.flag(down.buffer.keeps_unconfirmed());
         client.freeze(out);
         backend.freeze(out);
@@ -108,6 +110,7 @@ impl Pipe {
 
     fn thaw(input: &mut Reader<'_>, settings: Arc<PipeSettings>, draw: Draw) -> Read<Self> {
         let settings = with_policy(settings, thaw_policy(input)?);
+        let compressed = input.flag()?;
         let retention_down = match input.flag()? {
             true => Retention::UntilConfirmed(ReplayTail::default()),
             false => Retention::UntilSent,
@@ -129,6 +132,7 @@ impl Pipe {
             fed_at: input.frozen_at(),
             suspects,
             conversation,
+            compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             interruptions: input.count()?,
             end: if input.flag()? { End::Reported } else { End::NotYet },
@@ -137,6 +141,9 @@ impl Pipe {
             draw,
         };
         pipe.demand_legs()?;
+        if compressed {
+            pipe.allow_compressed();
+        }
         pipe.check_text_of_links();
         Ok(pipe)
     }

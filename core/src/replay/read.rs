@@ -40,7 +40,8 @@ impl HeldMessage<'_> {
         bytes
     }
 
-    /// What it is, and its payload without a mask, where `sender` framed it.
+    /// What it is, and its payload without a mask, where `sender` framed it; `None` for a compressed one, which is not
+    /// read.
     #[must_use]
     pub fn open(&self, sender: Side) -> Option<(Kind, Vec<u8>)> {
         let mut bytes = self.frames();
@@ -49,6 +50,9 @@ impl HeldMessage<'_> {
         let mut rest = &mut bytes[..];
         while !rest.is_empty() {
             let header = frame::parse(rest, sender).ok()??;
+            if header.compressed {
+                return None;
+            }
             kind = kind.or(Kind::of(header.opcode));
             let (whole, behind) = rest.split_at_mut_checked(header.header_len + header.payload_len as usize)?;
             let part = &mut whole[header.header_len..];

@@ -1,4 +1,5 @@
-//! A second, naive reading and writing of RFC 6455, so that the tests do not believe the parser they test.
+//! A second, naive reading and writing of RFC 6455, so that the tests do not believe the parser they test. A compressed
+//! message is one whose bytes are turned over: to lose or to add the bit that says so changes what it is.
 #![allow(dead_code)] // each test binary uses its own part of it
 
 use std::fmt;
@@ -32,7 +33,7 @@ impl fmt::Debug for Item {
 #[derive(Clone, Default, Debug)]
 pub struct Reader {
     bytes: Vec<u8>,
-    /// Opcode, payload and size on the wire of a fragmented message so far.
+    /// Opcode with the bit for compressed, payload, and size on the wire of a fragmented message so far.
     open: Option<(u8, Vec<u8>, usize)>,
     masked: bool,
     closed: bool,
@@ -107,7 +108,9 @@ impl Reader {
     }
 
     fn frame(&mut self, first: u8, payload: Vec<u8>, len: usize) -> Option<(Item, usize)> {
-        assert_eq!(first & 0x70, 0, "reserved bits");
+        assert_eq!(first & 0x30, 0, "reserved bits");
+        let is_compressed = first & 0x40 != 0;
+        assert!(!is_compressed || matches!(first & 0x0f, 1 | 2), "compressed where no message begins");
         let fin = first & 0x80 != 0;
         let opcode = first & 0x0f;
         match opcode {
@@ -115,7 +118,7 @@ impl Reader {
                 let (kind, mut whole, before) = match (opcode, self.open.take()) {
                     (0, Some(open)) => open,
                     (0, None) => panic!("a continuation of nothing"),
-                    (_, None) => (opcode, Vec::new(), 0),
+                    (_, None) => (first & 0x4f, Vec::new(), 0),
                     (_, Some(_)) => panic!("a message spliced into another"),
                 };
                 whole.extend_from_slice(&payload);
@@ -123,7 +126,10 @@ impl Reader {
                     self.open = Some((kind, whole, before + len));
                     return None;
                 }
-                Some((if kind == 1 { Item::Text(whole) } else { Item::Binary(whole) }, before + len))
+                if kind & 0x40 != 0 {
+                    turn_over(&mut whole);
+                }
+                Some((if kind & 0x0f == 1 { Item::Text(whole) } else { Item::Binary(whole) }, before + len))
             }
             8..=10 => {
                 assert!(fin && payload.len() <= 125, "a bad control frame");
@@ -173,6 +179,19 @@ fn announced(bytes: &[u8]) -> Option<(usize, usize)> {
         127 => (u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize, 10),
         short => (usize::from(short), 2),
     })
+}
+
+/// A message as a peer compresses it here: the first byte of its first frame, and its payload.
+pub fn compressed(first: u8, payload: &[u8]) -> (u8, Vec<u8>) {
+    let mut payload = payload.to_vec();
+    turn_over(&mut payload);
+    (first | 0x40, payload)
+}
+
+fn turn_over(payload: &mut [u8]) {
+    for byte in payload {
+        *byte ^= 0x55;
+    }
 }
 
 /// One frame with this first byte; `mask` as a client would.

@@ -8,6 +8,7 @@ mod aliases;
 mod bench;
 mod client;
 mod closing;
+mod compressed;
 mod deaths;
 mod form;
 mod interruption;

@@ -33,9 +33,19 @@ struct Made {
     refused: Option<Refused>,
 }
 
+/// A fresh assembler, with compressed messages allowed or not.
+fn assembler(side: Side, compressed: bool) -> Assembler {
+    let assembler = Assembler::new(side);
+    if compressed { assembler.with_compressed() } else { assembler }
+}
+
 /// `runs` takes whole messages by themselves where there are some, and must make no difference.
-fn assemble<'a>(side: Side, limits: MessageLimits, runs: bool, chunks: impl Iterator<Item = &'a [u8]>) -> Made {
-    let mut assembler = Assembler::new(side);
+fn assemble<'a>(
+    mut assembler: Assembler,
+    limits: MessageLimits,
+    runs: bool,
+    chunks: impl Iterator<Item = &'a [u8]>,
+) -> Made {
     let (mut made, mut open) = (Made::default(), Vec::new());
     for mut chunk in chunks {
         while !chunk.is_empty() {
@@ -103,7 +113,7 @@ fn side() -> impl Strategy<Value = Side> {
 fn stream(side: Side) -> impl Strategy<Value = Vec<u8>> {
     let first = prop_oneof![
         8 => Just(0x81_u8), 8 => Just(0x82), 3 => Just(0x01), 4 => Just(0x00), 4 => Just(0x80), 3 => Just(0x89),
-        3 => Just(0x8A), 1 => Just(0x88), 1 => any::<u8>(),
+        3 => Just(0x8A), 1 => Just(0x88), 2 => Just(0xC1), 1 => Just(0x42), 1 => any::<u8>(),
     ];
     let len = prop_oneof![6 => 0..20_usize, 2 => 100..300_usize, 1 => 65_530..65_541_usize];
     let frame = (first, len, any::<[u8; 4]>(), any::<u8>()).prop_map(move |(first, len, mask, fill)| {
@@ -134,12 +144,13 @@ fn corpus() -> Vec<Vec<u8>> {
 
 fn is_the_same_however_it_is_cut(side: Side, bytes: &[u8], sizes: &[usize]) {
     let small = MessageLimits { bytes_max: 200, on_too_big: OnTooBig::Drop, ..LIMITS };
-    for limits in [LIMITS, small] {
-        let whole = assemble(side, limits, false, std::iter::once(bytes));
+    for (limits, compressed) in [(LIMITS, false), (small, false), (LIMITS, true), (small, true)] {
+        let fresh = || assembler(side, compressed);
+        let whole = assemble(fresh(), limits, false, std::iter::once(bytes));
         for runs in [false, true] {
-            assert_eq!(whole, assemble(side, limits, runs, cut(bytes, sizes)));
-            assert_eq!(whole, assemble(side, limits, runs, bytes.chunks(1)));
-            assert_eq!(whole, assemble(side, limits, runs, std::iter::once(bytes)));
+            assert_eq!(whole, assemble(fresh(), limits, runs, cut(bytes, sizes)));
+            assert_eq!(whole, assemble(fresh(), limits, runs, bytes.chunks(1)));
+            assert_eq!(whole, assemble(fresh(), limits, runs, std::iter::once(bytes)));
         }
     }
 }
@@ -151,7 +162,9 @@ fn the_corpus_is_the_same_however_it_is_cut_and_breaks_no_pipe() {
             is_the_same_however_it_is_cut(side, &bytes, &[1, 3, 2, 7]);
         }
         let ops = [Op::Client(bytes.clone()), Op::Worker(bytes), Op::Move(usize::MAX), Op::Wait(100_000)];
-        run_pipe(PipeSettings::default(), &ops);
+        for compressed in [false, true] {
+            run_pipe(PipeSettings::default(), compressed, &ops);
+        }
     }
 }
 
@@ -166,13 +179,16 @@ proptest! {
 
     #[test]
     fn a_second_reader_finds_the_same_messages(
-        payloads in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..400), 0..4_usize), 0..20),
+        payloads in proptest::collection::vec((0..4_u8, proptest::collection::vec(any::<u8>(), 0..400), 0..4_usize), 0..20),
         sizes in proptest::collection::vec(1..200_usize, 1..20),
     ) {
         let mut bytes = Vec::new();
-        for (text, payload, cuts) in &payloads {
-            let mut first = if *text { 1 } else { 2 };
-            let mut rest = &payload[..];
+        for (kind, payload, cuts) in &payloads {
+            let (mut first, sent) = match kind {
+                0 | 1 => (kind + 1, payload.clone()),
+                _ => wire::compressed(kind - 1, payload),
+            };
+            let mut rest = &sent[..];
             for _ in 0..*cuts {
                 let (now, later) = rest.split_at(rest.len() / 2);
                 bytes.extend(wire::frame(first, now, Some([7, 7, 1, 0])));
@@ -180,13 +196,13 @@ proptest! {
             }
             bytes.extend(wire::frame(0x80 | first, rest, Some([1, 2, 3, 4])));
         }
-        let made = assemble(Side::Client, LIMITS, true, cut(&bytes, &sizes));
+        let made = assemble(assembler(Side::Client, true), LIMITS, true, cut(&bytes, &sizes));
         prop_assert_eq!(made.refused, None);
         let mut reader = wire::Reader::new(true);
         let items: Vec<_> = made.messages.iter().flat_map(|(bytes, _)| reader.read(bytes)).collect();
         let said: Vec<_> = payloads
             .into_iter()
-            .map(|(text, payload, _)| if text { wire::Item::Text(payload) } else { wire::Item::Binary(payload) })
+            .map(|(kind, payload, _)| if kind % 2 == 0 { wire::Item::Text(payload) } else { wire::Item::Binary(payload) })
             .collect();
         prop_assert_eq!(items, said);
     }
@@ -379,10 +395,13 @@ impl Bare {
     }
 }
 
-fn run_pipe(settings: PipeSettings, ops: &[Op]) {
+fn run_pipe(settings: PipeSettings, compressed: bool, ops: &[Op]) {
     let now = Time::from_micros(1);
     let pipe_settings = Arc::new(settings);
-    let pipe = Pipe::open(pipe_settings.clone(), BackendKey(0), 5, now);
+    let mut pipe = Pipe::open(pipe_settings.clone(), BackendKey(0), 5, now);
+    if compressed {
+        pipe.allow_compressed();
+    }
     let current = Some(Attachment::FIRST);
     let mut bare = Bare { pipe, pipe_settings, now, current, held: None, dialing: None, finished: false };
     for op in ops {
@@ -446,7 +465,11 @@ fn end(mut bare: Bare) {
 
 proptest! {
     #[test]
-    fn a_pipe_survives_any_sequence_of_calls(settings in settings(), ops in proptest::collection::vec(op(), 1..60)) {
-        run_pipe(settings, &ops);
+    fn a_pipe_survives_any_sequence_of_calls(
+        settings in settings(),
+        compressed in any::<bool>(),
+        ops in proptest::collection::vec(op(), 1..60),
+    ) {
+        run_pipe(settings, compressed, &ops);
     }
 }

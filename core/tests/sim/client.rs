@@ -140,7 +140,11 @@ impl Client {
         if plan.may(Fault::Poison) && rng.once_in(60) {
             payload = format!("poison {}", self.count).into_bytes();
         }
-        let opcode = if rng.once_in(3) { 2 } else { 1 };
+        let mut opcode = if rng.once_in(3) { 2 } else { 1 };
+        if plan.compressed && self.count.is_multiple_of(2) {
+            marks.hit(Mark::Compressed);
+            (opcode, payload) = wire::compressed(opcode, &payload);
+        }
         if rng.once_in(5) {
             marks.hit(Mark::Fragmented);
             self.push_fragments(opcode, &payload, plan.empty_fragments, rng, marks);

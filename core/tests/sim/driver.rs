@@ -94,8 +94,12 @@ impl Driver {
     pub fn open(plan: &Plan, backend: BackendKey, conn: Conn, client: Client, seed: u64, now: Time) -> Self {
         let settings = Arc::new(plan.settings.clone());
         let link = Link::new(conn.link.to_peer.room());
+        let mut pipe = Pipe::open(settings.clone(), backend, seed, now);
+        if plan.compressed {
+            pipe.allow_compressed();
+        }
         Self {
-            pipe: Pipe::open(settings.clone(), backend, seed, now),
+            pipe,
             traced_as: None,
             home: 0,
             clock: Clock(Time::ZERO),

@@ -23,7 +23,7 @@ marks! {
     DrainedClean, DrainTimedOut, DialRefused, DialHung, DialTimedOut, LateAttach, NoCandidate, RetryAfter, Unauthorized,
     LateBytes, LateLoss, DuplicateLoss, StalePong, EarlyTick, FrozenWorker, HalfOpenWorker, HalfOpenClient, SlowClient,
     SlowWorker, BigMessage, TooBigFromClient, TooBigFromWorker, TooBigSkipped, AppLevel, LeftUnread, LeftTooMuch,
-    ViolationByClient, Fragmented, EmptyFragments, ClientVanished,
+    ViolationByClient, Fragmented, EmptyFragments, Compressed, ClientVanished,
     ClientClosed, ClientClosedDetached, FarewellDelivered, OperatorClosed, BackendEnded, BackendLossCloses, GraceExpired,
     Poison, Stalled, ClientHeartbeatDeath, MemoryPressure, ReplayDelayed, TailReplayed, LateRegistration, WorkerRestarted,
     Ejected, Suspended, WrongWordPassedOn, QueueStyle, PullStyle, FinishedByCalm, TalkedAfterCalm, PartialWrite,

@@ -177,6 +177,8 @@ pub struct Plan {
     pub empty_fragments: usize,
     /// Workers refuse pipes that they do not know.
     pub refuses: bool,
+    /// The peers compress some of their messages.
+    pub compressed: bool,
 }
 
 impl Plan {
@@ -197,6 +199,7 @@ impl Plan {
             returns: None,
             empty_fragments: 0,
             refuses: false,
+            compressed: Rng::new(seed.rotate_left(16) ^ 0x7692).once_in(3),
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));

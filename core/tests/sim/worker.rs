@@ -207,12 +207,17 @@ impl Conn {
         };
         let mut payload = format!("{}:{}", self.said, rng.bits()).into_bytes();
         payload.resize(len, b'-');
-        if rng.once_in(6) {
+        let in_two = rng.once_in(6);
+        let mut opcode = if in_two { 1 } else { 2 };
+        if plan.compressed && self.said.is_multiple_of(2) {
+            (opcode, payload) = wire::compressed(opcode, &payload);
+        }
+        if in_two {
             let (start, end) = payload.split_at(len / 2);
-            self.push(0x01, start);
+            self.push(opcode, start);
             self.push(0x80, end);
         } else {
-            self.push(0x82, &payload);
+            self.push(0x80 | opcode, &payload);
         }
     }
 

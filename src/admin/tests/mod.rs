@@ -121,6 +121,7 @@ impl Fixture {
             limits: holdline_core::limits::RouteLimits::default(),
             settings: PipeSettings::default(),
             conversation: crate::routes::ConversationRule::Auto,
+            compression: true,
             share: None,
         };
         let table = RouteTable::compile(vec![spec]).unwrap();
@@ -132,6 +133,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             protocol: None,
+            compression: crate::handshake::deflate::Compression::Off(crate::routes::Uncompressed::Client),
             sharing: Sharing::Alone,
             request_id: String::new(),
         };

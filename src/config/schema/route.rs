@@ -105,6 +105,12 @@ fn affinity() -> Vec<Key<Route>> {
             "true closes the sender of text that is not UTF-8 with 1007; false lets it through to be judged by its reader",
         ),
         key(
+            "compression",
+            |r: &mut Route| &mut r.compression,
+            any,
+            "\"pass\" has client and worker compress without context takeover where both want to; \"off\" has them not",
+        ),
+        key(
             "origins",
             |r: &mut Route| &mut r.origins,
             any,

@@ -6,8 +6,8 @@ use holdline_core::settings::{
 
 use super::super::AdminState;
 use super::super::types::{
-    AccessLog, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume, RouteResume,
-    Sticky, Upgrade,
+    AccessLog, Compression, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume,
+    RouteResume, Sticky, Upgrade,
 };
 use super::Choice;
 use crate::routes::Duplicate;
@@ -36,6 +36,10 @@ impl Choice for Conversation {
         ("profile", Self::Profile),
         ("stateful", Self::Stateful),
     ];
+}
+
+impl Choice for Compression {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("pass", Self::Pass)];
 }
 
 impl Choice for Refusal {

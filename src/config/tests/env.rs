@@ -127,6 +127,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].upgrade", "websocket", r#""websocket""#),
     ("routes[0].raw_path", "true", "true"),
     ("routes[0].check_utf8", "true", "true"),
+    ("routes[0].compression", "off", r#""off""#),
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
     ("routes[0].refusal", "wait", r#""wait""#),

@@ -1,7 +1,7 @@
 //! A backend's answer to our handshake: read within bounds, then judged (RFC 6455 section 4.1).
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::AsyncReadExt;
 
@@ -9,6 +9,7 @@ use super::error::DialError;
 use super::refused_body::NotUpgraded;
 use super::{Dialed, ExpectedProtocol, HoldlineResume};
 use crate::handshake::check::elements;
+use crate::handshake::deflate::Asked;
 use crate::handshake::forward::clean_switching;
 use crate::net::BackendStream;
 
@@ -30,6 +31,7 @@ pub(super) struct Expected<'a> {
     pub accept: &'a str,
     pub offered: &'a [String],
     pub protocol: ExpectedProtocol<'a>,
+    pub compression: Asked,
 }
 
 /// Reads up to the end of the first head that is not interim (RFC 9110 section 15.2).
@@ -89,10 +91,14 @@ pub(super) fn judge(head: Head, stream: BackendStream, expected: &Expected<'_>) 
         return Err(DialError::NotUpgraded(Box::new(NotUpgraded::new(status, headers, stream, leftover))));
     }
     check_upgrade(&headers, expected.accept)?;
+    let compression = expected.compression.judge(&headers).map_err(|_| match expected.compression {
+        Asked::Nothing => DialError::BadExtension,
+        Asked::Offered(_) | Asked::Kept(_) => DialError::BadCompression,
+    })?;
     let protocol = pick_protocol(&headers, expected)?;
     let resume = parse_resume(&headers)?;
     clean_switching(&mut headers);
-    Ok(Dialed { stream, leftover, protocol, resume, headers })
+    Ok(Dialed { stream, leftover, protocol, compression, resume, headers })
 }
 
 fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
@@ -108,9 +114,6 @@ fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
     let proven = accepts.next().is_some_and(|sent| sent.as_bytes().trim_ascii() == accept.as_bytes());
     if !proven || accepts.next().is_some() {
         return Err(DialError::BadAccept("Sec-WebSocket-Accept"));
-    }
-    if elements(headers, SEC_WEBSOCKET_EXTENSIONS).next().is_some() {
-        return Err(DialError::BadExtension);
     }
     Ok(())
 }

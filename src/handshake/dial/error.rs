@@ -32,6 +32,10 @@ pub enum DialError {
     /// 101 with an extension, though none was offered.
     #[error("101 with an extension that was not offered")]
     BadExtension,
+    /// Another extension than the compression that was asked for, or compression in another way; or none, though the
+    /// pipe has it.
+    #[error("101 without the compression that was asked for")]
+    BadCompression,
     /// Not HTTP/1.1, or a head over the limit.
     #[error("malformed answer: {0}")]
     MalformedResponse(&'static str),
@@ -48,6 +52,7 @@ impl DialError {
             | Self::BadAccept(_)
             | Self::BadProtocol
             | Self::BadExtension
+            | Self::BadCompression
             | Self::MalformedResponse(_) => true,
         }
     }
@@ -60,7 +65,7 @@ impl DialError {
             Self::HandshakeTimeout => DialFailure::Timeout,
             Self::HandshakeLost(_) => DialFailure::Unreachable,
             Self::NotUpgraded(answer) => DialFailure::Status(answer.status.as_u16()),
-            Self::BadProtocol => DialFailure::BadProtocol,
+            Self::BadProtocol | Self::BadCompression => DialFailure::BadProtocol,
             Self::BadAccept(_) | Self::BadExtension | Self::MalformedResponse(_) => DialFailure::BadAnswer,
         }
     }
@@ -81,7 +86,11 @@ impl DialError {
             Self::HandshakeLost(_) => {
                 gateway(StatusCode::BAD_GATEWAY, "backend-lost", "the backend went away during the handshake")
             }
-            Self::BadAccept(_) | Self::BadProtocol | Self::BadExtension | Self::MalformedResponse(_) => {
+            Self::BadAccept(_)
+            | Self::BadProtocol
+            | Self::BadExtension
+            | Self::BadCompression
+            | Self::MalformedResponse(_) => {
                 gateway(StatusCode::BAD_GATEWAY, "backend-answer", "the backend's answer is no WebSocket handshake")
             }
         })

@@ -1,7 +1,7 @@
 //! The backend side of a handshake: connect, ask for an upgrade, judge the answer.
 //!
 //! Written by hand over httparse, so that header names keep the case that old peers look for and the socket comes out
-//! bare. Invariant: a [`Dialed`] is a correct RFC 6455 section 4.1 answer without extensions; everything else is a
+//! bare. Invariant: a [`Dialed`] is a correct RFC 6455 section 4.1 answer with nothing that was not asked for; everything else is a
 //! [`DialError`] that knows whose fault it is. A dial ends within its [`DialTimeouts`].
 
 mod answer;
@@ -21,6 +21,7 @@ pub use error::{DialError, connect_refusal};
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 
 use super::accept::accept_key;
+use super::deflate::{Agreed, Asked};
 use super::forward::{is_header_value, write_line};
 use crate::net::{Addresses, BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
 use answer::Expected;
@@ -42,6 +43,8 @@ pub struct Dial<'a> {
     pub protocols: &'a [String],
     /// What the answer may pick of them.
     pub expected: ExpectedProtocol<'a>,
+    /// Which compression to ask for.
+    pub compression: Asked,
     /// `Holdline-*` headers of this attach.
     pub attach: &'a [(&'a str, String)],
     /// Bounds of the attempt.
@@ -81,6 +84,8 @@ pub struct Dialed {
     pub leftover: Bytes,
     /// The subprotocol it picked.
     pub protocol: Option<String>,
+    /// The compression that it agreed to.
+    pub compression: Option<Agreed>,
     /// What it says about this pipe's state.
     pub resume: Option<HoldlineResume>,
     /// What goes back to the client with our 101: `Set-Cookie` and other end-to-end headers.
@@ -118,7 +123,8 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let head =
         tokio::time::timeout(dial.timeouts.handshake, exchange).await.map_err(|_| DialError::HandshakeTimeout)??;
     let accept = accept_key(&key);
-    answer::judge(head, stream, &Expected { accept: &accept, offered: dial.protocols, protocol: dial.expected })
+    let Dial { protocols: offered, expected: protocol, compression, .. } = dial;
+    answer::judge(head, stream, &Expected { accept: &accept, offered, protocol, compression })
 }
 
 /// The request's head; our own handshake first, so that a peer that reads only so much finds it.
@@ -134,6 +140,9 @@ fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
     write_line(&mut head, "sec-websocket-key", key.as_bytes());
     if !dial.protocols.is_empty() {
         write_line(&mut head, "sec-websocket-protocol", dial.protocols.join(", ").as_bytes());
+    }
+    if let Some(offer) = dial.compression.header() {
+        write_line(&mut head, "sec-websocket-extensions", offer.as_bytes());
     }
     head.extend_from_slice(dial.head_lines);
     for (name, value) in dial.attach {

@@ -25,6 +25,7 @@ fn plain<'a>(addresses: &'a Addresses, protocols: &'a [String], expected: Expect
         head_lines: b"Cookie: a=1\r\n",
         protocols,
         expected,
+        compression: Asked::Nothing,
         attach: &[],
         timeouts: TIMEOUTS,
     }
