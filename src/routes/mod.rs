@@ -206,6 +206,31 @@ impl Identity {
     }
 }
 
+/// What is taken from a request of a route.
+struct Templates {
+    key: Option<Template>,
+    backend_path: Option<Template>,
+    client_id: Option<Template>,
+}
+
+impl Templates {
+    /// Those of a route whose paths have these parameters.
+    fn parse(spec: &RouteSpec, names: &[String], auth: Option<&Auth>) -> Result<Self, (&'static str, String)> {
+        let of_key = |at, text: &Option<String>| {
+            text.as_deref().map(|text| Template::for_key(text, names)).transpose().map_err(|message| (at, message))
+        };
+        let (key, client_id) = (of_key("key", &spec.key)?, of_key("client_id", &spec.client_id)?);
+        let path = spec.backend_path.as_deref().map(|text| Template::for_path(text, names, key.is_some()));
+        let backend_path = path.transpose().map_err(|message| ("backend_path", message))?;
+        for (at, template) in [("key", &key), ("backend_path", &backend_path), ("client_id", &client_id)] {
+            if let Some(message) = template.as_ref().and_then(|template| template.unanswered(auth)) {
+                return Err((at, message));
+            }
+        }
+        Ok(Self { key, backend_path, client_id })
+    }
+}
+
 /// What the pipes of a route live by that share their workers.
 #[derive(Debug)]
 pub struct Share {
@@ -341,17 +366,8 @@ impl RouteTable {
         let names = names_of_all(&spec.paths).map_err(|message| fail("path", message))?;
         let patterns: Vec<_> = spec.paths.iter().map(|path| path::spell_pattern(path)).collect();
         let auth = spec.auth.clone().map(Auth::new).transpose().map_err(|message| fail("auth_headers", message))?;
-        let key = spec.key.as_deref().map(|text| Template::for_key(text, &names)).transpose();
-        let key = key.map_err(|message| fail("key", message))?;
-        let backend_path =
-            spec.backend_path.as_deref().map(|text| Template::for_path(text, &names, key.is_some())).transpose();
-        let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
-        let client_id = spec.client_id.as_deref().map(|text| Template::for_key(text, &names)).transpose();
-        let client_id = client_id.map_err(|message| fail("client_id", message))?;
-        for (at, template) in [("key", &key), ("backend_path", &backend_path), ("client_id", &client_id)] {
-            let missing = template.as_ref().and_then(|template| template.unanswered(auth.as_ref()));
-            missing.map_or(Ok(()), |message| Err(fail(at, message)))?;
-        }
+        let templates = Templates::parse(&spec, &names, auth.as_ref()).map_err(|(key, message)| fail(key, message))?;
+        let Templates { key, backend_path, client_id } = templates;
         let origins = spec.origins.iter().map(|text| OriginPattern::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
