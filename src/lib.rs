@@ -14,7 +14,8 @@
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
-//! of it holds for new clients, [`tokens`] who may use the admin API, [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
+//! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
+//! [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
 //! these four.
 //!
 //! What can be seen: [`metrics`], [`events`], [`log`], [`trace`] and [`hooks`], which tell a server of the operator's, by a
@@ -63,6 +64,7 @@ mod secret;
 mod send_timeout;
 mod serve;
 mod share;
+mod tls;
 mod tokens;
 mod trace;
 mod waiting;
