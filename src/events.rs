@@ -224,7 +224,7 @@ pub enum Fact {
         pipe: PipeId,
         route: Arc<str>,
         kind: &'static str,
-        profile: Option<&'static str>,
+        profile: Option<Arc<str>>,
         why: &'static str,
     },
     /// A conversation could not be said again to another worker, or not all of it.

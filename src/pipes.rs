@@ -103,12 +103,12 @@ pub enum Sharing {
 }
 
 /// What kind of conversation a pipe is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
     /// What it is.
     pub kind: ConversationKind,
     /// Its profile, if it has one.
-    pub profile: Option<&'static str>,
+    pub profile: Option<Arc<str>>,
     /// What it is known by.
     pub why: &'static str,
 }
@@ -198,7 +198,7 @@ impl PipeEntry {
     /// What kind of conversation it is, once that is known.
     #[must_use]
     pub fn conversation(&self) -> Option<Decided> {
-        self.conversation.get().map(|decided| **decided)
+        self.conversation.get().map(|decided| Decided::clone(decided))
     }
 
     pub(crate) fn set_conversation(&self, decided: Decided) {

@@ -3,12 +3,11 @@
 //! A pipe keeps the settings it was opened with: a reload makes new ones and never touches a live pipe.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close;
 pub use crate::close::CodeSet;
-use crate::conversation::{Profile, PrologueBounds};
+use crate::conversation::{Profiles, PrologueBounds};
 use crate::limits::Rate;
 
 /// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
@@ -193,8 +192,8 @@ pub struct PipeSettings {
     pub wrong_worker_codes: CodeSet,
     /// What a prologue may hold.
     pub prologue: PrologueBounds,
-    /// The profile that the route names, with its own rules.
-    pub profile: Option<Arc<Profile>>,
+    /// The profiles of the route, with its own rules.
+    pub profiles: Profiles,
 }
 
 impl PipeSettings {
@@ -250,7 +249,7 @@ impl Default for PipeSettings {
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
             prologue: PrologueBounds::default(),
-            profile: None,
+            profiles: Profiles::default(),
         }
     }
 }

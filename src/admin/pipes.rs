@@ -55,7 +55,7 @@ pub(super) struct PipeBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ConversationBody {
     kind: &'static str,
-    profile: Option<&'static str>,
+    profile: Option<Arc<str>>,
     why: &'static str,
 }
 

@@ -7,6 +7,7 @@
 
 mod checks;
 mod collector;
+mod conversations;
 mod ended_tls;
 mod env;
 mod gaps;
@@ -34,6 +35,7 @@ use holdline_core::shared::StreamSettings;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
+pub use conversations::{OwnProfile, Prologue};
 pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
@@ -42,7 +44,7 @@ pub use print::{Change, KnownKey};
 pub use sections::{
     Admin, Heartbeats, Hooks, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
 };
-pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
@@ -80,6 +82,8 @@ pub struct Config {
     pub limits: Limits,
     /// The memory of the whole process.
     pub memory: Memory,
+    /// Protocols of the operator's own; names are unique and no built-in profile has them.
+    pub profiles: Vec<OwnProfile>,
     /// Groups of backends; names are unique and there is at least one.
     pub pools: Vec<Pool>,
     /// Which request goes to which pool; names are unique and each pool exists.
@@ -105,6 +109,7 @@ impl Default for Config {
             prologue: Prologues::default(),
             limits: Limits::default(),
             memory: Memory::default(),
+            profiles: Vec::new(),
             pools: vec![Pool::default()],
             routes: vec![Route::default()],
             log: Log::default(),
@@ -178,7 +183,7 @@ impl Config {
                 inspect_max: self.prologue.inspect_max,
                 within: self.prologue.within,
             },
-            profile: route.profile(),
+            profiles: self.profiles(route),
         }
     }
 
@@ -220,7 +225,7 @@ impl Config {
                 Upgrade::Websocket => true,
             },
             settings: self.pipe_settings(route),
-            conversation: route.conversation_rule(),
+            conversation: self.conversation_rule(route),
             compression: route.compression == Compression::Pass,
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,

@@ -23,6 +23,7 @@ use crate::callout::CalloutUrl;
 use crate::net::{BackendUrl, UrlError};
 use crate::routes::{HostRule, LearnRule};
 
+mod rules;
 mod words;
 
 /// The grace of a pipe that waits without an end.

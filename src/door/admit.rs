@@ -251,7 +251,7 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
 
 /// What kind of conversation begins, and what that is known by.
 fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
-    plan.route.conversations.decide(plan.protocol.as_deref(), parts, plan.settings.prologue)
+    plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings)
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

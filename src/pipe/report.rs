@@ -246,11 +246,11 @@ impl Reporter {
     }
 
     fn decided(&self, decided: Decided) {
-        let Decided { kind, profile, why } = decided;
+        let Decided { kind, profile, why } = decided.clone();
         self.entry.set_conversation(decided);
         self.process.pipes.changed();
-        tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile, why, "pipe.conversation");
-        if self.entry.route.conversations.is_news((kind, profile, why)) {
+        tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile = profile.as_deref(), why, "pipe.conversation");
+        if self.entry.route.conversations.is_news((kind, profile.clone(), why)) {
             self.event(|entry| events::Fact::Conversation {
                 pipe: entry.id,
                 route: entry.route.name.as_str().into(),

@@ -48,7 +48,7 @@ impl Route {
             Err(Uncompressed::Shared)
         } else if self.settings.check_utf8 {
             Err(Uncompressed::CheckedText)
-        } else if self.conversations.may_be_read(protocols, parts) {
+        } else if self.conversations.may_be_read(protocols, parts, &self.settings.profiles) {
             Err(Uncompressed::Conversation)
         } else {
             Ok(())

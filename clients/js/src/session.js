@@ -20,7 +20,7 @@
  * @typedef {{pipe: Pipe, rx: number, next: number, items: {seq: number, data: string | Uint8Array}[]}} Saved
  * @typedef {{code: number, reason: string}} Close
  * @typedef {['send', Frame] | ['deliver', string | Uint8Array] | ['tell', string, object] | ['opened'] | ['attached']
- *   | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
+ *   | ['stranger'] | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
  *   | ['end', number, string, boolean]} Output   what is to be done, and with what
  *   `shut` closes the link in good order; `reconnect` drops it, and waits so many ms, or as the back-off says; `move`
  *   keeps it until then
@@ -55,9 +55,6 @@ export class Session {
   #wasOpen = false;
   #restored = false;
   #finSaid = false;
-  /** The number of the probe that awaits its answer, and of the last one. */
-  #probe = 0;
-  #probes = 0;
   /** @type {Close | null} */
   #closing = null;
   #rx = 0;
@@ -148,14 +145,17 @@ export class Session {
     this.#do('send', { t: 'hello', v: 1, ...(resume && { resume }) });
   }
 
-  /** @param {() => Frame} read */
+  /** Whether it was a frame of the protocol. @param {() => Frame} read */
   receive(read) {
     try {
       const frame = read();
       if ('t' in frame) this.#control(/** @type {Control} */ (frame));
       else this.#message(/** @type {import('./protocol.js').Message} */ (frame));
+      return true;
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
+      // A server that picks any subprotocol, and then says what it always says.
+      if (this.#phase === 'greeting' && !this.pipe) return this.#do('stranger');
       this.#do('shut', CLOSE.PROTOCOL, error.message);
       this.end(CLOSE.PROTOCOL, error.message, false);
     }
@@ -183,8 +183,7 @@ export class Session {
   /** Asks the proxy to say something, if it can be asked. */
   probe() {
     if (this.#phase !== 'live') return false;
-    this.#probe = ++this.#probes;
-    this.#do('send', { t: 'hb', n: this.#probe });
+    this.#do('send', { t: 'hb', n: 0 });
     return true;
   }
 
@@ -216,7 +215,7 @@ export class Session {
   #control(frame) {
     const { t } = frame;
     const greets = t === 'welcome' || t === 'resumed' || t === 'reject';
-    if (t === 'hb') return this.#heartbeat(frame);
+    if (t === 'hb') return frame.n && this.#do('send', frame); // 0 is the answer to our own
     if (this.#phase !== (greets ? 'greeting' : 'live')) throw new ProtocolError(`early ${t}`);
     if (t === 'welcome') this.#welcome(frame);
     if (t === 'resumed') this.#resumed(frame);
@@ -302,12 +301,6 @@ export class Session {
       this.#owe(0);
     }
     this.#tellGap(frame);
-  }
-
-  /** It answers our probe, or asks us. @param {Control} frame */
-  #heartbeat(frame) {
-    if (frame.n === this.#probe) this.#probe = 0;
-    else this.#do('send', frame);
   }
 
   /** @param {Control} frame */

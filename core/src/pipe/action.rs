@@ -1,5 +1,6 @@
 //! What a pipe wants done, and what it says has happened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::conversation::ConversationKind;
@@ -432,7 +433,7 @@ pub enum Fact {
         /// What it is.
         kind: ConversationKind,
         /// Its profile, if it has one.
-        profile: Option<&'static str>,
+        profile: Option<Arc<str>>,
         /// What it was known by.
         why: &'static str,
     },

@@ -122,8 +122,7 @@ impl Pipe {
         let half_down = backend.link().filter(|_| client.takes_more());
         let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let suspects = Suspects::thaw(input)?;
-        let conversation =
-            Conversation::thaw(input, settings.profile.as_ref(), settings.prologue, up.buffer.accepted())?;
+        let conversation = Conversation::thaw(input, &settings.profiles, settings.prologue, up.buffer.accepted())?;
         let mut pipe = Self {
             client,
             backend,
