@@ -29,7 +29,9 @@ use std::time::Duration;
 
 use holdline_core::conversation::PrologueBounds;
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{
+    AwareSettings, BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail,
+};
 use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
@@ -42,7 +44,7 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Heartbeats, Hooks, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+    Admin, Aware, Heartbeats, Hooks, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -76,6 +78,8 @@ pub struct Config {
     pub reattach: Reattach,
     /// How a client comes back.
     pub resume: Resume,
+    /// How clients are spoken with that number their messages.
+    pub aware: Aware,
     /// What is kept of a conversation for the next worker.
     pub prologue: Prologues,
     /// Rates and counts.
@@ -106,6 +110,7 @@ impl Default for Config {
             replay: Replay::default(),
             reattach: Reattach::default(),
             resume: Resume::default(),
+            aware: Aware::default(),
             prologue: Prologues::default(),
             limits: Limits::default(),
             memory: Memory::default(),
@@ -171,6 +176,7 @@ impl Config {
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
+            aware: self.aware_settings(),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
@@ -211,6 +217,7 @@ impl Config {
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
+            aware_heartbeat: self.aware.heartbeat,
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,
@@ -239,6 +246,18 @@ impl Config {
     /// How long a new request may wait for a worker.
     fn wait(&self, route: &Route) -> Duration {
         route.wait.unwrap_or_else(|| self.reattach.grace.end().map_or(WAIT_MAX, |grace| grace.min(WAIT_MAX)))
+    }
+
+    fn aware_settings(&self) -> AwareSettings {
+        let aware = &self.aware;
+        AwareSettings {
+            hello_timeout: aware.hello_timeout,
+            window_bytes: aware.window,
+            retain_bytes: aware.retain.unwrap_or(aware.window),
+            ack_delay: aware.ack_delay,
+            ack_messages: aware.ack_messages,
+            ..AwareSettings::default()
+        }
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

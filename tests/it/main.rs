@@ -11,6 +11,7 @@ mod harness;
 mod admin;
 mod affinity;
 mod auth;
+mod aware;
 mod backends;
 mod candidates;
 mod comeback;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aware::words::GapWhy;
 use crate::conversation::ConversationKind;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::Cause;
@@ -409,6 +410,22 @@ pub enum Fact {
         lane: LaneName,
         /// How many.
         messages: u64,
+    },
+    /// Messages came that had come before, and were not passed on.
+    Repeated {
+        /// Which way they were going.
+        lane: LaneName,
+        /// How many.
+        messages: u64,
+    },
+    /// An aware peer was told that messages are missing, or said so.
+    Gap {
+        /// Which way they were going.
+        lane: LaneName,
+        /// Why.
+        why: GapWhy,
+        /// How many, if that is known.
+        messages: Option<u64>,
     },
     /// The replay buffer was full while no worker was attached.
     Overflowed(OverflowPolicy),
