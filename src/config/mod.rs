@@ -44,8 +44,8 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Aware, Heartbeats, HttpFallback, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server,
-    Trace,
+    Admin, Aware, Heartbeats, Hooks, HttpFallback, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume,
+    Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -99,6 +99,8 @@ pub struct Config {
     pub log: Log,
     /// Where spans go.
     pub trace: Trace,
+    /// Who is told of the life of pipes.
+    pub hooks: Hooks,
 }
 
 impl Default for Config {
@@ -121,6 +123,7 @@ impl Default for Config {
             routes: vec![Route::default()],
             log: Log::default(),
             trace: Trace::default(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -213,6 +216,7 @@ impl Config {
             key: route.key.clone(),
             any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
+            auth: route.auth(),
             client_id: route.client_id.clone(),
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,

@@ -12,6 +12,7 @@ mod aware;
 mod backend;
 mod ended_tls;
 mod fallback;
+mod hooks;
 mod pool;
 mod profile;
 mod root;

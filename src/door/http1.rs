@@ -358,6 +358,7 @@ impl Speaker<'_> {
         let mut response = match decision {
             Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
             Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
+            Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
             Err(Stay::Relay(request)) => match asked(&request) {
                 Ok(None) => self.relay(*request, body).await,
                 // Boxed, because a plain request need not take along what it takes.

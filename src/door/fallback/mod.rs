@@ -53,6 +53,7 @@ impl Door {
             match refused {
                 Refused::Ours(refusal) => refusal.into_response(),
                 Refused::Workers(answer) => answer.into_response(),
+                Refused::Denied(answer) => answer.into_response(),
             }
         });
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -181,6 +182,11 @@ pub(super) fn asked(request: &Request) -> Result<Option<Ask>, Refusal> {
 /// Whether the request of `parts` looks like one of a client without a socket.
 pub(super) fn is_asked(parts: &Parts) -> bool {
     !matches!(Ask::of(parts), Ok(None))
+}
+
+/// Whether the request of `parts` is a hello.
+pub(super) fn opens(parts: &Parts) -> bool {
+    matches!(Ask::of(parts), Ok(Some(Ask::Open)))
 }
 
 /// 404: the one answer to a token that is no good, and to a pipe that is not there.
