@@ -17,8 +17,9 @@ use super::types::{
     Compression, Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade,
 };
 use super::{AdminState, Prologue};
+use crate::callout::CalloutUrl;
 use crate::net::{BackendUrl, TlsFiles};
-use crate::routes::{Duplicate, HeaderSpec, HostRule, LearnRule};
+use crate::routes::{AuthSpec, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -237,6 +238,14 @@ pub struct Route {
     pub headers: RouteHeaders,
     /// Whether paths may come that workers may read as other ones.
     pub raw_path: bool,
+    /// The server that says who may connect.
+    pub auth_url: Option<CalloutUrl>,
+    /// Headers of its answer that go on to workers and into templates.
+    pub auth_headers: Vec<String>,
+    /// How long it has to answer.
+    pub auth_timeout: Duration,
+    /// Requests to it at once.
+    pub auth_requests_max: u32,
     /// Origins a browser may come from; empty is any.
     pub origins: Vec<String>,
     /// Whether text that is not UTF-8 closes its sender.
@@ -298,6 +307,10 @@ impl Default for Route {
             host: HostRule::Client,
             headers: RouteHeaders::default(),
             raw_path: false,
+            auth_url: None,
+            auth_headers: Vec::new(),
+            auth_timeout: Duration::from_secs(5),
+            auth_requests_max: 256,
             origins: Vec::new(),
             check_utf8: false,
             compression: Compression::Pass,
@@ -323,6 +336,15 @@ pub struct RouteHeaders {
     pub request: HeaderSpec,
     /// Towards clients.
     pub response: HeaderSpec,
+}
+
+impl Route {
+    /// The server that says who may connect, if it names one.
+    #[must_use]
+    pub fn auth(&self) -> Option<AuthSpec> {
+        let (headers, timeout) = (self.auth_headers.clone(), self.auth_timeout);
+        Some(AuthSpec { url: self.auth_url.clone()?, headers, timeout, requests_max: self.auth_requests_max })
+    }
 }
 
 /// `routes.replay_tail`: each bound instead of the one in `replay.tail`.

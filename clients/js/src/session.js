@@ -48,8 +48,6 @@ export class Session {
   /** How often the proxy is heard of, and over how long it spreads those who come back. */
   heartbeatMs = 0;
   jitterMs = 0;
-  /** Messages that came twice. */
-  duplicates = 0;
   /** @type {'detached' | 'greeting' | 'live' | 'plain' | 'ended'} */
   #phase = 'detached';
   #wasOpen = false;
@@ -203,7 +201,7 @@ export class Session {
   #message({ seq, data }) {
     if (seq) {
       if (this.#phase !== 'live') throw new ProtocolError('early message');
-      if (seq <= this.#rx) return void (this.duplicates += 1);
+      if (seq <= this.#rx) return; // it came before
       if (seq !== this.#rx + 1) throw new ProtocolError(`hole before ${seq}`);
       this.#rx = seq;
     }
@@ -277,9 +275,7 @@ export class Session {
       const code = why === 'auth' ? CLOSE.AUTH : CLOSE.REJECTED;
       return this.end(code, String(why), false);
     }
-    this.#renew('pipe-lost');
-    this.#phase = 'detached';
-    this.#do('reconnect', retryMs ?? 0);
+    this.#renew(retryMs ?? 0);
   }
 
   /** @param {Control} frame */
@@ -313,7 +309,10 @@ export class Session {
     this.#unacked ||= 1;
     this.acknowledge();
     this.#do('shut', code, reason);
-    this.end(code, reason, true);
+    if (this.#closing || !INTERRUPTIONS.includes(code)) return this.end(code, reason, true);
+    // The server's trouble, and not the end of what was to be said: another pipe takes this one's place.
+    this.#do('tell', 'interrupted', { code, reason });
+    this.#renew(null);
   }
 
   /** @param {Close} close */
@@ -330,7 +329,7 @@ export class Session {
 
   #openPlain() {
     // A server that spoke `holdline.v1` and does so no longer has lost the pipe.
-    if (this.pipe) this.#renew('pipe-lost');
+    if (this.pipe) this.#forgetPipe();
     else if (this.#wasOpen) this.#tellLoss('no-resume', null);
     this.#phase = 'plain';
     this.#do('attached');
@@ -356,15 +355,21 @@ export class Session {
     if (!first || resumed === 'ok') this.#do('tell', 'resumed', { resumed, reloaded: first });
   }
 
-  /** The pipe is gone and another one follows. @param {string} why */
-  #renew(why) {
+  /** The pipe is gone, and another one follows. @param {number | null} inMs */
+  #renew(inMs) {
+    this.#forgetPipe();
+    this.#phase = 'detached';
+    this.#do('reconnect', inMs);
+  }
+
+  #forgetPipe() {
     this.outbox.missing(1, Infinity, new Error('gap'));
     const inDoubt = this.outbox.renew();
     this.pipe = null;
     this.#rx = this.#unacked = this.#unackedBytes = 0;
     this.#restored = false;
     this.#do('forget');
-    this.#tellLoss(why, inDoubt);
+    this.#tellLoss('pipe-lost', inDoubt);
   }
 
   /** @param {string} why @param {number | null} upCount */

@@ -377,7 +377,7 @@ export class HoldlineSocket extends EventTarget {
     if (this.#readyState === CLOSED) return;
     if (!this.#link) return this.#timers.connect && void this.#connect();
     if (this.#session.isLive) return this.#probe();
-    if (Date.now() - this.#linkedAt > this.#options.timeouts.probe) this.#relink(CLOSE.LOST, 'woken');
+    if (Date.now() - this.#linkedAt > this.#options.timeouts.probe) this.#relink(CLOSE.LOST, 'no answer');
   }
 
   #probe() {
@@ -407,7 +407,7 @@ export class HoldlineSocket extends EventTarget {
   async #comeBack() {
     const pipe = this.#session.pipe;
     if (pipe && !(await this.#shelf.holdAgain(pipe.id))) {
-      this.#session.end(CLOSE.SUPERSEDED, 'another page has the pipe', false);
+      this.#session.end(CLOSE.SUPERSEDED, 'another page', false);
       return this.#act();
     }
     this.#wake();

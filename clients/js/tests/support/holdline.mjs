@@ -49,15 +49,6 @@ export class Holdline {
     return lines.map((line) => JSON.parse(line)).filter((line) => line.pipe === pipe);
   }
 
-  /** Whether it was built with the protocol that the seeds are about. */
-  numbers() {
-    return new Promise((resolve) => {
-      const socket = new ws(`ws://127.0.0.1:${this.port}/`, ['holdline.v1']);
-      socket.on('open', () => (socket.terminate(), resolve(true)));
-      socket.on('error', () => resolve(false));
-    });
-  }
-
   /** What the proxy knows of a pipe, for the report of a failure. */
   async view(pipe) {
     const answer = await fetch(`${this.admin}/v1/pipes/${pipe}`);
