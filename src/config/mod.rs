@@ -162,6 +162,7 @@ impl Config {
             refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             on_too_big: route.on_too_big,
+            confirm: route.confirm,
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
             fragments_max: self.message.fragments_max,

@@ -190,6 +190,12 @@ fn pipes() -> Vec<Key<Route>> {
             "a worker's message over message.max_bytes: \"close\" ends the pipe with 1009, \"drop\" loses that message only",
         ),
         key(
+            "confirm",
+            |r: &mut Route| &mut r.confirm,
+            any,
+            "what confirms a message to a worker: \"pong\" its library's, \"commit\" only its application's (docs/workers.md)",
+        ),
+        key(
             "first_message_timeout",
             |r: &mut Route| &mut r.first_message_timeout,
             off_or(MILLISECOND, HOUR),
