@@ -29,7 +29,7 @@ use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipe::{Driver, introduction};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
-use crate::resume::{Place, Principal};
+use crate::resume::Place;
 use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
@@ -178,7 +178,7 @@ impl Door {
         };
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         if spoken.is_some() {
-            let principal = Principal::of_headers(&request.parts.headers);
+            let principal = request.principal();
             let pipe = driver.entry().id;
             driver.expect_hello(introduction(process, pipe, principal, place));
         }
