@@ -9,7 +9,8 @@ use std::time::Duration;
 use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, Confirm, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy,
+    WeightFrom,
 };
 
 use super::types::{
@@ -215,8 +216,12 @@ pub struct Route {
     pub down: DownPolicy,
     /// What a worker's message over `message.max_bytes` does.
     pub on_too_big: OnTooBig,
+    /// What confirms a message to the worker.
+    pub confirm: Confirm,
     /// How long an attached worker may stay silent at first; zero is for ever.
     pub first_message_timeout: Duration,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// Close codes of a worker that interrupt the pipe.
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
@@ -284,6 +289,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            http_fallback: false,
             conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
@@ -293,6 +299,7 @@ impl Default for Route {
             overflow: None,
             down: DownPolicy::Keep,
             on_too_big: OnTooBig::Close,
+            confirm: Confirm::Pong,
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),

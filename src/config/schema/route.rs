@@ -64,6 +64,12 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
+        key(
+            "http_fallback",
+            |r: &mut Route| &mut r.http_fallback,
+            any,
+            "whether clients may come by long poll, server-sent events and POST where WebSockets fail: docs/client-guide.md",
+        ),
     ]
 }
 
@@ -182,6 +188,12 @@ fn pipes() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.on_too_big,
             any,
             "a worker's message over message.max_bytes: \"close\" ends the pipe with 1009, \"drop\" loses that message only",
+        ),
+        key(
+            "confirm",
+            |r: &mut Route| &mut r.confirm,
+            any,
+            "what confirms a message to a worker: \"pong\" its library's, \"commit\" only its application's (docs/workers.md)",
         ),
         key(
             "first_message_timeout",

@@ -156,6 +156,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].headers.response.remove", "x-a,x-b", r#"["x-a", "x-b"]"#),
     ("routes[0].down", "latest:3", r#""latest:3""#),
     ("routes[0].on_too_big", "drop", r#""drop""#),
+    ("routes[0].confirm", "commit", r#""commit""#),
     ("routes[0].first_message_timeout", "1s", r#""1s""#),
     ("routes[0].interrupt_codes", "1001,4000-4099", r#"[1001, "4000-4099"]"#),
     ("routes[0].wrong_worker_codes", "", "[]"),
