@@ -157,6 +157,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            replaced_code: u16::try_from(route.replaced_code).unwrap_or(1000),
             client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,

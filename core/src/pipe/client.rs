@@ -43,7 +43,9 @@ impl Pipe {
         }
         let away = self.client.away_since().map(|since| now.since(since));
         if let Some(link) = self.client.link() {
-            let words = link.codec.words_to_replaced(&CloseFrame::new(1000, "replaced"), &self.down.buffer);
+            let words = link
+                .codec
+                .words_to_replaced(&CloseFrame::new(self.settings.replaced_code, "replaced"), &self.down.buffer);
             self.detach_client(words, now);
         }
         if let Some(seq) = resume {

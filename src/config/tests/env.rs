@@ -163,6 +163,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].client_id", "{path}", r#""{path}""#),
     ("routes[0].resume", "cookie", r#""cookie""#),
     ("routes[0].duplicate", "reject", r#""reject""#),
+    ("routes[0].replaced_code", "4901", "4901"),
     ("routes[0].share", "true", "true"),
     ("routes[0].share_linger", "0", r#""0s""#),
     ("routes[0].share_catch_up", "5", "5"),
