@@ -34,7 +34,7 @@ use holdline_core::shared::StreamSettings;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
-pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
+pub use ended_tls::{AdminTls, CertificateFiles, ClientAuth, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};

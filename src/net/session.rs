@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
@@ -126,6 +127,8 @@ pub(super) async fn refuse_name(socket: &mut Bare) {
 /// One client's TLS session.
 pub struct Session {
     tls: UnbufferedServerConnection,
+    /// The name that the client asked for.
+    server_name: Option<Box<str>>,
     /// The beginning of a record, or of a message, that has not come whole.
     incoming: Vec<u8>,
     /// What was opened, and its reader had no room for.
@@ -149,14 +152,15 @@ impl Session {
         greeting: Greeting,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
+        let Greeting { bytes: mut records, server_name } = greeting;
         let mut session = Self {
             tls: UnbufferedServerConnection::new(config)?,
-            incoming: greeting.bytes,
+            server_name: server_name.map(String::into_boxed_str),
+            incoming: Vec::new(),
             opened: Vec::new(),
             outgoing: Vec::new(),
             ends: Ends::default(),
         };
-        let mut records = std::mem::take(&mut session.incoming);
         loop {
             let opened = session.open(&mut records, &mut ReadBuf::new(&mut []));
             // The alert that tells of an error goes out as well.
@@ -185,6 +189,18 @@ impl Session {
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The name that the client asked for.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The certificate that the client has shown, now or when the session that it resumes began.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.peer_certificates()?.first()
     }
 
     /// Bytes that were sealed, and that the socket has not taken.

@@ -1,11 +1,11 @@
 //! What a new configuration would stop protecting: the reason to refuse a reload that does not say that this is meant.
 //!
 //! A file that was emptied or cut by accident is still a valid one, and its defaults protect less. Guards are
-//! `admin.tokens_file`, and `routes.origins` of whatever route answers a request now. Invariant: what is found is about
+//! `admin.tokens_file`, certificates that clients must show, and `routes.origins` of whatever route answers a request now. Invariant: what is found is about
 //! requests, not about names: a route that is renamed with its origins drops nothing, and one that is removed drops its
 //! guard if a route without one answers in its place.
 
-use crate::config::Config;
+use crate::config::{ClientAuth, Config};
 use crate::routes::RouteTable;
 
 /// The guards of `running` that `new` has no more, as keys with what is meant; `routes` are those of each.
@@ -19,8 +19,18 @@ pub(super) fn dropped(running: &Config, new: &Config, routes: (&RouteTable, &Rou
                 new_routes.answers(host.as_deref(), &path).is_some_and(|other| !other.has_origins())
             })
     });
+    let asks = |config: &Config| config.server.tls.client_auth == ClientAuth::Require;
+    let certificates = [
+        ("server.tls.client_auth", asks(running) && !asks(new)),
+        ("admin.tls.client_ca", running.admin.tls.client_ca.is_some() && new.admin.tls.client_ca.is_none()),
+    ];
+    let certificates = certificates.into_iter().filter(|(_, dropped)| *dropped).map(|(key, _)| key.to_owned());
     let tokens = tokens.then(|| "admin.tokens_file".to_owned());
-    tokens.into_iter().chain(unguarded.map(|route| format!("origins of route \"{}\"", route.name))).collect()
+    tokens
+        .into_iter()
+        .chain(certificates)
+        .chain(unguarded.map(|route| format!("origins of route \"{}\"", route.name)))
+        .collect()
 }
 
 #[cfg(test)]
