@@ -143,7 +143,7 @@ async fn gone(stream: &mut ClientStream, unread: &mut BytesMut) {
 struct Start {
     /// What was read of it.
     read: Bytes,
-    /// Who its client is by its TLS session, where that matters.
+    /// Who its client is by its TLS session, if it has one.
     identity: Option<Arc<TlsIdentity>>,
     /// What becomes of its first request, if that was a handshake.
     judged: Option<Stay>,

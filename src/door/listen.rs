@@ -174,7 +174,7 @@ pub struct Arrival {
     pub stream: ClientStream,
     /// Who is at its other end.
     pub peer: Peer,
-    /// Who it is by its TLS session, where that matters.
+    /// Who it is by its TLS session, if it has one.
     pub identity: Option<Arc<TlsIdentity>>,
     /// What was read of it already, and belongs to what comes next.
     pub read: BytesMut,

@@ -25,9 +25,7 @@ pub(super) async fn secure(process: &Process, arrival: &mut Arrival) -> bool {
     let greeting = Meeting { listener: ListenerLabel::Public, patience, began: arrival.began, read: &read };
     let Some(identity) = come_together(process, &mut arrival.stream, &set, greeting).await else { return false };
     arrival.peer.secure = true;
-    // Of most clients nothing else is known, and nothing has to be kept.
-    let matters = identity.certificate.is_some() || set.has_policies();
-    arrival.identity = matters.then(|| Arc::new(identity));
+    arrival.identity = Some(Arc::new(identity));
     true
 }
 

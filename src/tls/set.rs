@@ -223,13 +223,7 @@ impl TlsSet {
     /// certificate in another way than the other (RFC 9110 section 15.5.20).
     #[must_use]
     pub fn keeps_apart(&self, name: Option<&str>, host: Option<&str>) -> bool {
-        self.has_policies() && self.chooser.policy(name) != self.chooser.policy(host)
-    }
-
-    /// Whether it has more than one policy.
-    #[must_use]
-    pub fn has_policies(&self) -> bool {
-        self.policies.len() > 1
+        self.policies.len() > 1 && self.chooser.policy(name) != self.chooser.policy(host)
     }
 }
 

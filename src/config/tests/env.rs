@@ -218,7 +218,9 @@ fn px_05_every_key_can_be_set_by_environment() {
             assert!(
                 matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
                     || path.ends_with("serves")
-                    || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
+                    || ["tls.ca", "tls.cert", "tls.key", "client_ca", "client_crl", "tickets_file", "acme_challenges"]
+                        .iter()
+                        .any(|file| path.ends_with(file)),
                 "{path}"
             );
             continue;
