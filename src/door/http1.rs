@@ -26,10 +26,11 @@ use tokio::sync::{mpsc, oneshot};
 use super::Door;
 use super::challenge;
 use super::first_head::First;
+use super::greet::Greeting;
 use super::judge::{Asked, Asks};
 use super::listen::Arrival;
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
-use super::request_line::{HeadComes, LenientLine};
+use super::request_line::{Heads, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
 use crate::http::{
@@ -65,6 +66,7 @@ struct Exit {
 enum Destination {
     Open(Opened),
     Resume(Arc<PipeEntry>, Box<Resume>),
+    Greet(Box<Greeting>),
 }
 
 /// What becomes of a request with which its connection does not leave HTTP.
@@ -153,24 +155,24 @@ struct Start {
 
 /// Serves a connection by hyper.
 async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) {
-    let (talk, head_comes) = (Arc::new(Talk::default()), HeadComes::default());
+    let (talk, heads) = (Arc::new(Talk::default()), Heads::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     let socket = ClientSocket::new(
-        SendTimeout::new(LenientLine::new(stream, start.read, head_comes.clone()), send_timeout),
+        SendTimeout::new(LenientLine::new(stream, start.read, heads.clone()), send_timeout),
         talk.clone(),
         rules.patience,
         start.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
     let (carried, talking) = (carried(&start.identity), talk.clone());
-    let asker = Asker { door: door.clone(), peer, carried, questions, talk: talking, head_comes };
+    let asker = Asker { door: door.clone(), peer, carried, questions, talk: talking, heads };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().ask(request))));
+        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().take(request))));
     drop(rules);
     let speaker = Speaker { door: &door, peer, over: seat.is_over(), talk: &talk };
     let mut leaving = Leaving::default();
@@ -261,6 +263,9 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     error.is_parse().then_some(ConnectionResult::BadRequest)
 }
 
+/// The answer to a request, as hyper takes it.
+type Answered = Result<Response<AnswerBody>, oneshot::error::RecvError>;
+
 /// hyper's side of the conversation: it brings each request to the speaker, and waits for the answer.
 #[derive(Clone)]
 struct Asker {
@@ -269,20 +274,22 @@ struct Asker {
     carried: Extensions,
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
-    head_comes: HeadComes,
+    heads: Heads,
 }
 
 impl Asker {
-    /// Asks for the answer to one request.
-    async fn ask(
-        self,
-        mut request: http::Request<Incoming>,
-    ) -> Result<Response<AnswerBody>, oneshot::error::RecvError> {
-        request.extensions_mut().extend(self.carried);
+    /// Says what follows the head of a request, before anything of that is read, and asks for the answer.
+    fn take(mut self, mut request: http::Request<Incoming>) -> impl Future<Output = Answered> {
+        request.extensions_mut().extend(std::mem::take(&mut self.carried));
         let wants_upgrade = asks_for_websocket(request.headers());
-        if !wants_upgrade && request.body().is_end_stream() {
-            self.head_comes.tell();
+        if !wants_upgrade {
+            self.heads.follow_body(request.body().size_hint().exact());
         }
+        self.ask(request, wants_upgrade)
+    }
+
+    /// Asks for the answer to one request.
+    async fn ask(self, request: http::Request<Incoming>, wants_upgrade: bool) -> Answered {
         self.talk.asked(request.version(), wants_upgrade);
         let process = &self.door.process;
         let access = Access::of(&request, self.peer.address, process.rules.load().access);
@@ -315,6 +322,10 @@ impl Exit {
                 }
                 Err(error) => tracing::warn!(pipe = %pipe.id, %error, "a client that came back could not be attached"),
             },
+            Destination::Greet(greeting) => {
+                greeting.hear(stream, unread).await;
+                drop(seat);
+            }
         }
     }
 }
@@ -411,6 +422,10 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
         Verdict::Open(opened) => {
             let headers = switching_headers(&key, opened.protocol(), opened.compression(), &opened.headers);
             Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
+        }
+        Verdict::Greet(greeting) => {
+            let headers = switching_headers(&key, Some(&greeting.protocol), None, &HeaderMap::new());
+            Ok(Exit { head: switching_head(&headers), to: Destination::Greet(greeting) })
         }
         Verdict::Resume(pipe, resume) => {
             let (protocol, compression) = (pipe.protocol.as_deref(), pipe.compression.agreed());

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use crate::net::TlsIdentity;
 use holdline_core::limits::RouteLimits;
-use holdline_core::settings::PipeSettings;
+use holdline_core::settings::{Heartbeat, PipeSettings};
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
 use http::header::ORIGIN;
@@ -75,6 +75,8 @@ pub struct RouteSpec {
     pub resume_cookie: bool,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
+    /// From one heartbeat of an aware client to the next.
+    pub aware_heartbeat: Duration,
     /// How long a client that has a name may be away.
     pub client_grace: Duration,
     /// Whether paths may come that workers may read as other ones.
@@ -129,6 +131,8 @@ pub struct Route {
     pub pool: String,
     /// What its pipes are opened with.
     pub settings: Arc<PipeSettings>,
+    /// What pipes are opened with whose clients number their messages.
+    pub aware: Arc<PipeSettings>,
     /// What its conversations are.
     pub conversations: Conversations,
     /// How pipes of the same key share one worker connection, if they do.
@@ -360,12 +364,15 @@ impl RouteTable {
         let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));
         let base = share.as_ref().map_or(&settings, |share| &share.viewer);
         let identity = naming.map(|naming| Identity::new(naming, spec.duplicate, spec.client_grace, base));
+        let client_heartbeat = Heartbeat { interval: spec.aware_heartbeat, ..base.client_heartbeat };
+        let aware = PipeSettings { client_grace: Some(spec.client_grace), client_heartbeat, ..base.clone() };
         self.routes.push(Arc::new(Route {
             name,
             pool,
             share,
             identity,
             settings: Arc::new(settings),
+            aware: Arc::new(aware),
             conversations,
             websocket_only,
             wait,
@@ -512,6 +519,12 @@ impl Route {
         !self.origins.is_empty()
     }
 
+    /// Whether paths may come that workers may read as other ones.
+    #[must_use]
+    pub const fn takes_raw_paths(&self) -> bool {
+        self.raw_path
+    }
+
     /// A host and a path that it answers for, for each of its hosts and paths.
     pub fn samples(&self) -> impl Iterator<Item = (Option<String>, String)> {
         let hosts: Vec<_> = match &*self.hosts {
@@ -540,4 +553,4 @@ impl Route {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,8 @@ use crate::config::Config;
 /// Who asks.
 const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
-fn spec(name: &str, path: &str) -> RouteSpec {
+/// The plainest route for `path`.
+pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
         name: name.into(),
         paths: vec![path.into()],
@@ -20,6 +21,7 @@ fn spec(name: &str, path: &str) -> RouteSpec {
         client_id: None,
         duplicate: Duplicate::Replace,
         resume_cookie: false,
+        aware_heartbeat: std::time::Duration::from_secs(25),
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,
         origins: Vec::new(),

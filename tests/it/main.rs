@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod affinity;
+mod aware;
 mod backends;
 mod candidates;
 mod comeback;
@@ -21,6 +22,7 @@ mod ctl;
 mod delivery;
 mod endings;
 mod fair;
+mod fair_pools;
 mod fidelity;
 mod headers;
 mod health;

@@ -1,10 +1,12 @@
 //! What the tests stand on: the proxy and demo workers as processes, clients, and a worker stepped by hand.
 
 pub mod ask;
+pub mod aware;
 pub mod client;
 pub mod demo;
 pub mod front;
 pub mod metrics;
+pub mod orphans;
 pub mod proxy;
 pub mod step;
 pub mod tls;
@@ -18,6 +20,7 @@ pub use ask::{Reply, ask};
 pub use client::Client;
 pub use demo::DemoWorker;
 pub use front::Front;
+pub use orphans::{ALL_THERE, heirs, orphans};
 pub use proxy::Proxy;
 pub use step::StepWorker;
 pub use wire::{Said, Wire};
