@@ -1,7 +1,7 @@
 //! Listening sockets that a service manager opened before it started us (sd_listen_fds(3)): they take the place of
-//! `server.listen` and `admin.listen`.
+//! `server.listen`, `server.tls.listen` and `admin.listen`.
 //!
-//! The names say which is which: `public`, as many as there are, and `admin`, at most one. A socket with another name is
+//! The names say which is which: `public` and `tls`, as many as there are, and `admin`, at most one. A socket with another name is
 //! refused, because clients that wait in it would wait for ever.
 
 use std::io;
@@ -18,7 +18,7 @@ pub enum ActivationError {
     /// It has no name that says what it is for.
     #[error(
         "socket {number} of the service manager is called {name:?}: \
-         call it \"public\" or \"admin\" (FileDescriptorName= in the .socket unit)"
+         call it \"public\", \"tls\" or \"admin\" (FileDescriptorName= in the .socket unit)"
     )]
     Name {
         /// Counted from 1.
@@ -46,6 +46,8 @@ pub enum ActivationError {
 pub struct Inherited {
     /// Instead of `server.listen`, unless empty.
     pub public: Vec<Bound>,
+    /// Instead of `server.tls.listen`, unless empty.
+    pub tls: Vec<Bound>,
     /// Instead of `admin.listen`.
     pub admin: Option<Bound>,
 }
@@ -69,6 +71,7 @@ impl Inherited {
             })?;
             match name.as_str() {
                 "public" => inherited.public.push(bound),
+                "tls" => inherited.tls.push(bound),
                 "admin" if inherited.admin.is_some() => return Err(ActivationError::TwoAdmins),
                 "admin" => inherited.admin = Some(bound),
                 _ => return Err(ActivationError::Name { number, name }),

@@ -252,6 +252,15 @@ pub enum Fact {
     /// A new configuration was refused and the old one stays.
     #[serde(rename = "config.reload_failed")]
     ConfigReloadFailed { error: String },
+    /// New handshakes show other certificates than before.
+    #[serde(rename = "tls_reloaded")]
+    TlsReloaded { certificates: Vec<String> },
+    /// The files of certificates have changed and are bad; the old ones stay.
+    #[serde(rename = "tls_reload_failed")]
+    TlsReloadFailed { error: String },
+    /// A certificate expires in so many days, or has expired; `not_after` is in Unix time.
+    #[serde(rename = "tls_expires")]
+    TlsExpires { name: String, file: String, days: u64, not_after: u64 },
     /// The process takes nothing new.
     #[serde(rename = "process.drain_started")]
     ProcessDrainStarted,

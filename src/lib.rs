@@ -14,7 +14,8 @@
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
-//! of it holds for new clients, [`tokens`] who may use the admin API, [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
+//! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
+//! [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
 //! these four.
 //!
 //! What can be seen: [`metrics`], [`events`], [`log`] and [`trace`]. Who steers: [`admin`] serves the API, [`ctl`] asks
@@ -59,6 +60,7 @@ mod rules;
 mod send_timeout;
 mod serve;
 mod share;
+mod tls;
 mod tokens;
 mod trace;
 mod waiting;

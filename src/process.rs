@@ -4,6 +4,7 @@
 //! inside it and never puts another in its place, so that all threads count, limit and choose by the same books.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -23,6 +24,8 @@ use crate::pipes::Pipes;
 use crate::resume::KeyRing;
 use crate::rules::Rules;
 use crate::share::Streams;
+use crate::tls::in_force::TlsInForce;
+use crate::tls::{Certificate, Sets};
 use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
 use crate::waiting::Waiting;
@@ -68,6 +71,8 @@ pub struct Process {
     pub memory: Memory,
     /// The plain requests that are being answered.
     pub exchanges: Exchanges,
+    /// What listeners that speak TLS show.
+    pub tls: TlsInForce,
 }
 
 /// A configuration, and what was made of the parts of it that can be wrong.
@@ -83,6 +88,8 @@ pub struct Judged {
     pub resume_keys: Option<KeyRing>,
     /// The TLS of its pools, from the files that it names.
     pub tls: PoolsTls,
+    /// The TLS of its listeners, from the files that it names.
+    pub shown: Sets,
 }
 
 impl Process {
@@ -90,7 +97,7 @@ impl Process {
     /// sends its spans away, on the current runtime, if the configuration says where to.
     #[must_use]
     pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Option<Exporter>) {
-        let Judged { config, rules, tokens, resume_keys, tls } = judged;
+        let Judged { config, rules, tokens, resume_keys, tls, shown } = judged;
         let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
         name_series(&metrics, &config);
         let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
@@ -102,6 +109,8 @@ impl Process {
         let waiting_max = config.server.waiting_max as usize;
         let waiting = Arc::new(Waiting::new(backends.clone(), metrics.clone(), phase.watch(), waiting_max));
         let limits = Arc::new(Limiter::new(config.limits, clock));
+        metrics.sync_certificates(&ends(&shown));
+        let shown = TlsInForce::new(shown, config.server.tls.handshakes_at_once as usize);
         let config = Arc::new(ArcSwap::from_pointee(config));
         let (streams, exchanges) = (Arc::new(Streams::default()), Exchanges::default());
         let process = Self {
@@ -124,9 +133,29 @@ impl Process {
             waiting,
             limits,
             exchanges,
+            tls: shown,
         };
         (process, exporter)
     }
+}
+
+impl Process {
+    /// Has new handshakes use `sets`, of which metrics tell how long they are good.
+    pub fn put_tls(&self, sets: Sets) {
+        self.metrics.sync_certificates(&ends(&sets));
+        self.tls.put(sets);
+    }
+}
+
+/// When each certificate ends, by the name of its listeners and its own.
+fn ends(sets: &Sets) -> Vec<(&'static str, String, SystemTime)> {
+    let ends = sets.named().flat_map(|(listener, set)| {
+        let end = move |one: &Certificate| {
+            (listener, one.names.first().unwrap_or_else(|| "none".to_owned()), one.validity.not_after)
+        };
+        set.certificates.iter().map(end)
+    });
+    ends.collect()
 }
 
 /// Lets the metrics know what the configuration names.

@@ -7,6 +7,7 @@
 //! A file that sets nothing, or that drops what guards the process ([`guards`]), is refused unless the caller says that it
 //! means that: a file is emptied by accident more often than on purpose.
 
+mod certificates;
 mod guards;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::process::Process;
 use crate::resume::KeyRing;
 use crate::routes::RouteError;
 use crate::rules::Rules;
+use crate::tls::Sets;
 use crate::tokens::{Tokens, TokensError};
 
 /// The configuration in force and the way to another one.
@@ -75,6 +77,7 @@ struct Judged {
     tokens: Option<Tokens>,
     resume_keys: Option<KeyRing>,
     tls: PoolsTls,
+    shown: Option<Sets>,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
     /// What it does not protect any more.
@@ -156,9 +159,10 @@ impl Reload {
     fn judge_with_files(&self, loaded: Loaded, force: bool) -> Result<Judged, ReloadError> {
         let (tls, untimely) = loaded.pools_tls()?;
         let (resume_keys, exposed) = loaded.resume_keys()?;
+        let (shown, concerns) = self.certificates_of(&loaded)?;
         let mut judged = self.judge(loaded, force)?;
-        (judged.tls, judged.resume_keys) = (tls, resume_keys);
-        judged.warnings.extend(untimely.into_iter().chain(exposed));
+        (judged.tls, judged.resume_keys, judged.shown) = (tls, resume_keys, shown);
+        judged.warnings.extend(untimely.into_iter().chain(exposed).chain(concerns));
         judged.tokens = judged.config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
         Ok(judged)
     }
@@ -186,6 +190,7 @@ impl Reload {
             tokens: None,
             resume_keys: None,
             tls: PoolsTls::default(),
+            shown: None,
             changes,
             warnings,
             dropped,
@@ -193,12 +198,15 @@ impl Reload {
     }
 
     fn put_in_force(&self, judged: Judged) -> Reloaded {
-        let Judged { config, sources, rules, tokens, resume_keys, tls, changes, warnings, dropped } = judged;
+        let Judged { config, sources, rules, tokens, resume_keys, tls, shown, changes, warnings, dropped } = judged;
         let process = &self.process;
         if !dropped.is_empty() {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
         }
         process.tokens.store(tokens.map(Arc::new));
+        if let Some(shown) = shown {
+            self.show(shown);
+        }
         if let Some(ring) = resume_keys {
             process.resume_keys.store(Arc::new(ring));
         } else if process.config.load().resume.keys_file.is_some() {

@@ -19,7 +19,7 @@ use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality};
 use crate::config::{Config, Invalid, Loaded};
 use crate::door::Door;
-use crate::door::listen::{self, Bound};
+use crate::door::listen::{self, Bound, PublicListener};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
 use crate::net::OwnListeners;
@@ -31,6 +31,7 @@ use crate::reload::Reload;
 use crate::routes::RouteError;
 use crate::rules::Rules;
 use crate::share::Streams;
+use crate::tls::Sets;
 use crate::tokens::Tokens;
 use crate::trace::Exporter;
 
@@ -79,7 +80,7 @@ impl StartError {
 pub struct Running {
     process: Arc<Process>,
     reload: Arc<Reload>,
-    bound: Vec<Bound>,
+    bound: Vec<PublicListener>,
     threads: Vec<DataThread>,
     exporter: Option<Exporter>,
     notifier: Notifier,
@@ -108,7 +109,6 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let (bound, admin_listener) = listeners(&process.config.load(), inherited).await?;
     process.backends.keep_off(own_listeners(&bound, &admin_listener));
     let state_file = open_state_file(&process)?;
-    let public: Vec<String> = bound.iter().map(ToString::to_string).collect();
     let admin_address = admin_listener.to_string();
 
     let threads = start_threads(&process, &bound)?;
@@ -117,10 +117,12 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
     start_chores(&process, state_file, &stopped);
+    let (kept, until_stopped) = (reload.clone(), until(stopped.clone()));
+    tokio::spawn(async move { kept.keep_certificates(until_stopped).await });
 
     // A reader of where we listen may connect at once.
     process.phase.started();
-    say_where(&public, &admin_address);
+    say_where(&bound, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
     Ok(Running { process, reload, bound, threads, exporter, notifier, stop_control })
 }
@@ -131,14 +133,15 @@ fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     let (resume_keys, exposed) = loaded.resume_keys()?;
     let (tls, untimely) = loaded.pools_tls()?;
-    for notice in untimely.into_iter().chain(exposed) {
+    let (shown, concerns) = Sets::load(loaded)?;
+    for notice in untimely.into_iter().chain(exposed).chain(concerns) {
         tracing::warn!("{notice}");
     }
-    Ok(Judged { config, rules, tokens, resume_keys, tls })
+    Ok(Judged { config, rules, tokens, resume_keys, tls, shown })
 }
 
-fn own_listeners(bound: &[Bound], admin: &AdminListener) -> OwnListeners {
-    bound.iter().filter_map(Bound::own).chain(admin.own()).collect()
+fn own_listeners(bound: &[PublicListener], admin: &AdminListener) -> OwnListeners {
+    bound.iter().filter_map(|listener| listener.bound.own()).chain(admin.own()).collect()
 }
 
 /// Registers what an earlier process knew.
@@ -160,18 +163,27 @@ fn start_chores(process: &Arc<Process>, state_file: Option<Arc<StateFile>>, stop
     tokio::spawn(async move { backends.run(until_stopped).await });
 }
 
-fn say_where(public: &[String], admin: &str) {
-    for address in public {
-        tracing::info!(listener = "public", address, "listening");
+fn say_where(public: &[PublicListener], admin: &str) {
+    for PublicListener { bound, tls } in public {
+        tracing::info!(listener = "public", address = %bound, tls, "listening");
     }
     tracing::info!(listener = "admin", address = admin, "listening");
 }
 
-async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<Bound>, AdminListener), StartError> {
-    let bound = match inherited.public {
-        none if none.is_empty() => config.server.listen.iter().map(Bound::bind).collect::<Result<_, _>>()?,
-        inherited => inherited,
-    };
+/// Binds what was not inherited. Sockets without TLS and with it are inherited each for themselves.
+async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<PublicListener>, AdminListener), StartError> {
+    let mut bound = Vec::new();
+    for (tls, key, handed_over, configured) in [
+        (false, "server.listen", inherited.public, &config.server.listen),
+        (true, "server.tls.listen", inherited.tls, &config.server.tls.listen),
+    ] {
+        let bind = |listen| Bound::bind(key, listen);
+        let listeners = match handed_over {
+            none if none.is_empty() => configured.iter().map(bind).collect::<Result<_, _>>()?,
+            inherited => inherited,
+        };
+        bound.extend(listeners.into_iter().map(|bound| PublicListener { bound, tls }));
+    }
     let Some(admin) = inherited.admin else {
         return Ok((bound, AdminListener::bind(&config.admin.listen).await?));
     };
@@ -188,14 +200,14 @@ async fn until(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|&stopped| stopped).await;
 }
 
-fn start_threads(process: &Arc<Process>, bound: &[Bound]) -> io::Result<Vec<DataThread>> {
+fn start_threads(process: &Arc<Process>, bound: &[PublicListener]) -> io::Result<Vec<DataThread>> {
     let count = match process.config.load().server.threads {
         0 => std::thread::available_parallelism()?.get(),
         count => count as usize,
     };
     (0..count)
         .map(|number| {
-            let listeners = bound.iter().map(Bound::share).collect::<io::Result<Vec<_>>>()?;
+            let listeners = bound.iter().map(PublicListener::share).collect::<io::Result<Vec<_>>>()?;
             let http = HttpContext::new(process.backends.clone(), process.rules.load().http, process.waiting.clone());
             start_thread(number, listeners, Arc::new(Door { process: process.clone(), http }))
         })
@@ -223,7 +235,7 @@ fn descriptors() -> usize {
     limit.current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
 }
 
-fn start_thread(number: usize, listeners: Vec<Bound>, door: Arc<Door>) -> io::Result<DataThread> {
+fn start_thread(number: usize, listeners: Vec<PublicListener>, door: Arc<Door>) -> io::Result<DataThread> {
     let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::log::flush).build()?;
     let watched = runtime.handle().clone();
     door.process.metrics.watch_runtime("data", watched.clone());
@@ -287,7 +299,7 @@ impl Running {
         self.process.phase.stop();
         self.notifier.stopping();
         // Later clients are refused, instead of waiting in a backlog that is not accepted from any more.
-        self.bound.iter().for_each(Bound::clean_up);
+        self.bound.iter().for_each(|listener| listener.bound.clean_up());
         drop(self.bound);
         let pipes = self.process.pipes.clone();
         let exchanges = &self.process.exchanges;

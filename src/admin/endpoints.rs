@@ -14,7 +14,9 @@ use super::openapi::{self, Operation, operation};
 use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
-use super::{Admin, backends, configuration, dashboard, events, gate, health, messages, pipes, pools, stats, system};
+use super::{
+    Admin, backends, configuration, dashboard, events, gate, health, messages, pipes, pools, stats, system, tls,
+};
 use crate::tokens::Access;
 
 /// One method of one path.
@@ -193,8 +195,10 @@ fn pipe() -> Vec<Endpoint> {
 }
 
 fn process() -> Vec<Endpoint> {
-    use Access::Operator;
+    use Access::{Operator, Viewer};
     use configuration::{Candidate, Effective, ReloadAsk, ReloadBody, Verdict};
+    let tls =
+        operation("readTls", "Shows the certificates that listeners show, and when they end").answers::<tls::Tls>(200);
     let info = operation("readInfo", "Says what this process is").answers::<system::Info>(200);
     let config =
         operation("readConfig", "Shows what is configured, and where it was written").answers::<Effective>(200);
@@ -216,6 +220,7 @@ fn process() -> Vec<Endpoint> {
     let undrain = operation("undrain", "Takes new pipes again").answers::<system::Drain>(200).refuses(&[409]);
     vec![
         at(Method::GET, "/v1/info", Operator, get(system::info), info),
+        at(Method::GET, "/v1/tls", Viewer, get(tls::show), tls),
         at(Method::GET, "/v1/config", Operator, get(configuration::show), config),
         at(Method::POST, "/v1/config/validate", Operator, post(configuration::validate), validate),
         at(Method::POST, "/v1/config/reload", Operator, post(configuration::reload), reload),

@@ -22,6 +22,7 @@
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
+//! | `GET /v1/tls` | viewer | certificates, and when they end |
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
 //!
@@ -52,6 +53,7 @@ pub mod state_file;
 mod stats;
 mod streams;
 mod system;
+mod tls;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

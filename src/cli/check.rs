@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::config::{Config, Invalid};
 use crate::routes::rules_of_auto;
+use crate::tls::Sets;
 
 /// Options of `holdline check`.
 #[derive(Args)]
@@ -26,9 +27,10 @@ pub fn run(options: &Options) -> ExitCode {
         Ok(loaded) => loaded,
         Err(invalid) => return refuse(&invalid),
     };
-    match loaded.pools_tls() {
-        Ok((_, untimely)) if untimely.is_empty() => {}
-        Ok((_, errors)) | Err(Invalid { errors }) => return refuse(&Invalid { errors }),
+    let mut errors = loaded.pools_tls().map_or_else(|invalid| invalid.errors, |(_, untimely)| untimely);
+    errors.extend(Sets::load(&loaded).map_or_else(|invalid| invalid.errors, |(_, concerns)| concerns));
+    if !errors.is_empty() {
+        return refuse(&Invalid { errors });
     }
     let exposed = match loaded.resume_keys() {
         Ok((_, exposed)) => exposed,

@@ -44,15 +44,25 @@ fn listeners(config: &Config, found: &mut Findings) {
             format!("{} is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1", admin.listen),
         );
     }
+    let (server, tls) = (&config.server, &config.server.tls);
+    if server.listen.is_empty() && tls.listen.is_empty() {
+        found.error("server.listen", "at least one listener is needed, such as [\"127.0.0.1:8000\"]");
+    }
+    if !tls.listen.is_empty() && tls.certificates.is_empty() {
+        let message = "needs server.tls.certificates beside it, such as [{ cert = \"tls.pem\", key = \"tls.key\" }]";
+        found.error("server.tls.listen", message);
+    }
     let mut seen = HashSet::new();
     let fixed = |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);
-    for listen in config.server.listen.iter().filter(fixed) {
-        if !seen.insert(listen) {
-            found.error("server.listen", format!("{listen} is listed twice; remove one"));
+    for (key, listeners) in [("server.listen", &server.listen), ("server.tls.listen", &tls.listen)] {
+        for listen in listeners.iter().filter(fixed) {
+            if !seen.insert(listen) {
+                found.error(key, format!("{listen} is listed twice; remove one"));
+            }
         }
     }
     if Some(&admin.listen).filter(fixed).is_some_and(|listen| seen.contains(listen)) {
-        found.error("admin.listen", format!("{} is also in server.listen; use another port", admin.listen));
+        found.error("admin.listen", format!("{} is also a public listener; use another port", admin.listen));
     }
 }
 
@@ -113,7 +123,8 @@ fn pools(config: &Config, found: &mut Findings) {
 }
 
 fn own_listeners(config: &Config) -> OwnListeners {
-    let listeners = config.server.listen.iter().chain([&config.admin.listen]);
+    let public = config.server.listen.iter().chain(&config.server.tls.listen);
+    let listeners = public.chain([&config.admin.listen]);
     let own = listeners.map(|listen| match listen {
         Listen::Tcp(address) => OwnListener::at(*address),
         Listen::Unix(path) => OwnListener::File(path.clone()),

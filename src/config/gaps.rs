@@ -10,7 +10,6 @@ pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[("pools[].resume", Some("\
 
 /// Keys and sections that are refused, because to ignore them would be dangerous.
 const NOT_SUPPORTED: &[(&str, &str)] = &[
-    ("server.tls", "TLS is not supported yet; put a TLS terminator in front and remove this"),
     ("server.proxy_protocol", "the PROXY protocol is not supported yet; remove this"),
     ("server.http2", "HTTP/2 is not supported yet; remove this"),
     ("workers", "workers run by Holdline are not supported yet; start them yourself and remove this"),
@@ -20,6 +19,8 @@ const NOT_SUPPORTED: &[(&str, &str)] = &[
 /// Keys that a running process cannot change.
 const RESTART: &[&str] = &[
     "server.listen",
+    "server.tls.listen",
+    "server.tls.handshakes_at_once",
     "server.threads",
     "admin.listen",
     "admin.state_file",
@@ -52,6 +53,8 @@ impl Config {
     pub fn keep_what_needs_restart(&mut self, running: &Self) {
         self.trace.clone_from(&running.trace);
         self.server.listen.clone_from(&running.server.listen);
+        self.server.tls.listen.clone_from(&running.server.tls.listen);
+        self.server.tls.handshakes_at_once = running.server.tls.handshakes_at_once;
         self.server.threads = running.server.threads;
         self.admin.listen.clone_from(&running.admin.listen);
         self.admin.state_file.clone_from(&running.admin.state_file);
@@ -72,7 +75,7 @@ mod tests {
 
     #[test]
     fn what_needs_a_restart_is_kept_and_nothing_else() {
-        let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7 }\n\
+        let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7, tls = { listen = [\"127.0.0.1:3\"], handshakes_at_once = 9, certificates = [{ cert = \"c\", key = \"k\" }] } }\n\
                     admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\", queue_bytes_max = \"2MiB\" }\n\
                     trace = { otlp_endpoint = \"http://c:1\" }\n";
         let running = Config::default();
@@ -86,7 +89,7 @@ mod tests {
         assert_eq!(waiting, all, "this text changes each of them");
         new.keep_what_needs_restart(&running);
         let left: Vec<_> = running.changes(&new).into_iter().map(|change| change.key).collect();
-        assert_eq!(left, ["server.max_connections", "log.level"]);
+        assert_eq!(left, ["server.max_connections", "server.tls.certificates", "log.level"]);
     }
 
     #[test]

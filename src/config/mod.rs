@@ -7,6 +7,7 @@
 
 mod checks;
 mod collector;
+mod ended_tls;
 mod env;
 mod gaps;
 mod keys;
@@ -33,6 +34,7 @@ use holdline_core::shared::StreamSettings;
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
+pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};

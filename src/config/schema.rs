@@ -9,6 +9,7 @@ use super::setting::{Fault, Setting};
 use super::{Backend, Config, Pool, Route};
 
 mod backend;
+mod ended_tls;
 mod pool;
 mod root;
 mod route;

@@ -8,6 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
+use super::ended_tls::ServerTls;
 use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
 
 const KIB: usize = 1024;
@@ -17,8 +18,10 @@ const GIB: usize = 1024 * MIB;
 /// `[server]`: the public listeners and their limits.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Server {
-    /// Public listeners; at least one.
+    /// Public listeners without TLS; at least one, unless one speaks TLS.
     pub listen: Vec<Listen>,
+    /// Those that speak TLS.
+    pub tls: ServerTls,
     /// Data threads; 0 is one per core.
     pub threads: u32,
     /// Open client connections; beyond, 503 before the upgrade.
@@ -57,6 +60,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             listen: vec![loopback(8000)],
+            tls: ServerTls::default(),
             threads: 0,
             max_connections: 50_000,
             waiting_max: 1_000,

@@ -14,6 +14,7 @@ use holdline_core::settings::{CodeSet, DownPolicy};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
+use super::ended_tls::CertificateFiles;
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
@@ -282,24 +283,43 @@ impl Setting for HostRule {
 impl Setting for LearnRule {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         const WANTED: &str = "a table such as { path = \"/api/kernels\", json = \"/id\" }";
-        let node = &expanded(node)?;
-        let Some(entries) = node.entries() else { return wants(node, WANTED) };
-        let (mut path, mut json) = (None, None);
-        for entry in entries {
-            let place = match entry.name.as_str() {
-                "path" => &mut path,
-                "json" => &mut json,
-                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
-            };
-            *place = Some(String::read(&entry.node)?);
-        }
-        let (Some(path), Some(json)) = (path, json) else { return wants(node, WANTED) };
+        let [path, json] = fields(node, ["path", "json"], WANTED)?;
         Ok(Self { path, json })
     }
 
     fn show(&self) -> Option<String> {
         Some(format!("{{ path = {}, json = {} }}", basic(&self.path), basic(&self.json)))
     }
+}
+
+impl Setting for CertificateFiles {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        const WANTED: &str = "a table such as { cert = \"/etc/holdline/tls.pem\", key = \"/etc/holdline/tls.key\" }";
+        let [cert, key] = fields(node, ["cert", "key"], WANTED)?;
+        Ok(Self { cert, key })
+    }
+
+    fn show(&self) -> Option<String> {
+        let text = |path: &PathBuf| path.show().unwrap_or_default();
+        Some(format!("{{ cert = {}, key = {} }}", text(&self.cert), text(&self.key)))
+    }
+}
+
+/// The values of a table that has these keys and no others.
+fn fields<T: Setting, const N: usize>(node: &Node, names: [&str; N], wanted: &str) -> Result<[T; N], Vec<Fault>> {
+    let node = &expanded(node)?;
+    let Some(entries) = node.entries() else { return wants(node, wanted) };
+    let mut values = [const { None }; N];
+    for entry in entries {
+        let Some(at) = names.iter().position(|name| *name == entry.name) else {
+            return fault(node, format!("unknown key {}; use {wanted}", quoted(&entry.name)));
+        };
+        values[at] = Some(T::read(&entry.node)?);
+    }
+    if values.iter().any(Option::is_none) {
+        return wants(node, wanted);
+    }
+    Ok(values.map(|value| value.expect("each was looked at")))
 }
 
 impl Setting for CodeSet {

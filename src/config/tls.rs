@@ -43,8 +43,9 @@ impl Loaded {
 }
 
 impl Sources {
-    /// What is said about a key, with its place.
-    pub(super) fn notice(&self, key: String, message: String) -> Notice {
+    /// What is to be said of `key`, with the place where it is written.
+    #[must_use]
+    pub fn notice(&self, key: String, message: String) -> Notice {
         let place = self.places.get(&key).cloned().unwrap_or(Place::Nowhere);
         let file = self.file.as_ref().map(|file| file.display().to_string());
         Notice { file, place, key, message }

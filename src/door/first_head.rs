@@ -41,9 +41,10 @@ pub struct First {
 }
 
 impl First {
-    /// Reads a head from `stream`, for no longer than `patience`.
-    pub async fn read(stream: &mut (impl AsyncRead + Unpin), patience: Duration) -> Self {
-        let mut unread = BytesMut::with_capacity(ROOM_BYTES);
+    /// Reads a head from `stream`, behind what was `read` of it already, for no longer than `patience`.
+    pub async fn read(stream: &mut (impl AsyncRead + Unpin), read: BytesMut, patience: Duration) -> Self {
+        let mut unread = read;
+        unread.reserve(ROOM_BYTES);
         let Ok(Some(bytes)) = timeout(patience, head_bytes(stream, &mut unread)).await else {
             return Self { handshake: None, head: Bytes::new(), unread };
         };
@@ -64,16 +65,20 @@ impl First {
 
 /// Reads up to the end of a head; its length, if it may be that of a handshake.
 async fn head_bytes(stream: &mut (impl AsyncRead + Unpin), read: &mut BytesMut) -> Option<usize> {
+    let mut looked_at = 0;
     loop {
-        let looked_at = read.len().saturating_sub(END.len() - 1);
-        // An end or an error is found again by who reads next.
-        if stream.read_buf(read).await.ok()? == 0 || !begins_as_a_handshake(read) {
+        if !begins_as_a_handshake(read) {
             return None;
         }
         if let Some(end) = read[looked_at..].windows(END.len()).position(|bytes| bytes == END) {
             return Some(looked_at + end + END.len());
         }
+        looked_at = read.len().saturating_sub(END.len() - 1);
         if read.len() >= HEAD_BYTES_MAX {
+            return None;
+        }
+        // An end or an error is found again by who reads next.
+        if stream.read_buf(read).await.ok()? == 0 {
             return None;
         }
     }
@@ -137,7 +142,7 @@ mod tests {
         let (mut client, mut stream) = duplex(1 << 20);
         client.write_all(sent).await.expect("there is room");
         drop(client);
-        First::read(&mut stream, PATIENCE).await
+        First::read(&mut stream, BytesMut::new(), PATIENCE).await
     }
 
     async fn hypers(sent: &[u8]) -> Option<Parts> {
@@ -208,7 +213,7 @@ mod tests {
             let (mut client, mut stream) = duplex(piece);
             let bytes = sent.clone();
             let writing = tokio::spawn(async move { client.write_all(&bytes).await });
-            let first = First::read(&mut stream, PATIENCE).await;
+            let first = First::read(&mut stream, BytesMut::new(), PATIENCE).await;
             let mut rest = Vec::new();
             stream.read_to_end(&mut rest).await.expect("it is open");
             writing.await.expect("it does not panic").expect("it is read");
@@ -222,7 +227,7 @@ mod tests {
         for sent in [&b"PUT / HTTP/1.1\r\n"[..], b"G", b"GET / HTTP/1.1\r\nHost: a", b"\x16\x03\x01", b""] {
             let (mut client, mut stream) = duplex(1 << 20);
             client.write_all(sent).await.expect("there is room");
-            let first = First::read(&mut stream, PATIENCE).await;
+            let first = First::read(&mut stream, BytesMut::new(), PATIENCE).await;
             assert!(first.handshake.is_none());
             assert_eq!(first.into_bytes(), sent);
         }

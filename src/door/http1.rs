@@ -10,7 +10,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Door;
 use super::first_head::First;
 use super::judge::{Asked, Asks};
+use super::listen::Arrival;
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
 use super::request_line::{HeadComes, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
@@ -72,10 +73,10 @@ enum Stay {
 }
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
-pub async fn serve(door: Arc<Door>, mut stream: ClientStream, peer: Peer, seat: Seat) {
-    let began = Instant::now();
+pub async fn serve(door: Arc<Door>, arrival: Arrival) {
+    let Arrival { mut stream, peer, read, seat, began } = arrival;
     let patience = door.process.rules.load().patience.head;
-    let mut first = First::read(&mut stream, patience).await;
+    let mut first = First::read(&mut stream, read, patience.saturating_sub(began.elapsed())).await;
     let mut judged = None;
     if let Some(request) = first.handshake.take() {
         let answer = answer_first(&door, peer, seat.is_over(), request);
@@ -280,7 +281,11 @@ impl Exit {
     /// Answers the client, and sends its socket, with what was `unread` of it, to its pipe.
     async fn leave(self, mut stream: ClientStream, unread: Bytes, seat: Seat, patience: Duration) {
         // If it cannot be sent, the pipe finds out by itself and ends as any other, its worker included.
-        let _ = tokio::time::timeout(patience, stream.write_all(&self.head)).await;
+        let answer = async {
+            stream.write_all(&self.head).await?;
+            stream.flush().await
+        };
+        let _ = tokio::time::timeout(patience, answer).await;
         match self.to {
             Destination::Open(opened) => opened.start(ClientLink::socket(stream, unread), seat),
             Destination::Resume(pipe, resume) => match LooseStream::loosen(stream) {

@@ -5,14 +5,16 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Door;
 use super::http1::serve;
 use super::outcome::{Seat, make_room};
+use super::secure::secure;
 use crate::config::Listen;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, OwnListener, Peer, answer_instead_of_acknowledging};
@@ -40,11 +42,11 @@ pub enum Bound {
 }
 
 impl Bound {
-    /// Binds `listen`. An address in use is an error; a socket file without a listener is replaced.
+    /// Binds `listen`, which `key` says. An address in use is an error; a socket file without a listener is replaced.
     ///
     /// # Errors
     /// What the system says, with the address.
-    pub fn bind(listen: &Listen) -> io::Result<Self> {
+    pub fn bind(key: &str, listen: &Listen) -> io::Result<Self> {
         let bound = match listen {
             Listen::Tcp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::STREAM, Some(Protocol::TCP))?;
@@ -57,7 +59,7 @@ impl Bound {
             }
             Listen::Unix(path) => bind_unix(path),
         };
-        bound.map_err(|error| io::Error::new(error.kind(), format!("server.listen {listen}: {error}")))
+        bound.map_err(|error| io::Error::new(error.kind(), format!("{key} {listen}: {error}")))
     }
 
     /// A second handle on the same socket, for another thread.
@@ -104,6 +106,25 @@ impl fmt::Display for Bound {
     }
 }
 
+/// A listener for clients.
+#[derive(Debug)]
+pub struct PublicListener {
+    /// What it accepts from.
+    pub bound: Bound,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
+}
+
+impl PublicListener {
+    /// A second handle on the same socket, for another thread.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn share(&self) -> io::Result<Self> {
+        Ok(Self { bound: self.bound.share()?, tls: self.tls })
+    }
+}
+
 fn bind_unix(path: &Path) -> io::Result<Bound> {
     let is_socket = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
@@ -136,18 +157,34 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 answer_instead_of_acknowledging(&stream);
-                Ok((ClientStream::Tcp(stream), Peer::plain(peer.ip())))
+                Ok((stream.into(), Peer::plain(peer.ip())))
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((ClientStream::Unix(stream), Peer::LOCAL))
+                Ok((stream.into(), Peer::LOCAL))
             }
         }
     }
 }
 
+/// A connection on its way to HTTP, once it was accepted.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection.
+    pub stream: ClientStream,
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// What was read of it already, and belongs to what comes next.
+    pub read: BytesMut,
+    /// Its place in the books.
+    pub seat: Seat,
+    /// When it was accepted: `server.handshake_timeout` counts from here.
+    pub began: Instant,
+}
+
 /// Accepts connections on this thread from when the process serves until it is on its way down.
-pub async fn accept(bound: Bound, door: Arc<Door>) {
+pub async fn accept(listener: PublicListener, door: Arc<Door>) {
+    let PublicListener { bound, tls } = listener;
     let listener = match Listener::new(bound) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener could not be watched"),
@@ -163,7 +200,12 @@ pub async fn accept(bound: Bound, door: Arc<Door>) {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
                     let seat = Seat::take(&door.process);
-                    tokio::spawn(serve(door.clone(), stream, peer, seat));
+                    let arrival = Arrival { stream, peer, read: BytesMut::new(), seat, began: Instant::now() };
+                    if tls {
+                        tokio::spawn(serve_securely(door.clone(), arrival));
+                    } else {
+                        tokio::spawn(serve(door.clone(), arrival));
+                    }
                 }
                 Err(error) if is_the_peers(&error) => {}
                 Err(error) => {
@@ -174,6 +216,13 @@ pub async fn accept(bound: Bound, door: Arc<Door>) {
             },
             () = stopping => return,
         }
+    }
+}
+
+/// Serves a connection on which TLS is spoken, once it is.
+async fn serve_securely(door: Arc<Door>, mut arrival: Arrival) {
+    if secure(&door.process, &mut arrival).await {
+        serve(door, arrival).await;
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Families {
     pub build_info: IntGaugeVec,
     pub connections: IntGaugeVec,
     pub connections_total: IntCounterVec,
+    pub tls_handshakes_total: IntCounterVec,
+    pub tls_handshake_duration_seconds: HistogramVec,
+    pub tls_reloads_total: IntCounterVec,
+    pub tls_certificate_not_after_timestamp_seconds: IntGaugeVec,
     pub handshakes_total: IntCounterVec,
     pub handshake_duration_seconds: HistogramVec,
     pub pipes: IntGaugeVec,
@@ -102,6 +106,27 @@ impl Families {
                 "connections_total",
                 "Connections by what became of them.",
                 &["listener", "result"],
+            ),
+            tls_handshakes_total: at.counters(
+                "tls_handshakes_total",
+                "TLS handshakes of clients by what became of them.",
+                &["listener", "result", "version"],
+            ),
+            tls_handshake_duration_seconds: at.histograms(
+                "tls_handshake_duration_seconds",
+                "From an accepted connection to the end of its TLS handshake.",
+                &["listener"],
+                &HANDSHAKE_SECONDS,
+            ),
+            tls_reloads_total: at.counters(
+                "tls_reloads_total",
+                "Changed files of certificates by what became of them.",
+                &["result"],
+            ),
+            tls_certificate_not_after_timestamp_seconds: at.gauges(
+                "tls_certificate_not_after_timestamp_seconds",
+                "Unix time at which a certificate in force expires.",
+                &["listener", "name"],
             ),
             handshakes_total: at.counters("handshakes_total", "Answers to WebSocket handshakes.", &["route", "code"]),
             handshake_duration_seconds: at.histograms(

@@ -63,6 +63,67 @@ label! {
 }
 
 label! {
+    /// What became of a TLS handshake.
+    TlsResult {
+        /// A new session.
+        Full = "full",
+        /// A session that goes on by a ticket.
+        Resumed = "resumed",
+        /// The client went away.
+        Gone = "gone",
+        /// It was not over within `server.handshake_timeout`.
+        TimedOut = "timed_out",
+        /// No certificate has the name that the client asked for, and `server.tls.sni_strict` refuses it.
+        UnknownName = "unknown_name",
+        /// The client speaks no version or cipher that we do.
+        Incompatible = "incompatible",
+        /// The client's certificate is missing, expired, revoked or not trusted.
+        ClientCertificate = "client_certificate",
+        /// The client does not believe us.
+        Distrusted = "distrusted",
+        /// What came was no TLS, or broken.
+        Bad = "bad",
+    }
+}
+
+impl TlsResult {
+    /// What `error` makes of a handshake.
+    #[must_use]
+    pub const fn of(error: &rustls::Error) -> Self {
+        match error {
+            rustls::Error::PeerIncompatible(_) => Self::Incompatible,
+            rustls::Error::InvalidCertificate(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::InvalidCertRevocationList(_) => Self::ClientCertificate,
+            rustls::Error::AlertReceived(_) => Self::Distrusted,
+            _ => Self::Bad,
+        }
+    }
+}
+
+label! {
+    /// What became of changed files of certificates.
+    ReloadResult {
+        /// New handshakes use them.
+        Loaded = "loaded",
+        /// Some part of them is bad, and the old ones stay.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// The version of TLS that was agreed on.
+    TlsVersionLabel {
+        /// 1.2.
+        Tls12 = "1.2",
+        /// 1.3.
+        Tls13 = "1.3",
+        /// It did not come to that.
+        None = "none",
+    }
+}
+
+label! {
     /// How the search for another backend ended.
     ReattachResult {
         /// A backend took the pipe.

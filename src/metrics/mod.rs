@@ -12,6 +12,7 @@ pub mod process;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdline_core::memory::Evict;
 use prometheus::core::Collector;
@@ -21,6 +22,7 @@ use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
+use labels::{ReloadResult, TlsResult, TlsVersionLabel};
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.
@@ -74,6 +76,9 @@ impl Metrics {
         families.config_last_reload_successful.set(1);
         for result in ConnectionResult::ALL {
             let _at_zero = families.connections_total.with_label_values(&["public", result.as_str()]);
+        }
+        for result in ReloadResult::ALL {
+            let _at_zero = families.tls_reloads_total.with_label_values(&[result.as_str()]);
         }
         for policy in Evict::ALL {
             let _at_zero = families.evictions_total.with_label_values(&[policy.as_str()]);
@@ -238,6 +243,29 @@ impl Metrics {
     /// Counts what became of a connection; [`Metrics::connection`] counts the accepted ones itself.
     pub fn connection_result(&self, listener: ListenerLabel, result: ConnectionResult) {
         self.families.connections_total.with_label_values(&[listener.as_str(), result.as_str()]).inc();
+    }
+
+    /// Counts a TLS handshake, of which this became within `took`.
+    pub fn tls_handshake(&self, listener: ListenerLabel, result: TlsResult, version: TlsVersionLabel, took: Duration) {
+        let labels = [listener.as_str(), result.as_str(), version.as_str()];
+        self.families.tls_handshakes_total.with_label_values(&labels).inc();
+        let seconds = self.families.tls_handshake_duration_seconds.with_label_values(&[listener.as_str()]);
+        seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts changed files of certificates, of which this became.
+    pub fn tls_reload(&self, result: ReloadResult) {
+        self.families.tls_reloads_total.with_label_values(&[result.as_str()]).inc();
+    }
+
+    /// Tells when the certificates in force end, by the names of their listeners and their own, and of no others.
+    pub fn sync_certificates(&self, ends: &[(&'static str, String, SystemTime)]) {
+        let family = &self.families.tls_certificate_not_after_timestamp_seconds;
+        family.reset();
+        for (listener, name, end) in ends {
+            let seconds = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            family.with_label_values(&[*listener, name.as_str()]).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
     }
 
     /// Counts a pipe that was ended because memory was out.

@@ -1,11 +1,12 @@
-//! The files of one pool's TLS: certificates that are trusted, and the one that we show, with its key.
+//! The files of TLS: certificates that are trusted or revoked, and those that we show, with their keys.
 //!
 //! A file is read whole, within [`FILE_BYTES_MAX`], and judged before anything is made of it. What is wrong says which
 //! key of the configuration it is about; a key's content is in no message.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::{self, PemObject};
@@ -19,7 +20,7 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 /// What is wrong with one of the files.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFault {
-    /// The key of `pools.tls` that it is about.
+    /// The key of the configuration that it is about; one of a pool begins behind `pools[N].`.
     pub key: &'static str,
     /// What is wrong, with the file's name.
     pub message: String,
@@ -31,57 +32,90 @@ pub fn is_server_name(name: &str) -> bool {
     ServerName::try_from(name).is_ok()
 }
 
-/// Every certificate of `path`, with its time.
-pub(super) fn certificates(
-    key: &'static str,
-    path: &Path,
-) -> Result<Vec<(CertificateDer<'static>, Validity)>, TlsFault> {
-    let wrong = |message: String| TlsFault { key, message: format!("{}: {message}", path.display()) };
-    let text = read(path).map_err(&wrong)?;
-    let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
-    let found = parsed.map_err(|error| wrong(broken(&error)))?;
-    if found.is_empty() {
-        let hint = if text.contains(&0) { "; a DER file becomes PEM by: openssl x509 -inform der" } else { "" };
-        return Err(wrong(format!("there is no certificate in PEM (\"-----BEGIN CERTIFICATE-----\") in it{hint}")));
-    }
-    let timed = found.into_iter().enumerate().map(|(at, certificate)| match Validity::of(&certificate) {
-        Some(validity) => Ok((certificate, validity)),
-        None => Err(wrong(format!("certificate {} of it is not X.509", at + 1))),
-    });
-    timed.collect()
+/// A file, as it was read.
+#[derive(Clone, Debug)]
+pub struct FileText {
+    /// The key of the configuration that names it.
+    pub key: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+    text: Vec<u8>,
 }
 
-/// The private key of `path`.
-pub(super) fn private_key(key: &'static str, path: &Path) -> Result<PrivateKeyDer<'static>, TlsFault> {
-    let wrong = |message: String| TlsFault { key, message: format!("{}: {message}", path.display()) };
-    let text = read(path).map_err(&wrong)?;
-    if text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) {
-        return Err(wrong("the key is encrypted; remove its passphrase by: openssl pkey".to_owned()));
+impl FileText {
+    /// Reads `path`, which `key` names.
+    ///
+    /// # Errors
+    /// The system's, or what is there is no file of such a size.
+    pub fn read(key: &'static str, path: &Path) -> Result<Self, TlsFault> {
+        let path = path.to_owned();
+        match read(&path) {
+            Ok(text) => Ok(Self { key, path, text }),
+            Err(message) => Err(Self { key, path, text: Vec::new() }.fault(message)),
+        }
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-        wrong(match error {
-            pem::Error::NoItemsFound => "there is no private key in PEM (\"-----BEGIN PRIVATE KEY-----\") in it".into(),
-            error => broken(&error),
+
+    /// What it says.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// What is wrong with it.
+    #[must_use]
+    pub fn fault(&self, message: impl Display) -> TlsFault {
+        TlsFault { key: self.key, message: format!("{}: {message}", self.path.display()) }
+    }
+
+    /// Every certificate in it, with its time.
+    ///
+    /// # Errors
+    /// There is none, or one that is damaged.
+    pub fn certificates(&self) -> Result<Vec<(CertificateDer<'static>, Validity)>, TlsFault> {
+        let parsed: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.text).collect();
+        let found = parsed.map_err(|error| self.fault(broken(&error)))?;
+        if found.is_empty() {
+            let is_der = self.text.contains(&0);
+            let hint = if is_der { "; a DER file becomes PEM by: openssl x509 -inform der" } else { "" };
+            let message = format!("there is no certificate in PEM (\"-----BEGIN CERTIFICATE-----\") in it{hint}");
+            return Err(self.fault(message));
+        }
+        let timed = found.into_iter().enumerate().map(|(at, certificate)| match Validity::of(&certificate) {
+            Some(validity) => Ok((certificate, validity)),
+            None => Err(self.fault(format!("certificate {} of it is not X.509", at + 1))),
+        });
+        timed.collect()
+    }
+
+    /// The private key in it.
+    ///
+    /// # Errors
+    /// There is none, or one that is damaged or encrypted.
+    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsFault> {
+        if self.text.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) {
+            return Err(self.fault("the key is encrypted; remove its passphrase by: openssl pkey"));
+        }
+        PrivateKeyDer::from_pem_slice(&self.text).map_err(|error| match error {
+            pem::Error::NoItemsFound => {
+                self.fault("there is no private key in PEM (\"-----BEGIN PRIVATE KEY-----\") in it")
+            }
+            error => self.fault(broken(&error)),
         })
-    })
+    }
 }
 
 const ENCRYPTED: &[u8] = b"ENCRYPTED";
 
-/// What stands in the way of each of `found` now, if something does.
-pub(super) fn untimely(
-    key: &'static str,
-    path: &Path,
-    found: &[(CertificateDer<'static>, Validity)],
-    now: SystemTime,
-) -> Vec<TlsFault> {
+/// What stands in the way of each of the certificates `found` in `file` now, if something does.
+#[must_use]
+pub fn untimely(file: &FileText, found: &[(CertificateDer<'static>, Validity)], now: SystemTime) -> Vec<TlsFault> {
     let say = |(at, (_, validity)): (usize, &(_, Validity))| {
         let message = match validity.at(now) {
             Standing::Good => return None,
             Standing::NotYet => format!("is not valid before {}", shown(validity.not_before)),
             Standing::Expired => format!("expired on {}", shown(validity.not_after)),
         };
-        Some(TlsFault { key, message: format!("{}: certificate {} of it {message}", path.display(), at + 1) })
+        Some(file.fault(format!("certificate {} of it {message}", at + 1)))
     };
     found.iter().enumerate().filter_map(say).collect()
 }

@@ -1,91 +1,102 @@
-//! A client's socket, bare again after the handshake.
+//! A client's connection as a stream of bytes: its socket, and beside it the TLS session that is spoken on it, if one is.
+//!
+//! Both can be taken from their thread and given to another ([`LooseStream`]): the session holds all that TLS knows of
+//! the connection, and the socket nothing.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A client's socket.
+use super::bare::{Bare, LooseBare};
+use super::session::{Greeting, HandshakeError, Session, refuse_name};
+
+/// A client's connection.
 #[derive(Debug)]
-pub enum ClientStream {
-    /// From a TCP listener.
-    Tcp(TcpStream),
-    /// From a `unix:PATH` listener.
-    Unix(UnixStream),
+pub struct ClientStream {
+    socket: Bare,
+    /// Boxed, because most of what a connection is moved through knows no TLS.
+    session: Option<Box<Session>>,
 }
 
-/// `MSG_MORE` of Linux: more comes at once, so that this need not be a packet of its own.
-const MORE: i32 = 0x8000;
+impl From<TcpStream> for ClientStream {
+    fn from(stream: TcpStream) -> Self {
+        Self { socket: Bare::Tcp(stream), session: None }
+    }
+}
 
-impl ClientStream {
-    /// Writes what stands at the end of the connection. The socket is to be shut down next: both go in one packet then,
-    /// and the peer is woken once.
-    ///
-    /// # Errors
-    /// The link is broken.
-    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let Self::Tcp(stream) = self else { return Pin::new(self).poll_write_vectored(cx, slices) };
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            let send = || SockRef::from(&*stream).send_vectored_with_flags(slices, MORE);
-            match stream.try_io(Interest::WRITABLE, send) {
-                // It was noted, so that the next look waits for room.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+impl From<UnixStream> for ClientStream {
+    fn from(stream: UnixStream) -> Self {
+        Self { socket: Bare::Unix(stream), session: None }
     }
 }
 
 impl ClientStream {
+    /// Reads the greeting of a client that is to speak TLS, behind what was `read` of it already.
+    ///
+    /// # Errors
+    /// It is none, or does not come.
+    pub async fn greeting(&mut self, read: &[u8]) -> Result<Greeting, HandshakeError> {
+        Greeting::read(&mut self.socket, read).await
+    }
+
+    /// Speaks TLS by `config` from here on, in answer to `greeting`.
+    ///
+    /// # Errors
+    /// The two do not come together; the client was told why, if it is there to hear.
+    pub async fn secure(&mut self, greeting: Greeting, config: Arc<ServerConfig>) -> Result<(), HandshakeError> {
+        let session = Session::accept(&mut self.socket, greeting, config).await?;
+        self.session = Some(Box::new(session));
+        Ok(())
+    }
+
+    /// Tells a client that no certificate has the name that it asked for.
+    pub async fn refuse_name(&mut self) {
+        refuse_name(&mut self.socket).await;
+    }
+
+    /// The TLS session, if one is spoken.
+    #[must_use]
+    pub fn session(&self) -> Option<&Session> {
+        self.session.as_deref()
+    }
+
+    /// Bytes that were taken to be written, and that the socket has not.
+    #[must_use]
+    pub fn unsent(&self) -> usize {
+        self.session.as_ref().map_or(0, |session| session.unsent())
+    }
+
+    /// Writes what stands at the end of the connection. It is to be shut down next: both go in one packet then, and the
+    /// peer is woken once.
+    ///
+    /// # Errors
+    /// The link is broken.
+    pub fn poll_write_last(&mut self, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        match &mut self.session {
+            None => self.socket.poll_write_last(cx, slices),
+            Some(session) => session.poll_write(&mut self.socket, cx, slices, true),
+        }
+    }
+
     /// A watch on whether the peer closes its side or goes away, beside what is read and without reading.
     ///
     /// # Errors
     /// The system's: there may be no descriptor left.
     pub fn watch_for_leave(&self) -> io::Result<LeaveWatch> {
         // A descriptor of its own: to wait for the next event on this one would forget that bytes are there to be read.
-        let watched = match self {
-            Self::Tcp(stream) => LooseStream::Tcp(stream.as_fd().try_clone_to_owned()?.into()),
-            Self::Unix(stream) => LooseStream::Unix(stream.as_fd().try_clone_to_owned()?.into()),
-        };
-        watched.bind().map(LeaveWatch)
-    }
-
-    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Tcp(stream) => stream.poll_read_ready(cx),
-            Self::Unix(stream) => stream.poll_read_ready(cx),
-        }
-    }
-
-    /// Whether the peer has closed its side, as far as the runtime has heard.
-    fn is_read_closed(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let ready = match self {
-            Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
-            Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
-        };
-        matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
-    }
-
-    /// Waits for the next event, though there are bytes to be read.
-    fn forget_readable(&self) {
-        let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        // That it would block is what it is told.
-        let _ = match self {
-            Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
-            Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
-        };
+        self.socket.share().map(LeaveWatch)
     }
 }
 
-/// Hears that a peer has closed its side or is gone, whatever there still is to be read.
+/// Hears that a peer has closed its side or is gone, whatever there still is to be read. It looks at the socket, below
+/// TLS.
 #[derive(Debug)]
-pub struct LeaveWatch(ClientStream);
+pub struct LeaveWatch(Bare);
 
 impl LeaveWatch {
     /// Whether the peer has left; the task is woken when it does.
@@ -100,53 +111,48 @@ impl LeaveWatch {
     }
 }
 
-/// A client's socket between two threads: it belongs to no runtime.
+/// A client's connection between two threads: it belongs to no runtime.
 #[derive(Debug)]
-pub enum LooseStream {
-    /// From a TCP listener.
-    Tcp(std::net::TcpStream),
-    /// From a `unix:PATH` listener.
-    Unix(std::os::unix::net::UnixStream),
+pub struct LooseStream {
+    socket: LooseBare,
+    session: Option<Box<Session>>,
 }
 
 impl LooseStream {
-    /// Takes a socket from its thread.
+    /// Takes a connection from its thread.
     ///
     /// # Errors
     /// The system's.
     pub fn loosen(stream: ClientStream) -> io::Result<Self> {
-        match stream {
-            ClientStream::Tcp(stream) => stream.into_std().map(Self::Tcp),
-            ClientStream::Unix(stream) => stream.into_std().map(Self::Unix),
-        }
+        let ClientStream { socket, session } = stream;
+        Ok(Self { socket: LooseBare::loosen(socket)?, session })
     }
 
-    /// Gives the socket to the thread that calls.
+    /// Gives the connection to the thread that calls.
     ///
     /// # Errors
     /// The system's.
     pub fn bind(self) -> io::Result<ClientStream> {
-        match self {
-            Self::Tcp(stream) => TcpStream::from_std(stream).map(ClientStream::Tcp),
-            Self::Unix(stream) => UnixStream::from_std(stream).map(ClientStream::Unix),
-        }
+        Ok(ClientStream { socket: self.socket.bind()?, session: self.session })
     }
 }
 
 impl AsyncRead for ClientStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        let Self { socket, session } = self.get_mut();
+        match session {
+            None => Pin::new(socket).poll_read(cx, buf),
+            Some(session) => session.poll_read(socket, cx, buf),
         }
     }
 }
 
 impl AsyncWrite for ClientStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+        let Self { socket, session } = self.get_mut();
+        match session {
+            None => Pin::new(socket).poll_write(cx, bytes),
+            Some(session) => session.poll_write(socket, cx, &[io::IoSlice::new(bytes)], false),
         }
     }
 
@@ -155,9 +161,10 @@ impl AsyncWrite for ClientStream {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        let Self { socket, session } = self.get_mut();
+        match session {
+            None => Pin::new(socket).poll_write_vectored(cx, slices),
+            Some(session) => session.poll_write(socket, cx, slices, false),
         }
     }
 
@@ -165,14 +172,19 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, session } = self.get_mut();
+        match session {
+            None => Poll::Ready(Ok(())),
+            Some(session) => session.poll_flush(socket, cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        let Self { socket, session } = self.get_mut();
+        match session {
+            None => Pin::new(socket).poll_shutdown(cx),
+            Some(session) => session.poll_shutdown(socket, cx),
         }
     }
 }

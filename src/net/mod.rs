@@ -4,31 +4,37 @@
 //! allowed), `sockets` (the same for socket files), `own` (those that are ours), `connect` (one connection within one
 //! deadline), `tls` (the part of it for `wss://`) with `certificates` (the files behind it), `pinned` (certificates that are
 //! trusted as they are) and `validity` (how long each is good), `stream` (what comes out), `failure` (what else can come of
-//! it); `client_stream` (what a listener accepts), `peer` (who is at its other end). Nothing here knows HTTP, WebSocket or
-//! pools.
-
+//! XX
+mod bare;
 mod certificates;
 mod client_stream;
 mod connect;
+mod der;
 mod failure;
+mod names;
 mod networks;
 mod own;
 mod peer;
+mod pieces;
 mod pinned;
+mod session;
 mod sockets;
 mod stream;
 mod tls;
 mod url;
 mod validity;
 
-pub use certificates::{TlsFault, is_server_name};
+pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
+pub use names::Names;
 pub use networks::{Addresses, Networks, resolve};
 pub use own::{OwnListener, OwnListeners};
 pub use peer::Peer;
+pub use session::{HandshakeError, Session};
 pub use sockets::SocketDirectories;
 pub use stream::BackendStream;
 pub use tls::{TlsClient, TlsFiles, TlsPeer};
 pub use url::{BackendUrl, Host, UrlError};
+pub use validity::Validity;

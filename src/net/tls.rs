@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificates::{TlsFault, certificates, private_key, untimely};
+use super::certificates::{FileText, TlsFault, untimely};
 use super::failure::{ConnectError, DialFailure};
 use super::pinned::{Pinned, PinnedOrSigned};
 use super::url::BackendUrl;
@@ -91,19 +91,22 @@ impl TlsClient {
             return Ok((Self::native(), Vec::new()));
         }
         let (mut faults, mut untimely_ones) = (Vec::new(), Vec::new());
-        let mut certificates_of = |key, path: &Path| match certificates(key, path) {
-            Ok(found) => {
-                untimely_ones.extend(untimely(key, path, &found, now));
-                Some(found)
-            }
-            Err(fault) => {
-                faults.push(fault);
-                None
+        let mut certificates_of = |key, path: &Path| {
+            let read = FileText::read(key, path).and_then(|file| Ok((file.certificates()?, file)));
+            match read {
+                Ok((found, file)) => {
+                    untimely_ones.extend(untimely(&file, &found, now));
+                    Some(found)
+                }
+                Err(fault) => {
+                    faults.push(fault);
+                    None
+                }
             }
         };
         let trusted = files.ca.and_then(|path| certificates_of("tls.ca", path));
         let chain = files.cert.and_then(|path| certificates_of("tls.cert", path));
-        let key = files.key.map(|path| private_key("tls.key", path)).transpose();
+        let key = files.key.map(|path| FileText::read("tls.key", path)?.private_key()).transpose();
         let key = key.unwrap_or_else(|fault| {
             faults.push(fault);
             None

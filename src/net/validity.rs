@@ -7,11 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-const INTEGER: u8 = 0x02;
+use super::der::{SEQUENCE, behind_issuer, take};
+
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const VERSION: u8 = 0xA0;
 
 /// The time within which a certificate is good, both ends included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,12 +36,7 @@ impl Validity {
     /// What the certificate says; nothing if it is none.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Option<Self> {
-        let (certificate, _) = take(certificate, SEQUENCE)?;
-        let (signed, _) = take(certificate, SEQUENCE)?;
-        let rest = take(signed, VERSION).map_or(signed, |(_, rest)| rest);
-        let (_serial, rest) = take(rest, INTEGER)?;
-        let (_algorithm, rest) = take(rest, SEQUENCE)?;
-        let (_issuer, rest) = take(rest, SEQUENCE)?;
+        let rest = behind_issuer(certificate)?;
         let (validity, _) = take(rest, SEQUENCE)?;
         let (not_before, rest) = time(validity)?;
         let (not_after, _) = time(rest)?;
@@ -60,21 +54,6 @@ impl Validity {
             Standing::Good
         }
     }
-}
-
-/// The content of the element of type `tag` in front, and what is behind it.
-fn take(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
-    let (&found, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7F => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7F))?;
-            (digits.iter().fold(0, |length, &digit| length << 8 | usize::from(digit)), rest)
-        }
-        _ => return None,
-    };
-    rest.split_at_checked(length).filter(|_| found == tag)
 }
 
 /// The time in front (RFC 5280 section 4.1.2.5: always UTC, always with seconds), and what is behind it.

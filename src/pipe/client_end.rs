@@ -68,6 +68,8 @@ struct Past {
     away: Option<Away>,
     /// Those that others have replaced, while they are told so.
     parting: Vec<Parting>,
+    /// The last one, while what it took before is written.
+    owed: Option<Parting>,
     /// Set while the present one is not read for want of room.
     watch: Option<LeaveWatch>,
     /// Those that want to know whether the client is there, until it says something or its link is gone.
@@ -153,7 +155,8 @@ impl ClientEnd {
     pub fn book(&self) -> usize {
         match &self.link {
             Some(ClientLink::Viewers(link)) => link.book(),
-            Some(ClientLink::Socket(_)) | None => 0,
+            Some(ClientLink::Socket(link)) => link.stream().unsent(),
+            None => 0,
         }
     }
 
@@ -185,6 +188,22 @@ impl ClientEnd {
             Some(ClientLink::Socket(link)) if is_last => link.stream_mut().poll_write_last(cx, slices),
             Some(link) => Pin::new(link).poll_write_vectored(cx, slices),
             None => Poll::Pending,
+        }
+    }
+
+    /// Goes on with what the link took before and has not written: TLS seals more than a slow client takes at once.
+    ///
+    /// # Errors
+    /// The link is broken.
+    pub fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match &mut self.link {
+            Some(ClientLink::Socket(link)) if link.stream().unsent() > 0 => {
+                match Pin::new(link.stream_mut()).poll_flush(cx) {
+                    Poll::Ready(flushed) => flushed,
+                    Poll::Pending => Ok(()),
+                }
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -231,7 +250,10 @@ impl ClientEnd {
     pub fn part_from(&mut self, mut link: ClientLink, last_words: Vec<u8>, patience: Duration, cx: &mut Context<'_>) {
         if last_words.is_empty() {
             // Closing alone would throw away what was written last, if the client had said more than was read.
-            let _ = Pin::new(&mut link).poll_shutdown(cx);
+            if Pin::new(&mut link).poll_shutdown(cx).is_pending() {
+                self.past.get_or_insert_default().owed = Some(Box::pin(finish(link, patience)));
+                self.poll_parting(cx);
+            }
             return;
         }
         let parting = &mut self.past.get_or_insert_default().parting;
@@ -246,8 +268,20 @@ impl ClientEnd {
     pub fn poll_parting(&mut self, cx: &mut Context<'_>) {
         if let Some(past) = &mut self.past {
             past.parting.retain_mut(|parting| parting.as_mut().poll(cx).is_pending());
+            past.owed.take_if(|owed| owed.as_mut().poll(cx).is_ready());
         }
     }
+
+    /// Whether something that counts as written is still on its way, on a link that is this end's no more.
+    pub fn owes(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.owed.is_some())
+    }
+}
+
+/// Writes what is left of a link, and closes it.
+async fn finish(mut link: ClientLink, patience: Duration) {
+    // A client that does not take it is left.
+    let _ = tokio::time::timeout(patience, link.shutdown()).await;
 }
 
 /// Says the last words, and then waits for the peer to close: what it is still sending would make the kernel throw away
@@ -293,9 +327,11 @@ impl AsyncWrite for ClientLink {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Sockets keep nothing back.
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(link) => Pin::new(link.stream_mut()).poll_flush(cx),
+            Self::Viewers(_) => Poll::Ready(Ok(())),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

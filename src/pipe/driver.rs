@@ -107,7 +107,7 @@ impl Driver {
         self.relay(cx, now);
         self.pipe.own_borrowed();
         self.publish(now);
-        if self.pipe.is_finished() {
+        if self.pipe.is_finished() && !self.client.owes() {
             return Poll::Ready(());
         }
         if let Some(deadline) = self.pipe.deadline() {
@@ -200,6 +200,11 @@ impl Driver {
     /// Writes what is due to the link of `side` until it would block or has taken `enough`; the bytes it took.
     fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
         self.say_who_is_awaited();
+        if side == Side::Client
+            && let Err(error) = self.client.push(cx)
+        {
+            self.write_failed(side, Err(error), now);
+        }
         let mut moved = 0;
         while moved < enough && self.takes(side) && self.pipe.wants_write(side, now) {
             let is_last = self.pipe.drops_client_next();

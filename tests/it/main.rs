@@ -52,6 +52,8 @@ mod stats;
 mod storm;
 mod stuck_log;
 mod timing;
+mod tls;
+mod tls_reload;
 mod top;
 mod trace;
 mod trouble;

@@ -12,7 +12,7 @@ use super::{Source, is_test, read, rust_files};
 const LAYERS: [(&str, &[&str]); 9] = [
     ("small words that every layer uses", &["blame", "clock", "hops", "phase", "send_timeout", "whole_file"]),
     ("connections, and what a request path means", &["net", "routes"]),
-    ("what an operator decides", &["resume", "config", "tokens", "log", "level"]),
+    ("what an operator decides", &["resume", "config", "tokens", "tls", "log", "level"]),
     ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events"]),
     ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
     ("what is live, and its bounds", &["pipes", "clients", "share", "limits", "memory", "rebalance"]),

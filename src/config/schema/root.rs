@@ -19,6 +19,7 @@ const TIB: usize = 1024 * GIB;
 
 pub(super) fn keys() -> Vec<Key<Config>> {
     let mut keys = server();
+    keys.extend(super::ended_tls::keys());
     keys.extend(admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
@@ -36,7 +37,7 @@ fn server() -> Vec<Key<Config>> {
         key(
             "server.listen",
             |c: &mut Config| &mut c.server.listen,
-            |listen| some_listeners(listen),
+            |listen| at_most_listeners(listen),
             "public listeners: \"ADDRESS:PORT\" or \"unix:PATH\"",
         ),
         key(
@@ -138,13 +139,12 @@ fn server() -> Vec<Key<Config>> {
     ]
 }
 
-fn some_listeners(listen: &[Listen]) -> Result<(), String> {
+pub(super) fn at_most_listeners(listen: &[Listen]) -> Result<(), String> {
     const LISTENERS_MAX: usize = 64;
-    match listen.len() {
-        0 => Err("at least one listener is needed, such as [\"127.0.0.1:8000\"]".to_owned()),
-        1..=LISTENERS_MAX => Ok(()),
-        _ => Err(format!("at most {LISTENERS_MAX} listeners")),
+    if listen.len() <= LISTENERS_MAX {
+        return Ok(());
     }
+    Err(format!("at most {LISTENERS_MAX} listeners"))
 }
 
 fn admin() -> Vec<Key<Config>> {

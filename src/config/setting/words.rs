@@ -4,11 +4,11 @@ use holdline_core::settings::{
     BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
-use super::super::AdminState;
 use super::super::types::{
     AccessLog, Compression, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume,
     RouteResume, Sticky, Upgrade,
 };
+use super::super::{AdminState, TlsVersion};
 use super::Choice;
 use crate::routes::Duplicate;
 
@@ -125,4 +125,8 @@ impl Choice for LogLevel {
         ("debug", Self::Debug),
         ("trace", Self::Trace),
     ];
+}
+
+impl Choice for TlsVersion {
+    const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
 }

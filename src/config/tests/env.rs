@@ -10,6 +10,12 @@ fn under(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, Invalid> {
 /// A value for each key that is not its default, as a variable holds it and as TOML shows it.
 const OTHER: &[(&str, &str, &str)] = &[
     ("server.listen", "127.0.0.1:1,unix:/s", r#"["127.0.0.1:1", "unix:/s"]"#),
+    ("server.tls.listen", "127.0.0.1:3", r#"["127.0.0.1:3"]"#),
+    ("server.tls.certificates", r#"[{ cert = "/c", key = "/k" }]"#, r#"[{ cert = "/c", key = "/k" }]"#),
+    ("server.tls.min_version", "1.3", r#""1.3""#),
+    ("server.tls.sni_strict", "true", "true"),
+    ("server.tls.handshakes_at_once", "9", "9"),
+    ("server.tls.reload_interval", "1s", r#""1s""#),
     ("server.threads", "3", "3"),
     ("server.max_connections", "7", "7"),
     ("server.waiting_max", "7", "7"),
@@ -180,6 +186,7 @@ fn px_05_every_key_can_be_set_by_environment() {
         assert_ne!(key.default.as_deref(), Some(*shown), "{path}: not another value");
         // What else must be true for the value to be allowed.
         let around = match *path {
+            "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
@@ -299,7 +306,7 @@ fn px_05_a_name_that_is_no_key_is_an_error() {
         ("HOLDLINE_REPLAY_PIPE_BYTES_MAX", "no such key; did you mean HOLDLINE_REPLAY__PIPE_BYTES_MAX?"),
         ("HOLDLINE_POOLS__0", "no such key"),
         ("HOLDLINE_POOLS__99999999999999999999__NAME", "no such key"),
-        ("HOLDLINE_SERVER__TLS__CERT", "server.tls.cert: TLS is not supported yet"),
+        ("HOLDLINE_SERVER__HTTP2", "server.http2: HTTP/2 is not supported yet"),
     ];
     for (name, message) in cases {
         let errors = under("", &[(name, "x")]).unwrap_err().errors;

@@ -7,6 +7,7 @@ pub mod front;
 pub mod metrics;
 pub mod proxy;
 pub mod step;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;

@@ -20,6 +20,8 @@ use super::{Reply, ask, eventually, within};
 pub struct Proxy {
     /// Where clients connect.
     pub public: SocketAddr,
+    /// Where clients connect by TLS, if anywhere.
+    pub tls: SocketAddr,
     /// Where the admin API is.
     pub admin: SocketAddr,
     process: Child,
@@ -60,6 +62,7 @@ impl Proxy {
         let reader = std::thread::spawn(move || read_log(stderr, &lines, &said));
         let mut proxy = Self {
             public: SocketAddr::from(([0; 4], 0)),
+            tls: SocketAddr::from(([0; 4], 0)),
             admin: SocketAddr::from(([0; 4], 0)),
             process,
             log,
@@ -73,7 +76,9 @@ impl Proxy {
             if line["message"] == "listening" {
                 // a socket file has no address to be told
                 let address = line["address"].as_str().unwrap().parse().unwrap_or(super::SOCKET_FILE);
-                if line["listener"] == "public" {
+                if line["tls"] == true {
+                    proxy.tls = address;
+                } else if line["listener"] == "public" {
                     proxy.public = address;
                 } else {
                     proxy.admin = address;
