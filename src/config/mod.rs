@@ -46,7 +46,7 @@ pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeat
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
-    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    Paths, PoolResume, ProxyProtocol, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.

@@ -114,7 +114,7 @@ impl Door {
         let resume = Resume {
             answer: pipe.next_answer(),
             over,
-            client: request.client.address.to_string(),
+            client: request.client.announced(),
             target: request.found.target.clone(),
             host: host(&request.parts).map(Box::from),
             head_lines: head_lines(request),
@@ -241,6 +241,7 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
         key: found.key.as_deref().map(Arc::from),
         target: found.target.clone(),
         host: host(&request.parts).map(Box::from),
+        announced: Some(request.client.announced()),
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,

@@ -2,6 +2,7 @@
 
 use holdline_core::ids::Generation;
 
+use crate::net::Announced;
 use crate::routes::Target;
 
 /// What a client that resumes its pipe has that may be another than before.
@@ -13,8 +14,8 @@ pub struct Resume {
     pub host: Option<Box<str>>,
     /// The client's headers, ready for each dial.
     pub head_lines: Box<[u8]>,
-    /// Its address.
-    pub client: String,
+    /// Its address, and the port that it came to.
+    pub client: Announced,
     /// The attach whose client it may take the place of; any, if none is named.
     pub over: Option<Generation>,
     /// Its place in the order in which the pipe's clients were answered.

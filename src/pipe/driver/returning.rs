@@ -55,8 +55,8 @@ impl Driver {
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
         self.client.attach(link, generation, answer);
-        self.entry().set_client(client);
-        self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
+        self.entry().set_client(client.address.to_string());
+        self.plan = Arc::new(Plan { target, host, announced: Some(client), head_lines, ..(*self.plan).clone() });
     }
 
     /// Asks the client whether it is there. One that cannot be asked, because nothing is read of it now, counts as there.
