@@ -70,7 +70,8 @@ async fn a_trusted_proxy_says_whose_connection_it_passes_on_in_both_versions_and
                 knock.answer("HTTP/1.1 204 No Content\r\n\r\n").await;
                 knock.head.header("x-real-ip").to_owned()
             };
-            let (answer, address) = tokio::join!(answer(&proxy, &[&header[..], GET].concat()), plain);
+            let sent = [&header[..], GET].concat();
+            let (answer, address) = tokio::join!(answer(&proxy, &sent), plain);
             assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
             assert_eq!(address, "203.0.113.9");
         }
@@ -184,7 +185,8 @@ async fn each_plain_request_has_a_connection_that_says_whose_it_is() {
             knock.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
             knock.head.line
         };
-        let (answer, line) = tokio::join!(answer(&proxy, &[line.as_bytes(), GET].concat()), plain);
+        let sent = [line.as_bytes(), GET].concat();
+        let (answer, line) = tokio::join!(answer(&proxy, &sent), plain);
         assert!(answer.ends_with("ok"), "{answer}");
         assert_eq!(line, format!("PROXY TCP4 {address} 0.0.0.0 0 80"));
     }
