@@ -21,8 +21,14 @@ use crate::metrics::process;
 use crate::pipes::{Command, PipeEntry, Pipes};
 use crate::share::Streams;
 
-/// From one look to the next.
+/// From one look to the next, while there is room.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The same near the limit: what a flood takes in between two looks is not seen before it is there.
+const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(40);
+
+/// Percent of the limit from which on it is near.
+const NEAR_PERCENT: u64 = 90;
 
 /// How long the system's limit is taken for unchanged: an operator may give a container more.
 const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
@@ -123,15 +129,16 @@ impl Memory {
 
     /// Looks again and again until `stopped` resolves.
     pub async fn run(&self, stopped: impl Future<Output = ()>) {
-        let mut ticks = tokio::time::interval(LOOK_INTERVAL);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut wait = Duration::ZERO;
         let mut stopped = std::pin::pin!(stopped);
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
+                () = tokio::time::sleep(wait) => {}
                 () = &mut stopped => return,
             }
-            let verdict = self.look().verdict;
+            let reading = self.look();
+            wait = if reading.is_near() { CLOSE_LOOK_INTERVAL } else { LOOK_INTERVAL };
+            let verdict = reading.verdict;
             if verdict.pressure > Pressure::Low {
                 self.streams.shed_idle();
             }
@@ -192,6 +199,11 @@ impl Reading {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     pub fn percent(&self) -> f64 {
         if self.limit == 0 { 0.0 } else { self.resident as f64 / self.limit as f64 * 100.0 }
+    }
+
+    /// Whether resident memory is near the limit, be it used or kept by the allocator.
+    fn is_near(&self) -> bool {
+        u128::from(self.resident) * 100 >= u128::from(self.limit) * u128::from(NEAR_PERCENT)
     }
 
     /// One line at each mark; the marks are far enough apart that they are not crossed over and over.

@@ -179,7 +179,7 @@ impl Reload {
         // What runs on must fit what is new: tokens, for one, must not go while the listener is open to a network.
         config.check_again()?;
         let rules = Rules::from_config(&config)?;
-        let dropped = guards::dropped(&running, &config, (&self.process.rules.load().routes, &rules.routes));
+        let dropped = guards::dropped((&running, &self.process.rules.load().routes), (&config, &rules.routes));
         if !dropped.is_empty() && !force {
             return Err(ReloadError::Unguarded(dropped.join(", ")));
         }

@@ -231,7 +231,7 @@ async fn a_draining_worker_waits_for_its_queue_and_lets_nobody_in() {
     worker.knob("/__term").await;
     assert_eq!(closed_with(&mut video).await.0, 1012);
     assert!(is_silent(&mut control).await, "the queue is not empty yet");
-    assert!(TcpStream::connect(worker.address).await.is_err(), "nobody new is let in");
+    assert!(TcpStream::connect(worker.address).await.is_err(), "no new client is let in");
 }
 
 #[tokio::test]

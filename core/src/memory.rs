@@ -9,7 +9,8 @@
 //! What counts is resident memory, less what the allocator keeps of memory that pipes have given back: an allocator may
 //! hold on to it for good, and it will be used again before any more is taken. It is known by comparison with the peak:
 //! what pipes are charged has fallen since, and resident memory has not. When resident memory grows beyond its peak all
-//! the same, what is left over is not what is needed, or is none: each byte of growth takes eight off it. What was
+//! the same, what is left over is not what is needed, or is none: each byte of growth takes eight off it, and one beyond the
+//! limit more; what was taken off comes back little by little while nothing grows. What was
 //! resident before any pipe was charged is never taken for left over, and no more is taken for charged than is resident
 //! beside it, whatever the books say.
 //!
@@ -37,6 +38,13 @@ const MARGIN: u64 = 64;
 /// leave memory short for good, though nearly all is free; with less, the limit is passed by more than a ninth of what
 /// was thought to be left over before that is noticed.
 const DOUBT: u64 = 8;
+
+/// The same for a byte of growth beyond the limit: flood upon flood would else creep up on it, a ninth at a time.
+const DOUBT_BEYOND: u64 = 32;
+
+/// What is believed again at each look without growth, as one in so many of the limit. Without it, memory could be short
+/// for good though pipes hold nothing.
+const TRUST: u64 = 1024;
 
 /// How short memory is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -120,6 +128,8 @@ pub struct Watch {
     peak: Option<Sample>,
     /// What was resident at the first look beside what pipes were charged.
     floor: Option<u64>,
+    /// Bytes left over that growth has put in doubt, and that were not believed again since.
+    doubted: u64,
 }
 
 impl Watch {
@@ -151,13 +161,24 @@ impl Watch {
         let floor = *self.floor.get_or_insert(sample.resident.saturating_sub(sample.charged));
         let sample = Sample { charged: sample.charged.min(sample.resident.saturating_sub(floor)), ..sample };
         let peak = self.peak.get_or_insert(sample);
-        // A little growth says nothing: a page here and there is touched again.
-        let noise = sample.limit / MARGIN;
-        if sample.charged >= peak.charged {
-            *peak = sample;
-        } else if sample.resident > peak.resident.saturating_add(noise) {
-            let doubt = (sample.resident - peak.resident).saturating_mul(DOUBT);
-            *peak = Sample { charged: peak.charged.saturating_sub(doubt).max(sample.charged), ..sample };
+        // A little growth says nothing, as long as there is room for it: a page here and there is touched again.
+        let noise = if sample.resident > sample.limit { 0 } else { sample.limit / MARGIN };
+        let grew = sample.resident > peak.resident.saturating_add(noise);
+        if sample.charged < peak.charged && grew {
+            let growth = sample.resident - peak.resident;
+            let beyond = growth.min(sample.resident.saturating_sub(sample.limit));
+            let doubt = (growth - beyond).saturating_mul(DOUBT).saturating_add(beyond.saturating_mul(DOUBT_BEYOND));
+            let charged = peak.charged.saturating_sub(doubt).max(sample.charged);
+            self.doubted += peak.charged - charged;
+            *peak = Sample { charged, ..sample };
+        } else {
+            if sample.charged >= peak.charged {
+                self.doubted = self.doubted.saturating_sub(sample.charged - peak.charged);
+                *peak = sample;
+            }
+            let believed = if grew { 0 } else { self.doubted.min(sample.limit / TRUST) };
+            self.doubted -= believed;
+            peak.charged += believed;
         }
         let given_back = peak.charged - sample.charged;
         given_back.saturating_sub(peak.resident.saturating_sub(sample.resident))
@@ -324,8 +345,22 @@ mod tests {
         look(&mut watch, 300, 0);
         assert_eq!(look(&mut watch, 990, 690).pressure, Pressure::Full);
         // All pipes are gone, the allocator keeps what they held, and something else took a page here and there.
-        assert_eq!(look(&mut watch, 1010, 0).pressure, Pressure::Low);
-        assert_eq!(look(&mut watch, 1010, 0).used, (1010 - 690 + 8 * 20) * MIB);
+        let verdict = look(&mut watch, 1010, 0);
+        assert_eq!((verdict.pressure, verdict.used), (Pressure::Low, (1010 - 690 + 8 * 10 + 32 * 10) * MIB));
+    }
+
+    #[test]
+    fn growth_beyond_the_limit_leaves_memory_short_for_a_while_but_not_for_good() {
+        let mut watch = Watch::default();
+        look(&mut watch, 300, 0);
+        look(&mut watch, 990, 690);
+        assert_eq!(look(&mut watch, 1040, 0).pressure, Pressure::Full, "nothing of it is used again");
+        let looks = (1..10_000).find(|_| look(&mut watch, 1040, 0).pressure == Pressure::Low);
+        assert!(looks.is_some_and(|looks| (100..1000).contains(&looks)), "{looks:?} looks");
+        for _ in 0..10_000 {
+            look(&mut watch, 1040, 0);
+        }
+        assert_eq!(look(&mut watch, 1040, 0).used, (1040 - 690) * MIB, "and no more is believed than before");
     }
 
     #[test]

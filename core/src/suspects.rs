@@ -13,6 +13,13 @@ pub const QUICK_DEATH: Duration = Duration::from_secs(2);
 /// Quick deaths in a row after which a backend is left alone for a while, or a replayed message is blamed.
 pub const QUICK_DEATHS_MAX: u32 = 3;
 
+/// What the death of a worker that had the message counts against it: [`QUICK_DEATHS_MAX`] such deaths are enough.
+const DEATH_WEIGHT: u32 = 3;
+
+/// What a cut counts of which nothing says that the worker had read the message. A network that cuts thrice is no proof,
+/// but nothing is sent again for ever.
+const CUT_WEIGHT: u32 = 1;
+
 /// How long a backend that keeps dying under this pipe is left alone at first; it doubles each time.
 const SUSPENSION_MIN: Duration = Duration::from_secs(1);
 
@@ -33,6 +40,16 @@ pub enum Tried {
     Refused(u16),
 }
 
+/// How a worker went that had been sent a message whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// As one that had read it: it had said something, or ended the link itself. A process that dies with bytes unread
+    /// resets its link, so one that ends in good order had read them all.
+    Died,
+    /// The link was reset, or fell silent, under a worker that had said nothing: that may have been the network.
+    Cut,
+}
+
 #[derive(Debug)]
 struct Suspect {
     backend: BackendKey,
@@ -51,7 +68,7 @@ struct Suspect {
 #[derive(Debug, Default)]
 pub struct Suspects {
     list: Vec<Suspect>,
-    /// The first replayed message of the last quick death, and how many in a row began with it.
+    /// The first replayed message of the last quick death, and what those in a row that began with it weigh.
     killer: Option<Box<(Seq, u32)>>,
 }
 
@@ -126,10 +143,11 @@ impl Suspects {
         self.list.retain(|suspect| suspect.backend != backend || is_known(suspect));
     }
 
-    /// Notes that `backend` died within [`QUICK_DEATH`] of its attach, having been replayed messages from `first` on.
+    /// Notes that `backend` was lost within [`QUICK_DEATH`] of its attach, having been replayed messages from `first` on.
     ///
-    /// The answer says whether that message has now been the first one of [`QUICK_DEATHS_MAX`] such deaths in a row.
-    pub fn died_quickly(&mut self, backend: BackendKey, first: Option<Seq>, now: Time) -> bool {
+    /// The answer says whether that message has now been the first one of [`QUICK_DEATHS_MAX`] such deaths in a row, or
+    /// of three times as many cuts.
+    pub fn died_quickly(&mut self, backend: BackendKey, first: Option<Seq>, end: End, now: Time) -> bool {
         let suspect = self.entry(backend);
         suspect.quick_deaths += 1;
         if suspect.quick_deaths >= QUICK_DEATHS_MAX {
@@ -139,8 +157,12 @@ impl Suspects {
             suspect.quick_deaths = 0;
         }
         let before = self.killer.take().filter(|killer| Some(killer.0) == first).map_or(0, |killer| killer.1);
-        self.killer = first.map(|first| Box::new((first, before + 1)));
-        self.killer.as_ref().is_some_and(|killer| killer.1 >= QUICK_DEATHS_MAX)
+        let weight = match end {
+            End::Died => DEATH_WEIGHT,
+            End::Cut => CUT_WEIGHT,
+        };
+        self.killer = first.map(|first| Box::new((first, before + weight)));
+        self.killer.as_ref().is_some_and(|killer| killer.1 >= QUICK_DEATHS_MAX * DEATH_WEIGHT)
     }
 
     /// Notes that `backend` died, the first message that it had not confirmed being `first`.
@@ -221,9 +243,9 @@ impl Suspects {
             // What it said stays behind: the next process asks once more before it believes that all refuse.
             out.flag(tried.is_some());
         }
-        out.option(killer.as_deref().copied(), |out, (first, deaths)| {
+        out.option(killer.as_deref().copied(), |out, (first, weight)| {
             out.seq(first);
-            out.u32(deaths);
+            out.u32(weight);
         });
     }
 
@@ -246,7 +268,7 @@ impl Suspects {
             suspects.list.push(suspect);
         }
         let killer = input.option(|input| Ok((input.seq()?, input.u32()?)))?;
-        demand(killer.is_none_or(|(_, deaths)| deaths < u32::MAX / 2), PART)?;
+        demand(killer.is_none_or(|(_, weight)| weight < u32::MAX / 2), PART)?;
         suspects.killer = killer.map(Box::new);
         Ok(suspects)
     }
@@ -270,7 +292,7 @@ mod tests {
         let mut suspects = Suspects::default();
         for second in 0..3 {
             assert!(suspects.excluded(at(second)).is_empty());
-            assert!(!suspects.died_quickly(A, None, at(second)));
+            assert!(!suspects.died_quickly(A, None, End::Died, at(second)));
         }
         assert_eq!(suspects.excluded(at(2)), [A]);
         assert_eq!(suspects.next_return(at(2)), Some(at(3)));
@@ -280,10 +302,10 @@ mod tests {
     #[test]
     fn an_attach_that_lived_breaks_the_row() {
         let mut suspects = Suspects::default();
-        suspects.died_quickly(A, None, at(0));
-        suspects.died_quickly(A, None, at(1));
+        suspects.died_quickly(A, None, End::Died, at(0));
+        suspects.died_quickly(A, None, End::Cut, at(1));
         suspects.lived(A);
-        suspects.died_quickly(A, None, at(2));
+        suspects.died_quickly(A, None, End::Died, at(2));
         assert!(suspects.excluded(at(3)).is_empty());
     }
 
@@ -292,7 +314,7 @@ mod tests {
         let mut suspects = Suspects::default();
         for second in 0..3 {
             suspects.settled(A);
-            suspects.died_quickly(A, None, at(second));
+            suspects.died_quickly(A, None, End::Died, at(second));
         }
         assert_eq!(suspects.excluded(at(2)), [A]);
     }
@@ -300,9 +322,21 @@ mod tests {
     #[test]
     fn a_message_that_was_first_in_three_deaths_is_blamed_whoever_died() {
         let mut suspects = Suspects::default();
-        assert!(!suspects.died_quickly(BackendKey(1), Some(Seq(9)), at(0)));
-        assert!(!suspects.died_quickly(BackendKey(2), Some(Seq(9)), at(1)));
-        assert!(suspects.died_quickly(BackendKey(3), Some(Seq(9)), at(2)));
+        assert!(!suspects.died_quickly(BackendKey(1), Some(Seq(9)), End::Died, at(0)));
+        assert!(!suspects.died_quickly(BackendKey(2), Some(Seq(9)), End::Died, at(1)));
+        assert!(suspects.died_quickly(BackendKey(3), Some(Seq(9)), End::Died, at(2)));
+    }
+
+    #[test]
+    fn cuts_weigh_a_third_of_deaths() {
+        let mut suspects = Suspects::default();
+        let blamed = |suspects: &mut Suspects, end| suspects.died_quickly(A, Some(Seq(9)), end, at(0));
+        assert!((1..9).all(|_| !blamed(&mut suspects, End::Cut)));
+        assert!(blamed(&mut suspects, End::Cut), "the ninth");
+        suspects.lived(A);
+        assert!(!blamed(&mut suspects, End::Died) && !blamed(&mut suspects, End::Died));
+        assert!(!blamed(&mut suspects, End::Cut) && !blamed(&mut suspects, End::Cut));
+        assert!(blamed(&mut suspects, End::Cut));
     }
 
     #[test]
@@ -320,7 +354,7 @@ mod tests {
     fn all_refuse_when_no_dial_of_the_round_came_to_anything_else() {
         let mut suspects = Suspects::default();
         suspects.tried(A, Tried::Absent);
-        assert_eq!(suspects.refused_by_all(), None, "nobody has answered");
+        assert_eq!(suspects.refused_by_all(), None, "no worker has answered");
         suspects.tried(BackendKey(2), Tried::Refused(404));
         suspects.wrong(BackendKey(3));
         assert_eq!(suspects.refused_by_all(), Some(404));

@@ -202,7 +202,7 @@ impl Client {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
             Some(Ok(Message::Binary(_))) => {
-                self.books.open().problem(format!("{session}: a binary message that nobody sent"));
+                self.books.open().problem(format!("{session}: a binary message that was never sent"));
                 return None;
             }
             Some(Ok(Message::Close(frame))) => {

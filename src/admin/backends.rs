@@ -171,15 +171,13 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
     let index = condition::index(&admin, admin.process.backends.index(), ask.index, ask.wait.as_deref()).await?;
-    let mut found = admin.process.backends.list();
-    found.retain(|backend| {
-        ask.pool.as_deref().is_none_or(|pool| *backend.spec.pool == *pool)
-            && ask.state.is_none_or(|state| StateName::from(backend.admin) == state)
+    let (found, more) = admin.process.backends.page(ask.cursor.as_deref(), limit, |spec, state| {
+        ask.pool.as_deref().is_none_or(|pool| *spec.pool == *pool)
+            && ask.state.is_none_or(|wanted| StateName::from(state) == wanted)
     });
-    let page = List::page(found, |backend| backend.id.to_string(), ask.cursor.as_deref(), limit);
-    // What is said about a backend may be long, so only those that are shown are written out.
-    let page: List<BackendBody> = page.map(Into::into);
-    Ok(admin.tags.list(&headers, index, page))
+    let next_cursor = found.last().filter(|_| more).map(|backend| backend.id.to_string());
+    let items: Vec<BackendBody> = found.into_iter().map(Into::into).collect();
+    Ok(admin.tags.list(&headers, index, List { items, next_cursor }))
 }
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>, headers: HeaderMap, Id(id): Id) -> Result<Response, Problem> {

@@ -35,14 +35,6 @@ impl<T> List<T> {
     }
 }
 
-impl<T> List<T> {
-    /// The same page with other items.
-    #[must_use]
-    pub fn map<U>(self, how: impl FnMut(T) -> U) -> List<U> {
-        List { items: self.items.into_iter().map(how).collect(), next_cursor: self.next_cursor }
-    }
-}
-
 /// The number of items asked for.
 ///
 /// # Errors

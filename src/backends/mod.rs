@@ -33,13 +33,19 @@ pub use spec::{
 use crate::clock::Clock;
 use crate::net::{Networks, OwnListeners};
 use holdline_core::ids::BackendKey;
-use holdline_core::pool::YoungDeaths;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
+use holdline_core::pool::{AdminState, YoungDeaths};
 use registry::{Effects, Registry, WhereTo};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
+
+/// Backends that are looked at under one lock, where all are wanted.
+const LIST_STEP: usize = 256;
+
+/// What is said about the backends of one page may take so many bytes, give or take one backend.
+pub const PAGE_BYTES_MAX: usize = 4 << 20;
 
 /// The pools of this process; a cheap handle.
 #[derive(Clone)]
@@ -221,10 +227,41 @@ impl Backends {
         self.with(|registry, _| registry.view_of(id).ok())
     }
 
-    /// All backends, by id.
+    /// All backends, by id. The lock is held for [`LIST_STEP`] of them at a time: one that comes or goes meanwhile may be
+    /// missing or not.
     #[must_use]
     pub fn list(&self) -> Vec<BackendView> {
-        self.with(|registry, _| registry.list())
+        let mut all: Vec<BackendView> = Vec::new();
+        loop {
+            let after = all.last().map(|last| last.id.clone());
+            let (page, more) = self.with(|registry, _| registry.page(after.as_deref(), LIST_STEP, |_, _| true));
+            all.extend(page);
+            if !more {
+                return all;
+            }
+        }
+    }
+
+    /// At most `count` backends behind the one called `after`, by id, of those that are `wanted`; fewer where what is said
+    /// about them takes more than [`PAGE_BYTES_MAX`]. And whether there are more.
+    pub fn page(
+        &self,
+        after: Option<&str>,
+        count: usize,
+        wanted: impl Fn(&BackendSpec, AdminState) -> bool,
+    ) -> (Vec<BackendView>, bool) {
+        let (mut page, mut more) = self.with(|registry, _| registry.page(after, count, wanted));
+        let mut bytes = 0;
+        let enough = page.iter().position(|view| {
+            let is_full = bytes >= PAGE_BYTES_MAX;
+            bytes += view.spec.held_bytes();
+            is_full
+        });
+        if let Some(end) = enough {
+            page.truncate(end);
+            more = true;
+        }
+        (page, more)
     }
 
     /// Memory that is taken by what is said about backends, in bytes.

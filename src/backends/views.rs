@@ -1,11 +1,12 @@
 //! How pools and backends read from outside.
 
 use super::registry::Registry;
-use super::spec::{BackendView, PoolView, StateCounts};
+use super::spec::{BackendSpec, BackendView, PoolView, StateCounts};
 use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::{Lease, LeaseState};
 use holdline_core::pool::{AdminState, Backend};
+use std::ops::Bound;
 
 impl Registry {
     pub(super) fn view(&self, key: BackendKey) -> Option<BackendView> {
@@ -36,8 +37,26 @@ impl Registry {
         })
     }
 
-    pub(super) fn list(&self) -> Vec<BackendView> {
-        self.ids.values().filter_map(|&key| self.view(key)).collect()
+    /// At most `count` backends behind the one called `after`, by id, of those that are `wanted`; whether there are more.
+    pub(super) fn page(
+        &self,
+        after: Option<&str>,
+        count: usize,
+        wanted: impl Fn(&BackendSpec, AdminState) -> bool,
+    ) -> (Vec<BackendView>, bool) {
+        let begin = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut views = Vec::new();
+        for (_, &key) in self.ids.range::<str, _>((begin, Bound::Unbounded)) {
+            let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else { continue };
+            if !wanted(&record.spec, backend.admin()) {
+                continue;
+            }
+            if views.len() == count {
+                return (views, true);
+            }
+            views.extend(self.view(key));
+        }
+        (views, false)
     }
 
     pub(super) fn pool_views(&self) -> Vec<PoolView> {

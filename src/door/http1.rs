@@ -28,7 +28,7 @@ use super::first_head::First;
 use super::judge::{Asked, Asks};
 use super::listen::Arrival;
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
-use super::request_line::{HeadComes, LenientLine};
+use super::request_line::{Heads, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
 use crate::http::{
@@ -139,23 +139,23 @@ struct Start {
 
 /// Serves a connection by hyper.
 async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) {
-    let (talk, head_comes) = (Arc::new(Talk::default()), HeadComes::default());
+    let (talk, heads) = (Arc::new(Talk::default()), Heads::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     let socket = ClientSocket::new(
-        SendTimeout::new(LenientLine::new(stream, start.read, head_comes.clone()), send_timeout),
+        SendTimeout::new(LenientLine::new(stream, start.read, heads.clone()), send_timeout),
         talk.clone(),
         rules.patience,
         start.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
-    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), head_comes };
+    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), heads };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().ask(request))));
+        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().take(request))));
     drop(rules);
     let speaker = Speaker { door: &door, peer, over: seat.is_over(), talk: &talk };
     let mut leaving = Leaving::default();
@@ -246,6 +246,9 @@ fn failure(error: &hyper::Error) -> Option<ConnectionResult> {
     error.is_parse().then_some(ConnectionResult::BadRequest)
 }
 
+/// The answer to a request, as hyper takes it.
+type Answered = Result<Response<AnswerBody>, oneshot::error::RecvError>;
+
 /// hyper's side of the conversation: it brings each request to the speaker, and waits for the answer.
 #[derive(Clone)]
 struct Asker {
@@ -253,16 +256,21 @@ struct Asker {
     peer: Peer,
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
-    head_comes: HeadComes,
+    heads: Heads,
 }
 
 impl Asker {
-    /// Asks for the answer to one request.
-    async fn ask(self, request: http::Request<Incoming>) -> Result<Response<AnswerBody>, oneshot::error::RecvError> {
+    /// Says what follows the head of a request, before anything of that is read, and asks for the answer.
+    fn take(self, request: http::Request<Incoming>) -> impl Future<Output = Answered> {
         let wants_upgrade = asks_for_websocket(request.headers());
-        if !wants_upgrade && request.body().is_end_stream() {
-            self.head_comes.tell();
+        if !wants_upgrade {
+            self.heads.follow_body(request.body().size_hint().exact());
         }
+        self.ask(request, wants_upgrade)
+    }
+
+    /// Asks for the answer to one request.
+    async fn ask(self, request: http::Request<Incoming>, wants_upgrade: bool) -> Answered {
         self.talk.asked(request.version(), wants_upgrade);
         let process = &self.door.process;
         let access = Access::of(&request, self.peer.address, process.rules.load().access);

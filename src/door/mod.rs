@@ -5,13 +5,14 @@
 //!            http1 ◀── Verdict ◀───┘                     which http1 alone turns into HTTP and a bare link
 //! ```
 //! In reading order: [`listen`] accepts, `announced` hears from proxies whose connection it is, `secure` comes together with clients that speak TLS, `first_head` reads what is a handshake at once, `request_line` is lenient with
-//! what is read otherwise, [`http1`] speaks HTTP/1 on one connection, [`judge`] says what becomes of a request, `admit` lets a good handshake in, to the pipe that its client
+//! what is read otherwise and `body_end` finds the next head, [`http1`] speaks HTTP/1 on one connection, [`judge`] says what becomes of a request, `admit` lets a good handshake in, to the pipe that its client
 //! left or to a new one (`cookie` knows browsers again), `share` into a stream that others watch, and [`outcome`] is what they decide. A protocol more is
 //! a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a [`outcome::Verdict`] in its own
 //! words.
 
 mod admit;
 mod announced;
+mod body_end;
 mod cookie;
 mod first_head;
 pub mod http1;

@@ -1,26 +1,106 @@
 //! What a new configuration would stop protecting: the reason to refuse a reload that does not say that this is meant.
 //!
 //! A file that was emptied or cut by accident is still a valid one, and its defaults protect less. Guards are
-//! `admin.tokens_file`, and `routes.origins` of whatever route answers a request now. Invariant: what is found is about
-//! requests, not about names: a route that is renamed with its origins drops nothing, and one that is removed drops its
-//! guard if a route without one answers in its place.
+//! `admin.tokens_file`; the bounds of where workers may register, of whose forwarding headers are believed and of whose
+//! certificates are; limits, as long as they are on; and of routes their `origins`, their limits, and that they take no
+//! path which workers may read as another. Another value of a guard is the operator's business; none at all is asked about.
+//! Invariant: what is found of routes is about requests, not about names: a route that is renamed with its origins drops
+//! nothing, and one that is removed drops its guard if a route without one answers in its place.
 
-use crate::config::Config;
-use crate::routes::RouteTable;
+use std::path::PathBuf;
 
-/// The guards of `running` that `new` has no more, as keys with what is meant; `routes` are those of each.
-pub(super) fn dropped(running: &Config, new: &Config, routes: (&RouteTable, &RouteTable)) -> Vec<String> {
-    let tokens = running.admin.tokens_file.is_some() && new.admin.tokens_file.is_none();
-    let (old_routes, new_routes) = routes;
-    let unguarded = old_routes.iter().filter(|route| route.has_origins()).filter(|route| {
-        let same_name = new_routes.iter().find(|other| other.name == route.name);
-        same_name.is_some_and(|other| !other.has_origins())
-            || route.samples().any(|(host, path)| {
-                new_routes.answers(host.as_deref(), &path).is_some_and(|other| !other.has_origins())
-            })
-    });
-    let tokens = tokens.then(|| "admin.tokens_file".to_owned());
-    tokens.into_iter().chain(unguarded.map(|route| format!("origins of route \"{}\"", route.name))).collect()
+use ipnet::IpNet;
+
+use crate::config::{Config, Limits};
+use crate::routes::{Route, RouteTable};
+
+/// What guards the requests of a route under a configuration, if it does.
+type OfRoutes = fn(&Config, &Route) -> bool;
+
+/// The guards that routes have, by what they are called.
+const OF_ROUTES: [(&str, OfRoutes); 6] = [
+    ("origins", |_, route| route.has_origins()),
+    ("raw_path = false", |_, route| !route.takes_raw_paths()),
+    ("limits.key_connections", |config, route| {
+        route.limits.key_connections.unwrap_or(config.limits.key_connections) > 0
+    }),
+    ("limits.key_rate", |config, route| !route.limits.key_rate.unwrap_or(config.limits.key_rate).is_off()),
+    ("limits.address_connections", |config, route| {
+        route.limits.address_connections.unwrap_or(config.limits.address_connections) > 0
+    }),
+    ("limits.address_rate", |config, route| !route.limits.address_rate.unwrap_or(config.limits.address_rate).is_off()),
+];
+
+/// A configuration with its routes.
+pub(super) type Ruled<'a> = (&'a Config, &'a RouteTable);
+
+/// The guards of `running` that `new` has no more, as keys with what is meant.
+pub(super) fn dropped(running: Ruled<'_>, new: Ruled<'_>) -> Vec<String> {
+    let mut dropped = of_admission(running.0, new.0);
+    dropped.extend(of_trust(running.0, new.0));
+    dropped.extend(of_limits(&running.0.limits, &new.0.limits).map(|key| format!("limits.{key}")));
+    dropped.extend(OF_ROUTES.iter().flat_map(|(name, guards)| {
+        let unguarded = running.1.iter().filter(|route| is_unguarded(running, new, route, *guards));
+        unguarded.map(move |route| format!("{name} of route \"{}\"", route.name)).collect::<Vec<_>>()
+    }));
+    dropped
+}
+
+/// Who may use the admin API, and where it lets workers be.
+fn of_admission(running: &Config, new: &Config) -> Vec<String> {
+    let mut dropped = Vec::new();
+    if running.admin.tokens_file.is_some() && new.admin.tokens_file.is_none() {
+        dropped.push("admin.tokens_file".to_owned());
+    }
+    if is_wider(&running.admin.backend_networks, &new.admin.backend_networks) {
+        dropped.push("the bounds of admin.backend_networks".to_owned());
+    }
+    let known = |new: &PathBuf| running.admin.backend_sockets.iter().any(|known| new.starts_with(known));
+    if !new.admin.backend_sockets.iter().all(known) {
+        dropped.push("the bounds of admin.backend_sockets".to_owned());
+    }
+    dropped
+}
+
+/// Who is believed: proxies in front, and workers' certificates.
+fn of_trust(running: &Config, new: &Config) -> Vec<String> {
+    let mut dropped = Vec::new();
+    if is_wider(&running.server.trusted_proxies, &new.server.trusted_proxies) {
+        dropped.push("the bounds of server.trusted_proxies".to_owned());
+    }
+    let unpinned = running
+        .pools
+        .iter()
+        .filter(|pool| pool.tls.ca.is_some())
+        .filter(|pool| new.pools.iter().any(|other| other.name == pool.name && other.tls.ca.is_none()));
+    dropped.extend(unpinned.map(|pool| format!("tls.ca of pool \"{}\"", pool.name)));
+    dropped
+}
+
+/// The limits that hold whatever the route, and are off now.
+fn of_limits(running: &Limits, new: &Limits) -> impl Iterator<Item = &'static str> {
+    let was_on = |count: fn(&Limits) -> u64| count(running) > 0 && count(new) == 0;
+    [
+        ("key_connections_total", was_on(|limits| limits.key_connections_total.into())),
+        ("address_detached", was_on(|limits| limits.address_detached.into())),
+        ("pipe_messages", was_on(|limits| limits.pipe_messages.count)),
+        ("pipe_bytes", was_on(|limits| limits.pipe_bytes.count)),
+    ]
+    .into_iter()
+    .filter_map(|(key, is_off)| is_off.then_some(key))
+}
+
+/// Whether some address is in `new` that was in none of `old`; two halves are not taken for their whole.
+fn is_wider(old: &[IpNet], new: &[IpNet]) -> bool {
+    !new.iter().all(|new| old.iter().any(|old| old.contains(new)))
+}
+
+/// Whether requests that `route` has guarded are answered by a route that does not.
+fn is_unguarded(running: Ruled<'_>, (config, routes): Ruled<'_>, route: &Route, guards: OfRoutes) -> bool {
+    let is_open = |other: &Route| !guards(config, other);
+    guards(running.0, route)
+        && (routes.iter().any(|other| other.name == route.name && is_open(other))
+            || route.samples().any(|(host, path)| routes.answers(host.as_deref(), &path).is_some_and(|it| is_open(it))))
 }
 
 #[cfg(test)]
@@ -34,7 +114,7 @@ mod tests {
         let read = |text: &str| Config::read(Some(("proxy.toml", text)), []).unwrap().config;
         let (running, new) = (read(GUARDED), read(new));
         let (old_routes, new_routes) = (running.route_table().unwrap(), new.route_table().unwrap());
-        dropped(&running, &new, (&old_routes, &new_routes))
+        dropped((&running, &old_routes), (&new, &new_routes))
     }
 
     #[test]
@@ -58,12 +138,47 @@ mod tests {
         assert_eq!(dropped_by(&open), origins, "one of its paths falls through");
     }
 
+    /// What a file with `text` drops of one with `guarded`.
+    fn dropped_of(guarded: &str, text: &str) -> Vec<String> {
+        let read = |text: &str| Config::read(Some(("proxy.toml", text)), []).unwrap().config;
+        let (running, new) = (read(guarded), read(text));
+        dropped((&running, &running.route_table().unwrap()), (&new, &new.route_table().unwrap()))
+    }
+
     #[test]
-    fn tokens_are_a_guard() {
-        let mut running = Config::default();
-        running.admin.tokens_file = Some("/etc/tokens".into());
-        let table = running.route_table().unwrap();
-        assert_eq!(dropped(&running, &Config::default(), (&table, &table)), ["admin.tokens_file"]);
-        assert_eq!(dropped(&Config::default(), &running, (&table, &table)), [""; 0]);
+    fn what_bounds_who_is_believed_and_what_may_be_registered_is_a_guard() {
+        for (guarded, open, names) in [
+            ("[admin]\ntokens_file = \"/etc/tokens\"\n", "", "admin.tokens_file"),
+            ("[admin]\nbackend_networks = [\"10.0.0.0/8\"]\n", "", "the bounds of admin.backend_networks"),
+            ("", "[admin]\nbackend_networks = [\"0.0.0.0/0\", \"::/0\"]\n", "the bounds of admin.backend_networks"),
+            ("", "[admin]\nbackend_sockets = [\"/srv\", \"/run\", \"/tmp\"]\n", "the bounds of admin.backend_sockets"),
+            ("", "[server]\ntrusted_proxies = [\"0.0.0.0/0\"]\n", "the bounds of server.trusted_proxies"),
+            ("[limits]\naddress_detached = 5\n", "[limits]\naddress_detached = 0\n", "limits.address_detached"),
+            ("[limits]\npipe_bytes = \"1MiB/s\"\n", "", "limits.pipe_bytes"),
+            ("[limits]\naddress_rate = \"9/min\"\n", "", "limits.address_rate of route \"default\""),
+            ("", "[[routes]]\nlimits.key_rate = 0\n", "limits.key_rate of route \"default\""),
+            ("", "[[routes]]\nraw_path = true\n", "raw_path = false of route \"default\""),
+            (
+                "[[pools]]\nname = \"default\"\ntls.ca = \"/etc/ca.pem\"\n",
+                "[[pools]]\nname = \"default\"\n",
+                "tls.ca of pool \"default\"",
+            ),
+        ] {
+            assert_eq!(dropped_of(guarded, open), [names], "{guarded:?} to {open:?}");
+            assert_eq!(dropped_of(open, guarded), [""; 0], "{open:?} to {guarded:?}");
+            assert_eq!(dropped_of(guarded, guarded), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn another_value_of_a_guard_is_one() {
+        for (before, after) in [
+            ("[admin]\ntokens_file = \"/a\"\n", "[admin]\ntokens_file = \"/b\"\n"),
+            ("[admin]\nbackend_sockets = [\"/run\"]\n", "[admin]\nbackend_sockets = [\"/run/workers\"]\n"),
+            ("[server]\ntrusted_proxies = [\"10.0.0.0/8\"]\n", "[server]\ntrusted_proxies = [\"10.9.0.0/16\"]\n"),
+            ("[limits]\nkey_rate = \"20/min\"\n", "[limits]\nkey_rate = \"2000/s\"\n"),
+        ] {
+            assert_eq!(dropped_of(before, after), [""; 0]);
+        }
     }
 }

@@ -509,6 +509,12 @@ impl Route {
         !self.origins.is_empty()
     }
 
+    /// Whether paths may come that workers may read as other ones.
+    #[must_use]
+    pub const fn takes_raw_paths(&self) -> bool {
+        self.raw_path
+    }
+
     /// A host and a path that it answers for, for each of its hosts and paths.
     pub fn samples(&self) -> impl Iterator<Item = (Option<String>, String)> {
         let hosts: Vec<_> = match &*self.hosts {
@@ -537,4 +543,4 @@ impl Route {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

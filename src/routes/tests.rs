@@ -8,7 +8,8 @@ use crate::config::Config;
 /// Who asks.
 const CLIENT: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 9));
 
-fn spec(name: &str, path: &str) -> RouteSpec {
+/// The plainest route for `path`.
+pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
     RouteSpec {
         name: name.into(),
         paths: vec![path.into()],

@@ -13,9 +13,12 @@ import pathlib
 import re
 import signal
 import socket
-import time
+import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from patience import Failure, until  # noqa: E402
+
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache/applications"
 PYTHON = str(CACHE / "py/bin/python")
@@ -33,25 +36,13 @@ ENVIRONMENT = dict(
 MARK = "HOLDLINE_APPLICATION_RUN"
 # Some of these programs take long to start on a busy machine.
 PATIENCE_SECONDS = 90
-# How often a state is looked at that can only be looked at.
-LOOK_SECONDS = 0.02
 # A planned stop: who is still there after so long is told to go.
 DRAIN_SECONDS = 3
 
 
-class Failure(Exception):
-    """The run could not go on."""
-
-
 async def eventually(what, look, seconds=PATIENCE_SECONDS):
     """What `look` answers, as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = await look()
-        if found:
-            return found
-        await asyncio.sleep(LOOK_SECONDS)
-    raise Failure(f"not within {seconds} s: {what}")
+    return await until(what, look, seconds)
 
 
 def free_port():

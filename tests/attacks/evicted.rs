@@ -1,8 +1,6 @@
 //! Memory that attackers use up: they go, and the innocent keep their conversations, though they are detached.
 
-use serde_json::json;
-
-use crate::harness::{Proxy, Said, StepWorker, Wire, eventually};
+use crate::harness::{ALL_THERE, Proxy, Wire, eventually, heirs, orphans};
 
 const INNOCENTS: usize = 20;
 const THEIR_MESSAGES: usize = 10;
@@ -11,12 +9,21 @@ const ATTACKERS: usize = 8;
 const LIMIT_MIB: u64 = 128;
 /// What resident memory may exceed the limit by: what each data thread takes in during one turn, and what is no pipe's.
 const BEYOND_PERCENT: u64 = 10;
+/// The same after some floods of different shapes: an allocator uses what the one has left only in part for the other.
+const WAVES_BEYOND_PERCENT: u64 = 14;
 
 fn config(evict: &str) -> String {
     format!(
         "[memory]\nprocess_max = \"{LIMIT_MIB}MiB\"\nevict = \"{evict}\"\n[reattach]\ngrace = \"10m\"\n\
          [replay]\npipe_bytes_max = \"64MiB\"\n[[pools]]\nname = \"default\"\n"
     )
+}
+
+/// Messages of the plainest kind.
+fn large_messages() -> Vec<u8> {
+    let mut bytes = vec![0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    bytes.resize(bytes.len() + (1 << 16), b'.');
+    bytes.repeat(4)
 }
 
 /// A message of 60,000 fragments without a byte.
@@ -31,24 +38,16 @@ async fn send_on(mut wire: Wire, bytes: Vec<u8>) -> Wire {
     wire
 }
 
+#[track_caller]
+fn assert_within_the_limit(proxy: &Proxy, what: &str, beyond_percent: u64) {
+    let highest = proxy.memory_kib("VmHWM") / 1024;
+    println!("{what}: {highest} MiB at most under a limit of {LIMIT_MIB}");
+    assert!(highest * 100 <= LIMIT_MIB * (100 + beyond_percent), "{what}: {highest} MiB under a limit of {LIMIT_MIB}");
+}
+
 async fn innocents_stay(evict: &str) {
     let proxy = Proxy::start(&config(evict));
-    let worker = StepWorker::start().await;
-    proxy.register("w", worker.address).await;
-    let (mut clients, mut wires) = (Vec::new(), Vec::new());
-    for n in 0..INNOCENTS + ATTACKERS {
-        let path = format!("/ws/{n}");
-        let (client, wire) = tokio::join!(Wire::connect(proxy.public, &path, &[]), worker.accept());
-        clients.push(client);
-        wires.push(wire);
-    }
-    drop(worker);
-    wires.into_iter().for_each(Wire::reset);
-    eventually("all have lost their worker", async || {
-        let detached = proxy.metrics().await.sum("pipes", &[("state", "detached")]);
-        (detached == (INNOCENTS + ATTACKERS) as f64).then_some(())
-    })
-    .await;
+    let mut clients = orphans(&proxy, "default", "/ws/", INNOCENTS + ATTACKERS).await;
     let attackers = clients.split_off(INNOCENTS);
     for client in &mut clients {
         for n in 0..THEIR_MESSAGES {
@@ -60,39 +59,13 @@ async fn innocents_stay(evict: &str) {
         (proxy.metrics().await.sum("evictions_total", &[("policy", evict)]) >= 3.0).then_some(())
     })
     .await;
-    let highest = proxy.memory_kib("VmHWM") / 1024;
-    println!("{evict}: {highest} MiB at most under a limit of {LIMIT_MIB}");
-    assert!(highest * 100 <= LIMIT_MIB * (100 + BEYOND_PERCENT), "{highest} MiB under a limit of {LIMIT_MIB}");
+    assert_within_the_limit(&proxy, evict, BEYOND_PERCENT);
     attacks.iter().for_each(tokio::task::JoinHandle::abort);
-    serve_all(&proxy, clients).await;
-}
-
-/// A worker comes, and gets every message of every innocent.
-async fn serve_all(proxy: &Proxy, clients: Vec<Wire>) {
-    let worker = StepWorker::start().await;
-    proxy.register_as("new", json!({ "url": format!("ws://{}", worker.address) })).await;
-    let serving = tokio::spawn(async move {
-        loop {
-            let wire = worker.knock_unbounded().await.upgrade().await;
-            tokio::spawn(take_all(wire));
-        }
-    });
+    let serving = heirs(&proxy, "default", THEIR_MESSAGES, THEIR_BYTES).await;
     for mut client in clients {
-        assert_eq!(client.hear().await, Said::Close(4000, "all there".into()), "an innocent pipe was evicted");
+        assert_eq!(client.hear().await, ALL_THERE, "an innocent pipe was evicted");
     }
     serving.abort();
-}
-
-async fn take_all(mut wire: Wire) {
-    for n in 0..THEIR_MESSAGES {
-        match wire.hear_unbounded().await {
-            Said::Binary(message) if message == [n as u8; THEIR_BYTES] => {}
-            // An attacker that was not evicted.
-            _ => return,
-        }
-    }
-    wire.close(4000, "all there").await;
-    while wire.hear_unbounded().await != Said::Gone {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,4 +76,34 @@ async fn detached_innocents_keep_their_messages_beside_attackers_under_lru() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn detached_innocents_keep_their_messages_beside_attackers_under_largest() {
     innocents_stay("largest").await;
+}
+
+/// Each wave leaves an allocator full of what was given back, which the next one must not be promised a second time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wave_upon_wave_of_floods_stays_within_a_seventh_beyond_the_limit() {
+    const WAVES: usize = 6;
+    const FLOODERS: usize = 24;
+    let proxy = Proxy::start(&config("largest"));
+    for wave in 0..WAVES {
+        let bytes = if wave % 2 == 0 { large_messages() } else { empty_fragments() };
+        let before = proxy.metrics().await.sum("evictions_total", &[]);
+        let clients = orphans(&proxy, "default", &format!("/ws/{wave}/"), FLOODERS).await;
+        let floods: Vec<_> = clients.into_iter().map(|wire| tokio::spawn(send_on(wire, bytes.clone()))).collect();
+        eventually("pipes of this wave are evicted", async || {
+            (proxy.metrics().await.sum("evictions_total", &[]) >= before + 3.0).then_some(())
+        })
+        .await;
+        floods.iter().for_each(tokio::task::JoinHandle::abort);
+        for flood in floods {
+            // It was cut off, or is now.
+            let _ = flood.await;
+        }
+        proxy.emptied().await;
+        eventually("newcomers are taken again", async || {
+            let ready = proxy.api("GET", "/health/ready", None).await;
+            (ready.json()["memory"]["pressure"] == "low").then_some(())
+        })
+        .await;
+        assert_within_the_limit(&proxy, &format!("wave {wave}"), WAVES_BEYOND_PERCENT);
+    }
 }

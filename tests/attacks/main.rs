@@ -13,6 +13,7 @@ mod harness;
 
 mod books;
 mod evicted;
+mod listing;
 mod polls;
 mod shapes;
 mod viewers;

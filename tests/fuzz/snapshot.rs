@@ -88,7 +88,7 @@ impl Driven {
                 Action::DropBackend { attachment, .. } if self.held == Some(attachment) => self.held = None,
                 Action::DropBackend { .. } => self.current = None,
                 Action::TakeOver(attachment) => {
-                    assert_eq!(self.held.take(), Some(attachment), "nobody waits under that number");
+                    assert_eq!(self.held.take(), Some(attachment), "no attach waits under that number");
                     self.current = Some(attachment);
                 }
                 Action::Finish => self.finished = true,
@@ -162,7 +162,7 @@ impl Driven {
         self.wait(3_000);
     }
 
-    /// Whatever it was, an operator's close ends it, and nothing is left.
+    /// An operator's close ends it in any state, and nothing is left.
     fn end(&mut self) {
         let frame = CloseFrame::new(1001, "over");
         self.pipe.close(EndedBy::Operator, frame, self.now);

@@ -204,7 +204,7 @@ impl Backend {
         Self { address, heads, accepted }
     }
 
-    /// Upgrades everybody and sends every frame back as it came, unmasked.
+    /// Upgrades every client and sends every frame back as it came, unmasked.
     pub fn echo() -> Self {
         Self::start(|mut peer, head, _| {
             peer.upgrade(head);
@@ -376,7 +376,7 @@ impl Raw {
         }
     }
 
-    /// The code of the close frame that comes, whatever comes before it; `None` for an end without one.
+    /// The code of the close frame that comes, other frames before it skipped; `None` for an end without one.
     pub fn close_code(&mut self, masked: bool) -> Option<u16> {
         loop {
             let (first, payload) = self.talk(masked)?;

@@ -1,4 +1,4 @@
-//! Whatever strangers invent, the number of metric series stays what it is.
+//! Names that strangers invent do not change the number of metric series.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -109,7 +109,7 @@ fn a_client_that_reads_nothing_pauses_its_worker_and_is_let_go() {
     proxy.register(backend.address);
     let before = proxy.rss_bytes();
     let client = connected(&proxy);
-    told.recv_timeout(PATIENCE).expect("what a worker says to nobody is not taken for ever");
+    told.recv_timeout(PATIENCE).expect("what a worker says to a client that has gone is not taken for ever");
     assert!(proxy.rss_bytes() < before + (8 << 20));
     assert!(proxy.metrics().contains("holdline_read_paused_total{lane=\"down\",route=\"default\"} "));
     assert!(!proxy.metrics().contains("holdline_read_paused_total{lane=\"down\",route=\"default\"} 0\n"));

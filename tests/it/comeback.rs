@@ -81,7 +81,7 @@ async fn iw_08_a_client_that_closes_in_good_order_is_not_waited_for_and_its_name
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;
     client.close(1000, "bye").await;
     assert_eq!(wire.hear().await, Said::Close(1000, "bye".into()));
-    // Its name is free at once: another conversation, whatever the old one still has to do.
+    // Its name is free at once: another conversation, though the old one still has something to do.
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;
     client.text("anew").await;
     assert_eq!(wire.hear().await, text("anew"));
@@ -208,15 +208,15 @@ async fn st_05_limits_of_key_and_address_let_a_client_back_in_and_nobody_else() 
 async fn both_ends_of_a_pipe_may_be_lost_and_found() {
     let (proxy, worker) = started("10m", "replace").await;
     let (mut client, mut wire) = pair(&proxy, &worker, "/ws/c1", &[]).await;
-    client.text("for whoever comes").await;
+    client.text("for the next worker").await;
     wire.text("for the client").await;
-    assert_eq!(wire.hear().await, text("for whoever comes"));
+    assert_eq!(wire.hear().await, text("for the next worker"));
     assert_eq!(client.hear().await, text("for the client"));
     client.reset();
     pipe_in(&proxy, "client_detached").await;
     wire.reset();
     let mut wire = worker.accept().await;
-    assert_eq!(wire.hear().await, text("for whoever comes"));
+    assert_eq!(wire.hear().await, text("for the next worker"));
     let mut client = Wire::connect(proxy.public, "/ws/c1", &[]).await;
     assert_eq!(client.hear().await, text("for the client"));
     client.text("and on").await;

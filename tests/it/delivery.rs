@@ -435,3 +435,21 @@ async fn what_a_client_said_before_its_reset_reaches_the_worker_though_a_write_t
     }
     assert!(lost.is_empty(), "{} of {ROUNDS} are lost: {lost:?}", lost.len());
 }
+
+#[tokio::test]
+async fn three_quick_cuts_of_one_message_by_the_network_are_no_poison() {
+    let proxy = Proxy::start(EAGER);
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
+    client.text("sound").await;
+    for _ in 0..4 {
+        wire.pongs = false;
+        assert_eq!(wire.hear().await.text(), "sound");
+        wire.reset();
+        wire = worker.accept().await;
+    }
+    assert_eq!(wire.hear().await.text(), "sound");
+    wire.text("heard").await;
+    assert_eq!(client.hear().await.text(), "heard");
+}

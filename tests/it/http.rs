@@ -212,3 +212,44 @@ async fn lp_04_a_worker_that_dies_while_it_holds_a_poll_is_502_at_once() {
     assert_eq!(reply.header("content-type"), "application/problem+json");
     assert!(died.elapsed() < Duration::from_secs(1), "{:?}", died.elapsed());
 }
+
+/// Answers each request of `worker` once its body has come.
+async fn answers(worker: StepWorker) {
+    loop {
+        let mut knock = worker.knock_unbounded().await;
+        let length: usize = knock.head.header("content-length").parse().unwrap_or(0);
+        let in_chunks = knock.head.has("transfer-encoding");
+        while knock.buffer.len() < length || in_chunks && !knock.buffer.ends_with(b"0\r\n\r\n") {
+            assert!(knock.stream.read_buf(&mut knock.buffer).await.unwrap() > 0, "the body broke off");
+        }
+        knock.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").await;
+    }
+}
+
+/// The statuses of the answers to what is sent on one connection, up to its end.
+async fn statuses(proxy: &Proxy, sent: &str) -> Vec<String> {
+    let mut stream = TcpStream::connect(proxy.public).await.unwrap();
+    stream.write_all(sent.as_bytes()).await.unwrap();
+    let mut answers = String::new();
+    within("the end of the connection", stream.read_to_string(&mut answers)).await.unwrap();
+    answers.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_bare_lf_is_400_in_whichever_head_of_a_connection_it_stands() {
+    let proxy = Proxy::start("");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let answering = tokio::spawn(answers(worker));
+    let get = "GET /?q=<a> HTTP/1.1\r\nHost: a\r\n\r\n";
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nab\n\ncd";
+    let chunks = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\n\n\r\n0\r\n\r\n";
+    let last = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let sound = [post, get, chunks, get, post, last].concat();
+    assert_eq!(statuses(&proxy, &sound).await, ["200"; 6]);
+    for before in [get, post, chunks] {
+        let bad = format!("{before}GET / HTTP/1.1\r\nHost: a\r\nX: b\nY: c\r\n\r\n");
+        assert_eq!(statuses(&proxy, &bad).await, ["200", "400"], "{bad:?}");
+    }
+    answering.abort();
+}

@@ -59,7 +59,7 @@ async fn a_stop_lets_plain_requests_be_answered_and_says_how_many() {
 
     proxy.signal(Signal::TERM);
     assert_eq!(proxy.logged("stopping", 1).await[0]["requests"], 3);
-    assert_eq!(idle.rest().await, b"", "nobody asks for anything there");
+    assert_eq!(idle.rest().await, b"", "no request comes there");
     downloading.answer("cd").await;
     assert_eq!(download.rest().await, b"abcd");
     polled.answer("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwake").await;

@@ -21,6 +21,7 @@ mod ctl;
 mod delivery;
 mod endings;
 mod fair;
+mod fair_pools;
 mod fidelity;
 mod headers;
 mod health;

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles};
+use crate::harness::{
+    ALL_THERE, Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, heirs, orphans, percentiles,
+};
 
 const MIB: u64 = 1 << 20;
 const LIMIT_MIB: u64 = 64;
@@ -14,6 +16,7 @@ const LIMIT_MIB: u64 = 64;
 const OVERHEAD_MIB: u64 = 12;
 const FLOODERS: usize = 26;
 const MESSAGES: usize = 70;
+const MESSAGE_BYTES: usize = 64 << 10;
 
 fn config(evict: &str) -> String {
     format!(
@@ -28,26 +31,11 @@ fn config(evict: &str) -> String {
 
 /// Clients whose worker is lost, and which send more than there is memory for. One that is evicted may be cut off.
 async fn flood(proxy: &Proxy) -> Vec<Wire> {
-    let worker = StepWorker::start().await;
-    proxy.register_as("lost", json!({ "url": format!("ws://{}", worker.address), "pool": "lost" })).await;
-    let (mut clients, mut wires) = (Vec::new(), Vec::new());
-    for n in 0..FLOODERS {
-        let path = format!("/lost/{n}");
-        let (client, wire) = tokio::join!(Wire::connect(proxy.public, &path, &[]), worker.accept());
-        clients.push(client);
-        wires.push(wire);
-    }
-    drop(worker);
-    wires.into_iter().for_each(Wire::reset);
-    eventually("all have lost their worker", async || {
-        let detached = proxy.metrics().await.sum("pipes", &[("route", "lost"), ("state", "detached")]);
-        (detached == FLOODERS as f64).then_some(())
-    })
-    .await;
+    let clients = orphans(proxy, "lost", "/lost/", FLOODERS).await;
     let sending = clients.into_iter().map(|mut client| {
         tokio::spawn(async move {
             for n in 0..MESSAGES {
-                let bytes = client.encode(0x82, &[n as u8; 64 << 10]);
+                let bytes = client.encode(0x82, &[n as u8; MESSAGE_BYTES]);
                 if client.send_raw(&bytes).await.is_err() {
                     break;
                 }
@@ -146,18 +134,11 @@ async fn short(proxy: &Proxy) {
 async fn recovers(proxy: &Proxy, flooders: Vec<Wire>) -> usize {
     let event = proxy.event_of(0, "pipe.evicted").await;
     assert!(event["bytes"].as_u64().unwrap() > 16 << 10, "{event}");
-    let worker = StepWorker::start().await;
-    proxy.register_as("new", json!({ "url": format!("ws://{}", worker.address), "pool": "lost" })).await;
-    let serving = tokio::spawn(async move {
-        loop {
-            let wire = worker.knock_unbounded().await.upgrade().await;
-            tokio::spawn(take_all(wire));
-        }
-    });
+    let serving = heirs(proxy, "lost", MESSAGES, MESSAGE_BYTES).await;
     let mut evicted = 0;
     for mut client in flooders {
         match client.hear().await {
-            Said::Close(4000, _) => {}
+            said if said == ALL_THERE => {}
             said => {
                 evicted += 1;
                 assert!(said == Said::Gone || said == Said::Close(1013, "out of memory".into()), "{said:?}");
@@ -175,18 +156,6 @@ async fn recovers(proxy: &Proxy, flooders: Vec<Wire>) -> usize {
     assert!(!proxy.records("there is enough memory again").is_empty());
     newcomer.close(1000, "").await;
     evicted
-}
-
-/// Closes a pipe with 4000 once everything is there, in order; one that is evicted amid its replay ends before.
-async fn take_all(mut wire: Wire) {
-    for n in 0..MESSAGES {
-        match wire.hear().await {
-            Said::Binary(message) => assert!(message == [n as u8; 64 << 10], "message {n} of {}", wire.head.path()),
-            Said::Text(_) | Said::Close(..) | Said::Gone => return,
-        }
-    }
-    wire.close(4000, "all there").await;
-    while wire.hear().await != Said::Gone {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,7 +40,7 @@ async fn st_15_a_message_reaches_one_client_or_a_group_or_all_but_those_excluded
         ("route", json!({ "route": "ws" }), vec![0, 1, 2]),
         ("pool", json!({ "pool": "other" }), vec![3]),
         ("both", json!({ "route": "ws", "key": "s1", "exclude": [ids[0]] }), vec![1]),
-        ("nobody", json!({ "key": "s9" }), vec![]),
+        ("no pipe", json!({ "key": "s9" }), vec![]),
         ("all", json!({}), vec![0, 1, 2, 3]),
     ] {
         let mut body = filter;

@@ -186,7 +186,7 @@ async fn a_new_worker_that_dies_or_disowns_the_pipe_while_it_waits_is_replaced_b
     let dies = b.accept().await;
     let c = StepWorker::start().await;
     proxy.register("c", c.address).await;
-    // a change of the pool gives everybody another chance, and this is not about those
+    // a change of the pool gives each worker another chance, and this is not about those
     set_state(&proxy, "b", json!({ "state": "drain", "pipes": "keep" })).await;
     dies.reset();
     let mut disowns = c.accept().await;

@@ -38,7 +38,7 @@ async fn come(proxy: &Proxy, path: &str, from: &str) -> Result<Wire, Reply> {
 /// The same, expected to be let in; with its worker's end.
 async fn let_in(proxy: &Proxy, worker: &StepWorker, path: &str, from: &str) -> (Wire, Wire) {
     let (client, wire) = tokio::join!(come(proxy, path, from), worker.accept());
-    assert_eq!(wire.head.path(), path, "nobody else has reached the worker before");
+    assert_eq!(wire.head.path(), path, "no other client has reached the worker before");
     (client.unwrap(), wire)
 }
 
@@ -186,7 +186,7 @@ async fn st_05_beyond_max_connections_a_client_is_told_503_and_when_to_come_back
                 None
             }
             knock = worker.knock() => {
-                assert_eq!(knock.head.path(), "/ws/4", "the worker saw nobody in between");
+                assert_eq!(knock.head.path(), "/ws/4", "the worker saw no other client in between");
                 Some(knock.upgrade().await)
             }
         }

@@ -79,17 +79,23 @@ async fn a_route_may_wait_though_every_worker_refuses() {
     assert_eq!(client.hear().await.text(), "the session is known now");
 }
 
+/// A pipe whose worker `a` is being drained, and the only other worker.
+async fn drained(proxy: &Proxy) -> (Wire, Wire, StepWorker) {
+    let [a, b] = [StepWorker::start().await, StepWorker::start().await];
+    proxy.register("a", a.address).await;
+    let (client, old) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), a.accept());
+    proxy.register("b", b.address).await;
+    proxy.api("PUT", "/v1/backends/a/state", Some(json!({ "state": "drain" }))).await;
+    (client, old, b)
+}
+
 #[tokio::test]
 async fn a_new_worker_that_answers_and_closes_leaves_a_drained_pipe_where_it_was() {
     // The next try is a long way off.
     let config = format!("{KEYED}[reattach]\nbackoff_min = \"30s\"\nbackoff_max = \"30s\"\n");
     for closes in [true, false] {
         let proxy = Proxy::start(&config);
-        let [a, b] = [StepWorker::start().await, StepWorker::start().await];
-        proxy.register("a", a.address).await;
-        let (mut client, mut old) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), a.accept());
-        proxy.register("b", b.address).await;
-        proxy.api("PUT", "/v1/backends/a/state", Some(json!({ "state": "drain" }))).await;
+        let (mut client, mut old, b) = drained(&proxy).await;
         let mut new = b.accept().await;
         if closes {
             new.frame_out(true, CLOSE, b"").await;
@@ -111,11 +117,7 @@ async fn a_new_worker_that_answers_and_closes_leaves_a_drained_pipe_where_it_was
 #[tokio::test]
 async fn the_old_worker_of_a_move_is_kept_until_the_new_one_has_proven_itself() {
     let proxy = Proxy::start(&format!("{KEYED}[reattach]\nprove = \"700ms\"\n"));
-    let [a, b] = [StepWorker::start().await, StepWorker::start().await];
-    proxy.register("a", a.address).await;
-    let (mut client, mut old) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), a.accept());
-    proxy.register("b", b.address).await;
-    proxy.api("PUT", "/v1/backends/a/state", Some(json!({ "state": "drain" }))).await;
+    let (mut client, mut old, b) = drained(&proxy).await;
     let _new = b.accept().await;
     let began = Instant::now();
     old.text("meanwhile").await;
@@ -127,11 +129,7 @@ async fn the_old_worker_of_a_move_is_kept_until_the_new_one_has_proven_itself() 
 #[tokio::test]
 async fn a_new_worker_that_says_something_has_proven_itself_and_its_word_comes_behind_the_old_ones() {
     let proxy = Proxy::start(&format!("{KEYED}[reattach]\nprove = \"1h\"\nmove_timeout = \"1h\"\n"));
-    let [a, b] = [StepWorker::start().await, StepWorker::start().await];
-    proxy.register("a", a.address).await;
-    let (mut client, mut old) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), a.accept());
-    proxy.register("b", b.address).await;
-    proxy.api("PUT", "/v1/backends/a/state", Some(json!({ "state": "drain" }))).await;
+    let (mut client, mut old, b) = drained(&proxy).await;
     let mut new = b.accept().await;
     let long = "a first word that is longer than what is read to see that there is one. ".repeat(9);
     new.text(&long).await;

@@ -342,6 +342,11 @@ async fn an_emptied_file_and_dropped_guards_need_force_and_leave_a_warning() {
         (route(origins), "drops admin.tokens_file"),
         (format!("{guard}{}", route("")), "drops origins of route \"ws\""),
         (format!("{guard}[[pools]]\nname = \"default\"\n"), "drops origins of route \"ws\""),
+        (
+            format!("{guard}backend_networks = [\"0.0.0.0/0\"]\n{}", route(origins)),
+            "drops the bounds of admin.backend_networks",
+        ),
+        (format!("{guard}[limits]\nkey_rate = 0\n{}", route(origins)), "drops limits.key_rate of route \"ws\""),
     ] {
         proxy.rewrite(&text);
         let refused = reload(json!({})).await.expect(409).json();
@@ -363,5 +368,5 @@ async fn an_emptied_file_and_dropped_guards_need_force_and_leave_a_warning() {
         (&warned[0]["level"], &warned[0]["guards"]),
         (&json!("WARN"), &json!("admin.tokens_file, origins of route \"ws\""))
     );
-    assert!(proxy.logged("the configuration was not reloaded; the old one stays", 6).await.len() >= 6);
+    assert!(proxy.logged("the configuration was not reloaded; the old one stays", 8).await.len() >= 8);
 }

@@ -304,16 +304,6 @@ fn a_pipe_is_no_state_file() {
 fn a_state_file_that_cannot_be_is_a_reason_not_to_start() {
     let kept = Kept::new("");
     std::fs::create_dir(kept.file()).unwrap();
-    let config = kept.directory.path().join("proxy.toml");
-    std::fs::write(&config, kept.config()).unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_holdline"))
-        .env("HOLDLINE_SERVER__LISTEN", r#"["127.0.0.1:0"]"#)
-        .env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0")
-        .args(["serve", "-c"])
-        .arg(&config)
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let said = refused_start(&kept);
     assert!(said.contains("admin.state_file") && said.contains(kept.file().to_str().unwrap()), "{said}");
 }

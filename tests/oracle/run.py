@@ -116,7 +116,7 @@ class Worker:
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # a health check, or a peer that has had enough
         except (TimeoutError, asyncio.CancelledError):
-            pass  # nothing more comes, or nobody asks any more
+            pass  # nothing more comes, or the client is gone
         finally:
             writer.close()
 

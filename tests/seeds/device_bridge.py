@@ -50,7 +50,7 @@ async def close_all(*sockets):
 
 
 async def unowned(run, holdline, a, b):
-    """Nobody says who has which session: the workers' own 4004 does."""
+    """No worker registers its sessions: the workers' own 4004 says who has which."""
     await holdline.register(a)
     await holdline.register(b)
     of_a, of_b = await session_sockets(holdline, "session-of-a"), await session_sockets(holdline, "session-of-b")

@@ -16,7 +16,7 @@ AT_ONCE_SECONDS = 0.5
 
 
 class Camera:
-    """Asks whether anybody wants its logs, gives them, and asks again; an error or a timeout is another reason to ask."""
+    """Asks whether its logs are wanted, gives them, and asks again; an error or a timeout is another reason to ask."""
 
     def __init__(self, address, *workers):
         self.workers = workers

@@ -1,6 +1,6 @@
 """What every run stands on: Holdline with a preset of its own, worker processes, sockets, requests, and the verdicts.
 
-Refuses to wait without a bound: whatever is awaited here fails after PATIENCE_SECONDS.
+Refuses to wait without a bound: each wait here fails after PATIENCE_SECONDS.
 """
 
 import asyncio
@@ -12,32 +12,24 @@ import os
 import pathlib
 import re
 import signal
+import sys
 import time
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+from patience import Failure, until  # noqa: E402
+
 ROOT = HERE.parent.parent
 PYTHON = str(ROOT / ".cache/py/bin/python")
 PATIENCE_SECONDS = 40
-# How often a state is looked at that can only be looked at.
-LOOK_SECONDS = 0.02
-
-
-class Failure(Exception):
-    """The run could not go on."""
 
 
 async def eventually(what, look, seconds=PATIENCE_SECONDS):
     """What `look` answers, as soon as that is true."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = await look()
-        if found:
-            return found
-        await asyncio.sleep(LOOK_SECONDS)
-    raise Failure(f"not within {seconds} s: {what}")
+    return await until(what, look, seconds)
 
 
 @dataclasses.dataclass
@@ -326,7 +318,7 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def ended(self):
-        """Whatever happens inside: processes end, and the end is judged too."""
+        """However the inside ends: processes end, and the end is judged too."""
         try:
             yield self
             for holdline in self.holdlines:

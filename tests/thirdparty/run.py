@@ -323,7 +323,7 @@ def judge(run, clients):
 
 
 def explain(run, lost):
-    """Where on the wire the first lost message was seen, for whoever looks for the bug."""
+    """Where on the wire the first lost message was seen, to find the bug by."""
     seen = []
     for tap in run.taps:
         for tapped in tap.tapped:

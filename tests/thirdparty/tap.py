@@ -1,7 +1,7 @@
 """A wire tap between Holdline and one worker: the independent witness of what the worker's library confirmed.
 
 Relays bytes untouched and reads the frames on the way. Invariant: a message counts as confirmed only when the pong to a
-ping sent behind it has come from the worker; what a killed worker never answered is not confirmed, whatever we hoped.
+ping sent behind it has come from the worker; what a killed worker never answered is not confirmed.
 """
 
 import asyncio
@@ -91,7 +91,7 @@ class Tap:
         self.server.close()
 
     async def drop(self):
-        """Lets go of what is left, once nobody counts any more."""
+        """Lets go of what is left, once the counting is over."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)

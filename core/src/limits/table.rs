@@ -209,7 +209,7 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(table.enter(who(1), LIMIT, at(0)), Err(Refused::Connections(3)));
         }
-        assert_eq!(table.enter(who(2), LIMIT, at(0)), Ok(()), "somebody else");
+        assert_eq!(table.enter(who(2), LIMIT, at(0)), Ok(()), "another one");
         for _ in 0..3 {
             table.leave(who(1));
         }

@@ -12,7 +12,7 @@ use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
 use crate::settings::{Refusal, ReplayPolicy};
-use crate::suspects::{QUICK_DEATH, Tried};
+use crate::suspects::{End, QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
 
 /// The shortest wait before a dial is tried again, whatever the pool says: a pipe never spins.
@@ -138,12 +138,13 @@ impl Pipe {
         closes.then(|| (CloseFrame::new(1012, "backend lost"), Loss::CloseRoute))
     }
 
-    /// Whether the same replayed message has been the first one for three workers that died at once.
+    /// Whether the same replayed message has been the first one for three workers that died at once, or for many more that
+    /// may have been cut off.
     fn is_killer(&mut self, worker: &Worker, suspect: Option<Seq>, reason: Interruption, now: Time) -> bool {
         let own_death = !reason.cause().is_planned() && reason != Interruption::WrongWorker;
         own_death
             && now.since(worker.fed_from) < QUICK_DEATH
-            && self.suspects.died_quickly(worker.backend, suspect, now)
+            && self.suspects.died_quickly(worker.backend, suspect, how_it_went(worker, reason), now)
     }
 
     /// Whether there is still something to do for a worker.
@@ -430,5 +431,21 @@ impl Pipe {
         } else {
             self.backend_ended(frame, now);
         }
+    }
+}
+
+/// Whether a worker that is lost had read what it was sent.
+const fn how_it_went(worker: &Worker, reason: Interruption) -> End {
+    match reason {
+        Interruption::Eof | Interruption::Close | Interruption::Protocol => End::Died,
+        _ if worker.talked => End::Died,
+        Interruption::Reset
+        | Interruption::Heartbeat
+        | Interruption::Silent
+        | Interruption::Unanswered
+        | Interruption::WrongWorker
+        | Interruption::Drain
+        | Interruption::Admin
+        | Interruption::Handover => End::Cut,
     }
 }

@@ -177,7 +177,7 @@ fn of_a_weight_only_the_part_counts_that_its_worker_has_free_but_keys_do_not_wan
         shared.set_share(BackendKey(1), 25);
         assert_eq!(spread(&mut shared, 2, 500), [100, 400], "{balance:?}");
         shared.set_share(BackendKey(1), 0);
-        assert_eq!(shared.get(BackendKey(1)).unwrap().share(), 1, "whoever has nothing left is the last resort");
+        assert_eq!(shared.get(BackendKey(1)).unwrap().share(), 1, "a worker that has nothing left is the last resort");
     }
     let ask = Choose { key: Some("k"), ..Choose::default() };
     let owner = choose(&mut pool(Balance::Hash, &plain(3)), &ask).unwrap();
@@ -211,7 +211,7 @@ fn random2_keeps_clear_of_the_loaded_one() {
         choose(&mut pool, &Choose { prefer: Some(BackendKey(1)), ..Choose::default() }).unwrap();
     }
     let pipes = spread(&mut pool, 3, 60);
-    assert_eq!(pipes[0], 50, "whoever is drawn beside it has fewer: {pipes:?}");
+    assert_eq!(pipes[0], 50, "the one that is drawn beside it has fewer: {pipes:?}");
     assert!(pipes[1] > 15 && pipes[2] > 15, "{pipes:?}");
 }
 
@@ -314,7 +314,7 @@ fn the_last_owner_of_a_key_is_never_ejected() {
     let owner = |keys: &[(&str, Option<&str>)]| serving(keys);
     let backends = [owner(&[("s1", None), ("s2", None)]), owner(&[("s1", None)]), owner(&[("s3", None)])];
     let mut pool = pool(Balance::LeastPipes, &backends);
-    assert_eq!(fails(&mut pool, 1, 10), None, "s2 would have nobody");
+    assert_eq!(fails(&mut pool, 1, 10), None, "s2 would have no worker");
     assert!(fails(&mut pool, 2, 20).is_some());
     let mut pool = super::tests::pool(Balance::LeastPipes, &[BackendSettings::default(), owner(&[("s1", None)])]);
     assert_eq!(fails(&mut pool, 1, 10), None, "only it takes every key");

@@ -157,7 +157,7 @@ fn a_client_that_vanishes_ends_the_pipe_and_its_worker_gets_what_it_is_owed_and_
     bench.client_vanishes();
     assert_eq!(bench.worker_got(), [text("1"), closed(1001, "client gone")]);
     assert!(bench.facts.iter().any(|fact| matches!(fact, Fact::Ended { by: EndedBy::Client, code: 1006, .. })));
-    bench.worker_says("to nobody");
+    bench.worker_says("to no client");
     bench.worker_closes(1001, "");
     assert!(bench.is_finished());
     assert_eq!(bench.pipe.charged_bytes(), 0);

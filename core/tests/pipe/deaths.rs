@@ -64,11 +64,11 @@ fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
     bench.settle();
     bench.client_says("poison");
     bench.wait(secs(3));
-    bench.worker_dies(LinkLoss::Reset);
+    bench.worker_dies(LinkLoss::Eof);
     for backend in [A, B, C] {
         bench.attach(backend);
         assert_eq!(bench.worker_got(), [text("poison")]);
-        bench.worker_dies(LinkLoss::Reset);
+        bench.worker_dies(LinkLoss::Eof);
     }
     assert_eq!(bench.client_got(), [closed(1011, "message 2 ended 3 workers 4 times in a row")]);
     assert!(!bench.is_dialing());
@@ -78,10 +78,10 @@ fn a_message_that_kills_three_workers_in_a_row_ends_the_pipe_with_1011() {
 fn a_message_that_kills_its_first_worker_and_three_others_says_four() {
     let mut bench = Bench::new();
     bench.client_says("poison");
-    bench.worker_dies(LinkLoss::Reset);
+    bench.worker_dies(LinkLoss::Eof);
     for backend in [B, C, BackendKey(4)] {
         bench.attach(backend);
-        bench.worker_dies(LinkLoss::Reset);
+        bench.worker_dies(LinkLoss::Eof);
     }
     assert_eq!(bench.client_got(), [closed(1011, "message 1 ended 4 workers in a row")]);
 }
@@ -90,7 +90,7 @@ fn a_message_that_kills_its_first_worker_and_three_others_says_four() {
 fn a_message_that_kills_workers_who_talk_first_is_found_out_though_wrong_workers_stand_between() {
     let mut bench = Bench::new();
     bench.client_says("poison");
-    bench.worker_dies(LinkLoss::Reset);
+    bench.worker_dies(LinkLoss::Eof);
     for death in 1..=3 {
         bench.attach(B);
         bench.worker_closes(4004, "not mine");
@@ -144,4 +144,35 @@ fn a_message_that_the_network_cuts_three_times_is_not_blamed() {
     assert_eq!(bench.client_got(), []);
     bench.attach(A);
     assert_eq!(bench.worker_got(), [Item::Binary(vec![7; 50_000])]);
+}
+
+#[test]
+fn a_message_whose_links_the_network_resets_is_not_blamed_for_three_cuts_but_is_not_sent_for_ever() {
+    const CUTS_MAX: u32 = 9;
+    let mut bench = Bench::new();
+    bench.client_says("sound");
+    bench.worker_dies(LinkLoss::Reset);
+    for cut in 1..=CUTS_MAX {
+        assert_eq!(bench.client_got(), [], "before cut {cut}");
+        bench.attach(BackendKey(u64::from(cut)));
+        assert_eq!(bench.worker_got(), [text("sound")]);
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got(), [closed(1011, "message 1 ended 9 workers 10 times in a row")]);
+}
+
+#[test]
+fn a_message_behind_which_the_third_worker_lives_is_not_blamed_however_the_others_went() {
+    let mut bench = Bench::new();
+    bench.client_says("sound");
+    bench.worker_dies(LinkLoss::Eof);
+    for loss in [LinkLoss::Eof, LinkLoss::Reset, LinkLoss::Reset, LinkLoss::Eof] {
+        assert_eq!(bench.client_got(), []);
+        bench.attach(B);
+        bench.worker_dies(loss);
+        bench.attach(C);
+        bench.wait(secs(3));
+        bench.worker_dies(LinkLoss::Reset);
+    }
+    assert_eq!(bench.client_got(), []);
 }

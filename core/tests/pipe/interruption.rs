@@ -226,7 +226,7 @@ fn a_refused_dial_goes_to_the_next_candidate_and_then_backs_off() {
     assert!(!bench.is_dialing());
     bench.wait(ms(50));
     assert!(bench.is_dialing(), "the first round is at most 50 ms away");
-    assert_eq!(bench.pipe.excluded(bench.now), [], "a new round may dial everybody");
+    assert_eq!(bench.pipe.excluded(bench.now), [], "a new round may dial each worker");
 }
 
 #[test]
@@ -406,7 +406,7 @@ fn a_wrong_worker_is_passed_over_and_its_word_is_not_passed_on_ib_09() {
     bench.worker_says("mine");
     assert_eq!(bench.client_got(), [text("mine")]);
     bench.worker_dies(LinkLoss::Eof);
-    assert_eq!(bench.pipe.excluded(bench.now), [], "the next outage asks everybody again");
+    assert_eq!(bench.pipe.excluded(bench.now), [], "the next outage asks each worker again");
 }
 
 #[test]

@@ -201,13 +201,13 @@ fn a_delay_that_is_over_when_the_worker_comes_delays_nothing() {
 fn a_message_that_kills_is_found_out_though_a_delay_holds_it_back() {
     let mut bench = Bench::with(|settings| settings.replay_delay = secs(5));
     bench.client_says("poison");
-    bench.worker_dies(LinkLoss::Reset);
+    bench.worker_dies(LinkLoss::Eof);
     for delay in [5, 0, 0] {
         assert_eq!(bench.client_got(), []);
         bench.attach(B);
         bench.wait(secs(delay));
         assert_eq!(bench.worker_got(), texts(&["poison"]));
-        bench.worker_dies(LinkLoss::Reset);
+        bench.worker_dies(LinkLoss::Eof);
     }
     assert_eq!(bench.client_got().len(), 1);
 }

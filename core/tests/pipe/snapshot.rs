@@ -120,12 +120,12 @@ fn a_message_that_kills_workers_is_found_out_across_processes() {
     let mut bench = Bench::new();
     bench.client_says("poison");
     for (deaths, backend) in [A, B, C].into_iter().enumerate() {
-        bench.worker_dies(LinkLoss::Reset);
+        bench.worker_dies(LinkLoss::Eof);
         assert!(!bench.is_finished() && bench.client_got().is_empty(), "after {deaths} deaths");
         hand_over(&mut bench);
         bench.attach(backend);
     }
-    bench.worker_dies(LinkLoss::Reset);
+    bench.worker_dies(LinkLoss::Eof);
     assert_eq!(bench.client_got(), [closed(1011, "message 1 ended workers 3 times in a row")]);
 }
 

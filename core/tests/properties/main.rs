@@ -450,7 +450,7 @@ fn check(bare: &Bare) {
     assert!(bare.finished || bare.pipe.deadline().is_some(), "an open pipe that waits for nothing");
 }
 
-/// Whatever happened, an operator's close ends it within the timeouts, with nothing left behind.
+/// In any state, an operator's close ends it within the timeouts, with nothing left behind.
 fn end(mut bare: Bare) {
     let now = bare.now;
     bare.pipe.close(EndedBy::Operator, CloseFrame::new(1001, "over"), now);

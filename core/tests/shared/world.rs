@@ -186,7 +186,7 @@ impl World {
             bytes += size + MESSAGE_OVERHEAD_BYTES;
             bytes <= self.settings.bytes_max
         });
-        // The newest is kept whatever its size.
+        // The newest is kept, be it ever so large.
         fitting.count().max(usize::from(!self.sizes.is_empty())).min(self.settings.catch_up as usize)
     }
 
@@ -439,7 +439,7 @@ impl World {
         }
     }
 
-    /// Nothing goes wrong any more, and everybody reads.
+    /// Nothing goes wrong any more, and every peer reads.
     fn calm_down(&mut self) {
         self.room = usize::MAX;
         for _ in 0..400 {

@@ -1,4 +1,4 @@
-//! One pipe and everybody at its ends: bytes are moved as a driver would, and the model sees each of them.
+//! One pipe and the peers at its ends: bytes are moved as a driver would, and the model sees each of them.
 
 mod clients;
 
@@ -190,6 +190,9 @@ impl Driver {
             Action::Report(fact) => {
                 if let Some(pipe) = self.traced_as {
                     eprintln!("{now:?} pipe {pipe} {fact:?}");
+                }
+                if let (Fact::Interrupted { reason, .. }, Some(&Order::Drop(_, died))) = (&fact, self.orders.back()) {
+                    assert!(!died || !reason.cause().is_planned(), "a planned move counts as a death");
                 }
                 self.round.fact(&fact, &self.settings, marks);
                 self.model.fact(&fact, now, marks);

@@ -22,6 +22,7 @@ mod plan;
 mod rounds;
 mod worker;
 mod world;
+mod young;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -37,6 +37,7 @@ marks! {
     HalfMessageToDeadClient, ReadUpToTheBound, EvictedWhileAway, WorkerLostWhileAway, MovedWhileAway, AttachedWhileAway,
     FrozenClientAway, FrozenClientAwayInOutage, ClientLostWithFreeze, GraceRanOutWhileAway, EndedWhileAway,
     RefusedByAll, RefusedBySome, ProvenByTalk, HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
+    SparedAmidDeaths,
 }
 
 /// How often each mark was reached.

@@ -179,7 +179,12 @@ pub struct Plan {
     pub refuses: bool,
     /// The peers compress some of their messages.
     pub compressed: bool,
+    /// All pipes have one key, and there are many of them.
+    pub one_key: bool,
 }
+
+/// One seed in so many has many pipes of one key, which take as long as ten others.
+const CROWD_RARITY: u64 = 20;
 
 impl Plan {
     pub fn draw(rng: &mut Rng, seed: u64) -> Self {
@@ -200,6 +205,7 @@ impl Plan {
             empty_fragments: 0,
             refuses: false,
             compressed: Rng::new(seed.rotate_left(16) ^ 0x7692).once_in(3),
+            one_key: false,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
@@ -221,7 +227,22 @@ impl Plan {
         if apart.once_in(3) {
             plan.settings.refusal = Refusal::Wait;
         }
+        if Rng::new(seed.rotate_left(17) ^ 0x13C).once_in(CROWD_RARITY) {
+            plan.crowd(seed);
+        }
         plan
+    }
+
+    /// Many pipes of one key, whose workers' young deaths are counted.
+    fn crowd(&mut self, seed: u64) {
+        self.one_key = true;
+        self.pipes = Rng::new(seed ^ 0xC20D).size(8, 24);
+        self.faults |= 1 << Fault::Keys as u64 | 1 << Fault::Budget as u64;
+    }
+
+    /// Which key a pipe has.
+    pub const fn key_number(&self, pipe: usize) -> usize {
+        if self.one_key { 0 } else { pipe }
     }
 
     /// Time from one action of a peer to its next when all is quiet: soon enough for every heartbeat to be answered.

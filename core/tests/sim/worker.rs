@@ -15,7 +15,7 @@ use crate::wire::{self, Item, Reader};
 /// When a worker's library answers a ping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
-    /// As soon as it reads it, whatever its application does.
+    /// As soon as it reads it, its application busy or not.
     Queue,
     /// When its application has read everything before it.
     Pull,
@@ -169,7 +169,9 @@ impl Conn {
                     return;
                 }
                 Item::Text(bytes) if bytes.starts_with(b"poison") => {
-                    self.die(LinkLoss::Reset, false);
+                    // By its number: some die having read all, and some as if the network had cut them off.
+                    let loss = if bytes.ends_with(b"7") { LinkLoss::Reset } else { LinkLoss::Eof };
+                    self.die(loss, loss == LinkLoss::Eof);
                     return;
                 }
                 item @ (Item::Text(_) | Item::Binary(_)) => self.executed.push(item),

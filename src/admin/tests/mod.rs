@@ -11,7 +11,6 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use axum::response::Response;
 use holdline_core::ids::PipeId;
-use holdline_core::settings::PipeSettings;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -22,7 +21,7 @@ use crate::log::LogHandle;
 use crate::pipes::{PipeFacts, Registration, Sharing};
 use crate::process::{Judged, Process};
 use crate::reload::Reload;
-use crate::routes::{RouteSpec, RouteTable};
+use crate::routes::RouteTable;
 use crate::rules::Rules;
 use crate::tls::Sets;
 use crate::tokens::Tokens;
@@ -98,33 +97,7 @@ impl Fixture {
     }
 
     fn pipe(&self, n: u8, key: &str) -> Registration {
-        let spec = RouteSpec {
-            name: "screens".into(),
-            paths: vec!["/{*path}".into()],
-            hosts: Vec::new(),
-            pool: "default".into(),
-            key: None,
-            any_without_owner: false,
-            backend_path: None,
-            client_id: None,
-            resume_cookie: false,
-            duplicate: crate::routes::Duplicate::Replace,
-            client_grace: std::time::Duration::from_secs(60),
-            origins: Vec::new(),
-            raw_path: false,
-            websocket_only: false,
-            wait: std::time::Duration::ZERO,
-            sticky: false,
-            learn: Vec::new(),
-            learn_ttl: std::time::Duration::ZERO,
-            host: crate::routes::HostRule::Client,
-            headers: Default::default(),
-            limits: holdline_core::limits::RouteLimits::default(),
-            settings: PipeSettings::default(),
-            conversation: crate::routes::ConversationRule::Auto,
-            compression: true,
-            share: None,
-        };
+        let spec = crate::routes::tests::spec("screens", "/{*path}");
         let table = RouteTable::compile(vec![spec]).unwrap();
         let route = Arc::clone(table.iter().next().unwrap());
         let facts = PipeFacts {

@@ -308,6 +308,34 @@ fn lists_and_pools_add_up() {
 }
 
 #[test]
+fn pages_are_cut_by_number_and_by_bytes_and_join_up_to_the_whole_list() {
+    let world = World::unprobed();
+    let key = |number: usize| (Arc::from(format!("key-{number}-{}", "x".repeat(100))), None);
+    let fat = Serves::from_keys((0..5_000).map(key));
+    for number in 0..20_u16 {
+        let serves = if number < 10 { fat.clone() } else { Serves::Any };
+        world.put(&format!("w{number:03}"), BackendSpec { serves, ..worker(number + 1) }).unwrap();
+    }
+    let (mut ids, mut sizes) = (Vec::new(), Vec::new());
+    loop {
+        let after = ids.last().cloned();
+        let (page, more) = world.backends.page(after.as_deref(), 8, |_, _| true);
+        sizes.push(page.len());
+        ids.extend(page.iter().map(|view| view.id.to_string()));
+        if !more {
+            break;
+        }
+    }
+    let all: Vec<_> = world.backends.list().iter().map(|view| view.id.to_string()).collect();
+    assert_eq!((ids, all.len()), (all.clone(), 20));
+    let one = world.view("w000").spec.held_bytes();
+    let most = PAGE_BYTES_MAX.div_ceil(one);
+    assert!((2..8).contains(&most) && sizes[0] == most, "{sizes:?}, and {one} bytes each");
+    let (drained, more) = world.backends.page(None, 100, |_, state| state != AdminState::Ready);
+    assert!(drained.is_empty() && !more);
+}
+
+#[test]
 fn what_is_said_about_backends_takes_bounded_memory_each_and_in_all() {
     let world = World::unprobed();
     let key = |number: usize| (Arc::from(format!("key-{number}")), None);

@@ -189,6 +189,7 @@ fn px_05_every_key_can_be_set_by_environment() {
         // What else must be true for the value to be allowed.
         let around = match *path {
             "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
+            "server.proxy_protocol" => "server.trusted_proxies = [\"10.0.0.0/8\"]",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",

@@ -9,7 +9,7 @@ use holdline_core::pool::{Choose, Chosen};
 use holdline_core::settings::ReplayPolicy;
 use holdline_core::time::Time;
 
-use super::{Answer, Event, World, id_of, route_key, worker_of};
+use super::{Answer, Event, World, id_of, worker_of};
 use crate::marks::Mark;
 use crate::plan::Fault;
 use crate::worker::Conn;
@@ -21,7 +21,7 @@ impl World {
         if exclude.contains(&order.previous) && self.drivers[pipe].model.is_first_after_death(order) {
             self.marks.hit(Mark::Suspended);
         }
-        let key = self.plan.may(Fault::Keys).then(|| route_key(pipe));
+        let key = self.key_asked(pipe);
         let random = self.rng.bits();
         let ask = Choose { key: key.as_deref(), exclude: &exclude, avoid: order.avoid, prefer: None, random };
         let home = self.drivers[pipe].home;
@@ -34,7 +34,11 @@ impl World {
         };
         self.check_chosen(pipe, &chosen);
         let backend = chosen.key;
-        if let Some(at) = self.homes[home].deaths.held_until(id_of(pipe), backend, now) {
+        let held = self.homes[home].deaths.held_until(id_of(pipe), backend, now);
+        if self.plan.may(Fault::Budget) && self.calm_since.is_none() {
+            self.young.check(pipe, backend, held, now, &mut self.marks);
+        }
+        if let Some(at) = held {
             self.homes[home].pool.release(backend);
             self.marks.hit(Mark::RetryAfter);
             let wait = if self.rng.once_in(2) { at.since(now) } else { Duration::ZERO };

@@ -33,9 +33,12 @@ pub fn worker_of(key: BackendKey) -> usize {
     (key.0 % KEYS) as usize
 }
 
-/// The route key of a pipe.
-pub fn route_key(pipe: usize) -> String {
-    format!("device-{pipe}")
+/// Young deaths that hold a pipe back, where they are counted.
+pub const YOUNG_DEATHS: u32 = 4;
+
+/// The route key of this number.
+fn route_key(number: usize) -> String {
+    format!("device-{number}")
 }
 
 /// What the tables call a pipe.
@@ -48,7 +51,7 @@ impl World {
     pub(super) fn begin_home(&mut self, max_pipes_per_backend: u32) {
         let settings =
             PoolSettings { balance: self.plan.balance, max_pipes_per_backend, health: HealthSettings::default() };
-        let deaths = YoungDeaths::new(if self.plan.may(Fault::Budget) { 4 } else { 0 });
+        let deaths = YoungDeaths::new(if self.plan.may(Fault::Budget) { YOUNG_DEATHS } else { 0 });
         let clock = Clock(if self.homes.is_empty() { Time::ZERO } else { self.now });
         self.homes.push(Home { clock, pool: Pool::new(settings), deaths });
         let home = self.homes.len() - 1;
@@ -88,22 +91,30 @@ impl World {
 
     fn registration(&self, worker: usize) -> BackendSettings {
         let keys = (0..self.plan.pipes).filter(|&pipe| self.serves(worker, pipe));
-        let keys = keys.map(|pipe| (route_key(pipe).into(), self.alias(worker, pipe).map(Arc::from)));
+        let named = |pipe| (route_key(self.plan.key_number(pipe)).into(), self.alias(worker, pipe).map(Arc::from));
+        let keys = keys.map(named);
         // A list without a key would mean any key.
-        let keys = keys.chain([("device-of-nobody".into(), None)]);
+        let keys = keys.chain([("device-of-no-pipe".into(), None)]);
         let serves = if self.plan.may(Fault::Keys) { Serves::from_keys(keys) } else { Serves::Any };
         BackendSettings { serves, ..BackendSettings::default() }
     }
 
+    /// The key that a pipe asks for, where pipes have keys.
+    pub(super) fn key_asked(&self, pipe: usize) -> Option<String> {
+        self.plan.may(Fault::Keys).then(|| route_key(self.plan.key_number(pipe)))
+    }
+
     /// Whether a worker takes the key of a pipe; worker 0 takes every key, so that everything can heal.
     pub(super) fn serves(&self, worker: usize, pipe: usize) -> bool {
-        !self.plan.may(Fault::Keys) || worker == 0 || !(worker * 5 + pipe * 7).is_multiple_of(3)
+        let key = self.plan.key_number(pipe);
+        !self.plan.may(Fault::Keys) || worker == 0 || !(worker * 5 + key * 7).is_multiple_of(3)
     }
 
     /// What a worker calls the key of a pipe today, if it has another name for it.
     pub(super) fn alias(&self, worker: usize, pipe: usize) -> Option<String> {
-        let renames = self.plan.may(Fault::Keys) && !(worker + pipe).is_multiple_of(3);
-        renames.then(|| format!("session-{worker}-{}-{pipe}", self.workers[worker].generation))
+        let key = self.plan.key_number(pipe);
+        let renames = self.plan.may(Fault::Keys) && !(worker + key).is_multiple_of(3);
+        renames.then(|| format!("session-{worker}-{}-{key}", self.workers[worker].generation))
     }
 
     /// One Holdline hands a pipe to the other, which takes a moment in which nothing else happens.

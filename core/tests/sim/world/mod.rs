@@ -15,8 +15,9 @@ use crate::marks::{Mark, Marks};
 use crate::plan::{Fault, Plan, Rng};
 use crate::wire;
 use crate::worker::Conn;
+use crate::young::Young;
 
-/// Steps of one run after which it is said never to end.
+/// Steps of one run and pipe after which it is said never to end.
 const STEPS_MAX: u64 = 400_000;
 
 /// How long after the disaster everything must be in order again: every timeout of every plan fits in several times.
@@ -30,7 +31,7 @@ mod dials;
 mod homes;
 mod strikes;
 
-use homes::{Home, id_of, key_of, route_key, worker_of};
+use homes::{Home, YOUNG_DEATHS, id_of, key_of, worker_of};
 
 #[derive(Clone, Copy, Debug)]
 enum Event {
@@ -80,6 +81,7 @@ struct World {
     agenda: BTreeMap<(Time, u64), Event>,
     serial: u64,
     homes: Vec<Home>,
+    young: Young,
     workers: Vec<Worker>,
     drivers: Vec<Driver>,
     cancelled: Vec<(usize, Attachment)>,
@@ -124,6 +126,7 @@ impl World {
             agenda: BTreeMap::new(),
             serial: 0,
             homes: Vec::new(),
+            young: Young::new(YOUNG_DEATHS),
             workers,
             drivers: Vec::new(),
             cancelled: Vec::new(),
@@ -144,7 +147,7 @@ impl World {
     }
 
     fn open(&mut self, pipe: usize, seed: u64) {
-        let key = self.plan.may(Fault::Keys).then(|| route_key(pipe));
+        let key = self.key_asked(pipe);
         let ask = Choose { key: key.as_deref(), random: self.rng.bits(), ..Choose::default() };
         let pool = &mut self.homes[0].pool;
         let chosen = pool.choose(&ask).or_else(|_| {
@@ -173,7 +176,7 @@ impl World {
 
     fn run(&mut self) {
         for steps in 0.. {
-            assert!(steps < STEPS_MAX, "it never ends: {:?}", self.stuck());
+            assert!(steps < STEPS_MAX * self.plan.pipes as u64, "it never ends: {:?}", self.stuck());
             if self.drivers.iter().all(|driver| driver.finished) {
                 break;
             }
@@ -331,6 +334,7 @@ impl World {
             let (home, lived) = (self.drivers[pipe].home, self.now.since(since));
             if lived < YOUNG_DEATH {
                 self.homes[home].deaths.died(id_of(pipe), backend, self.now);
+                self.young.died(pipe, backend, self.now);
             }
             self.experienced(home, backend, Experience::Died { lived }, pipe);
         }
