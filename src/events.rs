@@ -216,6 +216,17 @@ pub enum Fact {
         messages: u64,
         reason: &'static str,
     },
+    /// A client that numbers its messages was told that some are missing, or said so; without a number if that is not known.
+    #[serde(rename = "pipe.gap")]
+    Gap {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        lane: &'static str,
+        why: &'static str,
+        messages: Option<u64>,
+    },
     /// A route's conversations turned out to be of this kind: said once for each kind, and what it was known by.
     #[serde(rename = "route.conversation")]
     Conversation {
@@ -224,7 +235,7 @@ pub enum Fact {
         pipe: PipeId,
         route: Arc<str>,
         kind: &'static str,
-        profile: Option<&'static str>,
+        profile: Option<Arc<str>>,
         why: &'static str,
     },
     /// A conversation could not be said again to another worker, or not all of it.

@@ -38,7 +38,7 @@ pub use keys::{KeyPast, Keys};
 pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use registration::{MEMORY_STEP, Registration};
-pub use resume::Resume;
+pub use resume::{Resume, Returned};
 
 use pool::{Pool, Pools};
 
@@ -77,6 +77,8 @@ pub struct PipeEntry {
     answers: AtomicU64,
     awaits_client: AtomicBool,
     has_client: AtomicBool,
+    /// Whether its client speaks the aware protocol.
+    pub aware: bool,
     moves: AtomicBool,
     conversation: OnceLock<Box<Decided>>,
     active_micros: AtomicU64,
@@ -103,12 +105,12 @@ pub enum Sharing {
 }
 
 /// What kind of conversation a pipe is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Decided {
     /// What it is.
     pub kind: ConversationKind,
     /// Its profile, if it has one.
-    pub profile: Option<&'static str>,
+    pub profile: Option<Arc<str>>,
     /// What it is known by.
     pub why: &'static str,
 }
@@ -128,6 +130,8 @@ pub struct PipeFacts {
     pub named: bool,
     /// The subprotocol that is spoken on it.
     pub protocol: Option<Box<str>>,
+    /// Whether its client speaks the aware protocol.
+    pub aware: bool,
     /// Whether its peers compress.
     pub compression: Compression,
     /// Whether it has its worker for itself.
@@ -148,6 +152,7 @@ impl PipeEntry {
             answers: AtomicU64::new(1),
             awaits_client: AtomicBool::new(facts.named),
             has_client: AtomicBool::new(true),
+            aware: facts.aware,
             moves: AtomicBool::new(moves),
             conversation: OnceLock::new(),
             protocol: facts.protocol,
@@ -198,7 +203,7 @@ impl PipeEntry {
     /// What kind of conversation it is, once that is known.
     #[must_use]
     pub fn conversation(&self) -> Option<Decided> {
-        self.conversation.get().map(|decided| **decided)
+        self.conversation.get().map(|decided| Decided::clone(decided))
     }
 
     pub(crate) fn set_conversation(&self, decided: Decided) {

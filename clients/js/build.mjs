@@ -5,9 +5,9 @@ import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 
 // Names between our own modules. None of them is on the wire, in storage, in an option or an event: those keep theirs.
-const INTERNAL = `acknowledge allSent asksForHttp attempt clear comeBack down drop duplicates fail first frame frozen heard
+const INTERNAL = `AUTH LOST NORMAL PROTOCOL REJECTED SUPERSEDED acknowledge allSent asksForHttp attempt clear comeBack down drop fail first frame frozen heard
   heartbeatMs hide holdAgain isAware isFlying isLive jitterMs leave letGo lose missing outbox owesAck progress pump receive
-  received renew restore rewind saved sse take takePlain takeUp thaw tick transport unheard until waits wake`;
+  received renew restore rewind saved sse stranger take takePlain takeUp thaw tick transport unheard until waits wake`;
 
 const common = { bundle: true, minify: true, target: 'es2022', format: 'esm', write: false, external: ['react', 'holdline'] };
 const mangleProps = new RegExp(`^(${INTERNAL.split(/\s+/).join('|')})$`);

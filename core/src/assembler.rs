@@ -160,6 +160,20 @@ impl Assembler {
         self.allowed = RSV1;
     }
 
+    /// Whose frames they are.
+    #[must_use]
+    pub(crate) const fn sender(&self) -> Side {
+        self.sender
+    }
+
+    /// Bytes of the message under way on the wire and in its payload, its last frame counted whole.
+    pub(crate) const fn open_bytes(&self) -> (u64, u64) {
+        match self.open {
+            Some(Open::Kept(Sizes { wire_bytes, payload_bytes, .. })) => (wire_bytes, payload_bytes),
+            Some(Open::Skipped { .. }) | None => (0, 0),
+        }
+    }
+
     /// Payload bytes that have come of a message that is not whole; none of one that is skipped.
     #[must_use]
     pub const fn open_payload_bytes(&self) -> usize {
@@ -462,6 +476,18 @@ impl Assembler {
         whole && (again.open, again.frame_left) == (self.open, self.frame_left) && {
             self.open.is_none() || again.frame_fin == self.frame_fin
         }
+    }
+
+    /// Whether `bytes` are the data frames of the message under way that have come, but for what was cut off its start.
+    pub(crate) fn has_taken_but(&self, bytes: &[u8], wire_bytes: u32, payload_bytes: u32) -> bool {
+        let mut again = Self::new(self.sender);
+        let whole = again.run(bytes).is_some_and(|(_, ended)| ended.is_none());
+        let (wire, payload) = again.open_bytes();
+        let sizes = (wire + u64::from(wire_bytes), payload + u64::from(payload_bytes));
+        whole
+            && sizes == self.open_bytes()
+            && (again.frame_left, again.frame_fin) == (self.frame_left, self.frame_fin)
+            && again.open.is_some()
     }
 
     /// Takes data frames up to the end of a message or of `bytes`; nothing if they are something else.

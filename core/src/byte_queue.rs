@@ -288,6 +288,17 @@ impl ByteQueue {
         });
     }
 
+    /// Copies the bytes from `from` on to `out`, which must not be longer than what is held.
+    pub(crate) fn peek(&self, from: u64, out: &mut [u8]) {
+        let mut done = 0;
+        self.walk(from, from + out.len() as u64, |block, range| {
+            let part = &block.as_slice()[range];
+            out[done..done + part.len()].copy_from_slice(part);
+            done += part.len();
+            true
+        });
+    }
+
     /// Appends a copy of the bytes from `from` up to `to` to `out`.
     pub fn read(&self, from: u64, to: u64, out: &mut Vec<u8>) {
         self.walk(from, to, |block, range| {

@@ -309,6 +309,38 @@ pub fn encode(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Option<[u
     }
 }
 
+/// The header of a data frame; the second value says how many of the bytes it is.
+#[must_use]
+pub fn encode_header(
+    fin: bool,
+    opcode: Opcode,
+    payload_len: usize,
+    mask: Option<[u8; 4]>,
+) -> ([u8; HEADER_BYTES_MAX], u8) {
+    let mut header = [0; HEADER_BYTES_MAX];
+    header[0] = if fin { 0x80 } else { 0 } | opcode.bits();
+    let mask_bit = if mask.is_some() { 0x80 } else { 0 };
+    let mut len = 2;
+    match payload_len {
+        ..126 => header[1] = mask_bit | payload_len as u8,
+        126..0x1_0000 => {
+            header[1] = mask_bit | 126;
+            header[2..4].copy_from_slice(&(payload_len as u16).to_be_bytes());
+            len = 4;
+        }
+        _ => {
+            header[1] = mask_bit | 127;
+            header[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
+            len = 10;
+        }
+    }
+    if let Some(mask) = mask {
+        header[len..len + 4].copy_from_slice(&mask);
+        len += 4;
+    }
+    (header, len as u8)
+}
+
 /// A ping of eight bytes, without an allocation; the second value says how many of the bytes are the frame.
 #[must_use]
 pub fn encode_ping(mut payload: [u8; 8], mask: Option<[u8; 4]>) -> ([u8; 14], u8) {

@@ -4,7 +4,7 @@
 //! it found. That is what lets a simulator put a pipe through a thousand disasters in a second.
 //!
 //! In reading order: what things are called and counted in ([`time`], [`ids`], [`settings`]); the wire ([`frame`],
-//! [`close`], [`assembler`], `text`); the messages that are kept ([`byte_queue`], [`replay`]); the two legs with their links
+//! [`close`], [`assembler`], `text`, [`aware`]); the messages that are kept ([`byte_queue`], [`replay`]); the two legs with their links
 //! ([`leg`]), and the two lanes between them (`lane`, `throttle`); what a pipe remembers of its workers ([`backoff`],
 //! [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one worker; and beside it the [`pool`]
 //! that backends are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often,
@@ -12,6 +12,7 @@
 //! [`snapshot`].
 
 pub mod assembler;
+pub mod aware;
 pub mod backoff;
 pub mod byte_queue;
 pub mod close;

@@ -159,6 +159,12 @@ impl ReplayBuffer {
         self.base.plus(self.messages.len() as u64)
     }
 
+    /// The last message that any link was handed whole.
+    #[must_use]
+    pub const fn sent_ever(&self) -> Seq {
+        self.sent_high
+    }
+
     /// Charge of all messages held, in bytes; see [`charge`].
     #[must_use]
     pub const fn held_bytes(&self) -> usize {

@@ -3,12 +3,11 @@
 //! A pipe keeps the settings it was opened with: a reload makes new ones and never touches a live pipe.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::close;
 pub use crate::close::CodeSet;
-use crate::conversation::{Profile, PrologueBounds};
+use crate::conversation::{Profiles, PrologueBounds};
 use crate::limits::Rate;
 
 /// What is kept of the messages a worker may or may not have seen (PROTOCOL section 2).
@@ -121,6 +120,36 @@ pub struct Heartbeat {
     pub timeout: Duration,
 }
 
+/// How a client is spoken with that numbers its messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AwareSettings {
+    /// How long its hello may take.
+    pub hello_timeout: Duration,
+    /// Bytes that may be sent and not acknowledged.
+    pub window_bytes: usize,
+    /// Bytes that are kept for it while it is away.
+    pub retain_bytes: usize,
+    /// How long what it sent waits for its acknowledgement.
+    pub ack_delay: Duration,
+    /// Messages that are acknowledged at once.
+    pub ack_messages: u32,
+    /// How long it waits at random before it comes back.
+    pub jitter: Duration,
+}
+
+impl Default for AwareSettings {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            window_bytes: 256 << 10,
+            retain_bytes: 256 << 10,
+            ack_delay: Duration::from_millis(200),
+            ack_messages: 16,
+            jitter: Duration::from_secs(1),
+        }
+    }
+}
+
 /// How long the last words of a client that is gone wait for a worker, where `grace` has no end.
 pub const FAREWELL_MAX: Duration = Duration::from_secs(30);
 
@@ -187,14 +216,16 @@ pub struct PipeSettings {
     pub client_heartbeat: Heartbeat,
     /// Pings to the worker.
     pub backend_heartbeat: Heartbeat,
+    /// How a client is spoken with that numbers its messages.
+    pub aware: AwareSettings,
     /// Close codes of a worker that interrupt the pipe instead of ending it.
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "this key is not mine" right after a reattach.
     pub wrong_worker_codes: CodeSet,
     /// What a prologue may hold.
     pub prologue: PrologueBounds,
-    /// The profile that the route names, with its own rules.
-    pub profile: Option<Arc<Profile>>,
+    /// The profiles of the route, with its own rules.
+    pub profiles: Profiles,
 }
 
 impl PipeSettings {
@@ -247,10 +278,11 @@ impl Default for PipeSettings {
             close_timeout: Duration::from_secs(5),
             client_heartbeat: Heartbeat { interval: Duration::from_secs(30), timeout: Duration::from_secs(60) },
             backend_heartbeat: Heartbeat { interval: Duration::from_secs(20), timeout: Duration::from_secs(75) },
+            aware: AwareSettings::default(),
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
             prologue: PrologueBounds::default(),
-            profile: None,
+            profiles: Profiles::default(),
         }
     }
 }

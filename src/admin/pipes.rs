@@ -31,6 +31,8 @@ pub(super) struct PipeBody {
     route: String,
     key: Option<String>,
     client: String,
+    /// Whether its client speaks the aware protocol.
+    aware: bool,
     backend: Option<Arc<str>>,
     attachment: u64,
     generation: u64,
@@ -55,7 +57,7 @@ pub(super) struct PipeBody {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ConversationBody {
     kind: &'static str,
-    profile: Option<&'static str>,
+    profile: Option<Arc<str>>,
     why: &'static str,
 }
 
@@ -123,9 +125,9 @@ impl From<&PipeEntry> for PipeBody {
             route: pipe.route.name.clone(),
             key: pipe.key.as_deref().map(str::to_owned),
             client: pipe.client(),
+            aware: pipe.aware,
             backend: pipe.backend().map(|(_, id)| id),
             attachment: pipe.attachment.load(Relaxed),
-            // Clients can't come back to a pipe yet, so the first attach is the only one.
             generation: pipe.generation.load(Relaxed),
             opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
             interruptions: pipe.interruptions.load(Relaxed),

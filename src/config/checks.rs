@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use holdline_core::conversation::Profile;
+use holdline_core::conversation::profile::{FIRST, RULES};
 use holdline_core::settings::{BackendLoss, Balance};
 
 use super::types::{Listen, ProxyProtocol, RouteResume};
-use super::{Backend, Config, Conversation, Route};
+use super::{Backend, Config, Conversation, Prologue, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
 
@@ -32,6 +33,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     listeners(config, found);
     sections(config, found);
     pools(config, found);
+    profiles(config, found);
     routes(config, found);
     patterns(config, found);
 }
@@ -155,7 +157,7 @@ fn routes(config: &Config, found: &mut Findings) {
         if !config.pools.is_empty() {
             pool_of(config, route, &key, found);
         }
-        conversation(route, &key, found);
+        conversation(config, route, &key, found);
         if route.resume == RouteResume::Cookie && route.client_id.is_some() {
             found.error(
                 format!("{key}.resume"),
@@ -175,23 +177,51 @@ fn routes(config: &Config, found: &mut Findings) {
     }
 }
 
+/// Each profile has a name and a subprotocol of its own.
+fn profiles(config: &Config, found: &mut Findings) {
+    unique("profiles", "profile", config.profiles.iter().map(|own| own.name.as_str()), found);
+    let mut spoken = HashSet::new();
+    for (index, own) in config.profiles.iter().enumerate() {
+        if [FIRST, RULES].contains(&own.name.as_str()) || Profile::named(&own.name).is_some() {
+            let message = "is the name of a built-in profile; use another, and name it in routes.prologue.profile";
+            found.error(format!("profiles[{index}].name"), message);
+        }
+        if own.subprotocol.as_ref().is_some_and(|subprotocol| !spoken.insert(subprotocol)) {
+            found.error(format!("profiles[{index}].subprotocol"), "another profile has it; remove one");
+        }
+    }
+}
+
 /// What is said of a route's conversations must fit together.
-fn conversation(route: &Route, key: &str, found: &mut Findings) {
+fn conversation(config: &Config, route: &Route, key: &str, found: &mut Findings) {
     let prologue = &route.prologue;
     if prologue.first > 0 && prologue.profile.is_some() {
         found.error(format!("{key}.prologue.profile"), "cannot be combined with prologue.first; remove one");
     }
-    let names = || Profile::built_in().iter().map(|profile| profile.name).collect::<Vec<_>>().join(", ");
-    if let Some(name) = prologue.profile.as_ref().filter(|_| route.profile().is_none()) {
+    let names = || config.profile_names();
+    let profile = config.profile(route);
+    if let Some(name) = prologue.profile.as_ref().filter(|_| profile.is_none()) {
         let message = format!("there is no profile {}; the profiles are {}", super::notice::quoted(name), names());
         return found.error(format!("{key}.prologue.profile"), message);
     }
-    let named = if prologue.first > 0 { "prologue.first" } else { "prologue.profile" };
-    let profiled = route.profile().is_some();
+    let deaf = profile.as_ref().filter(|profile| !prologue.keep.is_empty() && !profile.reads_json());
+    if let Some(profile) = deaf {
+        let message = format!("has no effect: the messages of {} are not JSON; remove one of them", profile.name);
+        found.error(format!("{key}.prologue.keep"), message);
+    }
+    if prologue.keep.is_empty() && !prologue.forget.is_empty() {
+        found.error(format!("{key}.prologue.forget"), "forgets what prologue.keep keeps, which is missing; add it");
+    }
+    let named = match prologue {
+        Prologue { profile: Some(_), .. } => "prologue.profile",
+        Prologue { first: 1.., .. } => "prologue.first",
+        Prologue { .. } => "prologue.keep",
+    };
+    let profiled = profile.is_some() || !prologue.keep.is_empty();
     let at = format!("{key}.{named}");
     match route.conversation {
         Conversation::Profile if !profiled => {
-            let message = format!("\"profile\" needs prologue.profile or prologue.first; the profiles are {}", names());
+            let message = format!("\"profile\" needs prologue.profile, keep or first; the profiles are {}", names());
             found.error(format!("{key}.conversation"), message);
         }
         Conversation::Stateless | Conversation::Stateful if profiled => {

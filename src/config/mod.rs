@@ -7,6 +7,7 @@
 
 mod checks;
 mod collector;
+mod conversations;
 mod ended_tls;
 mod env;
 mod gaps;
@@ -28,21 +29,24 @@ use std::time::Duration;
 
 use holdline_core::conversation::PrologueBounds;
 pub use holdline_core::pool::AdminState;
-use holdline_core::settings::{BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail};
+use holdline_core::settings::{
+    AwareSettings, BackendLoss, Heartbeat, LimitedLanes, PipeLimits, PipeSettings, ReplayTail,
+};
 use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
+pub use conversations::{OwnProfile, Prologue};
 pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+    Admin, Aware, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
 };
-pub use tables::{Backend, Health, Pool, PoolTls, Prologue, Route, RouteHeartbeats, RouteTail};
+pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
@@ -74,12 +78,16 @@ pub struct Config {
     pub reattach: Reattach,
     /// How a client comes back.
     pub resume: Resume,
+    /// How clients are spoken with that number their messages.
+    pub aware: Aware,
     /// What is kept of a conversation for the next worker.
     pub prologue: Prologues,
     /// Rates and counts.
     pub limits: Limits,
     /// The memory of the whole process.
     pub memory: Memory,
+    /// Protocols of the operator's own; names are unique and no built-in profile has them.
+    pub profiles: Vec<OwnProfile>,
     /// Groups of backends; names are unique and there is at least one.
     pub pools: Vec<Pool>,
     /// Which request goes to which pool; names are unique and each pool exists.
@@ -100,9 +108,11 @@ impl Default for Config {
             replay: Replay::default(),
             reattach: Reattach::default(),
             resume: Resume::default(),
+            aware: Aware::default(),
             prologue: Prologues::default(),
             limits: Limits::default(),
             memory: Memory::default(),
+            profiles: Vec::new(),
             pools: vec![Pool::default()],
             routes: vec![Route::default()],
             log: Log::default(),
@@ -163,6 +173,7 @@ impl Config {
             first_message_timeout: Some(route.first_message_timeout).filter(|wait| !wait.is_zero()),
             client_heartbeat: self.client_heartbeat(route),
             backend_heartbeat: self.backend_heartbeat(route),
+            aware: self.aware_settings(),
             interrupt_codes: route.interrupt_codes.clone(),
             wrong_worker_codes: route.wrong_worker_codes.clone(),
             move_timeout: self.reattach.move_timeout,
@@ -175,7 +186,7 @@ impl Config {
                 inspect_max: self.prologue.inspect_max,
                 within: self.prologue.within,
             },
-            profile: route.profile(),
+            profiles: self.profiles(route),
         }
     }
 
@@ -202,6 +213,7 @@ impl Config {
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,
+            aware_heartbeat: self.aware.heartbeat,
             raw_path: route.raw_path,
             origins: route.origins.iter().map(ToString::to_string).collect(),
             limits: route.limits,
@@ -216,7 +228,7 @@ impl Config {
                 Upgrade::Websocket => true,
             },
             settings: self.pipe_settings(route),
-            conversation: route.conversation_rule(),
+            conversation: self.conversation_rule(route),
             compression: route.compression == Compression::Pass,
             share: route.share.then_some(StreamSettings {
                 bytes_max: route.share_bytes_max,
@@ -230,6 +242,18 @@ impl Config {
     /// How long a new request may wait for a worker.
     fn wait(&self, route: &Route) -> Duration {
         route.wait.unwrap_or_else(|| self.reattach.grace.end().map_or(WAIT_MAX, |grace| grace.min(WAIT_MAX)))
+    }
+
+    fn aware_settings(&self) -> AwareSettings {
+        let aware = &self.aware;
+        AwareSettings {
+            hello_timeout: aware.hello_timeout,
+            window_bytes: aware.window,
+            retain_bytes: aware.retain.unwrap_or(aware.window),
+            ack_delay: aware.ack_delay,
+            ack_messages: aware.ack_messages,
+            ..AwareSettings::default()
+        }
     }
 
     fn client_heartbeat(&self, route: &Route) -> Heartbeat {

@@ -58,8 +58,9 @@ impl Config {
         let mut table = String::new();
         for shown in schema::every_key() {
             let (heading, here, name) = placed(&shown);
-            // There is no backend by default, so its whole table is a comment.
-            let absent = if shown.header == "pools.backends" { "# " } else { "" };
+            // There is no backend and no profile by default, so their whole tables are comments.
+            let is_absent = shown.header == "pools.backends" || shown.header == "profiles";
+            let absent = if is_absent { "# " } else { "" };
             if here != table {
                 out.push_str(&format!("\n{absent}{heading}\n"));
                 table = here;

@@ -6,11 +6,13 @@
 use super::node::Node;
 use super::read::Reader;
 use super::setting::{Fault, Setting};
-use super::{Backend, Config, Pool, Route};
+use super::{Backend, Config, OwnProfile, Pool, Route};
 
+mod aware;
 mod backend;
 mod ended_tls;
 mod pool;
+mod profile;
 mod root;
 mod route;
 
@@ -27,8 +29,18 @@ pub(super) trait Table: Clone + Default {
 
 impl Table for Config {
     fn schema() -> Schema<Self> {
-        let rows = vec![rows("pools", |c: &mut Self| &mut c.pools), rows("routes", |c: &mut Self| &mut c.routes)];
+        let rows = vec![
+            rows("profiles", |c: &mut Self| &mut c.profiles),
+            rows("pools", |c: &mut Self| &mut c.pools),
+            rows("routes", |c: &mut Self| &mut c.routes),
+        ];
         Schema { keys: root::keys(), rows }
+    }
+}
+
+impl Table for OwnProfile {
+    fn schema() -> Schema<Self> {
+        Schema { keys: profile::keys(), rows: Vec::new() }
     }
 }
 
@@ -180,7 +192,7 @@ pub(super) fn shown(config: &Config) -> Vec<Shown> {
 
 /// Every key that exists, shown on a configuration with one entry in each list.
 pub(super) fn every_key() -> Vec<Shown> {
-    let mut config = Config::default();
+    let mut config = Config { profiles: vec![OwnProfile::default()], ..Config::default() };
     for pool in &mut config.pools {
         pool.backends = vec![Backend::default()];
     }

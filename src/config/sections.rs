@@ -282,6 +282,36 @@ impl Default for Resume {
     }
 }
 
+/// `[aware]`: clients that number their messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Aware {
+    /// How long a hello may take.
+    pub hello_timeout: Duration,
+    /// Bytes that either side may have sent and not seen acknowledged.
+    pub window: usize,
+    /// How long a message waits for its acknowledgement.
+    pub ack_delay: Duration,
+    /// Messages that are acknowledged at once.
+    pub ack_messages: u32,
+    /// From one heartbeat to the next.
+    pub heartbeat: Duration,
+    /// Bytes kept for a client that is away; the window if absent.
+    pub retain: Option<usize>,
+}
+
+impl Default for Aware {
+    fn default() -> Self {
+        Self {
+            hello_timeout: Duration::from_secs(5),
+            window: 256 * KIB,
+            ack_delay: Duration::from_millis(200),
+            ack_messages: 16,
+            heartbeat: Duration::from_secs(25),
+            retain: None,
+        }
+    }
+}
+
 /// `[limits]`: rates and counts; zero is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {

@@ -22,6 +22,7 @@ use super::units;
 use crate::net::{BackendUrl, UrlError};
 use crate::routes::{HostRule, LearnRule};
 
+mod rules;
 mod words;
 
 /// The grace of a pipe that waits without an end.

@@ -4,22 +4,20 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::close;
-use holdline_core::conversation::Profile;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
     BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
-use super::AdminState;
 use super::types::{
     Compression, Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade,
 };
+use super::{AdminState, Prologue};
 use crate::net::{BackendUrl, SendProxy, TlsFiles};
-use crate::routes::{ConversationRule, Duplicate, HeaderSpec, HostRule, LearnRule};
+use crate::routes::{Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -326,30 +324,6 @@ pub struct RouteHeaders {
     pub response: HeaderSpec,
 }
 
-impl Route {
-    /// The profile that it names, if there is one of that name; the first messages of a client are one too.
-    #[must_use]
-    pub fn profile(&self) -> Option<Arc<Profile>> {
-        match (&self.prologue.profile, self.prologue.first) {
-            (Some(name), _) => Profile::named(name),
-            (None, 0) => None,
-            (None, first) => Some(Profile::first(first)),
-        }
-    }
-
-    /// What its conversations are.
-    #[must_use]
-    pub fn conversation_rule(&self) -> ConversationRule {
-        match (self.conversation, self.profile()) {
-            (Conversation::Auto | Conversation::Profile, Some(profile)) => ConversationRule::Profile(profile),
-            (Conversation::Auto, None) => ConversationRule::Auto,
-            (Conversation::Stateful, _) => ConversationRule::Stateful,
-            // A profile that is missing was refused; see `checks`.
-            (Conversation::Stateless, _) | (Conversation::Profile, None) => ConversationRule::Stateless,
-        }
-    }
-}
-
 /// `routes.replay_tail`: each bound instead of the one in `replay.tail`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RouteTail {
@@ -372,13 +346,4 @@ pub struct RouteHeartbeats {
     pub backend_interval: Option<Duration>,
     /// Instead of `heartbeat.backend_timeout`.
     pub backend_timeout: Option<Duration>,
-}
-
-/// `routes.prologue`: what a new worker must hear again (PROTOCOL section 9).
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Prologue {
-    /// The first messages of the client; 0 is none.
-    pub first: u32,
-    /// The name of a built-in profile.
-    pub profile: Option<String>,
 }

@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, prologue, limits, memory, log, trace, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, limits, memory, log, trace, profiles, pools, routes",
         ],
     );
 }
@@ -267,7 +267,7 @@ fn st_12_wrong_types_units_and_ranges_say_what_to_write() {
 
 #[test]
 fn what_is_said_of_a_route_s_conversations_must_fit_together() {
-    let profiles = holdline_core::conversation::Profile::built_in().iter().map(|profile| profile.name);
+    let profiles = holdline_core::conversation::Profile::built_in().iter().map(|profile| profile.name.to_string());
     let names = profiles.collect::<Vec<_>>().join(", ");
     let cases = [
         (
@@ -279,12 +279,24 @@ fn what_is_said_of_a_route_s_conversations_must_fit_together() {
         (
             "routes = [{ conversation = \"profile\" }]",
             format!(
-                "proxy.toml:1:28: routes[0].conversation: \"profile\" needs prologue.profile or prologue.first; the profiles are {names}"
+                "proxy.toml:1:28: routes[0].conversation: \"profile\" needs prologue.profile, keep or first; the profiles are {names}"
             ),
         ),
         (
             "routes = [{ conversation = \"stateful\", prologue.first = 2 }]",
             "proxy.toml:1:57: routes[0].prologue.first: has no place with this conversation; use conversation = \"profile\", or remove it".to_owned(),
+        ),
+        (
+            "routes = [{ prologue = { profile = \"mqtt\", keep = [{ json = \"/0\", equals = \"a\" }] } }]",
+            "proxy.toml:1:51: routes[0].prologue.keep: has no effect: the messages of mqtt are not JSON; remove one of them".to_owned(),
+        ),
+        (
+            "routes = [{ prologue.forget = [{ json = \"/0\", equals = \"a\" }] }]",
+            "proxy.toml:1:31: routes[0].prologue.forget: forgets what prologue.keep keeps, which is missing; add it".to_owned(),
+        ),
+        (
+            "profiles = [{ name = \"lsp\", record = [{ json = \"/0\", equals = \"a\" }] }]",
+            "proxy.toml:1:22: profiles[0].name: is the name of a built-in profile; use another, and name it in routes.prologue.profile".to_owned(),
         ),
         (
             "routes = [{ share = true, key = \"{query.a}\", prologue.profile = \"sockjs\" }]",
@@ -293,6 +305,49 @@ fn what_is_said_of_a_route_s_conversations_must_fit_together() {
     ];
     for (text, expected) in cases {
         refused(text, &[expected.as_str()]);
+    }
+}
+
+#[test]
+fn a_mistake_in_a_rule_of_a_conversation_is_told_with_its_own_place() {
+    let at = |column: u32, key: &str, message: &str| format!("proxy.toml:1:{column}: {key}: {message}");
+    let keep = "routes[0].prologue.keep";
+    let record = "profiles[0].record";
+    let rule = |rule: &str| format!("routes = [{{ prologue.keep = [{rule}] }}]");
+    let own = |rule: &str| format!("profiles = [{{ name = \"p\", record = [{rule}] }}]");
+    let event = r#"json = "/0", equals = "a""#;
+    let named = r#"name = "/r", json = "/m", equals = "e", mention = "/s""#;
+    let cases = [
+        (
+            rule(r#"{ json = "0", equals = "a" }"#),
+            at(39, keep, r#"cannot use "0": a JSON pointer begins with "/", as in "/type" or "/payload/0""#),
+        ),
+        (
+            rule(r#"{ json = "/0", equals = "a", remember = true }"#),
+            at(59, keep, r#"unknown key "remember"; the keys here are json, equals, match, key, keep, await, map"#),
+        ),
+        (rule(r#"{ key = "/0" }"#), at(30, keep, "does not say which messages: add json and equals, or match")),
+        (rule(r#"{ json = "/0" }"#), at(30, keep, "json needs equals: what stands there")),
+        (
+            own(&format!(r#"{{ {event}, keep = "first" }}"#)),
+            at(73, record, r#"unknown word "first"; use one of "last", "all""#),
+        ),
+        (
+            own(&format!(r#"{{ {event}, await = {{ within = "1s" }} }}"#)),
+            at(74, record, "does not say which messages: add json and equals, or match"),
+        ),
+        (
+            own(&format!(r#"{{ {event}, map = {{ {named} }} }}"#)),
+            at(72, record, "needs await with a key: the id that the request and its answer have in common"),
+        ),
+        (
+            own(r#"{ match = { "type" = "a" } }"#),
+            at(49, record, r#"cannot use "type": a JSON pointer begins with "/", as in "/type" or "/payload/0""#),
+        ),
+        (own(""), at(36, record, "a profile keeps something; add a rule")),
+    ];
+    for (text, expected) in cases {
+        refused(&text, &[expected.as_str()]);
     }
 }
 

@@ -18,16 +18,18 @@ use super::judge::busy;
 use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
+use crate::handshake::aware::Offer;
 use crate::handshake::check::host;
-use crate::handshake::deflate::{Asked, Compression, Offer};
+use crate::handshake::deflate::{Asked, Compression, Offer as Compressible};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
 use crate::phase::Phase;
-use crate::pipe::Driver;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
+use crate::pipe::{Driver, introduction};
 use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
 use crate::process::Process;
+use crate::resume::{Place, Principal};
 use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
@@ -46,14 +48,21 @@ impl Door {
             let detail = "this origin may not open a WebSocket here; see routes.origins";
             return Err(Refusal::new(StatusCode::FORBIDDEN, "origin", detail).into());
         }
-        let claim = match request.client_name() {
+        let offer = Offer::of(protocols);
+        if let Some(verdict) = self.greet(request, &offer, || resume_of(request, 0))? {
+            return Ok(verdict);
+        }
+        let protocols = offer.apps.as_slice();
+        // One that numbers its messages has its pipe by a token, whatever else its route knows clients by.
+        let numbers = offer.first_aware().is_some();
+        let claim = match request.client_name().filter(|_| !numbers) {
             Some(name) => match self.claim(name).await? {
                 Ok(claim) => Some(Box::new(claim)),
                 Err(pipe) => return Ok(self.resume(request, protocols, pipe, None)?),
             },
             None => None,
         };
-        let slot = match self.browser(request, protocols).await? {
+        let slot = match self.browser(request, protocols, numbers).await? {
             Returning::Back(pipe, generation) => {
                 return Ok(self.resume(request, protocols, pipe, Some(generation))?);
             }
@@ -63,12 +72,12 @@ impl Door {
             return Err(busy("too many connections").into());
         }
         request.found.comes_back |= slot.is_some();
-        Ok(Verdict::Open(self.open(request, protocols, claim, slot).await?))
+        Ok(Verdict::Open(self.open(request, &offer, claim, slot).await?))
     }
 
     /// Which pipe the client comes back to, where its route knows browsers again.
-    async fn browser(&self, request: &Request, protocols: &[String]) -> Result<Returning, Refusal> {
-        if request.found.route.knows_browsers() {
+    async fn browser(&self, request: &Request, protocols: &[String], numbers: bool) -> Result<Returning, Refusal> {
+        if request.found.route.knows_browsers() && !numbers {
             self.returning(request, protocols).await
         } else {
             Ok(Returning::New(None))
@@ -111,14 +120,7 @@ impl Door {
             self.process.metrics.route(&route.name).resume(ResumeResult::Rejected).inc();
             return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
         }
-        let resume = Resume {
-            answer: pipe.next_answer(),
-            over,
-            client: request.client.announced(),
-            target: request.found.target.clone(),
-            host: host(&request.parts).map(Box::from),
-            head_lines: head_lines(request),
-        };
+        let resume = Resume { over, ..resume_of(request, pipe.next_answer()) };
         Ok(Verdict::Resume(pipe, Box::new(resume)))
     }
 
@@ -126,7 +128,7 @@ impl Door {
     async fn open(
         &self,
         request: &mut Request,
-        protocols: &[String],
+        offer: &Offer,
         mut claim: Option<Box<Claim>>,
         slot: Option<Slot>,
     ) -> Result<Opened, Refused> {
@@ -136,8 +138,8 @@ impl Door {
         self.may_open()?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
-        let offered = offered(request, protocols);
-        let mut plan = plan(request, protocols, Asked::first(offered));
+        let offered = offered(request, offer);
+        let mut plan = plan(request, &offer.apps, Asked::first(offered));
         let had_before = self.had_before(request);
         request.note("holdline.pipe", plan.pipe.to_string().as_str());
         let (mut first, sharing) = find_worker(&plan, had_before, request.parts.uri.path(), process).await?;
@@ -153,12 +155,18 @@ impl Door {
         if let Some(cookie) = cookie {
             first.headers.append(SET_COOKIE, cookie);
         }
+        let spoken = offer.spoken(plan.protocol.as_deref()).map(Box::from);
+        if spoken.is_some() {
+            plan.settings = plan.route.aware.clone();
+        }
+        let place = Place::of(plan.host.as_deref(), request.parts.uri.path(), plan.protocol.as_deref());
         let facts = PipeFacts {
             id: plan.pipe,
             route: plan.route.clone(),
             key: plan.key.clone(),
             client: request.client.address.to_string(),
-            named: request.found.comes_back,
+            named: request.found.comes_back || spoken.is_some(),
+            aware: spoken.is_some(),
             protocol: plan.protocol.clone(),
             compression,
             sharing,
@@ -169,6 +177,11 @@ impl Door {
             Sharing::Stream(_) | Sharing::Viewer(_) => None,
         };
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        if spoken.is_some() {
+            let principal = Principal::of_headers(&request.parts.headers);
+            let pipe = driver.entry().id;
+            driver.expect_hello(introduction(process, pipe, principal, place));
+        }
         if let Some((conversation, why)) = decided {
             driver.converse(conversation, why);
         }
@@ -180,7 +193,7 @@ impl Door {
         if let Some(claim) = &mut claim {
             claim.opened(driver.entry().clone());
         }
-        Ok(Opened { driver, claim, admission: admitted.admission, headers: first.headers })
+        Ok(Opened { driver, claim, admission: admitted.admission, spoken, headers: first.headers })
     }
 
     /// The worker that the client says it had, where its route keeps clients at theirs.
@@ -214,6 +227,18 @@ impl Door {
     }
 }
 
+/// What a client that comes back has that may be another than before; `answer` is its place among the pipe's clients.
+fn resume_of(request: &Request, answer: u64) -> Resume {
+    Resume {
+        answer,
+        over: None,
+        client: request.client.announced(),
+        target: request.found.target.clone(),
+        host: host(&request.parts).map(Box::from),
+        head_lines: head_lines(request),
+    }
+}
+
 /// The client's headers as workers get them.
 fn head_lines(request: &Request) -> Box<[u8]> {
     let lines = upgrade_head_lines(&request.parts, &request.client);
@@ -221,14 +246,17 @@ fn head_lines(request: &Request) -> Box<[u8]> {
 }
 
 /// What its workers may be told of the compression that the client offers.
-fn offered(request: &Request, protocols: &[String]) -> Result<Offer, Uncompressed> {
-    request.found.route.may_compress(protocols, &request.parts)?;
-    Offer::of(&request.parts.headers).ok_or(Uncompressed::Client)
+fn offered(request: &Request, offer: &Offer) -> Result<Compressible, Uncompressed> {
+    if offer.first_aware().is_some() {
+        return Err(Uncompressed::Numbered);
+    }
+    request.found.route.may_compress(&offer.apps, &request.parts)?;
+    Compressible::of(&request.parts.headers).ok_or(Uncompressed::Client)
 }
 
 /// Whether a client that comes back can go on as its pipe was agreed to be compressed.
 fn may_compress_as(request: &Request, compression: Compression) -> bool {
-    let offer = || Offer::of(&request.parts.headers);
+    let offer = || Compressible::of(&request.parts.headers);
     compression.agreed().is_none_or(|agreed| offer().is_some_and(|offer| offer.allows(agreed)))
 }
 
@@ -252,7 +280,7 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
 
 /// What kind of conversation begins, and what that is known by.
 fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
-    plan.route.conversations.decide(plan.protocol.as_deref(), parts, plan.settings.prologue)
+    plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings)
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

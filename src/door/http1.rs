@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
 use super::first_head::First;
+use super::greet::Greeting;
 use super::judge::{Asked, Asks};
 use super::listen::Arrival;
 use super::outcome::{Opened, Refused, Request, Seat, Verdict};
@@ -64,6 +65,7 @@ struct Exit {
 enum Destination {
     Open(Opened),
     Resume(Arc<PipeEntry>, Box<Resume>),
+    Greet(Box<Greeting>),
 }
 
 /// What becomes of a request with which its connection does not leave HTTP.
@@ -303,6 +305,10 @@ impl Exit {
                 }
                 Err(error) => tracing::warn!(pipe = %pipe.id, %error, "a client that came back could not be attached"),
             },
+            Destination::Greet(greeting) => {
+                greeting.hear(stream, unread).await;
+                drop(seat);
+            }
         }
     }
 }
@@ -396,6 +402,10 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
         Verdict::Open(opened) => {
             let headers = switching_headers(&key, opened.protocol(), opened.compression(), &opened.headers);
             Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
+        }
+        Verdict::Greet(greeting) => {
+            let headers = switching_headers(&key, Some(&greeting.protocol), None, &HeaderMap::new());
+            Ok(Exit { head: switching_head(&headers), to: Destination::Greet(greeting) })
         }
         Verdict::Resume(pipe, resume) => {
             let (protocol, compression) = (pipe.protocol.as_deref(), pipe.compression.agreed());

@@ -11,6 +11,7 @@ use http::request::Parts;
 use super::Door;
 use super::cookie::Jar;
 use super::outcome::{Refused, Request, Verdict, client_name, make_room};
+use crate::handshake::aware::Offer;
 use crate::handshake::check::{host, refuse_plain};
 use crate::handshake::refusal::Refusal;
 use crate::limits::{Exceeded, Standing};
@@ -53,8 +54,8 @@ impl Door {
         let Asked { parts, peer, asks, over } = asked;
         // A client that comes back to a live pipe is let in all the same, and another one if a pipe ends for it that has
         // no client.
-        let over = over && (self.is_awaited(&parts, peer) || !make_room(&self.process));
-        if over && !self.is_awaited(&parts, peer) {
+        let over = over && (self.is_awaited(&asks, &parts, peer) || !make_room(&self.process));
+        if over && !self.is_awaited(&asks, &parts, peer) {
             self.process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::Refused);
             return self.refuse(NO_ROUTE, busy("too many connections"));
         }
@@ -84,7 +85,12 @@ impl Door {
     }
 
     /// Whether a client that is one too many comes back to its pipe.
-    fn is_awaited(&self, parts: &Parts, peer: Peer) -> bool {
+    fn is_awaited(&self, asks: &Asks, parts: &Parts, peer: Peer) -> bool {
+        if let Asks::Pipe(protocols) = asks
+            && let Some(pipe) = Offer::of(protocols).pipe
+        {
+            return self.process.pipes.get(pipe).is_some_and(|pipe| pipe.aware && pipe.awaits_client());
+        }
         let rules = self.process.rules.load();
         let found = rules.routes.find(host(parts), parts, rules.trusted.trace(peer, parts).address);
         let Ok(found) = found else { return false };

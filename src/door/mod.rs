@@ -6,7 +6,7 @@
 //! ```
 //! In reading order: [`listen`] accepts, `announced` hears from proxies whose connection it is, `secure` comes together with clients that speak TLS, `first_head` reads what is a handshake at once, `request_line` is lenient with
 //! what is read otherwise and `body_end` finds the next head, [`http1`] speaks HTTP/1 on one connection, [`judge`] says what becomes of a request, `admit` lets a good handshake in, to the pipe that its client
-//! left or to a new one (`cookie` knows browsers again), `share` into a stream that others watch, and [`outcome`] is what they decide. A protocol more is
+//! left or to a new one (`cookie` knows browsers again, `greet` hears one out that names its pipe), `share` into a stream that others watch, and [`outcome`] is what they decide. A protocol more is
 //! a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a [`outcome::Verdict`] in its own
 //! words.
 
@@ -15,6 +15,7 @@ mod announced;
 mod body_end;
 mod cookie;
 mod first_head;
+mod greet;
 pub mod http1;
 pub mod judge;
 pub mod listen;

@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
 use super::cookie::Jar;
+use super::greet::Greeting;
 use crate::clients::{Claim, ClientName};
 use crate::handshake::client_address::ClientAddress;
 use crate::handshake::deflate::Agreed;
@@ -85,6 +86,8 @@ pub enum Verdict {
     Open(Opened),
     /// Its client goes back to the pipe that it left.
     Resume(Arc<PipeEntry>, Box<Resume>),
+    /// Its client names its pipe, and is heard before it may go back to it.
+    Greet(Box<Greeting>),
 }
 
 impl Verdict {
@@ -94,7 +97,7 @@ impl Verdict {
         match self {
             Self::Refuse(refused) => Some(refused.status()),
             Self::Relay(_) => None,
-            Self::Open(_) | Self::Resume(..) => Some(StatusCode::SWITCHING_PROTOCOLS),
+            Self::Open(_) | Self::Resume(..) | Self::Greet(_) => Some(StatusCode::SWITCHING_PROTOCOLS),
         }
     }
 }
@@ -170,15 +173,17 @@ pub struct Opened {
     pub(super) claim: Option<Box<Claim>>,
     /// Its places in the limits that count it.
     pub(super) admission: Admission,
+    /// The entry of the client's offer that was picked, if it is one of ours.
+    pub(super) spoken: Option<Box<str>>,
     /// What the worker's answer has for the client.
     pub headers: HeaderMap,
 }
 
 impl Opened {
-    /// The subprotocol that the worker picked.
+    /// The subprotocol that was picked: the worker's, or ours with it.
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
-        self.driver.entry().protocol.as_deref()
+        self.spoken.as_deref().or(self.driver.entry().protocol.as_deref())
     }
 
     /// The compression that client and worker agreed on.

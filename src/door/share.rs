@@ -107,6 +107,7 @@ async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>
         client: "shared".to_owned(),
         named: false,
         protocol: plan_of_stream.protocol.clone(),
+        aware: false,
         compression: Compression::Off(Uncompressed::Shared),
         sharing: Sharing::Stream(AtomicUsize::new(0)),
         request_id: String::new(),

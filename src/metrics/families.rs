@@ -49,6 +49,9 @@ pub struct Families {
     pub in_doubt_messages_total: IntCounterVec,
     pub lost_messages_total: IntCounterVec,
     pub dropped_messages_total: IntCounterVec,
+    pub duplicates_dropped_total: IntCounterVec,
+    pub gaps_total: IntCounterVec,
+    pub aware_pipes: IntGaugeVec,
     pub messages_total: IntCounterVec,
     pub message_bytes_total: IntCounterVec,
     pub read_paused_total: IntCounterVec,
@@ -211,6 +214,21 @@ impl Families {
                 "Messages dropped on purpose while their pipe lived on.",
                 &["route", "lane", "reason"],
             ),
+            duplicates_dropped_total: at.counters(
+                "duplicates_dropped_total",
+                "Messages that aware peers sent again and that had come before.",
+                &["route", "lane"],
+            ),
+            gaps_total: at.counters(
+                "gaps_total",
+                "Gaps that aware peers were told of or told.",
+                &["route", "lane", "why"],
+            ),
+            aware_pipes: at.gauges(
+                "aware_pipes",
+                "Live pipes whose clients number their messages.",
+                &["route", "transport"],
+            ),
             messages_total: at.counters("messages_total", "Messages relayed.", &["route", "lane"]),
             message_bytes_total: at.counters("message_bytes_total", "Payload bytes relayed.", &["route", "lane"]),
             read_paused_total: at.counters(
@@ -355,6 +373,7 @@ impl Families {
         self.histograms().into_iter().for_each(|family| forget(family, label, value));
         forget(&self.pipes, label, value);
         forget(&self.pipe_levels, label, value);
+        forget(&self.aware_pipes, label, value);
         forget(&self.shared_streams, label, value);
         forget(&self.prologue_bytes, label, value);
         forget(&self.http_requests, label, value);
@@ -365,7 +384,7 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 26] {
+    fn counters(&self) -> [&IntCounterVec; 28] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -380,6 +399,8 @@ impl Families {
             &self.in_doubt_messages_total,
             &self.lost_messages_total,
             &self.dropped_messages_total,
+            &self.duplicates_dropped_total,
+            &self.gaps_total,
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,

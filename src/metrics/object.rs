@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdline_core::aware::words::GapWhy;
 use holdline_core::leg::barrier::Level;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
@@ -29,6 +30,7 @@ pub struct RouteMetrics {
     pub prologue_sent: IntCounter,
     /// Answers held back because the client had had them.
     pub prologue_swallowed: IntCounter,
+    aware: IntGauge,
     prologue_bytes: IntGauge,
     prologue_failures: [IntCounter; PrologueFailure::ALL.len()],
     /// Pipes opened.
@@ -65,6 +67,9 @@ pub struct LaneMetrics {
     pub in_doubt: IntCounter,
     /// Times the sender was not read for lack of room.
     pub read_paused: IntCounter,
+    /// Messages that an aware sender sent again and that had come before.
+    pub duplicates: IntCounter,
+    gaps: [IntCounter; GapWhy::ALL.len()],
     lost: [IntCounter; Loss::ALL.len()],
     dropped: [IntCounter; DropReason::ALL.len()],
     levels: [IntGauge; Level::ALL.len()],
@@ -79,12 +84,20 @@ impl LaneMetrics {
             replayed: families.replayed_messages_total.with_label_values(&labels),
             in_doubt: families.in_doubt_messages_total.with_label_values(&labels),
             read_paused: families.read_paused_total.with_label_values(&labels),
+            duplicates: families.duplicates_dropped_total.with_label_values(&labels),
+            gaps: GapWhy::ALL.map(|why| families.gaps_total.with_label_values(&[route, lane, why.as_str()])),
             lost: Loss::ALL
                 .map(|reason| families.lost_messages_total.with_label_values(&[route, lane, reason.as_str()])),
             dropped: DropReason::ALL
                 .map(|reason| families.dropped_messages_total.with_label_values(&[route, lane, reason.as_str()])),
             levels: Level::ALL.map(|level| families.pipe_levels.with_label_values(&[route, lane, level.as_str()])),
         }
+    }
+
+    /// The counter of gaps told for `why`.
+    #[must_use]
+    pub fn gap(&self, why: GapWhy) -> &IntCounter {
+        &self.gaps[why as usize]
     }
 
     /// The counter of messages given up for `reason`.
@@ -120,6 +133,7 @@ impl RouteMetrics {
             unmasked: families.unmasked_control_frames_total.with_label_values(&[name]),
             prologue_sent: families.prologue_sent_total.with_label_values(&[name]),
             prologue_swallowed: families.prologue_swallowed_total.with_label_values(&[name]),
+            aware: families.aware_pipes.with_label_values(&[name, "websocket"]),
             prologue_bytes: families.prologue_bytes.with_label_values(&[name]),
             prologue_failures: PrologueFailure::ALL
                 .map(|why| families.prologue_failures_total.with_label_values(&[name, why.as_str()])),
@@ -207,7 +221,7 @@ impl RouteMetrics {
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
         self.pipes[state as usize].inc();
-        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0 }
+        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: false }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -260,6 +274,7 @@ pub struct PipeGauge {
     /// Of the lanes up and down, once they are known.
     levels: Option<(Level, Level)>,
     prologue_bytes: usize,
+    aware: bool,
 }
 
 impl PipeGauge {
@@ -277,6 +292,14 @@ impl PipeGauge {
         if let Some((up, down)) = self.levels.take() {
             self.route.up.levels[up as usize].dec();
             self.route.down.levels[down as usize].dec();
+        }
+    }
+
+    /// Counts the pipe as one whose client numbers its messages, or not, from now on.
+    pub fn set_aware(&mut self, aware: bool) {
+        if self.aware != aware {
+            self.route.aware.add(if aware { 1 } else { -1 });
+            self.aware = aware;
         }
     }
 
@@ -299,6 +322,7 @@ impl PipeGauge {
 impl Drop for PipeGauge {
     fn drop(&mut self) {
         self.set_prologue(0);
+        self.set_aware(false);
         self.route.pipes[self.state as usize].dec();
         self.drop_levels();
     }

@@ -20,7 +20,7 @@ use holdline_core::close::CloseFrame;
 use holdline_core::conversation::Conversation;
 use holdline_core::frame::{self, Opcode, Side};
 use holdline_core::ids::Attachment;
-use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Pipe};
+use holdline_core::pipe::{Action, EndedBy, Fact, Introduction, LinkLoss, Pipe};
 use holdline_core::time::Time;
 
 use super::alarm::Alarm;
@@ -75,6 +75,12 @@ impl Driver {
     /// Says what kind of conversation this is, and what that is known by.
     pub fn converse(&mut self, conversation: Conversation, why: &'static str) {
         self.pipe.converse(conversation, why);
+    }
+
+    /// Has the client greeted as one that speaks the aware protocol.
+    pub fn expect_hello(&mut self, introduction: Introduction) {
+        let now = self.process.clock.now();
+        self.pipe.expect_hello(introduction, now);
     }
 
     /// Gives the pipe its client, and what the client was let in with.

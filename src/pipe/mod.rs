@@ -3,11 +3,12 @@
 //! `attach` finds workers; `client_end` and `backend_end` are what the two legs hang on, by a `link` each, and `search` is
 //! how the next worker is come by. `driver` moves bytes between the ends and carries out what the core decides: `reading`
 //! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened, and
-//! `holding` what it waits for; `books` is what the process holds for it meanwhile.
+//! `holding` what it waits for; `aware` is what clients come back by that number their messages; `books` is what the process holds for it meanwhile.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 mod alarm;
 pub mod attach;
+mod aware;
 mod backend_end;
 mod books;
 mod budget;
@@ -19,6 +20,7 @@ mod reading;
 mod report;
 mod search;
 
+pub use aware::{introduction, rejection};
 pub use books::Guards;
 pub use client_end::ClientLink;
 pub use driver::Driver;
@@ -33,7 +35,7 @@ mod tests {
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
-            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1496),
+            ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1504),
             ("Driver", size_of::<Driver>(), 2064),
             ("PipeEntry", size_of::<PipeEntry>(), 424),
             ("Plan", size_of::<attach::Plan>(), 216),

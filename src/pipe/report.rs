@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use holdline_core::aware::Reject;
+use holdline_core::aware::words::GapWhy;
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView, PrologueFailure};
@@ -24,6 +26,7 @@ struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
     prologue_bytes: usize,
+    aware: bool,
     up: Moved,
     down: Moved,
 }
@@ -42,6 +45,7 @@ impl Booked {
             state: view.state,
             backend: view.backend,
             prologue_bytes,
+            aware: view.aware,
             up: Moved::new(&view.up),
             down: Moved::new(&view.down),
         }
@@ -118,6 +122,7 @@ impl Reporter {
                 gauge.set(view.state);
             }
             gauge.set_prologue(view.prologue_bytes);
+            gauge.set_aware(view.aware);
         }
         self.entry.was_active(now);
         if before.is_none_or(|before| (before.state, before.backend) != (view.state, view.backend)) {
@@ -204,6 +209,8 @@ impl Reporter {
             Fact::ClientExpired { away } => self.client_expired(away),
             Fact::Lost { lane, reason, messages } => self.lost(lane, reason, messages),
             Fact::Dropped { lane, messages } => self.lane(lane).dropped(DropReason::Latest).inc_by(messages),
+            Fact::Repeated { lane, messages } => self.lane(lane).duplicates.inc_by(messages),
+            Fact::Gap { lane, why, messages } => self.gap(lane, why, messages),
             Fact::Overflowed(policy) => self.overflowed(policy),
             Fact::Limited { limit, .. } => self.route.limited(limit.into()).inc(),
             Fact::ReadPaused(lane) => self.lane(lane).read_paused.inc(),
@@ -241,11 +248,11 @@ impl Reporter {
     }
 
     fn decided(&self, decided: Decided) {
-        let Decided { kind, profile, why } = decided;
+        let Decided { kind, profile, why } = decided.clone();
         self.entry.set_conversation(decided);
         self.process.pipes.changed();
-        tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile, why, "pipe.conversation");
-        if self.entry.route.conversations.is_news((kind, profile, why)) {
+        tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile = profile.as_deref(), why, "pipe.conversation");
+        if self.entry.route.conversations.is_news((kind, profile.clone(), why)) {
             self.event(|entry| events::Fact::Conversation {
                 pipe: entry.id,
                 route: entry.route.name.as_str().into(),
@@ -262,6 +269,17 @@ impl Reporter {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
             why: why.as_str(),
+        });
+    }
+
+    fn gap(&self, lane: LaneName, why: GapWhy, messages: Option<u64>) {
+        self.lane(lane).gap(why).inc();
+        self.event(|entry| events::Fact::Gap {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            lane: lane.as_str(),
+            why: why.as_str(),
+            messages,
         });
     }
 
@@ -305,6 +323,12 @@ impl Reporter {
             replaced: away.is_none(),
             away_ms,
         });
+    }
+
+    /// Says that an aware client came back and may not go on.
+    pub fn resume_rejected(&self, why: Reject) {
+        self.route.resume(ResumeResult::Rejected).inc();
+        tracing::info!(pipe = %self.entry.id, why = why.as_str(), "pipe.resume_rejected");
     }
 
     fn client_expired(&self, away: Duration) {

@@ -8,7 +8,7 @@ use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
-use super::Resume;
+use super::{Resume, Returned};
 use crate::backends::Leave;
 use crate::net::LooseStream;
 
@@ -30,6 +30,8 @@ pub enum Command {
     Resume(LooseStream, Bytes, Box<Resume>),
     /// Ask the client whether it is there: it is if this is answered, and has gone if it is dropped.
     Probe(oneshot::Sender<()>),
+    /// Here is an aware client, on another socket, and what it sent behind its hello.
+    Return(LooseStream, Bytes, Box<Returned>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.

@@ -1,8 +1,12 @@
 //! A client that comes back to its pipe on another connection.
 
+use std::net::IpAddr;
+
+use holdline_core::aware::Position;
 use holdline_core::ids::Generation;
 
 use crate::net::Announced;
+use crate::resume::Claims;
 use crate::routes::Target;
 
 /// What a client that resumes its pipe has that may be another than before.
@@ -20,4 +24,17 @@ pub struct Resume {
     pub over: Option<Generation>,
     /// Its place in the order in which the pipe's clients were answered.
     pub answer: u64,
+}
+
+/// An aware client that comes back with a token of ours.
+#[derive(Debug)]
+pub struct Returned {
+    /// What may be another than before.
+    pub resume: Resume,
+    /// What its token says.
+    pub claims: Claims,
+    /// Where it says that it stands.
+    pub position: Position,
+    /// Whom a failure counts against.
+    pub address: IpAddr,
 }

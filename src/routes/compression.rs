@@ -15,6 +15,8 @@ pub enum Uncompressed {
     CheckedText,
     /// Its conversation may have to be read.
     Conversation,
+    /// Its client would number its messages, and no number can stand before a compressed one.
+    Numbered,
     /// Its client offers nothing that can be taken up.
     Client,
     /// Its worker does not want to, or not without context takeover.
@@ -30,6 +32,7 @@ impl Uncompressed {
             Self::Shared => "share",
             Self::CheckedText => "check_utf8",
             Self::Conversation => "conversation",
+            Self::Numbered => "aware",
             Self::Client => "client",
             Self::Worker => "worker",
         }
@@ -48,7 +51,7 @@ impl Route {
             Err(Uncompressed::Shared)
         } else if self.settings.check_utf8 {
             Err(Uncompressed::CheckedText)
-        } else if self.conversations.may_be_read(protocols, parts) {
+        } else if self.conversations.may_be_read(protocols, parts, &self.settings.profiles) {
             Err(Uncompressed::Conversation)
         } else {
             Ok(())

@@ -8,7 +8,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdline_core::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, FIRST_MESSAGES, Shown};
-use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
+use holdline_core::conversation::profile::RULES;
+use holdline_core::conversation::{Conversation, ConversationKind, Profile, Profiles, Prologue};
+use holdline_core::settings::PipeSettings;
 use http::request::Parts;
 
 /// What an operator says of a route's conversations.
@@ -25,7 +27,7 @@ pub enum ConversationRule {
 }
 
 /// A decision that a route has made: what, by which profile, and why.
-type Decision = (ConversationKind, Option<&'static str>, &'static str);
+type Decision = (ConversationKind, Option<Arc<str>>, &'static str);
 
 /// What the conversations of a route are, and what they have turned out to be.
 #[derive(Debug)]
@@ -72,9 +74,9 @@ impl Known {
         }
     }
 
-    fn conversation(self, bounds: PrologueBounds) -> Option<Conversation> {
+    fn conversation(self, settings: &PipeSettings) -> Option<Conversation> {
         match self {
-            Self::Profile(name) => Some(profiled(Profile::named(name)?, bounds)),
+            Self::Profile(name) => Some(profiled(settings.profiles.named(name)?, settings)),
             Self::Stateful => Some(Conversation::Stateful),
         }
     }
@@ -89,8 +91,8 @@ impl fmt::Display for Known {
     }
 }
 
-fn profiled(profile: Arc<Profile>, bounds: PrologueBounds) -> Conversation {
-    Conversation::Profiled(Box::new(Prologue::new(profile, bounds)))
+fn profiled(profile: Arc<Profile>, settings: &PipeSettings) -> Conversation {
+    Conversation::Profiled(Box::new(Prologue::new(profile, settings.prologue)))
 }
 
 /// A request that says it all: what it is, how it is told, and what it is told by.
@@ -188,21 +190,24 @@ impl Conversations {
         &self,
         protocol: Option<&str>,
         parts: &Parts,
-        bounds: PrologueBounds,
+        settings: &PipeSettings,
     ) -> (Conversation, &'static str) {
         match &self.rule {
             ConversationRule::Stateless => return (Conversation::Stateless, "route"),
             ConversationRule::Stateful => return (Conversation::Stateful, "route"),
-            ConversationRule::Profile(profile) => return (profiled(profile.clone(), bounds), "route"),
+            ConversationRule::Profile(profile) => return (profiled(profile.clone(), settings), "route"),
             ConversationRule::Auto => {}
         }
+        if let Some(profile) = protocol.and_then(|protocol| settings.profiles.speaking(protocol)) {
+            return (profiled(profile, settings), "subprotocol");
+        }
         if let Some((_, known)) = SUBPROTOCOLS.iter().find(|(name, _)| protocol == Some(*name))
-            && let Some(conversation) = known.conversation(bounds)
+            && let Some(conversation) = known.conversation(settings)
         {
             return (conversation, "subprotocol");
         }
         if let Some(rule) = REQUESTS.iter().find(|rule| (rule.fits)(parts))
-            && let Some(conversation) = rule.known.conversation(bounds)
+            && let Some(conversation) = rule.known.conversation(settings)
         {
             return (conversation, "request");
         }
@@ -210,9 +215,10 @@ impl Conversations {
     }
 
     /// Whether what is said in a conversation may have to be read that this request begins and that would speak one of
-    /// `protocols`: because of its profile, or because one like it has turned out to have one.
+    /// `protocols`: because of its profile, or because one like it has turned out to have one; or its route has rules of its
+    /// own, which are for any.
     #[must_use]
-    pub fn may_be_read(&self, protocols: &[String], parts: &Parts) -> bool {
+    pub fn may_be_read(&self, protocols: &[String], parts: &Parts, profiles: &Profiles) -> bool {
         match &self.rule {
             ConversationRule::Stateless | ConversationRule::Stateful => return false,
             ConversationRule::Profile(_) => return true,
@@ -220,7 +226,8 @@ impl Conversations {
         }
         let speaks = SUBPROTOCOLS.iter().any(|(name, known)| known.is_read() && protocols.iter().any(|it| it == name));
         let asks = REQUESTS.iter().any(|rule| rule.known.is_read() && (rule.fits)(parts));
-        speaks || asks || is_engine_io(parts) || self.has_shown_a_profile()
+        let is_own = protocols.iter().any(|it| profiles.speaking(it).is_some()) || profiles.named(RULES).is_some();
+        speaks || asks || is_own || is_engine_io(parts) || self.has_shown_a_profile()
     }
 
     /// Whether a first message has shown a profile, so that the next one may.
@@ -256,7 +263,7 @@ mod tests {
 
     fn decided(rule: ConversationRule, protocol: Option<&str>, uri: &str) -> (ConversationKind, &'static str) {
         let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, PrologueBounds::default());
+        let (conversation, why) = Conversations::new(rule).decide(protocol, &parts, &PipeSettings::default());
         (conversation.kind().0, why)
     }
 
@@ -286,7 +293,7 @@ mod tests {
     fn conversations_that_may_have_to_be_read_are_known_before_they_begin_or_learned_from_one_like_them() {
         let read = |rule: &ConversationRule, protocol: &str, uri: &str| {
             let parts = http::Request::builder().uri(uri).body(()).unwrap().into_parts().0;
-            Conversations::new(rule.clone()).may_be_read(&[protocol.to_owned()], &parts)
+            Conversations::new(rule.clone()).may_be_read(&[protocol.to_owned()], &parts, &Profiles::default())
         };
         for (protocol, uri, expected) in [
             ("chat", "/", false),
@@ -301,15 +308,15 @@ mod tests {
             assert!(read(&ConversationRule::Profile(Profile::first(1)), protocol, uri));
         }
         let parts = http::Request::builder().uri("/").body(()).unwrap().into_parts().0;
-        for (decision, learned) in [
+        for ((kind, profile, why), learned) in [
             ((ConversationKind::Stateful, None, BY_FIRST_MESSAGE), false),
             ((ConversationKind::Profile, Some("mqtt"), "subprotocol"), false),
             ((ConversationKind::Profile, Some("lsp"), BY_FIRST_MESSAGE), true),
             ((ConversationKind::Stateful, None, BY_PROFILE_IN_VAIN), true),
         ] {
             let conversations = Conversations::new(ConversationRule::Auto);
-            assert!(conversations.is_news(decision));
-            assert_eq!(conversations.may_be_read(&[], &parts), learned, "{decision:?}");
+            assert!(conversations.is_news((kind, profile.map(Arc::from), why)));
+            assert_eq!(conversations.may_be_read(&[], &parts, &Profiles::default()), learned, "{profile:?} {why}");
         }
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::limits::RouteLimits;
-use holdline_core::settings::PipeSettings;
+use holdline_core::settings::{Heartbeat, PipeSettings};
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
 use http::header::ORIGIN;
@@ -74,6 +74,8 @@ pub struct RouteSpec {
     pub resume_cookie: bool,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
+    /// From one heartbeat of an aware client to the next.
+    pub aware_heartbeat: Duration,
     /// How long a client that has a name may be away.
     pub client_grace: Duration,
     /// Whether paths may come that workers may read as other ones.
@@ -128,6 +130,8 @@ pub struct Route {
     pub pool: String,
     /// What its pipes are opened with.
     pub settings: Arc<PipeSettings>,
+    /// What pipes are opened with whose clients number their messages.
+    pub aware: Arc<PipeSettings>,
     /// What its conversations are.
     pub conversations: Conversations,
     /// How pipes of the same key share one worker connection, if they do.
@@ -357,12 +361,15 @@ impl RouteTable {
         let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));
         let base = share.as_ref().map_or(&settings, |share| &share.viewer);
         let identity = naming.map(|naming| Identity::new(naming, spec.duplicate, spec.client_grace, base));
+        let client_heartbeat = Heartbeat { interval: spec.aware_heartbeat, ..base.client_heartbeat };
+        let aware = PipeSettings { client_grace: Some(spec.client_grace), client_heartbeat, ..base.clone() };
         self.routes.push(Arc::new(Route {
             name,
             pool,
             share,
             identity,
             settings: Arc::new(settings),
+            aware: Arc::new(aware),
             conversations,
             websocket_only,
             wait,

@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod affinity;
+mod aware;
 mod backends;
 mod candidates;
 mod comeback;

@@ -36,7 +36,7 @@ class HttpLink {
   #pipe = '';
   /** @type {string[]} */
   #lines = [];
-  #isPosting = false;
+  #posting = Promise.resolve();
 
   /** @param {Way} way @param {Events} on */
   constructor(way, on) {
@@ -94,18 +94,17 @@ class HttpLink {
     void this.#run(() => (this.#way.sse ? this.#stream() : this.#poll()));
   }
 
-  async #post() {
-    if (this.#isPosting) return;
-    this.#isPosting = true;
-    while (this.#lines.length) {
+  /** One request at a time; over when all that was said by then is answered. */
+  #post() {
+    return (this.#posting = this.#posting.then(async () => {
       const body = this.#lines.splice(0).join('');
+      if (!body) return;
       const headers = { ...this.#headers, 'Content-Type': CONTENT_TYPE };
       const answer = await this.#fetch(this.#way.url, { method: 'POST', headers, body });
       if (!answer.ok) throw new Error();
       const { ack } = await answer.json();
       this.#on.frame(() => ({ t: 'ack', n: ack }));
-    }
-    this.#isPosting = false;
+    }));
   }
 
   async #poll() {
@@ -163,7 +162,8 @@ function parse(json) {
   let value;
   try {
     value = JSON.parse(json);
-    if (value.t) return value;
+    // Over HTTP there is no close frame: its line is the end.
+    if (value.t) return value.t === 'close' ? { ...value, t: 'fin' } : value;
     return { seq: value.seq, data: value.text ?? fromBase64(value.base64) };
   } catch {
     throw new ProtocolError('bad line');

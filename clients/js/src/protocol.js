@@ -59,7 +59,7 @@ export function decode(raw) {
 
 /** @param {any} value @returns {number} a number that counts messages, 0 for none yet */
 export function count(value) {
-  if (!Number.isSafeInteger(value) || value < 0) throw new ProtocolError('bad count');
+  if (!Number.isSafeInteger(value) || value < 0) throw new ProtocolError('bad number');
   return value;
 }
 
@@ -83,7 +83,7 @@ function decimal(text) {
 
 /** @param {Uint8Array} bytes @returns {Message} */
 function decodeBinary(bytes) {
-  if (bytes[0] !== 0) throw new ProtocolError('bad message');
+  if (bytes[0] !== 0) throw new ProtocolError('bad number');
   let seq = 0;
   let at = 1;
   // A number has at most 53 bits: bit operators would cut it to 32, so the sevens are added up.

@@ -21,6 +21,8 @@ export class Route {
   #step = 0;
   #unheard = 0;
   #mayBePlain;
+  #guesses;
+  #isStranger = false;
   #memory;
   #origin;
 
@@ -31,8 +33,8 @@ export class Route {
   constructor({ transports, aware, protocols, origin }, memory) {
     this.#ladder = transports;
     this.#aware = aware !== false;
-    // A browser refuses an answer without a subprotocol when it offered one: a plain server then never opens.
-    this.#mayBePlain = aware === 'auto' && !protocols.length;
+    this.#mayBePlain = aware === 'auto';
+    this.#guesses = !protocols.length;
     this.#memory = memory;
     this.#origin = origin;
   }
@@ -49,13 +51,20 @@ export class Route {
       this.#step = this.#ladder.indexOf(known.transport);
       return { ...known, aware: this.#aware && (known.aware || !this.#mayBePlain) };
     }
-    const plain = this.#mayBePlain && this.#transport() === 'ws' && this.#unheard >= 2 && this.#unheard % 2 === 0;
+    // A browser refuses an answer without a subprotocol when it offered one: a plain server then never opens.
+    const guess = this.#guesses && this.#unheard >= 2 && this.#unheard % 2 === 0;
+    const plain = this.#mayBePlain && this.#transport() === 'ws' && (this.#isStranger || guess);
     return { transport: this.#transport(), aware: this.#aware && !plain };
   }
 
   /** The server did not answer HTTP: it is down, and says nothing about WebSockets. */
   down() {
     this.#unheard = 1;
+  }
+
+  /** It opened, and then did not speak our protocol. */
+  stranger() {
+    this.#isStranger = true;
   }
 
   /** Something came over it, or it opened to a server that is no Holdline. @param {Attempt} attempt */

@@ -20,7 +20,7 @@
  * @typedef {{pipe: Pipe, rx: number, next: number, items: {seq: number, data: string | Uint8Array}[]}} Saved
  * @typedef {{code: number, reason: string}} Close
  * @typedef {['send', Frame] | ['deliver', string | Uint8Array] | ['tell', string, object] | ['opened'] | ['attached']
- *   | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
+ *   | ['stranger'] | ['save'] | ['forget'] | ['shut', number, string] | ['reconnect', number | null] | ['move', number]
  *   | ['end', number, string, boolean]} Output   what is to be done, and with what
  *   `shut` closes the link in good order; `reconnect` drops it, and waits so many ms, or as the back-off says; `move`
  *   keeps it until then
@@ -48,16 +48,11 @@ export class Session {
   /** How often the proxy is heard of, and over how long it spreads those who come back. */
   heartbeatMs = 0;
   jitterMs = 0;
-  /** Messages that came twice. */
-  duplicates = 0;
   /** @type {'detached' | 'greeting' | 'live' | 'plain' | 'ended'} */
   #phase = 'detached';
   #wasOpen = false;
   #restored = false;
   #finSaid = false;
-  /** The number of the probe that awaits its answer, and of the last one. */
-  #probe = 0;
-  #probes = 0;
   /** @type {Close | null} */
   #closing = null;
   #rx = 0;
@@ -148,14 +143,17 @@ export class Session {
     this.#do('send', { t: 'hello', v: 1, ...(resume && { resume }) });
   }
 
-  /** @param {() => Frame} read */
+  /** Whether it was a frame of the protocol. @param {() => Frame} read */
   receive(read) {
     try {
       const frame = read();
       if ('t' in frame) this.#control(/** @type {Control} */ (frame));
       else this.#message(/** @type {import('./protocol.js').Message} */ (frame));
+      return true;
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
+      // A server that picks any subprotocol, and then says what it always says.
+      if (this.#phase === 'greeting' && !this.pipe) return this.#do('stranger');
       this.#do('shut', CLOSE.PROTOCOL, error.message);
       this.end(CLOSE.PROTOCOL, error.message, false);
     }
@@ -183,8 +181,7 @@ export class Session {
   /** Asks the proxy to say something, if it can be asked. */
   probe() {
     if (this.#phase !== 'live') return false;
-    this.#probe = ++this.#probes;
-    this.#do('send', { t: 'hb', n: this.#probe });
+    this.#do('send', { t: 'hb', n: 0 });
     return true;
   }
 
@@ -204,7 +201,7 @@ export class Session {
   #message({ seq, data }) {
     if (seq) {
       if (this.#phase !== 'live') throw new ProtocolError('early message');
-      if (seq <= this.#rx) return void (this.duplicates += 1);
+      if (seq <= this.#rx) return; // it came before
       if (seq !== this.#rx + 1) throw new ProtocolError(`hole before ${seq}`);
       this.#rx = seq;
     }
@@ -216,7 +213,7 @@ export class Session {
   #control(frame) {
     const { t } = frame;
     const greets = t === 'welcome' || t === 'resumed' || t === 'reject';
-    if (t === 'hb') return this.#heartbeat(frame);
+    if (t === 'hb') return frame.n && this.#do('send', frame); // 0 is the answer to our own
     if (this.#phase !== (greets ? 'greeting' : 'live')) throw new ProtocolError(`early ${t}`);
     if (t === 'welcome') this.#welcome(frame);
     if (t === 'resumed') this.#resumed(frame);
@@ -278,9 +275,7 @@ export class Session {
       const code = why === 'auth' ? CLOSE.AUTH : CLOSE.REJECTED;
       return this.end(code, String(why), false);
     }
-    this.#renew('pipe-lost');
-    this.#phase = 'detached';
-    this.#do('reconnect', retryMs ?? 0);
+    this.#renew(retryMs ?? 0);
   }
 
   /** @param {Control} frame */
@@ -304,12 +299,6 @@ export class Session {
     this.#tellGap(frame);
   }
 
-  /** It answers our probe, or asks us. @param {Control} frame */
-  #heartbeat(frame) {
-    if (frame.n === this.#probe) this.#probe = 0;
-    else this.#do('send', frame);
-  }
-
   /** @param {Control} frame */
   #goaway({ after_ms: afterMs = 0, jitter_ms: jitterMs = 0 }) {
     this.#do('move', afterMs + Math.random() * jitterMs);
@@ -320,7 +309,10 @@ export class Session {
     this.#unacked ||= 1;
     this.acknowledge();
     this.#do('shut', code, reason);
-    this.end(code, reason, true);
+    if (this.#closing || !INTERRUPTIONS.includes(code)) return this.end(code, reason, true);
+    // The server's trouble, and not the end of what was to be said: another pipe takes this one's place.
+    this.#do('tell', 'interrupted', { code, reason });
+    this.#renew(null);
   }
 
   /** @param {Close} close */
@@ -337,7 +329,7 @@ export class Session {
 
   #openPlain() {
     // A server that spoke `holdline.v1` and does so no longer has lost the pipe.
-    if (this.pipe) this.#renew('pipe-lost');
+    if (this.pipe) this.#forgetPipe();
     else if (this.#wasOpen) this.#tellLoss('no-resume', null);
     this.#phase = 'plain';
     this.#do('attached');
@@ -363,15 +355,21 @@ export class Session {
     if (!first || resumed === 'ok') this.#do('tell', 'resumed', { resumed, reloaded: first });
   }
 
-  /** The pipe is gone and another one follows. @param {string} why */
-  #renew(why) {
+  /** The pipe is gone, and another one follows. @param {number | null} inMs */
+  #renew(inMs) {
+    this.#forgetPipe();
+    this.#phase = 'detached';
+    this.#do('reconnect', inMs);
+  }
+
+  #forgetPipe() {
     this.outbox.missing(1, Infinity, new Error('gap'));
     const inDoubt = this.outbox.renew();
     this.pipe = null;
     this.#rx = this.#unacked = this.#unackedBytes = 0;
     this.#restored = false;
     this.#do('forget');
-    this.#tellLoss(why, inDoubt);
+    this.#tellLoss('pipe-lost', inDoubt);
   }
 
   /** @param {string} why @param {number | null} upCount */

@@ -210,7 +210,7 @@ export class HoldlineSocket extends EventTarget {
     const attempt = this.#route.next();
     this.#unproven = attempt;
     this.#linkedAt = this.#heardAt = Date.now();
-    this.#after('open', timeouts.open, () => this.#lose(CLOSE.LOST, 'no greeting', false));
+    this.#after('open', timeouts.open, () => this.#estranged());
     try {
       this.#link = this.#openLink(attempt);
     } catch {
@@ -245,12 +245,17 @@ export class HoldlineSocket extends EventTarget {
   #received(read) {
     this.#heardAt = Date.now();
     this.#stop('probe');
-    this.#heard();
     const { outbox } = this.#session;
     const before = outbox.bytes;
-    this.#session.receive(read);
+    if (this.#session.receive(read)) this.#heard();
     if (outbox.bytes < before) this.#backoff.progress();
     this.#act();
+  }
+
+  /** It did not open, or not in our protocol. */
+  #estranged() {
+    if (this.#session.isAware) this.#route.stranger();
+    this.#lose(CLOSE.LOST, '', false);
   }
 
   #heard() {
@@ -318,6 +323,8 @@ export class HoldlineSocket extends EventTarget {
         return this.#tell('open', {});
       case 'attached':
         return this.#stop('open');
+      case 'stranger':
+        return this.#estranged();
       case 'save':
         return this.#save();
       case 'forget':
@@ -370,7 +377,7 @@ export class HoldlineSocket extends EventTarget {
     if (this.#readyState === CLOSED) return;
     if (!this.#link) return this.#timers.connect && void this.#connect();
     if (this.#session.isLive) return this.#probe();
-    if (Date.now() - this.#linkedAt > this.#options.timeouts.probe) this.#relink(CLOSE.LOST, 'woken');
+    if (Date.now() - this.#linkedAt > this.#options.timeouts.probe) this.#relink(CLOSE.LOST, 'no answer');
   }
 
   #probe() {
@@ -400,7 +407,7 @@ export class HoldlineSocket extends EventTarget {
   async #comeBack() {
     const pipe = this.#session.pipe;
     if (pipe && !(await this.#shelf.holdAgain(pipe.id))) {
-      this.#session.end(CLOSE.SUPERSEDED, 'another page has the pipe', false);
+      this.#session.end(CLOSE.SUPERSEDED, 'another page', false);
       return this.#act();
     }
     this.#wake();
@@ -440,9 +447,7 @@ function bodyOf(data) {
   return data instanceof ArrayBuffer ? new Uint8Array(data.slice(0)) : String(data);
 }
 
-for (const [name, value] of Object.entries({ CONNECTING, OPEN, CLOSING, CLOSED })) {
-  for (const owner of [HoldlineSocket, HoldlineSocket.prototype]) Object.defineProperty(owner, name, { value, enumerable: true });
-}
+for (const owner of [HoldlineSocket, HoldlineSocket.prototype]) Object.assign(owner, { CONNECTING, OPEN, CLOSING, CLOSED });
 
 // The `on…` attributes: one listener each, which keeps its place when it is replaced.
 for (const type of EVENTS) {

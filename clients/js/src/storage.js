@@ -37,10 +37,9 @@ export class Shelf {
   constructor(address, around) {
     this.#around = around;
     if (!around.sessionStorage || !(around.locks || around.BroadcastChannel)) return;
-    for (let place = 0; ; place += 1) {
-      this.#name = `holdline:${address}#${place}`;
-      if (!taken.has(this.#name)) break;
-    }
+    let place = 0;
+    do this.#name = `holdline:${address}#${place++}`;
+    while (taken.has(this.#name));
     taken.add(this.#name);
   }
 

@@ -22,14 +22,17 @@ import { CLOSE, agreed, decode, encode } from './protocol.js';
 export function socketLink(WebSocket, url, protocols, on) {
   const socket = protocols.length ? new WebSocket(url, protocols) : new WebSocket(url);
   let aware = false;
+  let wasOpen = false;
   socket.binaryType = 'arraybuffer';
   socket.onopen = () => {
+    wasOpen = true;
     aware = agreed(socket.protocol).aware;
     on.open(socket.protocol);
   };
   socket.onmessage = ({ data }) => on.frame(() => (aware ? decode(data) : plain(data)));
   socket.onclose = ({ code, reason, wasClean }) => on.close(code, reason, wasClean);
-  socket.onerror = () => {};
+  // Node's own WebSocket fires no close when it does not open.
+  socket.onerror = () => wasOpen || on.close(CLOSE.LOST, '', false);
   return {
     get bufferedAmount() {
       return socket.bufferedAmount;
@@ -38,6 +41,7 @@ export function socketLink(WebSocket, url, protocols, on) {
     close: (code, reason) => close(socket, code, reason),
     drop() {
       socket.onopen = socket.onmessage = socket.onclose = null;
+      socket.onerror = () => {};
       close(socket, CLOSE.NORMAL, '');
     },
   };

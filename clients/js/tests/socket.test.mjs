@@ -245,6 +245,10 @@ test('a dead connection that looks open is found by a probe and left', async () 
   await next(socket, 'interrupted');
   await next(socket, 'resumed');
   assert.deepEqual(pipe.journal, ['into the void']);
+  // The end of the old one comes late, and is no news.
+  [stub.acks, stub.silent] = [true, false];
+  await socket.sendAcked('on the new connection');
+  assert.deepEqual(types(), ['open', 'interrupted', 'resumed']);
 });
 
 test('goaway is followed to a new connection', async () => {
@@ -315,6 +319,20 @@ test('a plain server without subprotocols is found after two attempts, and known
   assert.equal(stub.offers.length, 4);
   second.close();
   await next(second, 'close');
+});
+
+test('a plain server that picks any subprotocol, and echoes, is found out at once', async () => {
+  stub.choose = (offered) => offered[0];
+  stub.greet = (link, hello) => {
+    link.removeAllListeners('message');
+    link.send(`!${JSON.stringify(hello)}`);
+  };
+  stub.plain = (link) => link.on('message', (data) => link.send(data.toString()));
+  await opened({ protocols: 'chat', aware: 'auto' });
+  assert.deepEqual(stub.offers, ['holdline.v1+chat,chat', 'chat']);
+  assert.equal(socket.pipe, null);
+  socket.send('hello');
+  await until(() => socket.received.length);
 });
 
 test('a plain server that is lost is connected to again, and what may be missing is told', async () => {

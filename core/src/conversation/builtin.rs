@@ -21,13 +21,13 @@ impl Profile {
     /// The built-in profile called `name`.
     #[must_use]
     pub fn named(name: &str) -> Option<Arc<Self>> {
-        Self::built_in().iter().find(|profile| profile.name == name).cloned()
+        Self::built_in().iter().find(|profile| *profile.name == *name).cloned()
     }
 }
 
 fn profiles() -> Vec<Arc<Profile>> {
-    let json = |name, rules| Arc::new(Profile { name, dialect: Dialect::Json, rules });
-    let own = |name, dialect| Arc::new(Profile { name, dialect, rules: Rules::default() });
+    let json = |name, rules| Arc::new(Profile { rules, ..Profile::of(name, Dialect::Json) });
+    let own = |name, dialect| Arc::new(Profile::of(name, dialect));
     vec![
         json("graphql-transport-ws", graphql("subscribe", "complete", Regret::GraphqlTransport)),
         json("graphql-ws", graphql("start", "stop", Regret::GraphqlLegacy)),
@@ -75,13 +75,14 @@ fn forget(from: Side, tests: Vec<Test>, key: &str, of: &[u8]) -> ForgetRule {
 
 /// The answer that repeats what the message has at one place, at another.
 fn answered(tests: Vec<Test>, id: &str, in_answer: &str, holds: Holds) -> Option<AnswerRule> {
-    Some(AnswerRule { tests, id: Some((at(id), at(in_answer))), holds })
+    Some(AnswerRule { tests, id: Some((at(id), at(in_answer))), holds, within: None })
 }
 
 /// The two protocols of GraphQL: a worker that has not acknowledged the init closes on a subscription (4401), one that
 /// sees a second init closes (4429), and so does one that sees an id twice (4409). Only a subscription may begin again.
 fn graphql(subscribe: &str, stop: &str, regret: Regret) -> Rules {
-    let acknowledged = AnswerRule { tests: vec![is("/type", &["connection_ack"])], id: None, holds: Holds::Everything };
+    let acknowledged =
+        AnswerRule { tests: vec![is("/type", &["connection_ack"])], id: None, holds: Holds::Everything, within: None };
     let init = keep(vec![is("/type", &["connection_init"])], None, How::Last);
     let subscription = vec![is("/type", &[subscribe]), begins("/payload/query", "subscription")];
     let other = keep(vec![is("/type", &[subscribe])], Some("/id"), How::Once(regret));

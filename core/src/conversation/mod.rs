@@ -15,6 +15,8 @@
 //! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, [`prologue`] is the engine, and
 //! `aliases` its names for what each worker names anew. The pipe asks it in `pipe::conversing`.
 
+use std::sync::Arc;
+
 mod aliases;
 mod builtin;
 pub mod first;
@@ -27,7 +29,7 @@ mod snapshot;
 mod streams;
 pub mod words;
 
-pub use profile::Profile;
+pub use profile::{Profile, Profiles};
 pub(crate) use prologue::{Heard, Said};
 pub use prologue::{Prologue, PrologueBounds};
 
@@ -73,7 +75,7 @@ impl ConversationKind {
 impl Conversation {
     /// What it is, and by which profile.
     #[must_use]
-    pub fn kind(&self) -> (ConversationKind, Option<&'static str>) {
+    pub fn kind(&self) -> (ConversationKind, Option<&Arc<str>>) {
         match self {
             Self::Undecided => (ConversationKind::Undecided, None),
             Self::Stateless => (ConversationKind::Stateless, None),

@@ -36,7 +36,9 @@ pub enum Dialect {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Profile {
     /// Its name in the configuration, the API and the log.
-    pub name: &'static str,
+    pub name: Arc<str>,
+    /// The subprotocol that it is known by, if its operator says so.
+    pub subprotocol: Option<Arc<str>>,
     /// How its messages are read.
     pub dialect: Dialect,
     /// What is kept and forgotten of those that are JSON.
@@ -44,10 +46,36 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// A profile without rules.
+    #[must_use]
+    pub fn of(name: &str, dialect: Dialect) -> Self {
+        Self { name: name.into(), subprotocol: None, dialect, rules: Rules::default() }
+    }
+
     /// The profile of `routes.prologue.first`: the client's first `count` messages, whatever they are.
     #[must_use]
     pub fn first(count: u32) -> Arc<Self> {
-        Arc::new(Self { name: FIRST, dialect: Dialect::First(count), rules: Rules::default() })
+        Arc::new(Self::of(FIRST, Dialect::First(count)))
+    }
+
+    /// The same with more rules, if it reads JSON.
+    #[must_use]
+    pub fn with(&self, more: &Rules) -> Option<Self> {
+        self.reads_json().then(|| Self { rules: self.rules.with(more), ..self.clone() })
+    }
+
+    /// Whether rules over JSON mean anything to it.
+    #[must_use]
+    pub const fn reads_json(&self) -> bool {
+        match self.dialect {
+            Dialect::Json | Dialect::SocketIo => true,
+            Dialect::SockJs
+            | Dialect::Stomp
+            | Dialect::Hocuspocus
+            | Dialect::Mqtt
+            | Dialect::Nats
+            | Dialect::First(_) => false,
+        }
     }
 
     /// Whether a worker speaks before its client does, and the client is sent nothing before.
@@ -133,3 +161,39 @@ pub(super) struct Kept<'a> {
 
 /// The name of [`Profile::first`].
 pub const FIRST: &str = "first";
+
+/// The name of the profile that has nothing but a route's own rules.
+pub const RULES: &str = "rules";
+
+/// The profiles of a route: those of its operator, and the built-in ones with the rules that the route adds.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Profiles {
+    /// Those that are not as they are built in.
+    own: Vec<Arc<Profile>>,
+}
+
+impl Profiles {
+    /// The profiles `own`, and the built-in ones, each with `more` if it reads JSON.
+    #[must_use]
+    pub fn new(own: Vec<Arc<Profile>>, more: &Rules) -> Self {
+        if *more == Rules::default() {
+            return Self { own };
+        }
+        let plain = Arc::new(Profile::of(RULES, Dialect::Json));
+        let all = own.into_iter().chain(Profile::built_in().iter().cloned()).chain([plain]);
+        Self { own: all.map(|profile| profile.with(more).map_or(profile, Arc::new)).collect() }
+    }
+
+    /// The profile called `name`.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<Arc<Profile>> {
+        let own = self.own.iter().find(|profile| *profile.name == *name).cloned();
+        own.or_else(|| Profile::named(name))
+    }
+
+    /// The operator's profile of a subprotocol.
+    #[must_use]
+    pub fn speaking(&self, subprotocol: &str) -> Option<Arc<Profile>> {
+        self.own.iter().find(|profile| profile.subprotocol.as_deref() == Some(subprotocol)).cloned()
+    }
+}

@@ -172,8 +172,8 @@ impl Prologue {
 
     /// The name of its profile.
     #[must_use]
-    pub fn profile(&self) -> &'static str {
-        self.profile.name
+    pub fn profile(&self) -> &Arc<str> {
+        &self.profile.name
     }
 
     /// Whether each message is read, however large it is.
@@ -519,7 +519,8 @@ impl Prologue {
             Awaits::Answer | Awaits::Start | Awaits::Gate => Stage::Asked,
         };
         if entry.awaits == Awaits::Gate {
-            self.play = Play::Gate { until: now + self.bounds.within };
+            let within = self.profile.rules.within(entry.name.class).unwrap_or(self.bounds.within);
+            self.play = Play::Gate { until: now + within };
         }
         Some((entry.kind, &entry.bytes))
     }

@@ -4,6 +4,7 @@
 //! tried in their order, and the first that fits a client's message decides what is kept of it.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::json::{Document, Pointer, Value};
 use super::words::{Awaits, Class, Classes, Down, How, Keep, Name, Told, Up, scoped};
@@ -114,6 +115,8 @@ pub struct AnswerRule {
     pub id: Option<(Pointer, Pointer)>,
     /// What waits for it.
     pub holds: Holds,
+    /// How long it may take, if another time than the usual one.
+    pub within: Option<Duration>,
 }
 
 /// What waits for an answer.
@@ -188,6 +191,19 @@ impl<'a> Part<'a> {
 const NAMELESS: &[u8] = b"?";
 
 impl Rules {
+    /// Rules of an operator's own: what is forgotten is what any of them keeps.
+    #[must_use]
+    pub fn own(keep: &[KeepRule], forget: &[ForgetRule]) -> Self {
+        let of = Classes::first(keep.len());
+        let forget = forget.iter().map(|rule| ForgetRule { of, ..rule.clone() }).collect();
+        Self { keep: keep.to_vec(), forget }
+    }
+
+    /// How long the answer to what the rule `class` keeps may take, if that has a time of its own.
+    pub(super) fn within(&self, class: Class) -> Option<Duration> {
+        self.keep.get(usize::from(class))?.answer.as_ref()?.within
+    }
+
     /// These rules, and `more` behind them.
     #[must_use]
     pub fn with(&self, more: &Self) -> Self {

@@ -1,12 +1,10 @@
 //! A conversation in a snapshot: what it is, and the prologue with its place on the present link.
 
-use std::sync::Arc;
-
 use super::aliases::Alias;
 use super::prologue::{Entry, Play, Stage, is_class};
 use super::streams::Stream;
 use super::words::{Awaits, Name, Regret};
-use super::{Conversation, Profile, Prologue, PrologueBounds};
+use super::{Conversation, Profiles, Prologue, PrologueBounds};
 use crate::frame::Kind;
 use crate::ids::Seq;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
@@ -23,7 +21,7 @@ const OPEN_BYTES_MIN: usize = 17;
 const HAS_ALIAS: u8 = 0x10;
 
 /// Bytes of a profile's name at most.
-const NAME_BYTES_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 128;
 
 impl Conversation {
     pub(crate) fn freeze(&self, out: &mut Writer) {
@@ -38,18 +36,18 @@ impl Conversation {
         }
     }
 
-    /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`; its route has a profile
-    /// of its `own` or none, and these bounds.
+    /// Reads the conversation of a pipe that has taken in the client's messages up to `accepted`; its route has these
+    /// profiles and bounds.
     pub(crate) fn thaw(
         input: &mut Reader<'_>,
-        own: Option<&Arc<Profile>>,
+        profiles: &Profiles,
         bounds: PrologueBounds,
         accepted: Seq,
     ) -> Read<Self> {
         Ok(match input.u8()? {
             0 => Self::Undecided,
             1 => Self::Stateless,
-            2 => Self::Profiled(Box::new(Prologue::thaw(input, own, bounds, accepted)?)),
+            2 => Self::Profiled(Box::new(Prologue::thaw(input, profiles, bounds, accepted)?)),
             3 => Self::Stateful,
             _ => return Err(SnapshotError::Malformed(PART)),
         })
@@ -93,8 +91,9 @@ impl Prologue {
         out.option(*behind, Writer::seq);
     }
 
-    fn thaw(input: &mut Reader<'_>, own: Option<&Arc<Profile>>, bounds: PrologueBounds, accepted: Seq) -> Read<Self> {
-        let profile = thaw_profile(input, own)?;
+    fn thaw(input: &mut Reader<'_>, profiles: &Profiles, bounds: PrologueBounds, accepted: Seq) -> Read<Self> {
+        let name = str::from_utf8(input.bytes(NAME_BYTES_MAX)?).ok();
+        let profile = name.and_then(|name| profiles.named(name)).ok_or(SnapshotError::Malformed(PART))?;
         let mut prologue = Self::new(profile, bounds);
         prologue.repeatable = input.flag()?;
         prologue.greeted = input.flag()?;
@@ -124,14 +123,6 @@ impl Prologue {
         prologue.behind = input.option(Reader::seq)?;
         Ok(prologue)
     }
-}
-
-/// The profile that the route has, or a built-in one, by its name.
-fn thaw_profile(input: &mut Reader<'_>, own: Option<&Arc<Profile>>) -> Read<Arc<Profile>> {
-    let name = input.bytes(NAME_BYTES_MAX)?;
-    let own = own.filter(|profile| profile.name.as_bytes() == name).cloned();
-    let named = || str::from_utf8(name).ok().and_then(Profile::named);
-    own.or_else(named).ok_or(SnapshotError::Malformed(PART))
 }
 
 fn thaw_kind(input: &mut Reader<'_>) -> Read<Kind> {

@@ -12,6 +12,11 @@ pub type Class = u8;
 pub struct Classes(u32);
 
 impl Classes {
+    /// The first `count` rules.
+    pub(super) const fn first(count: usize) -> Self {
+        Self((1 << count) - 1)
+    }
+
     /// The same rules where `count` others stand before them.
     pub(super) const fn behind(self, count: usize) -> Self {
         Self(self.0 << count)
@@ -31,8 +36,9 @@ impl Classes {
 /// Classes that there are at most: those of rules from 0 on, those of a protocol's own reader from the top down.
 pub const CLASSES_MAX: usize = 32;
 
-/// Rules that a profile has at most.
-pub const RULES_MAX: usize = 24;
+/// Rules that an operator's own profile has at most, and that a route adds to one at most: with those of the largest built-in
+/// profile they stay below the classes of a protocol's own reader.
+pub const RULES_MAX: usize = 12;
 
 /// The class of what a conversation begins with: a login, a connection, an init.
 pub(super) const BEGINNING: Class = 31;

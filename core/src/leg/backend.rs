@@ -47,6 +47,18 @@ pub enum ResumeAnswer {
     Refuse,
 }
 
+impl ResumeAnswer {
+    /// The name by which an aware client is told.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok(_) => "ok",
+            Self::New => "new",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// The worker on a live link.
 #[derive(Debug)]
 pub(crate) struct Worker {

@@ -75,7 +75,12 @@ impl Link {
 
     /// What a confirmation by this peer means.
     pub fn level(&self) -> Level {
-        self.barrier.as_ref().map_or(Level::Written, Barrier::level)
+        self.barrier.as_ref().map_or_else(|| self.level_without_pings(), Barrier::level)
+    }
+
+    /// The same of a peer that is not pinged: an aware one says itself what it has.
+    const fn level_without_pings(&self) -> Level {
+        if self.codec.is_aware() { Level::App } else { Level::Written }
     }
 
     /// Notes that bytes came from the peer.
@@ -192,9 +197,10 @@ impl Link {
         })
     }
 
-    /// Whether the link fits the lane that it writes.
-    pub fn demand_fit(&self, buffer: &ReplayBuffer) -> Read<()> {
+    /// Fits the link to the lane that it writes, after a thaw.
+    pub fn fit(&mut self, buffer: &ReplayBuffer) -> Read<()> {
         let fits = self.barrier.as_ref().is_none_or(|barrier| barrier.is_within(buffer.accepted()));
-        demand(fits, "barrier")
+        demand(fits, "barrier")?;
+        self.codec.fit(buffer)
     }
 }

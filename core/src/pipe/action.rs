@@ -1,7 +1,9 @@
 //! What a pipe wants done, and what it says has happened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::aware::words::GapWhy;
 use crate::conversation::ConversationKind;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::Cause;
@@ -409,6 +411,22 @@ pub enum Fact {
         /// How many.
         messages: u64,
     },
+    /// Messages came that had come before, and were not passed on.
+    Repeated {
+        /// Which way they were going.
+        lane: LaneName,
+        /// How many.
+        messages: u64,
+    },
+    /// An aware peer was told that messages are missing, or said so.
+    Gap {
+        /// Which way they were going.
+        lane: LaneName,
+        /// Why.
+        why: GapWhy,
+        /// How many, if that is known.
+        messages: Option<u64>,
+    },
     /// The replay buffer was full while no worker was attached.
     Overflowed(OverflowPolicy),
     /// A lane used up its limit; said once a second at most while its reader is slowed down.
@@ -432,7 +450,7 @@ pub enum Fact {
         /// What it is.
         kind: ConversationKind,
         /// Its profile, if it has one.
-        profile: Option<&'static str>,
+        profile: Option<Arc<str>>,
         /// What it was known by.
         why: &'static str,
     },

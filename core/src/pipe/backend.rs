@@ -6,6 +6,7 @@ use super::{
     Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, Peer, Pipe, ResumeAnswer,
     link_to_worker,
 };
+use crate::aware::Said;
 use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
@@ -366,6 +367,11 @@ impl Pipe {
         };
         self.backend.attach(worker, self.farewell.as_ref().map(|_| now + self.settings.farewell_grace()));
         self.report(Fact::Reattached { attachment, backend, outage, again });
+        if self.is_aware() {
+            let resumed = resume.map_or("unknown", ResumeAnswer::as_str);
+            self.say_word(&Said::BackendAttached { attach: attachment.0, resumed });
+            self.owe_confirmed(now);
+        }
         if !resumed {
             self.begin_prologue(foretold, now);
         }

@@ -41,9 +41,24 @@ impl Pipe {
         if !self.awaits_client() {
             return None;
         }
+        let (generation, ending) = self.swap_client(CloseFrame::new(1000, "replaced"), resume, now)?;
+        if let Some(frame) = ending {
+            self.tell_ending(*frame, now);
+        }
+        Some(generation)
+    }
+
+    /// Puts the client, which is awaited, on another link; one that it still has is told `replaced`. Its generation, and
+    /// what its worker said at the end.
+    pub(super) fn swap_client(
+        &mut self,
+        replaced: CloseFrame,
+        resume: Option<Seq>,
+        now: Time,
+    ) -> Option<(Generation, Option<Box<CloseFrame>>)> {
         let away = self.client.away_since().map(|since| now.since(since));
         if let Some(link) = self.client.link() {
-            let words = link.codec.words_to_replaced(&CloseFrame::new(1000, "replaced"), &self.down.buffer);
+            let words = link.codec.words_to_replaced(&replaced, &self.down.buffer);
             self.detach_client(words, now);
         }
         if let Some(seq) = resume {
@@ -62,10 +77,7 @@ impl Pipe {
         let (generation, ending) = self.client.attach(link, stalled_since)?;
         let again = buffer.again_messages();
         self.report(Fact::ClientAttached { generation, away, again });
-        if let Some(frame) = ending {
-            self.tell_ending(*frame, now);
-        }
-        Some(generation)
+        Some((generation, ending))
     }
 
     /// Closes the client with what its worker said at the end, which it may come back for.
@@ -128,7 +140,7 @@ impl Pipe {
     }
 
     /// The client leg has no link from now on; what it did not confirm waits for the next one.
-    fn detach_client(&mut self, last_words: Vec<u8>, now: Time) {
+    pub(super) fn detach_client(&mut self, last_words: Vec<u8>, now: Time) {
         self.discard_half_message(Side::Client);
         let generation = self.client.generation();
         self.actions.push_back(Action::DropClient { generation, last_words });
@@ -179,7 +191,12 @@ impl Pipe {
     /// Whether the worker is not read because the client has not confirmed what it was sent.
     pub(super) fn owes_confirmation(&self) -> bool {
         let buffer = &self.down.buffer;
-        buffer.keeps_unconfirmed() && buffer.held_bytes() >= self.settings.replay_bytes_max
+        buffer.keeps_unconfirmed() && buffer.held_bytes() >= self.down_bytes_max()
+    }
+
+    /// Bytes that are kept for the client at most.
+    pub(super) fn down_bytes_max(&self) -> usize {
+        if self.is_aware() { self.settings.aware.retain_bytes } else { self.settings.replay_bytes_max }
     }
 
     pub(super) fn client_ponged(&mut self, payload: &[u8], now: Time) {

@@ -8,7 +8,8 @@ use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
 use crate::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, Shown, shown_by};
-use crate::conversation::{Conversation, ConversationKind, Heard, Profile, Prologue, Said};
+use crate::conversation::profile::RULES;
+use crate::conversation::{Conversation, ConversationKind, Heard, Prologue, Said};
 use crate::frame::{self, Kind, Side};
 use crate::ids::Seq;
 use crate::leg::BackendState;
@@ -22,14 +23,16 @@ impl Pipe {
         self.conversation = conversation;
         let (kind, profile) = self.conversation.kind();
         if kind != ConversationKind::Undecided {
+            let profile = profile.cloned();
             self.report(Fact::Conversation { kind, profile, why });
         }
     }
 
     /// What the conversation is, and by which profile.
     #[must_use]
-    pub fn conversation(&self) -> (ConversationKind, Option<&'static str>) {
-        self.conversation.kind()
+    pub fn conversation(&self) -> (ConversationKind, Option<&str>) {
+        let (kind, profile) = self.conversation.kind();
+        (kind, profile.map(|name| &**name))
     }
 
     /// Whether another worker can carry the conversation on.
@@ -59,13 +62,19 @@ impl Pipe {
     /// The first message shows what this is, or that nothing shows it.
     fn decide(&mut self, side: Side, payload: Option<&[u8]>) {
         let bounds = self.settings.prologue;
-        let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(Profile::named(name)?, bounds))));
+        let profiles = &self.settings.profiles;
+        let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(profiles.named(name)?, bounds))));
         let shown = payload.and_then(|payload| shown_by(side, payload)).and_then(|shown| match shown {
             Shown::Profile(_) if self.compressed => Some((Conversation::Stateful, BY_PROFILE_IN_VAIN)),
             Shown::Profile(name) => named(name).map(|it| (it, BY_FIRST_MESSAGE)),
             Shown::Stateful => Some((Conversation::Stateful, BY_FIRST_MESSAGE)),
         });
-        let (conversation, why) = shown.unwrap_or((Conversation::Stateless, "unknown"));
+        let (conversation, why) = match (shown, named(RULES)) {
+            (Some(shown), _) => shown,
+            (None, Some(_)) if self.compressed => (Conversation::Stateful, BY_PROFILE_IN_VAIN),
+            (None, Some(conversation)) => (conversation, "route"),
+            (None, None) => (Conversation::Stateless, "unknown"),
+        };
         self.converse(conversation, why);
     }
 

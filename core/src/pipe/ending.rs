@@ -12,6 +12,9 @@ impl Pipe {
     /// Ends the pipe: the client gets what is due to it and then this close frame, the worker 1001.
     pub fn close(&mut self, by: EndedBy, frame: CloseFrame, now: Time) {
         self.report_ended(by, &frame);
+        if by == EndedBy::Operator && matches!(frame.code, 1001 | 1012) {
+            self.say_goaway("shutdown");
+        }
         self.close_client(frame, true, now);
         self.release_backend("going away", now);
         self.finish_if_over();
@@ -117,6 +120,9 @@ impl Pipe {
             ClientState::SaidClose => {}
         }
         self.discard_half_message(Side::Backend);
+        if self.is_aware() {
+            self.acknowledge();
+        }
         if let Some(link) = self.client.link_mut() {
             link.codec.close(frame, flush);
         }

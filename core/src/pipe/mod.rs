@@ -33,11 +33,12 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `ending` how it all ends,
+//! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `aware` how one does that numbers its messages, `ending` how it all ends,
 //! `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `conversing` what the next
 //! worker hears again, `snapshot` how it goes to another process.
 
 mod action;
+mod aware;
 mod backend;
 mod client;
 mod conversing;
@@ -58,9 +59,11 @@ use bytes::Bytes;
 
 pub use crate::leg::{Cause, ResumeAnswer};
 pub use action::{Action, DialFailure, DialOrder, EndedBy, Fact, Interruption, LinkLoss, Loss, PrologueFailure};
+pub use aware::{Introduction, Returning};
 pub use say::Unsaid;
 pub use view::{LaneView, PipeState, PipeView};
 
+use self::aware::AwarePipe;
 use crate::backoff::Draw;
 use crate::close::CloseFrame;
 use crate::conversation::Conversation;
@@ -155,6 +158,8 @@ pub struct Pipe {
     fed_at: Time,
     suspects: Suspects,
     conversation: Conversation,
+    /// Only of a client that speaks the aware protocol.
+    aware: Option<Box<AwarePipe>>,
     /// Whether its peers have agreed on permessage-deflate without context takeover, so that each message stands alone.
     compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
@@ -193,6 +198,7 @@ impl Pipe {
             fed_at: now,
             suspects: Suspects::default(),
             conversation: Conversation::Stateless,
+            aware: None,
             compressed: false,
             farewell: None,
             interruptions: 0,
@@ -244,6 +250,9 @@ impl Pipe {
     }
 
     fn report(&mut self, fact: Fact) {
+        if self.aware.is_some() {
+            self.tell_aware(&fact);
+        }
         self.actions.push_back(Action::Report(fact));
     }
 

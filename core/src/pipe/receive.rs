@@ -40,7 +40,7 @@ impl Pipe {
     }
 
     /// Whether what `from` says still counts.
-    fn hears(&self, from: Peer) -> bool {
+    pub(super) fn hears(&self, from: Peer) -> bool {
         match from {
             Peer::Client(generation) => self.client.is_current(generation) && !self.client.is_deaf(),
             Peer::Backend(attachment) => self.backend.is_current(attachment),
@@ -56,6 +56,13 @@ impl Pipe {
     }
 
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        match from {
+            Peer::Client(_) if self.is_aware() => self.take_in_numbered(from, input, now),
+            Peer::Client(_) | Peer::Backend(_) => self.take_in_frames(from, input, now),
+        }
+    }
+
+    fn take_in_frames(&mut self, from: Peer, input: Input<'_>, now: Time) {
         let side = from.side();
         let limits = self.message_limits(side);
         let bytes = input.as_slice();
@@ -67,7 +74,8 @@ impl Pipe {
                 break;
             }
             let Some((link, _)) = self.incoming(side) else { return };
-            let step = match link.codec.step(&bytes[at..], limits) {
+            let Some(assembler) = link.codec.relayed_mut() else { return };
+            let step = match assembler.step(&bytes[at..], limits) {
                 Ok(step) => step,
                 Err(refused) => {
                     self.push(side, input, run..at, keep);
@@ -123,7 +131,7 @@ impl Pipe {
         }
     }
 
-    fn message_limits(&self, side: Side) -> MessageLimits {
+    pub(super) fn message_limits(&self, side: Side) -> MessageLimits {
         let settings = &self.settings;
         let on_too_big = match side {
             Side::Client => OnTooBig::Close,
@@ -156,7 +164,7 @@ impl Pipe {
         }
     }
 
-    fn push(&mut self, side: Side, input: Input<'_>, range: std::ops::Range<usize>, keep: bool) {
+    pub(super) fn push(&mut self, side: Side, input: Input<'_>, range: std::ops::Range<usize>, keep: bool) {
         if !keep || range.is_empty() {
             return;
         }
@@ -177,7 +185,8 @@ impl Pipe {
             return 0;
         }
         let Some((link, lane)) = self.incoming(side) else { return 0 };
-        let taken = link.codec.whole_messages(bytes, limits, |message| {
+        let Some(assembler) = link.codec.relayed_mut() else { return 0 };
+        let taken = assembler.whole_messages(bytes, limits, |message| {
             if keep {
                 lane.accept(message);
             }
@@ -192,7 +201,7 @@ impl Pipe {
     }
 
     /// Accepts the message of `side` that has become whole, if one has.
-    fn accept(&mut self, side: Side, ended: Option<Message>, keep: bool, now: Time) {
+    pub(super) fn accept(&mut self, side: Side, ended: Option<Message>, keep: bool, now: Time) {
         let reads = self.conversation.reads();
         let Some(message) = ended else { return };
         let Some((link, lane)) = self.incoming(side) else { return };
@@ -256,8 +265,10 @@ impl Pipe {
             let messages = self.down.buffer.drop_oldest_unsent(keep.get());
             if messages > 0 {
                 self.dropped_down(messages);
-                // What was passed over is dropped, not in doubt.
-                self.down.confirm_sent(now);
+                // What was passed over is dropped, not in doubt. An aware client says itself what it has.
+                if !self.is_aware() {
+                    self.down.confirm_sent(now);
+                }
             }
         }
         if self.down.buffer.unsent_messages() > 0 && self.client.stalled_since().is_none() {
@@ -275,7 +286,7 @@ impl Pipe {
         }
     }
 
-    fn control(&mut self, side: Side, control: &Control, now: Time) {
+    pub(super) fn control(&mut self, side: Side, control: &Control, now: Time) {
         if side == Side::Client && !control.masked {
             self.report(Fact::Unmasked);
         }
@@ -296,7 +307,11 @@ impl Pipe {
             (Side::Client, Opcode::Pong) => self.client_ponged(control.payload(), now),
             (Side::Backend, Opcode::Pong) => self.worker_ponged(control.payload(), now),
             (side, Opcode::Close) => match CloseFrame::parse(control.payload()) {
-                Ok(frame) => self.said_close(side, frame, now),
+                Ok(frame) => {
+                    if side == Side::Backend || !self.client_closed_unended(now) {
+                        self.said_close(side, frame, now);
+                    }
+                }
                 Err(violation) => self.refuse(side, Refused::Violation(violation), now),
             },
             // The codec hands out control frames only.
@@ -304,7 +319,7 @@ impl Pipe {
         }
     }
 
-    fn said_close(&mut self, side: Side, frame: CloseFrame, now: Time) {
+    pub(super) fn said_close(&mut self, side: Side, frame: CloseFrame, now: Time) {
         self.discard_half_message(side);
         match side {
             Side::Client => self.client_said_close(frame, now),
@@ -334,13 +349,14 @@ impl Pipe {
     pub(super) fn confirm_up(&mut self, seq: Seq, level: Level, now: Time) {
         if self.up.confirm(seq, level, now) {
             self.worker_proven();
+            self.owe_confirmed(now);
         }
         self.part_if_settled(now);
     }
 
     /// A peer broke a rule: it is told so on its own leg only. A worker's message over the limit is an end that its client
     /// is told of too, since it would be as long for the next worker.
-    fn refuse(&mut self, side: Side, refused: Refused, now: Time) {
+    pub(super) fn refuse(&mut self, side: Side, refused: Refused, now: Time) {
         let frame = match refused {
             Refused::Violation(violation) => CloseFrame::new(1002, violation.reason()),
             Refused::MessageTooBig => CloseFrame::new(1009, "message too big"),

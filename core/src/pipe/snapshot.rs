@@ -14,6 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::aware::AwarePipe;
 use super::{Action, End, Pipe, retention_up};
 use crate::backoff::Draw;
 use crate::conversation::Conversation;
@@ -88,6 +89,7 @@ impl Pipe {
             fed_at: _,
             suspects,
             conversation,
+            aware,
             compressed,
             farewell,
             interruptions,
@@ -103,6 +105,7 @@ impl Pipe {
         down.freeze(out);
         suspects.freeze(out);
         conversation.freeze(out);
+        out.option(aware.as_deref(), |out, aware| aware.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
         out.count(*interruptions);
         out.flag(*end != End::NotYet);
@@ -122,8 +125,8 @@ impl Pipe {
         let half_down = backend.link().filter(|_| client.takes_more());
         let down = Lane::thaw(input, Side::Backend, retention_down, |rest| is_half(half_down, rest))?;
         let suspects = Suspects::thaw(input)?;
-        let conversation =
-            Conversation::thaw(input, settings.profile.as_ref(), settings.prologue, up.buffer.accepted())?;
+        let conversation = Conversation::thaw(input, &settings.profiles, settings.prologue, up.buffer.accepted())?;
+        let aware = input.option(|input| AwarePipe::thaw(input, &up.buffer).map(Box::new))?;
         let mut pipe = Self {
             client,
             backend,
@@ -132,6 +135,7 @@ impl Pipe {
             fed_at: input.frozen_at(),
             suspects,
             conversation,
+            aware,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             interruptions: input.count()?,
@@ -160,7 +164,7 @@ impl Pipe {
     }
 
     /// What the legs owe each other: no pipe is thawed that would wait for nothing.
-    fn demand_legs(&self) -> Read<()> {
+    fn demand_legs(&mut self) -> Read<()> {
         let told = match self.client.state() {
             ClientState::Closing | ClientState::Gone => true,
             ClientState::Detached => self.client.ending().is_some(),
@@ -174,8 +178,11 @@ impl Pipe {
             BackendState::Gone => told,
         };
         demand(fit, "legs")?;
-        for (link, lane) in [(self.client.link(), &self.down), (self.backend.link(), &self.up)] {
-            link.map_or(Ok(()), |link| link.demand_fit(&lane.buffer))?;
+        let is_aware = self.aware.is_some();
+        demand(self.client.link().is_none_or(|link| link.codec.is_aware() == is_aware), "legs")?;
+        demand(!is_aware || self.down.buffer.keeps_unconfirmed(), "legs")?;
+        for (link, lane) in [(self.client.link_mut(), &self.down), (self.backend.link_mut(), &self.up)] {
+            link.map_or(Ok(()), |link| link.fit(&lane.buffer))?;
         }
         Ok(())
     }

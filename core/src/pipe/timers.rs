@@ -38,6 +38,8 @@ enum Timer {
     ClientPatience,
     /// The client is to be pinged, or has been silent for too long.
     ClientBeat,
+    /// An aware client has not said hello, or is to be told what has come of its messages.
+    ClientAware,
     /// No worker was attached in time.
     Grace,
     /// Another dial is worth it.
@@ -116,6 +118,7 @@ impl Pipe {
                 visit(Timer::ClientPing, self.client_ping_due_at(link));
                 visit(Timer::ClientPatience, self.client_patience_ends(link));
                 visit(Timer::ClientBeat, link.beat.deadline(self.settings.client_heartbeat));
+                visit(Timer::ClientAware, self.aware_due_at());
             }
             (ClientState::Closing, _) => visit(Timer::ClientClose, self.client.closes_at()),
             (ClientState::Detached, _) => {
@@ -210,6 +213,7 @@ impl Pipe {
             Timer::ClientPing | Timer::WorkerPing => {}
             Timer::ClientPatience => self.give_up_client_pong(now),
             Timer::ClientBeat => self.client_beats(now),
+            Timer::ClientAware => self.aware_is_due(now),
             Timer::Grace => self.grace_is_over(now),
             Timer::Retry => self.retry(),
             Timer::WorkerClose => self.closing_took_too_long(now),

@@ -74,6 +74,9 @@ impl Pipe {
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });
         }
+        if self.is_aware() {
+            self.report_gaps();
+        }
         if told {
             self.client_was_told();
         }
@@ -88,6 +91,9 @@ impl Pipe {
             self.fed_at = now;
         }
         self.up.confirm_if_written(level, now);
+        if self.is_aware() {
+            self.owe_confirmed(now);
+        }
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Up, messages: written.again });
         }
@@ -152,7 +158,7 @@ impl Pipe {
         match self.settings.down {
             DownPolicy::Latest(_) => usize::MAX,
             DownPolicy::Keep if self.client.is_detached() => {
-                self.settings.replay_bytes_max.saturating_sub(buffer.claimed_bytes())
+                self.down_bytes_max().saturating_sub(buffer.claimed_bytes())
             }
             DownPolicy::Keep if buffer.unsent_bytes() >= self.settings.window_bytes => 0,
             DownPolicy::Keep if self.owes_confirmation() => 0,

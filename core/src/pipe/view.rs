@@ -78,6 +78,8 @@ pub struct PipeView {
     pub awaits_client: bool,
     /// Whether there is a client to write to.
     pub has_client: bool,
+    /// Whether it speaks the aware protocol.
+    pub aware: bool,
     /// Client to backend.
     pub up: LaneView,
     /// Backend to client.
@@ -121,6 +123,7 @@ impl Pipe {
             generation: self.client.generation(),
             awaits_client: self.awaits_client(),
             has_client: self.client.is_linked(),
+            aware: self.is_aware(),
             moves: self.moves(),
             prologue_bytes: self.conversation.prologue().map_or(0, Prologue::held_bytes),
             memory_bytes: self.memory_bytes(),
@@ -156,6 +159,7 @@ impl Pipe {
             + link(self.backend.link())
             + self.suspects.memory_bytes()
             + self.conversation.memory_bytes()
+            + self.aware.as_ref().map_or(0, |aware| aware.memory_bytes())
             + self.actions.capacity() * size_of::<super::Action>()
     }
 

@@ -6,8 +6,8 @@
 use super::ReplayBuffer;
 use super::latest::is_dropped;
 use crate::assembler::Message;
-use crate::byte_queue::ByteQueue;
-use crate::frame::{self, Kind, Side};
+use crate::byte_queue::{ByteQueue, Gather};
+use crate::frame::{self, HEADER_BYTES_MAX, Kind, Side};
 use crate::ids::Seq;
 
 /// A whole message that a buffer holds.
@@ -19,7 +19,7 @@ pub struct HeldMessage<'a> {
     from: u64,
 }
 
-impl HeldMessage<'_> {
+impl<'a> HeldMessage<'a> {
     /// Its number in the lane.
     #[must_use]
     pub const fn seq(&self) -> Seq {
@@ -30,6 +30,29 @@ impl HeldMessage<'_> {
     #[must_use]
     pub const fn payload_bytes(&self) -> usize {
         self.sizes.payload_bytes as usize
+    }
+
+    /// The header of its first frame, where `sender` framed it.
+    pub(crate) fn header(&self, sender: Side) -> Option<frame::Header> {
+        let mut bytes = [0; HEADER_BYTES_MAX];
+        let len = bytes.len().min(self.sizes.wire_bytes as usize);
+        self.queue.peek(self.from, &mut bytes[..len]);
+        frame::parse(&bytes[..len], sender).ok()?
+    }
+
+    /// Bytes of its frames, headers included.
+    pub(crate) const fn wire_bytes(&self) -> usize {
+        self.sizes.wire_bytes as usize
+    }
+
+    /// Appends its frames from byte `skip` on to `out`.
+    pub(crate) fn read_behind(&self, skip: usize, out: &mut Vec<u8>) {
+        self.queue.read(self.from + skip as u64, self.from + u64::from(self.sizes.wire_bytes), out);
+    }
+
+    /// Adds its frames from byte `skip` on to `gather`; whether they fitted.
+    pub(crate) fn gather_behind(&self, skip: usize, gather: &mut Gather<'a>) -> bool {
+        self.queue.gather(self.from + skip as u64, self.from + u64::from(self.sizes.wire_bytes), gather)
     }
 
     /// Its frames, as they came.

@@ -305,6 +305,13 @@ impl Bench {
     /// The client is there on another link, and says up to which message it has everything; whether the pipe took it.
     pub fn client_resumes(&mut self, resume: Option<Seq>) -> bool {
         let Some(generation) = self.pipe.client_attached(resume, self.now) else { return false };
+        self.has_other_client_link(generation);
+        self.pump();
+        true
+    }
+
+    /// The client is on another link from now on, as the pipe has been told.
+    pub fn has_other_client_link(&mut self, generation: Generation) {
         // Where the old link's last words end up is decided by the order to drop it.
         while let Some(action) = self.pipe.next_action() {
             self.note(action);
@@ -314,8 +321,6 @@ impl Bench {
         self.client_items.clear();
         self.client_pings.clear();
         self.room.insert(true, usize::MAX);
-        self.pump();
-        true
     }
 
     /// Answers every ping that the client has seen.

@@ -5,6 +5,7 @@
 mod wire;
 
 mod aliases;
+mod aware;
 mod bench;
 mod client;
 mod closing;

@@ -2,8 +2,13 @@
 
 use std::sync::Arc;
 
-use holdline_core::conversation::{Conversation, Profile, Prologue, PrologueBounds};
+use holdline_core::conversation::json::Pointer;
+use holdline_core::conversation::rules::{ForgetRule, KeepRule, Rules, Test, Wants};
+use holdline_core::conversation::words::{Classes, How};
+use holdline_core::conversation::{Conversation, Profile, Profiles, Prologue, PrologueBounds};
+use holdline_core::frame::Side;
 use holdline_core::pipe::{Fact, Interruption, LinkLoss, PipeState, PrologueFailure, ResumeAnswer};
+use holdline_core::settings::PipeSettings;
 use holdline_core::time::Time;
 
 use crate::bench::{A, B, Bench, C, closed, ms, secs, text, texts};
@@ -379,6 +384,70 @@ fn the_first_messages_of_a_client_are_said_again_where_the_route_counts_them() {
     bench.client_says("more");
     bench.attach(B);
     assert_eq!(bench.worker_got(), texts(&["login", "open", "more"]));
+}
+
+/// What a route keeps of events whose first word is `join`, until one says `leave`.
+fn rooms() -> Rules {
+    let pointer = |text: &str| Pointer::parse(text).unwrap();
+    let says = |word: &str| vec![Test { at: pointer("/0"), wants: Wants::OneOf(vec![word.to_owned()]) }];
+    let key = Some(pointer("/1"));
+    let keep = KeepRule { tests: says("join"), key, how: How::Last, answer: None, note: None, map: None };
+    let key = Some(pointer("/1"));
+    let forget = ForgetRule { from: Side::Client, tests: says("leave"), key, of: Classes::of(&[]) };
+    Rules::own(&[keep], &[forget])
+}
+
+#[test]
+fn rooms_of_socket_io_are_joined_again_where_the_route_keeps_their_event() {
+    let profile = Profiles::new(Vec::new(), &rooms()).named("socket.io").unwrap();
+    let mut bench = profiled_with(profile);
+    bench.worker_says(r#"0{"sid":"a"}"#);
+    for payload in ["40", "40/chat,", r#"42["join","red"]"#, r#"427["join","blue"]"#, r#"42/chat,["join","red"]"#] {
+        bench.client_says(payload);
+    }
+    bench.worker_says("40{}");
+    bench.worker_says("40/chat,{}");
+    bench.client_says(r#"42["leave","red"]"#);
+    bench.client_says(r#"42["say","join"]"#);
+    bench.settle();
+    bench.worker_got();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says(r#"0{"sid":"b"}"#);
+    bench.worker_says("40{}");
+    bench.worker_says("40/chat,{}");
+    let told = ["40", "40/chat,", r#"427["join","blue"]"#, r#"42/chat,["join","red"]"#];
+    assert_eq!(bench.worker_got(), texts(&told), "the room that is left in each namespace");
+    bench.client_says("41/chat,");
+    bench.settle();
+    bench.worker_got();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(C);
+    bench.worker_says(r#"0{"sid":"c"}"#);
+    bench.worker_says("40{}");
+    assert_eq!(bench.worker_got(), texts(&["40", r#"427["join","blue"]"#]), "a namespace is left with its rooms");
+}
+
+#[test]
+fn a_route_that_keeps_messages_keeps_them_of_any_conversation_that_reads_json() {
+    let settings = |settings: &mut PipeSettings| settings.profiles = Profiles::new(Vec::new(), &rooms());
+    let undecided = |first: &str| {
+        let mut bench = Bench::with(settings);
+        bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
+        bench.client_says(first);
+        bench
+    };
+    let mut bench = undecided(r#"["join","red"]"#);
+    assert_eq!(bench.pipe.conversation().1, Some("rules"));
+    bench.client_says("more");
+    bench.settle();
+    bench.worker_got();
+    bench.hand_over(Time::from_micros(5_000_000), ms(100));
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), texts(&[r#"["join","red"]"#]), "in another process too");
+    let known = undecided(r#"{"id":1,"method":"query","params":{"path":"a"}}"#);
+    assert_eq!(known.pipe.conversation().1, Some("trpc"), "what is known has its own rules besides");
 }
 
 #[test]

@@ -337,6 +337,8 @@ impl Viewer {
             | Fact::PrologueSent { .. }
             | Fact::PrologueSwallowed
             | Fact::PrologueFailed(_)
+            | Fact::Repeated { .. }
+            | Fact::Gap { .. }
             | Fact::Unmasked => panic!("not of a viewer: {fact:?}"),
         }
     }

@@ -444,6 +444,7 @@ impl Model {
                 // As above: a farewell's worker proves nothing by what it says.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
+            Fact::Repeated { .. } | Fact::Gap { .. } => panic!("no client of this world numbers its messages"),
             Fact::Unmasked => panic!("a client of this world masks what it sends"),
             Fact::Conversation { .. }
             | Fact::PrologueSent { .. }

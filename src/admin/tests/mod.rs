@@ -107,6 +107,7 @@ impl Fixture {
             client: "127.0.0.1:5000".to_owned(),
             named: false,
             protocol: None,
+            aware: false,
             compression: crate::handshake::deflate::Compression::Off(crate::routes::Uncompressed::Client),
             sharing: Sharing::Alone,
             request_id: String::new(),

@@ -25,6 +25,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(replay());
     keys.extend(reattach());
     keys.extend(moves_and_resume());
+    keys.extend(super::aware::keys());
     keys.extend(prologue());
     keys.extend(limits());
     keys.extend(memory());

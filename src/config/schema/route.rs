@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::{Rate, Route};
+use super::profile::at_most;
 use super::root::{DAY, GIB, HOUR, MILLISECOND, bounded_rate};
 use super::{Key, any, key, name, off_or, range, some};
 
@@ -15,6 +16,7 @@ pub(super) fn keys() -> Vec<Key<Route>> {
     keys.extend(limits());
     keys.extend(heartbeats());
     keys.extend(sharing());
+    keys.extend(prologue());
     keys
 }
 
@@ -376,6 +378,11 @@ fn sharing() -> Vec<Key<Route>> {
             range(64 * 1024, GIB),
             "newest messages that a shared connection keeps for pipes that are behind, and for newcomers",
         ),
+    ]
+}
+
+fn prologue() -> Vec<Key<Route>> {
+    vec![
         key(
             "prologue.first",
             |r: &mut Route| &mut r.prologue.first,
@@ -386,8 +393,20 @@ fn sharing() -> Vec<Key<Route>> {
             "prologue.profile",
             |r: &mut Route| &mut r.prologue.profile,
             some(|text: &String| name(text)),
-            "a built-in protocol profile instead of a number: what it keeps is said again to each new worker",
+            "a profile instead of a number, built in or of [[profiles]]: what it keeps is said again to each new worker",
         )
         .or("\"graphql-transport-ws\""),
+        key(
+            "prologue.keep",
+            |r: &mut Route| &mut r.prologue.keep,
+            |rules| at_most(rules),
+            "JSON or Socket.IO events that are said again too; [{ json = \"/0\", equals = \"join\", key = \"/1\" }] is one",
+        ),
+        key(
+            "prologue.forget",
+            |r: &mut Route| &mut r.prologue.forget,
+            |rules| at_most(rules),
+            "what makes those superfluous; [{ json = \"/0\", equals = \"leave\", key = \"/1\" }] is one",
+        ),
     ]
 }

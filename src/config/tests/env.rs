@@ -76,6 +76,12 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("resume.grace", "1s", r#""1s""#),
     ("resume.probe_timeout", "2s", r#""2s""#),
     ("resume.keys_file", "/k", r#""/k""#),
+    ("aware.hello_timeout", "1s", r#""1s""#),
+    ("aware.window", "1KiB", r#""1KiB""#),
+    ("aware.ack_delay", "1s", r#""1s""#),
+    ("aware.ack_messages", "9", "9"),
+    ("aware.heartbeat", "1s", r#""1s""#),
+    ("aware.retain", "1KiB", r#""1KiB""#),
     ("limits.key_connections", "0", "0"),
     ("limits.key_connections_total", "7", "7"),
     ("limits.key_rate", "0", "0"),
@@ -172,6 +178,24 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].conversation", "stateful", r#""stateful""#),
     ("routes[0].prologue.first", "5", "5"),
     ("routes[0].prologue.profile", "nats", r#""nats""#),
+    (
+        "routes[0].prologue.keep",
+        "[{ json = \"/0\", equals = [\"join\", 1], key = \"/1\", keep = \"all\" }]",
+        r#"[{ match = { "/0" = ["join", "1"] }, key = "/1", keep = "all" }]"#,
+    ),
+    ("routes[0].prologue.forget", "[{ match = { \"/0\" = true } }]", r#"[{ match = { "/0" = "true" } }]"#),
+    ("profiles[0].name", "mine", r#""mine""#),
+    ("profiles[0].subprotocol", "mine.v1", r#""mine.v1""#),
+    (
+        "profiles[0].record",
+        "[{ match = { \"/a\" = \"b\" }, await = { json = \"/c\", equals = \"d\", key = \"/id\", answer_key = \"/re\", within = \"1s\" }, map = { name = \"/e\", json = \"/f\", equals = \"g\", mention = \"/h\" } }]",
+        r#"[{ match = { "/a" = "b" }, await = { match = { "/c" = "d" }, key = "/id", answer_key = "/re", within = "1s" }, map = { name = "/e", match = { "/f" = "g" }, mention = "/h" } }]"#,
+    ),
+    (
+        "profiles[0].forget",
+        "[{ json = \"/a\", equals = \"b\", from = \"backend\" }]",
+        r#"[{ match = { "/a" = "b" }, from = "backend" }]"#,
+    ),
     ("routes[0].limits.key_connections", "3", "3"),
     ("routes[0].limits.key_rate", "3/s", r#""3/s""#),
     ("routes[0].limits.address_connections", "3", "3"),
@@ -194,6 +218,10 @@ fn px_05_every_key_can_be_set_by_environment() {
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
             "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
+            "routes[0].prologue.forget" => "routes = [{ prologue.keep = [{ match = { \"/a\" = \"b\" } }] }]",
+            _ if path.contains("profiles") => {
+                "profiles = [{ name = \"p\", record = [{ match = { \"/a\" = \"b\" } }] }]"
+            }
             _ if path.contains("backends") => "pools = [{ backends = [{ url = \"ws://b:1\" }] }]",
             _ => "",
         };
@@ -261,6 +289,7 @@ fn px_05_each_field_of_a_section_has_a_key() {
         (format!("{:#?}", set.replay), format!("{:#?}", old.replay)),
         (format!("{:#?}", set.reattach), format!("{:#?}", old.reattach)),
         (format!("{:#?}", set.resume), format!("{:#?}", old.resume)),
+        (format!("{:#?}", set.aware), format!("{:#?}", old.aware)),
         (format!("{:#?}", set.prologue), format!("{:#?}", old.prologue)),
         (format!("{:#?}", set.memory), format!("{:#?}", old.memory)),
         (format!("{:#?}", set.log), format!("{:#?}", old.log)),

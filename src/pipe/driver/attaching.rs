@@ -166,6 +166,8 @@ impl Driver {
             | Fact::Replayed { .. }
             | Fact::Lost { .. }
             | Fact::Dropped { .. }
+            | Fact::Repeated { .. }
+            | Fact::Gap { .. }
             | Fact::Overflowed(_)
             | Fact::ReadPaused(_)
             | Fact::Expired { .. }

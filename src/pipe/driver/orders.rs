@@ -16,6 +16,7 @@ impl Driver {
         match command {
             Command::Resume(socket, first, resume) => self.client_resumes(socket, first, *resume, cx, now),
             Command::Probe(answer) => self.probe_client(answer),
+            Command::Return(socket, first, returned) => self.client_returns(socket, first, *returned, cx, now),
             Command::Reattach => self.leave_by_order(),
             Command::Leave(key, leave) => self.leave(key, leave, now),
             Command::Close(by, frame) => self.pipe.close(by, frame, now),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::task::Context;
 
 use bytes::Bytes;
+use holdline_core::aware::Reject;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::{self, Opcode};
 use holdline_core::ids::Generation;
+use holdline_core::pipe::Returning;
 use holdline_core::time::Time;
 use tokio::sync::oneshot;
 
@@ -15,8 +17,9 @@ use crate::limits::significant_bits;
 use crate::metrics::labels::{LimitLabel, ListenerLabel};
 use crate::net::LooseStream;
 use crate::pipe::attach::Plan;
+use crate::pipe::aware::{next_token, rejection};
 use crate::pipe::client_end::{Away, ClientLink};
-use crate::pipes::{Command, Resume, Stay};
+use crate::pipes::{Command, Resume, Returned, Stay};
 use crate::routes::Duplicate;
 
 impl Driver {
@@ -36,7 +39,7 @@ impl Driver {
                 return;
             }
         };
-        let Resume { target, host, head_lines, client, answer, over } = resume;
+        let (answer, over) = (resume.answer, resume.over);
         if over.is_some_and(|over| self.client.has_another_than(over)) {
             // Another one that was told apart from its client has come back before it.
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
@@ -55,6 +58,48 @@ impl Driver {
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
         self.client.attach(link, generation, answer);
+        self.has_come_back(resume);
+    }
+
+    /// An aware client is there on another socket: whether it may go on, the core says.
+    pub(super) fn client_returns(
+        &mut self,
+        socket: LooseStream,
+        first: Bytes,
+        returned: Returned,
+        cx: &mut Context<'_>,
+        now: Time,
+    ) {
+        let link = match socket.bind() {
+            Ok(stream) => ClientLink::socket(stream, first),
+            Err(error) => {
+                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
+                return;
+            }
+        };
+        let Returned { resume, claims, position, address } = returned;
+        let token = next_token(&self.process, &claims, self.pipe.next_generation());
+        let returning = Returning { generation: claims.generation, position, token: token.as_str() };
+        let generation = match self.pipe.client_resumes(&returning, now) {
+            Ok(generation) => generation,
+            Err(why) => {
+                if why == Reject::Unknown {
+                    self.process.limits.resume_failed(address);
+                }
+                self.books.report.resume_rejected(why);
+                return self.client.part_from(link, rejection(why), self.plan.settings.close_timeout, cx);
+            }
+        };
+        // The old socket goes by the order that names it, before the new one is there.
+        self.act(cx, now);
+        let answer = self.entry().next_answer();
+        self.client.attach(link, generation, answer);
+        self.has_come_back(resume);
+    }
+
+    /// Takes note of what a client that is back has that is another than before.
+    fn has_come_back(&mut self, resume: Resume) {
+        let Resume { target, host, head_lines, client, answer: _, over: _ } = resume;
         self.entry().set_client(client.address.to_string());
         self.plan = Arc::new(Plan { target, host, announced: Some(client), head_lines, ..(*self.plan).clone() });
     }

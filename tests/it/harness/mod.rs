@@ -1,6 +1,7 @@
 //! What the tests stand on: the proxy and demo workers as processes, clients, and a worker stepped by hand.
 
 pub mod ask;
+pub mod aware;
 pub mod client;
 pub mod demo;
 pub mod front;

@@ -18,7 +18,7 @@ export class Stub {
   welcome = {};
 
   static async start() {
-    const stub = new Stub();
+    const stub = new this();
     stub.http = createServer((request, response) => stub.answer(request, response));
     stub.http.on('upgrade', (request, socket, head) => stub.upgrade(request, socket, head));
     await new Promise((resolve) => stub.http.listen(0, '127.0.0.1', resolve));
@@ -50,7 +50,7 @@ export class Stub {
   }
 
   upgrade(request, socket, head) {
-    this.offers.push(request.headers['sec-websocket-protocol'] ?? '');
+    this.offers.push((request.headers['sec-websocket-protocol'] ?? '').replaceAll(', ', ','));
     if (this.refuse > 0) {
       this.refuse -= 1;
       socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');

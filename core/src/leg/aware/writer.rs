@@ -1,0 +1,580 @@
+//! What a peer is sent that wants numbers before messages: the rest of a half-written message, control frames and words,
+//! then whole messages, each behind a header and a number that are made for this one write.
+//!
+//! A message stays in its lane as it came. Its header is cut off, and what is put in its place is its head: a gap, if
+//! numbers are missing before it, a header, and the number. Short messages are copied behind their heads, so that many of
+//! them are one piece of a write. Invariant: a lane counts a message as begun when the first byte of its head has left, and
+//! as sent when its last byte has; nothing goes in between.
+
+use std::collections::VecDeque;
+
+use crate::aware::number;
+use crate::aware::words::{GapWhy, Said, WORD_BYTES_MAX};
+use crate::byte_queue::{GATHER_SLICES_MAX, Gather};
+use crate::close::CloseFrame;
+use crate::frame::{self, CONTROL_PAYLOAD_MAX, Kind, Opcode, Side};
+use crate::ids::{LaneName, Seq};
+use crate::leg::outbox::Written;
+use crate::replay::{HeldMessage, MESSAGE_OVERHEAD_BYTES, ReplayBuffer};
+use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
+
+/// Messages of one write: each takes two of its places, and two are for what goes before.
+const PLANNED_MAX: usize = 64;
+
+/// Places of a write that are taken by what is not a message.
+const SLICES_ELSE: usize = 2;
+
+/// Payload bytes up to which a message is copied behind its head.
+const COPIED_BYTES_MAX: usize = 512;
+
+/// Bytes of heads and copied messages that are made for one write.
+const MADE_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of heads that are kept for the next write.
+const MADE_BYTES_KEPT: usize = 1024;
+
+/// Bytes of control frames and words that wait, above which a pong or the answer to a heartbeat waits too or is left out.
+const CONTROL_BYTES_MAX: usize = 1024;
+
+/// Bytes of a half-written message that are kept for a link that another has replaced.
+const REPLACED_BYTES_MAX: usize = 256 * 1024;
+
+#[derive(Debug)]
+enum End {
+    Open,
+    /// The close frame goes out, behind all accepted messages or instead of them.
+    Wanted {
+        frame: Box<CloseFrame>,
+        flush: bool,
+    },
+    Said,
+}
+
+/// A message of the next write.
+#[derive(Clone, Copy, Debug)]
+struct Planned {
+    seq: Seq,
+    /// Where its head begins among what was made.
+    start: usize,
+    head_len: usize,
+    /// Bytes of its own header, which the head stands for.
+    cut: usize,
+    /// Bytes behind that.
+    body: usize,
+    /// Whether those are copied behind the head.
+    copied: bool,
+    /// Whether the head begins with a gap.
+    gap: bool,
+}
+
+impl Planned {
+    const fn wire_bytes(&self) -> usize {
+        self.head_len + self.body
+    }
+
+    /// Bytes of the message in its lane that `done` bytes on the wire stand for.
+    const fn in_lane(&self, done: usize) -> usize {
+        if done >= self.head_len { self.cut + done - self.head_len } else { (done > 0) as usize }
+    }
+
+    /// Its bytes among what was made.
+    const fn made(&self) -> std::ops::Range<usize> {
+        let end = self.start + self.head_len;
+        self.start..if self.copied { end + self.body } else { end }
+    }
+}
+
+/// The outgoing side of a link.
+#[derive(Debug)]
+pub(crate) struct AwareWriter {
+    control: Vec<u8>,
+    control_done: usize,
+    late_pong: Option<Box<[u8]>>,
+    made: Vec<u8>,
+    planned: VecDeque<Planned>,
+    /// Bytes of the first planned message that have left.
+    done: usize,
+    /// The last number that the peer was told, as a message or as a gap.
+    told: u64,
+    /// Whether the peer has been greeted: before that, it is sent no message.
+    greeted: bool,
+    /// The last message of a replay, when the peer has not been told that it is over.
+    live_behind: Option<Seq>,
+    /// What is to be acknowledged: received here, and confirmed by the other peer.
+    ack: Option<(u64, u64)>,
+    /// Bytes that may be sent and not acknowledged.
+    window_bytes: usize,
+    /// The last heartbeat asked.
+    beat: u64,
+    /// Whether the close frame is the end, and not an interruption.
+    fin: bool,
+    end: End,
+    /// Messages that were told to be missing, and not yet counted.
+    gaps: u64,
+}
+
+impl AwareWriter {
+    pub const fn new(window_bytes: usize) -> Self {
+        Self {
+            control: Vec::new(),
+            control_done: 0,
+            late_pong: None,
+            made: Vec::new(),
+            planned: VecDeque::new(),
+            done: 0,
+            told: 0,
+            greeted: false,
+            live_behind: None,
+            ack: None,
+            window_bytes,
+            beat: 0,
+            fin: true,
+            end: End::Open,
+            gaps: 0,
+        }
+    }
+
+    /// Lets messages go, those behind the number `told`; up to `live_behind` they are a replay.
+    pub const fn greet(&mut self, told: u64, live_behind: Option<Seq>) {
+        (self.told, self.live_behind, self.greeted) = (told, live_behind, true);
+    }
+
+    pub const fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// Says a word, behind what is half written.
+    pub fn say(&mut self, word: &Said<'_>) {
+        if !matches!(self.end, End::Said) {
+            frame::encode(&mut self.control, Opcode::Text, word.text().as_bytes(), None);
+        }
+    }
+
+    /// Says a word that is worth nothing if too many wait.
+    pub fn say_if_room(&mut self, word: &Said<'_>) {
+        if self.has_control_room() {
+            self.say(word);
+        }
+    }
+
+    /// Acknowledges the last number received, and the last that the other peer has confirmed.
+    pub const fn ack(&mut self, n: u64, d: u64) {
+        self.ack = Some((n, d));
+    }
+
+    /// Asks whether the peer is there.
+    pub fn beat(&mut self) {
+        if self.greeted && matches!(self.end, End::Open) {
+            self.beat += 1;
+            self.say_if_room(&Said::Beat { n: self.beat });
+        }
+    }
+
+    /// Whether `n` is the question that was asked last.
+    pub const fn asked(&self, n: u64) -> bool {
+        self.beat > 0 && self.beat == n
+    }
+
+    /// Says that the server will go; the close frame that follows is an interruption.
+    pub fn goaway(&mut self, word: &Said<'_>) {
+        if self.greeted {
+            self.say(word);
+        }
+        self.fin = false;
+    }
+
+    /// Messages that the peer was told to be missing since the last call.
+    pub const fn take_gaps(&mut self) -> u64 {
+        std::mem::replace(&mut self.gaps, 0)
+    }
+
+    /// Answers a ping.
+    pub fn pong(&mut self, payload: &[u8]) {
+        if matches!(self.end, End::Said) {
+            return;
+        }
+        if self.has_control_room() {
+            frame::encode(&mut self.control, Opcode::Pong, payload, None);
+        } else {
+            self.late_pong = Some(payload.into());
+        }
+    }
+
+    const fn has_control_room(&self) -> bool {
+        self.control.len() - self.control_done < CONTROL_BYTES_MAX
+    }
+
+    /// Ends the link; see [`crate::leg::outbox::Outbox::close`].
+    pub fn close(&mut self, frame: CloseFrame, flush: bool) {
+        match &self.end {
+            End::Open => self.end = End::Wanted { frame: Box::new(frame), flush },
+            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
+            End::Wanted { .. } | End::Said => {}
+        }
+    }
+
+    /// Whether the close frame has left whole.
+    pub const fn is_close_written(&self) -> bool {
+        matches!(self.end, End::Said) && self.control.is_empty()
+    }
+
+    /// Decides what the next write holds. Call before [`Self::gather`], with nothing in between.
+    pub fn prepare(&mut self, buffer: &ReplayBuffer) {
+        if self.has_control_room()
+            && let Some(payload) = self.late_pong.take()
+        {
+            frame::encode(&mut self.control, Opcode::Pong, &payload, None);
+        }
+        if self.is_live_due(buffer) {
+            self.live_behind = None;
+            self.say(&Said::Live);
+        }
+        if let Some((n, d)) = self.ack.take() {
+            self.say(&Said::Ack { n, d });
+        }
+        self.forget_plan();
+        if self.is_close_due(buffer) {
+            self.say_close();
+        } else if self.sends_messages() {
+            self.plan(buffer);
+        }
+    }
+
+    fn is_live_due(&self, buffer: &ReplayBuffer) -> bool {
+        self.live_behind.is_some_and(|seq| buffer.sent() >= seq)
+    }
+
+    fn is_close_due(&self, buffer: &ReplayBuffer) -> bool {
+        matches!(&self.end, End::Wanted { flush, .. } if !flush || !buffer.has_unsent_bytes())
+    }
+
+    fn say_close(&mut self) {
+        let End::Wanted { frame, .. } = std::mem::replace(&mut self.end, End::Open) else { return };
+        if self.fin && self.greeted && !is_own(frame.code) {
+            self.say(&Said::Fin { frame: &frame, n: self.told });
+        }
+        frame::encode(&mut self.control, Opcode::Close, &frame.payload(), None);
+        (self.end, self.late_pong) = (End::Said, None);
+    }
+
+    const fn sends_messages(&self) -> bool {
+        self.greeted && !matches!(self.end, End::Said)
+    }
+
+    /// Bytes that may be sent before more is acknowledged.
+    fn window_left(&self, buffer: &ReplayBuffer) -> usize {
+        self.window_bytes.saturating_sub(buffer.held_bytes() - buffer.unsent_bytes())
+    }
+
+    /// Forgets the messages of the last write that have not begun.
+    fn forget_plan(&mut self) {
+        self.planned.truncate(usize::from(self.done > 0));
+        match self.planned.front() {
+            Some(begun) => self.made.truncate(begun.made().end),
+            None => self.made.clear(),
+        }
+        if self.made.capacity() > MADE_BYTES_KEPT && self.planned.is_empty() {
+            self.made = Vec::new();
+        }
+    }
+
+    /// Makes the heads of the messages that go next.
+    fn plan(&mut self, buffer: &ReplayBuffer) {
+        let begun = self.planned.front().copied();
+        let (mut told, behind) = begun.map_or((self.told, buffer.sent()), |begun| (begun.seq.0, begun.seq));
+        let mut left = self.window_left(buffer);
+        let mut slices = SLICES_ELSE + if begun.is_some() { 2 } else { 0 };
+        for message in buffer.messages_after(behind) {
+            let is_copied = message.payload_bytes() <= COPIED_BYTES_MAX;
+            slices += if is_copied { 0 } else { 2 };
+            let is_full = slices > GATHER_SLICES_MAX - 1 || self.made.len() > MADE_BYTES_MAX;
+            if left == 0 || is_full || self.planned.len() == PLANNED_MAX {
+                return;
+            }
+            let Some(planned) = self.head(&message, told, is_copied) else { return };
+            left = left.saturating_sub(message.wire_bytes() + MESSAGE_OVERHEAD_BYTES);
+            told = planned.seq.0;
+            self.planned.push_back(planned);
+        }
+    }
+
+    /// Makes the head of `message`, which follows the number `told`.
+    fn head(&mut self, message: &HeldMessage<'_>, told: u64, copied: bool) -> Option<Planned> {
+        let header = message.header(Side::Backend)?;
+        let kind = Kind::of(header.opcode)?;
+        let start = self.made.len();
+        let missing = message.seq().0.saturating_sub(told + 1);
+        if missing > 0 {
+            let gap = Said::Gap { lane: LaneName::Down, from: told + 1, count: Some(missing), why: GapWhy::Policy };
+            frame::encode(&mut self.made, Opcode::Text, gap.text().as_bytes(), None);
+        }
+        let mut prefix = Vec::with_capacity(number::PREFIX_BYTES_MAX);
+        number::write(&mut prefix, kind, message.seq().0);
+        let payload_len = header.payload_len as usize + prefix.len();
+        let (bytes, len) = frame::encode_header(header.fin, header.opcode, payload_len, None);
+        self.made.extend_from_slice(&bytes[..usize::from(len)]);
+        self.made.extend_from_slice(&prefix);
+        let (head_len, cut) = (self.made.len() - start, header.header_len);
+        if copied {
+            message.read_behind(cut, &mut self.made);
+        }
+        let body = message.wire_bytes() - cut;
+        Some(Planned { seq: message.seq(), start, head_len, cut, body, copied, gap: missing > 0 })
+    }
+
+    /// Whether the link is due anything.
+    pub fn wants_write(&self, buffer: &ReplayBuffer) -> bool {
+        let begun = self.done > 0;
+        let sends = self.sends_messages() && buffer.has_unsent_bytes() && self.window_left(buffer) > 0;
+        begun
+            || sends
+            || self.control.len() > self.control_done
+            || self.late_pong.is_some()
+            || (self.ack.is_some() && !matches!(self.end, End::Said))
+            || self.is_live_due(buffer)
+            || self.is_close_due(buffer)
+    }
+
+    /// Whether [`Self::gather`] has anything to give.
+    pub fn may_have_output(&self) -> bool {
+        self.control.len() > self.control_done || !self.planned.is_empty()
+    }
+
+    /// Everything that the link should be given next; empty if nothing.
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
+        let mut gather = Gather::default();
+        let mut messages = buffer.messages_after(buffer.sent());
+        let mut planned = self.planned.iter();
+        if self.done > 0
+            && let (Some(begun), Some(message)) = (planned.next(), messages.next())
+        {
+            gather_message(&mut gather, &self.made, begun, &message, self.done);
+        }
+        gather.push(&self.control[self.control_done..]);
+        // Messages that are copied are one piece, up to the next that is not.
+        let mut run = 0..0;
+        for (planned, message) in planned.zip(messages) {
+            let made = planned.made();
+            run = if run.is_empty() { made } else { run.start..made.end };
+            if !planned.copied {
+                gather.push(&self.made[run.clone()]);
+                message.gather_behind(planned.cut, &mut gather);
+                run = 0..0;
+            }
+        }
+        gather.push(&self.made[run]);
+        gather.set_more();
+        gather
+    }
+
+    /// Notes that the link took the first `bytes` bytes of what was gathered.
+    pub fn transmitted(&mut self, bytes: usize, buffer: &mut ReplayBuffer) -> Written {
+        let mut written = Written::default();
+        let mut left = bytes;
+        if self.done > 0 {
+            left -= self.message_written(left, buffer, &mut written);
+        }
+        let control = left.min(self.control.len() - self.control_done);
+        left -= control;
+        self.control_written(control, &mut written);
+        while left > 0 && !self.planned.is_empty() {
+            left -= self.message_written(left, buffer, &mut written);
+        }
+        written
+    }
+
+    /// Notes that the link took up to `bytes` bytes of the first planned message; how many.
+    fn message_written(&mut self, bytes: usize, buffer: &mut ReplayBuffer, written: &mut Written) -> usize {
+        let Some(&first) = self.planned.front() else { return 0 };
+        let taken = bytes.min(first.wire_bytes() - self.done);
+        let before = first.in_lane(self.done);
+        self.done += taken;
+        written.again += buffer.transmitted(first.in_lane(self.done) - before);
+        if self.done == first.wire_bytes() {
+            if first.gap {
+                self.gaps += first.seq.0 - self.told - 1;
+            }
+            (self.done, self.told) = (0, first.seq.0);
+            self.planned.pop_front();
+        }
+        taken
+    }
+
+    fn control_written(&mut self, bytes: usize, written: &mut Written) {
+        self.control_done += bytes;
+        if self.control_done > 0 && self.control_done == self.control.len() {
+            (self.control, self.control_done) = (Vec::new(), 0);
+            written.control_done = true;
+        }
+    }
+
+    /// The bytes to leave on a link that is dropped now: a close frame, or nothing amid a message.
+    pub fn last_words(&self, frame: &CloseFrame) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if self.done == 0 && self.control_done == 0 && !matches!(self.end, End::Said) {
+            bytes.extend_from_slice(&self.control);
+            frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
+        }
+        bytes
+    }
+
+    /// The bytes to leave on a link that is dropped for another; see [`crate::leg::outbox::Outbox::words_to_replaced`].
+    pub fn words_to_replaced(&self, frame: &CloseFrame, buffer: &ReplayBuffer) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let begun = self.planned.front().filter(|_| self.done > 0);
+        let rest = begun.map_or(0, |begun| begun.wire_bytes() - self.done);
+        if matches!(self.end, End::Said) || rest > REPLACED_BYTES_MAX {
+            return bytes;
+        }
+        if let (Some(begun), Some(message)) = (begun, buffer.messages_after(buffer.sent()).next()) {
+            let made = begun.made();
+            let (from, end) = (made.end.min(begun.start + self.done), made.end);
+            bytes.extend_from_slice(&self.made[from..end]);
+            if !begun.copied {
+                message.read_behind(begun.in_lane(self.done.max(begun.head_len)), &mut bytes);
+            }
+        }
+        bytes.extend_from_slice(&self.control[self.control_done..]);
+        frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
+        bytes
+    }
+
+    /// Memory that the writer occupies beyond itself, in bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.control.capacity()
+            + self.late_pong.as_ref().map_or(0, |payload| payload.len())
+            + self.made.capacity()
+            + self.planned.capacity() * size_of::<Planned>()
+    }
+}
+
+/// Adds what is left of a message of which `done` bytes have left.
+fn gather_message<'a>(
+    gather: &mut Gather<'a>,
+    made: &'a [u8],
+    planned: &Planned,
+    message: &HeldMessage<'a>,
+    done: usize,
+) {
+    let range = planned.made();
+    gather.push(&made[range.end.min(planned.start + done)..range.end]);
+    if !planned.copied {
+        message.gather_behind(planned.in_lane(done.max(planned.head_len)), gather);
+    }
+}
+
+/// Whether a close code is one of Holdline's own, behind which there is no end to tell.
+const fn is_own(code: u16) -> bool {
+    matches!(code, 4900..=4905)
+}
+
+/// Bytes of control frames and words in a snapshot at most.
+const CONTROL_FROZEN_MAX: usize = 1 << 20;
+
+const PART: &str = "control words";
+
+impl AwareWriter {
+    /// Writes what the link is still due. The head of a half-written message is made again from its lane.
+    pub fn freeze(&self, out: &mut Writer) {
+        let Self {
+            control,
+            control_done,
+            late_pong,
+            made: _,
+            planned: _,
+            done,
+            told,
+            greeted,
+            live_behind,
+            ack,
+            window_bytes,
+            beat,
+            fin,
+            end,
+            // They are counted with each write.
+            gaps: _,
+        } = self;
+        let mut begun = 0;
+        while let Some(len) = control_frame(&control[begun..])
+            && begun + len <= *control_done
+        {
+            begun += len;
+        }
+        out.bytes(&control[begun..]);
+        out.size(control_done - begun);
+        out.option(late_pong.as_ref(), |out, payload| out.bytes(payload));
+        out.size(*done);
+        out.count(*told);
+        out.flag(*greeted);
+        out.option(*live_behind, Writer::seq);
+        out.option(*ack, |out, (n, d)| {
+            out.count(n);
+            out.count(d);
+        });
+        out.size(*window_bytes);
+        out.count(*beat);
+        out.flag(*fin);
+        match end {
+            End::Open => out.u8(0),
+            End::Wanted { frame, flush } => {
+                out.u8(1);
+                out.close_frame(frame);
+                out.flag(*flush);
+            }
+            End::Said => out.u8(2),
+        }
+    }
+
+    pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        let mut writer = Self::new(0);
+        writer.control = input.bytes(CONTROL_FROZEN_MAX)?.to_vec();
+        writer.control_done = input.size()?;
+        writer.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.into()))?;
+        writer.done = input.size()?;
+        writer.told = input.count()?;
+        writer.greeted = input.flag()?;
+        writer.live_behind = input.option(Reader::seq)?;
+        writer.ack = input.option(|input| Ok((input.count()?, input.count()?)))?;
+        writer.window_bytes = input.size()?;
+        writer.beat = input.count()?;
+        writer.fin = input.flag()?;
+        writer.end = match input.u8()? {
+            0 => End::Open,
+            1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },
+            2 => End::Said,
+            _ => return Err(SnapshotError::Malformed(PART)),
+        };
+        let mut at = 0;
+        while at < writer.control.len() {
+            let len = control_frame(&writer.control[at..]).ok_or(SnapshotError::Malformed(PART))?;
+            demand(at > 0 || writer.control_done < len, PART)?;
+            at += len;
+        }
+        demand(at > 0 || writer.control_done == 0, PART)?;
+        Ok(writer)
+    }
+
+    /// Makes the head of a half-written message again, for a writer that was thawed.
+    pub fn fit(&mut self, buffer: &ReplayBuffer) -> Read<()> {
+        demand(self.told <= buffer.accepted().0, PART)?;
+        demand(self.live_behind.is_none_or(|seq| seq <= buffer.accepted()), PART)?;
+        if self.done == 0 {
+            return demand(!buffer.is_amid_message(), PART);
+        }
+        let message = buffer.messages_after(buffer.sent()).next().ok_or(SnapshotError::Malformed(PART))?;
+        demand(self.told < message.seq().0, PART)?;
+        let begun = self.head(&message, self.told, false).ok_or(SnapshotError::Malformed(PART))?;
+        let left = message.wire_bytes() - begun.in_lane(self.done.min(begun.wire_bytes()));
+        demand(self.done < begun.wire_bytes() && left == buffer.amid_bytes(), PART)?;
+        self.planned.push_back(begun);
+        Ok(())
+    }
+}
+
+/// The length of the control frame or word of ours that `bytes` begin with.
+fn control_frame(bytes: &[u8]) -> Option<usize> {
+    let header = frame::parse(bytes, Side::Backend).ok()??;
+    let is_ours = header.fin && (header.opcode.is_control() || header.opcode == Opcode::Text);
+    let len = header.header_len + header.payload_len as usize;
+    (is_ours && len <= bytes.len() && header.payload_len as usize <= WORD_BYTES_MAX).then_some(len)
+}

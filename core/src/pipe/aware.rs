@@ -1,0 +1,592 @@
+//! The aware protocol on the client leg: the greeting, what is acknowledged and how, and how such a client comes back.
+//!
+//! A client that numbers its messages has its place in both lanes by numbers of its own and of ours, so that neither is
+//! asked by pings: what it acknowledges is confirmed at level `app`, and it keeps what we have not acknowledged. The number
+//! of a message in the lane up is the client's, less what it has given up before it ([`Shifts`]).
+//!
+//! ```text
+//!   Awaited -- hello --> Greeted         a new pipe: nothing else is heard, and no message goes out before
+//!   resume  -----------> Greeted         the caller has heard the hello, and who says it
+//! ```
+//!
+//! Invariant: numbers never go back within a pipe, whatever becomes of its links, and what is missing is said.
+
+use std::collections::VecDeque;
+
+use super::{Action, Fact, Input, Loss, Peer, Pipe};
+use crate::aware::words::GapWhy;
+use crate::aware::{Heard, NUMBER_MAX, Position, Reject, Said, codes};
+use crate::close::CloseFrame;
+use crate::frame::Side;
+use crate::ids::{Generation, LaneName, PipeId, Seq};
+use crate::leg::barrier::Level;
+use crate::leg::{Aware, Broken, Came, ClientState, Codec, Head};
+use crate::replay::{ReplayBuffer, Retention};
+use crate::settings::ReplayTail;
+use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
+use crate::time::{Time, earliest};
+
+/// Takeovers in [`TAKEOVER_WINDOW`] after which the newcomer is refused.
+const TAKEOVERS_MAX: usize = 3;
+
+/// How long a takeover counts.
+const TAKEOVER_WINDOW: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Gaps of a client whose messages around them the backend has not confirmed.
+const SHIFTS_MAX: usize = 16;
+
+/// Bytes of a token at most.
+const TOKEN_BYTES_MAX: usize = 1024;
+
+/// What a pipe needs to speak the protocol with its client.
+#[derive(Debug)]
+pub(crate) struct AwarePipe {
+    id: PipeId,
+    epoch: u64,
+    /// What the client is to show when it comes back; said with the greeting.
+    token: Box<str>,
+    /// Until when a hello is waited for; nothing once it came.
+    hello_ends: Option<Time>,
+    /// The last number received.
+    rx: u64,
+    /// The last number that a backend has confirmed. What is given up at the end is not.
+    confirmed: u64,
+    shifts: Shifts,
+    owed: Owed,
+    /// Whether the client has acknowledged anything since its last attach: its last token is no good any more then.
+    acked: bool,
+    takeovers: VecDeque<Time>,
+}
+
+/// What an acknowledgement would say that the last one did not.
+#[derive(Debug, Default)]
+struct Owed {
+    since: Option<Time>,
+    messages: u32,
+    bytes: usize,
+    n_said: u64,
+    d_said: u64,
+}
+
+/// By how much the client's numbers are ahead of the lane's: behind which message of the lane, by how much more.
+#[derive(Debug, Default)]
+struct Shifts {
+    /// Those of gaps that the backend has confirmed everything before.
+    settled: u64,
+    open: VecDeque<(Seq, u64)>,
+}
+
+impl Shifts {
+    /// The client's number of the message `seq` of the lane; the gap right behind it is passed with it.
+    fn number_of(&self, seq: Seq) -> u64 {
+        seq.0 + self.settled + self.open.iter().filter(|(behind, _)| *behind <= seq).map(|(_, by)| by).sum::<u64>()
+    }
+
+    /// Notes that `by` numbers are missing behind `seq`; false if there are too many gaps.
+    fn add(&mut self, seq: Seq, by: u64) -> bool {
+        self.open.push_back((seq, by));
+        self.open.len() <= SHIFTS_MAX
+    }
+
+    /// Notes that everything up to `seq` is confirmed.
+    fn settle(&mut self, seq: Seq) {
+        while let Some(&(behind, by)) = self.open.front().filter(|(behind, _)| *behind < seq) {
+            debug_assert!(behind < seq);
+            self.settled += by;
+            self.open.pop_front();
+        }
+    }
+}
+
+/// Who a pipe is to an aware client.
+#[derive(Clone, Debug)]
+pub struct Introduction {
+    /// Its id.
+    pub id: PipeId,
+    /// Its epoch: a new one where something may be missing.
+    pub epoch: u64,
+    /// What the client is to show when it comes back.
+    pub token: String,
+}
+
+/// A client that comes back, as far as its caller has judged it.
+#[derive(Clone, Copy, Debug)]
+pub struct Returning<'a> {
+    /// The attach that its token was made for.
+    pub generation: Generation,
+    /// Where it says that it stands.
+    pub position: Position,
+    /// Its next token, made for the attach that follows the last one.
+    pub token: &'a str,
+}
+
+impl Pipe {
+    /// Has the client of a pipe that was just opened greeted as one that speaks the aware protocol.
+    pub fn expect_hello(&mut self, introduction: Introduction, now: Time) {
+        let Some(link) = self.client.link_mut() else { return };
+        link.codec = Codec::aware(self.settings.aware.window_bytes);
+        link.barrier = None;
+        self.down.buffer = ReplayBuffer::new(Retention::UntilConfirmed(ReplayTail::default()));
+        let Introduction { id, epoch, token } = introduction;
+        self.aware = Some(Box::new(AwarePipe {
+            id,
+            epoch,
+            token: token.into(),
+            hello_ends: Some(now + self.settings.aware.hello_timeout),
+            rx: 0,
+            confirmed: 0,
+            shifts: Shifts::default(),
+            owed: Owed::default(),
+            acked: false,
+            takeovers: VecDeque::new(),
+        }));
+    }
+
+    /// Whether the client speaks the aware protocol.
+    #[must_use]
+    pub const fn is_aware(&self) -> bool {
+        self.aware.is_some()
+    }
+
+    /// The attach that a client gets which comes back now.
+    #[must_use]
+    pub const fn next_generation(&self) -> Generation {
+        self.client.generation().next()
+    }
+
+    /// The link's own part of the protocol, with the pipe's.
+    fn aware_link(&mut self) -> Option<(&mut Aware, &mut AwarePipe)> {
+        let link = self.client.link_mut()?.codec.aware_mut()?;
+        Some((link, self.aware.as_deref_mut()?))
+    }
+
+    /// Says a word to the client, if it has been greeted.
+    pub(super) fn say_word(&mut self, word: &Said<'_>) {
+        if let Some((link, _)) = self.aware_link()
+            && link.writer.is_greeted()
+        {
+            link.writer.say(word);
+        }
+    }
+
+    /// Takes in bytes of a client that numbers its messages.
+    pub(super) fn take_in_numbered(&mut self, from: Peer, input: Input<'_>, now: Time) {
+        let limits = self.message_limits(Side::Client);
+        let bytes = input.as_slice();
+        let mut at = 0;
+        while at < bytes.len() {
+            let keep = self.keeps(Side::Client);
+            let Some((link, aware)) = self.aware_link() else { return };
+            // Once the end is on its way nothing counts any more, not even a number.
+            let came = match link.reader.step(&bytes[at..], limits, keep.then_some(aware.rx)) {
+                Ok(came) => came,
+                Err(Broken::Frames(refused)) => return self.refuse(Side::Client, refused, now),
+                Err(Broken::Protocol(reason)) => return self.client_broke_protocol(reason, now),
+            };
+            match came {
+                Came::Nothing { len } => at += len,
+                Came::Data { .. } if !self.is_greeted() => return self.client_broke_protocol("hello expected", now),
+                Came::Data { head, skip, len, ended } => {
+                    if let Some(head) = head.as_ref().map(Head::as_slice).filter(|_| keep) {
+                        self.up.buffer.push_copy(head);
+                    }
+                    self.push(Side::Client, input, at + skip..at + len, keep);
+                    at += len;
+                    if ended.is_some() && keep {
+                        self.received(len, now);
+                    }
+                    self.accept(Side::Client, ended, keep, now);
+                }
+                Came::Repeated { len } => {
+                    at += len;
+                    self.report(Fact::Repeated { lane: LaneName::Up, messages: 1 });
+                    self.owe_ack(0, now);
+                }
+                Came::Word { text, len } => {
+                    at += len;
+                    self.heard_word(&text, now);
+                }
+                Came::Control { control, len } => {
+                    at += len;
+                    self.control(Side::Client, &control, now);
+                }
+            }
+            if !self.hears(from) {
+                return;
+            }
+        }
+        if let Some((link, _)) = self.incoming(Side::Client) {
+            link.input_ended(bytes.len(), now);
+        }
+    }
+
+    fn is_greeted(&self) -> bool {
+        self.aware.as_ref().is_some_and(|aware| aware.hello_ends.is_none())
+    }
+
+    /// The client broke the protocol: the pipe ends, and it is told what was wrong.
+    fn client_broke_protocol(&mut self, reason: &str, now: Time) {
+        self.discard_half_message(Side::Client);
+        if self.client.state() == ClientState::Closing {
+            return self.drop_client();
+        }
+        self.client_at_fault(CloseFrame::new(codes::PROTOCOL, reason), now);
+        self.client.turn_deaf();
+    }
+
+    /// A message came whole, with the number that was due.
+    fn received(&mut self, bytes: usize, now: Time) {
+        if let Some(aware) = &mut self.aware {
+            aware.rx += 1;
+        }
+        self.owe_ack(bytes, now);
+    }
+
+    fn heard_word(&mut self, text: &[u8], now: Time) {
+        if let Some(link) = self.client.link_mut() {
+            link.began = None;
+        }
+        let word = match Heard::read(text) {
+            Ok(word) => word,
+            Err(malformed) => return self.client_broke_protocol(malformed.0, now),
+        };
+        match word {
+            Heard::Hello(resume) if !self.is_greeted() => match resume {
+                None => self.welcome(),
+                Some(_) => self.client_broke_protocol("resume without a pipe entry", now),
+            },
+            Heard::OtherVersion if !self.is_greeted() => self.reject(Reject::Version, now),
+            Heard::Hello(_) | Heard::OtherVersion => self.client_broke_protocol("hello twice", now),
+            _ if !self.is_greeted() => self.client_broke_protocol("hello expected", now),
+            Heard::Ack { n } => self.acknowledged(n, now),
+            Heard::Gap { from, count, why } => self.client_gave_up(from, count, why, now),
+            Heard::Fin { frame, n } => self.client_ended(frame, n, now),
+            Heard::Beat { n } => self.client_beat(n),
+        }
+    }
+
+    fn welcome(&mut self) {
+        let generation = self.client.generation();
+        let settings = self.settings.clone();
+        let Some((link, aware)) = self.aware_link() else { return };
+        aware.hello_ends = None;
+        link.writer.greet(0, None);
+        link.writer.say(&Said::Welcome {
+            id: aware.id,
+            token: &std::mem::take(&mut aware.token),
+            epoch: aware.epoch,
+            generation,
+            ttl_ms: settings.client_grace.unwrap_or_default().as_millis() as u64,
+            window_bytes: settings.aware.window_bytes,
+            retain_bytes: settings.aware.retain_bytes,
+            heartbeat_ms: settings.client_heartbeat.interval.as_millis() as u64,
+            jitter_ms: settings.aware.jitter.as_millis() as u64,
+        });
+    }
+
+    /// Tells the client that it may not go on, and ends the pipe.
+    fn reject(&mut self, why: Reject, now: Time) {
+        if let Some((link, _)) = self.aware_link() {
+            link.writer.say(&Said::Reject(why));
+        }
+        self.client_at_fault(CloseFrame::new(codes::REJECTED, why.as_str()), now);
+        self.client.turn_deaf();
+    }
+
+    /// The client's application has everything up to `n`.
+    fn acknowledged(&mut self, n: u64, now: Time) {
+        if n > self.down.buffer.sent().0 {
+            // It speaks of another conversation.
+            return self.reject(Reject::Epoch, now);
+        }
+        if let Some(aware) = &mut self.aware {
+            aware.acked = true;
+        }
+        self.down.confirm(Seq(n), Level::App, now);
+    }
+
+    /// The client says that messages of its own will never come.
+    fn client_gave_up(&mut self, from: u64, count: Option<u64>, why: GapWhy, now: Time) {
+        let behind = self.up.buffer.accepted();
+        let Some(aware) = &mut self.aware else { return };
+        let rx = match count {
+            Some(count) => from + count - 1,
+            None => from - 1,
+        };
+        if rx <= aware.rx {
+            // Said again after a resume.
+            return;
+        }
+        if from > aware.rx + 1 && count.is_some() {
+            return self.client_broke_protocol("number skipped without a gap", now);
+        }
+        let missing = rx - aware.rx;
+        aware.rx = rx;
+        if !aware.shifts.add(behind, missing) {
+            return self.client_broke_protocol("too many gaps", now);
+        }
+        self.report(Fact::Gap { lane: LaneName::Up, why, messages: Some(missing) });
+        self.owe_ack(0, now);
+    }
+
+    /// The client ends the conversation in good order.
+    fn client_ended(&mut self, frame: CloseFrame, n: u64, now: Time) {
+        match &self.aware {
+            Some(aware) if aware.rx != n => self.client_broke_protocol("fin with another number", now),
+            _ => self.said_close(Side::Client, frame, now),
+        }
+    }
+
+    fn client_beat(&mut self, n: u64) {
+        let by_pongs = self.client.returns();
+        let Some(link) = self.client.link_mut() else { return };
+        let Some(aware) = link.codec.aware_mut() else { return };
+        if aware.writer.asked(n) {
+            link.answered(by_pongs);
+        } else {
+            aware.writer.say_if_room(&Said::Beat { n });
+        }
+    }
+
+    /// The client closed without a word that it ends: it may come back. False where it may not.
+    pub(super) fn client_closed_unended(&mut self, now: Time) -> bool {
+        if self.aware.is_none() || !self.client.may_come_back() {
+            return false;
+        }
+        let frame = CloseFrame::new(1000, "");
+        let words = self.client.link().map(|link| link.codec.last_words(&frame, &self.down.buffer, [0; 4]));
+        self.detach_client(words.unwrap_or_default(), now);
+        true
+    }
+
+    /// The client is there on another link and says where it stands.
+    ///
+    /// # Errors
+    /// Why it may not go on; nothing has changed then.
+    pub fn client_resumes(&mut self, returning: &Returning<'_>, now: Time) -> Result<Generation, Reject> {
+        let generation = self.client.generation();
+        let linked = self.client.is_linked();
+        let awaited = self.awaits_client();
+        let Some(aware) = self.aware.as_deref_mut().filter(|_| awaited) else { return Err(Reject::Unknown) };
+        let is_last = returning.generation == generation;
+        let is_last_but_one = returning.generation.next() == generation && !aware.acked;
+        if !(is_last || is_last_but_one) {
+            return Err(Reject::Unknown);
+        }
+        // What it can send again no more was acknowledged, or it says a gap.
+        let Position { epoch, rx, tx_first: _, tx_next } = returning.position;
+        if epoch != aware.epoch || rx > self.down.buffer.sent_ever().0 || tx_next <= aware.rx {
+            return Err(Reject::Epoch);
+        }
+        if linked && !aware.may_be_taken_over(now) {
+            return Err(Reject::Taken);
+        }
+        let ending = self.swap_client(CloseFrame::new(codes::SUPERSEDED, "superseded"), Some(Seq(rx)), now);
+        let (generation, ending) = ending.ok_or(Reject::Unknown)?;
+        self.resume_link(returning);
+        if let Some(frame) = ending {
+            self.tell_ending(*frame, now);
+        }
+        Ok(generation)
+    }
+
+    /// Has the new link of a client that came back begin with what it must know.
+    fn resume_link(&mut self, returning: &Returning<'_>) {
+        let generation = self.client.generation();
+        let backend_lost = self.backend.worker().is_none().then(|| self.backend.last().0);
+        let window_bytes = self.settings.aware.window_bytes;
+        let buffer = &self.down.buffer;
+        let (rx, accepted) = (returning.position.rx, buffer.accepted());
+        let next = accepted.0 + 1;
+        let first = buffer.messages_after(Seq(rx)).next().map_or(next, |message| message.seq().0);
+        let (Some(link), Some(aware)) = (self.client.link_mut(), self.aware.as_deref_mut()) else { return };
+        link.codec = Codec::aware(window_bytes);
+        link.barrier = None;
+        (aware.acked, aware.hello_ends) = (false, None);
+        aware.owed = Owed { since: aware.owed.since, n_said: aware.rx, d_said: aware.owed.d_said, ..Owed::default() };
+        let (epoch, rx_up) = (aware.epoch, aware.rx);
+        let Some(link) = link.codec.aware_mut() else { return };
+        link.writer.greet(rx, Some(accepted));
+        let resumed = Said::Resumed { epoch, generation, token: returning.token, rx: rx_up, tx: [first, next] };
+        link.writer.say(&resumed);
+        if let Some(attach) = backend_lost {
+            link.writer.say(&Said::BackendLost { attach, cause: "outage" });
+        }
+    }
+
+    /// Says what has happened on the backend leg to a client that wants to know.
+    pub(super) fn tell_aware(&mut self, fact: &Fact) {
+        match fact {
+            Fact::Interrupted { attachment, reason, gap, .. } => {
+                self.say_word(&Said::BackendLost { attach: attachment.0, cause: reason.as_str() });
+                if let Some((from, to)) = *gap {
+                    self.tell_gap_up(from, to.0 - from.0 + 1, GapWhy::BackendLost);
+                }
+            }
+            Fact::Lost { lane: LaneName::Up, reason: Loss::Policy, messages } => {
+                let from = Seq(self.up.buffer.accepted().0 - messages + 1);
+                self.tell_gap_up(from, *messages, GapWhy::Policy);
+            }
+            Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, .. } => {
+                let from = self.down.buffer.accepted().0 + 1;
+                self.say_word(&Said::Gap { lane: LaneName::Down, from, count: None, why: GapWhy::Policy });
+                self.actions.push_back(Action::Report(Fact::Gap {
+                    lane: LaneName::Down,
+                    why: GapWhy::Policy,
+                    messages: None,
+                }));
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells the client that messages of its own will reach no backend.
+    fn tell_gap_up(&mut self, from: Seq, count: u64, why: GapWhy) {
+        let Some(aware) = &self.aware else { return };
+        let from = aware.shifts.number_of(from);
+        self.say_word(&Said::Gap { lane: LaneName::Up, from, count: Some(count), why });
+        self.actions.push_back(Action::Report(Fact::Gap { lane: LaneName::Up, why, messages: Some(count) }));
+    }
+
+    /// Notes that something is to be acknowledged: `bytes` of a message, or something else.
+    fn owe_ack(&mut self, bytes: usize, now: Time) {
+        let window_bytes = self.settings.aware.window_bytes;
+        let messages_max = self.settings.aware.ack_messages;
+        let Some(aware) = &mut self.aware else { return };
+        let owed = &mut aware.owed;
+        owed.since.get_or_insert(now);
+        owed.messages += 1;
+        owed.bytes += bytes;
+        if owed.messages >= messages_max || owed.bytes >= window_bytes / 4 {
+            self.acknowledge();
+        }
+    }
+
+    /// Notes that the backend has confirmed more.
+    pub(super) fn owe_confirmed(&mut self, now: Time) {
+        let confirmed = self.up.buffer.confirmed();
+        if let Some(aware) = &mut self.aware {
+            aware.shifts.settle(confirmed);
+            // A tail that is sent again was confirmed before.
+            aware.confirmed = aware.shifts.number_of(confirmed).min(aware.rx).max(aware.confirmed);
+            if aware.confirmed > aware.owed.d_said {
+                aware.owed.since.get_or_insert(now);
+            }
+        }
+    }
+
+    /// Acknowledges what is owed, with the next write.
+    pub(super) fn acknowledge(&mut self) {
+        let Some((link, aware)) = self.aware_link() else { return };
+        let (n, d) = (aware.rx, aware.confirmed);
+        if aware.owed.since.take().is_some() {
+            aware.owed = Owed { n_said: n, d_said: d, ..Owed::default() };
+            link.writer.ack(n, d);
+        }
+    }
+
+    /// When the client is to be told something, or has to have said hello.
+    pub(super) fn aware_due_at(&self) -> Option<Time> {
+        let aware = self.aware.as_deref()?;
+        earliest(aware.hello_ends, aware.owed.since.map(|since| since + self.settings.aware.ack_delay))
+    }
+
+    /// Does what is due for the client.
+    pub(super) fn aware_is_due(&mut self, now: Time) {
+        let Some(aware) = &self.aware else { return };
+        if aware.hello_ends.is_some_and(|at| now >= at) {
+            return self.client_broke_protocol("no hello in time", now);
+        }
+        self.acknowledge();
+    }
+
+    /// Reports what the client was told to be missing by the last write.
+    pub(super) fn report_gaps(&mut self) {
+        let Some((link, _)) = self.aware_link() else { return };
+        let messages = link.writer.take_gaps();
+        if messages > 0 {
+            self.report(Fact::Gap { lane: LaneName::Down, why: GapWhy::Policy, messages: Some(messages) });
+        }
+    }
+
+    /// Tells the client that the server will go, so that the close frame that follows is no end.
+    pub(super) fn say_goaway(&mut self, why: &'static str) {
+        let jitter_ms = self.settings.aware.jitter.as_millis() as u64;
+        if let Some((link, _)) = self.aware_link() {
+            link.writer.goaway(&Said::Goaway { after_ms: 0, jitter_ms, why });
+        }
+    }
+}
+
+impl AwarePipe {
+    /// Whether one more link may take another's place now; it counts if so.
+    fn may_be_taken_over(&mut self, now: Time) -> bool {
+        self.takeovers.retain(|&at| now.since(at) < TAKEOVER_WINDOW);
+        if self.takeovers.len() >= TAKEOVERS_MAX {
+            return false;
+        }
+        self.takeovers.push_back(now);
+        true
+    }
+
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.token.len()
+            + self.shifts.open.capacity() * size_of::<(Seq, u64)>()
+            + self.takeovers.capacity() * size_of::<Time>()
+    }
+
+    pub fn freeze(&self, out: &mut Writer) {
+        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, acked, takeovers } = self;
+        out.raw(&id.to_bytes());
+        out.count(*epoch);
+        out.bytes(token.as_bytes());
+        out.option(*hello_ends, Writer::time);
+        out.count(*rx);
+        out.count(*confirmed);
+        out.count(shifts.settled);
+        out.size(shifts.open.len());
+        for (behind, by) in &shifts.open {
+            out.seq(*behind);
+            out.count(*by);
+        }
+        out.option(owed.since, Writer::time);
+        out.u32(owed.messages);
+        out.size(owed.bytes);
+        out.count(owed.n_said);
+        out.count(owed.d_said);
+        out.flag(*acked);
+        out.size(takeovers.len());
+        takeovers.iter().for_each(|&at| out.time(at));
+    }
+
+    pub fn thaw(input: &mut Reader<'_>, up: &ReplayBuffer) -> Read<Self> {
+        let id = PipeId::from_bytes(input.raw(16)?.try_into().map_err(|_| SnapshotError::Malformed(PART))?);
+        let epoch = input.count()?;
+        let token = str::from_utf8(input.bytes(TOKEN_BYTES_MAX)?).map_err(|_| SnapshotError::Malformed(PART))?.into();
+        let hello_ends = input.option(Reader::time)?;
+        let (rx, confirmed) = (input.count()?, input.count()?);
+        let mut shifts = Shifts { settled: input.count()?, open: VecDeque::new() };
+        for _ in 0..input.entries(SHIFTS_MAX, 16)? {
+            shifts.open.push_back((input.seq()?, input.count()?));
+        }
+        let owed = Owed {
+            since: input.option(Reader::past)?,
+            messages: input.u32()?,
+            bytes: input.size()?,
+            n_said: input.count()?,
+            d_said: input.count()?,
+        };
+        let acked = input.flag()?;
+        let mut takeovers = VecDeque::new();
+        for _ in 0..input.entries(TAKEOVERS_MAX, 8)? {
+            takeovers.push_back(input.past()?);
+        }
+        demand(rx <= NUMBER_MAX && owed.n_said <= rx && owed.d_said <= confirmed && confirmed <= rx, PART)?;
+        demand(shifts.open.iter().all(|(behind, _)| *behind <= up.accepted()), PART)?;
+        demand(shifts.number_of(up.accepted()) == rx, PART)?;
+        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, acked, takeovers })
+    }
+}
+
+const PART: &str = "greeting";
