@@ -18,7 +18,8 @@
 //! [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
 //! these four.
 //!
-//! What can be seen: [`metrics`], [`events`], [`log`] and [`trace`]. Who steers: [`admin`] serves the API, [`ctl`] asks
+//! What can be seen: [`metrics`], [`events`], [`log`], [`trace`] and [`hooks`], which tell a server of the operator's, by a
+//! [`callout`] signed with a [`secret`]. Who steers: [`admin`] serves the API, [`ctl`] asks
 //! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
 //! uses [`phase`], [`clock`], [`blame`], [`hops`], [`send_timeout`] and
 //! [`whole_file`]. [`worker`] is the simulated device worker that demos and
@@ -30,6 +31,7 @@ mod activation;
 mod admin;
 mod backends;
 mod blame;
+mod callout;
 pub mod cli;
 mod clients;
 mod clock;
@@ -39,6 +41,7 @@ mod demo;
 mod door;
 mod events;
 pub mod handshake;
+mod hooks;
 mod hops;
 mod http;
 mod level;
@@ -57,6 +60,7 @@ mod reload;
 pub mod resume;
 mod routes;
 mod rules;
+mod secret;
 mod send_timeout;
 mod serve;
 mod share;

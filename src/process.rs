@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, PoolsTls};
 use crate::events::Events;
+use crate::hooks::{self, HookSettings, Hooks};
 use crate::http::Exchanges;
 use crate::level::Level;
 use crate::limits::{Limiter, Slots};
@@ -23,6 +24,7 @@ use crate::phase::PhaseCell;
 use crate::pipes::Pipes;
 use crate::resume::KeyRing;
 use crate::rules::Rules;
+use crate::secret::Secret;
 use crate::share::Streams;
 use crate::tls::in_force::TlsInForce;
 use crate::tls::{Certificate, Sets};
@@ -53,6 +55,8 @@ pub struct Process {
     pub events: Arc<Events>,
     /// Where spans begin.
     pub tracer: Tracer,
+    /// Who is told of the life of pipes.
+    pub hooks: Hooks,
     /// Where workers come from.
     pub backends: Backends,
     /// The live pipes.
@@ -86,21 +90,48 @@ pub struct Judged {
     pub tokens: Option<Tokens>,
     /// The keys of the file that it names, if it names one.
     pub resume_keys: Option<KeyRing>,
+    /// What requests to its hooks are signed with, from the file that it names.
+    pub hooks_secret: Option<Secret>,
     /// The TLS of its pools, from the files that it names.
     pub tls: PoolsTls,
     /// The TLS of its listeners, from the files that it names.
     pub shown: Sets,
 }
 
+/// The tasks that take spans and events away, where the configuration says where to.
+#[derive(Debug)]
+pub struct Outgoing {
+    spans: Option<Exporter>,
+    hooks: Option<hooks::Sender>,
+}
+
+impl Outgoing {
+    /// Sends what is queued, within two seconds.
+    pub async fn finish(self) {
+        let spans = async {
+            if let Some(exporter) = self.spans {
+                exporter.finish().await;
+            }
+        };
+        let hooks = async {
+            if let Some(sender) = self.hooks {
+                sender.finish().await;
+            }
+        };
+        tokio::join!(spans, hooks);
+    }
+}
+
 impl Process {
     /// The services of a process that runs by `judged`, writes to `log` and may open so many `descriptors`; and what
-    /// sends its spans away, on the current runtime, if the configuration says where to.
+    /// it sends away, on the current runtime.
     #[must_use]
-    pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Option<Exporter>) {
-        let Judged { config, rules, tokens, resume_keys, tls, shown } = judged;
+    pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Outgoing) {
+        let Judged { config, rules, tokens, resume_keys, hooks_secret, tls, shown } = judged;
         let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
         name_series(&metrics, &config);
-        let (tracer, exporter) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
+        let (tracer, spans) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
+        let (hooks, hooks_sender) = Hooks::start(hook_settings(&config, hooks_secret), &metrics);
         let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max, config.pools.len()));
         pipes.keys.set_count_max(config.limits.statistics_keys as usize);
         let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
@@ -125,6 +156,7 @@ impl Process {
             metrics,
             events,
             tracer,
+            hooks,
             backends,
             pipes,
             streams,
@@ -135,8 +167,15 @@ impl Process {
             exchanges,
             tls: shown,
         };
-        (process, exporter)
+        (process, Outgoing { spans, hooks: hooks_sender })
     }
+}
+
+/// Whom the process tells of the life of its pipes.
+fn hook_settings(config: &Config, secret: Option<Secret>) -> Option<HookSettings> {
+    let hooks = &config.hooks;
+    let (url, queue_max) = (hooks.url.clone()?, hooks.queue_max as usize);
+    Some(HookSettings { url, secret: secret?, queue_max, timeout: hooks.timeout })
 }
 
 impl Process {

@@ -26,14 +26,13 @@ use crate::net::OwnListeners;
 use crate::notify::{Notifier, Runtimes};
 use crate::pipe::shed_read_buffer;
 use crate::pipes::{Command, Pipes};
-use crate::process::{Judged, Process};
+use crate::process::{Judged, Outgoing, Process};
 use crate::reload::Reload;
 use crate::routes::RouteError;
 use crate::rules::Rules;
 use crate::share::Streams;
 use crate::tls::Sets;
 use crate::tokens::Tokens;
-use crate::trace::Exporter;
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -82,7 +81,7 @@ pub struct Running {
     reload: Arc<Reload>,
     bound: Vec<PublicListener>,
     threads: Vec<DataThread>,
-    exporter: Option<Exporter>,
+    outgoing: Outgoing,
     notifier: Notifier,
     stop_control: watch::Sender<bool>,
 }
@@ -102,7 +101,7 @@ struct DataThread {
 pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> Result<Running, StartError> {
     let judged = judge(&loaded)?;
     let sources = loaded.sources;
-    let (process, exporter) = Process::new(judged, log, descriptors());
+    let (process, outgoing) = Process::new(judged, log, descriptors());
     let process = Arc::new(process);
     warn_of_few_descriptors(&process);
     process.metrics.watch_runtime("control", runtime::Handle::current());
@@ -124,7 +123,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     process.phase.started();
     say_where(&bound, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
-    Ok(Running { process, reload, bound, threads, exporter, notifier, stop_control })
+    Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control })
 }
 
 fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
@@ -132,12 +131,13 @@ fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
     let rules = Rules::from_config(&config)?;
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     let (resume_keys, exposed) = loaded.resume_keys()?;
+    let hooks_secret = loaded.hooks_secret()?;
     let (tls, untimely) = loaded.pools_tls()?;
     let (shown, concerns) = Sets::load(loaded)?;
     for notice in untimely.into_iter().chain(exposed).chain(concerns) {
         tracing::warn!("{notice}");
     }
-    Ok(Judged { config, rules, tokens, resume_keys, tls, shown })
+    Ok(Judged { config, rules, tokens, resume_keys, hooks_secret, tls, shown })
 }
 
 fn own_listeners(bound: &[PublicListener], admin: &AdminListener) -> OwnListeners {
@@ -331,9 +331,7 @@ impl Running {
                 tracing::error!("a data thread panicked");
             }
         }
-        if let Some(exporter) = self.exporter {
-            exporter.finish().await;
-        }
+        self.outgoing.finish().await;
         let seconds = began.elapsed().as_secs_f64();
         self.process.metrics.log_totals(pipes.opened());
         tracing::info!(closed, failed, requests_cut, seconds, "stopped");

@@ -111,6 +111,15 @@ pub enum Refusal {
     Wait,
 }
 
+/// What confirms a message to a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Confirm {
+    /// The pong to a ping behind it: the worker's library has read it.
+    Pong,
+    /// A commit alone: its application has done with it.
+    Commit,
+}
+
 /// How often a peer is pinged, and how long after a ping without a byte from it it counts as dead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Heartbeat {
@@ -180,6 +189,8 @@ pub struct PipeSettings {
     pub message_bytes_max: usize,
     /// What a worker's message over it does.
     pub on_too_big: OnTooBig,
+    /// What confirms a message to the worker.
+    pub confirm: Confirm,
     /// How long a message may take that has not ended, unless it goes on at [`Self::message_rate_min`].
     pub message_incomplete_timeout: Duration,
     /// How fast a message goes on that takes longer; off means by one byte.
@@ -261,6 +272,7 @@ impl Default for PipeSettings {
             refusal: Refusal::End,
             message_bytes_max: 16 << 20,
             on_too_big: OnTooBig::Close,
+            confirm: Confirm::Pong,
             message_incomplete_timeout: Duration::from_secs(30),
             message_rate_min: Rate::new(1024, Duration::from_secs(1)),
             fragments_max: 65_536,

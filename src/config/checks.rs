@@ -82,6 +82,9 @@ fn sections(config: &Config, found: &mut Findings) {
     if config.replay.total_bytes_max < config.replay.pipe_bytes_max {
         found.error("replay.total_bytes_max", "is less than replay.pipe_bytes_max; make it larger");
     }
+    if config.hooks.url.is_some() && config.hooks.secret_file.is_none() {
+        found.error("hooks.url", "needs hooks.secret_file beside it, so that its server knows who asks; add that");
+    }
     if config.server.close_spread > config.server.shutdown_grace {
         found.error("server.close_spread", "is longer than server.shutdown_grace; make it shorter");
     }

@@ -26,6 +26,10 @@ const RESTART: &[&str] = &[
     "log.format",
     "log.queue_bytes_max",
     "trace.otlp_endpoint",
+    "hooks.url",
+    "hooks.secret_file",
+    "hooks.queue_max",
+    "hooks.timeout",
 ];
 
 /// Whether the key does something, or is set to what is the case anyway.
@@ -51,6 +55,7 @@ impl Config {
     /// Takes back from `running` what only a restart changes.
     pub fn keep_what_needs_restart(&mut self, running: &Self) {
         self.trace.clone_from(&running.trace);
+        self.hooks.clone_from(&running.hooks);
         self.server.listen.clone_from(&running.server.listen);
         self.server.tls.listen.clone_from(&running.server.tls.listen);
         self.server.tls.handshakes_at_once = running.server.tls.handshakes_at_once;
@@ -76,7 +81,8 @@ mod tests {
     fn what_needs_a_restart_is_kept_and_nothing_else() {
         let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7, tls = { listen = [\"127.0.0.1:3\"], handshakes_at_once = 9, certificates = [{ cert = \"c\", key = \"k\" }] } }\n\
                     admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\", queue_bytes_max = \"2MiB\" }\n\
-                    trace = { otlp_endpoint = \"http://c:1\" }\n";
+                    trace = { otlp_endpoint = \"http://c:1\" }\n\
+                    hooks = { url = \"http://c:2\", secret_file = \"s\", queue_max = 5, timeout = \"1s\" }\n";
         let running = Config::default();
         let mut new = Config::read(Some(("proxy.toml", text)), []).unwrap().config;
         let changes = running.changes(&new);

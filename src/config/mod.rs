@@ -44,7 +44,7 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Aware, Heartbeats, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+    Admin, Aware, Heartbeats, Hooks, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -96,6 +96,8 @@ pub struct Config {
     pub log: Log,
     /// Where spans go.
     pub trace: Trace,
+    /// Who is told of the life of pipes.
+    pub hooks: Hooks,
 }
 
 impl Default for Config {
@@ -117,6 +119,7 @@ impl Default for Config {
             routes: vec![Route::default()],
             log: Log::default(),
             trace: Trace::default(),
+            hooks: Hooks::default(),
         }
     }
 }
@@ -155,6 +158,7 @@ impl Config {
             refusal: route.refusal,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             on_too_big: route.on_too_big,
+            confirm: route.confirm,
             message_incomplete_timeout: self.message.incomplete_timeout,
             message_rate_min: self.message.incomplete_rate,
             fragments_max: self.message.fragments_max,
@@ -209,6 +213,7 @@ impl Config {
             key: route.key.clone(),
             any_without_owner: route.no_owner == NoOwner::Any,
             backend_path: route.backend_path.clone(),
+            auth: route.auth(),
             client_id: route.client_id.clone(),
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,

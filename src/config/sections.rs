@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::collector::OtlpEndpoint;
 use super::ended_tls::ServerTls;
 use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, ProxyProtocol, Rate};
+use crate::callout::CalloutUrl;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -396,6 +397,25 @@ impl Default for Log {
 pub struct Trace {
     /// The collector that they go to; without one there are none.
     pub otlp_endpoint: Option<OtlpEndpoint>,
+}
+
+/// `[hooks]`: who is told of the life of pipes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Hooks {
+    /// The server; without one nothing is told.
+    pub url: Option<CalloutUrl>,
+    /// What requests to it are signed with.
+    pub secret_file: Option<PathBuf>,
+    /// Events that wait for it.
+    pub queue_max: u32,
+    /// How long it has to answer.
+    pub timeout: Duration,
+}
+
+impl Default for Hooks {
+    fn default() -> Self {
+        Self { url: None, secret_file: None, queue_max: 10_000, timeout: Duration::from_secs(5) }
+    }
 }
 
 fn loopback(port: u16) -> Listen {

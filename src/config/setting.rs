@@ -19,6 +19,7 @@ use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
 use super::units;
+use crate::callout::CalloutUrl;
 use crate::net::{BackendUrl, UrlError};
 use crate::routes::{HostRule, LearnRule};
 
@@ -263,6 +264,18 @@ impl Setting for OtlpEndpoint {
         // As with a backend's: what was written may hold a password.
         let text = string(node, "a collector's URL such as \"http://127.0.0.1:4318\"")?;
         text.parse().or_else(|error: &str| fault(node, error.to_owned()))
+    }
+
+    fn show(&self) -> Option<String> {
+        self.to_string().show()
+    }
+}
+
+impl Setting for CalloutUrl {
+    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
+        // As with a backend's: what was written may hold a password.
+        let text = string(node, "a URL such as \"https://auth.internal/check\"")?;
+        text.parse().or_else(|error: String| fault(node, error))
     }
 
     fn show(&self) -> Option<String> {

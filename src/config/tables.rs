@@ -9,15 +9,17 @@ use std::time::Duration;
 use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, CodeSet, Confirm, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy,
+    WeightFrom,
 };
 
 use super::types::{
     Compression, Conversation, HealthKind, NoOwner, Paths, PoolResume, RouteResume, Serves, Sticky, Upgrade,
 };
 use super::{AdminState, Prologue};
+use crate::callout::CalloutUrl;
 use crate::net::{BackendUrl, SendProxy, TlsFiles};
-use crate::routes::{Duplicate, HeaderSpec, HostRule, LearnRule};
+use crate::routes::{AuthSpec, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
 #[derive(Clone, PartialEq, Debug)]
@@ -217,6 +219,8 @@ pub struct Route {
     pub down: DownPolicy,
     /// What a worker's message over `message.max_bytes` does.
     pub on_too_big: OnTooBig,
+    /// What confirms a message to the worker.
+    pub confirm: Confirm,
     /// How long an attached worker may stay silent at first; zero is for ever.
     pub first_message_timeout: Duration,
     /// Close codes of a worker that interrupt the pipe.
@@ -237,6 +241,14 @@ pub struct Route {
     pub headers: RouteHeaders,
     /// Whether paths may come that workers may read as other ones.
     pub raw_path: bool,
+    /// The server that says who may connect.
+    pub auth_url: Option<CalloutUrl>,
+    /// Headers of its answer that go on to workers and into templates.
+    pub auth_headers: Vec<String>,
+    /// How long it has to answer.
+    pub auth_timeout: Duration,
+    /// Requests to it at once.
+    pub auth_requests_max: u32,
     /// Origins a browser may come from; empty is any.
     pub origins: Vec<String>,
     /// Whether text that is not UTF-8 closes its sender.
@@ -287,6 +299,7 @@ impl Default for Route {
             overflow: None,
             down: DownPolicy::Keep,
             on_too_big: OnTooBig::Close,
+            confirm: Confirm::Pong,
             first_message_timeout: Duration::ZERO,
             interrupt_codes: close::default_interrupt_codes(),
             wrong_worker_codes: close::default_wrong_worker_codes(),
@@ -297,6 +310,10 @@ impl Default for Route {
             host: HostRule::Client,
             headers: RouteHeaders::default(),
             raw_path: false,
+            auth_url: None,
+            auth_headers: Vec::new(),
+            auth_timeout: Duration::from_secs(5),
+            auth_requests_max: 256,
             origins: Vec::new(),
             check_utf8: false,
             compression: Compression::Pass,
@@ -322,6 +339,15 @@ pub struct RouteHeaders {
     pub request: HeaderSpec,
     /// Towards clients.
     pub response: HeaderSpec,
+}
+
+impl Route {
+    /// The server that says who may connect, if it names one.
+    #[must_use]
+    pub fn auth(&self) -> Option<AuthSpec> {
+        let (headers, timeout) = (self.auth_headers.clone(), self.auth_timeout);
+        Some(AuthSpec { url: self.auth_url.clone()?, headers, timeout, requests_max: self.auth_requests_max })
+    }
 }
 
 /// `routes.replay_tail`: each bound instead of the one in `replay.tail`.

@@ -309,7 +309,7 @@ pub(super) fn refuse_workerless(none: NoWorker, route: &Route) -> Refused {
                 route.answer_headers.apply(&mut answer.headers);
                 Refused::Workers(answer)
             }
-            ours @ Refused::Ours(_) => ours,
+            others @ (Refused::Ours(_) | Refused::Denied(_)) => others,
         },
     }
 }

@@ -357,6 +357,7 @@ impl Speaker<'_> {
         let mut response = match decision {
             Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
             Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
+            Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
             Err(Stay::Relay(request)) => self.relay(*request, body).await,
             Ok(exit) => {
                 self.talk.switches();

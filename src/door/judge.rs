@@ -51,7 +51,7 @@ pub struct Asked {
 impl Door {
     /// Judges a request. A handshake is judged only once a worker has agreed, or none could be found.
     pub async fn judge(&self, asked: Asked) -> Verdict {
-        let Asked { parts, peer, asks, over } = asked;
+        let Asked { mut parts, peer, asks, over } = asked;
         // A client that comes back to a live pipe is let in all the same, and another one if a pipe ends for it that has
         // no client.
         let over = over && (self.is_awaited(&asks, &parts, peer) || !make_room(&self.process));
@@ -64,7 +64,21 @@ impl Door {
             Asks::Pipe(protocols) => Some(protocols),
             Asks::Answer => None,
         };
-        let request = match self.route(parts, peer) {
+        let jar = Jar::take(&mut parts.headers);
+        if self.process.rules.load().routes.has_auth() {
+            // Boxed, because few routes have it, and a parked request would pay for it.
+            let authorized = Box::pin(self.authorize(&mut parts, peer, protocols.is_some())).await;
+            if let Err((route, refused)) = authorized {
+                let (metrics, status) = (self.process.metrics.route(&route.name), refused.status().as_u16());
+                if protocols.is_some() {
+                    metrics.handshake(status)
+                } else {
+                    metrics.http_request(status, None)
+                }
+                return Verdict::Refuse(refused);
+            }
+        }
+        let request = match self.route(parts, jar, peer) {
             Ok(request) => request,
             Err(no_route) => return self.refuse(NO_ROUTE, refuse_unrouted(&no_route)),
         };
@@ -76,11 +90,10 @@ impl Door {
     }
 
     /// Finds where a request goes and who asks. The rules are let go at once: a request may last for hours.
-    fn route(&self, mut parts: Parts, peer: Peer) -> Result<Request, NoRoute> {
+    fn route(&self, parts: Parts, jar: Jar, peer: Peer) -> Result<Request, NoRoute> {
         let rules = self.process.rules.load();
         let client = rules.trusted.trace(peer, &parts);
         let found = rules.routes.find(host(&parts), &parts, client.address)?;
-        let jar = Jar::take(&mut parts.headers);
         Ok(Request { parts, found, client, jar, span: None, standing: None })
     }
 

@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
 use super::cookie::Jar;
 use super::greet::Greeting;
@@ -15,6 +16,7 @@ use crate::handshake::client_address::ClientAddress;
 use crate::handshake::deflate::Agreed;
 use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
+use crate::http::Body;
 use crate::limits::{Admission, Scope, Slot, Standing};
 use crate::metrics::GaugeGuard;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
@@ -52,7 +54,10 @@ impl Request {
     /// Whose credentials it has.
     #[must_use]
     pub fn principal(&self) -> Principal {
-        Principal::of_headers(&self.parts.headers)
+        match &self.found.route.auth {
+            Some(auth) if !auth.headers.is_empty() => Principal::of(auth.said(&self.parts.headers)),
+            Some(_) | None => Principal::of_headers(&self.parts.headers),
+        }
     }
 
     /// The limits that hold for it instead of the general ones.
@@ -109,6 +114,8 @@ pub enum Refused {
     Ours(Refusal),
     /// By the worker, whose answer is the client's as it is.
     Workers(Box<NotUpgraded>),
+    /// By the server of `routes.auth_url`.
+    Denied(Box<Denied>),
 }
 
 impl Refused {
@@ -118,7 +125,30 @@ impl Refused {
         match self {
             Self::Ours(refusal) => refusal.status,
             Self::Workers(answer) => answer.status,
+            Self::Denied(answer) => answer.status,
         }
+    }
+}
+
+/// What the server of `routes.auth_url` has for a client that it does not let in.
+#[derive(Debug)]
+pub struct Denied {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that are for the client.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Denied {
+    /// The answer that goes to the client.
+    #[must_use]
+    pub fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::full(self.body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
     }
 }
 

@@ -84,7 +84,12 @@ pub struct Families {
     pub shared_stream_reuse_total: IntCounterVec,
     pub evictions_total: IntCounterVec,
     pub trace_spans_total: IntCounterVec,
+    pub hook_events_total: IntCounterVec,
+    pub hook_attempts_total: IntCounterVec,
+    pub hook_queue_events: IntGauge,
     pub client_resumes_total: IntCounterVec,
+    pub auth_requests_total: IntCounterVec,
+    pub auth_duration_seconds: HistogramVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub log_dropped_total: IntCounter,
@@ -335,6 +340,28 @@ impl Families {
             ),
             evictions_total: at.counters("evictions_total", "Pipes ended because memory was out.", &["policy"]),
             trace_spans_total: at.counters("trace_spans_total", "Ended spans by what became of them.", &["result"]),
+            hook_events_total: at.counters(
+                "hook_events_total",
+                "Events for the hooks by what became of them.",
+                &["result"],
+            ),
+            hook_attempts_total: at.counters(
+                "hook_attempts_total",
+                "Requests to the hooks by what came of them.",
+                &["result"],
+            ),
+            hook_queue_events: at.gauge("hook_queue_events", "Events that wait for the hooks."),
+            auth_requests_total: at.counters(
+                "auth_requests_total",
+                "Questions who may connect, by what was answered.",
+                &["route", "result"],
+            ),
+            auth_duration_seconds: at.histograms(
+                "auth_duration_seconds",
+                "From a question who may connect to its answer.",
+                &["route"],
+                &HANDSHAKE_SECONDS,
+            ),
             client_resumes_total: at.counters(
                 "client_resumes_total",
                 "Clients that came back to their pipes, or should have.",
@@ -384,7 +411,7 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 28] {
+    fn counters(&self) -> [&IntCounterVec; 29] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -411,16 +438,18 @@ impl Families {
             &self.rate_limited_total,
             &self.http_requests_total,
             &self.client_resumes_total,
+            &self.auth_requests_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,
             &self.shared_stream_reuse_total,
         ]
     }
 
-    fn histograms(&self) -> [&HistogramVec; 5] {
+    fn histograms(&self) -> [&HistogramVec; 6] {
         [
             &self.handshake_duration_seconds,
             &self.http_request_duration_seconds,
+            &self.auth_duration_seconds,
             &self.pipe_duration_seconds,
             &self.reattach_duration_seconds,
             &self.backend_connect_duration_seconds,

@@ -249,6 +249,46 @@ label! {
 }
 
 label! {
+    /// What `routes.auth_url` said of a request.
+    AuthResult {
+        /// It may come in.
+        Allowed = "allowed",
+        /// It may not.
+        Denied = "denied",
+        /// Nothing that means either, or the server was away.
+        Failed = "failed",
+        /// Nothing in time.
+        Timeout = "timeout",
+        /// It was not asked, because too many were.
+        Full = "full",
+    }
+}
+
+label! {
+    /// What became of an event for `hooks.url`.
+    HookResult {
+        /// The server has it.
+        Delivered = "delivered",
+        /// The server refused it.
+        Refused = "refused",
+        /// There was no room in the queue, or the process ended first.
+        Dropped = "dropped",
+    }
+}
+
+label! {
+    /// What came of one request to `hooks.url`.
+    HookAttempt {
+        /// The server took it.
+        Taken = "taken",
+        /// The server will never take it.
+        Refused = "refused",
+        /// The server was away, or could not take it now.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// What became of a client that came back, or should have.
     ResumeResult {
         /// It found its pipe.

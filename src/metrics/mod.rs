@@ -22,7 +22,7 @@ use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
-use labels::{ProxyHeader, ReloadResult, TlsResult, TlsVersionLabel};
+use labels::{HookAttempt, HookResult, ProxyHeader, ReloadResult, TlsResult, TlsVersionLabel};
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.
@@ -133,6 +133,18 @@ impl Metrics {
     #[must_use]
     pub fn spans(&self, result: SpanResult) -> IntCounter {
         self.families.trace_spans_total.with_label_values(&[result.as_str()])
+    }
+
+    /// The count of events for the hooks of which this became.
+    #[must_use]
+    pub fn hook_events(&self, result: HookResult) -> IntCounter {
+        self.families.hook_events_total.with_label_values(&[result.as_str()])
+    }
+
+    /// The count of requests to the hooks of which this came.
+    #[must_use]
+    pub fn hook_attempts(&self, attempt: HookAttempt) -> IntCounter {
+        self.families.hook_attempts_total.with_label_values(&[attempt.as_str()])
     }
 
     /// Counts what a backend event says.

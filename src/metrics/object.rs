@@ -8,9 +8,9 @@ use holdline_core::leg::barrier::Level;
 use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
-    BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption, LearnResult,
-    LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult, WaitResult,
-    close_code, status_code,
+    AuthResult, BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption,
+    LearnResult, LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult,
+    WaitResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -52,6 +52,9 @@ pub struct RouteMetrics {
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
     resumes: [IntCounter; ResumeResult::ALL.len()],
+    auths: [IntCounter; AuthResult::ALL.len()],
+    /// From a question who may connect to its answer.
+    pub auth_seconds: Histogram,
 }
 
 /// What one lane of a route counts.
@@ -156,6 +159,9 @@ impl RouteMetrics {
                 .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
             resumes: ResumeResult::ALL
                 .map(|result| families.client_resumes_total.with_label_values(&[name, "websocket", result.as_str()])),
+            auths: AuthResult::ALL
+                .map(|result| families.auth_requests_total.with_label_values(&[name, result.as_str()])),
+            auth_seconds: families.auth_duration_seconds.with_label_values(&[name]),
             families: families.clone(),
             name: name.into(),
         }
@@ -183,6 +189,12 @@ impl RouteMetrics {
     #[must_use]
     pub fn resume(&self, result: ResumeResult) -> &IntCounter {
         &self.resumes[result as usize]
+    }
+
+    /// The counter of questions who may connect with this result.
+    #[must_use]
+    pub fn auth(&self, result: AuthResult) -> &IntCounter {
+        &self.auths[result as usize]
     }
 
     /// Counts the answer to a handshake.

@@ -2,8 +2,9 @@
 //!
 //! `attach` finds workers; `client_end` and `backend_end` are what the two legs hang on, by a `link` each, and `search` is
 //! how the next worker is come by. `driver` moves bytes between the ends and carries out what the core decides: `reading`
-//! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened, and
-//! `holding` what it waits for; `aware` is what clients come back by that number their messages; `books` is what the process holds for it meanwhile.
+//! is how it reads, `budget` how long it may, `alarm` what wakes it for the time, `report` says what happened (`life` to the
+//! hooks), and `holding` what it waits for; `aware` is what clients come back by that number their messages; `books` is what
+//! the process holds for it meanwhile.
 //! One task owns one pipe: nothing here is shared but numbers and a mailbox ([`crate::pipes`]).
 
 mod alarm;
@@ -15,6 +16,7 @@ mod budget;
 mod client_end;
 mod driver;
 mod holding;
+mod life;
 mod link;
 mod reading;
 mod report;
@@ -36,7 +38,7 @@ mod tests {
     fn an_idle_pipe_stays_small() {
         let sizes = [
             ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1504),
-            ("Driver", size_of::<Driver>(), 2064),
+            ("Driver", size_of::<Driver>(), 2072),
             ("PipeEntry", size_of::<PipeEntry>(), 424),
             ("Plan", size_of::<attach::Plan>(), 216),
         ];

@@ -13,7 +13,9 @@ use holdline_core::settings::OverflowPolicy;
 use holdline_core::time::Time;
 
 use super::holding::release;
+use super::life;
 use crate::events;
+use crate::hooks::Life;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::{Decided, PipeEntry};
@@ -89,6 +91,9 @@ impl Reporter {
             request = Some(&*entry.request_id).filter(|id| !id.is_empty()),
             "pipe.open"
         );
+        if !entry.is_stream() {
+            process.hooks.tell(|| life::opened(entry, backend));
+        }
         Self {
             process: process.clone(),
             entry: entry.clone(),
@@ -299,6 +304,7 @@ impl Reporter {
     fn client_detached(&self, generation: Generation, in_doubt: u64) {
         self.route.down.in_doubt.inc_by(in_doubt);
         tracing::info!(pipe = %self.entry.id, generation = generation.0, in_doubt, "pipe.client_detached");
+        self.tell(|entry| life::client_detached(entry, generation));
         self.event(|entry| events::Fact::ClientDetached {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
@@ -315,6 +321,7 @@ impl Reporter {
             pipe = %self.entry.id, generation = generation.0, away_ms, replayed = again, result = result.as_str(),
             "pipe.client_attached"
         );
+        self.tell(|entry| life::client_attached(entry, generation, away.is_none(), away_ms));
         self.event(|entry| events::Fact::ClientAttached {
             pipe: entry.id,
             route: entry.route.name.as_str().into(),
@@ -371,6 +378,13 @@ impl Reporter {
         self.pool.moved(result).inc();
     }
 
+    fn tell(&self, happened: impl FnOnce(&PipeEntry) -> Life) {
+        // A stream's own pipe has no client; its viewers' are told of.
+        if !self.entry.is_stream() {
+            self.process.hooks.tell(|| happened(&self.entry));
+        }
+    }
+
     fn event(&self, make: impl FnOnce(&PipeEntry) -> events::Fact) {
         self.process.events.push(make(&self.entry));
     }
@@ -420,6 +434,7 @@ impl Reporter {
         }
         self.end_search(result, 0);
         let (by, code, reason) = self.ending();
+        self.tell(|entry| life::ended(entry, (by, code, reason), millis(lived)));
         let said = |number: &AtomicU64| number.load(Relaxed);
         let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(

@@ -2,7 +2,7 @@
 //!
 //! A file that was emptied or cut by accident is still a valid one, and its defaults protect less. Guards are
 //! `admin.tokens_file`; the bounds of where workers may register, of whose forwarding headers are believed and of whose
-//! certificates are; limits, as long as they are on; and of routes their `origins`, their limits, and that they take no
+//! certificates are; limits, as long as they are on; and of routes their `origins`, their `auth_url`, their limits, and that they take no
 //! path which workers may read as another. Another value of a guard is the operator's business; none at all is asked about.
 //! Invariant: what is found of routes is about requests, not about names: a route that is renamed with its origins drops
 //! nothing, and one that is removed drops its guard if a route without one answers in its place.
@@ -18,8 +18,9 @@ use crate::routes::{Route, RouteTable};
 type OfRoutes = fn(&Config, &Route) -> bool;
 
 /// The guards that routes have, by what they are called.
-const OF_ROUTES: [(&str, OfRoutes); 6] = [
+const OF_ROUTES: [(&str, OfRoutes); 7] = [
     ("origins", |_, route| route.has_origins()),
+    ("auth_url", |_, route| route.auth.is_some()),
     ("raw_path = false", |_, route| !route.takes_raw_paths()),
     ("limits.key_connections", |config, route| {
         route.limits.key_connections.unwrap_or(config.limits.key_connections) > 0
@@ -83,6 +84,7 @@ fn of_limits(running: &Limits, new: &Limits) -> impl Iterator<Item = &'static st
     [
         ("key_connections_total", was_on(|limits| limits.key_connections_total.into())),
         ("address_detached", was_on(|limits| limits.address_detached.into())),
+        ("resume_failures", was_on(|limits| limits.resume_failures.count)),
         ("pipe_messages", was_on(|limits| limits.pipe_messages.count)),
         ("pipe_bytes", was_on(|limits| limits.pipe_bytes.count)),
     ]
@@ -157,6 +159,8 @@ mod tests {
             ("[limits]\npipe_bytes = \"1MiB/s\"\n", "", "limits.pipe_bytes"),
             ("[limits]\naddress_rate = \"9/min\"\n", "", "limits.address_rate of route \"default\""),
             ("", "[[routes]]\nlimits.key_rate = 0\n", "limits.key_rate of route \"default\""),
+            ("[[routes]]\nauth_url = \"http://a/\"\n", "[[routes]]\n", "auth_url of route \"default\""),
+            ("", "[limits]\nresume_failures = 0\n", "limits.resume_failures"),
             ("", "[[routes]]\nraw_path = true\n", "raw_path = false of route \"default\""),
             (
                 "[[pools]]\nname = \"default\"\ntls.ca = \"/etc/ca.pem\"\n",

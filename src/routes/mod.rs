@@ -7,6 +7,7 @@
 //! specific path (static before `{param}` before `{*rest}`), whatever spelling the client has for it. A host that has no route for a path falls through to the
 //! less specific ones, so a route without hosts serves every host.
 
+mod auth;
 mod compression;
 mod conversation;
 mod headers;
@@ -31,6 +32,7 @@ use http::header::ORIGIN;
 use http::request::Parts;
 use matchit::Router;
 
+pub use auth::{Auth, AuthSpec, is_auth_header};
 pub use compression::Uncompressed;
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 pub use headers::{HeaderRules, HeaderSpec, HostRule};
@@ -68,6 +70,8 @@ pub struct RouteSpec {
     pub any_without_owner: bool,
     /// Backend path template: the key's placeholders, `{alias}` and `{query}`.
     pub backend_path: Option<String>,
+    /// The server that says who may connect, if there is one.
+    pub auth: Option<AuthSpec>,
     /// Template of what names the client: the key's placeholders.
     pub client_id: Option<String>,
     /// Whether a cookie of ours lets browsers come back to their pipes.
@@ -114,8 +118,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `origins`, `learn` or
-    /// one of `headers`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `auth_headers`,
+    /// `origins`, `learn` or one of `headers`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -136,6 +140,8 @@ pub struct Route {
     pub conversations: Conversations,
     /// How pipes of the same key share one worker connection, if they do.
     pub share: Option<Share>,
+    /// The server that says who may connect, if there is one.
+    pub auth: Option<Auth>,
     /// How clients are told apart, if they are.
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
@@ -204,6 +210,31 @@ impl Identity {
     }
 }
 
+/// What is taken from a request of a route.
+struct Templates {
+    key: Option<Template>,
+    backend_path: Option<Template>,
+    client_id: Option<Template>,
+}
+
+impl Templates {
+    /// Those of a route whose paths have these parameters.
+    fn parse(spec: &RouteSpec, names: &[String], auth: Option<&Auth>) -> Result<Self, (&'static str, String)> {
+        let of_key = |at, text: &Option<String>| {
+            text.as_deref().map(|text| Template::for_key(text, names)).transpose().map_err(|message| (at, message))
+        };
+        let (key, client_id) = (of_key("key", &spec.key)?, of_key("client_id", &spec.client_id)?);
+        let path = spec.backend_path.as_deref().map(|text| Template::for_path(text, names, key.is_some()));
+        let backend_path = path.transpose().map_err(|message| ("backend_path", message))?;
+        for (at, template) in [("key", &key), ("backend_path", &backend_path), ("client_id", &client_id)] {
+            if let Some(message) = template.as_ref().and_then(|template| template.unanswered(auth)) {
+                return Err((at, message));
+            }
+        }
+        Ok(Self { key, backend_path, client_id })
+    }
+}
+
 /// What the pipes of a route live by that share their workers.
 #[derive(Debug)]
 pub struct Share {
@@ -260,6 +291,7 @@ pub enum NoRoute {
 #[derive(Debug)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
+    has_auth: bool,
     exact: HashMap<String, Router<Place>>,
     /// Longest suffix first; a suffix starts with its dot.
     suffixes: Vec<(String, Router<Place>)>,
@@ -281,6 +313,7 @@ impl RouteTable {
     pub fn compile(specs: Vec<RouteSpec>) -> Result<Self, RouteError> {
         let mut table = Self {
             routes: Vec::with_capacity(specs.len()),
+            has_auth: specs.iter().any(|spec| spec.auth.is_some()),
             exact: HashMap::new(),
             suffixes: Vec::new(),
             any: Router::new(),
@@ -318,6 +351,12 @@ impl RouteTable {
         self.at(host, path).map(|(index, _)| &self.routes[index])
     }
 
+    /// Whether a route has a server that says who may connect.
+    #[must_use]
+    pub const fn has_auth(&self) -> bool {
+        self.has_auth
+    }
+
     /// The routes in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
@@ -330,13 +369,9 @@ impl RouteTable {
         }
         let names = names_of_all(&spec.paths).map_err(|message| fail("path", message))?;
         let patterns: Vec<_> = spec.paths.iter().map(|path| path::spell_pattern(path)).collect();
-        let key = spec.key.as_deref().map(|text| Template::for_key(text, &names)).transpose();
-        let key = key.map_err(|message| fail("key", message))?;
-        let backend_path =
-            spec.backend_path.as_deref().map(|text| Template::for_path(text, &names, key.is_some())).transpose();
-        let backend_path = backend_path.map_err(|message| fail("backend_path", message))?;
-        let client_id = spec.client_id.as_deref().map(|text| Template::for_key(text, &names)).transpose();
-        let client_id = client_id.map_err(|message| fail("client_id", message))?;
+        let auth = spec.auth.clone().map(Auth::new).transpose().map_err(|message| fail("auth_headers", message))?;
+        let templates = Templates::parse(&spec, &names, auth.as_ref()).map_err(|(key, message)| fail(key, message))?;
+        let Templates { key, backend_path, client_id } = templates;
         let origins = spec.origins.iter().map(|text| OriginPattern::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
@@ -367,6 +402,7 @@ impl RouteTable {
             name,
             pool,
             share,
+            auth,
             identity,
             settings: Arc::new(settings),
             aware: Arc::new(aware),

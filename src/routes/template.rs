@@ -20,6 +20,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 
 use super::NoRoute;
+use super::auth::Auth;
 use super::path::leaves_its_place;
 use super::percent::{decode, encode_into};
 
@@ -33,6 +34,8 @@ pub(super) enum Part {
     Param(String),
     Query(String),
     Header(HeaderName),
+    /// A header that the server of `routes.auth_url` says.
+    Auth(HeaderName),
     Cookie(String),
     Client,
     WholeQuery,
@@ -110,7 +113,7 @@ impl Template {
                     Some(sent) => Some(decode(sent, true).ok_or_else(|| unclear("the query parameter", name))?),
                     None => None,
                 },
-                Part::Header(name) => values.header(name)?.map(Cow::Borrowed),
+                Part::Header(name) | Part::Auth(name) => values.header(name)?.map(Cow::Borrowed),
                 Part::Cookie(name) => values.cookie(name)?.map(Cow::Borrowed),
                 Part::Client => Some(values.client.to_string().into()),
                 Part::WholeQuery | Part::Alias => None,
@@ -137,7 +140,7 @@ impl Template {
                     let value = decode(sent, true).ok_or_else(|| astray("the query parameter", name))?;
                     encode_into(&mut text, &value);
                 }
-                Part::Header(name) => {
+                Part::Header(name) | Part::Auth(name) => {
                     encode_into(&mut text, values.header(name)?.ok_or_else(|| missing("header", name.as_str()))?)
                 }
                 Part::Cookie(name) => {
@@ -158,6 +161,16 @@ impl Template {
         }
         pieces.push(Piece::Text(text));
         Ok(pieces)
+    }
+
+    /// What is wrong with a placeholder that takes what no server says.
+    pub(super) fn unanswered(&self, auth: Option<&Auth>) -> Option<String> {
+        self.0.iter().find_map(|part| match part {
+            Part::Auth(name) if !auth.is_some_and(|auth| auth.headers.contains(name)) => {
+                Some(format!("{{auth.{name}}} needs auth_url, and \"{name}\" among auth_headers"))
+            }
+            _ => None,
+        })
     }
 
     /// The single path parameter that the template is, if that is all it is.
@@ -259,6 +272,9 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     }
     if let Some(header) = name.strip_prefix("header.") {
         return header.parse().map(Part::Header).map_err(|_| format!("`{header}` is not a header name"));
+    }
+    if let Some(header) = name.strip_prefix("auth.") {
+        return header.parse().map(Part::Auth).map_err(|_| format!("`{header}` is not a header name"));
     }
     if let Some(cookie) = name.strip_prefix("cookie.") {
         // The name of a cookie is a token, as that of a header is (RFC 6265 section 4.1.1), with its case.

@@ -21,6 +21,7 @@ pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
         client_id: None,
         duplicate: Duplicate::Replace,
         resume_cookie: false,
+        auth: None,
         aware_heartbeat: std::time::Duration::from_secs(25),
         client_grace: std::time::Duration::from_secs(60),
         raw_path: false,

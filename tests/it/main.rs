@@ -10,6 +10,7 @@ mod harness;
 
 mod admin;
 mod affinity;
+mod auth;
 mod aware;
 mod backends;
 mod candidates;
@@ -27,6 +28,7 @@ mod fidelity;
 mod headers;
 mod health;
 mod heartbeat;
+mod hooks;
 mod http;
 mod http_leaves;
 mod http_seen;

@@ -11,9 +11,9 @@ use super::{Source, is_test, read, rust_files};
 /// those before it.
 const LAYERS: [(&str, &[&str]); 9] = [
     ("small words that every layer uses", &["blame", "clock", "hops", "phase", "send_timeout", "whole_file"]),
-    ("connections, and what a request path means", &["net", "routes"]),
-    ("what an operator decides", &["resume", "config", "tokens", "tls", "log", "level"]),
-    ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events"]),
+    ("connections, and what a request path means", &["net", "callout", "routes"]),
+    ("what an operator decides", &["resume", "secret", "config", "tokens", "tls", "log", "level"]),
+    ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events", "hooks"]),
     ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
     ("what is live, and its bounds", &["pipes", "clients", "share", "limits", "memory", "rebalance"]),
     ("one bag of services, and what uses them for clients", &["process", "pipe", "door"]),

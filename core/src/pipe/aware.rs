@@ -53,8 +53,8 @@ pub(crate) struct AwarePipe {
     confirmed: u64,
     shifts: Shifts,
     owed: Owed,
-    /// Whether the client has acknowledged anything since its last attach: its last token is no good any more then.
-    acked: bool,
+    /// The oldest attach whose token is good: the one that the last acknowledgement came by.
+    good_from: Generation,
     takeovers: VecDeque<Time>,
 }
 
@@ -137,7 +137,7 @@ impl Pipe {
             confirmed: 0,
             shifts: Shifts::default(),
             owed: Owed::default(),
-            acked: false,
+            good_from: Generation::FIRST,
             takeovers: VecDeque::new(),
         }));
     }
@@ -299,8 +299,9 @@ impl Pipe {
             // It speaks of another conversation.
             return self.reject(Reject::Epoch, now);
         }
+        let generation = self.client.generation();
         if let Some(aware) = &mut self.aware {
-            aware.acked = true;
+            aware.good_from = generation;
         }
         self.down.confirm(Seq(n), Level::App, now);
     }
@@ -368,9 +369,8 @@ impl Pipe {
         let linked = self.client.is_linked();
         let awaited = self.awaits_client();
         let Some(aware) = self.aware.as_deref_mut().filter(|_| awaited) else { return Err(Reject::Unknown) };
-        let is_last = returning.generation == generation;
-        let is_last_but_one = returning.generation.next() == generation && !aware.acked;
-        if !(is_last || is_last_but_one) {
+        // Every `resumed` since the last acknowledgement may have been lost with its link.
+        if !(aware.good_from..=generation).contains(&returning.generation) {
             return Err(Reject::Unknown);
         }
         // What it can send again no more was acknowledged, or it says a gap.
@@ -384,6 +384,7 @@ impl Pipe {
         let ending = self.swap_client(CloseFrame::new(codes::SUPERSEDED, "superseded"), Some(Seq(rx)), now);
         let (generation, ending) = ending.ok_or(Reject::Unknown)?;
         self.resume_link(returning);
+        self.owe_confirmed(now);
         if let Some(frame) = ending {
             self.tell_ending(*frame, now);
         }
@@ -402,8 +403,9 @@ impl Pipe {
         let (Some(link), Some(aware)) = (self.client.link_mut(), self.aware.as_deref_mut()) else { return };
         link.codec = Codec::aware(window_bytes);
         link.barrier = None;
-        (aware.acked, aware.hello_ends) = (false, None);
-        aware.owed = Owed { since: aware.owed.since, n_said: aware.rx, d_said: aware.owed.d_said, ..Owed::default() };
+        aware.hello_ends = None;
+        // What was said of the backend may have been lost with the old link, and `resumed` says nothing of it.
+        aware.owed = Owed { since: aware.owed.since, n_said: aware.rx, d_said: 0, ..Owed::default() };
         let (epoch, rx_up) = (aware.epoch, aware.rx);
         let Some(link) = link.codec.aware_mut() else { return };
         link.writer.greet(rx, Some(accepted));
@@ -537,7 +539,7 @@ impl AwarePipe {
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, acked, takeovers } = self;
+        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers } = self;
         out.raw(&id.to_bytes());
         out.count(*epoch);
         out.bytes(token.as_bytes());
@@ -555,7 +557,7 @@ impl AwarePipe {
         out.size(owed.bytes);
         out.count(owed.n_said);
         out.count(owed.d_said);
-        out.flag(*acked);
+        out.count(good_from.0);
         out.size(takeovers.len());
         takeovers.iter().for_each(|&at| out.time(at));
     }
@@ -577,7 +579,7 @@ impl AwarePipe {
             n_said: input.count()?,
             d_said: input.count()?,
         };
-        let acked = input.flag()?;
+        let good_from = Generation(input.count()?);
         let mut takeovers = VecDeque::new();
         for _ in 0..input.entries(TAKEOVERS_MAX, 8)? {
             takeovers.push_back(input.past()?);
@@ -585,7 +587,7 @@ impl AwarePipe {
         demand(rx <= NUMBER_MAX && owed.n_said <= rx && owed.d_said <= confirmed && confirmed <= rx, PART)?;
         demand(shifts.open.iter().all(|(behind, _)| *behind <= up.accepted()), PART)?;
         demand(shifts.number_of(up.accepted()) == rx, PART)?;
-        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, acked, takeovers })
+        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers })
     }
 }
 

@@ -7,7 +7,7 @@ use crate::frame::{Opcode, Side};
 use crate::ids::{LaneName, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState};
-use crate::settings::{DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
+use crate::settings::{Confirm, DownPolicy, OnTooBig, OverflowPolicy, ReplayPolicy};
 use crate::time::Time;
 
 /// Bytes from which on a part of an input may have a block of its own: between control frames there may be thousands of
@@ -347,11 +347,16 @@ impl Pipe {
 
     /// The current worker has everything up to `seq`, as sure as `level` says.
     pub(super) fn confirm_up(&mut self, seq: Seq, level: Level, now: Time) {
-        if self.up.confirm(seq, level, now) {
+        if self.takes_for_confirmed(level) && self.up.confirm(seq, level, now) {
             self.worker_proven();
             self.owe_confirmed(now);
         }
         self.part_if_settled(now);
+    }
+
+    /// Whether a word of this level confirms a message to a worker.
+    pub(super) fn takes_for_confirmed(&self, level: Level) -> bool {
+        self.settings.confirm == Confirm::Pong || level == Level::App
     }
 
     /// A peer broke a rule: it is told so on its own leg only. A worker's message over the limit is an end that its client

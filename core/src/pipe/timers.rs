@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{EndedBy, Fact, Interruption, LinkLoss, Loss, Peer, Pipe};
 use crate::close::CloseFrame;
 use crate::frame::Side;
-use crate::leg::barrier::Barrier;
+use crate::leg::barrier::{Barrier, Level};
 use crate::leg::heartbeat::Beat;
 use crate::leg::{BackendState, ClientState, Link};
 use crate::settings::DownPolicy;
@@ -297,7 +297,9 @@ impl Pipe {
         self.up.level = worker.link.level();
         let backend = worker.backend;
         self.report(Fact::PongsMissing(backend));
-        self.up.confirm_sent(now);
+        if self.takes_for_confirmed(Level::Written) {
+            self.up.confirm_sent(now);
+        }
         self.part_if_settled(now);
     }
 

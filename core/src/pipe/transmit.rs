@@ -90,7 +90,9 @@ impl Pipe {
         if self.up.buffer.sent() > sent_before {
             self.fed_at = now;
         }
-        self.up.confirm_if_written(level, now);
+        if self.takes_for_confirmed(level) {
+            self.up.confirm_if_written(level, now);
+        }
         if self.is_aware() {
             self.owe_confirmed(now);
         }

@@ -2,8 +2,9 @@
 
 use holdline_core::frame::Side;
 use holdline_core::ids::{LaneName, Seq};
+use holdline_core::leg::barrier::Level;
 use holdline_core::pipe::{Fact, LinkLoss, Loss, ResumeAnswer};
-use holdline_core::settings::{ReplayPolicy, ReplayTail};
+use holdline_core::settings::{Confirm, ReplayPolicy, ReplayTail};
 
 use crate::bench::{A, B, Bench, C, ms, secs, text, texts};
 use crate::wire;
@@ -18,6 +19,25 @@ fn interrupted(bench: &Bench) -> (u64, Option<(Seq, Seq)>) {
             _ => None,
         })
         .unwrap()
+}
+
+#[test]
+fn where_only_a_commit_confirms_a_pong_does_not_and_what_was_not_committed_is_sent_again() {
+    let mut bench = Bench::with(|settings| settings.confirm = Confirm::Commit);
+    for payload in ["1", "2", "3"] {
+        bench.client_says(payload);
+    }
+    bench.settle();
+    assert_eq!(bench.pipe.view().up.confirmed, Seq(0), "its library has read them");
+    bench.worker_frame(0x8A, b"A2");
+    let up = bench.pipe.view().up;
+    assert_eq!((up.confirmed, up.level), (Seq(2), Level::App));
+    bench.worker_dies(LinkLoss::Reset);
+    assert_eq!(interrupted(&bench), (1, None));
+    bench.attach(B);
+    assert_eq!(bench.worker_got(), texts(&["3"]));
+    bench.wait(secs(30));
+    assert_eq!(bench.pipe.view().up.confirmed, Seq(2), "a worker that answers no ping has committed nothing");
 }
 
 #[test]

@@ -88,8 +88,15 @@ impl Fixture {
         let tokens = config.admin.tokens_file.as_deref().map(|path| Tokens::load(path).unwrap());
         let rules = Rules::from_config(&config).unwrap();
         let log = Arc::new(LogHandle::detached(LogLevel::Info));
-        let judged =
-            Judged { config, rules, tokens, resume_keys: None, tls: PoolsTls::default(), shown: Sets::default() };
+        let judged = Judged {
+            config,
+            rules,
+            tokens,
+            resume_keys: None,
+            hooks_secret: None,
+            tls: PoolsTls::default(),
+            shown: Sets::default(),
+        };
         let process = Arc::new(Process::new(judged, log, 1000).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));

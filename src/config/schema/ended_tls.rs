@@ -16,7 +16,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
             "server.tls.certificates",
             |c: &mut Config| &mut c.server.tls.certificates,
             any,
-            "what they show, by the names in each, the first by default: [{ cert = \"tls.pem\", key = \"tls.key\" }]",
+            "what they show, by the names in each, the first by default; [{ cert = \"tls.pem\", key = \"tls.key\" }] is one",
         ),
         key(
             "server.tls.min_version",

@@ -30,6 +30,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(limits());
     keys.extend(memory());
     keys.extend(log_and_trace());
+    keys.extend(super::hooks::keys());
     keys
 }
 

@@ -6,10 +6,12 @@ use super::super::{Rate, Route};
 use super::profile::at_most;
 use super::root::{DAY, GIB, HOUR, MILLISECOND, bounded_rate};
 use super::{Key, any, key, name, off_or, range, some};
+use crate::routes::is_auth_header;
 
 pub(super) fn keys() -> Vec<Key<Route>> {
     let mut keys = matching();
     keys.extend(affinity());
+    keys.extend(auth());
     keys.extend(pipes());
     keys.extend(headers());
     keys.extend(overrides());
@@ -119,6 +121,36 @@ fn affinity() -> Vec<Key<Route>> {
     ]
 }
 
+fn auth() -> Vec<Key<Route>> {
+    vec![
+        key(
+            "auth_url",
+            |r: &mut Route| &mut r.auth_url,
+            any,
+            "server that is asked who may connect before a worker is: 2xx lets in, 3xx and 4xx are the client's answer, else 503",
+        )
+        .or("\"http://127.0.0.1:4180/check\""),
+        key(
+            "auth_headers",
+            |r: &mut Route| &mut r.auth_headers,
+            |names| names.iter().try_for_each(|name| is_auth_header(name)),
+            "headers of its 2xx that workers get and templates take as {auth.NAME}; a client's own of that name are dropped",
+        ),
+        key(
+            "auth_timeout",
+            |r: &mut Route| &mut r.auth_timeout,
+            range(MILLISECOND, HOUR),
+            "how long it has to answer; then 503",
+        ),
+        key(
+            "auth_requests_max",
+            |r: &mut Route| &mut r.auth_requests_max,
+            range(1, 100_000),
+            "requests that are being asked about at once; beyond, 503",
+        ),
+    ]
+}
+
 fn pipes() -> Vec<Key<Route>> {
     vec![
         key(
@@ -150,6 +182,12 @@ fn pipes() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.on_too_big,
             any,
             "a worker's message over message.max_bytes: \"close\" ends the pipe with 1009, \"drop\" loses that message only",
+        ),
+        key(
+            "confirm",
+            |r: &mut Route| &mut r.confirm,
+            any,
+            "what confirms a message to a worker: \"pong\" its library's, \"commit\" only its application's (docs/workers.md)",
         ),
         key(
             "first_message_timeout",

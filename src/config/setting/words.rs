@@ -1,7 +1,7 @@
 //! The words of each closed set, as they are written in the file.
 
 use holdline_core::settings::{
-    BackendLoss, Balance, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, Confirm, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::super::types::{
@@ -28,6 +28,10 @@ impl Choice for BackendLoss {
 
 impl Choice for OnTooBig {
     const WORDS: &'static [(&'static str, Self)] = &[("close", Self::Close), ("drop", Self::Drop)];
+}
+
+impl Choice for Confirm {
+    const WORDS: &'static [(&'static str, Self)] = &[("pong", Self::Pong), ("commit", Self::Commit)];
 }
 
 impl Choice for Conversation {

@@ -100,6 +100,10 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("log.level", "trace", r#""trace""#),
     ("log.queue_bytes_max", "2MiB", r#""2MiB""#),
     ("trace.otlp_endpoint", "http://c:4318", "\"http://c:4318/v1/traces\""),
+    ("hooks.url", "http://c:4318/x", r#""http://c:4318/x""#),
+    ("hooks.secret_file", "/s", r#""/s""#),
+    ("hooks.queue_max", "5", "5"),
+    ("hooks.timeout", "1s", r#""1s""#),
     ("pools[0].name", "farm", r#""farm""#),
     ("pools[0].balance", "hash", r#""hash""#),
     ("pools[0].max_pipes_per_backend", "1", "1"),
@@ -154,6 +158,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].headers.response.remove", "x-a,x-b", r#"["x-a", "x-b"]"#),
     ("routes[0].down", "latest:3", r#""latest:3""#),
     ("routes[0].on_too_big", "drop", r#""drop""#),
+    ("routes[0].confirm", "commit", r#""commit""#),
     ("routes[0].first_message_timeout", "1s", r#""1s""#),
     ("routes[0].interrupt_codes", "1001,4000-4099", r#"[1001, "4000-4099"]"#),
     ("routes[0].wrong_worker_codes", "", "[]"),
@@ -199,6 +204,10 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].limits.key_connections", "3", "3"),
     ("routes[0].limits.key_rate", "3/s", r#""3/s""#),
     ("routes[0].limits.address_connections", "3", "3"),
+    ("routes[0].auth_url", "http://a:1/c", r#""http://a:1/c""#),
+    ("routes[0].auth_headers", "x-user,x-team", r#"["x-user", "x-team"]"#),
+    ("routes[0].auth_timeout", "1s", r#""1s""#),
+    ("routes[0].auth_requests_max", "7", "7"),
     ("routes[0].limits.address_rate", "5 per second", r#""5/s""#),
     ("routes[0].limits.headers", "true", "true"),
 ];
@@ -216,6 +225,7 @@ fn px_05_every_key_can_be_set_by_environment() {
             "server.proxy_protocol" => "server.trusted_proxies = [\"10.0.0.0/8\"]",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            "hooks.url" => "hooks = { secret_file = \"/s\" }",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
             "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
             "routes[0].prologue.forget" => "routes = [{ prologue.keep = [{ match = { \"/a\" = \"b\" } }] }]",
@@ -233,8 +243,14 @@ fn px_05_every_key_can_be_set_by_environment() {
         let Err(invalid) = wrong else {
             // Free text is right whatever it is.
             assert!(
-                matches!(*path, "admin.tokens_file" | "admin.state_file" | "resume.keys_file" | "routes[0].client_id")
-                    || path.ends_with("serves")
+                matches!(
+                    *path,
+                    "admin.tokens_file"
+                        | "admin.state_file"
+                        | "resume.keys_file"
+                        | "hooks.secret_file"
+                        | "routes[0].client_id"
+                ) || path.ends_with("serves")
                     || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
                 "{path}"
             );
