@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::ended_tls::ServerTls;
+use super::ended_tls::{AdminTls, ServerTls};
 use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, ProxyProtocol, Rate};
 use crate::callout::CalloutUrl;
 
@@ -88,8 +88,10 @@ impl Default for Server {
 /// `[admin]`: the admin listener.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Admin {
-    /// Where the admin API is served; beyond loopback only with a `tokens_file`.
+    /// Where the admin API is served; beyond loopback only with a `tokens_file` or `tls.client_ca`.
     pub listen: Listen,
+    /// TLS on it.
+    pub tls: AdminTls,
     /// Digests of bearer tokens with their roles.
     pub tokens_file: Option<PathBuf>,
     /// Networks that a registered backend may point to, checked on the resolved address.
@@ -112,6 +114,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: loopback(9000),
+            tls: AdminTls::default(),
             tokens_file: None,
             backend_networks: loopback_and_private(),
             backend_sockets: vec![PathBuf::from("/run/holdline"), PathBuf::from("/tmp")],
@@ -188,6 +191,33 @@ pub struct Prologues {
 impl Default for Prologues {
     fn default() -> Self {
         Self { messages_max: 256, bytes_max: 256 * KIB, inspect_max: 64 * KIB, within: Duration::from_secs(5) }
+    }
+}
+
+/// `[http_fallback]`: clients that come by requests instead of a socket (PROTOCOL section 8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpFallback {
+    /// How long a poll may wait.
+    pub poll_wait_max: Duration,
+    /// Bytes of one answer.
+    pub poll_bytes_max: usize,
+    /// Bytes of one request.
+    pub post_bytes_max: usize,
+    /// Requests of one client that wait for an earlier message.
+    pub early_posts_max: usize,
+    /// Their bytes.
+    pub early_bytes_max: usize,
+}
+
+impl Default for HttpFallback {
+    fn default() -> Self {
+        Self {
+            poll_wait_max: Duration::from_secs(30),
+            poll_bytes_max: 256 * KIB,
+            post_bytes_max: MIB,
+            early_posts_max: 64,
+            early_bytes_max: 256 * KIB,
+        }
     }
 }
 

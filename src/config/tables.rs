@@ -223,6 +223,8 @@ pub struct Route {
     pub confirm: Confirm,
     /// How long an attached worker may stay silent at first; zero is for ever.
     pub first_message_timeout: Duration,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// Close codes of a worker that interrupt the pipe.
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
@@ -267,6 +269,8 @@ pub struct Route {
     pub resume: RouteResume,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
+    /// The code that a replaced connection is closed with.
+    pub replaced_code: u32,
     /// Whether one backend connection serves every pipe of the same key.
     pub share: bool,
     /// How long a shared connection outlives its last pipe.
@@ -290,6 +294,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            http_fallback: false,
             conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
@@ -323,6 +328,7 @@ impl Default for Route {
             client_id: None,
             resume: RouteResume::None,
             duplicate: Duplicate::Replace,
+            replaced_code: 1000,
             share: false,
             share_linger: Duration::from_secs(300),
             share_catch_up: 0,

@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, limits, memory, log, trace, hooks, profiles, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes",
         ],
     );
 }
@@ -356,7 +356,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
     let cases = [
         (
             "admin.listen = \"0.0.0.0:9000\"",
-            "proxy.toml:1:16: admin.listen: 0.0.0.0:9000 is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1",
+            "proxy.toml:1:16: admin.listen: 0.0.0.0:9000 is not a loopback address: set admin.tokens_file or admin.tls.client_ca, or listen on 127.0.0.1",
         ),
         (
             "admin.listen = \"127.0.0.1:8000\"",

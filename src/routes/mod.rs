@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::TlsIdentity;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{Heartbeat, PipeSettings};
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
@@ -88,6 +89,8 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
     /// Whether a cookie of ours brings clients back to the worker that they had.
@@ -146,6 +149,8 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
     /// Whether a cookie of ours brings clients back to the worker that they had.
@@ -337,7 +342,9 @@ impl RouteTable {
         if !route.raw_path && path::is_ambiguous(path) {
             return Err(NoRoute::Ambiguous);
         }
-        let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers, client };
+        let certificate = TlsIdentity::certificate(&parts.extensions);
+        let values =
+            Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers, client, certificate };
         let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
@@ -388,7 +395,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
-        let RouteSpec { wait, host, sticky, learn_ttl, compression, .. } = spec;
+        let RouteSpec { wait, host, sticky, learn_ttl, compression, http_fallback, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
         let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
@@ -408,6 +415,7 @@ impl RouteTable {
             aware: Arc::new(aware),
             conversations,
             websocket_only,
+            http_fallback,
             wait,
             sticky,
             learn_ttl,

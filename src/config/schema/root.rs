@@ -19,14 +19,16 @@ const TIB: usize = 1024 * GIB;
 
 pub(super) fn keys() -> Vec<Key<Config>> {
     let mut keys = server();
-    keys.extend(super::ended_tls::keys());
+    keys.extend(super::ended_tls::server());
     keys.extend(admin());
+    keys.extend(super::ended_tls::admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
     keys.extend(reattach());
     keys.extend(moves_and_resume());
     keys.extend(super::aware::keys());
     keys.extend(prologue());
+    keys.extend(super::fallback::keys());
     keys.extend(limits());
     keys.extend(memory());
     keys.extend(log_and_trace());
@@ -161,7 +163,7 @@ fn admin() -> Vec<Key<Config>> {
             "admin.listen",
             |c: &mut Config| &mut c.admin.listen,
             any,
-            "the admin API; beyond loopback only with a tokens_file",
+            "the admin API; beyond loopback only with a tokens_file or tls.client_ca",
         ),
         key(
             "admin.tokens_file",

@@ -64,6 +64,12 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
+        key(
+            "http_fallback",
+            |r: &mut Route| &mut r.http_fallback,
+            any,
+            "whether clients may come by long poll, server-sent events and POST where WebSockets fail: docs/client-guide.md",
+        ),
     ]
 }
 
@@ -391,6 +397,15 @@ fn sharing() -> Vec<Key<Route>> {
             |r: &mut Route| &mut r.duplicate,
             any,
             "a second connection of one client: \"replace\" the first or \"reject\" it with 409",
+        ),
+        key(
+            "replaced_code",
+            |r: &mut Route| &mut r.replaced_code,
+            |code: &u32| match code {
+                1000 | 4000..=4999 => Ok(()),
+                _ => Err("use 1000, or a code of your own: 4000 to 4999".to_owned()),
+            },
+            "close code of a connection that is replaced; 4901, say, tells a client not to connect again by itself",
         ),
         key(
             "share",
