@@ -8,7 +8,8 @@
 //! [`handshake`] judges it, [`routes`] finds where it goes, [`backends`] says to which worker, [`net`] connects, and
 //! [`pipe`] moves the messages from then on. A request that is not a WebSocket takes the way through [`http`].
 //!
-//! What is live: [`pipes`] is the registry, [`clients`] says which client may come back to which pipe, [`waiting`] has
+//! What is live: [`pipes`] is the registry, [`clients`] says which client may come back to which pipe, [`fallback`] serves
+//! those that are on no socket, [`waiting`] has
 //! requests wait for a worker, [`share`] joins
 //! pipes that have one worker connection between them, [`limits`] counts connections, [`memory`] bounds what all of
 //! them hold, and [`rebalance`] spreads them evenly.
@@ -40,6 +41,7 @@ mod ctl;
 mod demo;
 mod door;
 mod events;
+mod fallback;
 pub mod handshake;
 mod hooks;
 mod hops;

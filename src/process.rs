@@ -13,6 +13,7 @@ use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::config::{Config, PoolsTls};
 use crate::events::Events;
+use crate::fallback::Sessions;
 use crate::hooks::{self, HookSettings, Hooks};
 use crate::http::Exchanges;
 use crate::level::Level;
@@ -65,6 +66,8 @@ pub struct Process {
     pub streams: Arc<Streams>,
     /// Which client is on which pipe, by name.
     pub clients: Arc<Clients>,
+    /// Those of the clients that are on no socket.
+    pub sessions: Arc<Sessions>,
     /// How many clients may be connected.
     pub slots: Arc<Slots>,
     /// The requests that wait for a worker.
@@ -161,6 +164,7 @@ impl Process {
             pipes,
             streams,
             clients: Arc::default(),
+            sessions: Arc::default(),
             slots,
             waiting,
             limits,

@@ -44,7 +44,8 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Aware, Heartbeats, Hooks, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume, Server, Trace,
+    Admin, Aware, Heartbeats, Hooks, HttpFallback, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume,
+    Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -82,6 +83,8 @@ pub struct Config {
     pub aware: Aware,
     /// What is kept of a conversation for the next worker.
     pub prologue: Prologues,
+    /// Clients without a socket.
+    pub http_fallback: HttpFallback,
     /// Rates and counts.
     pub limits: Limits,
     /// The memory of the whole process.
@@ -112,6 +115,7 @@ impl Default for Config {
             resume: Resume::default(),
             aware: Aware::default(),
             prologue: Prologues::default(),
+            http_fallback: HttpFallback::default(),
             limits: Limits::default(),
             memory: Memory::default(),
             profiles: Vec::new(),
@@ -232,6 +236,7 @@ impl Config {
                 Upgrade::Any => false,
                 Upgrade::Websocket => true,
             },
+            http_fallback: route.http_fallback,
             settings: self.pipe_settings(route),
             conversation: self.conversation_rule(route),
             compression: route.compression == Compression::Pass,

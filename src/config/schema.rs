@@ -11,6 +11,7 @@ use super::{Backend, Config, OwnProfile, Pool, Route};
 mod aware;
 mod backend;
 mod ended_tls;
+mod fallback;
 mod hooks;
 mod pool;
 mod profile;

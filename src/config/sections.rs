@@ -188,6 +188,33 @@ impl Default for Prologues {
     }
 }
 
+/// `[http_fallback]`: clients that come by requests instead of a socket (PROTOCOL section 8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HttpFallback {
+    /// How long a poll may wait.
+    pub poll_wait_max: Duration,
+    /// Bytes of one answer.
+    pub poll_bytes_max: usize,
+    /// Bytes of one request.
+    pub post_bytes_max: usize,
+    /// Requests of one client that wait for an earlier message.
+    pub early_posts_max: usize,
+    /// Their bytes.
+    pub early_bytes_max: usize,
+}
+
+impl Default for HttpFallback {
+    fn default() -> Self {
+        Self {
+            poll_wait_max: Duration::from_secs(30),
+            poll_bytes_max: 256 * KIB,
+            post_bytes_max: MIB,
+            early_posts_max: 64,
+            early_bytes_max: 256 * KIB,
+        }
+    }
+}
+
 /// `[replay]`: what is kept for another worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replay {

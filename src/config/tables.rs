@@ -220,6 +220,8 @@ pub struct Route {
     pub confirm: Confirm,
     /// How long an attached worker may stay silent at first; zero is for ever.
     pub first_message_timeout: Duration,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// Close codes of a worker that interrupt the pipe.
     pub interrupt_codes: CodeSet,
     /// Close codes that mean "not my key" right after a reattach.
@@ -287,6 +289,7 @@ impl Default for Route {
             no_owner: NoOwner::Refuse,
             backend_path: None,
             upgrade: Upgrade::Any,
+            http_fallback: false,
             conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,

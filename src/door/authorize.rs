@@ -19,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::Door;
+use super::fallback::{is_asked, opens};
 use super::judge::busy;
 use super::outcome::{Denied, Refused};
 use crate::callout::{Answer, CalloutError, Question};
@@ -56,8 +57,11 @@ impl Door {
         let Some(auth) = &route.auth else { return Ok(()) };
         drop_reserved(&mut parts.headers, auth);
         // Those are refused for another reason, which needs no server.
-        let refused_anyway = if is_handshake { !route.allows_origin(&parts.headers) } else { route.websocket_only };
-        if refused_anyway {
+        let falls_back = route.http_fallback && is_asked(parts);
+        let refused_anyway =
+            if is_handshake { !route.allows_origin(&parts.headers) } else { route.websocket_only && !falls_back };
+        // Of a client that is on no socket it is asked once: the token of its pipe says the rest.
+        if refused_anyway || falls_back && !opens(parts) {
             return Ok(());
         }
         match self.ask(&route, auth, question(parts, &client)).await {

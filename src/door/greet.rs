@@ -86,6 +86,11 @@ enum Farewell {
 }
 
 impl Greeting {
+    /// The pipe that the client names.
+    pub const fn pipe(&self) -> PipeId {
+        self.pipe
+    }
+
     /// Hears the client out, and sends it to its pipe.
     pub async fn hear(self, mut stream: ClientStream, unread: Bytes) {
         let mut read = BytesMut::from(unread);

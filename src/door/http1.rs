@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
+use super::fallback::asked;
 use super::first_head::First;
 use super::greet::Greeting;
 use super::judge::{Asked, Asks};
@@ -358,7 +359,15 @@ impl Speaker<'_> {
             Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
             Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
             Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
-            Err(Stay::Relay(request)) => self.relay(*request, body).await,
+            Err(Stay::Relay(request)) => match asked(&request) {
+                Ok(None) => self.relay(*request, body).await,
+                // Boxed, because a plain request need not take along what it takes.
+                Ok(Some(ask)) => {
+                    self.talk.routed(self.door.process.metrics.route(&request.found.route.name));
+                    Box::pin(self.door.fall_back(ask, *request, body, self.over)).await
+                }
+                Err(refusal) => refusal.into_response(),
+            },
             Ok(exit) => {
                 self.talk.switches();
                 return Err(exit);

@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use super::Door;
 use super::cookie::Jar;
+use super::fallback::is_asked;
 use super::outcome::{Refused, Request, Verdict, client_name, make_room};
 use crate::handshake::aware::Offer;
 use crate::handshake::check::{host, refuse_plain};
@@ -129,7 +130,8 @@ impl Door {
 
     /// Whether there is room for a plain request, and its client has not come too often.
     fn may_relay(&self, request: &Request) -> Result<Option<Standing>, Refusal> {
-        if request.found.route.websocket_only {
+        let route = &request.found.route;
+        if route.websocket_only && !(route.http_fallback && is_asked(&request.parts)) {
             return Err(refuse_plain(&request.parts));
         }
         if !self.process.memory.has_room() {

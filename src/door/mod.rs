@@ -8,14 +8,15 @@
 //! handshake at once, `request_line` is lenient with what is read otherwise and `body_end` finds the next head, [`http1`]
 //! speaks HTTP/1 on one connection, [`judge`] says what becomes of a request (`authorize` asks who may connect), `admit` lets
 //! a good handshake in, to the pipe that its client left or to a new one (`cookie` knows browsers again, `greet` hears one
-//! out that names its pipe), `share` into a stream that others watch, and [`outcome`] is what they decide. A protocol more is
-//! a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a [`outcome::Verdict`] in its own
-//! words.
+//! out that names its pipe), `share` into a stream that others watch, and [`outcome`] is what they decide. `fallback` serves clients that
+//! are on no socket. A protocol more is a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a
+//! [`outcome::Verdict`] in its own words.
 
 mod admit;
 mod authorize;
 mod body_end;
 mod cookie;
+mod fallback;
 mod first_head;
 mod greet;
 pub mod http1;

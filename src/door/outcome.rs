@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdline_core::ids::PipeId;
 use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 
@@ -214,6 +215,18 @@ impl Opened {
     #[must_use]
     pub fn protocol(&self) -> Option<&str> {
         self.spoken.as_deref().or(self.driver.entry().protocol.as_deref())
+    }
+
+    /// Whether the client is spoken with by numbers.
+    #[must_use]
+    pub const fn speaks_aware(&self) -> bool {
+        self.spoken.is_some()
+    }
+
+    /// The pipe's id.
+    #[must_use]
+    pub fn pipe(&self) -> PipeId {
+        self.driver.entry().id
     }
 
     /// The compression that client and worker agreed on.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::relayed::RelayedBody;
@@ -20,6 +21,8 @@ pub enum Body {
     Relayed(RelayedBody),
     /// A backend's answer to a handshake that it refused.
     Refused(Box<RefusedBody>),
+    /// An answer that is made while it is read.
+    Live(UnsyncBoxBody<Bytes, io::Error>),
 }
 
 impl Body {
@@ -45,6 +48,7 @@ impl HttpBody for Body {
             Self::Full(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             Self::Relayed(body) => Pin::new(body).poll_frame(cx),
             Self::Refused(body) => Pin::new(body).poll_frame(cx),
+            Self::Live(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -53,6 +57,7 @@ impl HttpBody for Body {
             Self::Full(body) => body.is_end_stream(),
             Self::Relayed(body) => body.is_end_stream(),
             Self::Refused(body) => body.is_end_stream(),
+            Self::Live(body) => body.is_end_stream(),
         }
     }
 
@@ -61,6 +66,7 @@ impl HttpBody for Body {
             Self::Full(body) => body.size_hint(),
             Self::Relayed(body) => body.size_hint(),
             Self::Refused(body) => body.size_hint(),
+            Self::Live(body) => body.size_hint(),
         }
     }
 }

@@ -87,6 +87,7 @@ pub struct Families {
     pub hook_attempts_total: IntCounterVec,
     pub hook_queue_events: IntGauge,
     pub client_resumes_total: IntCounterVec,
+    pub poll_requests_total: IntCounterVec,
     pub auth_requests_total: IntCounterVec,
     pub auth_duration_seconds: HistogramVec,
     pub memory_bytes: IntGaugeVec,
@@ -361,6 +362,11 @@ impl Families {
                 "Clients that came back to their pipes, or should have.",
                 &["route", "transport", "result"],
             ),
+            poll_requests_total: at.counters(
+                "poll_requests_total",
+                "Requests of clients that are on no socket.",
+                &["route", "result"],
+            ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             log_dropped_total: at.counter("log_dropped_total", "Log records that stderr did not take."),
@@ -405,7 +411,7 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 29] {
+    fn counters(&self) -> [&IntCounterVec; 30] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -432,6 +438,7 @@ impl Families {
             &self.rate_limited_total,
             &self.http_requests_total,
             &self.client_resumes_total,
+            &self.poll_requests_total,
             &self.auth_requests_total,
             &self.leases_expired_total,
             &self.backend_ejections_total,

@@ -285,6 +285,24 @@ label! {
 }
 
 label! {
+    /// What a client without a socket was answered.
+    PollResult {
+        /// What its pipe has said.
+        Lines = "lines",
+        /// Nothing was said in time, or a newer poll has taken the place of this one.
+        Empty = "empty",
+        /// Events, as long as its connection holds.
+        Stream = "stream",
+        /// What it said was taken.
+        Sent = "sent",
+        /// What it said was not all taken: a message before it is missing, or the pipe takes nothing now.
+        Held = "held",
+        /// It was refused: no such pipe, a token that is no good, or a malformed request.
+        Refused = "refused",
+    }
+}
+
+label! {
     /// What became of a request that waited for a worker.
     WaitResult {
         /// A worker took it.

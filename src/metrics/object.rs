@@ -9,8 +9,8 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 
 use super::labels::{
     AuthResult, BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption,
-    LearnResult, LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PrologueFailure, ReattachResult, ResumeResult,
-    WaitResult, close_code, status_code,
+    LearnResult, LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PollResult, PrologueFailure, ReattachResult,
+    ResumeResult, WaitResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -52,6 +52,7 @@ pub struct RouteMetrics {
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
     resumes: [IntCounter; ResumeResult::ALL.len()],
+    polls: [IntCounter; PollResult::ALL.len()],
     auths: [IntCounter; AuthResult::ALL.len()],
     /// From a question who may connect to its answer.
     pub auth_seconds: Histogram,
@@ -157,6 +158,8 @@ impl RouteMetrics {
                 .map(|policy| families.replay_overflows_total.with_label_values(&[name, policy.as_str()])),
             limited: LimitLabel::ALL
                 .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
+            polls: PollResult::ALL
+                .map(|result| families.poll_requests_total.with_label_values(&[name, result.as_str()])),
             resumes: ResumeResult::ALL
                 .map(|result| families.client_resumes_total.with_label_values(&[name, "websocket", result.as_str()])),
             auths: AuthResult::ALL
@@ -183,6 +186,12 @@ impl RouteMetrics {
     #[must_use]
     pub fn waited(&self, result: WaitResult) -> &IntCounter {
         &self.waited[result as usize]
+    }
+
+    /// The counter of requests without a socket that were answered so.
+    #[must_use]
+    pub fn poll(&self, result: PollResult) -> &IntCounter {
+        &self.polls[result as usize]
     }
 
     /// The counter of clients that came back with this result.

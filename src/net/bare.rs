@@ -9,6 +9,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::memory_stream::{MemoryStream, MemoryWatch};
+
 /// A client's bare socket.
 #[derive(Debug)]
 pub(super) enum Bare {
@@ -16,6 +18,8 @@ pub(super) enum Bare {
     Tcp(TcpStream),
     /// From a `unix:PATH` listener.
     Unix(UnixStream),
+    /// From a session of requests.
+    Memory(MemoryStream),
 }
 
 /// `MSG_MORE` of Linux: more comes at once, so that this need not be a packet of its own.
@@ -49,43 +53,83 @@ impl Bare {
         match self {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
             Self::Unix(stream) => stream.poll_write_ready(cx),
+            Self::Memory(stream) => stream.poll_room(cx).map(Ok),
         }
     }
 
-    /// The same socket by another descriptor.
-    pub(super) fn share(&self) -> io::Result<Self> {
+    /// A watch on whether the peer closes its side or goes away, beside what is read.
+    pub(super) fn watch(&self) -> io::Result<Watch> {
+        // A descriptor of its own: to wait for the next event on this one would forget that bytes are there to be read.
         let shared = match self {
             Self::Tcp(stream) => LooseBare::Tcp(stream.as_fd().try_clone_to_owned()?.into()),
             Self::Unix(stream) => LooseBare::Unix(stream.as_fd().try_clone_to_owned()?.into()),
+            Self::Memory(stream) => return Ok(Watch::Memory(stream.watch())),
         };
-        shared.bind()
+        shared.bind().map(Watch::Socket)
     }
 
-    pub(super) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Bytes that are held for this end of a stream in memory.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => 0,
+            Self::Memory(stream) => stream.held_bytes(),
+        }
+    }
+
+    fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Tcp(stream) => stream.poll_read_ready(cx),
             Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Memory(_) => Poll::Pending,
         }
     }
 
     /// Whether the peer has closed its side, as far as the runtime has heard.
-    pub(super) fn is_read_closed(&self) -> bool {
+    fn is_read_closed(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         let ready = match self {
             Self::Tcp(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
             Self::Unix(stream) => pin!(stream.ready(Interest::READABLE)).poll(&mut cx),
+            Self::Memory(_) => return false,
         };
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
     /// Waits for the next event, though there are bytes to be read.
-    pub(super) fn forget_readable(&self) {
+    fn forget_readable(&self) {
         let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
         // That it would block is what it is told.
         let _ = match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, nothing),
             Self::Unix(stream) => stream.try_io(Interest::READABLE, nothing),
+            Self::Memory(_) => return,
         };
+    }
+}
+
+/// Hears that a peer has closed its side or is gone, whatever there still is to be read.
+#[derive(Debug)]
+pub(super) enum Watch {
+    /// A second descriptor of its socket.
+    Socket(Bare),
+    /// The way that it writes.
+    Memory(MemoryWatch),
+}
+
+impl Watch {
+    /// Whether the peer has left; the task is woken when it does.
+    pub(super) fn poll(&self, cx: &mut Context<'_>) -> bool {
+        let socket = match self {
+            Self::Socket(socket) => socket,
+            Self::Memory(watch) => return watch.poll(cx),
+        };
+        loop {
+            match socket.poll_read_ready(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) if !socket.is_read_closed() => socket.forget_readable(),
+                Poll::Ready(_) => return true,
+            }
+        }
     }
 }
 
@@ -96,6 +140,8 @@ pub(super) enum LooseBare {
     Tcp(std::net::TcpStream),
     /// From a `unix:PATH` listener.
     Unix(std::os::unix::net::UnixStream),
+    /// From a session of requests, which is of no thread.
+    Memory(MemoryStream),
 }
 
 impl LooseBare {
@@ -103,6 +149,7 @@ impl LooseBare {
         match socket {
             Bare::Tcp(stream) => stream.into_std().map(Self::Tcp),
             Bare::Unix(stream) => stream.into_std().map(Self::Unix),
+            Bare::Memory(stream) => Ok(Self::Memory(stream)),
         }
     }
 
@@ -110,6 +157,7 @@ impl LooseBare {
         match self {
             Self::Tcp(stream) => TcpStream::from_std(stream).map(Bare::Tcp),
             Self::Unix(stream) => UnixStream::from_std(stream).map(Bare::Unix),
+            Self::Memory(stream) => Ok(Bare::Memory(stream)),
         }
     }
 }
@@ -119,6 +167,7 @@ impl AsyncRead for Bare {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -128,6 +177,7 @@ impl AsyncWrite for Bare {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -139,6 +189,7 @@ impl AsyncWrite for Bare {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -154,6 +205,7 @@ impl AsyncWrite for Bare {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::bare::{Bare, LooseBare};
+use super::bare::{Bare, LooseBare, Watch};
+use super::memory_stream::MemoryStream;
 use super::session::{Greeting, HandshakeError, Session, refuse_name};
 
 /// A client's connection.
@@ -32,6 +33,12 @@ impl From<TcpStream> for ClientStream {
 impl From<UnixStream> for ClientStream {
     fn from(stream: UnixStream) -> Self {
         Self { socket: Bare::Unix(stream), session: None }
+    }
+}
+
+impl From<MemoryStream> for ClientStream {
+    fn from(stream: MemoryStream) -> Self {
+        Self { socket: Bare::Memory(stream), session: None }
     }
 }
 
@@ -71,6 +78,12 @@ impl ClientStream {
         self.session.as_ref().map_or(0, |session| session.unsent())
     }
 
+    /// Bytes that are held for this connection beside its pipe.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.unsent() + self.socket.held_bytes()
+    }
+
     /// Writes what stands at the end of the connection. It is to be shut down next: both go in one packet then, and the
     /// peer is woken once.
     ///
@@ -88,26 +101,19 @@ impl ClientStream {
     /// # Errors
     /// The system's: there may be no descriptor left.
     pub fn watch_for_leave(&self) -> io::Result<LeaveWatch> {
-        // A descriptor of its own: to wait for the next event on this one would forget that bytes are there to be read.
-        self.socket.share().map(LeaveWatch)
+        self.socket.watch().map(LeaveWatch)
     }
 }
 
 /// Hears that a peer has closed its side or is gone, whatever there still is to be read. It looks at the socket, below
 /// TLS.
 #[derive(Debug)]
-pub struct LeaveWatch(Bare);
+pub struct LeaveWatch(Watch);
 
 impl LeaveWatch {
     /// Whether the peer has left; the task is woken when it does.
     pub fn poll(&self, cx: &mut Context<'_>) -> bool {
-        loop {
-            match self.0.poll_read_ready(cx) {
-                Poll::Pending => return false,
-                Poll::Ready(Ok(())) if !self.0.is_read_closed() => self.0.forget_readable(),
-                Poll::Ready(_) => return true,
-            }
-        }
+        self.0.poll(cx)
     }
 }
 

@@ -155,7 +155,7 @@ impl ClientEnd {
     pub fn book(&self) -> usize {
         match &self.link {
             Some(ClientLink::Viewers(link)) => link.book(),
-            Some(ClientLink::Socket(link)) => link.stream().unsent(),
+            Some(ClientLink::Socket(link)) => link.stream().held_bytes(),
             None => 0,
         }
     }

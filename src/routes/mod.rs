@@ -88,6 +88,8 @@ pub struct RouteSpec {
     pub origins: Vec<String>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
     /// Whether a cookie of ours brings clients back to the worker that they had.
@@ -146,6 +148,8 @@ pub struct Route {
     pub identity: Option<Identity>,
     /// Whether a request without an upgrade is refused with 426.
     pub websocket_only: bool,
+    /// Whether clients may come without a WebSocket.
+    pub http_fallback: bool,
     /// How long a request may wait for a worker that can take it.
     pub wait: Duration,
     /// Whether a cookie of ours brings clients back to the worker that they had.
@@ -388,7 +392,7 @@ impl RouteTable {
             }
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
-        let RouteSpec { wait, host, sticky, learn_ttl, compression, .. } = spec;
+        let RouteSpec { wait, host, sticky, learn_ttl, compression, http_fallback, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
         let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
         let conversations = Conversations::new(spec.conversation);
@@ -408,6 +412,7 @@ impl RouteTable {
             aware: Arc::new(aware),
             conversations,
             websocket_only,
+            http_fallback,
             wait,
             sticky,
             learn_ttl,

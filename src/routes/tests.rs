@@ -27,6 +27,7 @@ pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
         raw_path: false,
         origins: Vec::new(),
         websocket_only: false,
+        http_fallback: false,
         wait: Duration::ZERO,
         sticky: false,
         learn: Vec::new(),

@@ -24,6 +24,7 @@ mod delivery;
 mod endings;
 mod fair;
 mod fair_pools;
+mod fallback;
 mod fidelity;
 mod headers;
 mod health;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Proxy, Said, StepWorker, Wire, eventually, percentiles};
+use crate::harness::{Client, Proxy, Said, StepWorker, Wire, ask, eventually, percentiles};
 
 #[tokio::test]
 async fn iw_12_with_a_spare_backend_a_reattach_takes_less_than_20_ms_p50_and_100_ms_p99() {
@@ -204,4 +204,47 @@ async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of
     assert!(used < 3.0, "{used}");
     let still: Vec<Value> = proxy.pipes().await;
     assert_eq!(still.len(), PIPES);
+}
+
+#[tokio::test]
+async fn lp_08_parked_polls_use_no_cpu_to_speak_of() {
+    const POLLS: usize = 200;
+    const WINDOW: Duration = Duration::from_secs(4);
+    let proxy = Proxy::start(
+        "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npool = \"default\"\npath = \"/{*rest}\"\nhttp_fallback = true\n",
+    );
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let hello = [("content-type", "application/vnd.holdline+json")];
+    let mut wires = Vec::new();
+    let mut polls = tokio::task::JoinSet::new();
+    for _ in 0..POLLS {
+        let opened = ask(proxy.public, "POST", "/ws", &hello, r#"{"t":"hello","v":1}"#);
+        let (welcome, wire) = tokio::join!(opened, worker.accept());
+        wires.push(wire);
+        let (welcome, public) = (welcome.expect(200).json(), proxy.public);
+        polls.spawn(async move {
+            let path = format!("/ws?pipe={}&after=0&wait=30s", welcome["id"].as_str().unwrap());
+            let token = format!("Holdline {}", welcome["token"].as_str().unwrap());
+            ask(public, "GET", &path, &[("authorization", &token)], "").await
+        });
+    }
+    eventually("all are parked", async || {
+        (proxy.metrics().await.sum("polls_parked", &[]) == POLLS as f64).then_some(())
+    })
+    .await;
+    eventually("what the openings cost is over", async || {
+        let before = proxy.cpu_time();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (proxy.cpu_time() - before < Duration::from_millis(10)).then_some(())
+    })
+    .await;
+    let before = proxy.cpu_time();
+    // not a wait for something: the window of the measurement
+    tokio::time::sleep(WINDOW).await;
+    let used = (proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0;
+    println!("LP-08: {POLLS} parked polls use {used:.2} % of a core");
+    // What costs are the heartbeats of both legs, several times as much in an unoptimized build.
+    assert!(used < 2.0, "{used}");
+    assert_eq!(polls.len(), POLLS);
 }

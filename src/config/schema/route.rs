@@ -64,6 +64,12 @@ fn matching() -> Vec<Key<Route>> {
             any,
             "\"websocket\" answers a plain request 426, \"any\" relays it",
         ),
+        key(
+            "http_fallback",
+            |r: &mut Route| &mut r.http_fallback,
+            any,
+            "whether clients may come by long poll, server-sent events and POST where WebSockets fail: docs/client-guide.md",
+        ),
     ]
 }
 
