@@ -59,7 +59,7 @@ pub enum StartError {
     #[error(transparent)]
     StateFile(#[from] StateFileError),
     /// A socket that was handed over would open the admin API to the network.
-    #[error("admin.listen {0}: not a loopback address, and admin.tokens_file is not set")]
+    #[error("admin.listen {0}: not a loopback address, and neither admin.tokens_file nor admin.tls.client_ca is set")]
     Exposed(String),
 }
 
@@ -190,7 +190,9 @@ async fn listeners(config: &Config, inherited: Inherited) -> Result<(Vec<PublicL
     let admin = AdminListener::adopt(admin)?;
     match admin.locality() {
         // What is configured is checked where the configuration is.
-        Locality::Network if config.admin.tokens_file.is_none() => Err(StartError::Exposed(admin.to_string())),
+        Locality::Network if config.admin.tokens_file.is_none() && config.admin.tls.client_ca.is_none() => {
+            Err(StartError::Exposed(admin.to_string()))
+        }
         Locality::Network | Locality::Loopback | Locality::Unix => Ok((bound, admin)),
     }
 }

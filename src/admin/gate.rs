@@ -19,6 +19,7 @@ use super::{Admin, Locality};
 use crate::handshake::check::host_name;
 use crate::log::AUDIT;
 use crate::metrics::labels::status_code;
+use crate::net::TlsIdentity;
 use crate::tokens::{Access, Caller, Role};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -82,7 +83,7 @@ fn check(admin: &Admin, route: &str, request: &Request) -> Result<Option<Caller>
     if writes {
         check_origin(headers)?;
     }
-    let caller = authorize(admin, access, headers)?;
+    let caller = authorize(admin, access, request)?;
     if writes {
         check_media_type(request.method(), headers)?;
     }
@@ -144,12 +145,16 @@ fn check_media_type(method: &Method, headers: &HeaderMap) -> Result<(), Problem>
     Err(Problem::new(Kind::MediaType, "send Content-Type: application/json"))
 }
 
-fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Option<Caller>, Problem> {
+fn authorize(admin: &Admin, access: Access, request: &Request) -> Result<Option<Caller>, Problem> {
     if access == Access::Open {
         return Ok(None);
     }
     let tokens = admin.process.tokens.load();
     let Some(tokens) = tokens.as_ref() else {
+        // A certificate here was signed by an authority of `admin.tls.client_ca`.
+        if let Some(certificate) = TlsIdentity::certificate(request.extensions()) {
+            return Ok(Some(Caller { name: certificate.name().unwrap_or("certificate").into(), role: Role::Operator }));
+        }
         return match admin.locality {
             Locality::Loopback | Locality::Unix => Ok(Some(anonymous())),
             Locality::Network => {
@@ -157,7 +162,7 @@ fn authorize(admin: &Admin, access: Access, headers: &HeaderMap) -> Result<Optio
             }
         };
     };
-    let Some(caller) = tokens.caller(headers) else {
+    let Some(caller) = tokens.caller(request.headers()) else {
         return Err(Problem::new(Kind::Unauthorized, "send Authorization: Bearer and a token of admin.tokens_file"));
     };
     if access.allows(caller.role) {

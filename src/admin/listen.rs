@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::response::IntoResponse;
@@ -22,8 +22,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -32,9 +31,11 @@ use super::seats::{Bounds, Class, Given, Seat, Seats, Turn};
 use super::{Admin, Locality, gate, health};
 use crate::config::Listen;
 use crate::door::listen::Bound;
+use crate::door::secure::{Meeting, come_together};
 use crate::metrics::{ConnectionResult, ListenerLabel};
-use crate::net::OwnListener;
+use crate::net::{ClientStream, OwnListener};
 use crate::send_timeout::SendTimeout;
+use crate::tls::set::TlsSet;
 
 /// From the accept to a whole request head, and between requests.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -164,10 +165,9 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
                 Ok((accepted, address)) => {
                     let Some(place) = place(&admin, &seats, address) else { continue };
                     let (router, admin, stop) = (router.clone(), Arc::clone(&admin), stop.clone());
-                    match accepted {
-                        Accepted::Tcp(io) => connections.spawn(connection(io, router, admin, place, stop)),
-                        Accepted::Unix(io) => connections.spawn(connection(io, router, admin, place, stop)),
-                    };
+                    // Whose permissions let it open a socket file needs no TLS.
+                    let tls = address.and_then(|_| admin.process.tls.admin());
+                    connections.spawn(connection(accepted, tls, router, admin, place, stop));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an admin connection could not be accepted");
@@ -190,18 +190,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|&stop| stop).await;
 }
 
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-async fn accept(listener: &AdminListener) -> io::Result<(Accepted, Option<IpAddr>)> {
+async fn accept(listener: &AdminListener) -> io::Result<(ClientStream, Option<IpAddr>)> {
     Ok(match listener {
         AdminListener::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
-            (Accepted::Tcp(stream), Some(peer.ip().to_canonical()))
+            (stream.into(), Some(peer.ip().to_canonical()))
         }
-        AdminListener::Unix(listener, _) => (Accepted::Unix(listener.accept().await?.0), None),
+        AdminListener::Unix(listener, _) => (listener.accept().await?.0.into(), None),
     })
 }
 
@@ -233,7 +228,8 @@ fn place(admin: &Admin, seats: &Arc<Seats>, address: Option<IpAddr>) -> Option<P
 }
 
 async fn connection(
-    io: impl AsyncRead + AsyncWrite + Unpin,
+    mut io: ClientStream,
+    tls: Option<Arc<TlsSet>>,
     router: Router,
     admin: Arc<Admin>,
     place: Place,
@@ -241,9 +237,21 @@ async fn connection(
 ) {
     let _counted = admin.process.metrics.connection(ListenerLabel::Admin);
     let seat = Arc::new(place.seat);
+    let mut identity = None;
+    if let Some(set) = tls {
+        let (listener, patience, began) = (ListenerLabel::Admin, place.head_timeout, Instant::now());
+        let meeting = Meeting { listener, patience, began, read: &[] };
+        let Some(found) = come_together(&admin.process, &mut io, &set, meeting).await else { return };
+        identity = Some(Arc::new(found));
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(place.head_timeout).max_headers(64);
-    let service = service_fn(|request| answer(router.clone(), seat.clone(), request));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if let Some(identity) = &identity {
+            request.extensions_mut().insert(identity.clone());
+        }
+        answer(router.clone(), seat.clone(), request)
+    });
     let connection = http.serve_connection(TokioIo::new(SendTimeout::new(io, SEND_TIMEOUT)), service);
     tokio::pin!(connection);
     let ended = tokio::select! {

@@ -10,6 +10,7 @@ use holdline_core::conversation::Profile;
 use holdline_core::conversation::profile::{FIRST, RULES};
 use holdline_core::settings::{BackendLoss, Balance};
 
+use super::ended_tls::{CertificateFiles, ClientAuth};
 use super::types::{Listen, RouteResume};
 use super::{Backend, Config, Conversation, Prologue, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
@@ -40,10 +41,14 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
 
 fn listeners(config: &Config, found: &mut Findings) {
     let admin = &config.admin;
-    if !admin.listen.is_local() && admin.tokens_file.is_none() {
+    tls_files(config, found);
+    if !admin.listen.is_local() && admin.tokens_file.is_none() && admin.tls.client_ca.is_none() {
         found.error(
             "admin.listen",
-            format!("{} is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1", admin.listen),
+            format!(
+                "{} is not a loopback address: set admin.tokens_file or admin.tls.client_ca, or listen on 127.0.0.1",
+                admin.listen
+            ),
         );
     }
     let (server, tls) = (&config.server, &config.server.tls);
@@ -65,6 +70,26 @@ fn listeners(config: &Config, found: &mut Findings) {
     }
     if Some(&admin.listen).filter(fixed).is_some_and(|listen| seen.contains(listen)) {
         found.error("admin.listen", format!("{} is also a public listener; use another port", admin.listen));
+    }
+}
+
+/// What files of TLS need beside them.
+fn tls_files(config: &Config, found: &mut Findings) {
+    let (tls, admin) = (&config.server.tls, &config.admin.tls);
+    for (here, needs, there) in [
+        ("admin.tls.cert", "admin.tls.key", admin.cert.is_some() && admin.key.is_none()),
+        ("admin.tls.key", "admin.tls.cert", admin.key.is_some() && admin.cert.is_none()),
+        ("admin.tls.client_ca", "admin.tls.cert", admin.client_ca.is_some() && admin.cert.is_none()),
+        ("server.tls.client_crl", "server.tls.client_ca", tls.client_crl.is_some() && tls.client_ca.is_none()),
+    ] {
+        if there {
+            found.error(here, format!("needs {needs} beside it; add that"));
+        }
+    }
+    let asks = |policy: &CertificateFiles| policy.client_auth.unwrap_or(tls.client_auth) != ClientAuth::Off;
+    if tls.client_ca.is_none() && (tls.client_auth != ClientAuth::Off || tls.certificates.iter().any(asks)) {
+        let key = if tls.client_auth == ClientAuth::Off { "server.tls.certificates" } else { "server.tls.client_auth" };
+        found.error(key, "needs server.tls.client_ca to know clients' certificates by; add that");
     }
 }
 

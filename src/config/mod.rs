@@ -38,7 +38,7 @@ use crate::routes::{RouteError, RouteSpec, RouteTable};
 
 pub use collector::OtlpEndpoint;
 pub use conversations::{OwnProfile, Prologue};
-pub use ended_tls::{CertificateFiles, ServerTls, TlsVersion};
+pub use ended_tls::{AdminTls, CertificateFiles, ClientAuth, ServerTls, TlsVersion};
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
@@ -175,6 +175,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            replaced_code: u16::try_from(route.replaced_code).unwrap_or(1000),
             client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,

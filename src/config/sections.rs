@@ -8,7 +8,7 @@ use holdline_core::settings::{OverflowPolicy, ReplayPolicy, ReplayTail};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::ended_tls::ServerTls;
+use super::ended_tls::{AdminTls, ServerTls};
 use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
 use crate::callout::CalloutUrl;
 
@@ -85,8 +85,10 @@ impl Default for Server {
 /// `[admin]`: the admin listener.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Admin {
-    /// Where the admin API is served; beyond loopback only with a `tokens_file`.
+    /// Where the admin API is served; beyond loopback only with a `tokens_file` or `tls.client_ca`.
     pub listen: Listen,
+    /// TLS on it.
+    pub tls: AdminTls,
     /// Digests of bearer tokens with their roles.
     pub tokens_file: Option<PathBuf>,
     /// Networks that a registered backend may point to, checked on the resolved address.
@@ -109,6 +111,7 @@ impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: loopback(9000),
+            tls: AdminTls::default(),
             tokens_file: None,
             backend_networks: loopback_and_private(),
             backend_sockets: vec![PathBuf::from("/run/holdline"), PathBuf::from("/tmp")],

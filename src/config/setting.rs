@@ -14,7 +14,7 @@ use holdline_core::settings::{CodeSet, DownPolicy};
 use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
-use super::ended_tls::CertificateFiles;
+use super::ended_tls::{CertificateFiles, ClientAuth};
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
 use super::types::{Grace, Listen, Paths, Rate, Serves};
@@ -297,7 +297,18 @@ impl Setting for HostRule {
 impl Setting for LearnRule {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         const WANTED: &str = "a table such as { path = \"/api/kernels\", json = \"/id\" }";
-        let [path, json] = fields(node, ["path", "json"], WANTED)?;
+        let node = &expanded(node)?;
+        let Some(entries) = node.entries() else { return wants(node, WANTED) };
+        let (mut path, mut json) = (None, None);
+        for entry in entries {
+            let place = match entry.name.as_str() {
+                "path" => &mut path,
+                "json" => &mut json,
+                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
+            };
+            *place = Some(String::read(&entry.node)?);
+        }
+        let (Some(path), Some(json)) = (path, json) else { return wants(node, WANTED) };
         Ok(Self { path, json })
     }
 
@@ -309,31 +320,27 @@ impl Setting for LearnRule {
 impl Setting for CertificateFiles {
     fn read(node: &Node) -> Result<Self, Vec<Fault>> {
         const WANTED: &str = "a table such as { cert = \"/etc/holdline/tls.pem\", key = \"/etc/holdline/tls.key\" }";
-        let [cert, key] = fields(node, ["cert", "key"], WANTED)?;
-        Ok(Self { cert, key })
+        let node = &expanded(node)?;
+        let Some(entries) = node.entries() else { return wants(node, WANTED) };
+        let (mut cert, mut key, mut client_auth) = (None, None, None);
+        for entry in entries {
+            match entry.name.as_str() {
+                "cert" => cert = Some(PathBuf::read(&entry.node)?),
+                "key" => key = Some(PathBuf::read(&entry.node)?),
+                "client_auth" => client_auth = Some(ClientAuth::read(&entry.node)?),
+                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
+            }
+        }
+        let (Some(cert), Some(key)) = (cert, key) else { return wants(node, WANTED) };
+        Ok(Self { cert, key, client_auth })
     }
 
     fn show(&self) -> Option<String> {
         let text = |path: &PathBuf| path.show().unwrap_or_default();
-        Some(format!("{{ cert = {}, key = {} }}", text(&self.cert), text(&self.key)))
+        let policy = self.client_auth.and_then(|policy| policy.show());
+        let policy = policy.map_or(String::new(), |policy| format!(", client_auth = {policy}"));
+        Some(format!("{{ cert = {}, key = {}{policy} }}", text(&self.cert), text(&self.key)))
     }
-}
-
-/// The values of a table that has these keys and no others.
-fn fields<T: Setting, const N: usize>(node: &Node, names: [&str; N], wanted: &str) -> Result<[T; N], Vec<Fault>> {
-    let node = &expanded(node)?;
-    let Some(entries) = node.entries() else { return wants(node, wanted) };
-    let mut values = [const { None }; N];
-    for entry in entries {
-        let Some(at) = names.iter().position(|name| *name == entry.name) else {
-            return fault(node, format!("unknown key {}; use {wanted}", quoted(&entry.name)));
-        };
-        values[at] = Some(T::read(&entry.node)?);
-    }
-    if values.iter().any(Option::is_none) {
-        return wants(node, wanted);
-    }
-    Ok(values.map(|value| value.expect("each was looked at")))
 }
 
 impl Setting for CodeSet {

@@ -266,6 +266,8 @@ pub struct Route {
     pub resume: RouteResume,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
+    /// The code that a replaced connection is closed with.
+    pub replaced_code: u32,
     /// Whether one backend connection serves every pipe of the same key.
     pub share: bool,
     /// How long a shared connection outlives its last pipe.
@@ -323,6 +325,7 @@ impl Default for Route {
             client_id: None,
             resume: RouteResume::None,
             duplicate: Duplicate::Replace,
+            replaced_code: 1000,
             share: false,
             share_linger: Duration::from_secs(300),
             share_catch_up: 0,

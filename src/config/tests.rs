@@ -356,7 +356,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
     let cases = [
         (
             "admin.listen = \"0.0.0.0:9000\"",
-            "proxy.toml:1:16: admin.listen: 0.0.0.0:9000 is not a loopback address: set admin.tokens_file, or listen on 127.0.0.1",
+            "proxy.toml:1:16: admin.listen: 0.0.0.0:9000 is not a loopback address: set admin.tokens_file or admin.tls.client_ca, or listen on 127.0.0.1",
         ),
         (
             "admin.listen = \"127.0.0.1:8000\"",

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -24,6 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Door;
+use super::challenge;
 use super::fallback::asked;
 use super::first_head::First;
 use super::greet::Greeting;
@@ -37,7 +38,7 @@ use crate::http::{
     Access, AnswerBody, Body, Caller, ClientSocket, Exchange, LingerLimits, RequestBody, Talk, linger, relay,
 };
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, LooseStream, Peer};
+use crate::net::{ClientStream, LooseStream, Peer, TlsIdentity};
 use crate::pipe::ClientLink;
 use crate::pipes::{Command, PipeEntry, Resume};
 use crate::process::Process;
@@ -77,11 +78,12 @@ enum Stay {
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
 pub async fn serve(door: Arc<Door>, arrival: Arrival) {
-    let Arrival { mut stream, peer, read, seat, began } = arrival;
+    let Arrival { mut stream, peer, identity, read, seat, began } = arrival;
     let patience = door.process.rules.load().patience.head;
     let mut first = First::read(&mut stream, read, patience.saturating_sub(began.elapsed())).await;
     let mut judged = None;
-    if let Some(request) = first.handshake.take() {
+    if let Some(mut request) = first.handshake.take() {
+        request.extensions_mut().extend(carried(&identity));
         let answer = answer_first(&door, peer, seat.is_over(), request);
         let decision = tokio::select! {
             biased;
@@ -98,9 +100,19 @@ pub async fn serve(door: Arc<Door>, arrival: Arrival) {
             Err(stay) => judged = Some(stay),
         }
     }
-    let start = Start { read: first.into_bytes(), judged, patience: patience.saturating_sub(began.elapsed()) };
+    let patience = patience.saturating_sub(began.elapsed());
+    let start = Start { read: first.into_bytes(), identity, judged, patience };
     // In a task of its own, because this one is larger than what a parked poll should take along.
     tokio::spawn(speak(door, stream, start, peer, seat));
+}
+
+/// What goes along with each request of a connection.
+fn carried(identity: &Option<Arc<TlsIdentity>>) -> Extensions {
+    let mut extensions = Extensions::new();
+    if let Some(identity) = identity {
+        extensions.insert(identity.clone());
+    }
+    extensions
 }
 
 /// Answers the handshake with which a connection begins, if that leaves HTTP.
@@ -134,6 +146,8 @@ async fn gone(stream: &mut ClientStream, unread: &mut BytesMut) {
 struct Start {
     /// What was read of it.
     read: Bytes,
+    /// Who its client is by its TLS session, if it has one.
+    identity: Option<Arc<TlsIdentity>>,
     /// What becomes of its first request, if that was a handshake.
     judged: Option<Stay>,
     /// How long the rest of its first head may take.
@@ -152,7 +166,8 @@ async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, 
         start.patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
-    let asker = Asker { door: door.clone(), peer, questions, talk: talk.clone(), heads };
+    let (carried, talking) = (carried(&start.identity), talk.clone());
+    let asker = Asker { door: door.clone(), peer, carried, questions, talk: talking, heads };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
@@ -257,6 +272,7 @@ type Answered = Result<Response<AnswerBody>, oneshot::error::RecvError>;
 struct Asker {
     door: Arc<Door>,
     peer: Peer,
+    carried: Extensions,
     questions: mpsc::Sender<Box<Question>>,
     talk: Arc<Talk>,
     heads: Heads,
@@ -264,7 +280,8 @@ struct Asker {
 
 impl Asker {
     /// Says what follows the head of a request, before anything of that is read, and asks for the answer.
-    fn take(self, request: http::Request<Incoming>) -> impl Future<Output = Answered> {
+    fn take(mut self, mut request: http::Request<Incoming>) -> impl Future<Output = Answered> {
+        request.extensions_mut().extend(std::mem::take(&mut self.carried));
         let wants_upgrade = asks_for_websocket(request.headers());
         if !wants_upgrade {
             self.heads.follow_body(request.body().size_hint().exact());
@@ -350,6 +367,9 @@ impl Speaker<'_> {
     ) -> Result<Response<Body>, Exit> {
         let (parts, body) = request.into_parts();
         let body = RequestBody::new(body, self.talk);
+        if let Some(answer) = challenge::answer(&self.door.process, self.peer, &parts).await {
+            return Ok(answer);
+        }
         self.talk.comes_from(|| self.door.process.rules.load().trusted.trace(self.peer, &parts).address);
         let decision = match judged {
             Some(stay) => Err(stay),

@@ -13,12 +13,12 @@ use super::cookie::Jar;
 use super::fallback::is_asked;
 use super::outcome::{Refused, Request, Verdict, client_name, make_room};
 use crate::handshake::aware::Offer;
-use crate::handshake::check::{host, refuse_plain};
+use crate::handshake::check::{host, host_name, refuse_plain};
 use crate::handshake::refusal::Refusal;
 use crate::limits::{Exceeded, Standing};
 use crate::metrics::NO_ROUTE;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::Peer;
+use crate::net::{Peer, TlsIdentity};
 use crate::routes::NoRoute;
 use crate::trace::Name;
 
@@ -65,6 +65,9 @@ impl Door {
             Asks::Pipe(protocols) => Some(protocols),
             Asks::Answer => None,
         };
+        if let Some(refusal) = self.is_misdirected(&parts) {
+            return self.refuse(NO_ROUTE, refusal);
+        }
         let jar = Jar::take(&mut parts.headers);
         if self.process.rules.load().routes.has_auth() {
             // Boxed, because few routes have it, and a parked request would pay for it.
@@ -88,6 +91,17 @@ impl Door {
             Some(protocols) => Box::pin(self.handshake(request, &protocols, over)).await,
             None => self.plain(request),
         }
+    }
+
+    /// The refusal of a request whose host is asked for certificates in another way than the one that its connection was
+    /// opened for.
+    fn is_misdirected(&self, parts: &Parts) -> Option<Refusal> {
+        let identity = TlsIdentity::with(&parts.extensions)?;
+        let host = host(parts).and_then(host_name).map(str::to_ascii_lowercase);
+        let set = self.process.tls.public()?;
+        let detail = "this host is not served on a connection that was opened for another one; open one for it";
+        let refusal = || Refusal::new(StatusCode::MISDIRECTED_REQUEST, "misdirected", detail);
+        set.keeps_apart(identity.server_name.as_deref(), host.as_deref()).then(refusal)
     }
 
     /// Finds where a request goes and who asks. The rules are let go at once: a request may last for hours.

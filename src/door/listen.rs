@@ -17,7 +17,7 @@ use super::outcome::{Seat, make_room};
 use super::secure::secure;
 use crate::config::Listen;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, OwnListener, Peer, answer_instead_of_acknowledging};
+use crate::net::{ClientStream, OwnListener, Peer, TlsIdentity, answer_instead_of_acknowledging};
 use crate::phase::Phase;
 use crate::process::Process;
 
@@ -174,6 +174,8 @@ pub struct Arrival {
     pub stream: ClientStream,
     /// Who is at its other end.
     pub peer: Peer,
+    /// Who it is by its TLS session, if it has one.
+    pub identity: Option<Arc<TlsIdentity>>,
     /// What was read of it already, and belongs to what comes next.
     pub read: BytesMut,
     /// Its place in the books.
@@ -200,7 +202,7 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
                     let seat = Seat::take(&door.process);
-                    let arrival = Arrival { stream, peer, read: BytesMut::new(), seat, began: Instant::now() };
+                    let arrival = Arrival { stream, peer, identity: None, read: BytesMut::new(), seat, began: Instant::now() };
                     if tls {
                         tokio::spawn(serve_securely(door.clone(), arrival));
                     } else {

@@ -4,17 +4,18 @@
 //! listen ──▶ http1 ──▶ judge ──▶ admit ──▶ share         each decides in values,
 //!            http1 ◀── Verdict ◀───┘                     which http1 alone turns into HTTP and a bare link
 //! ```
-//! In reading order: [`listen`] accepts, `secure` comes together with clients that speak TLS, `first_head` reads what is a
+//! In reading order: [`listen`] accepts, [`secure`] comes together with clients that speak TLS, `first_head` reads what is a
 //! handshake at once, `request_line` is lenient with what is read otherwise and `body_end` finds the next head, [`http1`]
 //! speaks HTTP/1 on one connection, [`judge`] says what becomes of a request (`authorize` asks who may connect), `admit` lets
 //! a good handshake in, to the pipe that its client left or to a new one (`cookie` knows browsers again, `greet` hears one
-//! out that names its pipe), `share` into a stream that others watch, and [`outcome`] is what they decide. `fallback` serves clients that
+//! out that names its pipe), `challenge` answers certificate authorities, `share` lets into a stream that others watch, and [`outcome`] is what they decide. `fallback` serves clients that
 //! are on no socket. A protocol more is a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a
 //! [`outcome::Verdict`] in its own words.
 
 mod admit;
 mod authorize;
 mod body_end;
+mod challenge;
 mod cookie;
 mod fallback;
 mod first_head;
@@ -24,7 +25,7 @@ pub mod judge;
 pub mod listen;
 pub mod outcome;
 mod request_line;
-mod secure;
+pub mod secure;
 mod share;
 
 use std::sync::Arc;

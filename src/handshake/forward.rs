@@ -20,6 +20,7 @@ use hyper::body::Frame;
 use super::check::elements;
 use super::client_address::ClientAddress;
 use crate::hops::{HOPS, own_id};
+use crate::net::TlsIdentity;
 use crate::routes::{HeaderRules, HostRule};
 
 /// The end-to-end headers of a request with our forwarding headers set, and without `Host`, which [`backend_host`]
@@ -46,6 +47,12 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
             headers.insert(HeaderName::from_static(name), value);
         }
     }
+    if let Some(certificate) = TlsIdentity::certificate(&parts.extensions)
+        && let Ok(value) = HeaderValue::from_str(&certificate.header)
+    {
+        headers.remove(CLIENT_CERT_CHAIN);
+        headers.insert(CLIENT_CERT, value);
+    }
     headers.append(HOPS.clone(), HeaderValue::from_static(own_id()));
     headers
 }
@@ -56,9 +63,11 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
 #[must_use]
 pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
     let named = named_by_connection(&parts.headers);
+    let certificate = TlsIdentity::certificate(&parts.extensions);
     let mut lines = Vec::with_capacity(HEAD_LINES_BYTES);
     for (name, value) in &parts.headers {
-        if goes_on(name, &named, client) && !is_of_handshake(name) {
+        let is_said_anew = certificate.is_some() && is_certificate(name.as_str());
+        if goes_on(name, &named, client) && !is_of_handshake(name) && !is_said_anew {
             write_line(&mut lines, name.as_str(), value.as_bytes());
         }
     }
@@ -67,7 +76,18 @@ pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
             write_line(&mut lines, name, value.as_bytes());
         }
     }
+    if let Some(certificate) = certificate {
+        write_line(&mut lines, CLIENT_CERT, certificate.header.as_bytes());
+    }
     lines.into()
+}
+
+/// A client's certificate, and those that lead from it to an authority (RFC 9440).
+const CLIENT_CERT: &str = "client-cert";
+const CLIENT_CERT_CHAIN: &str = "client-cert-chain";
+
+fn is_certificate(name: &str) -> bool {
+    name == CLIENT_CERT || name == CLIENT_CERT_CHAIN
 }
 
 /// Room that the lines of most clients find enough.
@@ -258,7 +278,7 @@ fn guarded(name: &HeaderName) -> Guarded {
     if plain.starts_with("holdline-") || plain == "nats-no-masking" {
         return Guarded::Never;
     }
-    let forwarding = plain.starts_with("x-forwarded-") || OURS.contains(&plain.as_ref());
+    let forwarding = plain.starts_with("x-forwarded-") || is_certificate(&plain) || OURS.contains(&plain.as_ref());
     match forwarding {
         true if spelled != plain => Guarded::Never,
         true => Guarded::Forwarding,

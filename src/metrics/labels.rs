@@ -279,6 +279,8 @@ label! {
         Replaced = "replaced",
         /// Another connection of its own was there, or spoke another subprotocol.
         Rejected = "rejected",
+        /// Connections of its own had replaced each other too often.
+        Taken = "taken",
         /// It did not come in time.
         Expired = "expired",
     }

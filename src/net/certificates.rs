@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 
 use super::validity::{Standing, Validity};
 
@@ -101,6 +101,19 @@ impl FileText {
             }
             error => self.fault(broken(&error)),
         })
+    }
+
+    /// The lists of revoked certificates in it.
+    ///
+    /// # Errors
+    /// There is none, or one that is damaged.
+    pub fn revocations(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsFault> {
+        let parsed: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&self.text).collect();
+        let found = parsed.map_err(|error| self.fault(broken(&error)))?;
+        if found.is_empty() {
+            return Err(self.fault("there is no list in PEM (\"-----BEGIN X509 CRL-----\") in it"));
+        }
+        Ok(found)
     }
 }
 

@@ -2,15 +2,19 @@
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
 //! allowed), `sockets` (the same for socket files), `own` (those that are ours), `connect` (one connection within one
-//! deadline), `tls` (the part of it for `wss://`) with `certificates` (the files behind it), `pinned` (certificates that are
-//! trusted as they are) and `validity` (how long each is good), `stream` (what comes out), `failure` (what else can come of
-//! XX
+//! deadline), `tls` (the part of it for `wss://`) with `pinned` (certificates that are trusted as they are), `stream` (what
+//! comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
+//! into one, `validity` how long it is good and `names` whom it names; `identity` is what counts of a client's.
+//! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `peer` is
+//! who is at its other end. Nothing here speaks HTTP or WebSocket, or knows pools.
+
 mod bare;
 mod certificates;
 mod client_stream;
 mod connect;
 mod der;
 mod failure;
+mod identity;
 mod memory_stream;
 mod names;
 mod networks;
@@ -29,6 +33,7 @@ pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{acknowledge_the_answer_at_once, answer_instead_of_acknowledging, connect};
 pub use failure::{ConnectError, DialFailure};
+pub use identity::{ClientCertificate, TlsIdentity};
 pub use memory_stream::{MemoryStream, MemoryWatch};
 pub use names::Names;
 pub use networks::{Addresses, Networks, resolve};

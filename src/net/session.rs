@@ -15,6 +15,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeTlsData, UnbufferedStatus, WriteTraffic};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
@@ -37,6 +38,9 @@ pub(super) const RECORD_BYTES: usize = 16 * 1024;
 
 /// Room beside what is sealed: headers and tags of its records, and a short message of TLS's own in front.
 const SEAL_BYTES: usize = 4 * 1024;
+
+/// Room for the word that nothing follows, and a short message of TLS's own in front.
+const END_BYTES: usize = 512;
 
 /// Bytes of the greeting that one read takes.
 const GREETING_READ_BYTES: usize = 4 * 1024;
@@ -126,6 +130,8 @@ pub(super) async fn refuse_name(socket: &mut Bare) {
 /// One client's TLS session.
 pub struct Session {
     tls: UnbufferedServerConnection,
+    /// The name that the client asked for.
+    server_name: Option<Box<str>>,
     /// The beginning of a record, or of a message, that has not come whole.
     incoming: Vec<u8>,
     /// What was opened, and its reader had no room for.
@@ -149,14 +155,15 @@ impl Session {
         greeting: Greeting,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
+        let Greeting { bytes: mut records, server_name } = greeting;
         let mut session = Self {
             tls: UnbufferedServerConnection::new(config)?,
-            incoming: greeting.bytes,
+            server_name: server_name.map(String::into_boxed_str),
+            incoming: Vec::new(),
             opened: Vec::new(),
             outgoing: Vec::new(),
             ends: Ends::default(),
         };
-        let mut records = std::mem::take(&mut session.incoming);
         loop {
             let opened = session.open(&mut records, &mut ReadBuf::new(&mut []));
             // The alert that tells of an error goes out as well.
@@ -185,6 +192,18 @@ impl Session {
     #[must_use]
     pub fn is_resumed(&self) -> bool {
         self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// The name that the client asked for.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The certificate that the client has shown, now or when the session that it resumes began.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.tls.peer_certificates()?.first()
     }
 
     /// Bytes that were sealed, and that the socket has not taken.
@@ -310,8 +329,8 @@ impl Session {
         }
         ready!(socket.poll_write_ready(cx))?;
         SPACE.with_borrow_mut(|space| {
-            let taken = self.seal(slices, last.then_some(bytes), space)?;
-            self.send(&space.sealed, socket, cx)?;
+            let (taken, sealed) = self.seal(slices, last.then_some(bytes), space)?;
+            self.send(&space.sealed[..sealed], socket, cx)?;
             Poll::Ready(Ok(taken))
         })
     }
@@ -326,34 +345,22 @@ impl Session {
     pub(super) fn poll_shutdown(&mut self, socket: &mut Bare, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.ends.ours {
             self.ends.ours = true;
-            let mut sealed = std::mem::take(&mut self.outgoing);
-            // A session that cannot say it has said why before.
-            let said = self.seal_end(&mut sealed);
-            self.outgoing = sealed;
-            said?;
+            let mut notify = [0; END_BYTES];
+            let bytes = self.writable()?.queue_close_notify(&mut notify).map_err(io::Error::other)?;
+            self.outgoing.extend_from_slice(&notify[..bytes]);
         }
         ready!(self.poll_push(socket, cx))?;
         Pin::new(socket).poll_shutdown(cx)
     }
 
-    /// Puts behind `sealed` that nothing follows.
-    fn seal_end(&mut self, sealed: &mut Vec<u8>) -> io::Result<()> {
-        let mut tls = self.writable(sealed)?;
-        let at = sealed.len();
-        sealed.resize(at + SEAL_BYTES, 0);
-        let notified = tls.queue_close_notify(&mut sealed[at..]);
-        sealed.truncate(at + notified.as_ref().map_or(0, |bytes| *bytes));
-        notified.map(drop).map_err(io::Error::other)
-    }
-
-    /// Seals as much of `slices` as goes at once; the bytes taken. If those are `all` that ever comes, it says so.
-    fn seal(&mut self, slices: &[IoSlice<'_>], all: Option<usize>, space: &mut Space) -> io::Result<usize> {
+    /// Seals as much of `slices` as goes at once; the bytes taken, and those that they have become. If those taken are
+    /// `all` that ever comes, it says so.
+    fn seal(&mut self, slices: &[IoSlice<'_>], all: Option<usize>, space: &mut Space) -> io::Result<(usize, usize)> {
         let Space { sealed, gathered, .. } = space;
-        sealed.clear();
-        let mut tls = self.writable(sealed)?;
-        let mut at = sealed.len();
-        sealed.resize(at + WRITE_BYTES + SEAL_BYTES, 0);
-        let (mut pieces, mut taken) = (Pieces::new(slices), 0);
+        // Once for each thread: what is in it does not matter.
+        sealed.resize(WRITE_BYTES + SEAL_BYTES, 0);
+        let mut tls = self.writable()?;
+        let (mut pieces, mut taken, mut at) = (Pieces::new(slices), 0, 0);
         while taken < WRITE_BYTES {
             let piece = pieces.next(WRITE_BYTES - taken, gathered);
             if piece.is_empty() {
@@ -366,18 +373,19 @@ impl Session {
         if ends {
             at += tls.queue_close_notify(&mut sealed[at..]).map_err(io::Error::other)?;
         }
-        sealed.truncate(at);
         self.ends.ours |= ends;
-        Ok(taken)
+        Ok((taken, at))
     }
 
-    /// TLS, ready to seal; what it has to say before goes behind `sealed`.
-    fn writable(&mut self, sealed: &mut Vec<u8>) -> io::Result<WriteTraffic<'_, ServerConnectionData>> {
+    /// TLS, ready to seal; what it has to say before is to be written before.
+    fn writable(&mut self) -> io::Result<WriteTraffic<'_, ServerConnectionData>> {
         // What has not come whole is shown again: some of it may be known already.
         loop {
             match self.tls.process_tls_records(&mut self.incoming).state.map_err(io::Error::other)? {
                 ConnectionState::WriteTraffic(_) => break,
-                ConnectionState::EncodeTlsData(data) => encode(data, sealed).map_err(io::Error::other)?,
+                ConnectionState::EncodeTlsData(data) => {
+                    encode(data, &mut self.outgoing).map_err(io::Error::other)?;
+                }
                 ConnectionState::TransmitTlsData(transmitted) => transmitted.done(),
                 ConnectionState::PeerClosed => self.ends.peers = true,
                 _ => return Err(io::ErrorKind::NotConnected.into()),
@@ -389,20 +397,11 @@ impl Session {
         }
     }
 
-    /// Writes `sealed`; what the socket does not take is kept.
+    /// Writes `sealed` behind what has to be written before; what the socket does not take is kept.
     fn send(&mut self, sealed: &[u8], socket: &mut Bare, cx: &mut Context<'_>) -> io::Result<()> {
-        let mut sent = 0;
-        while sent < sealed.len() {
-            match Pin::new(&mut *socket).poll_write(cx, &sealed[sent..]) {
-                Poll::Ready(Ok(bytes)) if bytes > 0 => sent += bytes,
-                Poll::Ready(Ok(_)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Err(error)) => return Err(error),
-                Poll::Pending => {
-                    self.outgoing.extend_from_slice(&sealed[sent..]);
-                    break;
-                }
-            }
-        }
+        let pushed = self.poll_push(socket, cx)?;
+        let sent = if pushed.is_ready() { write_some(sealed, socket, cx)? } else { 0 };
+        self.outgoing.extend_from_slice(&sealed[sent..]);
         Ok(())
     }
 
@@ -411,10 +410,28 @@ impl Session {
         if self.outgoing.is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let waiting = std::mem::take(&mut self.outgoing);
-        self.send(&waiting, socket, cx)?;
-        if self.outgoing.is_empty() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let sent = write_some(&self.outgoing, socket, cx)?;
+        if sent < self.outgoing.len() {
+            self.outgoing.drain(..sent);
+            return Poll::Pending;
+        }
+        self.outgoing = Vec::new();
+        Poll::Ready(Ok(()))
     }
+}
+
+/// Writes as much of `bytes` as `socket` takes; the task is woken when it takes more.
+fn write_some(bytes: &[u8], socket: &mut Bare, cx: &mut Context<'_>) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match Pin::new(&mut *socket).poll_write(cx, &bytes[sent..]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(taken)) => sent += taken,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    Ok(sent)
 }
 
 /// Shows what is held: the rest is keys.

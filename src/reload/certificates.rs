@@ -80,7 +80,8 @@ impl Reload {
             Ok((sets, concerns)) => return Ok((Some(sets), concerns.into_iter().map(notice).collect())),
             Err(faults) => faults,
         };
-        if loaded.config.server.tls != self.process.config.load().server.tls {
+        let (new, running) = (&loaded.config, self.process.config.load());
+        if new.server.tls != running.server.tls || new.admin.tls != running.admin.tls {
             return Err(Invalid { errors: faults.into_iter().map(notice).collect() });
         }
         self.process.metrics.tls_reload(ReloadResult::Failed);

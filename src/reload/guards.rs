@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::config::{Config, Limits};
+use crate::config::{ClientAuth, Config, Limits};
 use crate::routes::{Route, RouteTable};
 
 /// What guards the requests of a route under a configuration, if it does.
@@ -68,6 +68,13 @@ fn of_trust(running: &Config, new: &Config) -> Vec<String> {
     let mut dropped = Vec::new();
     if is_wider(&running.server.trusted_proxies, &new.server.trusted_proxies) {
         dropped.push("the bounds of server.trusted_proxies".to_owned());
+    }
+    let asks = |config: &Config| config.server.tls.client_auth == ClientAuth::Require;
+    if asks(running) && !asks(new) {
+        dropped.push("server.tls.client_auth".to_owned());
+    }
+    if running.admin.tls.client_ca.is_some() && new.admin.tls.client_ca.is_none() {
+        dropped.push("admin.tls.client_ca".to_owned());
     }
     let unpinned = running
         .pools

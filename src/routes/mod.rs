@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::TlsIdentity;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{Heartbeat, PipeSettings};
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
@@ -341,7 +342,9 @@ impl RouteTable {
         if !route.raw_path && path::is_ambiguous(path) {
             return Err(NoRoute::Ambiguous);
         }
-        let values = Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers, client };
+        let certificate = TlsIdentity::certificate(&parts.extensions);
+        let values =
+            Values { path, params: &params, query: parts.uri.query(), headers: &parts.headers, client, certificate };
         let named = |template: Option<&Template>| template.map_or(Ok(None), |template| template.key(&values));
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;

@@ -1,7 +1,8 @@
 //! Templates over a request: what a route's key and backend path are made of.
 //!
 //! `{name}` is a path parameter of the route, `{query.name}` a query parameter, `{header.name}` a request header,
-//! `{cookie.name}` a cookie, `{client}` the client's address; a backend path also knows `{alias}` (what the chosen
+//! `{cookie.name}` a cookie, `{client}` the client's address, `{tls.san}` and `{tls.cn}` the first alternative and the
+//! common name of the certificate that it has shown; a backend path also knows `{alias}` (what the chosen
 //! backend calls the key, or the key itself) and `{query}` (the whole query). `{{` and `}}` are literal braces.
 //!
 //! Invariant: what a template takes comes once. Of a parameter, header or cookie that comes twice, a worker may take
@@ -23,6 +24,7 @@ use super::NoRoute;
 use super::auth::Auth;
 use super::path::leaves_its_place;
 use super::percent::{decode, encode_into};
+use crate::net::ClientCertificate;
 
 /// A parsed template.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -38,6 +40,10 @@ pub(super) enum Part {
     Auth(HeaderName),
     Cookie(String),
     Client,
+    /// The first alternative name of the client's certificate.
+    Alternative,
+    /// The common name of it.
+    Common,
     WholeQuery,
     Alias,
 }
@@ -53,6 +59,8 @@ pub(super) struct Values<'a> {
     pub headers: &'a HeaderMap,
     /// The client's address, as far as trusted proxies say.
     pub client: IpAddr,
+    /// What it has shown.
+    pub certificate: Option<&'a ClientCertificate>,
 }
 
 /// A piece of a backend path, everything but the alias already filled in.
@@ -116,6 +124,8 @@ impl Template {
                 Part::Header(name) | Part::Auth(name) => values.header(name)?.map(Cow::Borrowed),
                 Part::Cookie(name) => values.cookie(name)?.map(Cow::Borrowed),
                 Part::Client => Some(values.client.to_string().into()),
+                Part::Alternative => values.alternative().map(Cow::Borrowed),
+                Part::Common => values.common().map(Cow::Borrowed),
                 Part::WholeQuery | Part::Alias => None,
             };
             match value.filter(|value| !value.is_empty()) {
@@ -147,6 +157,14 @@ impl Template {
                     encode_into(&mut text, values.cookie(name)?.ok_or_else(|| missing("cookie", name))?)
                 }
                 Part::Client => encode_into(&mut text, &values.client.to_string()),
+                Part::Alternative => {
+                    let name = values.alternative().ok_or_else(|| missing("client certificate's name", "tls.san"))?;
+                    encode_into(&mut text, name);
+                }
+                Part::Common => {
+                    let name = values.common().ok_or_else(|| missing("client certificate's name", "tls.cn"))?;
+                    encode_into(&mut text, name);
+                }
                 Part::WholeQuery => text.push_str(values.query.unwrap_or_default()),
                 Part::Alias => {
                     pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -244,6 +262,14 @@ impl<'a> Values<'a> {
         if values.next().is_some() { Err(unclear("the cookie", wanted)) } else { Ok(value) }
     }
 
+    fn alternative(&self) -> Option<&'a str> {
+        self.certificate?.san.as_deref()
+    }
+
+    fn common(&self) -> Option<&'a str> {
+        self.certificate?.cn.as_deref()
+    }
+
     fn header(&self, name: &HeaderName) -> Result<Option<&'a str>, NoRoute> {
         let mut lines = self.headers.get_all(name).into_iter();
         let (line, another) = (lines.next(), lines.next());
@@ -287,6 +313,8 @@ fn placeholder(name: &str, params: &[String]) -> Result<Part, String> {
     }
     match name {
         "client" => Ok(Part::Client),
+        "tls.san" => Ok(Part::Alternative),
+        "tls.cn" => Ok(Part::Common),
         "query" => Ok(Part::WholeQuery),
         "alias" => Ok(Part::Alias),
         _ if params.is_empty() => Err(format!(

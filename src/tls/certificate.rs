@@ -10,6 +10,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
+use crate::config::ClientAuth;
 use crate::net::{FileText, Names, TlsFault, Validity, untimely};
 
 /// A file that all users of the machine may read has this bit.
@@ -26,6 +27,8 @@ pub struct Certificate {
     pub validity: Validity,
     /// SHA-256 of it, in hexadecimal digits.
     pub fingerprint: String,
+    /// How clients are met that ask for one of its names.
+    pub client_auth: ClientAuth,
     pub(super) key: Arc<CertifiedKey>,
 }
 
@@ -37,6 +40,7 @@ impl Certificate {
     pub(super) fn new(
         cert: &FileText,
         key: &FileText,
+        client_auth: ClientAuth,
         provider: &CryptoProvider,
         now: SystemTime,
     ) -> Result<(Self, Vec<TlsFault>), TlsFault> {
@@ -59,7 +63,7 @@ impl Certificate {
             error => key.fault(error),
         })?;
         let file = cert.path.clone();
-        Ok((Self { file, names, validity, fingerprint, key: Arc::new(certified) }, concerns))
+        Ok((Self { file, names, validity, fingerprint, client_auth, key: Arc::new(certified) }, concerns))
     }
 }
 

@@ -11,48 +11,63 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use super::certificate::Certificate;
+use crate::config::ClientAuth;
+
+/// What a client may be shown.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// In the order of the configuration: they may have keys of several kinds. At least one.
+    pub(super) keys: Vec<Arc<CertifiedKey>>,
+    /// The strictest of their policies.
+    policy: ClientAuth,
+}
 
 /// The certificates by their names.
 #[derive(Debug)]
 pub(super) struct Chooser {
-    /// Those of each name, in the order of the configuration: they may have keys of several kinds.
-    by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
-    /// All of them: the first one is the default.
-    all: Vec<Arc<CertifiedKey>>,
+    by_name: HashMap<String, Candidates>,
+    /// The first one, and behind it all others, for clients that cannot read its kind of key.
+    default: Option<Candidates>,
     strict: bool,
 }
 
 impl Chooser {
     pub(super) fn new(certificates: &[Certificate], strict: bool) -> Self {
-        let mut by_name: HashMap<String, Vec<_>> = HashMap::new();
+        let mut by_name: HashMap<String, Candidates> = HashMap::new();
         for certificate in certificates {
+            let (key, policy) = (&certificate.key, certificate.client_auth);
             for name in &certificate.names.hosts {
-                by_name.entry(name.clone()).or_default().push(certificate.key.clone());
+                let none = || Candidates { keys: Vec::new(), policy };
+                let candidates = by_name.entry(name.clone()).or_insert_with(none);
+                candidates.keys.push(key.clone());
+                candidates.policy = candidates.policy.max(policy);
             }
         }
-        Self { by_name, all: certificates.iter().map(|certificate| certificate.key.clone()).collect(), strict }
+        let keys = certificates.iter().map(|certificate| certificate.key.clone()).collect();
+        let default = certificates.first().map(|first| Candidates { keys, policy: first.client_auth });
+        Self { by_name, default, strict }
     }
 
     /// Those that a client may be shown that asks for `name`.
-    pub(super) fn find(&self, name: Option<&str>) -> Option<&[Arc<CertifiedKey>]> {
+    pub(super) fn find(&self, name: Option<&str>) -> Option<&Candidates> {
         let known = name.and_then(|name| {
             let wild = || self.by_name.get(&format!("*.{}", name.split_once('.')?.1));
             self.by_name.get(name).or_else(wild)
         });
-        known.map(Vec::as_slice).or((!self.strict).then_some(&self.all))
+        known.or(self.default.as_ref().filter(|_| !self.strict))
     }
 
-    /// Whether a client that asks for `name` is served at all.
-    pub(super) fn knows(&self, name: Option<&str>) -> bool {
-        self.find(name).is_some()
+    /// How a client is met that asks for `name`; nothing if it is refused.
+    pub(super) fn policy(&self, name: Option<&str>) -> Option<ClientAuth> {
+        self.find(name).map(|candidates| candidates.policy)
     }
 }
 
 impl ResolvesServerCert for Chooser {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_ascii_lowercase);
-        let candidates = self.find(name.as_deref())?;
+        let keys = &self.find(name.as_deref())?.keys;
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        candidates.iter().find(fits).or(candidates.first()).cloned()
+        keys.iter().find(fits).or(keys.first()).cloned()
     }
 }

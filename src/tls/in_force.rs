@@ -17,6 +17,7 @@ pub const PLACE_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct TlsInForce {
     public: ArcSwapOption<TlsSet>,
+    admin: ArcSwapOption<TlsSet>,
     places: Semaphore,
 }
 
@@ -24,7 +25,9 @@ impl TlsInForce {
     /// Begins with `sets`; `at_once` handshakes are worked on at a time.
     #[must_use]
     pub fn new(sets: Sets, at_once: usize) -> Self {
-        Self { public: ArcSwapOption::new(sets.public), places: Semaphore::new(at_once) }
+        let Sets { public, admin } = sets;
+        let [public, admin] = [public, admin].map(ArcSwapOption::new);
+        Self { public, admin, places: Semaphore::new(at_once) }
     }
 
     /// The set of the public listeners.
@@ -33,15 +36,22 @@ impl TlsInForce {
         self.public.load_full()
     }
 
+    /// The set of the admin listener.
+    #[must_use]
+    pub fn admin(&self) -> Option<Arc<TlsSet>> {
+        self.admin.load_full()
+    }
+
     /// Both at once, as [`TlsInForce::put`] takes them.
     #[must_use]
     pub fn sets(&self) -> Sets {
-        Sets { public: self.public() }
+        Sets { public: self.public(), admin: self.admin() }
     }
 
     /// Has new handshakes use `sets`.
     pub fn put(&self, sets: Sets) {
         self.public.store(sets.public);
+        self.admin.store(sets.admin);
     }
 
     /// A place among the handshakes that are worked on, once there is one; nothing if there never will be.

@@ -1,13 +1,14 @@
 //! TLS that we end: what listeners show to clients, and what of it is in force.
 //!
 //! In reading order: `certificate` (one, with its key, from files), [`set`] (those of one kind of listener, judged as a
-//! whole), `chooser` (which of them a client is shown), [`in_force`] (which set new handshakes use). Live sessions know
+//! whole), `chooser` (which of them a client is shown), `tickets` (by which several nodes resume sessions), [`in_force`] (which set new handshakes use). Live sessions know
 //! nothing of any of this: they keep the keys that they began with.
 
 mod certificate;
 mod chooser;
 pub mod in_force;
 pub mod set;
+mod tickets;
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -23,6 +24,8 @@ use set::{Contents, Spec, TlsSet};
 pub struct Sets {
     /// The public listeners.
     pub public: Option<Arc<TlsSet>>,
+    /// The admin listener.
+    pub admin: Option<Arc<TlsSet>>,
 }
 
 impl Sets {
@@ -32,8 +35,14 @@ impl Sets {
     /// # Errors
     /// Everything that is wrong with them, with the keys that name them.
     pub fn read(config: &Config, before: &Self) -> Result<(Self, Vec<TlsFault>), Vec<TlsFault>> {
-        let (public, concerns) = read(Spec::of_server(&config.server.tls), before.public.as_ref())?;
-        Ok((Self { public }, concerns))
+        let public = read(Spec::of_server(&config.server.tls), before.public.as_ref());
+        let admin = read(Spec::of_admin(&config.admin.tls), before.admin.as_ref());
+        match (public, admin) {
+            (Ok((public, concerns)), Ok((admin, more))) => {
+                Ok((Self { public, admin }, concerns.into_iter().chain(more).collect()))
+            }
+            (public, admin) => Err(public.err().into_iter().chain(admin.err()).flatten().collect()),
+        }
     }
 
     /// Reads the files that a configuration names; and says what concerns there are. Those are an error to `holdline
@@ -51,17 +60,19 @@ impl Sets {
 
     /// The sets, each with the name of its listeners.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &TlsSet)> {
-        self.public.iter().map(|set| ("public", &**set))
+        let public = self.public.iter().map(|set| ("public", &**set));
+        public.chain(self.admin.iter().map(|set| ("admin", &**set)))
     }
 
     /// Whether these are the very sets of `other`.
     #[must_use]
     pub fn are(&self, other: &Self) -> bool {
-        match (&self.public, &other.public) {
+        let same = |own: &Option<Arc<TlsSet>>, other: &Option<Arc<TlsSet>>| match (own, other) {
             (Some(own), Some(other)) => Arc::ptr_eq(own, other),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
-        }
+        };
+        same(&self.public, &other.public) && same(&self.admin, &other.admin)
     }
 }
 

@@ -7,13 +7,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::crypto::ring;
-use rustls::sign::CertifiedKey;
 use tempfile::TempDir;
 
 use super::certificate::Certificate;
-use super::chooser::Chooser;
+use super::chooser::{Candidates, Chooser};
 use super::set::{Contents, Spec, TlsSet};
-use crate::config::{CertificateFiles, ServerTls};
+use crate::config::{CertificateFiles, ClientAuth, ServerTls};
 use crate::net::FileText;
 
 fn pem(label: &str, der: &[u8]) -> String {
@@ -31,6 +30,7 @@ fn files(directory: &TempDir, names: &[&str]) -> CertificateFiles {
         path
     };
     CertificateFiles {
+        client_auth: None,
         cert: write("cert.pem", pem("CERTIFICATE", made.der())),
         key: write("key.pem", pem("PRIVATE KEY", &key.serialize_der())),
     }
@@ -42,7 +42,7 @@ fn certificate(names: &[&str]) -> Certificate {
     let files = files(&directory, names);
     let text = |path| FileText::read("server.tls.certificates", path).unwrap();
     let (cert, key) = (text(&files.cert), text(&files.key));
-    Certificate::new(&cert, &key, &ring::default_provider(), SystemTime::now()).unwrap().0
+    Certificate::new(&cert, &key, ClientAuth::Off, &ring::default_provider(), SystemTime::now()).unwrap().0
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn a_set_is_made_only_of_what_is_good_as_a_whole() {
         let spec = Spec::of_server(&tls).unwrap();
         TlsSet::new(&spec, &Contents::read(&spec)?, SystemTime::now(), None)
     };
-    let crossed = CertificateFiles { cert: good.cert.clone(), key: other.key.clone() };
+    let crossed = CertificateFiles { cert: good.cert.clone(), ..other.clone() };
     let faults = read(&[good.clone(), crossed, other.clone()]).unwrap_err();
     assert_eq!(faults.len(), 1);
     assert!(faults[0].message.contains("it is not the key of the certificate"), "{}", faults[0].message);
@@ -74,8 +74,8 @@ fn a_name_finds_its_own_certificate_and_a_wildcard_stands_for_one_label() {
     let names: [&[&str]; 3] = [&["default.example"], &["*.a.example"], &["b.a.example", "192.0.2.1"]];
     let certificates = names.map(certificate);
     let (lenient, strict) = (Chooser::new(&certificates, false), Chooser::new(&certificates, true));
-    let at = |found: Option<&[Arc<CertifiedKey>]>| {
-        let first = found?.first()?;
+    let at = |found: Option<&Candidates>| {
+        let first = found?.keys.first()?;
         certificates.iter().position(|certificate| Arc::ptr_eq(&certificate.key, first))
     };
     for (name, expected) in [
@@ -89,7 +89,7 @@ fn a_name_finds_its_own_certificate_and_a_wildcard_stands_for_one_label() {
         (None, None),
     ] {
         assert_eq!(at(strict.find(name)), expected, "{name:?}");
-        assert_eq!(strict.knows(name), expected.is_some());
+        assert_eq!(strict.policy(name).is_some(), expected.is_some());
         assert_eq!(at(lenient.find(name)), expected.or(Some(0)), "{name:?}");
     }
 }

@@ -29,8 +29,6 @@ class Application:
     short: bool = False
     # Brings a browser or the like: one of these at a time.
     heavy: bool = False
-    # What the route says of the conversation instead of "auto".
-    route: str = ""
 
 
 def python(file, *arguments):
@@ -60,6 +58,7 @@ JUPYTER = [
     "--ServerApp.port_retries=0", "--IdentityProvider.token=", "--ServerApp.disable_check_xsrf=True",
     "--ServerApp.root_dir={directory}", "--ServerApp.allow_remote_access=True",
 ]
+PYLSP = ["pylsp", "--ws", "--host", "127.0.0.1", "--port", "{port}"]
 CHROMIUM = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--remote-debugging-port={port}",
             "--user-data-dir={directory}/profile", "about:blank"]
 APPIUM = ["node", str(CACHE / "node/node_modules/appium/index.js"), "server", "--address", "127.0.0.1", "--port", "{port}",
@@ -67,16 +66,7 @@ APPIUM = ["node", str(CACHE / "node/node_modules/appium/index.js"), "server", "-
 STREAMLIT = ["streamlit", "run", str(HERE / "panel.py"), "--server.address", "127.0.0.1", "--server.port", "{port}",
              "--server.headless", "true", "--browser.gatherUsageStats", "false", "--server.fileWatcherType", "none"]
 
-# Lines of the route for applications that begin with nothing that `auto` knows.
-TOLD = {
-    "tRPC": 'conversation = "profile"\nprologue.profile = "trpc"',
-    "Hocuspocus": 'conversation = "profile"\nprologue.profile = "hocuspocus"',
-    "pylsp": 'conversation = "profile"\nprologue.profile = "lsp"',
-    "ganache, ethers": 'conversation = "stateful"',
-    "terminado": 'conversation = "stateful"',
-}
-
-UNTOLD = [
+APPLICATIONS = [
     Application("FastAPI", **echo("fastapi"), lost_max=2, doubled_max=2, short=True),
     Application("Tornado", **echo("tornado"), doubled_max=2),
     Application("Channels", **echo("channels"), lost_max=2, doubled_max=2),
@@ -98,8 +88,10 @@ UNTOLD = [
                 worker=["sh", "-c", f"HOST=127.0.0.1 PORT={{port}} exec node {Y_WEBSOCKET}"],
                 user=node("shared_text.mjs", "user", "{port}", "y-websocket")),
     Application("Hocuspocus", **both("shared_text.mjs", "hocuspocus"), profile="hocuspocus", state=True),
-    Application("pylsp", profile="lsp", doubled_max=1, slow_start=True,
-                worker=["pylsp", "--ws", "--host", "127.0.0.1", "--port", "{port}"], user=python("lsp.py", "{port}")),
+    Application("pylsp", profile="lsp", doubled_max=1, slow_start=True, worker=PYLSP, user=python("lsp.py", "{port}")),
+    # The first conversation of a route whose clients compress cannot be read on; the next ones are not compressed.
+    Application("pylsp, compressed", doubled_max=1, slow_start=True, worker=PYLSP,
+                user=python("lsp.py", "{port}", "compressed")),
     Application("OCPP 1.6", profile="ocpp1.6", doubled_max=2,
                 worker=python("charging.py", "worker", "{port}"), user=python("charging.py", "user", "{port}")),
     Application("terminado", worker=python("notebooks.py", "terminal", "{port}"),
@@ -118,11 +110,4 @@ UNTOLD = [
     Application("Vite", heavy=True, worker=node("pages.mjs", "vite", "{port}", "{directory}"), state=True,
                 user=node("pages.mjs", "edits", "{port}", "{directory}")),
     Application("Streamlit", heavy=True, worker=STREAMLIT, state=True, user=node("pages.mjs", "typing", "{port}", "{directory}")),
-]
-
-# And the same once more, where an operator has told Holdline.
-APPLICATIONS = UNTOLD + [
-    dataclasses.replace(it, name=f"{it.name}, as the route says", profile="" if "stateful" in TOLD[it.name] else it.profile,
-                        route=TOLD[it.name])
-    for it in UNTOLD if it.name in TOLD
 ]

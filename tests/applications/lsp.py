@@ -57,14 +57,14 @@ class Editor:
             await asyncio.sleep(talk.RHYTHM_SECONDS)
 
 
-async def user(port):
+async def user(port, compression):
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
     numbers = talk.Numbers()
     while True:
         try:
-            async with connect(f"ws://127.0.0.1:{port}/", proxy=None) as socket:
+            async with connect(f"ws://127.0.0.1:{port}/", proxy=None, compression=compression) as socket:
                 editor = Editor(socket)
                 reading = asyncio.create_task(editor.read())
                 await editor.open("def first(): pass\n\n\n")
@@ -81,4 +81,4 @@ async def user(port):
 
 if __name__ == "__main__":
     talk.listen_for_the_end()
-    asyncio.run(user(int(sys.argv[1])))
+    asyncio.run(user(int(sys.argv[1]), "deflate" if sys.argv[2:] == ["compressed"] else None))

@@ -58,6 +58,7 @@ mod storm;
 mod stuck_log;
 mod timing;
 mod tls;
+mod tls_clients;
 mod tls_reload;
 mod top;
 mod trace;

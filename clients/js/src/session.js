@@ -190,7 +190,7 @@ export class Session {
     if (this.#phase === 'ended') return;
     this.#phase = 'ended';
     this.pipe = null;
-    this.outbox.fail(new Error(`closed: ${code} ${reason}`));
+    this.outbox.fail(new Error('closed'));
     this.#do('forget');
     this.#do('end', code, reason, clean);
   }
@@ -200,7 +200,7 @@ export class Session {
   /** @param {import('./protocol.js').Message} message */
   #message({ seq, data }) {
     if (seq) {
-      if (this.#phase !== 'live') throw new ProtocolError('early message');
+      if (this.#phase !== 'live') throw new ProtocolError('bad number');
       if (seq <= this.#rx) return; // it came before
       if (seq !== this.#rx + 1) throw new ProtocolError(`hole before ${seq}`);
       this.#rx = seq;
@@ -227,7 +227,7 @@ export class Session {
 
   /** @param {Control} frame */
   #welcome(frame) {
-    if (this.pipe) throw new ProtocolError('bad welcome');
+    if (this.pipe) throw new ProtocolError('bad greeting');
     this.heartbeatMs = frame.heartbeat_ms || 0;
     this.jitterMs = frame.jitter_ms || 0;
     this.#window = frame.window_bytes || WINDOW_DEFAULT;
@@ -238,12 +238,12 @@ export class Session {
   /** @param {Control} frame */
   #resumed(frame) {
     const { pipe, outbox } = this;
-    if (!pipe) throw new ProtocolError('bad resumed');
+    if (!pipe) throw new ProtocolError('bad greeting');
     const received = count(frame.rx);
     const { first, next } = outbox;
     // A page that crashed had sent more than it could save.
     if (received >= next) {
-      if (!this.#restored) throw new ProtocolError('bad rx');
+      if (!this.#restored) throw new ProtocolError('bad ack');
       outbox.next = received + 1;
     }
     outbox.rewind(received);

@@ -348,7 +348,7 @@ export class HoldlineSocket extends EventTarget {
     this.#stop(...Object.keys(this.#timers));
     this.#shelf.leave();
     this.#unwatch();
-    for (const { reject } of this.#draining.splice(0)) reject(new Error(`closed: ${code} ${reason}`));
+    for (const { reject } of this.#draining.splice(0)) reject(new Error('closed'));
     if (!clean) this.#tell('error', {});
     this.#tell('close', { code, reason, wasClean: clean });
   }

@@ -3,7 +3,8 @@
 //! Refused: to guess. A message that another protocol may begin with too shows nothing.
 
 use super::json::{self, Document, Pointer};
-use crate::frame::Side;
+use super::messages::is_hocuspocus_login;
+use crate::frame::{Kind, Side};
 
 /// What a first message shows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,6 +29,11 @@ pub const FIRST_MESSAGES: &[(&str, Shown)] = &[
     ("of the worker, [\"setup\", … (terminado)", Shown::Stateful),
     ("of the client, a query, mutation or subscription with an id and a path (tRPC)", Shown::Profile("trpc")),
     ("of the client, initialize with capabilities and a processId or rootUri (LSP)", Shown::Profile("lsp")),
+    (
+        "of the client, a binary one with a document's name, a token and no byte more (Hocuspocus)",
+        Shown::Profile("hocuspocus"),
+    ),
+    ("of the client, [\"stdin\", … or [\"set_size\", … (terminado)", Shown::Stateful),
     ("of the client, initialize with an sdkLanguage (Playwright)", Shown::Stateful),
     (
         "of the client, JSON-RPC 2.0 with a method that begins with eth_ or evm_ (Ethereum)",
@@ -36,12 +42,13 @@ pub const FIRST_MESSAGES: &[(&str, Shown)] = &[
 ];
 
 /// What the first message of a conversation shows, which `from` sends.
-pub(crate) fn shown_by(from: Side, payload: &[u8]) -> Option<Shown> {
+pub(crate) fn shown_by(from: Side, kind: Kind, payload: &[u8]) -> Option<Shown> {
     match from {
         Side::Backend if payload.starts_with(b"0{\"sid\"") => Some(Shown::Profile("socket.io")),
         Side::Backend if payload.starts_with(b"INFO {") => Some(Shown::Profile("nats")),
         Side::Backend if payload.starts_with(b"[\"setup\",") => Some(Shown::Stateful),
         Side::Backend => None,
+        Side::Client if kind == Kind::Binary => is_hocuspocus_login(payload).then_some(Shown::Profile("hocuspocus")),
         Side::Client => json::documents(payload).into_iter().next().and_then(|place| shown_by_call(&payload[place])),
     }
 }
@@ -49,6 +56,9 @@ pub(crate) fn shown_by(from: Side, payload: &[u8]) -> Option<Shown> {
 fn shown_by_call(payload: &[u8]) -> Option<Shown> {
     let document = Document::read(payload)?;
     let find = |pointer: &str| Pointer::parse(pointer).ok().and_then(|pointer| document.find(&pointer));
+    if find("/0").is_some_and(|word| word.is("stdin") || word.is("set_size")) {
+        return Some(Shown::Stateful);
+    }
     let method = find("/method").and_then(|value| value.text())?;
     let has = |pointer: &str| find(pointer).is_some();
     match &*method {

@@ -111,6 +111,21 @@ fn hocuspocus(payload: &[u8]) -> Option<(&[u8], usize, Option<usize>)> {
     Some((document, kind, varint(rest).map(|(first, _)| first)))
 }
 
+/// Whether it is what a client of Hocuspocus says first: a document's name and a token, which fill the message.
+pub(super) fn is_hocuspocus_login(payload: &[u8]) -> bool {
+    const TOKEN: usize = 0;
+    let is_name = |name: &[u8]| str::from_utf8(name).is_ok_and(|it| !it.is_empty() && !it.contains(char::is_control));
+    let read = || {
+        let (len, rest) = varint(payload)?;
+        let (name, rest) = rest.split_at_checked(len)?;
+        let (kind, rest) = varint(rest)?;
+        let (what, rest) = varint(rest)?;
+        let (len, token) = varint(rest)?;
+        Some(is_name(name) && (kind, what) == (AUTH, TOKEN) && token.len() == len && str::from_utf8(token).is_ok())
+    };
+    read() == Some(true)
+}
+
 const SYNC: usize = 0;
 const AWARENESS: usize = 1;
 const AUTH: usize = 2;

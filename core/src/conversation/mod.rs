@@ -13,13 +13,14 @@
 //!
 //! In reading order: [`json`] finds values, `words` are what messages mean, [`rules`] read JSON, `messages` and
 //! `streams` what is not JSON, [`profile`] knows the protocols, `builtin` has their rules, [`prologue`] is the engine, and
-//! `aliases` its names for what each worker names anew. The pipe asks it in `pipe::conversing`.
+//! `aliases` its names for what each worker names anew; [`first`] knows a first message, which `inflate` makes plain. The pipe asks it in `pipe::conversing`.
 
 use std::sync::Arc;
 
 mod aliases;
 mod builtin;
 pub mod first;
+mod inflate;
 pub mod json;
 mod messages;
 pub mod profile;
@@ -29,6 +30,7 @@ mod snapshot;
 mod streams;
 pub mod words;
 
+pub(crate) use inflate::inflate;
 pub use profile::{Profile, Profiles};
 pub(crate) use prologue::{Heard, Said};
 pub use prologue::{Prologue, PrologueBounds};

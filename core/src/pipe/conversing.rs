@@ -8,6 +8,7 @@ use super::{Fact, Interruption, Pipe, PrologueFailure};
 use crate::assembler::Message;
 use crate::close::CloseFrame;
 use crate::conversation::first::{BY_FIRST_MESSAGE, BY_PROFILE_IN_VAIN, Shown, shown_by};
+use crate::conversation::inflate;
 use crate::conversation::profile::RULES;
 use crate::conversation::{Conversation, ConversationKind, Heard, Prologue, Said};
 use crate::frame::{self, Kind, Side};
@@ -49,10 +50,15 @@ impl Pipe {
         };
         let is_small = message.payload_bytes as usize <= self.settings.prologue.inspect_max;
         let is_read = is_small || self.conversation.prologue().is_some_and(Prologue::reads_all);
-        let opened = if is_read { lane.buffer.coming(message).open(side) } else { None };
+        let came = is_read.then(|| lane.buffer.coming(message).opened(side)).flatten();
         if matches!(self.conversation, Conversation::Undecided) {
-            self.decide(side, opened.as_ref().map(|(_, payload)| payload.as_slice()));
+            let plain = came.as_ref().and_then(|(kind, payload, compressed)| match compressed {
+                true => Some((*kind, inflate(payload, self.settings.prologue.inspect_max)?)),
+                false => Some((*kind, payload.clone())),
+            });
+            self.decide(side, plain);
         }
+        let opened = came.filter(|(.., compressed)| !compressed).map(|(kind, payload, _)| (kind, payload));
         match side {
             Side::Client => self.client_said(message, opened),
             Side::Backend => self.worker_said(message, opened, now),
@@ -60,11 +66,11 @@ impl Pipe {
     }
 
     /// The first message shows what this is, or that nothing shows it.
-    fn decide(&mut self, side: Side, payload: Option<&[u8]>) {
+    fn decide(&mut self, side: Side, opened: Option<(Kind, Vec<u8>)>) {
         let bounds = self.settings.prologue;
         let profiles = &self.settings.profiles;
         let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(profiles.named(name)?, bounds))));
-        let shown = payload.and_then(|payload| shown_by(side, payload)).and_then(|shown| match shown {
+        let shown = opened.and_then(|(kind, payload)| shown_by(side, kind, &payload)).and_then(|shown| match shown {
             Shown::Profile(_) if self.compressed => Some((Conversation::Stateful, BY_PROFILE_IN_VAIN)),
             Shown::Profile(name) => named(name).map(|it| (it, BY_FIRST_MESSAGE)),
             Shown::Stateful => Some((Conversation::Stateful, BY_FIRST_MESSAGE)),

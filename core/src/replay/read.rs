@@ -67,15 +67,19 @@ impl<'a> HeldMessage<'a> {
     /// read.
     #[must_use]
     pub fn open(&self, sender: Side) -> Option<(Kind, Vec<u8>)> {
+        self.opened(sender).filter(|(.., compressed)| !compressed).map(|(kind, payload, _)| (kind, payload))
+    }
+
+    /// The same for any message, and whether it is compressed.
+    pub(crate) fn opened(&self, sender: Side) -> Option<(Kind, Vec<u8>, bool)> {
+        let mut compressed = false;
         let mut bytes = self.frames();
         let mut payload = Vec::with_capacity(self.payload_bytes());
         let mut kind = None;
         let mut rest = &mut bytes[..];
         while !rest.is_empty() {
             let header = frame::parse(rest, sender).ok()??;
-            if header.compressed {
-                return None;
-            }
+            compressed |= header.compressed;
             kind = kind.or(Kind::of(header.opcode));
             let (whole, behind) = rest.split_at_mut_checked(header.header_len + header.payload_len as usize)?;
             let part = &mut whole[header.header_len..];
@@ -85,7 +89,7 @@ impl<'a> HeldMessage<'a> {
             payload.extend_from_slice(part);
             rest = behind;
         }
-        Some((kind?, payload))
+        Some((kind?, payload, compressed))
     }
 }
 

@@ -374,6 +374,27 @@ fn hocuspocus_authenticates_and_synchronizes_each_document_again() {
 }
 
 #[test]
+fn a_client_of_hocuspocus_is_known_by_a_token_that_fills_its_first_message() {
+    for (first, profile) in [
+        (&b"\x03doc\x02\x00\x05token"[..], Some("hocuspocus")),
+        (b"\x03doc\x02\x00\x00", Some("hocuspocus")),
+        // More or less than the token, no name, another type, a step of a synchronization as y-websocket has it too.
+        (b"\x03doc\x02\x00\x05token.", None),
+        (b"\x03doc\x02\x00\x05toke", None),
+        (b"\x00\x02\x00\x01t", None),
+        (b"\x03doc\x03\x00\x01t", None),
+        (b"\x03d\x00c\x02\x00\x01t", None),
+        (b"\x03doc\x00\x00\x01\x00", None),
+        (b"\x00\x00\x01\x00", None),
+    ] {
+        let mut bench = Bench::new();
+        bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
+        bench.client_frame(0x82, first);
+        assert_eq!(bench.pipe.conversation().1, profile, "{first:?}");
+    }
+}
+
+#[test]
 fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
     use ConversationKind::{Profile, Stateful, Stateless};
     let lsp = r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"processId":1,"capabilities":{}}}"#;
@@ -382,6 +403,8 @@ fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
         ('w', r#"0{"sid":"a"}"#, Profile, Some("socket.io")),
         ('w', "INFO {}\r\n", Profile, Some("nats")),
         ('w', r#"["setup", {}]"#, Stateful, None),
+        ('c', r#"["stdin", "ls\n"]"#, Stateful, None),
+        ('c', r#"["set_size", 24, 80, 600, 800]"#, Stateful, None),
         ('w', "o", Stateless, None),
         ('w', "hello", Stateless, None),
         ('c', r#"0{"sid":"a"}"#, Stateless, None),

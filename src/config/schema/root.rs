@@ -19,8 +19,9 @@ const TIB: usize = 1024 * GIB;
 
 pub(super) fn keys() -> Vec<Key<Config>> {
     let mut keys = server();
-    keys.extend(super::ended_tls::keys());
+    keys.extend(super::ended_tls::server());
     keys.extend(admin());
+    keys.extend(super::ended_tls::admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
     keys.extend(reattach());
@@ -156,7 +157,7 @@ fn admin() -> Vec<Key<Config>> {
             "admin.listen",
             |c: &mut Config| &mut c.admin.listen,
             any,
-            "the admin API; beyond loopback only with a tokens_file",
+            "the admin API; beyond loopback only with a tokens_file or tls.client_ca",
         ),
         key(
             "admin.tokens_file",

@@ -8,7 +8,7 @@ use super::super::types::{
     AccessLog, Compression, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume,
     RouteResume, Sticky, Upgrade,
 };
-use super::super::{AdminState, TlsVersion};
+use super::super::{AdminState, ClientAuth, TlsVersion};
 use super::Choice;
 use crate::routes::Duplicate;
 
@@ -133,4 +133,12 @@ impl Choice for LogLevel {
 
 impl Choice for TlsVersion {
     const WORDS: &'static [(&'static str, Self)] = &[("1.2", Self::Tls12), ("1.3", Self::Tls13)];
+}
+
+impl Choice for ClientAuth {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        (Self::Off.as_str(), Self::Off),
+        (Self::Request.as_str(), Self::Request),
+        (Self::Require.as_str(), Self::Require),
+    ];
 }

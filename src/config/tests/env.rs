@@ -14,6 +14,15 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.tls.certificates", r#"[{ cert = "/c", key = "/k" }]"#, r#"[{ cert = "/c", key = "/k" }]"#),
     ("server.tls.min_version", "1.3", r#""1.3""#),
     ("server.tls.sni_strict", "true", "true"),
+    ("server.tls.client_auth", "require", r#""require""#),
+    ("server.tls.client_ca", "/a", r#""/a""#),
+    ("server.tls.client_crl", "/r", r#""/r""#),
+    ("server.tls.tickets", "false", "false"),
+    ("server.tls.tickets_file", "/t", r#""/t""#),
+    ("server.tls.acme_challenges", "/w", r#""/w""#),
+    ("admin.tls.cert", "/c", r#""/c""#),
+    ("admin.tls.key", "/k", r#""/k""#),
+    ("admin.tls.client_ca", "/a", r#""/a""#),
     ("server.tls.handshakes_at_once", "9", "9"),
     ("server.tls.reload_interval", "1s", r#""1s""#),
     ("server.threads", "3", "3"),
@@ -174,6 +183,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].client_id", "{path}", r#""{path}""#),
     ("routes[0].resume", "cookie", r#""cookie""#),
     ("routes[0].duplicate", "reject", r#""reject""#),
+    ("routes[0].replaced_code", "4901", "4901"),
     ("routes[0].share", "true", "true"),
     ("routes[0].share_linger", "0", r#""0s""#),
     ("routes[0].share_catch_up", "5", "5"),
@@ -220,6 +230,11 @@ fn px_05_every_key_can_be_set_by_environment() {
         // What else must be true for the value to be allowed.
         let around = match *path {
             "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
+            "server.tls.client_auth" => "server.tls.client_ca = \"/a\"",
+            "server.tls.client_crl" => "server.tls.client_ca = \"/a\"",
+            "admin.tls.cert" => "admin.tls.key = \"/k\"",
+            "admin.tls.key" => "admin.tls.cert = \"/c\"",
+            "admin.tls.client_ca" => "admin.tls = { cert = \"/c\", key = \"/k\" }",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
             "hooks.url" => "hooks = { secret_file = \"/s\" }",
@@ -248,7 +263,9 @@ fn px_05_every_key_can_be_set_by_environment() {
                         | "hooks.secret_file"
                         | "routes[0].client_id"
                 ) || path.ends_with("serves")
-                    || ["tls.ca", "tls.cert", "tls.key"].iter().any(|file| path.ends_with(file)),
+                    || ["tls.ca", "tls.cert", "tls.key", "client_ca", "client_crl", "tickets_file", "acme_challenges"]
+                        .iter()
+                        .any(|file| path.ends_with(file)),
                 "{path}"
             );
             continue;

@@ -45,7 +45,7 @@ impl Driver {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         }
         if self.client.is_outdated(answer) {
-            return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
+            return self.turn_away(link, &CloseFrame::new(self.plan.settings.replaced_code, "replaced"), cx);
         }
         let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
         if rejects && self.client.is_linked() {
