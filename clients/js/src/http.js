@@ -16,6 +16,8 @@ import { fromBase64, toBase64 } from './storage.js';
 
 const CONTENT_TYPE = 'application/vnd.holdline+json';
 const POLL_WAIT_S = 25;
+/** Asks for no more than an answer. */
+const ASK = { t: 'hb', n: 0 };
 /** What a refusal means: the pipe is unknown, or we are. @type {Record<number, string>} */
 const REFUSALS = { 404: 'unknown', 410: 'expired', 401: 'auth', 403: 'auth' };
 
@@ -92,6 +94,7 @@ class HttpLink {
     this.#headers = { 'Holdline-Pipe': this.#pipe, Authorization: `Holdline ${greeting.token}` };
     this.#on.frame(() => greeting);
     if (greeting.t === 'reject') return;
+    if (greeting.t === 'resumed') this.send(ASK);
     void this.#run(() => (this.#way.sse ? this.#stream() : this.#poll()));
   }
 
@@ -105,6 +108,8 @@ class HttpLink {
       if (!answer.ok) throw new Error();
       const { ack, d } = await answer.json();
       this.#on.frame(() => ({ t: 'ack', n: ack, d }));
+      // What a worker has, the answer to a POST alone tells: it is asked for until it is all of it.
+      if (d < ack) setTimeout(() => this.send(ASK), 1000);
     }));
   }
 

@@ -291,7 +291,7 @@ export class Session {
     const to = frame.count === null ? count(from) - 1 : count(from) + count(frame.count) - 1;
     if (lane === 'up') this.outbox.missing(frame.count === null ? 1 : from, to, new Error('gap'));
     else {
-      if (frame.count !== null && from > this.#rx + 1) throw new ProtocolError(`hole before ${from}`);
+      if (frame.count !== null && from > this.#rx + 1) throw new ProtocolError('bad gap');
       if (to <= this.#rx && frame.count !== null) return;
       this.#rx = Math.max(this.#rx, to);
       this.#owe(0);

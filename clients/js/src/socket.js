@@ -77,7 +77,7 @@ export class HoldlineSocket extends EventTarget {
       backoff: { ...DEFAULTS.backoff, ...given.backoff },
       timeouts: { ...DEFAULTS.timeouts, ...given.timeouts },
     };
-    if (!this.#options.WebSocket) throw new TypeError('no WebSocket: pass options.WebSocket');
+    if (!this.#options.WebSocket) throw new TypeError('options.WebSocket');
     this.#url = absolute(url);
     this.#protocols = [protocols].flat();
     this.#backoff = new Backoff(this.#options.backoff);
@@ -407,7 +407,7 @@ export class HoldlineSocket extends EventTarget {
   async #comeBack() {
     const pipe = this.#session.pipe;
     if (pipe && !(await this.#shelf.holdAgain(pipe.id))) {
-      this.#session.end(CLOSE.SUPERSEDED, 'another page', false);
+      this.#session.end(CLOSE.SUPERSEDED, 'taken', false);
       return this.#act();
     }
     this.#wake();
@@ -434,7 +434,7 @@ export class HoldlineSocket extends EventTarget {
 
 /** @param {string | URL} url as `new WebSocket` takes it: http: is ws:, and relative is to the page */
 function absolute(url) {
-  const base = globalThis.document?.baseURI ?? globalThis.location?.href;
+  const base = globalThis.document?.baseURI;
   const parsed = new URL(url, base);
   parsed.protocol = parsed.protocol.replace(/^http/, 'ws');
   if (!/^wss?:$/.test(parsed.protocol) || parsed.hash) throw new DOMException('bad URL', 'SyntaxError');
