@@ -51,7 +51,7 @@ pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTa
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
-    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    Paths, PoolResume, ProxyProtocol, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.

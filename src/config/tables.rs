@@ -18,7 +18,7 @@ use super::types::{
 };
 use super::{AdminState, Prologue};
 use crate::callout::CalloutUrl;
-use crate::net::{BackendUrl, TlsFiles};
+use crate::net::{BackendUrl, SendProxy, TlsFiles};
 use crate::routes::{AuthSpec, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
@@ -38,6 +38,8 @@ pub struct Pool {
     pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
+    /// How its workers are told whose connection they get.
+    pub send_proxy: SendProxy,
     /// How its `wss://` workers are met.
     pub tls: PoolTls,
     /// Where the health pages of its workers say what they use.
@@ -58,6 +60,7 @@ impl Default for Pool {
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,
+            send_proxy: SendProxy::Off,
             tls: PoolTls::default(),
             report: Report::default(),
             health: Health::default(),

@@ -255,7 +255,7 @@ fn resume_of(request: &Request, answer: u64) -> Resume {
     Resume {
         answer,
         over: None,
-        client: request.client.address.to_string(),
+        client: request.client.announced(),
         target: request.found.target.clone(),
         host: host(&request.parts).map(Box::from),
         head_lines: head_lines(request),
@@ -292,6 +292,7 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
         key: found.key.as_deref().map(Arc::from),
         target: found.target.clone(),
         host: host(&request.parts).map(Box::from),
+        announced: Some(request.client.announced()),
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,

@@ -63,6 +63,24 @@ label! {
 }
 
 label! {
+    /// What a connection began with, where a PROXY header was looked for.
+    ProxyHeader {
+        /// A header that names a client.
+        Accepted = "accepted",
+        /// A header of a connection that is the proxy's own, or of a client that it does not know.
+        Local = "local",
+        /// No header.
+        Missing = "missing",
+        /// A header that is none.
+        Malformed = "malformed",
+        /// Its peer is not in `server.trusted_proxies`, where each has to be.
+        Untrusted = "untrusted",
+        /// It did not come within `server.handshake_timeout`.
+        TimedOut = "timed_out",
+    }
+}
+
+label! {
     /// What became of a TLS handshake.
     TlsResult {
         /// A new session.

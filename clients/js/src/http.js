@@ -86,7 +86,8 @@ class HttpLink {
     });
     const why = REFUSALS[answer.status];
     if (!why && !answer.ok) throw new Error();
-    const greeting = why ? { t: 'reject', why } : await answer.json();
+    // A refusal that is the proxy's own says why; one of something in between does not.
+    const greeting = await answer.json().catch(() => ({ t: 'reject', why }));
     this.#pipe = greeting.id ?? /** @type {any} */ (hello).resume?.id;
     this.#headers = { 'Holdline-Pipe': this.#pipe, Authorization: `Holdline ${greeting.token}` };
     this.#on.frame(() => greeting);

@@ -100,8 +100,8 @@ impl Driver {
     /// Takes note of what a client that is back has that is another than before.
     fn has_come_back(&mut self, resume: Resume) {
         let Resume { target, host, head_lines, client, answer: _, over: _ } = resume;
-        self.entry().set_client(client);
-        self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
+        self.entry().set_client(client.address.to_string());
+        self.plan = Arc::new(Plan { target, host, announced: Some(client), head_lines, ..(*self.plan).clone() });
     }
 
     /// Asks the client whether it is there. One that cannot be asked, because nothing is read of it now, counts as there.
