@@ -135,6 +135,14 @@ pub enum Fact {
         replaced: bool,
         away_ms: u64,
     },
+    /// A connection of a pipe's client was refused, because such ones had replaced each other too often.
+    #[serde(rename = "pipe.client_taken")]
+    ClientTaken {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+    },
     /// A pipe's client did not come back in time.
     #[serde(rename = "pipe.client_expired")]
     ClientExpired {

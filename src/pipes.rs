@@ -11,6 +11,7 @@ mod numbers;
 mod pool;
 mod registration;
 mod resume;
+mod takeovers;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -39,6 +40,7 @@ pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
+pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};
 
 use pool::{Pool, Pools};
 
@@ -86,6 +88,8 @@ pub struct PipeEntry {
     /// What keeps it from the worker that it wants.
     pub held: Held,
     client: Mutex<Box<str>>,
+    /// How often connections of its client took each other's place.
+    pub takeovers: Takeovers,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
     commands: Mutex<Vec<Command>>,
     /// It would read more if the process had room; see [`Pipes::wake_starved`].
@@ -168,6 +172,7 @@ impl PipeEntry {
             active_micros: AtomicU64::new(0),
             state: AtomicU8::new(0),
             held: Held::default(),
+            takeovers: Takeovers::default(),
             backend: Mutex::new(None),
             commands: Mutex::new(Vec::new()),
             starved: AtomicBool::new(false),

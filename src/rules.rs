@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::{AccessLog, Config};
+use crate::config::{AccessLog, Config, ProxyProtocol};
 use crate::handshake::client_address::TrustedProxies;
 use crate::handshake::dial::DialTimeouts;
 use crate::http::{HttpTimeouts, LingerLimits, Patience};
@@ -18,6 +18,8 @@ pub struct Rules {
     pub routes: RouteTable,
     /// Whose forwarding headers are believed.
     pub trusted: TrustedProxies,
+    /// Whether trusted proxies say whose connections they pass on.
+    pub proxy_protocol: ProxyProtocol,
     /// How long one of several handshakes of the same client waits for another.
     pub handshake_timeout: Duration,
     /// How long a client may be silent before and between its requests.
@@ -46,6 +48,7 @@ impl Rules {
         Ok(Self {
             routes: config.route_table()?,
             trusted: TrustedProxies::new(server.trusted_proxies.clone()),
+            proxy_protocol: server.proxy_protocol,
             handshake_timeout: server.handshake_timeout,
             patience: Patience { head: server.handshake_timeout, next: server.keepalive_timeout },
             linger: LingerLimits { time: server.linger_timeout, bytes_max: server.linger_bytes_max as u64 },

@@ -129,6 +129,7 @@ async fn answer(bytes: &[u8]) {
     let asked = Dial {
         addresses: &vec![address].into(),
         tls: None,
+        proxy_header: b"",
         host: "app.example",
         path: "/",
         head_lines: b"",

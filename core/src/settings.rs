@@ -205,6 +205,8 @@ pub struct PipeSettings {
     pub grace: Option<Duration>,
     /// How long a pipe waits for a client that was lost, if it may come back; what it has not confirmed is kept for it.
     pub client_grace: Option<Duration>,
+    /// The code of the close frame that a client's link gets when another one takes its place.
+    pub replaced_code: u16,
     /// Whether a client that closes with 1001 has only left its page, and may come back as one that was lost.
     pub client_navigates: bool,
     /// First wait between two rounds of dials.
@@ -280,6 +282,7 @@ impl Default for PipeSettings {
             limits: PipeLimits::OFF,
             grace: Some(Duration::from_secs(30)),
             client_grace: None,
+            replaced_code: 1000,
             client_navigates: false,
             backoff_min: Duration::from_millis(50),
             backoff_max: Duration::from_secs(2),

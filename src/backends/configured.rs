@@ -46,6 +46,7 @@ fn pool(pool: &config::Pool, tls: TlsClient) -> PoolSpec {
         weight_from: pool.weight_from,
         worker_memory_max: pool.worker_memory_max as u64,
         tls,
+        send_proxy: pool.send_proxy,
         report: ReportPointers {
             rss_mb: pool.report.rss_mb.as_deref().map(Arc::from),
             limit_mb: pool.report.limit_mb.as_deref().map(Arc::from),

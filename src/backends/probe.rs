@@ -67,7 +67,8 @@ async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Progress
     };
     let addresses = target.resolve().await.map_err(problem)?;
     let peer = target.tls_peer();
-    let stream = connect(&addresses, peer.as_ref(), settings.timeout).await.map_err(problem)?;
+    let header = target.proxy_header(None);
+    let stream = connect(&addresses, peer.as_ref(), &header, settings.timeout).await.map_err(problem)?;
     let authority = target.url.authority();
     match &settings.kind {
         ProbeKind::Tcp => Ok(()),

@@ -14,7 +14,7 @@ use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use super::sticky::Tag;
 use crate::clock::Clock;
-use crate::net::{Networks, OwnListeners, TlsClient};
+use crate::net::{Networks, OwnListeners, SendProxy, TlsClient};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
@@ -66,6 +66,7 @@ pub(super) struct PoolEntry {
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
     pub(super) tls: TlsClient,
+    pub(super) send_proxy: SendProxy,
     pub(super) report: ReportPointers,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
@@ -396,6 +397,7 @@ impl PoolEntry {
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
             tls: spec.tls.clone(),
+            send_proxy: spec.send_proxy,
             report: spec.report.clone(),
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),

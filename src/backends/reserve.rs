@@ -7,7 +7,8 @@ use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
 use super::sticky;
 use crate::net::{
-    Addresses, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, TlsClient, TlsPeer, resolve,
+    Addresses, Announced, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, SendProxy, TlsClient, TlsPeer,
+    resolve,
 };
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
@@ -81,6 +82,7 @@ pub struct Target {
     /// Nothing for a backend of the configuration file, which is trusted.
     pub(super) allowed: Option<Arc<Networks>>,
     pub(super) tls: TlsClient,
+    pub(super) send_proxy: SendProxy,
     /// Where no backend may be.
     pub(super) own: Arc<OwnListeners>,
 }
@@ -92,6 +94,12 @@ impl Target {
     /// When there is none.
     pub async fn resolve(&self) -> Result<Addresses, ConnectError> {
         resolve(&self.url, self.allowed.as_deref(), &self.own).await
+    }
+
+    /// What a new connection begins with: whose it is, or that it is our own.
+    #[must_use]
+    pub fn proxy_header(&self, client: Option<Announced>) -> Vec<u8> {
+        self.send_proxy.header(client)
     }
 
     /// Whom a TLS handshake must prove to have reached; nothing where none is made.
@@ -413,8 +421,9 @@ impl Registry {
             Origin::Static => None,
             Origin::Registered => Some(self.where_to.networks.clone()),
         };
-        let tls = self.pools.get(&record.spec.pool)?.tls.clone();
-        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls })
+        let pool = self.pools.get(&record.spec.pool)?;
+        let (tls, send_proxy) = (pool.tls.clone(), pool.send_proxy);
+        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls, send_proxy })
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {

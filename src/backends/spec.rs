@@ -1,7 +1,7 @@
 //! What is said about pools and backends from outside, and what comes back: the vocabulary of this module's API.
 
 use super::report::{ReportPointers, WorkerReport};
-use crate::net::{BackendUrl, TlsClient, UrlError};
+use crate::net::{BackendUrl, SendProxy, TlsClient, UrlError};
 use holdline_core::health::{Health, HealthSettings};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
@@ -49,6 +49,8 @@ pub struct PoolSpec {
     pub worker_memory_max: u64,
     /// How its workers are met by TLS.
     pub tls: TlsClient,
+    /// How its workers are told whose connection they get.
+    pub send_proxy: SendProxy,
     /// Where its workers' health pages say what they use.
     pub report: ReportPointers,
     /// How its backends are probed.
@@ -72,6 +74,7 @@ impl PoolSpec {
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
             tls: TlsClient::native(),
+            send_proxy: SendProxy::Off,
             report: ReportPointers::default(),
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),

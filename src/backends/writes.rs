@@ -173,6 +173,7 @@ impl Registry {
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
             entry.report = pool.report.clone();
             entry.tls = pool.tls.clone();
+            entry.send_proxy = pool.send_proxy;
             // A pipe may wait for a raised limit.
             entry.wake();
         }

@@ -147,7 +147,7 @@ impl Callout {
     async fn dial(&self, patience: Duration) -> Result<Connection, CalloutError> {
         let url = self.0.url.backend();
         let addresses = resolve(url, None, &OwnListeners::default()).await?;
-        let stream = connect(&addresses, TlsPeer::of(url, &TlsClient::native()).as_ref(), patience).await?;
+        let stream = connect(&addresses, TlsPeer::of(url, &TlsClient::native()).as_ref(), &[], patience).await?;
         let (sender, connection) =
             http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(stream)).await?;
         // Ends with its `Connection`, which aborts it.

@@ -11,7 +11,7 @@ use holdline_core::conversation::profile::{FIRST, RULES};
 use holdline_core::settings::{BackendLoss, Balance};
 
 use super::ended_tls::{CertificateFiles, ClientAuth};
-use super::types::{Listen, RouteResume};
+use super::types::{Listen, ProxyProtocol, RouteResume};
 use super::{Backend, Config, Conversation, Prologue, Route};
 use crate::net::{Host, OwnListener, OwnListeners};
 use crate::routes::{RouteSpec, RouteTable};
@@ -58,6 +58,10 @@ fn listeners(config: &Config, found: &mut Findings) {
     if !tls.listen.is_empty() && tls.certificates.is_empty() {
         let message = "needs server.tls.certificates beside it, such as [{ cert = \"tls.pem\", key = \"tls.key\" }]";
         found.error("server.tls.listen", message);
+    }
+    if server.proxy_protocol != ProxyProtocol::Off && server.trusted_proxies.is_empty() {
+        let message = "goes by server.trusted_proxies, and there are none; name the proxies in front there, such as [\"10.0.0.0/8\"]";
+        found.error("server.proxy_protocol", message);
     }
     let mut seen = HashSet::new();
     let fixed = |listen: &&Listen| !matches!(listen, Listen::Tcp(address) if address.port() == 0);

@@ -51,7 +51,7 @@ pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTa
 pub use tls::PoolsTls;
 pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
-    Paths, PoolResume, Rate, RouteResume, Serves, Sticky, Upgrade,
+    Paths, PoolResume, ProxyProtocol, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -175,6 +175,7 @@ impl Config {
             },
             grace: self.reattach.grace.end(),
             client_grace: None,
+            replaced_code: u16::try_from(route.replaced_code).unwrap_or(1000),
             client_navigates: false,
             backoff_min: self.reattach.backoff_min,
             backoff_max: self.reattach.backoff_max,

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::collector::OtlpEndpoint;
 use super::ended_tls::{AdminTls, ServerTls};
-use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, Rate};
+use super::types::{AccessLog, Evict, Grace, Listen, LogFormat, LogLevel, OnExceed, ProxyProtocol, Rate};
 use crate::callout::CalloutUrl;
 
 const KIB: usize = 1024;
@@ -41,6 +41,8 @@ pub struct Server {
     pub close_spread: Duration,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether they say whose connections they pass on.
+    pub proxy_protocol: ProxyProtocol,
     /// From the dial of a backend to its TCP (and TLS) connection.
     pub backend_connect_timeout: Duration,
     /// From our request to a backend's 101.
@@ -71,6 +73,7 @@ impl Default for Server {
             shutdown_grace: Duration::from_secs(30),
             close_spread: Duration::from_secs(5),
             trusted_proxies: Vec::new(),
+            proxy_protocol: ProxyProtocol::Off,
             backend_connect_timeout: Duration::from_secs(5),
             backend_handshake_timeout: Duration::from_secs(60),
             response_header_timeout: Duration::from_secs(120),

@@ -18,7 +18,7 @@ use super::types::{
 };
 use super::{AdminState, Prologue};
 use crate::callout::CalloutUrl;
-use crate::net::{BackendUrl, TlsFiles};
+use crate::net::{BackendUrl, SendProxy, TlsFiles};
 use crate::routes::{AuthSpec, Duplicate, HeaderSpec, HostRule, LearnRule};
 
 /// `[[pools]]`: backends that can stand in for one another.
@@ -38,6 +38,8 @@ pub struct Pool {
     pub worker_memory_max: usize,
     /// What its workers know of resuming.
     pub resume: PoolResume,
+    /// How its workers are told whose connection they get.
+    pub send_proxy: SendProxy,
     /// How its `wss://` workers are met.
     pub tls: PoolTls,
     /// Where the health pages of its workers say what they use.
@@ -58,6 +60,7 @@ impl Default for Pool {
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,
             resume: PoolResume::Transparent,
+            send_proxy: SendProxy::Off,
             tls: PoolTls::default(),
             report: Report::default(),
             health: Health::default(),
@@ -266,6 +269,8 @@ pub struct Route {
     pub resume: RouteResume,
     /// What a second connection of the same client does.
     pub duplicate: Duplicate,
+    /// The code that a replaced connection is closed with.
+    pub replaced_code: u32,
     /// Whether one backend connection serves every pipe of the same key.
     pub share: bool,
     /// How long a shared connection outlives its last pipe.
@@ -323,6 +328,7 @@ impl Default for Route {
             client_id: None,
             resume: RouteResume::None,
             duplicate: Duplicate::Replace,
+            replaced_code: 1000,
             share: false,
             share_linger: Duration::from_secs(300),
             share_catch_up: 0,

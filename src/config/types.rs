@@ -68,6 +68,17 @@ pub enum Conversation {
     Stateful,
 }
 
+/// What becomes of the header by which a proxy in front says whose connection it passes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyProtocol {
+    /// It is not expected.
+    Off,
+    /// A trusted proxy may send it.
+    Accept,
+    /// Every connection is a trusted proxy's and begins with it.
+    Require,
+}
+
 /// What becomes of the compression that clients offer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Compression {

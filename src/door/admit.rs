@@ -18,6 +18,7 @@ use super::judge::busy;
 use super::outcome::{Opened, Refused, Request, Verdict};
 use super::share::join_or_open;
 use crate::clients::{Claim, ClientName};
+use crate::events::Fact;
 use crate::handshake::aware::Offer;
 use crate::handshake::check::host;
 use crate::handshake::deflate::{Asked, Compression, Offer as Compressible};
@@ -27,9 +28,9 @@ use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipe::{Driver, introduction};
-use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing};
+use crate::pipes::{Command, PipeEntry, PipeFacts, Resume, Sharing, TAKEOVER_WINDOW, TAKEOVERS_MAX};
 use crate::process::Process;
-use crate::resume::{Place, Principal};
+use crate::resume::Place;
 use crate::routes::{Duplicate, Route, Uncompressed};
 use crate::share::StreamKey;
 
@@ -120,8 +121,30 @@ impl Door {
             self.process.metrics.route(&route.name).resume(ResumeResult::Rejected).inc();
             return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
         }
+        // A browser's tabs are told apart before.
+        if over.is_none() && pipe.has_client() {
+            self.may_take_over(&pipe)?;
+        }
         let resume = Resume { over, ..resume_of(request, pipe.next_answer()) };
         Ok(Verdict::Resume(pipe, Box::new(resume)))
+    }
+
+    /// Whether a client may take the place of another connection of its name: not where the two do so over and over.
+    fn may_take_over(&self, pipe: &PipeEntry) -> Result<(), Refusal> {
+        let Err(taken) = pipe.takeovers.take(self.process.clock.now()) else { return Ok(()) };
+        let route = pipe.route.name.as_str();
+        self.process.metrics.route(route).resume(ResumeResult::Taken).inc();
+        if taken.is_first {
+            tracing::warn!(pipe = %pipe.id, route, "pipe.client_taken");
+            self.process.events.push(Fact::ClientTaken { pipe: pipe.id, route: route.into() });
+        }
+        let detail = format!(
+            "connections of this client have replaced each other {TAKEOVERS_MAX} times within {}s, as two tabs with one \
+             name do that both connect again; give each a name of its own (routes.client_id), or tell the client not to \
+             connect again when it is closed as replaced (routes.replaced_code)",
+            TAKEOVER_WINDOW.as_secs()
+        );
+        Err(Refusal::new(StatusCode::CONFLICT, "taken", detail).retry_after(taken.wait))
     }
 
     /// Opens a pipe, under the name that was claimed for it, or with a cookie in this slot, if there is one.
@@ -178,7 +201,7 @@ impl Door {
         };
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         if spoken.is_some() {
-            let principal = Principal::of_headers(&request.parts.headers);
+            let principal = request.principal();
             let pipe = driver.entry().id;
             driver.expect_hello(introduction(process, pipe, principal, place));
         }
@@ -232,7 +255,7 @@ fn resume_of(request: &Request, answer: u64) -> Resume {
     Resume {
         answer,
         over: None,
-        client: request.client.address.to_string(),
+        client: request.client.announced(),
         target: request.found.target.clone(),
         host: host(&request.parts).map(Box::from),
         head_lines: head_lines(request),
@@ -269,6 +292,7 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
         key: found.key.as_deref().map(Arc::from),
         target: found.target.clone(),
         host: host(&request.parts).map(Box::from),
+        announced: Some(request.client.announced()),
         head_lines: head_lines(request),
         protocols: protocols.into(),
         protocol: None,

@@ -69,7 +69,7 @@ impl Door {
             pipe,
             route: route.clone(),
             address,
-            principal: Principal::of_headers(&request.parts.headers),
+            principal: request.principal(),
             place: Place::of(host, request.parts.uri.path(), app),
             resume: resume(),
             process: process.clone(),

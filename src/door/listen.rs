@@ -12,10 +12,11 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::Door;
+use super::announced::announced;
 use super::http1::serve;
 use super::outcome::{Seat, make_room};
 use super::secure::secure;
-use crate::config::Listen;
+use crate::config::{Listen, ProxyProtocol};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, OwnListener, Peer, TlsIdentity, answer_instead_of_acknowledging};
 use crate::phase::Phase;
@@ -203,8 +204,8 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
                     // Counted before the next one is accepted, which is before this one's task runs.
                     let seat = Seat::take(&door.process);
                     let arrival = Arrival { stream, peer, identity: None, read: BytesMut::new(), seat, began: Instant::now() };
-                    if tls {
-                        tokio::spawn(serve_securely(door.clone(), arrival));
+                    if tls || door.process.rules.load().proxy_protocol != ProxyProtocol::Off {
+                        tokio::spawn(prepare(door.clone(), arrival, tls));
                     } else {
                         tokio::spawn(serve(door.clone(), arrival));
                     }
@@ -221,9 +222,10 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
     }
 }
 
-/// Serves a connection on which TLS is spoken, once it is.
-async fn serve_securely(door: Arc<Door>, mut arrival: Arrival) {
-    if secure(&door.process, &mut arrival).await {
+/// Serves a connection on which something is to be said before HTTP: whose it is, and a TLS handshake.
+async fn prepare(door: Arc<Door>, mut arrival: Arrival, tls: bool) {
+    let process = &door.process;
+    if announced(process, &mut arrival).await && (!tls || secure(process, &mut arrival).await) {
         serve(door, arrival).await;
     }
 }

@@ -4,7 +4,7 @@
 //! listen ──▶ http1 ──▶ judge ──▶ admit ──▶ share         each decides in values,
 //!            http1 ◀── Verdict ◀───┘                     which http1 alone turns into HTTP and a bare link
 //! ```
-//! In reading order: [`listen`] accepts, [`secure`] comes together with clients that speak TLS, `first_head` reads what is a
+//! In reading order: [`listen`] accepts, `announced` hears from proxies whose connection it is, [`secure`] comes together with clients that speak TLS, `first_head` reads what is a
 //! handshake at once, `request_line` is lenient with what is read otherwise and `body_end` finds the next head, [`http1`]
 //! speaks HTTP/1 on one connection, [`judge`] says what becomes of a request (`authorize` asks who may connect), `admit` lets
 //! a good handshake in, to the pipe that its client left or to a new one (`cookie` knows browsers again, `greet` hears one
@@ -13,6 +13,7 @@
 //! [`outcome::Verdict`] in its own words.
 
 mod admit;
+mod announced;
 mod authorize;
 mod body_end;
 mod challenge;

@@ -87,7 +87,7 @@ fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, process: &Process) -> Option<F
 /// Dials the worker, and starts the stream's own pipe on this thread.
 async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>) -> Result<Joined, Refused> {
     let pipe = PipeId::from_bytes(rand::random());
-    let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), ..plan.clone() };
+    let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), announced: None, ..plan.clone() };
     let opened = match first_attach(&plan_of_stream, None, process).await {
         Ok(opened) => opened,
         Err(none) => {

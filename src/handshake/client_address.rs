@@ -12,7 +12,7 @@ use http::request::Parts;
 use ipnet::IpNet;
 
 use super::check::{elements, host, host_name, is_host};
-use crate::net::Peer;
+use crate::net::{Announced, Peer};
 
 /// The networks whose forwarding headers are believed (`server.trusted_proxies`).
 #[derive(Clone, Debug, Default)]
@@ -73,12 +73,21 @@ impl TrustedProxies {
         ClientAddress { address, hops, peer_trusted, https, host, port, request_id }
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Whether the proxy at this address is believed.
+    #[must_use]
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(&address))
     }
 }
 
 impl ClientAddress {
+    /// What a worker may be told of it by the PROXY protocol.
+    #[must_use]
+    pub const fn announced(&self) -> Announced {
+        Announced { address: self.address, port: self.port }
+    }
+
     /// `X-Forwarded-For` for the backend: the client and the hops after it; `address` is the client's as text.
     pub(super) fn forwarded_for<'a>(&self, address: &'a str) -> Cow<'a, str> {
         let mut list = Cow::Borrowed(address);

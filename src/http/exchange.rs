@@ -38,6 +38,8 @@ pub(super) struct Peer<'a> {
     pub addresses: &'a Addresses,
     /// What to verify if the backend is `wss://`.
     pub tls: Option<&'a TlsPeer>,
+    /// What a new connection begins with. One that says whose it is serves one request.
+    pub proxy_header: &'a [u8],
     /// Its pool and origin: what connections are kept under.
     pub name: &'a str,
 }
@@ -122,11 +124,18 @@ pub(super) async fn line(
     may_reuse: bool,
     timeouts: &HttpTimeouts,
 ) -> Result<Line, ExchangeError> {
-    if may_reuse && let Some(lease) = connections.reuse(peer.name) {
+    let is_anyones = peer.proxy_header.is_empty();
+    if may_reuse
+        && is_anyones
+        && let Some(lease) = connections.reuse(peer.name)
+    {
         return Ok(Line::kept(lease));
     }
-    let stream = connect(peer.addresses, peer.tls, timeouts.connect).await?;
-    let lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
+    let stream = connect(peer.addresses, peer.tls, peer.proxy_header, timeouts.connect).await?;
+    let mut lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
+    if !is_anyones {
+        lease.is_last();
+    }
     Ok(Line { lease, reused: false })
 }
 

@@ -84,7 +84,7 @@ pub async fn relay(
     let route = &found.route;
     let had_before = if route.sticky { context.backends.had_before(&route.pool, &parts.headers) } else { None };
     let learns = route.learns(parts.uri.path()).filter(|_| parts.method != Method::HEAD);
-    let relay = Relay { context, found, talk: caller.talk, had_before, learns, secure: client.https };
+    let relay = Relay { context, found, talk: caller.talk, had_before, learns, client };
     let mut outgoing = Outgoing::new(&parts, body, caller, &found.route);
     // What came from the client's socket is given back before the wait for an answer begins.
     drop(parts);
@@ -240,8 +240,8 @@ struct Relay<'a> {
     had_before: Option<BackendKey>,
     /// Where the answer names a key.
     learns: Option<&'a str>,
-    /// Whether the client's connection is by TLS.
-    secure: bool,
+    /// Who asks.
+    client: &'a ClientAddress,
 }
 
 impl Relay<'_> {
@@ -280,7 +280,7 @@ impl Relay<'_> {
         let mut response = answer.into_response(backend, learner);
         if route.sticky
             && self.had_before != Some(key)
-            && let Some(cookie) = backends.sticky_cookie(&route.pool, key, self.secure)
+            && let Some(cookie) = backends.sticky_cookie(&route.pool, key, self.client.https)
         {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
@@ -349,7 +349,8 @@ impl Relay<'_> {
         }
         let addresses = backend.target().resolve().await.map_err(ExchangeError::Connect)?;
         let tls = backend.target().tls_peer();
-        let peer = Peer { addresses: &addresses, tls: tls.as_ref(), name: &name };
+        let header = backend.target().proxy_header(Some(self.client.announced()));
+        let peer = Peer { addresses: &addresses, tls: tls.as_ref(), name: &name, proxy_header: &header };
         line(&self.context.connections, peer, may_reuse, &self.context.timeouts).await
     }
 }

@@ -23,6 +23,7 @@ pub struct Families {
     pub build_info: IntGaugeVec,
     pub connections: IntGaugeVec,
     pub connections_total: IntCounterVec,
+    pub proxy_headers_total: IntCounterVec,
     pub tls_handshakes_total: IntCounterVec,
     pub tls_handshake_duration_seconds: HistogramVec,
     pub tls_reloads_total: IntCounterVec,
@@ -114,6 +115,11 @@ impl Families {
             connections_total: at.counters(
                 "connections_total",
                 "Connections by what became of them.",
+                &["listener", "result"],
+            ),
+            proxy_headers_total: at.counters(
+                "proxy_headers_total",
+                "Connections on which a PROXY header was looked for, by what they began with.",
                 &["listener", "result"],
             ),
             tls_handshakes_total: at.counters(

@@ -63,6 +63,24 @@ label! {
 }
 
 label! {
+    /// What a connection began with, where a PROXY header was looked for.
+    ProxyHeader {
+        /// A header that names a client.
+        Accepted = "accepted",
+        /// A header of a connection that is the proxy's own, or of a client that it does not know.
+        Local = "local",
+        /// No header.
+        Missing = "missing",
+        /// A header that is none.
+        Malformed = "malformed",
+        /// Its peer is not in `server.trusted_proxies`, where each has to be.
+        Untrusted = "untrusted",
+        /// It did not come within `server.handshake_timeout`.
+        TimedOut = "timed_out",
+    }
+}
+
+label! {
     /// What became of a TLS handshake.
     TlsResult {
         /// A new session.
@@ -279,6 +297,8 @@ label! {
         Replaced = "replaced",
         /// Another connection of its own was there, or spoke another subprotocol.
         Rejected = "rejected",
+        /// Connections of its own had replaced each other too often.
+        Taken = "taken",
         /// It did not come in time.
         Expired = "expired",
     }

@@ -22,7 +22,7 @@ use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
-use labels::{HookAttempt, HookResult, ReloadResult, TlsResult, TlsVersionLabel};
+use labels::{HookAttempt, HookResult, ProxyHeader, ReloadResult, TlsResult, TlsVersionLabel};
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.
@@ -263,6 +263,11 @@ impl Metrics {
         self.families.tls_handshakes_total.with_label_values(&labels).inc();
         let seconds = self.families.tls_handshake_duration_seconds.with_label_values(&[listener.as_str()]);
         seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts a connection on which a PROXY header was looked for.
+    pub fn proxy_header(&self, listener: ListenerLabel, result: ProxyHeader) {
+        self.families.proxy_headers_total.with_label_values(&[listener.as_str(), result.as_str()]).inc();
     }
 
     /// Counts changed files of certificates, of which this became.

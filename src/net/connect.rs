@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -24,20 +25,28 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// From one attempt at a socket file whose queue is full to the next: the system wakes no one who waits for room there.
 const FULL_QUEUE_DELAY: Duration = Duration::from_millis(5);
 
-/// Connects to the first of `addresses` that answers, within `timeout`, and secures the connection.
+/// Connects to the first of `addresses` that answers, within `timeout`, says `header` before all else
+/// ([`SendProxy::header`](super::SendProxy::header)), and secures the connection.
 ///
 /// # Errors
 /// What the last address said, [`DialFailure::Refused`] only if all of them refuse.
 pub async fn connect(
     addresses: &Addresses,
     tls: Option<&TlsPeer>,
+    header: &[u8],
     timeout: Duration,
 ) -> Result<BackendStream, ConnectError> {
     let deadline = Instant::now() + timeout;
-    let stream = match addresses {
+    let mut stream = match addresses {
         Addresses::Network(addresses) => connect_tcp(addresses, deadline).await?,
-        Addresses::Socket(file) => return connect_unix(file.path(), deadline).await.map(BackendStream::Unix),
+        Addresses::Socket(file) => {
+            let mut stream = connect_unix(file.path(), deadline).await?;
+            stream.write_all(header).await?;
+            return Ok(BackendStream::Unix(stream));
+        }
     };
+    // It fits the buffer of a new connection.
+    stream.write_all(header).await?;
     let Some(peer) = tls else {
         return Ok(BackendStream::Tcp(stream));
     };
@@ -158,15 +167,15 @@ mod tests {
         }
         let file = |path: &Path| Addresses::Socket(super::super::sockets::SocketFile::find(path, None).unwrap());
         let short = Duration::from_millis(30);
-        assert_eq!(connect(&file(&path), None, short).await.unwrap_err().kind, DialFailure::Timeout);
+        assert_eq!(connect(&file(&path), None, &[], short).await.unwrap_err().kind, DialFailure::Timeout);
         let addresses = file(&path);
-        let (connected, _) = tokio::join!(connect(&addresses, None, PATIENCE), async {
+        let (connected, _) = tokio::join!(connect(&addresses, None, &[], PATIENCE), async {
             tokio::task::yield_now().await;
             socket.accept().unwrap()
         });
         assert!(matches!(connected.unwrap(), BackendStream::Unix(_)));
         let gone = file(&home.path().join("gone.sock"));
-        let error = connect(&gone, None, PATIENCE).await.unwrap_err();
+        let error = connect(&gone, None, &[], PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Refused);
         assert!(error.to_string().starts_with("connection refused (No such file"), "{error}");
     }
@@ -180,7 +189,7 @@ mod tests {
         let (_silent, silent, _queued) = silent().await;
         let (_open, open) = open().await;
         let began = Instant::now();
-        let stream = connect(&network([silent, open]), None, PATIENCE).await.unwrap();
+        let stream = connect(&network([silent, open]), None, &[], PATIENCE).await.unwrap();
         assert_eq!(peer_of(&stream), open);
         assert!(began.elapsed() < PATIENCE / 4, "{:?}", began.elapsed());
     }
@@ -188,11 +197,11 @@ mod tests {
     #[tokio::test]
     async fn a_closed_port_is_passed_over_at_once_and_refused_only_if_all_are() {
         let (_open, open) = open().await;
-        let stream = connect(&network([closed().await, open]), None, PATIENCE).await.unwrap();
+        let stream = connect(&network([closed().await, open]), None, &[], PATIENCE).await.unwrap();
         assert_eq!(peer_of(&stream), open);
-        let error = connect(&network([closed().await, closed().await]), None, PATIENCE).await.unwrap_err();
+        let error = connect(&network([closed().await, closed().await]), None, &[], PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Refused);
-        assert_eq!(connect(&network([]), None, PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
+        assert_eq!(connect(&network([]), None, &[], PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
     }
 
     #[tokio::test]
@@ -200,9 +209,9 @@ mod tests {
         let (_silent, silent, _queued) = silent().await;
         let (_open, open) = open().await;
         let short = Duration::from_millis(400);
-        let stream = connect(&network([silent, silent, silent, open]), None, short).await.unwrap();
+        let stream = connect(&network([silent, silent, silent, open]), None, &[], short).await.unwrap();
         assert_eq!(peer_of(&stream), open);
-        let error = connect(&network([closed().await, silent]), None, short).await.unwrap_err();
+        let error = connect(&network([closed().await, silent]), None, &[], short).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Timeout);
     }
 }

@@ -16,7 +16,7 @@ use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProt
 use crate::handshake::forward::backend_host;
 use crate::hops::own_id;
 use crate::metrics::labels::{ConnectResult, DialState};
-use crate::net;
+use crate::net::{self, Announced};
 use crate::pipes::PipeEntry;
 use crate::process::Process;
 use crate::routes::{HostRule, Route, Target};
@@ -51,6 +51,8 @@ pub struct Plan {
     pub target: Target,
     /// The client's `Host`.
     pub host: Option<Box<str>>,
+    /// Whose connections its workers are told that they get; nothing for those that many clients share.
+    pub announced: Option<Announced>,
     /// The client's headers, ready for each dial.
     pub head_lines: Box<[u8]>,
     /// The subprotocols it offered.
@@ -387,12 +389,14 @@ async fn connect(
     let authority = if is_told { url.authority() } else { String::new() };
     let path = plan.target.for_backend(url.path_and_query(), reservation.alias());
     let tls = reservation.target().tls_peer();
+    let proxy_header = reservation.target().proxy_header(plan.announced);
     let began = Instant::now();
     let result = match reservation.target().resolve().await {
         Ok(addresses) => {
             let dial = dial(Dial {
                 addresses: &addresses,
                 tls: tls.as_ref(),
+                proxy_header: &proxy_header,
                 host: backend_host(rule, plan.host.as_deref(), &authority, named),
                 path: &path,
                 head_lines: &plan.head_lines,

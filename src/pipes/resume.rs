@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use holdline_core::aware::Position;
 use holdline_core::ids::Generation;
 
+use crate::net::Announced;
 use crate::resume::Claims;
 use crate::routes::Target;
 
@@ -17,8 +18,8 @@ pub struct Resume {
     pub host: Option<Box<str>>,
     /// The client's headers, ready for each dial.
     pub head_lines: Box<[u8]>,
-    /// Its address.
-    pub client: String,
+    /// Its address, and the port that it came to.
+    pub client: Announced,
     /// The attach whose client it may take the place of; any, if none is named.
     pub over: Option<Generation>,
     /// Its place in the order in which the pipe's clients were answered.

@@ -10,7 +10,7 @@
 //! let token: ResumeToken = ring.mint(&Claims { pipe, epoch, fence, generation, home, issued, expires, principal, place });
 //! token.as_str()                                          // for `welcome` and `resumed`; Debug hides it
 //! let claims: Claims = ring.verify(text, UnixTime::now())?;   // BadToken::{Malformed, UnknownKey, Forged, Expired}
-//! Principal::of_headers(&parts.headers)                   // whom the credentials of a request name
+//! request.principal()                                    // whom auth_url, or else its credentials, name: door::outcome
 //! Place::of(host, path, subprotocol)                      // where the pipe was opened
 //! process.limits.may_resume(address)?                     // before the 101, and before a token is looked at: 429
 //! process.limits.resume_failed(address)                   // after each failure

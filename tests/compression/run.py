@@ -301,7 +301,11 @@ async def goes_on(holdline, first, second, said, name, verdict):
         await tap.die()
         for text in said[1:]:
             await ws.send(text)
-            verdict.case(await ws.recv() == text, f"{name}: echoed by the second")
+            heard = await ws.recv()
+            # The first worker died before it had confirmed the first text, which is said to the second again.
+            while heard == said[0]:
+                heard = await ws.recv()
+            verdict.case(heard == text, f"{name}: echoed by the second")
         pipe = (await holdline.call("GET", "/v1/pipes"))["items"][0]
         seen = (pipe["compression"], pipe["backend"], pipe["interruptions"])
         verdict.case(seen == ("pass", after, 1), f"{name}: {seen}")

@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """The Autobahn cases against Holdline: what a peer of ours would notice, beside what it would notice without us.
 
-Four runs of every case but 12.* and 13.* (compression, which we never negotiate):
+Four runs of every case but 12.* and 13.* (compression, which tungstenite does not speak):
   direct   the suite's client against the demo worker's echo endpoint (tokio-tungstenite), nothing in between
   proxied  the same through Holdline: no case may be worse than direct
   killed   the same through Holdline while a worker is killed every 200 ms: every case passes or closes cleanly
   backend  the suite's server behind Holdline, a tokio-tungstenite client before it, compared with the client alone
+And of 12.* and 13.*, with Node's `ws` as the worker, which compresses:
+  compressed         through Holdline: no case may be worse than directly
+  compressed-killed  the same while a worker is killed every 200 ms: every case passes or closes cleanly
 The last line is `N passed, N failed`; the exit is 1 when a case got worse.
 """
 
@@ -13,6 +16,7 @@ import argparse
 import asyncio
 import collections
 import json
+import os
 import pathlib
 import random
 import sys
@@ -23,6 +27,9 @@ from kosoku import FailureError, _caseindex, run_fuzzingclient, run_fuzzingserve
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 EXCLUDED = ["12.*", "13.*"]
+# Small, middling and large messages of each way to compress; all of them by --case '12.*' --case '13.*'.
+COMPRESSED = ["12.*.1", "12.*.6", "12.*.13", "13.*.1", "13.*.6"]
+NODE_ENV = {**os.environ, "NODE_MODULES_OF": str(ROOT / ".cache/node/x")}
 WORKERS = 3
 KILL_EVERY_SECONDS = 0.2
 CONFIG = """
@@ -142,12 +149,12 @@ async def suite_as_server(client, cases, before=None):
 class Killer:
     """Kills a worker every 200 ms and brings up another one."""
 
-    def __init__(self, binary, holdline):
-        self.binary, self.holdline = binary, holdline
+    def __init__(self, start, holdline):
+        self.start, self.holdline = start, holdline
         self.workers, self.kills = [], 0
 
     async def add(self):
-        process, address = await start_worker(self.binary)
+        process, address = await self.start()
         self.workers.append((process, await self.holdline.register(address)))
 
     async def run(self):
@@ -228,18 +235,23 @@ async def outside_in(options, runs, verdict, directory):
 
 async def under_fire(options, verdict, directory):
     holdline = await Holdline().start(options.holdline, directory)
-    killer = Killer(options.holdline, holdline)
+    suite = suite_as_client(holdline.address["public"], options.case, options.parallel)
+    await while_workers_die("killed", lambda: start_worker(options.holdline), suite, holdline, verdict)
+    await holdline.stop(verdict)
+
+
+async def while_workers_die(name, start, suite, holdline, verdict):
+    killer = Killer(start, holdline)
     for _ in range(WORKERS):
         await killer.add()
     killing = asyncio.create_task(killer.run())
-    results = await suite_as_client(holdline.address["public"], options.case, options.parallel)
-    verdict.case(not killing.done(), "killed: the killer was at work until the end")
+    results = await suite
+    verdict.case(not killing.done(), f"{name}: the killer was at work until the end")
     killing.cancel()
-    verdict.clean("killed", results)
-    print(f"killed: {killer.kills} workers killed, {holdline.metric('interruptions_total')} pipes interrupted")
+    verdict.clean(name, results)
+    print(f"{name}: {killer.kills} workers killed, {holdline.metric('interruptions_total')} pipes interrupted")
     for process, _ in killer.workers:
         process.kill()
-    await holdline.stop(verdict)
 
 
 async def inside_out(options, verdict, directory):
@@ -252,12 +264,43 @@ async def inside_out(options, verdict, directory):
     await holdline.stop(verdict)
 
 
+async def start_compressing_worker():
+    process = await asyncio.create_subprocess_exec(
+        "node", ROOT / "tests/compression/ws.mjs", "worker", stdout=asyncio.subprocess.PIPE, env=NODE_ENV
+    )
+    return process, json.loads(await process.stdout.readline())["listening"]
+
+
+async def suite_compressed(address, options):
+    try:
+        results = await run_fuzzingclient(f"ws://{address}/", options.case or COMPRESSED, [], concurrency=options.parallel)
+    except FailureError as failure:
+        results = failure.results
+    return {result.case_id: result for result in results}
+
+
+async def compressed(options, verdict, directory):
+    """The suite is the client and compresses; a worker on Node's `ws` does too."""
+    worker, address = await start_compressing_worker()
+    direct = await suite_compressed(address, options)
+    verdict.show("compressed, direct", direct)
+    holdline = await Holdline().start(options.holdline, directory)
+    identity = await holdline.register(address)
+    verdict.compare("compressed", direct, await suite_compressed(holdline.address["public"], options))
+    await asyncio.to_thread(holdline.call, "DELETE", f"/v1/backends/{identity}")
+    worker.kill()
+    await worker.wait()
+    suite = suite_compressed(holdline.address["public"], options)
+    await while_workers_die("compressed-killed", start_compressing_worker, suite, holdline, verdict)
+    await holdline.stop(verdict)
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     parser.add_argument("--client", default=str(ROOT / "target/debug/examples/autobahn_client"))
     parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; all without it")
-    parser.add_argument("--runs", default="proxied,killed,backend")
+    parser.add_argument("--runs", default="proxied,killed,backend,compressed")
     parser.add_argument("--parallel", type=int, default=4)
     options = parser.parse_args()
     runs, verdict = options.runs.split(","), Verdict()
@@ -266,6 +309,8 @@ async def main():
             await outside_in(options, runs, verdict, directory)
         if "backend" in runs:
             await inside_out(options, verdict, directory)
+        if "compressed" in runs:
+            await compressed(options, verdict, directory)
     print(f"{verdict.passed} passed, {verdict.failed} failed")
     return 1 if verdict.failed else 0
 

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::harness::aware::AwareClient;
 use crate::harness::wire::{Head, read_head};
 use crate::harness::{Proxy, Said, StepWorker, Wire, ask, within};
 
@@ -230,5 +231,21 @@ async fn a_client_is_named_by_what_the_server_says_of_it() {
         Wire::connect(rig.proxy.public, "/ws", &[("x-user", "mallory")])
     );
     client.text("back").await;
+    assert_eq!(wire.hear().await, Said::Text("back".into()));
+}
+
+#[tokio::test]
+async fn a_token_is_good_for_the_user_that_the_server_names_and_for_no_other() {
+    let rig = rig("").await;
+    let answering = async { rig.worker.knock().await.upgrade_with("Sec-WebSocket-Protocol: chat\r\n").await };
+    let ((_, _), mut client, mut wire) =
+        tokio::join!(rig.judge.say("200 OK\r\nX-User: eve"), AwareClient::open(rig.proxy.public, "/ws"), answering);
+    client.cut();
+    rig.proxy.event_of(0, "pipe.client_detached").await;
+    let hello = client.hello();
+    let ((_, _), mut mallory) = tokio::join!(rig.judge.say("200 OK\r\nX-User: mallory"), client.knock(&hello));
+    assert_eq!(mallory.hear().await, Said::Text(r#"!{"t":"reject","why":"unknown"}"#.into()));
+    let ((_, _), ()) = tokio::join!(rig.judge.say("200 OK\r\nX-User: eve"), client.come_back());
+    client.say("back").await;
     assert_eq!(wire.hear().await, Said::Text("back".into()));
 }

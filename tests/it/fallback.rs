@@ -91,7 +91,7 @@ async fn a_client_without_a_socket_has_the_whole_pipe() {
     let sent = client.post("{\"seq\":1,\"text\":\"one\"}\n{\"seq\":2,\"base64\":\"AAE=\"}\n").await.expect(200);
     assert_eq!(sent.json()["ack"], 2);
     assert_eq!(wire.hear().await, text("one"));
-    assert_eq!(wire.hear().await, Said::Binary(vec![0, 1].into()));
+    assert_eq!(wire.hear().await, Said::Binary(vec![0, 1]));
     wire.text("an answer").await;
     assert_eq!(client.messages(1).await, [json!({ "seq": 1, "text": "an answer" })]);
 }

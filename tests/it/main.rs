@@ -42,6 +42,7 @@ mod moves;
 mod openapi;
 mod owners;
 mod process;
+mod proxy_protocol;
 mod quirks;
 mod rates;
 mod refused;

@@ -11,7 +11,7 @@
  * @typedef {{fetch: typeof fetch, url: string, protocols: string[], sse: boolean, received: () => number}} Way
  *   `received` gives the number up to which everything was given out and saved
  */
-import { CLOSE, ProtocolError, offers } from './protocol.js';
+import { CLOSE, offers } from './protocol.js';
 import { fromBase64, toBase64 } from './storage.js';
 
 const CONTENT_TYPE = 'application/vnd.holdline+json';
@@ -86,7 +86,8 @@ class HttpLink {
     });
     const why = REFUSALS[answer.status];
     if (!why && !answer.ok) throw new Error();
-    const greeting = why ? { t: 'reject', why } : await answer.json();
+    // A refusal that is the proxy's own says why; one of something in between does not.
+    const greeting = await answer.json().catch(() => ({ t: 'reject', why }));
     this.#pipe = greeting.id ?? /** @type {any} */ (hello).resume?.id;
     this.#headers = { 'Holdline-Pipe': this.#pipe, Authorization: `Holdline ${greeting.token}` };
     this.#on.frame(() => greeting);
@@ -102,8 +103,8 @@ class HttpLink {
       const headers = { ...this.#headers, 'Content-Type': CONTENT_TYPE };
       const answer = await this.#fetch(this.#way.url, { method: 'POST', headers, body });
       if (!answer.ok) throw new Error();
-      const { ack } = await answer.json();
-      this.#on.frame(() => ({ t: 'ack', n: ack }));
+      const { ack, d } = await answer.json();
+      this.#on.frame(() => ({ t: 'ack', n: ack, d }));
     }));
   }
 
@@ -140,7 +141,11 @@ class HttpLink {
 
   /** @param {string} text one frame as JSON */
   #read(text) {
-    if (text.trim()) this.#on.frame(() => parse(text));
+    if (!text.trim()) return;
+    const value = JSON.parse(text);
+    // There is no close frame here: its line is the end of the link.
+    if (value.t === 'close') this.#on.close(value.code, value.reason, true);
+    else this.#on.frame(() => (value.t ? value : { seq: value.seq, data: value.text ?? fromBase64(value.base64) }));
   }
 
   /** @param {string} url @param {RequestInit} request */
@@ -155,17 +160,4 @@ function line(frame) {
   const { seq, data } = /** @type {any} */ (frame);
   const value = 't' in frame ? frame : typeof data === 'string' ? { seq, text: data } : { seq, base64: toBase64(data) };
   return `${JSON.stringify(value)}\n`;
-}
-
-/** @param {string} json @returns {Frame} */
-function parse(json) {
-  let value;
-  try {
-    value = JSON.parse(json);
-    // Over HTTP there is no close frame: its line is the end.
-    if (value.t) return value.t === 'close' ? { ...value, t: 'fin' } : value;
-    return { seq: value.seq, data: value.text ?? fromBase64(value.base64) };
-  } catch {
-    throw new ProtocolError('bad line');
-  }
 }

@@ -47,12 +47,22 @@ for (const transport of ['sse', 'poll']) {
     assert.deepEqual([code, wasClean, pipe.journal, pipe.fin?.code], [3000, true, ['last words'], 3000]);
   });
 
-  test(`${transport}: the end of the pipe comes as a line`, async () => {
+  test(`${transport}: the end comes as a line, and a close as another`, async () => {
     await opened([transport]);
     stub.pipe.say('bye');
-    stub.end(stub.pipe, 4321, 'over');
+    stub.end(stub.pipe, [{ t: 'fin', code: 4321, reason: 'over', n: 1 }, { t: 'close', code: 4321, reason: 'over' }]);
     const { code, reason, wasClean } = await next(socket, 'close');
     assert.deepEqual([code, reason, wasClean, socket.received], [4321, 'over', true, ['bye']]);
+  });
+
+  test(`${transport}: a close without an end is an interruption`, async () => {
+    await opened([transport]);
+    const { pipe } = stub;
+    stub.end(pipe, [{ t: 'close', code: 1001, reason: 'restart' }]);
+    const { detail } = await next(socket, 'interrupted');
+    pipe.kept = [];
+    assert.equal(detail.code, 1001);
+    await next(socket, 'resumed');
   });
 
   test(`${transport}: a pipe that is unknown by now is told as lost`, async () => {

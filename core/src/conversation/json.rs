@@ -253,12 +253,10 @@ fn container_end(text: &[u8], at: usize) -> Option<usize> {
 /// Where the documents of a message stand: itself, or the objects of the list that it is.
 #[must_use]
 pub fn documents(text: &[u8]) -> Vec<Range<usize>> {
-    let (start, whole) = (skip_space(text, 0), vec![0..text.len()]);
-    let Some(list) = Container::read(text, start).filter(|it| it.is_array && !it.members.is_empty()) else {
-        return whole;
-    };
-    let parts = list.members.into_iter().map(|(_, value)| value);
-    if parts.clone().all(|part| text[part].starts_with(b"{")) { parts.collect() } else { whole }
+    let list = Container::read(text, skip_space(text, 0)).filter(|it| it.is_array && !it.members.is_empty());
+    let parts = list.map(|list| list.members.into_iter().map(|(_, value)| value));
+    let parts = parts.filter(|parts| parts.clone().all(|part| text[part].starts_with(b"{")));
+    parts.map_or_else(|| std::iter::once(0..text.len()).collect(), Iterator::collect)
 }
 
 /// What a string's inside means, if its escapes are right.

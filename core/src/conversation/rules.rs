@@ -190,6 +190,13 @@ impl<'a> Part<'a> {
 /// What stands before the key of what has no name of its worker's yet: no name begins so.
 const NAMELESS: &[u8] = b"?";
 
+/// What a message has forgotten: of these rules, under this key, which stands there.
+struct Forgotten {
+    of: Classes,
+    key: Box<[u8]>,
+    place: Range<usize>,
+}
+
 impl Rules {
     /// Rules of an operator's own: what is forgotten is what any of them keeps.
     #[must_use]
@@ -217,7 +224,7 @@ impl Rules {
     /// What a client's message means. What it makes superfluous is forgotten before it is kept itself.
     pub(super) fn up(&self, part: Part<'_>, out: &mut Vec<Up>) {
         let Some(document) = Document::read(part.json()) else { return };
-        for (of, (key, place)) in self.forgotten(Side::Client, part, &document) {
+        for Forgotten { of, key, place } in self.forgotten(Side::Client, part, &document) {
             out.push(Up::Forget(of, key, place));
         }
         if let Some(class) = self.keep.iter().position(|rule| all_hold(&rule.tests, &document)) {
@@ -270,7 +277,7 @@ impl Rules {
                 out.push((Down::Mention(name), at));
             }
         }
-        for (of, (key, _)) in self.forgotten(Side::Backend, part, &document) {
+        for Forgotten { of, key, .. } in self.forgotten(Side::Backend, part, &document) {
             out.push((Down::Forget(of, key), place.clone()));
         }
     }
@@ -287,15 +294,14 @@ impl Rules {
         Document::read(bytes)?.with(at, id)
     }
 
-    fn forgotten(
-        &self,
-        from: Side,
-        part: Part<'_>,
-        document: &Document<'_>,
-    ) -> Vec<(Classes, (Box<[u8]>, Range<usize>))> {
+    fn forgotten(&self, from: Side, part: Part<'_>, document: &Document<'_>) -> Vec<Forgotten> {
         let fits = |rule: &&ForgetRule| rule.from == from && all_hold(&rule.tests, document);
         let found = self.forget.iter().filter(fits);
-        found.filter_map(|rule| Some((rule.of, part.key(document, rule.key.as_ref())?))).collect()
+        let forgotten = |rule: &ForgetRule| {
+            let (key, place) = part.key(document, rule.key.as_ref())?;
+            Some(Forgotten { of: rule.of, key, place })
+        };
+        found.filter_map(forgotten).collect()
     }
 }
 

@@ -41,7 +41,8 @@ impl Pipe {
         if !self.awaits_client() {
             return None;
         }
-        let (generation, ending) = self.swap_client(CloseFrame::new(1000, "replaced"), resume, now)?;
+        let replaced = CloseFrame::new(self.settings.replaced_code, "replaced");
+        let (generation, ending) = self.swap_client(replaced, resume, now)?;
         if let Some(frame) = ending {
             self.tell_ending(*frame, now);
         }

@@ -244,6 +244,28 @@ fn a_replay_goes_on_as_it_is_acknowledged_and_is_over_when_all_of_it_was_sent() 
 }
 
 #[test]
+fn what_is_acknowledged_amid_a_replay_is_confirmed() {
+    let mut bench = greeted();
+    for payload in ["a", "b", "c"] {
+        bench.worker_says(payload);
+    }
+    bench.client_vanishes();
+    let returning = Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2" };
+    let generation = bench.pipe.client_resumes(&returning, bench.now).unwrap();
+    bench.has_other_client_link(generation);
+    // The word, the first message and a part of the second.
+    let resumed = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":0,"tx":[1,4],"custody":"proxy"}"#;
+    bench.set_room(Side::Client, 2 + resumed.len() + 5 + 1);
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&[resumed, "1;a"]));
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    assert_eq!(bench.pipe.view().down.confirmed.0, 1);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&["2;b", "3;c", r#"!{"t":"live"}"#]));
+}
+
+#[test]
 fn a_half_message_of_a_lost_client_is_forgotten_and_comes_again_whole() {
     let mut bench = greeted();
     bench.client_frame(0x01, b"1;half");

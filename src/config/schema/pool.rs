@@ -94,6 +94,12 @@ fn balancing() -> Vec<Key<Pool>> {
             "pipes on one backend at once; 0 is no limit",
         ),
         key(
+            "send_proxy",
+            |p: &mut Pool| &mut p.send_proxy,
+            any,
+            "the PROXY protocol towards workers, \"v1\" or \"v2\": each connection begins with its client's address; \"off\" sends none",
+        ),
+        key(
             "move_order",
             |p: &mut Pool| &mut p.move_order,
             any,

@@ -99,6 +99,12 @@ fn server() -> Vec<Key<Config>> {
             "networks whose forwarding headers are believed",
         ),
         key(
+            "server.proxy_protocol",
+            |c: &mut Config| &mut c.server.proxy_protocol,
+            any,
+            "the PROXY protocol of trusted_proxies: \"accept\" takes its header where one comes, \"require\" closes all else",
+        ),
+        key(
             "server.backend_connect_timeout",
             |c: &mut Config| &mut c.server.backend_connect_timeout,
             range(MILLISECOND, HOUR),

@@ -399,6 +399,15 @@ fn sharing() -> Vec<Key<Route>> {
             "a second connection of one client: \"replace\" the first or \"reject\" it with 409",
         ),
         key(
+            "replaced_code",
+            |r: &mut Route| &mut r.replaced_code,
+            |code: &u32| match code {
+                1000 | 4000..=4999 => Ok(()),
+                _ => Err("use 1000, or a code of your own: 4000 to 4999".to_owned()),
+            },
+            "close code of a connection that is replaced; 4901, say, tells a client not to connect again by itself",
+        ),
+        key(
             "share",
             |r: &mut Route| &mut r.share,
             any,

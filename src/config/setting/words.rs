@@ -6,10 +6,11 @@ use holdline_core::settings::{
 
 use super::super::types::{
     AccessLog, Compression, Conversation, Evict, HealthKind, LogFormat, LogLevel, NoOwner, OnExceed, PoolResume,
-    RouteResume, Sticky, Upgrade,
+    ProxyProtocol, RouteResume, Sticky, Upgrade,
 };
 use super::super::{AdminState, ClientAuth, TlsVersion};
 use super::Choice;
+use crate::net::SendProxy;
 use crate::routes::Duplicate;
 
 impl Choice for ReplayPolicy {
@@ -44,6 +45,15 @@ impl Choice for Conversation {
 
 impl Choice for Compression {
     const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("pass", Self::Pass)];
+}
+
+impl Choice for ProxyProtocol {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("accept", Self::Accept), ("require", Self::Require)];
+}
+
+impl Choice for SendProxy {
+    const WORDS: &'static [(&'static str, Self)] = &[("off", Self::Off), ("v1", Self::V1), ("v2", Self::V2)];
 }
 
 impl Choice for Refusal {

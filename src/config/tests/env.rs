@@ -33,6 +33,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.header_bytes_max", "64KiB", r#""64KiB""#),
     ("server.shutdown_grace", "1m", r#""60s""#),
     ("server.close_spread", "0", r#""0s""#),
+    ("server.proxy_protocol", "accept", r#""accept""#),
     ("server.trusted_proxies", "10.0.0.0/8, ::1", r#"["10.0.0.0/8", "::1/128"]"#),
     ("server.backend_connect_timeout", "1s", r#""1s""#),
     ("server.backend_handshake_timeout", "1s", r#""1s""#),
@@ -119,6 +120,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].weight_from", "memory", r#""memory""#),
     ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
+    ("pools[0].send_proxy", "v2", r#""v2""#),
     ("pools[0].tls.ca", "/ca", r#""/ca""#),
     ("pools[0].tls.cert", "/c", r#""/c""#),
     ("pools[0].tls.key", "/k", r#""/k""#),
@@ -183,6 +185,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].client_id", "{path}", r#""{path}""#),
     ("routes[0].resume", "cookie", r#""cookie""#),
     ("routes[0].duplicate", "reject", r#""reject""#),
+    ("routes[0].replaced_code", "4901", "4901"),
     ("routes[0].share", "true", "true"),
     ("routes[0].share_linger", "0", r#""0s""#),
     ("routes[0].share_catch_up", "5", "5"),
@@ -229,6 +232,7 @@ fn px_05_every_key_can_be_set_by_environment() {
         // What else must be true for the value to be allowed.
         let around = match *path {
             "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
+            "server.proxy_protocol" => "server.trusted_proxies = [\"10.0.0.0/8\"]",
             "server.tls.client_auth" => "server.tls.client_ca = \"/a\"",
             "server.tls.client_crl" => "server.tls.client_ca = \"/a\"",
             "admin.tls.cert" => "admin.tls.key = \"/k\"",

@@ -33,6 +33,8 @@ pub struct Dial<'a> {
     pub addresses: &'a Addresses,
     /// What to verify if the backend is `wss://`; `None` for `ws://`.
     pub tls: Option<&'a TlsPeer>,
+    /// What to say before all else: [`SendProxy::header`](crate::net::SendProxy::header).
+    pub proxy_header: &'a [u8],
     /// The `Host` to send: [`backend_host`](super::forward::backend_host).
     pub host: &'a str,
     /// Path and query to ask for: [`Target::for_backend`](crate::routes::Target::for_backend).
@@ -111,7 +113,7 @@ pub enum HoldlineResume {
 /// # Errors
 /// Each way in which this backend is not attached; see [`DialError`].
 pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
-    let mut stream = connect(dial.addresses, dial.tls, dial.timeouts.connect).await?;
+    let mut stream = connect(dial.addresses, dial.tls, dial.proxy_header, dial.timeouts.connect).await?;
     let key = STANDARD.encode(rand::random::<[u8; 16]>());
     let request = head(&dial, &key);
     let exchange = async {

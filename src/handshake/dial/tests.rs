@@ -20,6 +20,7 @@ fn plain<'a>(addresses: &'a Addresses, protocols: &'a [String], expected: Expect
     Dial {
         addresses,
         tls: None,
+        proxy_header: b"",
         host: "app.example",
         path: "/ws/s1?q=1",
         head_lines: b"Cookie: a=1\r\n",

@@ -73,7 +73,8 @@ async fn what_is_written_arrives_on_both_sides_however_much_it_is() {
                 let (mut reads, mut writes) = tokio::io::split(&mut client);
                 let mut heard = vec![0; size];
                 let (written, read) = tokio::join!(writes.write_all(&sent), reads.read_exact(&mut heard));
-                (written.unwrap(), read.unwrap());
+                written.unwrap();
+                read.unwrap();
                 assert_eq!(heard, sent);
             };
             tokio::join!(echo, ask);

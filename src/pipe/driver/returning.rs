@@ -45,7 +45,7 @@ impl Driver {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         }
         if self.client.is_outdated(answer) {
-            return self.turn_away(link, &CloseFrame::new(1000, "replaced"), cx);
+            return self.turn_away(link, &CloseFrame::new(self.plan.settings.replaced_code, "replaced"), cx);
         }
         let rejects = self.plan.route.identity.as_ref().is_some_and(|it| it.duplicate == Duplicate::Reject);
         if rejects && self.client.is_linked() {
@@ -100,8 +100,8 @@ impl Driver {
     /// Takes note of what a client that is back has that is another than before.
     fn has_come_back(&mut self, resume: Resume) {
         let Resume { target, host, head_lines, client, answer: _, over: _ } = resume;
-        self.entry().set_client(client);
-        self.plan = Arc::new(Plan { target, host, head_lines, ..(*self.plan).clone() });
+        self.entry().set_client(client.address.to_string());
+        self.plan = Arc::new(Plan { target, host, announced: Some(client), head_lines, ..(*self.plan).clone() });
     }
 
     /// Asks the client whether it is there. One that cannot be asked, because nothing is read of it now, counts as there.

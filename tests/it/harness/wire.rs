@@ -131,6 +131,16 @@ impl Wire {
 
     /// A client that is answered 101, or the other answer.
     pub async fn open(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Result<Self, Reply> {
+        Self::open_behind(b"", address, path, headers).await
+    }
+
+    /// The same for one that says these bytes before all else.
+    pub async fn open_behind(
+        before: &[u8],
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Reply> {
         let mut stream = within("connect", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
@@ -142,7 +152,7 @@ impl Wire {
             request.push_str(&format!("{name}: {value}\r\n"));
         }
         request.push_str("\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(&[before, request.as_bytes()].concat()).await.unwrap();
         let mut buffer = BytesMut::new();
         let head = within("the answer to a handshake", read_head(&mut stream, &mut buffer)).await.unwrap();
         if !head.line.starts_with("HTTP/1.1 101 ") {

@@ -48,8 +48,8 @@ export class HttpStub extends Stub {
   }
 
   /** The end of a pipe is a line behind its messages. */
-  end(pipe, code, reason) {
-    pipe.kept.push({ number: pipe.next, body: { t: 'close', code, reason } });
+  end(pipe, words) {
+    for (const body of words) pipe.kept.push({ number: pipe.next, body });
     pipe.link.news.emit('news');
   }
 
