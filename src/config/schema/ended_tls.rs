@@ -5,6 +5,14 @@ use super::root::{DAY, MILLISECOND, at_most_listeners};
 use super::{Key, any, key, range};
 
 pub(super) fn server() -> Vec<Key<Config>> {
+    let mut keys = shown();
+    keys.extend(clients());
+    keys.extend(renewal());
+    keys
+}
+
+/// What is shown to clients.
+fn shown() -> Vec<Key<Config>> {
     vec![
         key(
             "server.tls.listen",
@@ -30,6 +38,12 @@ pub(super) fn server() -> Vec<Key<Config>> {
             any,
             "refuse clients that ask for a name which no certificate has, or for none, instead of showing the default",
         ),
+    ]
+}
+
+/// How clients are known.
+fn clients() -> Vec<Key<Config>> {
+    vec![
         key(
             "server.tls.client_auth",
             |c: &mut Config| &mut c.server.tls.client_auth,
@@ -63,6 +77,12 @@ pub(super) fn server() -> Vec<Key<Config>> {
             "secrets of the tickets, one a line, the first one seals; shared by nodes, else made at each start",
         )
         .or("\"/etc/holdline/tickets\""),
+    ]
+}
+
+/// How certificates are renewed, and what is worked on at once.
+fn renewal() -> Vec<Key<Config>> {
+    vec![
         key(
             "server.tls.acme_challenges",
             |c: &mut Config| &mut c.server.tls.acme_challenges,
