@@ -356,8 +356,11 @@ mod tests {
 
     const LIMITS: MessageLimits = MessageLimits { bytes_max: 1000, ..MessageLimits::CEILING };
 
-    /// All that is passed on of `bytes`, read in pieces: the bytes, their messages, words, and how many came before.
-    fn read(bytes: &[u8], piece: usize, last: u64) -> Result<(Vec<u8>, Vec<Message>, Vec<Vec<u8>>, u64), Broken> {
+    /// What is passed on: the bytes, their messages, words, and how many came before.
+    type Passed = (Vec<u8>, Vec<Message>, Vec<Vec<u8>>, u64);
+
+    /// All that is passed on of `bytes`, read in pieces.
+    fn read(bytes: &[u8], piece: usize, last: u64) -> Result<Passed, Broken> {
         let mut reader = AwareReader::new(Side::Client);
         let (mut out, mut messages, mut words, mut repeated) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for piece in bytes.chunks(piece) {
