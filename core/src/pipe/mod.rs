@@ -23,7 +23,8 @@
 //! // 3. Carry out the actions.
 //! while let Some(action) = pipe.next_action() {
 //!     match action {
-//!         Action::Dial(_) | Action::CancelDial(_) | Action::TakeOver(_) | Action::DropBackend { .. } => {}
+//!         Action::Dial(_) | Action::CancelDial(_) | Action::Foretell { .. } | Action::TakeOver(_) => {}
+//!         Action::DropBackend { .. } => {}
 //!         Action::ShutdownClient | Action::DropClient { .. } | Action::Report(_) | Action::Finish => {}
 //!     }
 //! }
