@@ -43,10 +43,13 @@ impl Usage {
     }
 }
 
-/// Resident memory of this process: one file, cheap enough to be read often.
+/// Resident memory of this process, from the shortest file that has it: it is read several times a second, and the kernel
+/// writes it anew for each reader.
 #[must_use]
 pub fn resident_bytes() -> u64 {
-    status_field(&std::fs::read_to_string("/proc/self/status").unwrap_or_default(), "VmRSS:") * 1024
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
 }
 
 fn status_field(status: &str, name: &str) -> u64 {

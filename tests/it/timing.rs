@@ -171,8 +171,8 @@ async fn lp_06_a_reader_of_events_misses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of() {
     const PIPES: usize = 500;
-    const WINDOW: Duration = Duration::from_secs(5);
     let proxy = Proxy::start("[reattach]\ngrace = \"5m\"\n");
+    let idle = percent_of_a_core(&proxy).await;
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let mut clients = Vec::new();
@@ -196,12 +196,9 @@ async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of
         (proxy.cpu_time() - before < Duration::from_millis(20)).then_some(())
     })
     .await;
-    let before = proxy.cpu_time();
-    // not a wait for something: the window of the measurement
-    tokio::time::sleep(WINDOW).await;
-    let used = (proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0;
-    println!("LP-07: {PIPES} waiting pipes use {used:.2} % of a core");
-    assert!(used < 3.0, "{used}");
+    let used = percent_of_a_core(&proxy).await;
+    println!("LP-07: {PIPES} waiting pipes use {used:.2} % of a core, the process alone {idle:.2} %");
+    assert_little_beside(idle, used);
     let still: Vec<Value> = proxy.pipes().await;
     assert_eq!(still.len(), PIPES);
 }
@@ -209,10 +206,10 @@ async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of
 #[tokio::test]
 async fn lp_08_parked_polls_use_no_cpu_to_speak_of() {
     const POLLS: usize = 200;
-    const WINDOW: Duration = Duration::from_secs(4);
     let proxy = Proxy::start(
         "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npool = \"default\"\npath = \"/{*rest}\"\nhttp_fallback = true\n",
     );
+    let idle = percent_of_a_core(&proxy).await;
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let hello = [("content-type", "application/vnd.holdline+json")];
@@ -239,12 +236,23 @@ async fn lp_08_parked_polls_use_no_cpu_to_speak_of() {
         (proxy.cpu_time() - before < Duration::from_millis(10)).then_some(())
     })
     .await;
+    let used = percent_of_a_core(&proxy).await;
+    println!("LP-08: {POLLS} parked polls use {used:.2} % of a core, the process alone {idle:.2} %");
+    assert_little_beside(idle, used);
+    assert_eq!(polls.len(), POLLS);
+}
+
+/// Holds what is used to what the process uses alone on the same machine in the same minute: a busy one makes both dearer.
+#[track_caller]
+fn assert_little_beside(idle: f64, used: f64) {
+    assert!(used < 3.0 * idle + 0.5, "{used} % of a core, and {idle} % alone");
+}
+
+/// What the proxy uses now, over a few seconds.
+async fn percent_of_a_core(proxy: &Proxy) -> f64 {
+    const WINDOW: Duration = Duration::from_secs(5);
     let before = proxy.cpu_time();
     // not a wait for something: the window of the measurement
     tokio::time::sleep(WINDOW).await;
-    let used = (proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0;
-    println!("LP-08: {POLLS} parked polls use {used:.2} % of a core");
-    // What costs are the heartbeats of both legs, several times as much in an unoptimized build.
-    assert!(used < 2.0, "{used}");
-    assert_eq!(polls.len(), POLLS);
+    (proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0
 }
