@@ -65,7 +65,7 @@ export class Browser {
     const gone = new Promise((resolve) => this.process.once('exit', resolve));
     this.process.kill();
     await gone;
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 });
+    rmSync(this.profile, { recursive: true, force: true, maxRetries: 50 });
   }
 
   #hear(bytes) {
