@@ -300,7 +300,7 @@ async def main():
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     parser.add_argument("--client", default=str(ROOT / "target/debug/examples/autobahn_client"))
     parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; all without it")
-    parser.add_argument("--runs", default="proxied,killed,backend,compressed")
+    parser.add_argument("--runs", default="proxied,killed,backend")
     parser.add_argument("--parallel", type=int, default=4)
     options = parser.parse_args()
     runs, verdict = options.runs.split(","), Verdict()
