@@ -4,6 +4,8 @@
 //! value is read over. Invariant: no input makes it panic, nest deeper than [`DEPTH_MAX`] or keep more than [`MEMBERS_MAX`]
 //! members, and a name stands once in its object.
 
+use crate::conversation::json::unicode;
+
 /// Objects and lists in each other at most.
 const DEPTH_MAX: usize = 4;
 
@@ -177,20 +179,6 @@ fn escaped(letters: &mut std::str::Chars<'_>) -> Option<char> {
         plain @ ('"' | '\\' | '/') => plain,
         _ => return None,
     })
-}
-
-fn unicode(letters: &mut std::str::Chars<'_>) -> Option<char> {
-    let high = hex4(letters)?;
-    if !(0xD800..0xDC00).contains(&high) {
-        return char::from_u32(high);
-    }
-    (letters.next()? == '\\' && letters.next()? == 'u').then_some(())?;
-    let low = hex4(letters)?.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
-    char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low)
-}
-
-fn hex4(letters: &mut std::str::Chars<'_>) -> Option<u32> {
-    (0..4).try_fold(0, |sum, _| Some(sum << 4 | letters.next()?.to_digit(16)?))
 }
 
 #[cfg(test)]

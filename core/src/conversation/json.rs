@@ -282,7 +282,8 @@ fn unescape(inner: &str) -> Option<String> {
     Some(out)
 }
 
-fn unicode(letters: &mut std::str::Chars<'_>) -> Option<char> {
+/// The letter that `\u` and what follows of `letters` mean, a surrogate pair included.
+pub(crate) fn unicode(letters: &mut std::str::Chars<'_>) -> Option<char> {
     let high = hex4(letters)?;
     if !(0xD800..0xDC00).contains(&high) {
         return char::from_u32(high);

@@ -32,13 +32,7 @@ impl Driver {
         cx: &mut Context<'_>,
         now: Time,
     ) {
-        let link = match socket.bind() {
-            Ok(stream) => ClientLink::socket(stream, first),
-            Err(error) => {
-                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
-                return;
-            }
-        };
+        let Some(link) = self.bind(socket, first) else { return };
         let (answer, over) = (resume.answer, resume.over);
         if over.is_some_and(|over| self.client.has_another_than(over)) {
             // Another one that was told apart from its client has come back before it.
@@ -61,6 +55,17 @@ impl Driver {
         self.has_come_back(resume);
     }
 
+    /// The link of a client that came back, on this thread; nothing if the system refuses it.
+    fn bind(&self, socket: LooseStream, first: Bytes) -> Option<ClientLink> {
+        match socket.bind() {
+            Ok(stream) => Some(ClientLink::socket(stream, first)),
+            Err(error) => {
+                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
+                None
+            }
+        }
+    }
+
     /// An aware client is there on another socket: whether it may go on, the core says.
     pub(super) fn client_returns(
         &mut self,
@@ -70,13 +75,7 @@ impl Driver {
         cx: &mut Context<'_>,
         now: Time,
     ) {
-        let link = match socket.bind() {
-            Ok(stream) => ClientLink::socket(stream, first),
-            Err(error) => {
-                tracing::warn!(pipe = %self.entry().id, %error, "a client that came back could not be attached");
-                return;
-            }
-        };
+        let Some(link) = self.bind(socket, first) else { return };
         let Returned { resume, claims, position, address } = returned;
         let token = next_token(&self.process, &claims, self.pipe.next_generation());
         let returning = Returning { generation: claims.generation, position, token: token.as_str() };
