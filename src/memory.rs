@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::http::Exchanges;
-use crate::metrics::process;
+use crate::metrics::process::{self, SocketFiles};
 use crate::pipes::{Command, PipeEntry, Pipes};
 use crate::share::Streams;
 
@@ -30,7 +30,8 @@ const CLOSE_LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// Percent of the limit from which on it is near.
 const NEAR_PERCENT: u64 = 90;
 
-/// How long the system's limit is taken for unchanged: an operator may give a container more.
+/// How long the system's limit, and where sockets are counted, are taken for unchanged: an operator may give a container
+/// more, or move the process.
 const LIMIT_VALID_FOR: Duration = Duration::from_secs(5);
 
 /// How long the memory of sockets is taken for unchanged.
@@ -56,6 +57,8 @@ struct State {
     system: Option<(u64, Instant)>,
     /// What the cgroup's sockets take, and when that was read.
     sockets: Option<(u64, Instant)>,
+    /// Where that is read.
+    socket_files: SocketFiles,
 }
 
 /// What a look has found, in bytes.
@@ -90,11 +93,15 @@ impl Memory {
         let verdict = state.watch.look(Sample { resident, charged: self.charged(), limit: there });
         self.charged_max.store(verdict.charged_max, Relaxed);
         self.pipes.set_memory_bytes_max(verdict.charged_max.saturating_sub(self.requests_bytes()));
-        let before = self.pressure.send_replace(verdict.pressure);
         let reading = Reading { resident, limit, verdict };
-        if before != verdict.pressure {
-            reading.say(before);
-        }
+        // Those that listen are woken by changes alone.
+        self.pressure.send_if_modified(|pressure| {
+            let before = std::mem::replace(pressure, verdict.pressure);
+            if before != verdict.pressure {
+                reading.say(before);
+            }
+            before != verdict.pressure
+        });
         reading
     }
 
@@ -179,6 +186,7 @@ impl State {
             return limit;
         }
         let limit = process::memory_limit_bytes();
+        self.socket_files = SocketFiles::find();
         self.system = Some((limit, Instant::now()));
         limit
     }
@@ -187,7 +195,7 @@ impl State {
         if let Some((bytes, _)) = self.sockets.filter(|(_, read)| read.elapsed() < SOCKETS_VALID_FOR) {
             return bytes;
         }
-        let bytes = process::socket_bytes().unwrap_or(0);
+        let bytes = self.socket_files.bytes().unwrap_or(0);
         self.sockets = Some((bytes, Instant::now()));
         bytes
     }

@@ -325,7 +325,7 @@ impl Metrics {
         let counted = families.process_cpu_seconds_total.get();
         families.process_cpu_seconds_total.inc_by((usage.cpu_seconds - counted).max(0.0));
         families.memory_bytes.with_label_values(&["rss"]).set(gauge(usage.rss_bytes));
-        if let Some(bytes) = process::socket_bytes() {
+        if let Some(bytes) = process::SocketFiles::find().bytes() {
             families.memory_bytes.with_label_values(&["kernel"]).set(gauge(bytes));
         }
         families.log_dropped_total.inc_by(crate::log::take_dropped());

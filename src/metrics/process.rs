@@ -2,6 +2,8 @@
 //!
 //! Nothing here fails: a number that can't be read is 0, and no limit is `None`.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,12 +45,16 @@ impl Usage {
     }
 }
 
-/// Resident memory of this process, from the shortest file that has it: it is read several times a second, and the kernel
-/// writes it anew for each reader.
+/// Resident memory of this process, from the shortest file that has it, which stays open: it is read several times a
+/// second, and the kernel writes it anew for each read.
 #[must_use]
 pub fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+    static STATM: OnceLock<Option<File>> = OnceLock::new();
+    let mut text = [0; 128];
+    let read =
+        STATM.get_or_init(|| File::open("/proc/self/statm").ok()).as_ref().map(|file| file.read_at(&mut text, 0));
+    let text = str::from_utf8(&text[..read.and_then(Result::ok).unwrap_or(0)]).unwrap_or_default();
+    let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
@@ -121,31 +127,51 @@ pub fn memory_limit_bytes() -> u64 {
     cgroup_limit(&membership, Path::new("/sys/fs/cgroup")).map_or(ram, |limit| limit.min(ram))
 }
 
-/// What the kernel holds in socket buffers for the process's cgroup, where one counts that: other processes of the same
-/// cgroup are counted with it.
-#[must_use]
-pub fn socket_bytes() -> Option<u64> {
-    let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    cgroup_sockets(&membership, Path::new("/sys/fs/cgroup"))
+/// The files that count what the kernel holds in socket buffers for the process's cgroup, where one counts that: other
+/// processes of the same cgroup are counted with it. Found once, since finding costs more than reading.
+#[derive(Debug, Default)]
+pub struct SocketFiles {
+    /// `memory.stat` of v2, and v1's file of its own.
+    files: Vec<PathBuf>,
 }
 
-/// v2 has it in `memory.stat`, v1 in a file of its own. In a container that sees only its own part of the tree, the
-/// mount's root is its group.
-fn cgroup_sockets(membership: &str, mount: &Path) -> Option<u64> {
-    let counted = membership.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':');
-        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?.trim_start_matches('/'));
-        let read = |root: PathBuf, file: &str| {
-            [root.join(path), root].iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok())
-        };
-        if controllers.split(',').any(|controller| controller == "memory") {
-            return read(mount.join("memory"), "memory.kmem.tcp.usage_in_bytes")?.trim().parse().ok();
-        }
-        let roots = [mount.to_path_buf(), mount.join("unified")];
-        let stat = roots.into_iter().filter(|_| controllers.is_empty()).find_map(|root| read(root, "memory.stat"))?;
-        stat.lines().find_map(|line| line.strip_prefix("sock "))?.trim().parse().ok()
-    });
-    counted.max()
+impl SocketFiles {
+    /// Finds them.
+    #[must_use]
+    pub fn find() -> Self {
+        let membership = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        Self::find_in(&membership, Path::new("/sys/fs/cgroup"))
+    }
+
+    /// In a container that sees only its own part of the tree, the mount's root is its group.
+    fn find_in(membership: &str, mount: &Path) -> Self {
+        let files = membership.lines().filter_map(|line| {
+            let mut parts = line.splitn(3, ':');
+            let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?.trim_start_matches('/'));
+            let counts = |root: PathBuf, file: &str| {
+                [root.join(path), root].into_iter().map(|group| group.join(file)).find(|file| counted(file).is_some())
+            };
+            if controllers.split(',').any(|controller| controller == "memory") {
+                return counts(mount.join("memory"), "memory.kmem.tcp.usage_in_bytes");
+            }
+            let roots = [mount.to_path_buf(), mount.join("unified")];
+            roots.into_iter().filter(|_| controllers.is_empty()).find_map(|root| counts(root, "memory.stat"))
+        });
+        Self { files: files.collect() }
+    }
+
+    /// What they say now; `None` where none counts it.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        self.files.iter().filter_map(|file| counted(file)).max()
+    }
+}
+
+/// What one of [`SocketFiles`] says: the whole of it, or its line `sock`.
+fn counted(file: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("sock "));
+    line.unwrap_or(&text).trim().parse().ok()
 }
 
 fn ram_bytes(meminfo: &str) -> u64 {
@@ -239,12 +265,12 @@ mod tests {
     fn the_memory_of_sockets_is_found_in_either_version_and_where_only_the_root_is_seen() {
         let stat = "anon 1\nfile 2\nsock 4096\nshmem 3\n";
         let own = tree(&[("a/b/memory.stat", stat), ("memory.stat", "sock 9\n")]);
-        assert_eq!(cgroup_sockets("0::/a/b\n", own.path()), Some(4096));
+        assert_eq!(SocketFiles::find_in("0::/a/b\n", own.path()).bytes(), Some(4096));
         let container = tree(&[("memory.stat", stat)]);
-        assert_eq!(cgroup_sockets("0::/docker/abcdef\n", container.path()), Some(4096));
+        assert_eq!(SocketFiles::find_in("0::/docker/abcdef\n", container.path()).bytes(), Some(4096));
         let v1 = tree(&[("memory/x/memory.kmem.tcp.usage_in_bytes", "8192\n")]);
-        assert_eq!(cgroup_sockets("4:memory:/x\n3:cpu:/x\n", v1.path()), Some(8192));
-        assert_eq!(cgroup_sockets("0::/a\n", tree(&[("a/memory.stat", "anon 1\n")]).path()), None);
+        assert_eq!(SocketFiles::find_in("4:memory:/x\n3:cpu:/x\n", v1.path()).bytes(), Some(8192));
+        assert_eq!(SocketFiles::find_in("0::/a\n", tree(&[("a/memory.stat", "anon 1\n")]).path()).bytes(), None);
     }
 
     #[test]
