@@ -15,6 +15,7 @@ mod aware;
 mod backends;
 mod candidates;
 mod comeback;
+mod commits;
 mod compression;
 mod conversations;
 mod cookies;

@@ -11,8 +11,11 @@
 //!
 //! Invariant: numbers never go back within a pipe, whatever becomes of its links, and what is missing is said.
 
+mod gaps;
+
 use std::collections::VecDeque;
 
+use self::gaps::{Gap, Missing, Shifts};
 use super::{Action, Fact, Input, Loss, Peer, Pipe};
 use crate::aware::words::GapWhy;
 use crate::aware::{Heard, NUMBER_MAX, Position, Reject, Said, codes};
@@ -31,9 +34,6 @@ const TAKEOVERS_MAX: usize = 3;
 
 /// How long a takeover counts.
 const TAKEOVER_WINDOW: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Gaps of a client whose messages around them the backend has not confirmed.
-const SHIFTS_MAX: usize = 16;
 
 /// Bytes of a token at most.
 const TOKEN_BYTES_MAX: usize = 1024;
@@ -56,6 +56,8 @@ pub(crate) struct AwarePipe {
     /// The oldest attach whose token is good: the one that the last acknowledgement came by.
     good_from: Generation,
     takeovers: VecDeque<Time>,
+    /// Gaps that the client may not have heard of.
+    missing: Missing,
 }
 
 /// What an acknowledgement would say that the last one did not.
@@ -66,36 +68,6 @@ struct Owed {
     bytes: usize,
     n_said: u64,
     d_said: u64,
-}
-
-/// By how much the client's numbers are ahead of the lane's: behind which message of the lane, by how much more.
-#[derive(Debug, Default)]
-struct Shifts {
-    /// Those of gaps that the backend has confirmed everything before.
-    settled: u64,
-    open: VecDeque<(Seq, u64)>,
-}
-
-impl Shifts {
-    /// The client's number of the message `seq` of the lane; the gap right behind it is passed with it.
-    fn number_of(&self, seq: Seq) -> u64 {
-        seq.0 + self.settled + self.open.iter().filter(|(behind, _)| *behind <= seq).map(|(_, by)| by).sum::<u64>()
-    }
-
-    /// Notes that `by` numbers are missing behind `seq`; false if there are too many gaps.
-    fn add(&mut self, seq: Seq, by: u64) -> bool {
-        self.open.push_back((seq, by));
-        self.open.len() <= SHIFTS_MAX
-    }
-
-    /// Notes that everything up to `seq` is confirmed.
-    fn settle(&mut self, seq: Seq) {
-        while let Some(&(behind, by)) = self.open.front().filter(|(behind, _)| *behind < seq) {
-            debug_assert!(behind < seq);
-            self.settled += by;
-            self.open.pop_front();
-        }
-    }
 }
 
 /// Who a pipe is to an aware client.
@@ -139,6 +111,7 @@ impl Pipe {
             owed: Owed::default(),
             good_from: Generation::FIRST,
             takeovers: VecDeque::new(),
+            missing: Missing::default(),
         }));
     }
 
@@ -302,12 +275,17 @@ impl Pipe {
         let generation = self.client.generation();
         if let Some(aware) = &mut self.aware {
             aware.good_from = generation;
+            aware.missing.acknowledged(Seq(n));
         }
         self.down.confirm(Seq(n), Level::App, now);
     }
 
     /// The client says that messages of its own will never come.
     fn client_gave_up(&mut self, from: u64, count: Option<u64>, why: GapWhy, now: Time) {
+        if !self.keeps(Side::Client) {
+            // Once the end is on its way no number counts, and none is missing.
+            return;
+        }
         let behind = self.up.buffer.accepted();
         let Some(aware) = &mut self.aware else { return };
         let rx = match count {
@@ -332,8 +310,9 @@ impl Pipe {
 
     /// The client ends the conversation in good order.
     fn client_ended(&mut self, frame: CloseFrame, n: u64, now: Time) {
+        let counts = self.keeps(Side::Client);
         match &self.aware {
-            Some(aware) if aware.rx != n => self.client_broke_protocol("fin with another number", now),
+            Some(aware) if counts && aware.rx != n => self.client_broke_protocol("fin with another number", now),
             _ => self.said_close(Side::Client, frame, now),
         }
     }
@@ -411,6 +390,7 @@ impl Pipe {
         link.writer.greet(rx, Some(accepted));
         let resumed = Said::Resumed { epoch, generation, token: returning.token, rx: rx_up, tx: [first, next] };
         link.writer.say(&resumed);
+        aware.missing.tell_again(accepted, |word| link.writer.say(word));
         if let Some(attach) = backend_lost {
             link.writer.say(&Said::BackendLost { attach, cause: "outage" });
         }
@@ -422,32 +402,38 @@ impl Pipe {
             Fact::Interrupted { attachment, reason, gap, .. } => {
                 self.say_word(&Said::BackendLost { attach: attachment.0, cause: reason.as_str() });
                 if let Some((from, to)) = *gap {
-                    self.tell_gap_up(from, to.0 - from.0 + 1, GapWhy::BackendLost);
+                    self.tell_gap_up(from, to, GapWhy::BackendLost);
                 }
             }
             Fact::Lost { lane: LaneName::Up, reason: Loss::Policy, messages } => {
-                let from = Seq(self.up.buffer.accepted().0 - messages + 1);
-                self.tell_gap_up(from, *messages, GapWhy::Policy);
+                let to = self.up.buffer.accepted();
+                self.tell_gap_up(Seq(to.0 - messages + 1), to, GapWhy::Policy);
             }
             Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, .. } => {
                 let from = self.down.buffer.accepted().0 + 1;
-                self.say_word(&Said::Gap { lane: LaneName::Down, from, count: None, why: GapWhy::Policy });
-                self.actions.push_back(Action::Report(Fact::Gap {
-                    lane: LaneName::Down,
-                    why: GapWhy::Policy,
-                    messages: None,
-                }));
+                self.tell_gap(LaneName::Down, from, None, GapWhy::Policy);
             }
             _ => {}
         }
     }
 
-    /// Tells the client that messages of its own will reach no backend.
-    fn tell_gap_up(&mut self, from: Seq, count: u64, why: GapWhy) {
+    /// Tells the client that its messages from `from` to `to` of the lane will reach no backend.
+    fn tell_gap_up(&mut self, from: Seq, to: Seq, why: GapWhy) {
         let Some(aware) = &self.aware else { return };
-        let from = aware.shifts.number_of(from);
-        self.say_word(&Said::Gap { lane: LaneName::Up, from, count: Some(count), why });
-        self.actions.push_back(Action::Report(Fact::Gap { lane: LaneName::Up, why, messages: Some(count) }));
+        let (before, last) = (aware.shifts.end_of(Seq(from.0 - 1)), aware.shifts.number_of(to));
+        self.tell_gap(LaneName::Up, before + 1, Some(last - before), why);
+    }
+
+    /// Tells the client that messages are missing, now or when it is back.
+    fn tell_gap(&mut self, lane: LaneName, from: u64, count: Option<u64>, why: GapWhy) {
+        let accepted = self.down.buffer.accepted();
+        let told_behind = self.aware_link().filter(|(link, _)| link.writer.is_greeted()).map(|_| accepted);
+        let gap = Gap { lane, from, count, why, told_behind };
+        self.say_word(&gap.word());
+        if let Some(aware) = &mut self.aware {
+            aware.missing.add(gap);
+        }
+        self.actions.push_back(Action::Report(Fact::Gap { lane, why, messages: count }));
     }
 
     /// Notes that something is to be acknowledged: `bytes` of a message, or something else.
@@ -470,7 +456,7 @@ impl Pipe {
         if let Some(aware) = &mut self.aware {
             aware.shifts.settle(confirmed);
             // A tail that is sent again was confirmed before.
-            aware.confirmed = aware.shifts.number_of(confirmed).min(aware.rx).max(aware.confirmed);
+            aware.confirmed = aware.shifts.end_of(confirmed).min(aware.rx).max(aware.confirmed);
             if aware.confirmed > aware.owed.d_said {
                 aware.owed.since.get_or_insert(now);
             }
@@ -534,24 +520,20 @@ impl AwarePipe {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.token.len()
-            + self.shifts.open.capacity() * size_of::<(Seq, u64)>()
+            + self.shifts.memory_bytes()
             + self.takeovers.capacity() * size_of::<Time>()
+            + self.missing.memory_bytes()
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers } = self;
+        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers, missing } = self;
         out.raw(&id.to_bytes());
         out.count(*epoch);
         out.bytes(token.as_bytes());
         out.option(*hello_ends, Writer::time);
         out.count(*rx);
         out.count(*confirmed);
-        out.count(shifts.settled);
-        out.size(shifts.open.len());
-        for (behind, by) in &shifts.open {
-            out.seq(*behind);
-            out.count(*by);
-        }
+        shifts.freeze(out);
         out.option(owed.since, Writer::time);
         out.u32(owed.messages);
         out.size(owed.bytes);
@@ -560,6 +542,7 @@ impl AwarePipe {
         out.count(good_from.0);
         out.size(takeovers.len());
         takeovers.iter().for_each(|&at| out.time(at));
+        missing.freeze(out);
     }
 
     pub fn thaw(input: &mut Reader<'_>, up: &ReplayBuffer) -> Read<Self> {
@@ -568,10 +551,7 @@ impl AwarePipe {
         let token = str::from_utf8(input.bytes(TOKEN_BYTES_MAX)?).map_err(|_| SnapshotError::Malformed(PART))?.into();
         let hello_ends = input.option(Reader::time)?;
         let (rx, confirmed) = (input.count()?, input.count()?);
-        let mut shifts = Shifts { settled: input.count()?, open: VecDeque::new() };
-        for _ in 0..input.entries(SHIFTS_MAX, 16)? {
-            shifts.open.push_back((input.seq()?, input.count()?));
-        }
+        let shifts = Shifts::thaw(input, up.accepted())?;
         let owed = Owed {
             since: input.option(Reader::past)?,
             messages: input.u32()?,
@@ -584,10 +564,10 @@ impl AwarePipe {
         for _ in 0..input.entries(TAKEOVERS_MAX, 8)? {
             takeovers.push_back(input.past()?);
         }
+        let missing = Missing::thaw(input)?;
         demand(rx <= NUMBER_MAX && owed.n_said <= rx && owed.d_said <= confirmed && confirmed <= rx, PART)?;
-        demand(shifts.open.iter().all(|(behind, _)| *behind <= up.accepted()), PART)?;
-        demand(shifts.number_of(up.accepted()) == rx, PART)?;
-        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers })
+        demand(shifts.end_of(up.accepted()) == rx, PART)?;
+        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers, missing })
     }
 }
 

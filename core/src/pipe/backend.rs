@@ -95,6 +95,7 @@ impl Pipe {
         self.up.in_doubt += rewound.in_doubt;
         let (in_doubt, gap) = (rewound.in_doubt, rewound.gap);
         self.report(Fact::Interrupted { attachment, backend, reason, in_doubt, gap });
+        self.owe_confirmed(now);
         self.end_exchanges(sent, confirmed, now);
         let mut next = self.if_promise_holds(next, gap);
         if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Waiting(_)) {
@@ -370,8 +371,8 @@ impl Pipe {
         if self.is_aware() {
             let resumed = resume.map_or("unknown", ResumeAnswer::as_str);
             self.say_word(&Said::BackendAttached { attach: attachment.0, resumed });
-            self.owe_confirmed(now);
         }
+        self.owe_confirmed(now);
         if !resumed {
             self.begin_prologue(foretold, now);
         }

@@ -240,6 +240,7 @@ impl Pipe {
         // What was passed over is lost, not in doubt.
         self.up.confirm_sent(now);
         self.report_lost(LaneName::Up, Loss::Policy, messages);
+        self.owe_confirmed(now);
     }
 
     /// Notes that `messages` of the current worker went by before this pipe could take them: they were held where a

@@ -299,6 +299,7 @@ impl Pipe {
         self.report(Fact::PongsMissing(backend));
         if self.takes_for_confirmed(Level::Written) {
             self.up.confirm_sent(now);
+            self.owe_confirmed(now);
         }
         self.part_if_settled(now);
     }

@@ -398,6 +398,53 @@ fn what_no_worker_will_get_is_said_as_a_gap() {
 }
 
 #[test]
+fn a_gap_is_told_on_each_link_until_the_client_has_shown_that_it_read_so_far() {
+    let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("1;one");
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    let gap = text(r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#);
+    for _ in 0..2 {
+        assert!(comes_back(&mut bench, 1, position(0, [2, 2])).is_ok());
+        assert!(bench.client_got().contains(&gap), "the link before may have lost it");
+        bench.client_vanishes();
+    }
+    assert!(comes_back(&mut bench, 1, position(0, [2, 2])).is_ok());
+    bench.attach(B);
+    bench.worker_says("a");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    bench.client_got();
+    bench.client_vanishes();
+    assert!(comes_back(&mut bench, 4, position(1, [2, 2])).is_ok());
+    assert!(!bench.client_got().contains(&gap), "it has read what was sent behind it");
+}
+
+#[test]
+fn a_gap_is_told_by_the_client_s_own_numbers_whatever_it_has_given_up_behind_it() {
+    let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("1;one");
+    bench.client_says(r#"!{"t":"gap","lane":"up","from":2,"count":3,"why":"overflow"}"#);
+    bench.worker_dies(LinkLoss::Reset);
+    let gap = text(r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#);
+    assert!(bench.client_got().contains(&gap));
+}
+
+#[test]
+fn a_client_is_told_the_end_though_it_says_more_and_goodbye_meanwhile() {
+    let mut bench = greeted();
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("last");
+    bench.worker_closes(1000, "over");
+    bench.client_says("1;late");
+    bench.client_says(r#"!{"t":"gap","lane":"up","from":2,"count":1,"why":"overflow"}"#);
+    bench.client_says(r#"!{"t":"fin","code":1000,"reason":"","n":2}"#);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    let fin = r#"!{"t":"fin","code":1000,"reason":"over","n":1}"#;
+    assert_eq!(bench.client_got(), [text("1;last"), text(fin), closed(1000, "over")]);
+}
+
+#[test]
 fn what_made_way_for_newer_messages_is_a_gap_before_the_next() {
     let mut bench = greeted_with(|settings| settings.down = DownPolicy::Latest(NonZeroU32::MIN));
     bench.set_room(Side::Client, 0);

@@ -14,6 +14,7 @@ use crate::byte_queue::{GATHER_SLICES_MAX, Gather};
 use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Kind, Opcode, Side};
 use crate::ids::{LaneName, Seq};
+use crate::leg::end::{CONTROL_BYTES_MAX, End, REPLACED_BYTES_MAX};
 use crate::leg::outbox::Written;
 use crate::replay::{HeldMessage, MESSAGE_OVERHEAD_BYTES, ReplayBuffer};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
@@ -32,23 +33,6 @@ const MADE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of heads that are kept for the next write.
 const MADE_BYTES_KEPT: usize = 1024;
-
-/// Bytes of control frames and words that wait, above which a pong or the answer to a heartbeat waits too or is left out.
-const CONTROL_BYTES_MAX: usize = 1024;
-
-/// Bytes of a half-written message that are kept for a link that another has replaced.
-const REPLACED_BYTES_MAX: usize = 256 * 1024;
-
-#[derive(Debug)]
-enum End {
-    Open,
-    /// The close frame goes out, behind all accepted messages or instead of them.
-    Wanted {
-        frame: Box<CloseFrame>,
-        flush: bool,
-    },
-    Said,
-}
 
 /// A message of the next write.
 #[derive(Clone, Copy, Debug)]
@@ -204,13 +188,9 @@ impl AwareWriter {
         self.control.len() - self.control_done < CONTROL_BYTES_MAX
     }
 
-    /// Ends the link; see [`crate::leg::outbox::Outbox::close`].
+    /// Ends the link; see [`End::ask`].
     pub fn close(&mut self, frame: CloseFrame, flush: bool) {
-        match &self.end {
-            End::Open => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { .. } | End::Said => {}
-        }
+        self.end.ask(frame, flush);
     }
 
     /// Whether the close frame has left whole.
@@ -514,15 +494,7 @@ impl AwareWriter {
         out.size(*window_bytes);
         out.count(*beat);
         out.flag(*fin);
-        match end {
-            End::Open => out.u8(0),
-            End::Wanted { frame, flush } => {
-                out.u8(1);
-                out.close_frame(frame);
-                out.flag(*flush);
-            }
-            End::Said => out.u8(2),
-        }
+        end.freeze(out);
     }
 
     pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
@@ -538,12 +510,7 @@ impl AwareWriter {
         writer.window_bytes = input.size()?;
         writer.beat = input.count()?;
         writer.fin = input.flag()?;
-        writer.end = match input.u8()? {
-            0 => End::Open,
-            1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },
-            2 => End::Said,
-            _ => return Err(SnapshotError::Malformed(PART)),
-        };
+        writer.end = End::thaw(input)?;
         let mut at = 0;
         while at < writer.control.len() {
             let len = control_frame(&writer.control[at..]).ok_or(SnapshotError::Malformed(PART))?;
