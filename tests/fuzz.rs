@@ -146,6 +146,7 @@ async fn answer(bytes: &[u8]) {
         path: "/",
         head_lines: b"",
         protocols: &protocols,
+        numbered: true,
         expected: ExpectedProtocol::Offered,
         compression: Asked::Nothing,
         attach: &[("Holdline-Pipe", "x".to_owned())],

@@ -40,6 +40,7 @@ mod loops;
 mod memory;
 mod messages;
 mod moves;
+mod numbered;
 mod openapi;
 mod owners;
 mod process;

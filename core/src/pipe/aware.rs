@@ -12,20 +12,23 @@
 //! Invariant: numbers never go back within a pipe, whatever becomes of its links, and what is missing is said.
 
 mod gaps;
+mod taking;
+mod worker;
 
 use std::collections::VecDeque;
 
 use self::gaps::{Gap, Missing, Shifts};
-use super::{Action, Fact, Input, Loss, Peer, Pipe};
+pub(crate) use self::worker::NumberedWorkers;
+use super::{Action, Fact, Loss, Pipe};
 use crate::aware::words::GapWhy;
 use crate::aware::{Heard, NUMBER_MAX, Position, Reject, Said, codes};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::{Generation, LaneName, PipeId, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{Aware, Broken, Came, ClientState, Codec, Head};
+use crate::leg::{Aware, ClientState, Codec};
 use crate::replay::{ReplayBuffer, Retention};
-use crate::settings::ReplayTail;
+use crate::settings::{AwareSettings, ReplayTail};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::{Time, earliest};
 
@@ -70,6 +73,35 @@ struct Owed {
     d_said: u64,
 }
 
+impl Owed {
+    /// Notes that something is to be acknowledged: `bytes` of a message, or something else; whether that is due now.
+    fn owe(&mut self, bytes: usize, settings: &AwareSettings, now: Time) -> bool {
+        self.since.get_or_insert(now);
+        self.messages += 1;
+        self.bytes += bytes;
+        self.messages >= settings.ack_messages || self.bytes >= settings.window_bytes / 4
+    }
+
+    fn freeze(&self, out: &mut Writer) {
+        let Self { since, messages, bytes, n_said, d_said } = self;
+        out.option(*since, Writer::time);
+        out.u32(*messages);
+        out.size(*bytes);
+        out.count(*n_said);
+        out.count(*d_said);
+    }
+
+    fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            since: input.option(Reader::past)?,
+            messages: input.u32()?,
+            bytes: input.size()?,
+            n_said: input.count()?,
+            d_said: input.count()?,
+        })
+    }
+}
+
 /// Who a pipe is to an aware client.
 #[derive(Clone, Debug)]
 pub struct Introduction {
@@ -96,7 +128,7 @@ impl Pipe {
     /// Has the client of a pipe that was just opened greeted as one that speaks the aware protocol.
     pub fn expect_hello(&mut self, introduction: Introduction, now: Time) {
         let Some(link) = self.client.link_mut() else { return };
-        link.codec = Codec::aware(self.settings.aware.window_bytes);
+        link.codec = Codec::aware(Side::Client, self.settings.aware.window_bytes);
         link.barrier = None;
         self.down.buffer = ReplayBuffer::new(Retention::UntilConfirmed(ReplayTail::default()));
         let Introduction { id, epoch, token } = introduction;
@@ -142,57 +174,6 @@ impl Pipe {
         }
     }
 
-    /// Takes in bytes of a client that numbers its messages.
-    pub(super) fn take_in_numbered(&mut self, from: Peer, input: Input<'_>, now: Time) {
-        let limits = self.message_limits(Side::Client);
-        let bytes = input.as_slice();
-        let mut at = 0;
-        while at < bytes.len() {
-            let keep = self.keeps(Side::Client);
-            let Some((link, aware)) = self.aware_link() else { return };
-            // Once the end is on its way nothing counts any more, not even a number.
-            let came = match link.reader.step(&bytes[at..], limits, keep.then_some(aware.rx)) {
-                Ok(came) => came,
-                Err(Broken::Frames(refused)) => return self.refuse(Side::Client, refused, now),
-                Err(Broken::Protocol(reason)) => return self.client_broke_protocol(reason, now),
-            };
-            match came {
-                Came::Nothing { len } => at += len,
-                Came::Data { .. } if !self.is_greeted() => return self.client_broke_protocol("hello expected", now),
-                Came::Data { head, skip, len, ended } => {
-                    if let Some(head) = head.as_ref().map(Head::as_slice).filter(|_| keep) {
-                        self.up.buffer.push_copy(head);
-                    }
-                    self.push(Side::Client, input, at + skip..at + len, keep);
-                    at += len;
-                    if ended.is_some() && keep {
-                        self.received(len, now);
-                    }
-                    self.accept(Side::Client, ended, keep, now);
-                }
-                Came::Repeated { len } => {
-                    at += len;
-                    self.report(Fact::Repeated { lane: LaneName::Up, messages: 1 });
-                    self.owe_ack(0, now);
-                }
-                Came::Word { text, len } => {
-                    at += len;
-                    self.heard_word(&text, now);
-                }
-                Came::Control { control, len } => {
-                    at += len;
-                    self.control(Side::Client, &control, now);
-                }
-            }
-            if !self.hears(from) {
-                return;
-            }
-        }
-        if let Some((link, _)) = self.incoming(Side::Client) {
-            link.input_ended(bytes.len(), now);
-        }
-    }
-
     fn is_greeted(&self) -> bool {
         self.aware.as_ref().is_some_and(|aware| aware.hello_ends.is_none())
     }
@@ -205,14 +186,6 @@ impl Pipe {
         }
         self.client_at_fault(CloseFrame::new(codes::PROTOCOL, reason), now);
         self.client.turn_deaf();
-    }
-
-    /// A message came whole, with the number that was due.
-    fn received(&mut self, bytes: usize, now: Time) {
-        if let Some(aware) = &mut self.aware {
-            aware.rx += 1;
-        }
-        self.owe_ack(bytes, now);
     }
 
     fn heard_word(&mut self, text: &[u8], now: Time) {
@@ -278,6 +251,7 @@ impl Pipe {
             aware.missing.acknowledged(Seq(n));
         }
         self.down.confirm(Seq(n), Level::App, now);
+        self.owe_delivered(now);
     }
 
     /// The client says that messages of its own will never come.
@@ -380,7 +354,7 @@ impl Pipe {
         let next = accepted.0 + 1;
         let first = buffer.messages_after(Seq(rx)).next().map_or(next, |message| message.seq().0);
         let (Some(link), Some(aware)) = (self.client.link_mut(), self.aware.as_deref_mut()) else { return };
-        link.codec = Codec::aware(window_bytes);
+        link.codec = Codec::aware(Side::Client, window_bytes);
         link.barrier = None;
         aware.hello_ends = None;
         // What was said of the backend may have been lost with the old link, and `resumed` says nothing of it.
@@ -438,14 +412,9 @@ impl Pipe {
 
     /// Notes that something is to be acknowledged: `bytes` of a message, or something else.
     fn owe_ack(&mut self, bytes: usize, now: Time) {
-        let window_bytes = self.settings.aware.window_bytes;
-        let messages_max = self.settings.aware.ack_messages;
+        let settings = &self.settings.aware;
         let Some(aware) = &mut self.aware else { return };
-        let owed = &mut aware.owed;
-        owed.since.get_or_insert(now);
-        owed.messages += 1;
-        owed.bytes += bytes;
-        if owed.messages >= messages_max || owed.bytes >= window_bytes / 4 {
+        if aware.owed.owe(bytes, settings, now) {
             self.acknowledge();
         }
     }
@@ -534,11 +503,7 @@ impl AwarePipe {
         out.count(*rx);
         out.count(*confirmed);
         shifts.freeze(out);
-        out.option(owed.since, Writer::time);
-        out.u32(owed.messages);
-        out.size(owed.bytes);
-        out.count(owed.n_said);
-        out.count(owed.d_said);
+        owed.freeze(out);
         out.count(good_from.0);
         out.size(takeovers.len());
         takeovers.iter().for_each(|&at| out.time(at));
@@ -552,13 +517,7 @@ impl AwarePipe {
         let hello_ends = input.option(Reader::time)?;
         let (rx, confirmed) = (input.count()?, input.count()?);
         let shifts = Shifts::thaw(input, up.accepted())?;
-        let owed = Owed {
-            since: input.option(Reader::past)?,
-            messages: input.u32()?,
-            bytes: input.size()?,
-            n_said: input.count()?,
-            d_said: input.count()?,
-        };
+        let owed = Owed::thaw(input)?;
         let good_from = Generation(input.count()?);
         let mut takeovers = VecDeque::new();
         for _ in 0..input.entries(TAKEOVERS_MAX, 8)? {

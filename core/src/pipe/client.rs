@@ -210,6 +210,7 @@ impl Pipe {
         }
         if let Some(seq) = confirmed {
             self.down.confirm(seq, level, now);
+            self.owe_delivered(now);
         }
     }
 

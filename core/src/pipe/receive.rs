@@ -58,6 +58,7 @@ impl Pipe {
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
         match from {
             Peer::Client(_) if self.is_aware() => self.take_in_numbered(from, input, now),
+            Peer::Backend(_) if self.has_numbered_worker() => self.take_in_numbered(from, input, now),
             Peer::Client(_) | Peer::Backend(_) => self.take_in_frames(from, input, now),
         }
     }

@@ -70,6 +70,7 @@ impl Pipe {
         let written = link.transmitted(bytes, &mut self.down.buffer, now);
         let (told, level) = (link.codec.is_close_written(), link.level());
         self.down.confirm_if_written(level, now);
+        self.owe_delivered(now);
         self.client.set_stalled((self.down.buffer.unsent_messages() > 0).then_some(now));
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });

@@ -316,7 +316,7 @@ impl Client {
 
     /// Breaks a rule of the aware protocol; false of a client that does not speak it.
     fn breaks_the_protocol(&mut self, plan: &Plan, rng: &mut Rng, marks: &mut Marks) -> bool {
-        let Some(numbers) = &mut self.numbers else { return false };
+        let Some(numbers) = &self.numbers else { return false };
         let (next, rx) = (numbers.next(), numbers.rx());
         let future_ack = numbers.is_talking() && plan.settings.down == DownPolicy::Keep;
         let said = match rng.below(6) {

@@ -21,7 +21,7 @@ const TAKEOVERS_MAX: usize = 3;
 
 const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 
-/// The most that one acknowledgement may cover before it.
+/// The client's link, and what of its numbers has come how far.
 #[derive(Debug)]
 pub(super) struct AwareSide {
     from_client: Reader,

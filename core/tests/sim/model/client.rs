@@ -28,13 +28,13 @@ pub(super) struct ClientSide {
     /// Messages that it has confirmed, or that were given up as in doubt at the end.
     pub settled: usize,
     /// Messages that any of its links was given whole.
-    given: usize,
+    pub given: usize,
     /// Written counts as confirmed: it answers no pings.
     written: bool,
     pub in_doubt: u64,
     /// What it says no longer counts.
-    deaf: bool,
-    said_close: bool,
+    pub deaf: bool,
+    pub said_close: bool,
     /// Our close frame was given to its link whole.
     told: bool,
     /// The worker ended the conversation by a close frame of its own.
