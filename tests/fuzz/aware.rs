@@ -85,7 +85,13 @@ fn heed(bytes: &[u8], piece: usize) -> Heeded {
     let mut heeded = Heeded::default();
     let mut given: [Vec<u8>; 2] = Default::default();
     pipe.receive(Peer::Backend(Attachment::FIRST), Input::Copy(b"\x81\x04down"), now);
-    let (half, mut at) = (bytes.len() / 2, 0);
+    // What it acknowledges must have been sent by then, however its words come.
+    let mut at = if let First::Word(_, len) = first_word(bytes) { len } else { 0 };
+    if at > 0 {
+        pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&bytes[..at]), now);
+        pump(&mut pipe, &mut given, &mut heeded, now);
+    }
+    let half = (at + bytes.len()) / 2;
     while at < bytes.len() {
         let end = bytes.len().min(at.saturating_add(piece));
         pipe.receive(Peer::Client(Generation::FIRST), Input::Copy(&bytes[at..end]), now);

@@ -26,7 +26,7 @@ use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::{Generation, LaneName, PipeId, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{Aware, ClientState, Codec};
+use crate::leg::{Aware, BackendState, ClientState, Codec};
 use crate::replay::{ReplayBuffer, Retention};
 use crate::settings::{AwareSettings, ReplayTail};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
@@ -182,7 +182,8 @@ impl Pipe {
     fn client_broke_protocol(&mut self, reason: &str, now: Time) {
         self.discard_half_message(Side::Client);
         if self.client.state() == ClientState::Closing {
-            return self.drop_client();
+            self.drop_client();
+            return self.finish_if_over();
         }
         self.client_at_fault(CloseFrame::new(codes::PROTOCOL, reason), now);
         self.client.turn_deaf();
@@ -422,10 +423,14 @@ impl Pipe {
     /// Notes that the backend has confirmed more.
     pub(super) fn owe_confirmed(&mut self, now: Time) {
         let confirmed = self.up.buffer.confirmed();
+        // What was given up at the end counts as confirmed in the lane, and no worker has it.
+        let counts = self.backend.state() != BackendState::Gone;
         if let Some(aware) = &mut self.aware {
-            aware.shifts.settle(confirmed);
-            // A tail that is sent again was confirmed before.
-            aware.confirmed = aware.shifts.end_of(confirmed).min(aware.rx).max(aware.confirmed);
+            if counts {
+                aware.shifts.settle(confirmed);
+                // A tail that is sent again was confirmed before.
+                aware.confirmed = aware.shifts.end_of(confirmed).min(aware.rx).max(aware.confirmed);
+            }
             if aware.confirmed > aware.owed.d_said {
                 aware.owed.since.get_or_insert(now);
             }

@@ -140,7 +140,7 @@ impl Pipe {
             return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {
                 false => usize::MAX,
                 // The worker's confirmation may lie behind what is not read for want of the client's.
-                true if self.owes_confirmation() => room,
+                true if self.owes_confirmation() || self.is_worker_unread_for_acks() => room,
                 true => 0,
             };
         }
@@ -151,6 +151,11 @@ impl Pipe {
             (ReplayPolicy::None, _) | (_, OverflowPolicy::Close) => usize::MAX,
             (ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed, OverflowPolicy::Pause) => room,
         }
+    }
+
+    /// Whether the worker is not read before the client acknowledges what it was sent.
+    fn is_worker_unread_for_acks(&self) -> bool {
+        self.is_aware() && self.down.buffer.held_bytes() > 0 && self.backend_budget() == 0
     }
 
     fn backend_budget(&self) -> usize {

@@ -153,7 +153,8 @@ impl Numbers {
             0 => claim.token = rng.below(token + 1),
             1 => claim.token += 1,
             2 => claim.epoch += 1,
-            3 if may_lie_of_rx => claim.rx += 1 + rng.below(40),
+            // To have what it was sent and has not read would be its own loss.
+            3 if may_lie_of_rx => claim.rx += 1_000_000,
             4 if first > 1 => claim.tx = [1, rng.below(first) + 1],
             _ => return claim,
         }

@@ -259,7 +259,7 @@ impl AwareWriter {
         {
             self.push_control(Opcode::Pong, &payload);
         }
-        if self.is_live_due(buffer) {
+        if self.is_live_due() {
             self.live_behind = None;
             self.say(&Said::Live);
         }
@@ -274,8 +274,8 @@ impl AwareWriter {
         }
     }
 
-    fn is_live_due(&self, buffer: &ReplayBuffer) -> bool {
-        self.live_behind.is_some_and(|seq| buffer.sent() >= seq)
+    fn is_live_due(&self) -> bool {
+        self.live_behind.is_some_and(|seq| self.told >= seq.0)
     }
 
     fn is_close_due(&self, buffer: &ReplayBuffer) -> bool {
@@ -285,7 +285,10 @@ impl AwareWriter {
     fn say_close(&mut self) {
         let End::Wanted { frame, .. } = std::mem::replace(&mut self.end, End::Open) else { return };
         if self.fin && self.greeted && !is_own(frame.code) {
-            self.say(&Said::Fin { frame: &frame, n: self.told });
+            // It goes behind the message that is half written.
+            let begun = self.planned.front().filter(|_| self.done > 0);
+            let n = begun.map_or(self.told, |begun| begun.seq.0);
+            self.say(&Said::Fin { frame: &frame, n });
         }
         self.push_control(Opcode::Close, &frame.payload());
         (self.end, self.late_pong) = (End::Said, None);
@@ -317,6 +320,10 @@ impl AwareWriter {
         let begun = self.planned.front().copied();
         let (mut told, behind) = begun.map_or((self.told, buffer.sent()), |begun| (begun.seq.0, begun.seq));
         let mut left = self.window_left(buffer);
+        if begun.is_some() {
+            // It is on its way, and not acknowledged either.
+            left = left.saturating_sub(buffer.messages_after(buffer.sent()).next().map_or(0, |it| charged_bytes(&it)));
+        }
         let mut slices = SLICES_ELSE + if begun.is_some() { 2 } else { 0 };
         for message in buffer.messages_after(behind) {
             let is_copied = message.payload_bytes() <= COPIED_BYTES_MAX;
@@ -326,7 +333,7 @@ impl AwareWriter {
                 return;
             }
             let Some(planned) = self.head(&message, told, is_copied) else { return };
-            left = left.saturating_sub(message.wire_bytes() + MESSAGE_OVERHEAD_BYTES);
+            left = left.saturating_sub(charged_bytes(&message));
             told = planned.seq.0;
             self.planned.push_back(planned);
         }
@@ -372,7 +379,7 @@ impl AwareWriter {
             || self.control.len() > self.control_done
             || self.late_pong.is_some()
             || (self.ack.is_some() && !matches!(self.end, End::Said))
-            || self.is_live_due(buffer)
+            || self.is_live_due()
             || self.is_close_due(buffer)
     }
 
@@ -487,6 +494,11 @@ impl AwareWriter {
             + self.made.capacity()
             + self.planned.capacity() * size_of::<Planned>()
     }
+}
+
+/// What a message takes of the window.
+fn charged_bytes(message: &HeldMessage<'_>) -> usize {
+    message.wire_bytes() + MESSAGE_OVERHEAD_BYTES
 }
 
 /// Adds what is left of a message of which `done` bytes have left.

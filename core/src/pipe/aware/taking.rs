@@ -1,10 +1,10 @@
 //! Bytes of a peer that numbers its messages, on either leg: messages into the lane, words and mistakes to their leg.
 
-use super::super::{Fact, Input, Peer, Pipe};
+use super::super::{Action, Fact, Input, Peer, Pipe};
 use crate::assembler::MessageLimits;
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::{Broken, Came, Head};
+use crate::leg::{AwareReader, Broken, Came, Head};
 use crate::settings::OnTooBig;
 use crate::time::Time;
 
@@ -24,7 +24,11 @@ impl Pipe {
             let came = match link.reader.step(&bytes[at..], limits, last) {
                 Ok(came) => came,
                 Err(Broken::Frames(refused)) => return self.refuse(side, refused, now),
-                Err(Broken::Protocol(reason)) => return self.broke_protocol(side, reason, now),
+                Err(Broken::Protocol(reason)) => {
+                    // It is amid what it could not read, and reads no more.
+                    link.reader = AwareReader::new(side);
+                    return self.broke_protocol(side, reason, now);
+                }
             };
             match came {
                 Came::Nothing { len } => at += len,
@@ -97,7 +101,11 @@ impl Pipe {
     /// A message came that had come before.
     fn came_before(&mut self, side: Side, now: Time) {
         let lane = if side == Side::Client { LaneName::Up } else { LaneName::Down };
-        self.report(Fact::Repeated { lane, messages: 1 });
+        match self.actions.back_mut() {
+            // A client may say thousands again at once.
+            Some(Action::Report(Fact::Repeated { lane: same, messages })) if *same == lane => *messages += 1,
+            _ => self.report(Fact::Repeated { lane, messages: 1 }),
+        }
         match side {
             Side::Client => self.owe_ack(0, now),
             Side::Backend => self.owe_worker(0, now),

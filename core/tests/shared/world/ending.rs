@@ -6,6 +6,7 @@ use holdline_core::ids::BackendKey;
 
 use super::{Worker, World};
 use crate::viewer::Pace;
+use crate::wire::{close_payload, frame};
 
 impl World {
     /// Nothing goes wrong any more, and every peer reads.

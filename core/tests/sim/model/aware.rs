@@ -36,8 +36,10 @@ pub(super) struct AwareSide {
     pub repeated_said: u64,
     /// The last number that the client was given or told to be missing.
     told: u64,
-    /// What it was given, by number.
-    given: Vec<bool>,
+    /// The last one that it was told on any link.
+    told_ever: u64,
+    /// The numbers that it was given on this link.
+    given: Vec<u64>,
     /// What was acknowledged last.
     n: u64,
     d: u64,
@@ -63,6 +65,7 @@ impl AwareSide {
             repeated: 0,
             repeated_said: 0,
             told: 0,
+            told_ever: 0,
             given: Vec::new(),
             n: 0,
             d: 0,
@@ -73,10 +76,6 @@ impl AwareSide {
             good_from: 1,
             takeovers: Vec::new(),
         }
-    }
-
-    fn was_given(&self, number: u64) -> bool {
-        self.given.get(number as usize - 1).copied().unwrap_or(false)
     }
 }
 
@@ -174,8 +173,10 @@ impl Model {
     }
 
     fn hears_word(&mut self, word: &str, marks: &mut Marks) {
-        let (open, told, generation) = (self.client_open, self.down_next as u64, self.client.generation.0);
+        let (open, generation) = (self.client_open, self.client.generation.0);
+        let down_next = self.down_next as u64;
         let Some(aware) = &mut self.aware else { return };
+        let told = down_next.max(aware.told);
         let number = |member| words::number(word, member);
         match words::name(word) {
             "hello" if !aware.greeted => aware.greeted = true,
@@ -243,10 +244,14 @@ impl Model {
         assert!(aware.resumed.is_none(), "a message before it knows where it stands");
         assert_eq!(number, aware.told + 1, "the number of the next message");
         assert_eq!(self.down.get(number as usize - 1), Some(item), "number {number} is another message");
-        assert!(unacknowledged < window, "{unacknowledged} bytes are not acknowledged, the window is {window}");
+        let is_exact = self.settings.down == DownPolicy::Keep;
+        assert!(
+            !is_exact || unacknowledged < window,
+            "{unacknowledged} bytes are not acknowledged, the window is {window}"
+        );
         aware.told = number;
-        aware.given.resize(aware.given.len().max(number as usize), false);
-        aware.given[number as usize - 1] = true;
+        aware.told_ever = aware.told_ever.max(number);
+        aware.given.push(number);
         self.down_next = number as usize - 1;
         if unacknowledged + (self.down_charges[number as usize] - self.down_charges[number as usize - 1]) >= window {
             marks.hit(Mark::AwareWindowFull);
@@ -315,6 +320,7 @@ impl Model {
         assert!(latest && from == aware.told + 1, "{count} messages from {from} are said to be missing");
         marks.hit(Mark::AwareGapDown);
         aware.told += count;
+        aware.told_ever = aware.told_ever.max(aware.told);
     }
 
     fn told_gap_up(&mut self, from: u64, count: Option<u64>, marks: &mut Marks) {
@@ -352,7 +358,7 @@ impl Model {
         let recent = aware.takeovers.iter().filter(|&&at| now < at + TAKEOVER_WINDOW).count();
         if !self.may_return() || !known {
             Some(Reject::Unknown)
-        } else if claim.epoch != EPOCH || claim.rx > self.client.given as u64 || claim.tx[1] <= aware.rx {
+        } else if claim.epoch != EPOCH || claim.rx > aware.told_ever || claim.tx[1] <= aware.rx {
             Some(Reject::Epoch)
         } else if self.client.linked && recent >= TAKEOVERS_MAX {
             Some(Reject::Taken)
@@ -377,6 +383,7 @@ impl Model {
         if let Some(aware) = &mut self.aware {
             aware.from_client = Reader::of_one_that_talks_on(true);
             (aware.cut, aware.may_close_unended) = (false, false);
+            aware.given.clear();
         }
     }
 
@@ -397,9 +404,10 @@ impl Model {
         aware.gaps.push((aware.numbers[first as usize - 1], aware.numbers[last as usize - 1]));
     }
 
-    /// Messages given to the client, of those in this range of numbers.
-    pub(super) fn given_in(&self, numbers: std::ops::RangeInclusive<u64>) -> u64 {
-        self.aware.as_ref().map_or(0, |aware| numbers.filter(|&number| aware.was_given(number)).count() as u64)
+    /// Messages given to the client on its link that it has not acknowledged.
+    pub(super) fn given_unsettled(&self) -> u64 {
+        let settled = self.client.settled as u64;
+        self.aware.as_ref().map_or(0, |aware| aware.given.iter().filter(|&&number| number > settled).count() as u64)
     }
 
     /// What must be true of it after each step.

@@ -181,12 +181,12 @@ impl Model {
         } else {
             assert_eq!(given_up, open, "messages given up, and messages without a fate ({:?})", self.ended);
         }
-        let delivered = match self.asks_client() {
-            true if self.has_all_up_to_one() => self.client.settled as u64,
-            true => self.given_in(1..=self.client.settled as u64),
-            false => self.delivered,
-        };
-        assert_eq!(delivered + self.dropped + self.lost_down, view.down.accepted.0, "fates of the worker's messages");
+        let delivered = if self.asks_client() { self.client.settled as u64 } else { self.delivered };
+        let fates = delivered + self.dropped + self.lost_down;
+        // What made way for newer messages may have arrived on a link before, or stand before what did.
+        let is_exact = self.has_all_up_to_one() || self.aware.is_none();
+        assert!(fates >= view.down.accepted.0, "{fates} fates of {} messages", view.down.accepted.0);
+        assert!(!is_exact || fates == view.down.accepted.0, "{fates} fates of {} messages", view.down.accepted.0);
         assert_eq!(pipe.charged_bytes(), 0, "bytes leaked");
         assert_eq!(pipe.deadline(), None, "a finished pipe waits for something");
         assert!(view.memory_bytes < 32 << 10, "memory leaked: {}", view.memory_bytes);

@@ -86,7 +86,7 @@ impl Model {
     fn unsettled(&self) -> u64 {
         match self.has_all_up_to_one() {
             true => (self.down_next - self.client.settled) as u64,
-            false => self.given_in(self.client.settled as u64 + 1..=self.down_next as u64),
+            false => self.given_unsettled(),
         }
     }
 
