@@ -197,12 +197,7 @@ impl Door {
             sharing,
             request_id: request.client.request_id.clone(),
         };
-        let decided = match &facts.sharing {
-            // A worker that numbers its messages needs nothing said again, and none of it is read.
-            Sharing::Alone if plan.numbers => None,
-            Sharing::Alone => Some(conversation(&plan, &request.parts)),
-            Sharing::Stream(_) | Sharing::Viewer(_) => None,
-        };
+        let decided = decided(&plan, &facts.sharing, &request.parts);
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         if spoken.is_some() {
             let principal = request.principal();
@@ -308,9 +303,11 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     }
 }
 
-/// What kind of conversation begins, and what that is known by.
-fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
-    plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings)
+/// What kind of conversation begins, and what that is known by. A worker that numbers its messages needs nothing said again,
+/// and those that are shared are told apart elsewhere.
+fn decided(plan: &Plan, sharing: &Sharing, parts: &Parts) -> Option<(Conversation, &'static str)> {
+    let is_read = matches!(sharing, Sharing::Alone) && !plan.numbers;
+    is_read.then(|| plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings))
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

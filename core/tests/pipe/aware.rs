@@ -394,7 +394,7 @@ fn the_last_number_counts_the_message_that_is_half_written() {
     let mut bench = greeted();
     bench.set_room(Side::Client, 2);
     bench.worker_says("half and half");
-    bench.operator(|pipe, now| drop(pipe.evict(now)));
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
     bench.set_room(Side::Client, usize::MAX);
     bench.pump();
     let fin = r#"!{"t":"fin","code":1013,"reason":"out of memory","n":1}"#;
