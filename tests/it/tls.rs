@@ -105,7 +105,8 @@ async fn a_client_that_numbers_its_messages_is_welcomed_resumed_and_refused_by_t
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let tunnel = Tunnel::to(proxy.tls, "example.test", believing(None)).await;
-    let (mut client, mut wire) = tokio::join!(AwareClient::open(tunnel.address, "/ws"), worker.accept());
+    let attach = async { worker.knock().await.upgrade_with("Sec-WebSocket-Protocol: chat\r\n").await };
+    let (mut client, mut wire) = tokio::join!(AwareClient::open(tunnel.address, "/ws"), attach);
     for round in 0..8 {
         client.say(&format!("up {round}")).await;
         assert_eq!(wire.hear().await.text(), format!("up {round}"));
