@@ -42,10 +42,11 @@ impl Pipe {
                     }
                     self.push(side, input, at + skip..at + len, keep);
                     at += len;
+                    self.accept(side, ended, keep, now);
+                    // Behind that, since what is acknowledged is told by its place in the lane.
                     if ended.is_some() && keep {
                         self.received(side, len, now);
                     }
-                    self.accept(side, ended, keep, now);
                 }
                 Came::Repeated { len } => {
                     at += len;
