@@ -122,6 +122,16 @@ fn a_worker_that_has_the_conversation_hears_what_it_lacks_and_nothing_else() {
 }
 
 #[test]
+fn a_worker_that_says_again_what_it_said_before_it_has_answered_breaks_the_protocol() {
+    let mut bench = greeted();
+    bench.worker_says("1;a");
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says("1;a");
+    assert_eq!(interrupted(&bench)[1..], [Interruption::Protocol]);
+}
+
+#[test]
 fn a_worker_without_the_conversation_is_told_what_it_will_never_hear() {
     let mut bench = greeted();
     for message in ["one", "two", "three"] {

@@ -32,7 +32,7 @@ impl Pipe {
             };
             match came {
                 Came::Nothing { len } => at += len,
-                Came::Data { .. } if !self.is_peer_greeted(side) => {
+                Came::Data { .. } | Came::Repeated { .. } if !self.is_peer_greeted(side) => {
                     let expected = if side == Side::Client { "hello expected" } else { "welcome expected" };
                     return self.broke_protocol(side, expected, now);
                 }
