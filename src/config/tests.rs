@@ -451,7 +451,7 @@ fn st_12_syntax_errors_have_their_place() {
 
 #[test]
 fn what_is_not_supported_is_refused_wherever_it_is_set() {
-    for text in ["server.http2 = true", "[[workers]]", "[cluster]"] {
+    for text in ["[[workers]]", "[cluster]"] {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains("not supported yet"), "{text}: {found:?}");
     }
