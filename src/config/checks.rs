@@ -60,7 +60,8 @@ fn listeners(config: &Config, found: &mut Findings) {
         found.error("server.tls.listen", message);
     }
     if server.http2 && tls.listen.is_empty() {
-        let message = "needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]";
+        let message =
+            "needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]";
         found.error("server.http2", message);
     }
     if server.proxy_protocol != ProxyProtocol::Off && server.trusted_proxies.is_empty() {

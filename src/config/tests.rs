@@ -363,6 +363,10 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
             "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also a public listener; use another port",
         ),
         (
+            "server.http2 = true",
+            "proxy.toml:1:16: server.http2: needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]",
+        ),
+        (
             "heartbeat.client_timeout = \"1s\"",
             "proxy.toml:1:28: heartbeat.client_timeout: is shorter than heartbeat.client_interval; make it at least as long",
         ),

@@ -13,9 +13,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::Door;
 use super::announced::announced;
-use super::{http1, http2};
 use super::outcome::{Seat, make_room};
 use super::secure::secure;
+use super::{http1, http2};
 use crate::config::{Listen, ProxyProtocol};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, OwnListener, Peer, Session, TlsIdentity, answer_instead_of_acknowledging};

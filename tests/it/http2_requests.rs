@@ -1,13 +1,15 @@
 //! Plain requests over HTTP/2: what their workers see, what their clients are answered, and what is refused.
 
 use http::HeaderMap;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::harness::http2::{
-    END_HEADERS, END_STREAM, Frames, HEADERS, Http2, NAME, RST_STREAM, block, get, handshake, request, websocket,
+    END_HEADERS, END_STREAM, Frames, HEADERS, Http2, NAME, RST_STREAM, block, get, handshake, only_http2, request,
+    websocket,
 };
-use crate::harness::tls::{TlsFiles, authority, params, signed_by, signed_by_itself};
-use crate::harness::{DemoWorker, Said, StepWorker, within};
+use crate::harness::tls::{TlsFiles, authority, connect, params, signed_by, signed_by_itself};
+use crate::harness::{DemoWorker, Proxy, Said, StepWorker, within};
 use crate::http2::proxy;
 use crate::tls;
 
@@ -57,8 +59,7 @@ async fn downloads_heads_and_several_answers_at_once_come_through() {
     proxy.register("w", worker.address).await;
     let http2 = Http2::connect(proxy.tls).await;
     let downloads = ["", "?chunked=1"].map(|query| format!("/api/sessions/s1/download{query}"));
-    let (one, other, health) =
-        tokio::join!(http2.get(&downloads[0]), http2.get(&downloads[1]), http2.get("/health"));
+    let (one, other, health) = tokio::join!(http2.get(&downloads[0]), http2.get(&downloads[1]), http2.get("/health"));
     assert_eq!(health.status, 200);
     for reply in [one, other] {
         let reply = reply.expect(200);
@@ -183,8 +184,7 @@ async fn clients_without_a_socket_are_served_on_streams() {
     proxy.register("w", worker.address).await;
     let http2 = Http2::connect(proxy.tls).await;
     let hello = request("POST", "/chat", &[("content-type", "application/vnd.holdline+json")]);
-    let ((welcome, _), mut wire) =
-        tokio::join!(http2.ask(hello, br#"{"t":"hello","v":1}"#, None), worker.accept());
+    let ((welcome, _), mut wire) = tokio::join!(http2.ask(hello, br#"{"t":"hello","v":1}"#, None), worker.accept());
     let welcome = welcome.expect(200).json();
     let (pipe, token) = (welcome["id"].as_str().unwrap(), welcome["token"].as_str().unwrap());
     let token = format!("Holdline {token}");
@@ -195,4 +195,50 @@ async fn clients_without_a_socket_are_served_on_streams() {
     let polling = request("GET", &format!("/chat?pipe={pipe}&wait=25s"), &own[..1]);
     let ((polled, _), ()) = tokio::join!(http2.ask(polling, b"", None), wire.text("down"));
     assert!(polled.expect(200).text().contains("down"));
+}
+
+#[tokio::test]
+async fn the_access_log_names_the_protocol() {
+    let (proxy, _files) = proxy("", &format!("[log]\naccess = \"json\"\n{POOL}"));
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let http2 = Http2::connect(proxy.tls).await;
+    let (socket, _wire) = tokio::join!(http2.open("/ws", &[]), worker.accept());
+    let _socket = socket.unwrap();
+    let told = proxy.logged("request", 1).await;
+    assert_eq!(
+        (&told[0]["version"], &told[0]["method"], &told[0]["status"]),
+        (&"HTTP/2.0".into(), &"CONNECT".into(), &200.into())
+    );
+    let (reply, ()) = tokio::join!(http2.get("/p?secret=1"), async {
+        worker.knock().await.answer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    });
+    reply.expect(200);
+    let told = proxy.logged("request", 2).await;
+    assert_eq!(
+        (&told[1]["version"], &told[1]["path"], &told[1]["bytes"]),
+        (&"HTTP/2.0".into(), &"/p".into(), &2.into())
+    );
+}
+
+#[tokio::test]
+async fn a_reload_switches_it_on_for_new_connections() {
+    let files = TlsFiles::new();
+    let pair = files.pair("own", &signed_by_itself(&params(&["example.test"])));
+    let config = |http2: bool| {
+        let tls = format!("tls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{pair}]");
+        format!("[server]\nhttp2 = {http2}\n{tls}\n{POOL}")
+    };
+    let proxy = Proxy::start(&config(false));
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    assert!(connect(proxy.tls, NAME, &only_http2()).await.is_err(), "no protocol in common");
+    proxy.rewrite(&config(true));
+    proxy.api("POST", "/v1/config/reload", Some(json!({}))).await.expect(200);
+    let http2 = Http2::connect(proxy.tls).await;
+    http2.get("/health").await.expect(200);
+    proxy.rewrite(&config(false));
+    proxy.api("POST", "/v1/config/reload", Some(json!({}))).await.expect(200);
+    assert!(connect(proxy.tls, NAME, &only_http2()).await.is_err(), "no protocol in common");
+    http2.get("/health").await.expect(200);
 }

@@ -72,9 +72,12 @@ pub async fn serve(door: Arc<Door>, arrival: Arrival) {
             let session = Conversation { door, peer, identity, over, seat: Some(seat), streams, calm };
             session.hold(connection, idle).await
         }
-        Ok(Err(_)) => {
-            process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::BadRequest);
-            Http2End::Protocol
+        Ok(Err(error)) => {
+            let end = end_of(&error);
+            if end == Http2End::Protocol {
+                process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::BadRequest);
+            }
+            end
         }
         Err(_) => {
             process.metrics.connection_result(ListenerLabel::Public, ConnectionResult::TimedOut);
@@ -134,8 +137,8 @@ impl Conversation {
         let process = self.door.process.clone();
         let (mut counts, mut left) = (self.streams.subscribe(), self.streams.subscribe());
         let mut leaving = Box::pin(leaves(&process, self.streams.subscribe()));
-        // Why it was told to end, and what has a stop wait for that.
-        let (mut told, mut _awaited) = (None, None);
+        // Why it was told to end, and by what a stop waits for that.
+        let (mut told, mut awaited) = (None, None);
         loop {
             let patience = if told.is_some() { FAREWELL } else { patience };
             tokio::select! {
@@ -155,9 +158,12 @@ impl Conversation {
                     connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
                     told = Some(Http2End::TakenBack);
                 }
-                counted = &mut leaving, if told.is_none() => {
-                    connection.graceful_shutdown();
-                    (told, _awaited) = (Some(Http2End::GoingAway), Some(counted));
+                counted = &mut leaving, if awaited.is_none() => {
+                    awaited = Some(counted);
+                    if told.is_none() {
+                        connection.graceful_shutdown();
+                        told = Some(Http2End::GoingAway);
+                    }
                 }
                 () = emptied(&mut left), if self.seat.is_none() => self.seat = Some(Seat::take_back(&process)),
                 () = idle(&mut counts, patience) => match told {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame};
@@ -20,13 +20,7 @@ use tokio::time::timeout;
 use crate::http::AnswerBody;
 
 /// What belongs to a connection, and must not be said on a stream (RFC 9113 section 8.2.2).
-const OF_CONNECTIONS: [HeaderName; 5] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+const OF_CONNECTIONS: [&str; 5] = ["connection", "transfer-encoding", "upgrade", "keep-alive", "proxy-connection"];
 
 /// Why an answer did not arrive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,23 +77,21 @@ async fn send_body(stream: &mut SendStream<Bytes>, body: AnswerBody, patience: D
             _ = poll_fn(|cx| stream.poll_reset(cx)) => return Err(Broken::Reset),
             frame = body.frame() => frame,
         };
-        match frame {
+        let data = match frame.map(|frame| frame.map(Frame::into_data)) {
             None => return stream.send_data(Bytes::new(), true).map_err(|_| Broken::Reset),
             Some(Err(_)) => return Err(Broken::Off),
-            Some(Ok(frame)) => send_frame(stream, frame, patience).await?,
-        }
+            Some(Ok(Ok(data))) => data,
+            // Trailers are the end.
+            Some(Ok(Err(frame))) => {
+                let trailers = frame.into_trailers().unwrap_or_default();
+                return stream.send_trailers(trailers).map_err(|_| Broken::Reset);
+            }
+        };
+        send_data(stream, data, patience).await?;
     }
 }
 
-async fn send_frame(stream: &mut SendStream<Bytes>, frame: Frame<Bytes>, patience: Duration) -> Result<(), Broken> {
-    let mut data = match frame.into_data() {
-        Ok(data) => data,
-        // They are the end, and so is what is sent behind them: it fails, and is not missed.
-        Err(frame) => {
-            let trailers = frame.into_trailers().unwrap_or_default();
-            return stream.send_trailers(trailers).map_err(|_| Broken::Reset);
-        }
-    };
+async fn send_data(stream: &mut SendStream<Bytes>, mut data: Bytes, patience: Duration) -> Result<(), Broken> {
     while !data.is_empty() {
         let room = timeout(patience, poll_fn(|cx| poll_room(stream, data.len(), cx))).await;
         let Ok(room) = room else { return Err(Broken::Off) };

@@ -143,7 +143,8 @@ impl Stream {
         match respond.send_response(response, false) {
             Ok(send) => {
                 let shuttle = Shuttle::new(client, send, ours);
-                let (patience, gauge) = (process.rules.load().send_timeout, process.metrics.http2_stream(StreamKind::WebSocket));
+                let (patience, gauge) =
+                    (process.rules.load().send_timeout, process.metrics.http2_stream(StreamKind::WebSocket));
                 process.metrics.http2_stream_result(StreamResult::WebSocket);
                 tokio::spawn(async move {
                     shuttle.run(patience).await;

@@ -285,7 +285,9 @@ async fn carry(mut stream: TcpStream, sender: SendRequest<Bytes>) {
     }
     let first = if parts.status == 200 {
         let accept = derive_accept_key(head.header("sec-websocket-key").as_bytes());
-        format!("101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}")
+        format!(
+            "101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-accept: {accept}"
+        )
     } else {
         format!("{} Refused\r\nconnection: close", parts.status.as_u16())
     };
