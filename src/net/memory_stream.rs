@@ -172,7 +172,7 @@ impl MemoryStream {
     }
 
     /// Reads up to `bytes_max` of what waits, without a copy.
-    pub fn take(&self, bytes_max: usize) -> Bytes {
+    pub fn take_waiting(&self, bytes_max: usize) -> Bytes {
         let mut state = self.reads.state();
         let bytes = bytes_max.min(state.queue.len());
         let taken = state.queue.split_to(bytes).freeze();
@@ -333,7 +333,7 @@ mod tests {
         assert!(one.poll_waiting(&cx).is_pending());
         other.write_all(b"abcdef").await.unwrap();
         assert_eq!(one.poll_waiting(&cx), Poll::Ready(6));
-        assert_eq!(&one.take(4)[..], b"abcd");
+        assert_eq!(&one.take_waiting(4)[..], b"abcd");
         one.write_now(b"12345");
         assert!(one.poll_progress(0, &cx).is_pending());
         let mut three = [0; 3];
@@ -342,7 +342,7 @@ mod tests {
         assert!(one.poll_progress(3, &cx).is_pending());
         drop(other);
         assert_eq!((one.poll_waiting(&cx), one.poll_progress(3, &cx)), (Poll::Ready(2), Poll::Ready(None)));
-        assert_eq!((&one.take(9)[..], one.poll_waiting(&cx)), (&b"ef"[..], Poll::Ready(0)));
+        assert_eq!((&one.take_waiting(9)[..], one.poll_waiting(&cx)), (&b"ef"[..], Poll::Ready(0)));
         assert!(one.was_cut());
         let (one, mut other) = MemoryStream::pair(8);
         other.shutdown().await.unwrap();

@@ -181,8 +181,17 @@ impl Conversation {
     /// Answers the request on one stream, in a task of its own.
     fn open(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let process = &self.door.process;
+        let seat = match self.seat.take() {
+            Some(seat) if seat.is_over() => {
+                // Others may have left since it was taken.
+                drop(seat);
+                Seat::take_back(process)
+            }
+            Some(seat) => seat,
+            None => Seat::take(process),
+        };
         let stream = Stream {
-            seat: self.seat.take().unwrap_or_else(|| Seat::take(process)),
+            seat,
             live: Live::new(&self.streams),
             door: self.door.clone(),
             peer: self.peer,

@@ -121,7 +121,7 @@ impl Shuttle {
                 return self.to_client.send_data(Bytes::new(), true).map_err(|_| Reset);
             }
             let Poll::Ready(room) = poll_room(&mut self.to_client, waiting.min(PIECE_BYTES_MAX), cx) else { break };
-            let piece = self.pipe.take(room.ok_or(Reset)?);
+            let piece = self.pipe.take_waiting(room.ok_or(Reset)?);
             self.to_client.send_data(piece, false).map_err(|_| Reset)?;
         }
         Ok(())
