@@ -17,7 +17,7 @@ FLAGS = [
 class Browser:
     """Chromium with one page."""
 
-    def __init__(self, chromium, url, profile, flags=()):
+    def __init__(self, chromium, url, profile, *flags):
         to_read, self.to_write = os.pipe()
         self.from_read, from_write = os.pipe()
 

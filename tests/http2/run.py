@@ -170,7 +170,7 @@ for (let at = 0; at < %(sockets)d; at += 1) {
 async def chromium(holdline, _, verdict):
     def opened(profile):
         browser = Browser(shutil.which("chromium"), f"https://localhost:{holdline.port()}/health", profile,
-                          ["--ignore-certificate-errors"])
+                          "--ignore-certificate-errors")
         while browser.evaluate("document.readyState") != "complete" or not browser.evaluate("location.host"):
             pass
         return browser
