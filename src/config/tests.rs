@@ -462,13 +462,6 @@ fn what_is_not_supported_is_refused_wherever_it_is_set() {
 }
 
 #[test]
-fn what_has_no_effect_yet_is_said_where_it_is_set() {
-    let loaded = read("[limits]\naddress_rate = 0\n[[pools]]\nresume = \"hints\"\n").unwrap();
-    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["proxy.toml:4:10: pools[0].resume: accepted, has no effect in this version",]);
-}
-
-#[test]
 fn a_hash_without_a_key_is_worth_a_warning() {
     let loaded = read("pools = [{ balance = \"hash\" }]").unwrap();
     assert_eq!(loaded.warnings.len(), 1);
