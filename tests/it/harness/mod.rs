@@ -6,6 +6,7 @@ pub mod client;
 pub mod crew;
 pub mod demo;
 pub mod front;
+pub mod http2;
 pub mod metrics;
 pub mod orphans;
 pub mod proxy;
