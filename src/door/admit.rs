@@ -8,6 +8,7 @@ use std::sync::Arc;
 use holdline_core::conversation::Conversation;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::memory::Pressure;
+use holdline_core::settings::ReplayPolicy;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use http::request::Parts;
@@ -172,6 +173,7 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        plan.numbers = first.attach.numbers;
         let compression = Compression::of(offered, first.compression);
         plan.compression = compression.to_ask();
         let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
@@ -195,10 +197,7 @@ impl Door {
             sharing,
             request_id: request.client.request_id.clone(),
         };
-        let decided = match &facts.sharing {
-            Sharing::Alone => Some(conversation(&plan, &request.parts)),
-            Sharing::Stream(_) | Sharing::Viewer(_) => None,
-        };
+        let decided = decided(&plan, &facts.sharing, &request.parts);
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         if spoken.is_some() {
             let principal = request.principal();
@@ -285,7 +284,10 @@ fn may_compress_as(request: &Request, compression: Compression) -> bool {
 
 fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     let found = &request.found;
+    let settings = found.settings();
+    let is_read = found.route.conversations.may_be_read(protocols, &request.parts, &settings.profiles);
     Plan {
+        numbers: found.route.share.is_none() && !is_read && settings.replay != ReplayPolicy::None,
         pipe: PipeId::from_bytes(rand::random()),
         settings: found.settings().clone(),
         route: found.route.clone(),
@@ -301,9 +303,11 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     }
 }
 
-/// What kind of conversation begins, and what that is known by.
-fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
-    plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings)
+/// What kind of conversation begins, and what that is known by. A worker that numbers its messages needs nothing said again,
+/// and those that are shared are told apart elsewhere.
+fn decided(plan: &Plan, sharing: &Sharing, parts: &Parts) -> Option<(Conversation, &'static str)> {
+    let is_read = matches!(sharing, Sharing::Alone) && !plan.numbers;
+    is_read.then(|| plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings))
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

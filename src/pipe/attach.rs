@@ -59,6 +59,8 @@ pub struct Plan {
     pub protocols: Box<[String]>,
     /// The one that the first backend picked.
     pub protocol: Option<Box<str>>,
+    /// Whether workers that may are offered the aware protocol; after the first one, whether that one speaks it.
+    pub numbers: bool,
     /// The compression that workers are asked for; what the first one agreed to, after it.
     pub compression: Asked,
     /// The span of its handshake, if that is recorded.
@@ -79,6 +81,8 @@ pub struct Attach {
     pub transport: Transport,
     /// What it says about the pipe's state.
     pub resume: Option<ResumeAnswer>,
+    /// Whether it speaks the aware protocol.
+    pub numbers: bool,
 }
 
 /// A first attach: the worker, and what its 101 has for the client.
@@ -208,11 +212,13 @@ async fn attach_now(
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
+        // No number can stand before a compressed message.
+        let numbered = plan.numbers && reservation.target().may_number();
         let attempt = Attempt {
             reservation: &reservation,
             headers,
             expected: ExpectedProtocol::Offered,
-            compression,
+            compression: if numbered { Asked::Nothing } else { compression },
             timeouts: process.rules.load().dial,
             span,
         };
@@ -381,6 +387,7 @@ async fn connect(
         // The worker's spans hang below this try.
         headers.push(("traceparent", span.context().traceparent()));
     }
+    let numbered = plan.numbers && reservation.target().may_number();
     let url = reservation.url();
     let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
@@ -401,6 +408,7 @@ async fn connect(
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
+                numbered,
                 expected,
                 compression,
                 attach: &headers,
@@ -470,13 +478,14 @@ impl Attach {
             HoldlineResume::New => ResumeAnswer::New,
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
-        Self { transport: Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation), resume }
+        let transport = Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation);
+        Self { transport, resume, numbers: dialed.numbers }
     }
 
     /// A seat in a shared stream.
     #[must_use]
     pub fn viewer(link: ViewerLink) -> Self {
         let name = format!("shared:{}", link.hub().pipe.id).into();
-        Self { transport: Transport::Stream(Box::new(link), name), resume: None }
+        Self { transport: Transport::Stream(Box::new(link), name), resume: None, numbers: false }
     }
 }

@@ -168,9 +168,9 @@ impl Reporter {
     }
 
     /// Says one fact; `last` is the backend that was attached last, and its name.
-    pub fn say(&mut self, fact: Fact, last: Option<&(BackendKey, Arc<str>)>) {
+    pub fn say(&mut self, fact: Fact, last: Option<(BackendKey, &Arc<str>)>) {
         let name_of =
-            |key: BackendKey| last.filter(|(it, _)| *it == key).map_or_else(|| Arc::from(""), |(_, name)| name.clone());
+            |key: BackendKey| last.filter(|&(it, _)| it == key).map_or_else(|| Arc::from(""), |(_, name)| name.clone());
         match fact {
             Fact::Interrupted { attachment, reason, in_doubt, backend, gap: _ } => {
                 self.searching = true;

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::aware::AwarePipe;
+use super::aware::{AwarePipe, NumberedWorkers};
 use super::{Action, End, Pipe, retention_up};
 use crate::backoff::Draw;
 use crate::conversation::Conversation;
@@ -90,6 +90,7 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            numbered,
             compressed,
             farewell,
             interruptions,
@@ -106,8 +107,9 @@ impl Pipe {
         suspects.freeze(out);
         conversation.freeze(out);
         out.option(aware.as_deref(), |out, aware| aware.freeze(out));
+        out.option(numbered.as_deref(), |out, numbered| numbered.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
-        out.count(*interruptions);
+        out.count(u64::from(*interruptions));
         out.flag(*end != End::NotYet);
     }
 
@@ -127,6 +129,7 @@ impl Pipe {
         let suspects = Suspects::thaw(input)?;
         let conversation = Conversation::thaw(input, &settings.profiles, settings.prologue, up.buffer.accepted())?;
         let aware = input.option(|input| AwarePipe::thaw(input, &up.buffer).map(Box::new))?;
+        let numbered = input.option(|input| NumberedWorkers::thaw(input).map(Box::new))?;
         let mut pipe = Self {
             client,
             backend,
@@ -136,9 +139,10 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            numbered,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
-            interruptions: input.count()?,
+            interruptions: u32::try_from(input.count()?).unwrap_or(u32::MAX),
             end: if input.flag()? { End::Reported } else { End::NotYet },
             actions: VecDeque::new(),
             settings,
@@ -181,6 +185,7 @@ impl Pipe {
         let is_aware = self.aware.is_some();
         demand(self.client.link().is_none_or(|link| link.codec.is_aware() == is_aware), "legs")?;
         demand(!is_aware || self.down.buffer.keeps_unconfirmed(), "legs")?;
+        demand(self.numbered.is_some() || !self.has_numbered_worker(), "legs")?;
         for (link, lane) in [(self.client.link_mut(), &self.down), (self.backend.link_mut(), &self.up)] {
             link.map_or(Ok(()), |link| link.fit(&lane.buffer))?;
         }

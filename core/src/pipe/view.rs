@@ -117,7 +117,7 @@ impl Pipe {
             state: self.state(),
             backend: self.backend.worker().map(|worker| worker.backend),
             attachment: self.backend.last(),
-            interruptions: self.interruptions,
+            interruptions: u64::from(self.interruptions),
             up: lane(&self.up),
             down: lane(&self.down),
             generation: self.client.generation(),
@@ -160,6 +160,7 @@ impl Pipe {
             + self.suspects.memory_bytes()
             + self.conversation.memory_bytes()
             + self.aware.as_ref().map_or(0, |aware| aware.memory_bytes())
+            + self.numbered.as_ref().map_or(0, |numbered| numbered.memory_bytes())
             + self.actions.capacity() * size_of::<super::Action>()
     }
 

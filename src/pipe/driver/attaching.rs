@@ -77,6 +77,9 @@ impl Driver {
         if !self.pipe.attached(attachment, attach.transport.key(), attach.resume, now) {
             return;
         }
+        if attach.numbers {
+            self.pipe.worker_numbers(attachment, self.plan.pipe, now);
+        }
         if self.backend.is_linked() {
             self.backend.hold(attachment, attach.transport, now);
         } else {
