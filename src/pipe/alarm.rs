@@ -15,38 +15,30 @@ use crate::clock::Clock;
 /// A timer is set this much late, so that it finds its deadline passed.
 const SLACK: Duration = Duration::from_micros(50);
 
-/// The time of a timer that is set for none.
-const UNSET: Time = Time::from_micros(0);
-
 /// The timer of one pipe.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Alarm {
     timer: Option<Pin<Box<Sleep>>>,
-    at: Time,
-}
-
-impl Default for Alarm {
-    fn default() -> Self {
-        Self { timer: None, at: UNSET }
-    }
+    at: Option<Time>,
 }
 
 impl Alarm {
     /// Whether the time that it was set for has come, or it was set for none.
     pub fn is_due(&mut self, cx: &mut Context<'_>, now: Time) -> bool {
-        if now < self.at {
+        let Some(at) = self.at else { return true };
+        if now < at {
             // It still knows whom to wake.
             return false;
         }
-        if self.at != UNSET && self.has_fired(cx) {
-            self.at = UNSET;
+        if self.has_fired(cx) {
+            self.at = None;
         }
         true
     }
 
     /// Has the task woken at `deadline`.
     pub fn set(&mut self, deadline: Time, clock: &Clock, cx: &mut Context<'_>) {
-        if self.at != UNSET && self.at <= deadline {
+        if self.at.is_some_and(|at| at <= deadline) {
             return;
         }
         let instant = clock.instant(deadline) + SLACK;
@@ -54,9 +46,9 @@ impl Alarm {
             Some(timer) => timer.as_mut().reset(instant),
             None => self.timer = Some(Box::pin(tokio::time::sleep_until(instant))),
         }
-        self.at = deadline;
+        self.at = Some(deadline);
         if self.has_fired(cx) {
-            self.at = UNSET;
+            self.at = None;
             cx.waker().wake_by_ref();
         }
     }
