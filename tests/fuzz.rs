@@ -20,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdline::config::Config;
 use holdline::handshake::Peer;
-use holdline::handshake::accept::{accept_key, switching_headers};
+use holdline::handshake::accept::{accept_key, agreed_headers, switching_headers};
 use holdline::handshake::check::{Checked, check, host};
 use holdline::handshake::client_address::TrustedProxies;
 use holdline::handshake::deflate::Asked;
@@ -115,8 +115,8 @@ fn request(bytes: &[u8]) {
         assert!(!names.iter().any(|name| name.starts_with("holdline-")), "a forged header was forwarded");
     });
     read.unwrap();
-    let _answer =
-        switching_headers(&upgrade.key, upgrade.protocols.first().map(String::as_str), None, &http::HeaderMap::new());
+    let protocol = upgrade.protocols.first().map(String::as_str);
+    let _answer = switching_headers(&upgrade.key, agreed_headers(protocol, None, &http::HeaderMap::new()));
 }
 
 /// A backend that answers with these bytes and closes.

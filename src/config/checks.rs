@@ -24,7 +24,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.errors.push((key.into(), message.into()));
     }
 }
@@ -37,6 +37,8 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     profiles(config, found);
     routes(config, found);
     patterns(config, found);
+    unique("workers", "group", config.workers.iter().map(|group| group.name.as_str()), found);
+    super::workers::check(config, found);
 }
 
 fn listeners(config: &Config, found: &mut Findings) {
@@ -58,6 +60,11 @@ fn listeners(config: &Config, found: &mut Findings) {
     if !tls.listen.is_empty() && tls.certificates.is_empty() {
         let message = "needs server.tls.certificates beside it, such as [{ cert = \"tls.pem\", key = \"tls.key\" }]";
         found.error("server.tls.listen", message);
+    }
+    if server.http2 && tls.listen.is_empty() {
+        let message =
+            "needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]";
+        found.error("server.http2", message);
     }
     if server.proxy_protocol != ProxyProtocol::Off && server.trusted_proxies.is_empty() {
         let message = "goes by server.trusted_proxies, and there are none; name the proxies in front there, such as [\"10.0.0.0/8\"]";

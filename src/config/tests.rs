@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
         ],
     );
 }
@@ -363,6 +363,10 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
             "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also a public listener; use another port",
         ),
         (
+            "server.http2 = true",
+            "proxy.toml:1:16: server.http2: needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]",
+        ),
+        (
             "heartbeat.client_timeout = \"1s\"",
             "proxy.toml:1:28: heartbeat.client_timeout: is shorter than heartbeat.client_interval; make it at least as long",
         ),
@@ -451,7 +455,7 @@ fn st_12_syntax_errors_have_their_place() {
 
 #[test]
 fn what_is_not_supported_is_refused_wherever_it_is_set() {
-    for text in ["server.http2 = true", "[[workers]]", "[cluster]"] {
+    for text in ["[cluster]", "[cluster]\nname = \"a\""] {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains("not supported yet"), "{text}: {found:?}");
     }

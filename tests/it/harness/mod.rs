@@ -3,8 +3,10 @@
 pub mod ask;
 pub mod aware;
 pub mod client;
+pub mod crew;
 pub mod demo;
 pub mod front;
+pub mod http2;
 pub mod metrics;
 pub mod orphans;
 pub mod proxy;
