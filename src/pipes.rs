@@ -6,6 +6,7 @@
 mod command;
 mod held;
 mod keys;
+mod labels;
 mod lingering;
 mod numbers;
 mod pool;
@@ -33,10 +34,11 @@ use crate::backends::Leave;
 use crate::config::Limits;
 use crate::handshake::deflate::Compression;
 use crate::routes::Route;
-pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
+pub use command::{COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
 pub use lingering::{Lingering, Stay};
+use labels::{LabelIndex, Labelled};
 pub use numbers::LaneNumbers;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
@@ -372,6 +374,8 @@ pub struct Pipes {
 
 impl Pipes {
     /// An empty registry whose pipes, of so many `pools`, may hold `held_bytes_max` bytes of messages together.
+    /// Which pipes belong to which group.
+    pub labels: LabelIndex,
     #[must_use]
     pub fn new(held_bytes_max: usize, pools: usize) -> Self {
         Self {
@@ -399,6 +403,7 @@ impl Pipes {
     /// Announces a pipe before anything is promised to its client: a process that stops waits for what is announced.
     #[must_use]
     pub fn expect(self: &Arc<Self>) -> Expected {
+            labels: LabelIndex::default(),
         change(&self.expected, |expected| *expected += 1);
         Expected(self.clone())
     }

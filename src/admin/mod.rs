@@ -16,6 +16,7 @@
 //! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
 //! | `POST /v1/pools/{name}/rebalance` | operator | moves pipes off backends that have more than their share |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
+//! | `PATCH /v1/pipes/{id}` | worker | changes the groups that one belongs to |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
 //! | `POST /v1/pipes/{id}/messages`, `POST /v1/broadcast` | operator | says something to clients |
 //! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
@@ -39,6 +40,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod health;
+mod labels;
 pub mod list;
 pub mod listen;
 mod messages;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
+use holdline_core::labels::{LabelError, Labels};
 use holdline_core::memory::Pressure;
 use http::StatusCode;
 use http::header::SET_COOKIE;
@@ -159,6 +160,8 @@ impl Door {
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
         let expected = process.pipes.expect();
         self.may_open()?;
+        let labels = process.pipes.labels.bounds();
+        let labels = Labels::default().changed(&request.found.labels, labels).map_err(too_many_labels)?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let offered = offered(request, offer);
@@ -183,23 +186,15 @@ impl Door {
             plan.settings = plan.route.aware.clone();
         }
         let place = Place::of(plan.host.as_deref(), request.parts.uri.path(), plan.protocol.as_deref());
-        let facts = PipeFacts {
-            id: plan.pipe,
-            route: plan.route.clone(),
-            key: plan.key.clone(),
-            client: request.client.address.to_string(),
-            named: request.found.comes_back || spoken.is_some(),
-            aware: spoken.is_some(),
-            protocol: plan.protocol.clone(),
-            compression,
-            sharing,
-            request_id: request.client.request_id.clone(),
-        };
+        let facts = facts(request, &plan, spoken.is_some(), compression, sharing);
         let decided = match &facts.sharing {
             Sharing::Alone => Some(conversation(&plan, &request.parts)),
             Sharing::Stream(_) | Sharing::Viewer(_) => None,
         };
+        let said = first.attach.labels.take();
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        driver.set_labels(labels);
+        driver.heed_labels(said);
         if spoken.is_some() {
             let principal = request.principal();
             let pipe = driver.entry().id;
@@ -262,6 +257,11 @@ fn resume_of(request: &Request, answer: u64) -> Resume {
     }
 }
 
+/// 400: what the route makes of the request are more labels than a pipe may have.
+fn too_many_labels(error: LabelError) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "label", format!("this route makes labels of what you send: {error}"))
+}
+
 /// The client's headers as workers get them.
 fn head_lines(request: &Request) -> Box<[u8]> {
     let lines = upgrade_head_lines(&request.parts, &request.client);
@@ -298,6 +298,21 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
         protocol: None,
         compression,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
+    }
+}
+
+fn facts(request: &Request, plan: &Plan, aware: bool, compression: Compression, sharing: Sharing) -> PipeFacts {
+    PipeFacts {
+        id: plan.pipe,
+        route: plan.route.clone(),
+        key: plan.key.clone(),
+        client: request.client.address.to_string(),
+        named: request.found.comes_back || aware,
+        aware,
+        protocol: plan.protocol.clone(),
+        compression,
+        sharing,
+        request_id: request.client.request_id.clone(),
     }
 }
 

@@ -51,6 +51,7 @@ pub struct Families {
     pub dropped_messages_total: IntCounterVec,
     pub duplicates_dropped_total: IntCounterVec,
     pub gaps_total: IntCounterVec,
+    pub labels_refused_total: IntCounterVec,
     pub aware_pipes: IntGaugeVec,
     pub messages_total: IntCounterVec,
     pub message_bytes_total: IntCounterVec,
@@ -229,6 +230,11 @@ impl Families {
                 "gaps_total",
                 "Gaps that aware peers were told of or told.",
                 &["route", "lane", "why"],
+            ),
+            labels_refused_total: at.counters(
+                "labels_refused_total",
+                "Answers of workers whose labels were not taken.",
+                &["route"],
             ),
             aware_pipes: at.gauges(
                 "aware_pipes",
@@ -417,7 +423,7 @@ impl Families {
         forget(&self.replay_buffer_pool_bytes, label, value);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 30] {
+    fn counters(&self) -> [&IntCounterVec; 31] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -434,6 +440,7 @@ impl Families {
             &self.dropped_messages_total,
             &self.duplicates_dropped_total,
             &self.gaps_total,
+            &self.labels_refused_total,
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,

@@ -30,7 +30,9 @@ pub struct RouteMetrics {
     pub prologue_sent: IntCounter,
     /// Answers held back because the client had had them.
     pub prologue_swallowed: IntCounter,
-    aware: IntGauge,
+    /// Answers of workers whose labels were not taken.
+    pub labels_refused: IntCounter,
+    aware: [IntGauge; Transport::ALL.len()],
     prologue_bytes: IntGauge,
     prologue_failures: [IntCounter; PrologueFailure::ALL.len()],
     /// Pipes opened.
@@ -137,7 +139,8 @@ impl RouteMetrics {
             unmasked: families.unmasked_control_frames_total.with_label_values(&[name]),
             prologue_sent: families.prologue_sent_total.with_label_values(&[name]),
             prologue_swallowed: families.prologue_swallowed_total.with_label_values(&[name]),
-            aware: families.aware_pipes.with_label_values(&[name, "websocket"]),
+            labels_refused: families.labels_refused_total.with_label_values(&[name]),
+            aware: Transport::ALL.map(|transport| families.aware_pipes.with_label_values(&[name, transport.as_str()])),
             prologue_bytes: families.prologue_bytes.with_label_values(&[name]),
             prologue_failures: PrologueFailure::ALL
                 .map(|why| families.prologue_failures_total.with_label_values(&[name, why.as_str()])),

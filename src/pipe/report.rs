@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use holdline_core::aware::Reject;
 use holdline_core::aware::words::GapWhy;
 use holdline_core::ids::{BackendKey, Generation, LaneName};
+use holdline_core::labels::LabelError;
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView, PrologueFailure};
 use holdline_core::settings::OverflowPolicy;
@@ -359,6 +360,12 @@ impl Reporter {
             policy: policy.as_str(),
             bytes,
         });
+    }
+
+    /// Says that labels of a worker's were not taken.
+    pub fn labels_refused(&self, why: &LabelError) {
+        self.route.labels_refused.inc();
+        tracing::warn!(pipe = %self.entry.id, route = self.entry.route.name, %why, "pipe.labels_refused");
     }
 
     fn stayed(&mut self, backend: &str) {

@@ -34,6 +34,7 @@ mod http;
 mod http_leaves;
 mod http_seen;
 mod limits;
+mod labels;
 mod lingering;
 mod loops;
 mod memory;

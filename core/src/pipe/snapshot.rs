@@ -20,6 +20,7 @@ use crate::backoff::Draw;
 use crate::conversation::Conversation;
 use crate::frame::Side;
 use crate::ids::BackendKey;
+use crate::labels::Labels;
 use crate::lane::Lane;
 use crate::leg::{BackendLeg, BackendState, ClientLeg, ClientState, Link};
 use crate::replay::Retention;
@@ -92,6 +93,7 @@ impl Pipe {
             aware,
             compressed,
             farewell,
+            labels,
             interruptions,
             end,
             actions: _,
@@ -107,6 +109,7 @@ impl Pipe {
         conversation.freeze(out);
         out.option(aware.as_deref(), |out, aware| aware.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
+        out.option(labels.as_deref(), |out, labels| labels.freeze(out));
         out.count(*interruptions);
         out.flag(*end != End::NotYet);
     }
@@ -138,6 +141,7 @@ impl Pipe {
             aware,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
+            labels: input.option(Labels::thaw)?.map(Arc::new),
             interruptions: input.count()?,
             end: if input.flag()? { End::Reported } else { End::NotYet },
             actions: VecDeque::new(),
