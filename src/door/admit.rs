@@ -25,7 +25,7 @@ use crate::handshake::check::host;
 use crate::handshake::deflate::{Asked, Compression, Offer as Compressible};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
-use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
+use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult, Transport};
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipe::{Driver, introduction};
@@ -119,7 +119,7 @@ impl Door {
             None
         };
         if let Some((slug, detail)) = conflict {
-            self.process.metrics.route(&route.name).resume(ResumeResult::Rejected).inc();
+            self.process.metrics.route(&route.name).resume(Transport::Websocket, ResumeResult::Rejected).inc();
             return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
         }
         // A browser's tabs are told apart before.
@@ -134,7 +134,7 @@ impl Door {
     fn may_take_over(&self, pipe: &PipeEntry) -> Result<(), Refusal> {
         let Err(taken) = pipe.takeovers.take(self.process.clock.now()) else { return Ok(()) };
         let route = pipe.route.name.as_str();
-        self.process.metrics.route(route).resume(ResumeResult::Taken).inc();
+        self.process.metrics.route(route).resume(Transport::Websocket, ResumeResult::Taken).inc();
         if taken.is_first {
             tracing::warn!(pipe = %pipe.id, route, "pipe.client_taken");
             self.process.events.push(Fact::ClientTaken { pipe: pipe.id, route: route.into() });

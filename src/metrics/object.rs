@@ -10,7 +10,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 use super::labels::{
     AuthResult, BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption,
     LearnResult, LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PollResult, PrologueFailure, ReattachResult,
-    ResumeResult, WaitResult, close_code, status_code,
+    ResumeResult, Transport, WaitResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -53,7 +53,7 @@ pub struct RouteMetrics {
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
-    resumes: [IntCounter; ResumeResult::ALL.len()],
+    resumes: [[IntCounter; ResumeResult::ALL.len()]; Transport::ALL.len()],
     polls: [IntCounter; PollResult::ALL.len()],
     auths: [IntCounter; AuthResult::ALL.len()],
     /// From a question who may connect to its answer.
@@ -163,8 +163,11 @@ impl RouteMetrics {
                 .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
             polls: PollResult::ALL
                 .map(|result| families.poll_requests_total.with_label_values(&[name, result.as_str()])),
-            resumes: ResumeResult::ALL
-                .map(|result| families.client_resumes_total.with_label_values(&[name, "websocket", result.as_str()])),
+            resumes: Transport::ALL.map(|transport| {
+                ResumeResult::ALL.map(|result| {
+                    families.client_resumes_total.with_label_values(&[name, transport.as_str(), result.as_str()])
+                })
+            }),
             auths: AuthResult::ALL
                 .map(|result| families.auth_requests_total.with_label_values(&[name, result.as_str()])),
             auth_seconds: families.auth_duration_seconds.with_label_values(&[name]),
@@ -197,10 +200,10 @@ impl RouteMetrics {
         &self.polls[result as usize]
     }
 
-    /// The counter of clients that came back with this result.
+    /// The counter of clients that came back by this transport with this result.
     #[must_use]
-    pub fn resume(&self, result: ResumeResult) -> &IntCounter {
-        &self.resumes[result as usize]
+    pub fn resume(&self, transport: Transport, result: ResumeResult) -> &IntCounter {
+        &self.resumes[transport as usize][result as usize]
     }
 
     /// The counter of questions who may connect with this result.
@@ -245,7 +248,7 @@ impl RouteMetrics {
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
         self.pipes[state as usize].inc();
-        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: false }
+        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: None }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -298,7 +301,7 @@ pub struct PipeGauge {
     /// Of the lanes up and down, once they are known.
     levels: Option<(Level, Level)>,
     prologue_bytes: usize,
-    aware: bool,
+    aware: Option<Transport>,
 }
 
 impl PipeGauge {
@@ -319,12 +322,18 @@ impl PipeGauge {
         }
     }
 
-    /// Counts the pipe as one whose client numbers its messages, or not, from now on.
-    pub fn set_aware(&mut self, aware: bool) {
-        if self.aware != aware {
-            self.route.aware.add(if aware { 1 } else { -1 });
-            self.aware = aware;
+    /// Counts the pipe as one whose client numbers its messages and is reached so, or does not, from now on.
+    pub fn set_aware(&mut self, aware: Option<Transport>) {
+        if self.aware == aware {
+            return;
         }
+        if let Some(before) = self.aware {
+            self.route.aware[before as usize].dec();
+        }
+        if let Some(now) = aware {
+            self.route.aware[now as usize].inc();
+        }
+        self.aware = aware;
     }
 
     /// Counts the pipe in another state from now on.
@@ -346,7 +355,7 @@ impl PipeGauge {
 impl Drop for PipeGauge {
     fn drop(&mut self) {
         self.set_prologue(0);
-        self.set_aware(false);
+        self.set_aware(None);
         self.route.pipes[self.state as usize].dec();
         self.drop_levels();
     }

@@ -86,6 +86,7 @@ impl Driver {
 
     /// Gives the pipe its client, and what the client was let in with.
     pub fn start(&mut self, client: ClientLink, guards: Option<Guards>) {
+        self.entry().set_transport(client.transport());
         self.client.start(client);
         self.books.guards = guards;
     }

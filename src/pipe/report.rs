@@ -17,7 +17,7 @@ use super::holding::release;
 use super::life;
 use crate::events;
 use crate::hooks::Life;
-use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
+use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult, Transport};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::{Decided, PipeEntry};
 use crate::process::Process;
@@ -29,7 +29,7 @@ struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
     prologue_bytes: usize,
-    aware: bool,
+    aware: Option<Transport>,
     up: Moved,
     down: Moved,
 }
@@ -42,13 +42,13 @@ struct Moved {
 }
 
 impl Booked {
-    const fn new(view: &PipeView) -> Self {
+    fn new(view: &PipeView, transport: Transport) -> Self {
         let prologue_bytes = view.prologue_bytes;
         Self {
             state: view.state,
             backend: view.backend,
             prologue_bytes,
-            aware: view.aware,
+            aware: view.aware.then_some(transport),
             up: Moved::new(&view.up),
             down: Moved::new(&view.down),
         }
@@ -116,7 +116,7 @@ impl Reporter {
         if let Some(gauge) = &mut self.gauge {
             gauge.set_levels(view.up.level, view.down.level);
         }
-        let view = Booked::new(&view);
+        let view = Booked::new(&view, self.entry.transport());
         if self.booked == Some(view) {
             return;
         }
@@ -316,7 +316,7 @@ impl Reporter {
 
     fn client_attached(&self, generation: Generation, away: Option<Duration>, again: u64) {
         let result = if away.is_some() { ResumeResult::Resumed } else { ResumeResult::Replaced };
-        self.route.resume(result).inc();
+        self.route.resume(self.entry.transport(), result).inc();
         let away_ms = millis(away.unwrap_or_default());
         tracing::info!(
             pipe = %self.entry.id, generation = generation.0, away_ms, replayed = again, result = result.as_str(),
@@ -334,13 +334,13 @@ impl Reporter {
     }
 
     /// Says that an aware client came back and may not go on.
-    pub fn resume_rejected(&self, why: Reject) {
-        self.route.resume(ResumeResult::Rejected).inc();
+    pub fn resume_rejected(&self, why: Reject, transport: Transport) {
+        self.route.resume(transport, ResumeResult::Rejected).inc();
         tracing::info!(pipe = %self.entry.id, why = why.as_str(), "pipe.resume_rejected");
     }
 
     fn client_expired(&self, away: Duration) {
-        self.route.resume(ResumeResult::Expired).inc();
+        self.route.resume(self.entry.transport(), ResumeResult::Expired).inc();
         let away_ms = millis(away);
         self.event(|entry| events::Fact::ClientExpired {
             pipe: entry.id,
