@@ -366,13 +366,17 @@ async fn a_page_of_a_named_origin_may_ask_and_no_other() {
         let reply = ask(proxy.public, "OPTIONS", "/ws/a", &preflight(origin).await, "").await.expect(status);
         assert_eq!(reply.header("access-control-allow-origin"), allowed);
         assert_eq!(reply.header("access-control-max-age"), if status == 204 { "600" } else { "" });
+        assert_eq!(reply.header("access-control-allow-credentials"), if status == 204 { "true" } else { "" });
     }
     let evil = [("content-type", HELLO), ("origin", "https://evil.example")];
     let hello = r#"{"t":"hello","v":1}"#;
-    ask(proxy.public, "POST", "/ws/a", &evil, hello).await.expect(403);
+    let refused = ask(proxy.public, "POST", "/ws/a", &evil, hello).await.expect(403);
+    assert_eq!(refused.header("access-control-allow-credentials"), "");
     let good = [("content-type", HELLO), ("origin", "https://app.example")];
     let (reply, _wire) = tokio::join!(ask(proxy.public, "POST", "/ws/a", &good, hello), worker.accept());
-    assert_eq!(reply.expect(200).header("access-control-allow-origin"), "https://app.example");
+    let reply = reply.expect(200);
+    assert_eq!(reply.header("access-control-allow-origin"), "https://app.example");
+    assert_eq!(reply.header("access-control-allow-credentials"), "true", "its cookies count, as at a handshake");
 }
 
 #[tokio::test]
