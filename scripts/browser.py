@@ -17,7 +17,7 @@ FLAGS = [
 class Browser:
     """Chromium with one page."""
 
-    def __init__(self, chromium, url, profile):
+    def __init__(self, chromium, url, profile, *flags):
         to_read, self.to_write = os.pipe()
         self.from_read, from_write = os.pipe()
 
@@ -26,7 +26,7 @@ class Browser:
             os.dup2(a, 3)
             os.dup2(b, 4)
 
-        command = [chromium, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = [chromium, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"]
         self.process = subprocess.Popen(command, preexec_fn=wire, close_fds=False, stderr=subprocess.DEVNULL)
         os.close(to_read)
         os.close(from_write)

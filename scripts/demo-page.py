@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Looks at the demo's viewer page in headless Chromium, with the standard library only.
 
-    scripts/demo-page.py CHROMIUM URL DIRECTORY
+    scripts/demo-page.py CHROMIUM URL DIRECTORY [FLAG OF CHROMIUM...]
 
 Watches until every screen shows frames, presses a worker's kill button, and stays until the verdict. Fails when a
 socket of the page closed, a frame was broken, a screen stood still, or the button did nothing. Leaves screen-1.png
@@ -74,9 +74,9 @@ def look(browser, keep):
     assert last["verdict"].startswith("Every promise was kept"), last["verdict"]
 
 
-def check(chromium, url, keep):
+def check(chromium, url, keep, *flags):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        with closing(Browser(chromium, url, profile)) as browser:
+        with closing(Browser(chromium, url, profile, *flags)) as browser:
             look(browser, keep)
 
 

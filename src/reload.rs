@@ -22,8 +22,8 @@ use crate::process::Process;
 use crate::resume::KeyRing;
 use crate::routes::RouteError;
 use crate::rules::Rules;
-use crate::tls::Sets;
 use crate::tokens::{Tokens, TokensError};
+use certificates::Shown;
 
 /// The configuration in force and the way to another one.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ struct Judged {
     tokens: Option<Tokens>,
     resume_keys: Option<KeyRing>,
     tls: PoolsTls,
-    shown: Option<Sets>,
+    shown: Shown,
     changes: Vec<Change>,
     warnings: Vec<Notice>,
     /// What it does not protect any more.
@@ -190,7 +190,7 @@ impl Reload {
             tokens: None,
             resume_keys: None,
             tls: PoolsTls::default(),
-            shown: None,
+            shown: Shown::default(),
             changes,
             warnings,
             dropped,
@@ -204,9 +204,7 @@ impl Reload {
             tracing::warn!(guards = dropped.join(", "), "config.guards_dropped");
         }
         process.tokens.store(tokens.map(Arc::new));
-        if let Some(shown) = shown {
-            self.show(shown);
-        }
+        self.settle(shown);
         if let Some(ring) = resume_keys {
             process.resume_keys.store(Arc::new(ring));
         } else if process.config.load().resume.keys_file.is_some() {

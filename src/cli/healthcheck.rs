@@ -30,7 +30,7 @@ pub(super) struct Options {
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
     let (path, good) = if options.live { ("/health/live", "alive") } else { ("/health/ready", "ready") };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let client = options.at.client()?;
+    let client = options.at.health_client()?;
     let reply = runtime.block_on(client.ask(Method::GET, path, None, PATIENCE))?;
     if reply.status.is_success() {
         println!("{good}");

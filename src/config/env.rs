@@ -12,7 +12,15 @@ use super::schema;
 const PREFIX: &str = "HOLDLINE_";
 
 /// Names with our prefix that the command line reads, and that are no keys.
-const COMMAND_LINE: &[&str] = &["HOLDLINE_CONFIG", "HOLDLINE_ADMIN", "HOLDLINE_TOKEN", "HOLDLINE_WORKER_LOG"];
+const COMMAND_LINE: &[&str] = &[
+    "HOLDLINE_CONFIG",
+    "HOLDLINE_ADMIN",
+    "HOLDLINE_ADMIN_CA",
+    "HOLDLINE_ADMIN_CERT",
+    "HOLDLINE_ADMIN_KEY",
+    "HOLDLINE_TOKEN",
+    "HOLDLINE_WORKER_LOG",
+];
 
 /// The variables of this process that may be meant for us.
 pub(super) fn of_this_process() -> Vec<(String, String)> {

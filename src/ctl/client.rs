@@ -1,4 +1,4 @@
-//! A small HTTP client for the admin API, over TCP or a socket file: one request, one connection, a time limit.
+//! A small HTTP client for the admin API, over TCP, TLS or a socket file: one request, one connection, a time limit.
 
 use std::fmt;
 use std::io;
@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config::{Config, Listen};
+use crate::net::{ConnectError, TlsClient, TlsPeer};
 
 /// What one request may take, beyond what it asks the server to wait.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub enum Target {
     /// `host:port`.
     Tcp(String),
+    /// `host:port`, by TLS.
+    Tls(String),
     /// A socket file.
     Unix(PathBuf),
 }
@@ -39,13 +42,25 @@ impl Target {
     /// Where a Holdline with this configuration serves it, seen from the same machine.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        match &config.admin.listen {
-            Listen::Unix(path) => Self::Unix(path.clone()),
+        let authority = match &config.admin.listen {
+            Listen::Unix(path) => return Self::Unix(path.clone()),
             Listen::Tcp(address) if address.ip().is_unspecified() => {
                 let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
-                Self::Tcp(format!("{loopback}:{}", address.port()))
+                format!("{loopback}:{}", address.port())
             }
-            Listen::Tcp(address) => Self::Tcp(address.to_string()),
+            Listen::Tcp(address) => address.to_string(),
+        };
+        if config.admin.tls.cert.is_some() { Self::Tls(authority) } else { Self::Tcp(authority) }
+    }
+
+    /// What to look at where what answers is no admin API.
+    const fn doubt(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "is that the admin listener, and without TLS? With it, write https://",
+            Self::Tls(_) => {
+                "is that the admin listener, does it speak TLS, and does it ask for a certificate (--admin-cert, --admin-key)?"
+            }
+            Self::Unix(_) => "is that the admin listener?",
         }
     }
 }
@@ -57,15 +72,15 @@ impl FromStr for Target {
         if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
             return Ok(Self::Unix(path.into()));
         }
-        if text.starts_with("https://") {
-            return Err("the admin API speaks http; put a tunnel in front of it for https".into());
-        }
-        let authority = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+        let secured = text.strip_prefix("https://");
+        let authority = secured.or_else(|| text.strip_prefix("http://")).unwrap_or(text).trim_end_matches('/');
         let parsed: Option<http::uri::Authority> = authority.parse().ok();
-        match parsed {
-            Some(parsed) if parsed.port_u16().is_some() && !authority.contains('@') => Ok(Self::Tcp(authority.into())),
-            Some(_) | None => Err("write it like http://127.0.0.1:9000 or unix:/run/holdline/admin.sock".into()),
+        if parsed.is_none_or(|parsed| parsed.port_u16().is_none() || authority.contains('@')) {
+            return Err(
+                "write it like http://127.0.0.1:9000, https://10.0.0.1:9000 or unix:/run/holdline/admin.sock".into()
+            );
         }
+        Ok(if secured.is_some() { Self::Tls(authority.into()) } else { Self::Tcp(authority.into()) })
     }
 }
 
@@ -73,6 +88,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(authority) => write!(f, "http://{authority}"),
+            Self::Tls(authority) => write!(f, "https://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -99,8 +115,11 @@ pub enum CallError {
     )]
     Stranger(Target, StatusCode),
     /// The connection broke before the answer was complete.
-    #[error("the connection to {0} broke: {1}; is that the admin listener?")]
+    #[error("the connection to {0} broke: {1}; {doubt}", doubt = .0.doubt())]
     Broken(Target, String),
+    /// The two did not come together by TLS.
+    #[error("no TLS with {0}: {1}; name whom to trust with --admin-ca, or write http:// if there is no TLS")]
+    Untrusted(Target, String),
     /// It took too long.
     #[error(
         "{0} did not answer in {seconds}s; see its log. Is that the public listener? It holds what no worker can take now",
@@ -142,6 +161,7 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Client {
     target: Target,
+    tls: TlsClient,
     token: Option<Token>,
 }
 
@@ -155,11 +175,23 @@ impl fmt::Debug for Token {
 }
 
 impl Client {
-    /// A client of the API at `target`, with the token of `HOLDLINE_TOKEN` if there is one.
+    /// A client of the API at `target`, without a token, which trusts whom the system trusts.
     #[must_use]
     pub fn new(target: Target) -> Self {
+        Self { target, tls: TlsClient::native(), token: None }
+    }
+
+    /// The same, which meets its peer as `tls` says, where TLS is spoken.
+    #[must_use]
+    pub fn by_tls(self, tls: TlsClient) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same, with the token of `HOLDLINE_TOKEN` if there is one.
+    #[must_use]
+    pub fn with_token(self) -> Self {
         let token = std::env::var("HOLDLINE_TOKEN").ok().filter(|token| !token.is_empty()).map(Token);
-        Self { target, token }
+        Self { token, ..self }
     }
 
     /// Sends one request and wants a 2xx.
@@ -231,6 +263,12 @@ impl Client {
                 Target::Tcp(authority) => {
                     self.exchange(TcpStream::connect(authority).await.map_err(unreachable)?, request).await
                 }
+                Target::Tls(authority) => {
+                    let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                    let secured = TlsPeer::named(host_of(authority), &self.tls).secure(stream).await;
+                    let untrusted = |error: ConnectError| CallError::Untrusted(self.target.clone(), error.to_string());
+                    self.exchange(secured.map_err(untrusted)?, request).await
+                }
                 Target::Unix(path) => {
                     self.exchange(UnixStream::connect(path).await.map_err(unreachable)?, request).await
                 }
@@ -247,7 +285,7 @@ impl Client {
         body: Option<&Value>,
     ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let host = match &self.target {
-            Target::Tcp(authority) => authority,
+            Target::Tcp(authority) | Target::Tls(authority) => authority,
             Target::Unix(_) => "localhost",
         };
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, host);
@@ -271,11 +309,12 @@ impl Client {
             let status = response.status();
             let index = response.headers().get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let bytes = body.map_err(|error| self.broken(&error))?.to_bytes();
+            let bytes = body.map_err(|error| self.broken(&*error))?.to_bytes();
             let body = if bytes.is_empty() {
                 Value::Null
             } else {
-                serde_json::from_slice(&bytes).map_err(|_| self.broken(&"the answer is not JSON"))?
+                let not_json = |_| CallError::Broken(self.target.clone(), "the answer is not JSON".into());
+                serde_json::from_slice(&bytes).map_err(not_json)?
             };
             Ok(Reply { status, body, index })
         };
@@ -287,9 +326,22 @@ impl Client {
         }
     }
 
-    fn broken(&self, error: &dyn fmt::Display) -> CallError {
-        CallError::Broken(self.target.clone(), error.to_string())
+    fn broken(&self, error: &dyn std::error::Error) -> CallError {
+        let mut said = error.to_string();
+        // hyper keeps what was wrong with the connection behind its own words.
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            said.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        CallError::Broken(self.target.clone(), said)
     }
+}
+
+/// The host of `host:port`, without the brackets of an address.
+fn host_of(authority: &str) -> &str {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// A problem document in one line.
@@ -322,7 +374,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(tcp.clone()), "{text}");
         }
         assert_eq!("unix:/run/x.sock".parse(), Ok(Target::Unix("/run/x.sock".into())));
-        for text in ["", "unix:", "https://127.0.0.1:9000", "127.0.0.1", "http://a@b:1", "http://x:1/path"] {
+        assert_eq!("https://a.example:9000/".parse(), Ok(Target::Tls("a.example:9000".into())));
+        for text in ["", "unix:", "https://127.0.0.1", "127.0.0.1", "http://a@b:1", "https://x:1/path"] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }
@@ -333,8 +386,17 @@ mod tests {
         assert_eq!(Target::of(&config).to_string(), "http://127.0.0.1:9000");
         config.admin.listen = "0.0.0.0:1".parse().unwrap();
         assert_eq!(Target::of(&config).to_string(), "http://127.0.0.1:1");
+        config.admin.tls.cert = Some("/admin.pem".into());
+        assert_eq!(Target::of(&config).to_string(), "https://127.0.0.1:1");
         config.admin.listen = "unix:/a".parse().unwrap();
         assert_eq!(Target::of(&config).to_string(), "unix:/a");
+    }
+
+    #[test]
+    fn a_certificate_is_to_name_the_host_without_its_port_and_brackets() {
+        for (authority, host) in [("a.example:9000", "a.example"), ("[::1]:9000", "::1"), ("10.0.0.1:1", "10.0.0.1")] {
+            assert_eq!(host_of(authority), host);
+        }
     }
 
     #[test]

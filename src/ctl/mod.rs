@@ -12,6 +12,7 @@ mod output;
 mod pipes;
 mod process;
 mod table;
+mod tls;
 mod top;
 
 use std::io;
@@ -25,31 +26,51 @@ pub use in_words::in_words;
 
 use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools};
 use output::Output;
+use tls::TlsOptions;
 
 use crate::config::Config;
 
 /// Where the admin API is, for every command that asks it.
 #[derive(Args, Debug, Clone)]
 pub struct Where {
-    /// Admin API: http://HOST:PORT or unix:PATH [default: admin.listen of the configuration]
+    /// Admin API: http://HOST:PORT, https://HOST:PORT or unix:PATH [default: admin.listen of the configuration]
     #[arg(long, env = "HOLDLINE_ADMIN", global = true, value_name = "URL")]
     pub admin: Option<Target>,
     /// The configuration that names the admin listener
     #[arg(short, long, env = "HOLDLINE_CONFIG", global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsOptions,
 }
 
 impl Where {
     /// A client of the API that is meant.
     ///
     /// # Errors
-    /// What is wrong with the configuration, if it is needed.
+    /// What is wrong with the configuration, if it is needed, or with the files of TLS.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let target = match &self.admin {
-            Some(target) => target.clone(),
-            None => Target::of(&Config::load(self.config.as_deref())?.config),
+        let (target, own) = match &self.admin {
+            Some(target) => (target.clone(), None),
+            None => {
+                let config = Config::load(self.config.as_deref())?.config;
+                (Target::of(&config), config.admin.tls.cert)
+            }
         };
-        Ok(Client::new(target))
+        let tls = self.tls.trusting(own.as_deref())?;
+        Ok(Client::new(target).by_tls(tls).with_token())
+    }
+
+    /// A client that asks for the health of the process that is meant, and tells it no secret. Where the configuration
+    /// says who that is, its certificate is not judged: one that has expired, or was just renewed, makes no process ill.
+    ///
+    /// # Errors
+    /// As [`Where::client`].
+    pub fn health_client(&self) -> anyhow::Result<Client> {
+        let (target, tls) = match &self.admin {
+            Some(target) => (target.clone(), self.tls.trusting(None)?),
+            None => (Target::of(&Config::load(self.config.as_deref())?.config), self.tls.unsuspecting()?),
+        };
+        Ok(Client::new(target).by_tls(tls))
     }
 }
 

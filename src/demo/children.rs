@@ -17,6 +17,7 @@ use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::time::timeout;
 
 use super::board::Board;
+use super::certificate::Certificate;
 
 /// From the start of a process to its address.
 const START_WAIT: Duration = Duration::from_secs(20);
@@ -59,31 +60,33 @@ impl Drop for Scratch {
 pub(super) struct Proxy {
     child: Child,
     log: Lines<BufReader<ChildStderr>>,
-    /// Its public listener, `127.0.0.1:PORT`.
+    /// The URL of its public listener, `ws://127.0.0.1:PORT`, or `wss://`.
     pub public: String,
     /// Its admin listener.
     pub admin: String,
 }
 
 impl Proxy {
-    /// Starts `holdline serve` on free ports and learns them from its log.
+    /// Starts `holdline serve` on free ports and learns them from its log; clients come by TLS if it has a certificate to
+    /// show.
     ///
     /// # Errors
     /// When it does not come up.
-    pub(super) async fn start(scratch: &Scratch, policy: &str) -> anyhow::Result<Self> {
+    pub(super) async fn start(scratch: &Scratch, policy: &str, shows: Option<&Certificate>) -> anyhow::Result<Self> {
         let path = scratch.file("proxy.toml");
-        std::fs::write(&path, config(policy)).context("cannot write the proxy's configuration")?;
+        std::fs::write(&path, config(policy, shows)).context("cannot write the proxy's configuration")?;
         let mut command = holdline()?;
         command.arg("serve").arg("-c").arg(&path).arg("--until-stdin-closes");
         let mut child = command.stderr(Stdio::piped()).spawn().context("cannot start the proxy")?;
         let mut log = lines(child.stderr.take())?;
+        let scheme = if shows.is_some() { "wss" } else { "ws" };
         let (mut public, mut admin) = (None, None);
         let listening = async {
             while let Some(line) = log.next_line().await? {
                 let said: Value = serde_json::from_str(&line).unwrap_or_default();
                 let address = said["address"].as_str().filter(|_| said["message"] == "listening");
                 match (said["listener"].as_str(), address) {
-                    (Some("public"), Some(address)) => public = Some(address.to_owned()),
+                    (Some("public"), Some(address)) => public = Some(format!("{scheme}://{address}")),
                     (Some("admin"), Some(address)) => admin = Some(address.to_owned()),
                     (_, _) => {}
                 }
@@ -212,9 +215,15 @@ fn lines<R: AsyncRead + Unpin>(from: Option<R>) -> anyhow::Result<Lines<BufReade
     Ok(BufReader::new(from.context("no pipe to the child")?).lines())
 }
 
-fn config(policy: &str) -> String {
+fn config(policy: &str, shows: Option<&Certificate>) -> String {
+    let listen = match shows {
+        None => "listen = [\"127.0.0.1:0\"]".to_owned(),
+        Some(Certificate { cert, key }) => format!(
+            "listen = []\ntls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {key:?} }}]"
+        ),
+    };
     format!(
-        "[server]\nlisten = [\"127.0.0.1:0\"]\nshutdown_grace = \"2s\"\nclose_spread = \"0s\"\n\n\
+        "[server]\n{listen}\nshutdown_grace = \"2s\"\nclose_spread = \"0s\"\n\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n\n[replay]\npolicy = \"{policy}\"\n\n[log]\nformat = \"json\"\n\n\
          [[pools]]\nname = \"default\"\n\n[[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
     )
@@ -226,12 +235,17 @@ mod tests {
 
     #[test]
     fn the_proxys_configuration_is_valid_under_each_policy() {
-        for policy in ["unconfirmed", "none"] {
+        let scratch = Scratch::new().unwrap();
+        let certificate = Certificate::make(&scratch).unwrap();
+        for (policy, shows) in [("unconfirmed", None), ("none", None), ("unconfirmed", Some(&certificate))] {
             let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), config(policy)).unwrap();
+            std::fs::write(file.path(), config(policy, shows)).unwrap();
             let loaded = crate::config::Config::load(Some(file.path())).unwrap();
             assert_eq!(loaded.warnings.len(), 0);
+            let (_, concerns) = crate::tls::Sets::load(&loaded).unwrap();
+            assert_eq!(concerns, []);
         }
+        certificate.client().unwrap();
     }
 
     #[test]

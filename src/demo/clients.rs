@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::board::Board;
+use crate::net::{BackendStream, TlsClient, TlsPeer};
 
 /// Of so many clients, the first watches a screen.
 pub(super) const CLIENTS_PER_SCREEN: u64 = 4;
@@ -44,7 +45,7 @@ pub(super) enum Order {
     Close,
 }
 
-type Socket = WebSocketStream<TcpStream>;
+type Socket = WebSocketStream<BackendStream>;
 
 /// The session of client number `index`.
 fn session_of(index: usize) -> String {
@@ -56,7 +57,7 @@ pub(super) fn client_of(session: &str) -> Option<usize> {
     session.strip_prefix("phone-")?.parse::<usize>().ok()?.checked_sub(1)
 }
 
-/// Connects every client; they run until `orders` says to close.
+/// Connects every client, by TLS if there is some; they run until `orders` says to close.
 ///
 /// # Errors
 /// When one of them gets no WebSocket.
@@ -64,26 +65,31 @@ pub(super) async fn connect(
     board: &Arc<Board>,
     count: u64,
     orders: &watch::Receiver<Order>,
+    tls: Option<&TlsClient>,
 ) -> anyhow::Result<JoinSet<()>> {
     let mut clients = JoinSet::new();
     for index in 0..count as usize {
         let session = session_of(index);
-        let control = open(board, &format!("/ws/{session}/control?echo=1")).await?;
+        let control = open(board, &format!("/ws/{session}/control?echo=1"), tls).await?;
         clients.spawn(command(board.clone(), index, control, orders.clone()));
         if (index as u64).is_multiple_of(CLIENTS_PER_SCREEN) {
             let screen = index / CLIENTS_PER_SCREEN as usize;
-            let video = open(board, &format!("/ws/{session}/video?fps={FPS}&sha=1")).await?;
+            let video = open(board, &format!("/ws/{session}/video?fps={FPS}&sha=1"), tls).await?;
             clients.spawn(watch_screen(board.clone(), screen, session, video, orders.clone()));
         }
     }
     Ok(clients)
 }
 
-async fn open(board: &Board, path: &str) -> anyhow::Result<Socket> {
-    let address = board.proxy.trim_start_matches("ws://");
+async fn open(board: &Board, path: &str, tls: Option<&TlsClient>) -> anyhow::Result<Socket> {
+    let (_, address) = board.proxy.split_once("://").context("the proxy's URL has no scheme")?;
     let opening = async {
         let socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
+        let socket = match tls {
+            None => BackendStream::Tcp(socket),
+            Some(tls) => BackendStream::Tls(Box::new(TlsPeer::named("localhost", tls).secure(socket).await?)),
+        };
         let (socket, _) = client_async(format!("{}{path}", board.proxy), socket).await?;
         anyhow::Ok(socket)
     };

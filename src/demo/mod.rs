@@ -22,10 +22,11 @@
 //! | `client_closes` | client sockets that closed before the end |
 //! | `workers`, `clients`, `seconds` | what was run, and for how long clients sent |
 //!
-//! Read [`verdict`] (what is promised), [`run`] (the story), `clients` and `workers` (the two ends), `board` (the
+//! Read [`verdict`] (what is promised), [`run`] (the story), `clients` (by TLS with a `certificate` of its own, if wanted) and `workers` (the two ends), `board` (the
 //! books), `journals` and `witness` (who fills them), then `page`, `viewer` and `table` (who shows them).
 
 mod board;
+mod certificate;
 mod children;
 mod clients;
 mod journals;

@@ -26,6 +26,9 @@ pub struct Options {
     /// Where the viewer page is served; loopback only, port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0", value_parser = loopback)]
     pub listen: SocketAddr,
+    /// Clients and screens come by TLS, with a certificate that is made for it and thrown away
+    #[arg(long)]
+    pub tls: bool,
     /// Keep nothing for the next worker, to see the verdict turn red
     #[arg(long, hide = true)]
     pub break_replay: bool,
@@ -57,7 +60,7 @@ mod tests {
         let options = parse("").unwrap();
         assert_eq!((options.workers, options.clients, options.seconds), (3, 20, 20));
         assert_eq!(options.kill_every, Duration::from_secs(3));
-        assert!(!options.json && !options.break_replay);
+        assert!(!options.json && !options.tls && !options.break_replay);
         assert!(options.listen.ip().is_loopback());
     }
 

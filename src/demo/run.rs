@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 
 use super::board::Board;
+use super::certificate::Certificate;
 use super::children::{Proxy, Scratch};
 use super::clients::{self, Order};
 use super::options::Options;
@@ -64,24 +65,30 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
     let mut table = Table::new(options.json);
     let scratch = Arc::new(Scratch::new().context("no temporary directory")?);
     let policy = if options.break_replay { "none" } else { "unconfirmed" };
-    let mut proxy = Proxy::start(&scratch, policy).await?;
+    let certificate = if options.tls { Some(Certificate::make(&scratch)?) } else { None };
+    let tls = certificate.as_ref().map(Certificate::client).transpose()?;
+    let mut proxy = Proxy::start(&scratch, policy, certificate.as_ref()).await?;
     let target: Target = proxy.admin.parse().map_err(anyhow::Error::msg)?;
     let admin = Arc::new(Client::new(target));
     let screens = (1..=SCREENS).map(|screen| format!("screen-{screen}")).collect();
-    let board = Arc::new(Board::new(&options, format!("ws://{}", proxy.public), screens));
+    let board = Arc::new(Board::new(&options, proxy.public.clone(), screens));
     let (journals, new_journals) = mpsc::channel(JOURNALS_MAX);
     let mut witness = Witness::new(&board, &admin, new_journals);
     let events = tokio::spawn(follow_events(board.clone(), admin.clone()));
     let (workers, mut tasks) = Workers::start(&board, &admin, &proxy.admin, &scratch, &journals);
     let viewer = Viewer::start(options.listen, &board, &workers).await?;
     table.say(&format!("watch the screens: {}", viewer.url));
+    if options.tls {
+        let page = proxy.public.replace("wss://", "https://");
+        table.say(&format!("its certificate is a throw-away one: have your browser accept it first, at {page}/health"));
+    }
 
     let (orders, heard) = watch::channel(Order::Listen);
     let mut stage =
         Stage { options: &options, board: &board, workers: &workers, witness: &mut witness, table: &mut table };
     let story = async {
         stage.come_up().await?;
-        let clients = clients::connect(&board, options.clients, &heard).await?;
+        let clients = clients::connect(&board, options.clients, &heard, tls.as_ref()).await?;
         orders.send_replace(Order::Send);
         stage.perform(&mut told).await?;
         orders.send_replace(Order::Listen);
@@ -262,6 +269,7 @@ mod tests {
             json: true,
             listen: ([127, 0, 0, 1], 0).into(),
             break_replay: false,
+            tls: false,
         };
         let board = Board::new(&options, "ws://127.0.0.1:1".into(), Vec::new());
         let evidence = Evidence { lost_up: 3, ..board.books().evidence() };

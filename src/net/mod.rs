@@ -2,8 +2,8 @@
 //!
 //! In reading order: `url` (what an address may be), `networks` (the addresses behind a name, and which of them are
 //! allowed), `sockets` (the same for socket files), `own` (those that are ours), `connect` (one connection within one
-//! deadline), `tls` (the part of it for `wss://`) with `pinned` (certificates that are trusted as they are), `stream` (what
-//! comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
+//! deadline), `tls` (the part of it for `wss://`) with `pinned` (certificates that are trusted as they are) and
+//! `unsuspecting` (all of them are), `stream` (what comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
 //! into one, `validity` how long it is good and `names` whom it names; `identity` is what counts of a client's.
 //! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `peer` is
 //! who is at its other end. Nothing here speaks HTTP or WebSocket, or knows pools.
@@ -27,6 +27,7 @@ mod session;
 mod sockets;
 mod stream;
 mod tls;
+mod unsuspecting;
 mod url;
 mod validity;
 

@@ -18,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::certificates::{FileText, TlsFault, untimely};
 use super::failure::{ConnectError, DialFailure};
 use super::pinned::{Pinned, PinnedOrSigned};
+use super::unsuspecting::Unsuspecting;
 use super::url::BackendUrl;
 use super::validity::Validity;
 
@@ -60,6 +61,12 @@ impl TlsPeer {
     pub fn of(url: &BackendUrl, client: &TlsClient) -> Option<Self> {
         let name = url.tls_name()?;
         Some(Self { client: client.clone(), name: client.0.server_name.clone().unwrap_or(name) })
+    }
+
+    /// The peer whose certificate must carry `name`: a host, or an address without brackets.
+    #[must_use]
+    pub fn named(name: &str, client: &TlsClient) -> Self {
+        Self { client: client.clone(), name: name.to_owned() }
     }
 
     /// Speaks TLS on a fresh connection and verifies the peer.
@@ -118,6 +125,17 @@ impl TlsClient {
         let config = config(trusted, identity).map_err(|fault| vec![fault.of(files)])?;
         let server_name = files.server_name.map(str::to_owned);
         Ok((Self(Arc::new(Inner { config: OnceLock::from(config), server_name })), untimely_ones))
+    }
+
+    /// The same, and it trusts each peer: for what neither tells a secret nor believes an answer.
+    ///
+    /// # Errors
+    /// What the TLS library says.
+    pub fn unsuspecting(&self) -> Result<Self, rustls::Error> {
+        let mut config = ClientConfig::clone(&*self.config()?);
+        let verifier = Unsuspecting(config.crypto_provider().clone());
+        config.dangerous().set_certificate_verifier(Arc::new(verifier));
+        Ok(Self(Arc::new(Inner { config: OnceLock::from(Arc::new(config)), server_name: None })))
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>, rustls::Error> {

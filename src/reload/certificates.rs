@@ -20,6 +20,18 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// How near the end of a certificate is when it is told, each once.
 const WARNINGS: [Duration; 3] = [Duration::ZERO, Duration::from_secs(3 * 86_400), Duration::from_secs(14 * 86_400)];
 
+/// What becomes of the certificates in force when a configuration is put in force.
+#[derive(Debug, Default)]
+pub(super) enum Shown {
+    /// They stay: no file was read.
+    #[default]
+    Unread,
+    /// They stay, because something is wrong with the files, which are named as before.
+    Wrong(String),
+    /// These take their place.
+    These(Sets),
+}
+
 /// What was told already.
 #[derive(Debug, Default)]
 struct Told {
@@ -69,28 +81,38 @@ impl Reload {
         }
     }
 
-    /// The certificates of a configuration that may become the one in force; nothing if those in force are to stay. Where
-    /// it says nothing new of them, files that are bad now are no fault of the configuration.
+    /// What becomes of the certificates in force if this configuration becomes the one in force, and what there is to warn
+    /// of. Where it says nothing new of them, files that are bad now are no fault of the configuration.
     ///
     /// # Errors
     /// What is wrong with the files that it names.
-    pub(super) fn certificates_of(&self, loaded: &Loaded) -> Result<(Option<Sets>, Vec<Notice>), Invalid> {
+    pub(super) fn certificates_of(&self, loaded: &Loaded) -> Result<(Shown, Vec<Notice>), Invalid> {
         let notice = |fault: TlsFault| loaded.sources.notice(fault.key.to_owned(), fault.message);
         let faults = match Sets::read(&loaded.config, &self.process.tls.sets()) {
-            Ok((sets, concerns)) => return Ok((Some(sets), concerns.into_iter().map(notice).collect())),
+            Ok((sets, concerns)) => return Ok((Shown::These(sets), concerns.into_iter().map(notice).collect())),
             Err(faults) => faults,
         };
         let (new, running) = (&loaded.config, self.process.config.load());
         if new.server.tls != running.server.tls || new.admin.tls != running.admin.tls {
             return Err(Invalid { errors: faults.into_iter().map(notice).collect() });
         }
-        self.process.metrics.tls_reload(ReloadResult::Failed);
-        self.tell_wrong(said(&faults));
-        Ok((None, faults.into_iter().map(notice).collect()))
+        Ok((Shown::Wrong(said(&faults)), faults.into_iter().map(notice).collect()))
+    }
+
+    /// Does what was found of the certificates of a configuration, and tells it.
+    pub(super) fn settle(&self, shown: Shown) {
+        match shown {
+            Shown::Unread => {}
+            Shown::Wrong(error) => {
+                self.process.metrics.tls_reload(ReloadResult::Failed);
+                self.tell_wrong(error);
+            }
+            Shown::These(sets) => self.show(sets),
+        }
     }
 
     /// Has new handshakes use `sets`, and tells that, if they are others than before.
-    pub(super) fn show(&self, sets: Sets) {
+    fn show(&self, sets: Sets) {
         if sets.are(&self.process.tls.sets()) {
             return;
         }

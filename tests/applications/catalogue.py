@@ -16,6 +16,8 @@ class Application:
     user: list
     # The profile that `conversation = "auto"` has to find; empty where there is none.
     profile: str = ""
+    # What its operator adds to the route, as its documents say.
+    route: str = ""
     # Messages that the protocol allows to be lost, or to come twice, at one interruption.
     lost_max: int = 0
     doubled_max: int = 0
@@ -73,6 +75,9 @@ APPLICATIONS = [
     # A mutation in flight is answered with an error: it may have been done and not be heard of.
     Application("graphql-ws", misses=True, **both("graphql.mjs"), profile="graphql-transport-ws", lost_max=2, short=True),
     Application("Socket.IO", **both("socketio.mjs", "plain"), profile="socket.io", doubled_max=2, short=True),
+    # It is heard over its room alone, which only the worker knows that was told to join it.
+    Application("Socket.IO, rooms", **both("socketio.mjs", "rooms"), profile="socket.io", doubled_max=2, short=True,
+                route='prologue.keep = [{ json = "/0", equals = "join", key = "/1" }]'),
     Application("Socket.IO, polling first", **both("socketio.mjs", "polling")),
     Application("python-socketio", profile="socket.io", lost_max=2, doubled_max=2,
                 worker=python("socketio_python.py", "worker", "{port}"), user=python("socketio_python.py", "user", "{port}")),

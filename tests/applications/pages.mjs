@@ -1,15 +1,22 @@
 // Pages in a browser that both sides share: Vite's own client hears of edits, Streamlit's own client sends clicks. What the
 // user has is the page's own reconnect. Chromium is the user's.
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { heard, later, need, talk, told, role, argument, directory } from './talk.mjs'
+
+// Whole or not at all, as editors do it: a server that reads half a module would give its page one that cannot run.
+function edit(file, text) {
+  const draft = `${file}.${process.pid}`
+  writeFileSync(draft, text)
+  renameSync(draft, file)
+}
 
 // A page that shows what its only module says. Both workers serve the same files, as two of a kind do.
 function site(root) {
   mkdirSync(root, { recursive: true })
-  writeFileSync(join(root, 'index.html'), '<body><script type="module" src="/page.js"></script>')
-  writeFileSync(join(root, 'page.js'), "import { n } from './said.js'\nconst show = (n) => { document.title = String(n); console.log('said', n) }\nshow(n)\nimport.meta.hot.accept('./said.js', (edited) => show(edited.n))\n")
-  writeFileSync(join(root, 'said.js'), 'export const n = 0\n')
+  edit(join(root, 'index.html'), '<body><script type="module" src="/page.js"></script>')
+  edit(join(root, 'page.js'), "import { n } from './said.js'\nconst show = (n) => { document.title = String(n); console.log('said', n) }\nshow(n)\nimport.meta.hot.accept('./said.js', (edited) => show(edited.n))\n")
+  edit(join(root, 'said.js'), 'export const n = 0\n')
 }
 
 async function vite(port) {
@@ -29,6 +36,10 @@ export async function open(port, path) {
   })
   const page = await browser.newPage()
   page.on('console', (message) => listen(message.text()))
+  // What a run that fails is understood by.
+  page.on('console', (message) => console.error(Date.now(), message.text()))
+  page.on('requestfailed', (request) => console.error(Date.now(), request.url(), request.failure().errorText))
+  page.on('response', (response) => console.error(Date.now(), response.status(), response.url()))
   await page.goto(`http://127.0.0.1:${port}${path}`)
   return page
 }
@@ -44,7 +55,7 @@ function listen(text) {
 async function edits(port) {
   await open(port, '/')
   await later(500)
-  talk((n) => { writeFileSync(join(directory, 'site', 'said.js'), `export const n = ${n}\n`) })
+  talk((n) => { edit(join(directory, 'site', 'said.js'), `export const n = ${n}\n`) })
 }
 
 async function typing(port) {

@@ -147,7 +147,7 @@ class Holdline(Process):
             f'[[pools.backends]]\nid = "{worker.name}"\nurl = "ws://127.0.0.1:{worker.port}"\n' for worker in self.workers
         )
         self.config.write_text(
-            '[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\nlevel = "debug"\n'
+            '[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "127.0.0.1:0"\n[log]\nformat = "json"\nlevel = "debug"\naccess = "json"\n'
             "[limits]\nkey_connections = 0\nkey_rate = 0\n"
             f'[[pools]]\nname = "default"\nbalance = "hash"\nhealth.interval = "1s"\n{backends}'
             f'[[routes]]\nname = "default"\npath = "/{{*path}}"\nkey = "{{header.host}}"\n{self.route}\n'

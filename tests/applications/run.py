@@ -74,7 +74,7 @@ class Run:
         if way == "without":
             self.front = Forwarder(self.workers)
         else:
-            route = f'conversation = "{options.conversation}"'
+            route = f'conversation = "{options.conversation}"\n{application.route}'
             self.frames = [Frames(worker, self.directory / "frames.log") for worker in self.workers if options.frames]
             self.front = Holdline(options.holdline, self.frames or self.workers, self.directory, route)
         self.user = None

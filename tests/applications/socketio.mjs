@@ -9,7 +9,7 @@ function worker(port) {
   const { Server } = need('socket.io')
   new Server(http).of('/chat').on('connection', (socket) => {
     socket.on('join', (room) => socket.join(room))
-    socket.on('say', (n) => socket.nsp.to('all').to(socket.id).emit('said', n))
+    socket.on('say', (n) => socket.nsp.to(kind === 'rooms' ? 'all' : socket.id).emit('said', n))
   })
   http.listen(Number(port), '127.0.0.1')
 }

@@ -13,30 +13,25 @@ Run it as: .cache/py/bin/python tests/compression/run.py [--holdline PATH] [--ru
 import argparse
 import asyncio
 import json
-import os
 import pathlib
 import random
 import shutil
 import sys
 import tempfile
-import urllib.request
 
 import aiohttp
 from websockets.asyncio.client import connect
 
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "scripts")]
 from browser import Browser  # noqa: E402
+from serving import BINARY, NODE_ENV, PATIENCE_SECONDS, PYTHON, Holdline, Verdict, listening  # noqa: E402
 
-PYTHON = str(ROOT / ".cache/py/bin/python")
-NODE_ENV = {**os.environ, "NODE_MODULES_OF": str(ROOT / ".cache/node/x")}
 PYTHON_KINDS = ["websockets", "aiohttp", "uvicorn-websockets", "uvicorn-sansio", "uvicorn-wsproto"]
 KINDS = [*PYTHON_KINDS, "ws"]
 CLIENTS = ["websockets", "aiohttp", "ws", "chromium"]
 BOTH = b"server_no_context_takeover; client_no_context_takeover"
 OVER_DIRECT_MAX = 1.10
-PATIENCE_SECONDS = 60
 CONFIG = """
 [server]
 listen = ["127.0.0.1:0"]
@@ -190,64 +185,6 @@ async def by_chromium(address, said):
 TALK = {"websockets": by_websockets, "aiohttp": by_aiohttp, "ws": by_ws, "chromium": by_chromium}
 
 
-async def listening(*command):
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env=NODE_ENV)
-    line = await asyncio.wait_for(process.stdout.readline(), PATIENCE_SECONDS)
-    return process, json.loads(line)["listening"]
-
-
-class Holdline:
-    """A real `holdline serve`."""
-
-    async def start(self, binary, directory):
-        config = pathlib.Path(directory) / "proxy.toml"
-        config.write_text(CONFIG)
-        self.process = await asyncio.create_subprocess_exec(
-            binary, "serve", "-c", config, stderr=asyncio.subprocess.PIPE
-        )
-        self.address, self.errors = {}, []
-        while len(self.address) < 2:
-            entry = json.loads(await self.process.stderr.readline())
-            if entry.get("message") == "listening":
-                self.address[entry["listener"]] = entry["address"]
-        self.reading = asyncio.create_task(self.read())
-        return self
-
-    async def read(self):
-        async for line in self.process.stderr:
-            if b'"ERROR"' in line:
-                self.errors.append(line.decode())
-
-    async def call(self, method, path, body=None):
-        def ask():
-            data = None if body is None else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"}
-            request = urllib.request.Request(f"http://{self.address['admin']}{path}", data, headers, method=method)
-            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
-                return json.loads(answer.read() or b"null")
-
-        return await asyncio.to_thread(ask)
-
-    async def register(self, address):
-        return (await self.call("POST", "/v1/backends", {"url": f"ws://{address}", "pool": "default"}))["id"]
-
-    async def stop(self):
-        self.process.terminate()
-        code = await self.process.wait()
-        await self.reading
-        return code
-
-
-class Verdict:
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def case(self, good, text):
-        self.passed, self.failed = self.passed + bool(good), self.failed + (not good)
-        if not good:
-            print(f"FAIL {text}", flush=True)
-
-
 async def bytes_of(client, address, said, stateless=False):
     """What was agreed on, and the bytes on the client's wire."""
     tap = Tap(address, stateless)
@@ -275,7 +212,7 @@ async def measure(holdline, workers, clients, verdict):
             verdict.case("permessage-deflate" in agreed, f"{name}: compression is agreed on: {agreed!r}")
             verdict.case(through <= direct * OVER_DIRECT_MAX, f"{name}: {through} bytes, {direct} directly")
             verdict.case(direct < plain / 2, f"{name}: a direct connection is compressed")
-        await holdline.call("DELETE", f"/v1/backends/{identity}")
+        await holdline.forget(identity)
 
 
 async def reattach(holdline, workers, verdict):
@@ -310,12 +247,12 @@ async def goes_on(holdline, first, second, said, name, verdict):
         seen = (pipe["compression"], pipe["backend"], pipe["interruptions"])
         verdict.case(seen == ("pass", after, 1), f"{name}: {seen}")
     for identity in (before, after):
-        await holdline.call("DELETE", f"/v1/backends/{identity}")
+        await holdline.forget(identity)
 
 
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
+    parser.add_argument("--holdline", default=BINARY)
     parser.add_argument("--runs", default="bytes,reattach")
     parser.add_argument("--clients", default=",".join(CLIENTS))
     parser.add_argument("--kinds", default=",".join(KINDS))
@@ -327,18 +264,16 @@ async def main():
         process, workers[kind] = await listening(*command)
         processes.append(process)
     with tempfile.TemporaryDirectory(prefix="holdline-compression-") as directory:
-        holdline = await Holdline().start(options.holdline, directory)
+        holdline = await Holdline().start(options.holdline, CONFIG, directory)
         if "bytes" in options.runs:
             await measure(holdline, workers, options.clients.split(","), verdict)
         if "reattach" in options.runs:
             await reattach(holdline, workers, verdict)
-        verdict.case(await holdline.stop() == 0, "Holdline stops in good order")
-        verdict.case(not holdline.errors, f"no error in Holdline's log: {holdline.errors[:3]}")
+        await holdline.stop(verdict)
     for process in processes:
         process.kill()
         await process.wait()
-    print(f"{verdict.passed} passed, {verdict.failed} failed")
-    return 1 if verdict.failed else 0
+    return verdict.end()
 
 
 if __name__ == "__main__":

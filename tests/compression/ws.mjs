@@ -1,5 +1,5 @@
 // The library `ws`, as a worker that sends back what it hears, or as a client.
-//   ws.mjs worker                 says where it listens
+//   ws.mjs worker [always]        says where it listens; compresses short messages too, if told so
 //   ws.mjs client URL             reads a list of texts from its input, sends each and awaits its echo, says what was agreed on
 import { createRequire } from 'node:module'
 import { readFileSync } from 'node:fs'
@@ -8,7 +8,8 @@ import { readFileSync } from 'node:fs'
 const WebSocket = createRequire(process.env.NODE_MODULES_OF)('ws')
 
 if (process.argv[2] === 'worker') {
-  const server = new WebSocket.WebSocketServer({ host: '127.0.0.1', port: 0, perMessageDeflate: true })
+  const perMessageDeflate = process.argv[3] === 'always' ? { threshold: 0 } : true
+  const server = new WebSocket.WebSocketServer({ host: '127.0.0.1', port: 0, perMessageDeflate })
   server.on('listening', () => console.log(JSON.stringify({ listening: `127.0.0.1:${server.address().port}` })))
   server.on('connection', (socket) => {
     socket.on('message', (data, isBinary) => socket.send(data, { binary: isBinary }))

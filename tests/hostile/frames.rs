@@ -53,34 +53,35 @@ fn violations(mask: u8) -> Vec<(&'static str, Vec<u8>, u16)> {
 
 #[test]
 fn a_client_that_breaks_the_protocol_is_told_and_its_worker_sees_nothing_of_it() {
-    let mut proxy = Proxy::start();
-    let (tell, told) = channel();
-    let tell = std::sync::Mutex::new(tell);
-    let backend = Backend::start(move |mut peer, head, _| {
-        peer.upgrade(head);
-        let mut got = Vec::new();
-        let code = loop {
-            match peer.talk(false) {
-                Some((0x88, payload)) => break Some(payload),
-                Some((_, payload)) => got.push(payload),
-                None => break None,
-            }
-        };
-        tell.lock().unwrap().send((got, code)).unwrap();
-    });
-    proxy.register(backend.address);
-    for (what, bytes, expected) in violations(0x80) {
-        let mut client = connected(&proxy);
-        client.send(frame(0x81, b"good", true));
-        client.send(&bytes);
-        let code = client.close_code(true);
-        let invalid_reason = what.contains("no text") && code == Some(1007);
-        assert!(code == Some(expected) || invalid_reason, "{what}: {code:?}");
-        let (got, closed) = told.recv().unwrap();
-        assert_eq!(got, [b"good"], "{what}");
-        assert_eq!(closed.map(|payload| u16::from_be_bytes([payload[0], payload[1]])), Some(1001), "{what}");
+    for mut proxy in Proxy::both_ways() {
+        let (tell, told) = channel();
+        let tell = std::sync::Mutex::new(tell);
+        let backend = Backend::start(move |mut peer, head, _| {
+            peer.upgrade(head);
+            let mut got = Vec::new();
+            let code = loop {
+                match peer.talk(false) {
+                    Some((0x88, payload)) => break Some(payload),
+                    Some((_, payload)) => got.push(payload),
+                    None => break None,
+                }
+            };
+            tell.lock().unwrap().send((got, code)).unwrap();
+        });
+        proxy.register(backend.address);
+        for (what, bytes, expected) in violations(0x80) {
+            let mut client = connected(&proxy);
+            client.send(frame(0x81, b"good", true));
+            client.send(&bytes);
+            let code = client.close_code(true);
+            let invalid_reason = what.contains("no text") && code == Some(1007);
+            assert!(code == Some(expected) || invalid_reason, "{what}: {code:?}");
+            let (got, closed) = told.recv().unwrap();
+            assert_eq!(got, [b"good"], "{what}");
+            assert_eq!(closed.map(|payload| u16::from_be_bytes([payload[0], payload[1]])), Some(1001), "{what}");
+        }
+        proxy.assert_sound();
     }
-    proxy.assert_sound();
 }
 
 #[test]

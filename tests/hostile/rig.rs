@@ -7,6 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::copy_bidirectional;
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 /// When a wait has failed; never reached in a good run.
@@ -19,10 +28,33 @@ const BASE: &str = "[log]\nformat = \"json\"\nlevel = \"debug\"\n[admin]\nlisten
 /// A running `holdline serve`; killed when dropped.
 pub struct Proxy {
     child: Child,
+    /// Where clients connect; of a proxy that speaks TLS, a port that goes on to it by TLS.
     pub public: SocketAddr,
     pub admin: SocketAddr,
     log: Arc<Mutex<Vec<String>>>,
+    /// What serves that port.
+    _tunnel: Option<Runtime>,
     _directory: tempfile::TempDir,
+}
+
+/// Where a process listens, as its log says.
+#[derive(Default)]
+struct Listening {
+    public: Option<SocketAddr>,
+    tls: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+}
+
+impl Listening {
+    fn hear(&mut self, entry: &serde_json::Value) {
+        let address = entry["address"].as_str().and_then(|address| address.parse().ok());
+        match (entry["listener"].as_str(), entry["tls"] == true) {
+            (Some("public"), false) => self.public = address,
+            (Some("public"), true) => self.tls = address,
+            (Some("admin"), _) => self.admin = address,
+            _ => {}
+        }
+    }
 }
 
 impl Proxy {
@@ -33,6 +65,26 @@ impl Proxy {
     /// With more configuration; `[server]` lines come first, tables may follow.
     pub fn with(server: &str) -> Self {
         Self::launch("", server, None)
+    }
+
+    /// One whose clients come as they are, and one whose clients come by TLS.
+    pub fn both_ways() -> [Self; 2] {
+        [Self::start(), Self::secured()]
+    }
+
+    /// With clients that come by TLS.
+    pub fn secured() -> Self {
+        let (files, key) = (tempfile::tempdir().unwrap(), KeyPair::generate().unwrap());
+        let own = CertificateParams::new(vec![SECURED_NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
+        let [cert, its_key] = ["own.pem", "own.key"].map(|name| files.path().join(name));
+        std::fs::write(&cert, pem("CERTIFICATE", own.der())).unwrap();
+        std::fs::write(&its_key, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
+        let tls =
+            format!("tls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {its_key:?} }}]");
+        let (mut proxy, listening) = Self::run("", &tls, None);
+        let (address, runtime) = tunnel(listening.tls.unwrap(), own.der());
+        (proxy.public, proxy._tunnel) = (address, Some(runtime));
+        proxy
     }
 
     /// With more configuration of the admin API.
@@ -46,6 +98,10 @@ impl Proxy {
     }
 
     fn launch(admin: &str, server: &str, descriptors: Option<u32>) -> Self {
+        Self::run(admin, server, descriptors).0
+    }
+
+    fn run(admin: &str, server: &str, descriptors: Option<u32>) -> (Self, Listening) {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("proxy.toml");
         std::fs::write(&config, format!("{BASE}{admin}\n[server]\nlisten = [\"127.0.0.1:0\"]\n{server}\n")).unwrap();
@@ -57,17 +113,11 @@ impl Proxy {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (mut public, mut admin) = (None, None);
+        let (mut listening, secured) = (Listening::default(), server.contains("tls.listen"));
         let log = Arc::new(Mutex::new(Vec::new()));
-        while public.is_none() || admin.is_none() {
+        while listening.public.is_none() || listening.admin.is_none() || listening.tls.is_some() != secured {
             let line = lines.next().expect("it says where it listens before it ends").unwrap();
-            let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
-            let address = entry["address"].as_str().and_then(|address| address.parse().ok());
-            match entry["listener"].as_str() {
-                Some("public") => public = address,
-                Some("admin") => admin = address,
-                _ => {}
-            }
+            listening.hear(&serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}")));
             log.lock().unwrap().push(line);
         }
         let kept = log.clone();
@@ -76,7 +126,8 @@ impl Proxy {
                 kept.lock().unwrap().push(line);
             }
         });
-        Self { child, public: public.unwrap(), admin: admin.unwrap(), log, _directory: directory }
+        let (public, admin) = (listening.public.unwrap(), listening.admin.unwrap());
+        (Self { child, public, admin, log, _tunnel: None, _directory: directory }, listening)
     }
 
     /// Registers a backend, for good.
@@ -136,6 +187,37 @@ impl Drop for Proxy {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a proxy that speaks TLS is called.
+const SECURED_NAME: &str = "app.example";
+
+fn pem(label: &str, der: &[u8]) -> String {
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
+}
+
+/// A port whose connections go on to `to` by TLS, where `certificate` is shown, for as long as the runtime is there.
+fn tunnel(to: SocketAddr, certificate: &CertificateDer<'static>) -> (SocketAddr, Runtime) {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    let connector = TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        while let Ok((mut plain, _)) = listener.accept().await {
+            let connector = connector.clone();
+            tokio::spawn(async move {
+                let stream = tokio::net::TcpStream::connect(to).await.unwrap();
+                let mut secured = connector.connect(SECURED_NAME.try_into().unwrap(), stream).await.unwrap();
+                // An end that breaks breaks the other.
+                let _ = copy_bidirectional(&mut plain, &mut secured).await;
+            });
+        }
+    });
+    (address, runtime)
 }
 
 /// The rhythm of a slow writer.

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::harness::aware::AwareClient;
 use crate::harness::tls::{Pem, TlsFiles, Tunnel, believing, connect, params, shown, signed_by_itself};
 use crate::harness::{DemoWorker, Proxy, Said, StepWorker, Wire, ask, within};
 
@@ -95,6 +96,34 @@ async fn a_client_that_was_cut_off_comes_back_by_tls_to_its_pipe_on_another_thre
     assert_eq!(wire.hear().await, Said::Close(1000, "bye".into()));
     let counted = proxy.metrics().await;
     assert_eq!(counted.sum("client_resumes_total", &[("result", "resumed")]), 16.0);
+}
+
+#[tokio::test]
+async fn a_client_that_numbers_its_messages_is_welcomed_resumed_and_refused_by_tls() {
+    let files = TlsFiles::new();
+    let proxy = proxy(&files.pair("own", &example()), "threads = 4", POOL);
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let tunnel = Tunnel::to(proxy.tls, "example.test", believing(None)).await;
+    let attach = async { worker.knock().await.upgrade_with("Sec-WebSocket-Protocol: chat\r\n").await };
+    let (mut client, mut wire) = tokio::join!(AwareClient::open(tunnel.address, "/ws"), attach);
+    for round in 0..8 {
+        client.say(&format!("up {round}")).await;
+        assert_eq!(wire.hear().await.text(), format!("up {round}"));
+        client.cut();
+        let large = format!("down {round} {}", "x".repeat(200_000));
+        wire.text(&large).await;
+        client.come_back().await;
+        client.until("what was said meanwhile", |it| it.got.last() == Some(&large)).await;
+    }
+    let mut hello = client.hello();
+    hello["resume"]["token"] = "forged".into();
+    let mut refused = client.knock(&hello).await;
+    assert_eq!(refused.hear().await, Said::Text(r#"!{"t":"reject","why":"unknown"}"#.into()));
+    // An end without close_notify would be an error of the tunnel's, and no end here.
+    assert!(matches!(refused.hear().await, Said::Close(..)), "the word is followed by a goodbye");
+    client.say("still there").await;
+    assert_eq!(wire.hear().await.text(), "still there");
 }
 
 #[tokio::test]
@@ -224,10 +253,20 @@ async fn openssl_finds_no_old_version_no_compression_and_no_renegotiation() {
         let (good, said) = probe(&[version, "-cipher", "ALL:@SECLEVEL=0"], "").await;
         assert!(!good, "{version}: {said}");
     }
+    assert!(said.contains("Extended master secret: yes"), "{said}");
     let (_, said) = probe(&["-tls1_2"], "R\n").await;
     assert!(said.contains("no renegotiation"), "{said}");
-    let (good, said) = probe(&["-tls1_2", "-cipher", "AES128-SHA"], "").await;
-    assert!(!good, "no cipher without forward secrecy: {said}");
+    for (what, cipher) in [
+        ("without forward secrecy", "AES128-SHA:AES128-GCM-SHA256:AES256-GCM-SHA384"),
+        ("in CBC mode", "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384:DHE-RSA-AES128-SHA"),
+        ("without encryption or without a certificate", "NULL:aNULL:eNULL"),
+        ("of finite fields", "DHE"),
+    ] {
+        let (good, said) = probe(&["-tls1_2", "-cipher", &format!("{cipher}:@SECLEVEL=0")], "").await;
+        assert!(!good, "no cipher {what}: {said}");
+    }
+    let (_, said) = probe(&["-tls1_3"], "Q\n").await;
+    assert!(!said.contains("Max Early Data:") || said.contains("Max Early Data: 0"), "no early data: {said}");
     let (good, said) = probe(&["-alpn", "h2"], "").await;
     assert!(!good, "no protocol in common: {said}");
 }

@@ -1,7 +1,10 @@
 //! Certificates of clients, the admin API by TLS, tickets that nodes share, and answers to challenges.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rcgen::{CertificateRevocationListParams, DnType, KeyIdMethod, RevokedCertParams, SerialNumber};
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::tls::{
@@ -21,9 +24,33 @@ fn client(authority: &Authority, name: &str, serial: u64, until: i32) -> Pem {
     signed_by(authority, &params)
 }
 
+/// The list of the certificates that an authority has revoked, by their serial numbers.
+fn revoking(authority: &Authority, serials: &[u64]) -> String {
+    let revoked = |&serial: &u64| RevokedCertParams {
+        serial_number: SerialNumber::from(serial),
+        revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let list = CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2090, 1, 1),
+        crl_number: SerialNumber::from(1_u64),
+        issuing_distribution_point: None,
+        revoked_certs: serials.iter().map(revoked).collect(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    pem("X509 CRL", list.signed_by(authority).unwrap().der())
+}
+
 /// The status of the answer to a request for `host`, on a connection that asks for `name` and shows a certificate.
 async fn status(proxy: &Proxy, name: &str, host: &str, shows: Option<&Pem>) -> std::io::Result<String> {
-    let mut stream = connect(proxy.tls, name, &believing(shows)).await?;
+    status_by(proxy, name, host, &believing(shows)).await
+}
+
+/// The same for a client that may have been here before.
+async fn status_by(proxy: &Proxy, name: &str, host: &str, config: &Arc<ClientConfig>) -> std::io::Result<String> {
+    let mut stream = connect(proxy.tls, name, config).await?;
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes()).await?;
     let mut answer = Vec::new();
     within("an answer", stream.read_to_end(&mut answer)).await?;
@@ -35,22 +62,8 @@ async fn status(proxy: &Proxy, name: &str, host: &str, shows: Option<&Pem>) -> s
 async fn only_clients_with_a_good_certificate_are_let_in_and_workers_are_told_which() {
     let (files, ours, theirs) = (TlsFiles::new(), authority("ours"), authority("theirs"));
     let (good, revoked) = (client(&ours, "phone-7", 7, 2090), client(&ours, "phone-8", 8, 2090));
-    let list = CertificateRevocationListParams {
-        this_update: rcgen::date_time_ymd(2024, 1, 1),
-        next_update: rcgen::date_time_ymd(2090, 1, 1),
-        crl_number: SerialNumber::from(1_u64),
-        issuing_distribution_point: None,
-        revoked_certs: vec![RevokedCertParams {
-            serial_number: SerialNumber::from(8_u64),
-            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&ours).unwrap();
     let ca = files.write("ca.pem", &pem("CERTIFICATE", ours.der()));
-    let crl = files.write("clients.crl", &pem("X509 CRL", list.der()));
+    let crl = files.write("clients.crl", &revoking(&ours, &[8]));
     let own = files.pair("own", &signed_by_itself(&params(&["example.test"])));
     let server = format!("tls.client_auth = \"require\"\ntls.client_ca = \"{ca}\"\ntls.client_crl = \"{crl}\"");
     let route =
@@ -75,6 +88,55 @@ async fn only_clients_with_a_good_certificate_are_let_in_and_workers_are_told_wh
     assert_eq!(wire.head.header("client-cert"), format!(":{}:", STANDARD.encode(&good.der)));
     assert!(!wire.head.has("client-cert-chain") && !wire.head.has("client_cert"), "{:?}", wire.head);
     proxy.pipe_that("its key is the name of the certificate", |pipe| pipe["key"] == "phone-7").await;
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_no_more_once_its_certificate_is_revoked() {
+    let (files, ours) = (TlsFiles::new(), authority("ours"));
+    let ca = files.write("ca.pem", &pem("CERTIFICATE", ours.der()));
+    let crl = files.write("clients.crl", &revoking(&ours, &[8]));
+    let own = files.pair("own", &signed_by_itself(&params(&["example.test"])));
+    let server = format!(
+        "tls.client_auth = \"require\"\ntls.client_ca = \"{ca}\"\ntls.client_crl = \"{crl}\"\n\
+         tls.reload_interval = \"20ms\""
+    );
+    let proxy = proxy(&own, &server, POOL);
+    let config = believing(Some(&client(&ours, "phone-7", 7, 2090)));
+    let count = async |result| proxy.metrics().await.sum("tls_handshakes_total", &[("result", result)]);
+    for result in ["full", "resumed"] {
+        status_by(&proxy, "example.test", "example.test", &config).await.unwrap();
+        assert_eq!(count(result).await, 1.0, "{result}");
+    }
+    files.write("clients.crl", &revoking(&ours, &[7, 8]));
+    proxy.event_of(0, "tls_reloaded").await;
+    let refused = status_by(&proxy, "example.test", "example.test", &config).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(count("resumed").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_session_that_began_without_a_certificate_is_resumed_nowhere_that_requires_one() {
+    let (files, ours) = (TlsFiles::new(), authority("ours"));
+    let ca = files.write("ca.pem", &pem("CERTIFICATE", ours.der()));
+    let own = files.pair("own", &signed_by_itself(&params(&["example.test"])));
+    let config = |policy: &str| {
+        format!(
+            "[server]\ntls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{own}]\ntls.client_ca = \"{ca}\"\n\
+             tls.client_auth = \"{policy}\"\n{POOL}"
+        )
+    };
+    let proxy = Proxy::start(&config("off"));
+    let client = believing(None);
+    for _ in 0..2 {
+        status_by(&proxy, "example.test", "example.test", &client).await.unwrap();
+    }
+    let count = async || proxy.metrics().await.sum("tls_handshakes_total", &[("result", "resumed")]);
+    assert_eq!(count().await, 1.0);
+    proxy.rewrite(&config("require"));
+    proxy.api("POST", "/v1/config/reload", Some(serde_json::json!({}))).await.expect(200);
+    let refused = status_by(&proxy, "example.test", "example.test", &client).await;
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(count().await, 1.0);
 }
 
 #[tokio::test]
@@ -186,4 +248,66 @@ async fn the_admin_api_leaves_loopback_for_callers_with_certificates() {
     // The alert may come before this is written, or after.
     let _ = stream.write_all(b"GET /v1/pipes HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert!(within("the alert", stream.read(&mut [0; 9])).await.is_err());
+}
+
+/// How a command of ours ended, and what it said.
+async fn holdline(arguments: &[&str], environment: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_holdline"));
+    command.args(arguments).envs(environment.iter().copied()).kill_on_drop(true);
+    let output = within("the end of a command", command.output()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+}
+
+#[tokio::test]
+async fn the_command_line_asks_the_admin_api_by_tls_and_says_what_is_missing() {
+    let (files, ours) = (TlsFiles::new(), authority("ours"));
+    let ca = files.write("ca.pem", &pem("CERTIFICATE", ours.der()));
+    files.pair("admin", &signed_by_itself(&params(&["admin.test"])));
+    files.pair("operator", &client(&ours, "operator-1", 1, 2090));
+    let [cert, key, shown, its_key] =
+        ["admin.pem", "admin.key", "operator.pem", "operator.key"].map(|name| files.path(name).display().to_string());
+    let config = format!("{POOL}[admin]\ntls.cert = {cert:?}\ntls.key = {key:?}\ntls.client_ca = \"{ca}\"\n");
+    let proxy = Proxy::start(&config);
+    let file = proxy.config_file().display().to_string();
+    let (address, target) = (proxy.admin.to_string(), format!("https://{}", proxy.admin));
+    let plain = target.replace("https", "http");
+    let listens = [("HOLDLINE_ADMIN__LISTEN", address.as_str())];
+    let by_env = [listens[0], ("HOLDLINE_ADMIN_CERT", shown.as_str()), ("HOLDLINE_ADMIN_KEY", its_key.as_str())];
+    let shows = ["--admin-cert", shown.as_str(), "--admin-key", its_key.as_str()];
+    let ctl = ["ctl", "info"];
+    for (arguments, environment, code, words) in [
+        (vec!["-c", &file], &by_env[..], 0, "holdline"),
+        ([&["-c", &file][..], &shows].concat(), &listens, 0, "holdline"),
+        ([&["--admin", &target, "--admin-ca", &cert][..], &shows].concat(), &[], 0, "holdline"),
+        ([&["--admin", &target][..], &shows].concat(), &[], 1, "name whom to trust with --admin-ca"),
+        (vec!["--admin", &target, "--admin-ca", &ca], &[], 1, "name whom to trust with --admin-ca"),
+        (vec!["-c", &file], &listens, 1, "does it ask for a certificate (--admin-cert, --admin-key)?"),
+        (vec!["--admin", &plain], &[], 1, "With it, write https://"),
+        (vec!["-c", &file, "--admin-cert", &shown], &listens, 2, "give both"),
+        (vec!["-c", &file, "--admin-ca", "/gone.pem"], &listens, 2, "/gone.pem: cannot be read"),
+    ] {
+        let (ended, said) = holdline(&[&ctl[..], &arguments].concat(), environment).await;
+        assert!(ended == Some(code) && said.contains(words), "{arguments:?}: {ended:?} {said}");
+    }
+    // Its certificate was renewed, and the process has not looked at it yet.
+    files.pair("admin", &signed_by_itself(&params(&["admin.test"])));
+    let (ended, said) = holdline(&["healthcheck", "--live", "-c", &file], &by_env).await;
+    assert_eq!((ended, said.as_str()), (Some(0), "alive\n"));
+}
+
+#[tokio::test]
+async fn an_admin_certificate_that_has_expired_makes_no_process_ill() {
+    let files = TlsFiles::new();
+    let mut old = params(&["admin.test"]);
+    old.not_after = rcgen::date_time_ymd(2021, 1, 1);
+    files.pair("admin", &signed_by_itself(&old));
+    let (cert, key) = (files.path("admin.pem"), files.path("admin.key"));
+    let proxy = Proxy::start(&format!("{POOL}[admin]\ntls.cert = {cert:?}\ntls.key = {key:?}\n"));
+    let (file, address) = (proxy.config_file().display().to_string(), proxy.admin.to_string());
+    let listens = [("HOLDLINE_ADMIN__LISTEN", address.as_str()), ("HOLDLINE_TOKEN", "a secret")];
+    let (ended, said) = holdline(&["healthcheck", "--live", "-c", &file], &listens).await;
+    assert_eq!((ended, said.as_str()), (Some(0), "alive\n"));
+    let (ended, said) = holdline(&["ctl", "info", "-c", &file], &listens).await;
+    assert!(ended == Some(1) && said.contains("xpired"), "whom a token is told is judged: {said}");
 }

@@ -121,6 +121,22 @@ async fn a_configuration_with_other_certificates_is_taken_or_refused_with_its_fi
 }
 
 #[tokio::test]
+async fn a_rehearsal_warns_of_bad_files_and_tells_nothing_of_them_as_if_it_were_a_reload() {
+    let files = TlsFiles::new();
+    let proxy = proxy(&files.pair("own", &example()), "1h");
+    files.write("own.pem", &example().cert);
+    let rehearsed = proxy.api("POST", "/v1/config/validate", Some(json!({}))).await.expect(200).json();
+    assert!(rehearsed["warnings"][0]["message"].as_str().unwrap().contains("it is not the key"), "{rehearsed}");
+    let reloads = |metrics: crate::harness::metrics::Metrics| counted(&metrics, "failed");
+    assert_eq!(reloads(proxy.metrics().await), 0.0);
+    proxy.api("POST", "/v1/config/reload", Some(json!({}))).await.expect(200);
+    assert_eq!(reloads(proxy.metrics().await), 1.0);
+    let events = proxy.get("/v1/events").await;
+    let failed = events["items"].as_array().unwrap().iter().filter(|event| event["type"] == "tls_reload_failed");
+    assert_eq!(failed.count(), 1, "{events}");
+}
+
+#[tokio::test]
 async fn an_end_that_is_near_is_told_and_lets_nothing_fall() {
     let files = TlsFiles::new();
     let soon = |days: i64| {

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""HAProxy really in front of Holdline, and nginx and HAProxy as its workers, with the PROXY protocol on both sides.
+"""HAProxy and nginx really in front of Holdline, and both as its workers, with the PROXY protocol on both sides.
 
-A client on an address of its own asks through HAProxy (`mode tcp`; send-proxy, send-proxy-v2, v2 with a checksum) and
-Holdline; the worker answers whom its own PROXY header named, and what X-Forwarded-For said. The last line is
-`N passed, N failed`.
+A client on an address of its own asks through HAProxy (`mode tcp`; send-proxy, send-proxy-v2, v2 with a checksum) or nginx
+(`stream`; proxy_protocol on), and Holdline; the worker answers whom its own PROXY header named, and what X-Forwarded-For
+said. The last line is `N passed, N failed`.
 """
 
 import argparse
@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 CLIENT = "127.0.0.5"
 PATIENCE_SECONDS = 20
 FRONTS = {"v1": "send-proxy", "v2": "send-proxy-v2", "v2 with a checksum": "send-proxy-v2 proxy-v2-options crc32c"}
+STREAM_MODULE = ROOT / ".cache/nginx/usr/lib/nginx/modules/ngx_stream_module.so"
 
 HOLDLINE = """
 [server]
@@ -69,10 +70,18 @@ frontend worker
 """
 
 NGINX = """
+load_module {module};
 daemon off;
 pid {directory}/nginx.pid;
 error_log {directory}/nginx.log;
 events {{}}
+stream {{
+    server {{
+        listen 127.0.0.1:{stream};
+        proxy_pass 127.0.0.1:{public};
+        proxy_protocol on;
+    }}
+}}
 http {{
     access_log off;
     client_body_temp_path {directory}/body;
@@ -122,17 +131,19 @@ async def main():
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     options = parser.parse_args()
     ports = {name: free_port() for name in ("public", "admin", "nginx", "haproxy")}
-    fronts = {name: free_port() for name in FRONTS}
+    fronts = {f"HAProxy {name}": free_port() for name in FRONTS}
     shown = "".join(
-        FRONT.format(number=at, port=fronts[name], send=send, **ports) for at, (name, send) in enumerate(FRONTS.items())
+        FRONT.format(number=at, port=port, send=send, **ports)
+        for at, (port, send) in enumerate(zip(fronts.values(), FRONTS.values()))
     )
+    fronts["nginx v1"] = ports["stream"] = free_port()
     tools = {name: shutil.which(name, path="/usr/sbin:/usr/bin") for name in ("haproxy", "nginx")}
     good = []
     with tempfile.TemporaryDirectory(prefix="holdline-proxy-protocol-") as directory:
         home = pathlib.Path(directory)
         (home / "proxy.toml").write_text(HOLDLINE.format(**ports))
         (home / "haproxy.cfg").write_text(HAPROXY.format(fronts=shown, **ports))
-        (home / "nginx.conf").write_text(NGINX.format(directory=directory, **ports))
+        (home / "nginx.conf").write_text(NGINX.format(directory=directory, module=STREAM_MODULE, **ports))
         commands = [
             [options.holdline, "serve", "-c", home / "proxy.toml"],
             [tools["haproxy"], "-q", "-f", home / "haproxy.cfg"],
@@ -145,7 +156,7 @@ async def main():
                 for worker in ("nginx", "haproxy"):
                     said = await answered(port, f"/{worker}")
                     good.append(said == f"{CLIENT} {CLIENT}")
-                    print(f"{'ok  ' if good[-1] else 'FAIL'} HAProxy {front}, then {worker}: {said!r}")
+                    print(f"{'ok  ' if good[-1] else 'FAIL'} {front}, then {worker}: {said!r}")
             for result in ("accepted", "local"):
                 seen = await asyncio.to_thread(count, ports["admin"], result)
                 good.append(seen > 0)

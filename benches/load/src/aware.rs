@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::admin;
 use crate::connection::{Connection, Heard, Outgoing, now_ns, numbers};
 use crate::generator::{self, Shared, count, many, open, tally};
 use crate::holdline::{Holdline, Start};
+use crate::link::Link;
 use crate::measure::{cpu_ns, pipes_max, resident_bytes};
 use crate::peers::{Process, Scratch, start_backend};
 use crate::stats::median;
@@ -210,6 +209,7 @@ async fn once(options: &Options, talk: Talk, aware: bool) -> anyhow::Result<f64>
         beside: None,
         seconds: options.seconds,
         warmup: 0.5,
+        certificate: None,
         pids: vec![proxy.pid()],
         worker: None,
     };
@@ -232,10 +232,9 @@ fn start(options: &Options, route: &str) -> anyhow::Result<(Holdline, Process, S
 
 /// A client that has been welcomed.
 async fn open_aware(target: SocketAddr, path: &str) -> anyhow::Result<Connection> {
-    let mut stream = TcpStream::connect(target).await.context("connect")?;
-    stream.set_nodelay(true)?;
-    let rest = wire::ask_for(&mut stream, path, "Sec-WebSocket-Protocol: holdline.v1\r\n").await?;
-    let mut connection = Connection::new(stream, rest, true);
+    let mut link = Link::connect(&target.into()).await?;
+    let rest = wire::ask_for(&mut link, path, "Sec-WebSocket-Protocol: holdline.v1\r\n").await?;
+    let mut connection = Connection::new(link, rest, true);
     connection.put(TEXT, br#"!{"t":"hello","v":1}"#);
     connection.flush()?;
     let mut welcomed = false;
@@ -382,15 +381,15 @@ async fn parked(options: &Options) -> anyhow::Result<Parked> {
 }
 
 /// Opens a pipe without a socket and asks what it has to say, which is nothing.
-async fn park(target: SocketAddr) -> anyhow::Result<TcpStream> {
+async fn park(target: SocketAddr) -> anyhow::Result<Link> {
     const HELLO: &str = r#"{"t":"hello","v":1}"#;
-    let mut stream = TcpStream::connect(target).await.context("connect")?;
+    let mut link = Link::connect(&target.into()).await?;
     let hello = format!(
         "POST /echo HTTP/1.1\r\nHost: bench\r\nContent-Type: application/vnd.holdline+json\r\nContent-Length: {}\r\n\r\n{HELLO}",
         HELLO.len()
     );
-    stream.write_all(hello.as_bytes()).await?;
-    let (head, mut body) = wire::read_head(&mut stream).await?;
+    link.write_all(hello.as_bytes()).await?;
+    let (head, mut body) = wire::read_head(&mut link).await?;
     ensure!(head.starts_with("HTTP/1.1 200"), "no pipe: {head}");
     let length = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -398,7 +397,7 @@ async fn park(target: SocketAddr) -> anyhow::Result<TcpStream> {
     });
     let length = length.context("an answer without a length")?;
     while body.len() < length {
-        ensure!(stream.read_buf(&mut body).await? > 0, "half an answer");
+        ensure!(link.read_more(&mut body).await? > 0, "half an answer");
     }
     let welcome: Value = serde_json::from_slice(&body)?;
     let word = |name: &str| welcome[name].as_str().with_context(|| format!("no {name} in {welcome}"));
@@ -407,8 +406,8 @@ async fn park(target: SocketAddr) -> anyhow::Result<TcpStream> {
         word("id")?,
         word("token")?
     );
-    stream.write_all(poll.as_bytes()).await?;
-    Ok(stream)
+    link.write_all(poll.as_bytes()).await?;
+    Ok(link)
 }
 
 /// Waits until a sum in the metrics is so much.

@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Heard, OUTPUT_BYTES_MAX, Outgoing, now_ns, numbers};
+use crate::link::Link;
 use crate::wire::{self, BINARY, TEXT};
 
 const REPORT: &str = "/report";
@@ -90,8 +91,9 @@ fn is_a_hang_up(error: &anyhow::Error) -> bool {
     error.to_string().contains("closed amid a handshake") || error.downcast_ref::<std::io::Error>().is_some()
 }
 
-async fn serve_one(mut stream: TcpStream, seen: &Seen, deaf: bool) -> anyhow::Result<()> {
-    let answered = wire::answer(&mut stream).await;
+async fn serve_one(stream: TcpStream, seen: &Seen, deaf: bool) -> anyhow::Result<()> {
+    let mut link = Link::from(stream);
+    let answered = wire::answer(&mut link).await;
     {
         let mut seen = seen.borrow_mut();
         seen.at_once -= 1;
@@ -106,7 +108,7 @@ async fn serve_one(mut stream: TcpStream, seen: &Seen, deaf: bool) -> anyhow::Re
     if deaf {
         std::future::pending::<()>().await;
     }
-    Serving::new(Connection::new(stream, rest, false), work, seen.clone()).run().await
+    Serving::new(Connection::new(link, rest, false), work, seen.clone()).run().await
 }
 
 /// One conversation.

@@ -10,9 +10,10 @@ use crate::about::About;
 use crate::generator::Outcome;
 use crate::load::SCENARIOS;
 use crate::measure::pipes_max;
-use crate::peers::{Peer, Scratch, own, pinned, start, start_backend};
+use crate::peers::{Peer, Place, Scratch, own, pinned, start, start_backend};
 use crate::report::{Outputs, Report};
 use crate::row::{Cell, Row};
+use crate::secured::{Certificate, PREFIX};
 use crate::{aware, fanout};
 
 /// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
@@ -25,6 +26,8 @@ const SCALE_ROUNDS_MAX: usize = 3;
 /// Idle pipes, where `ulimit -n` lets a proxy hold so many with two sockets each.
 const IDLE: usize = 10_000;
 const IDLE_QUICK: usize = 1000;
+/// Idle pipes by TLS: what each costs is no other with more, and each costs a handshake.
+const IDLE_TLS: usize = 5000;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -179,6 +182,9 @@ fn cases(options: &Options) -> Vec<Case> {
         .chain([
             case("handshake cycle", "cycles:16".to_owned(), Some(1.0)),
             case("idle pipes", format!("idle:{idle}"), Some(0.5)),
+            case("TLS full handshake", "tls:full:16".to_owned(), Some(1.0)),
+            case("TLS resumed handshake", "tls:resumed:16".to_owned(), Some(1.0)),
+            case("TLS idle pipes", format!("tls:idle:{}", idle.min(IDLE_TLS)), Some(1.0)),
         ])
         .filter(|case| options.wants(&case.name))
         .collect()
@@ -186,7 +192,9 @@ fn cases(options: &Options) -> Vec<Case> {
 
 fn run_once(options: &Options, case: &Case, peer: Peer, seconds: f64, dir: &Path) -> anyhow::Result<Outcome> {
     let (backend, address) = start_backend(options.load_core)?;
-    let (proxy, target) = start(peer, &options.holdline, address, options.proxy_core, dir)?;
+    let certificate = case.load.starts_with(PREFIX).then(|| Certificate::make(dir)).transpose()?;
+    let place = Place { core: options.proxy_core, dir, shows: certificate.as_ref() };
+    let (proxy, target) = start(peer, &options.holdline, address, place)?;
     let own = std::env::current_exe()?;
     let mut command = pinned(options.load_core, &own.to_string_lossy());
     command.args([
@@ -199,6 +207,9 @@ fn run_once(options: &Options, case: &Case, peer: Peer, seconds: f64, dir: &Path
         &backend.pid().to_string(),
     ]);
     command.args(["--seconds", &seconds.to_string(), "--warmup", if options.quick { "0.1" } else { "0.5" }]);
+    if let Some(certificate) = &certificate {
+        command.arg("--certificate").arg(&certificate.cert);
+    }
     if let Some(beside) = &case.beside {
         command.args(["--beside", beside]);
     }

@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 
 use anyhow::bail;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::link::Link;
 use crate::wire::{self, BINARY, CLOSE, PING, PONG, TEXT};
 
 const READ_BYTES: usize = 512 * 1024;
@@ -25,7 +25,7 @@ pub enum Heard<'a> {
 }
 
 pub struct Connection {
-    stream: TcpStream,
+    link: Link,
     masked: bool,
     input: Vec<u8>,
     output: Vec<u8>,
@@ -39,9 +39,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(stream: TcpStream, input: Vec<u8>, masked: bool) -> Self {
+    pub fn new(link: impl Into<Link>, input: Vec<u8>, masked: bool) -> Self {
         Self {
-            stream,
+            link: link.into(),
             masked,
             input,
             output: Vec::new(),
@@ -94,16 +94,17 @@ impl Connection {
         mut hear: impl FnMut(&mut Outgoing<'_>, Heard<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let eager = std::mem::take(&mut self.eager);
-        let interest = match (eager || self.pending() > 0, self.pending() < OUTPUT_BYTES_MAX) {
+        let speaks = eager || self.pending() > 0 || self.link.owes();
+        let interest = match (speaks, self.pending() < OUTPUT_BYTES_MAX) {
             (true, true) => Interest::READABLE | Interest::WRITABLE,
             (true, false) => Interest::WRITABLE,
             (false, _) => Interest::READABLE,
         };
         let ready = match until {
-            None => self.stream.ready(interest).await?,
+            None => self.link.ready(interest).await?,
             Some(until) => tokio::select! {
                 biased;
-                ready = self.stream.ready(interest) => ready?,
+                ready = self.link.ready(interest) => ready?,
                 () = tokio::time::sleep_until(until) => return Ok(()),
             },
         };
@@ -118,7 +119,7 @@ impl Connection {
         hear: &mut impl FnMut(&mut Outgoing<'_>, Heard<'_>) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         SCRATCH.with_borrow_mut(|scratch| {
-            let count = match self.stream.try_read(scratch) {
+            let count = match self.link.try_read(scratch) {
                 Ok(0) => {
                     self.closed = true;
                     return Ok(());
@@ -172,12 +173,13 @@ impl Connection {
 
     pub fn flush(&mut self) -> anyhow::Result<()> {
         while self.pending() > 0 {
-            match self.stream.try_write(&self.output[self.written..]) {
+            match self.link.try_write(&self.output[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error.into()),
             }
         }
+        self.link.push()?;
         if self.pending() == 0 {
             self.written = 0;
             self.output.clear();

@@ -129,6 +129,7 @@ async fn once(options: &Options, share: bool) -> anyhow::Result<Side> {
         beside: None,
         seconds: options.seconds,
         warmup: 1.0,
+        certificate: None,
         pids: vec![pid],
         worker: None,
     };

@@ -2,20 +2,22 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Heard, OUTPUT_BYTES_MAX, now_ns, numbers};
+use crate::link::{Link, Target};
 use crate::load::{Load, parse};
 use crate::wire::{self, TEXT};
-use crate::{idle, measure};
+use crate::{idle, measure, secured};
 
 /// How long a connection has for its last messages and the backend's count.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -28,7 +30,8 @@ const OPENING_MAX: usize = 64;
 pub struct Options {
     #[arg(long)]
     pub target: SocketAddr,
-    /// KIND:SIZE:NUMBERxCONNECTIONS, `idle:CONNECTIONS`, or `cycles:CONCURRENCY`
+    /// KIND:SIZE:NUMBERxCONNECTIONS, `idle:CONNECTIONS`, or `cycles:CONCURRENCY`; behind `tls:` the same by TLS, and
+    /// `full:CONCURRENCY` or `resumed:CONCURRENCY`
     #[arg(long)]
     pub load: String,
     #[arg(long)]
@@ -40,6 +43,9 @@ pub struct Options {
     /// Roots of the process trees whose CPU and memory count
     #[arg(long, value_delimiter = ',')]
     pub pids: Vec<u32>,
+    /// The certificate that is trusted, where TLS is spoken
+    #[arg(long)]
+    pub certificate: Option<PathBuf>,
     /// The same of the worker, whose CPU is counted apart
     #[arg(long)]
     pub worker: Option<u32>,
@@ -84,12 +90,25 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<Outcome> {
-    if let Some(count) = options.load.strip_prefix("idle:") {
-        idle::run(options, count.parse()?).await
-    } else if let Some(count) = options.load.strip_prefix("cycles:") {
-        idle::cycles(options, count.parse()?).await
-    } else {
-        run_loads(options).await
+    let load = options.load.strip_prefix(secured::PREFIX).unwrap_or(&options.load);
+    match load.split_once(':').context("not a load")? {
+        ("idle", count) => idle::run(options, count.parse()?).await,
+        ("cycles", count) => idle::cycles(options, count.parse()?).await,
+        ("full", count) => secured::handshakes(options, false, count.parse()?).await,
+        ("resumed", count) => secured::handshakes(options, true, count.parse()?).await,
+        (_, _) => run_loads(options, load).await,
+    }
+}
+
+impl Options {
+    /// Where the load goes, and how.
+    pub fn way(&self, resumes: bool) -> anyhow::Result<Target> {
+        let mut target = Target::from(self.target);
+        if self.load.starts_with(secured::PREFIX) {
+            let certificate = self.certificate.as_deref().context("TLS needs --certificate")?;
+            target.tls = Some(Arc::new(secured::client(certificate, resumes)?));
+        }
+        Ok(target)
     }
 }
 
@@ -98,15 +117,16 @@ pub fn tally() -> anyhow::Result<Shared> {
     Ok(Rc::new(RefCell::new(Tally { measuring: false, messages: 0, bytes: 0, latency })))
 }
 
-async fn run_loads(options: &Options) -> anyhow::Result<Outcome> {
+async fn run_loads(options: &Options, load: &str) -> anyhow::Result<Outcome> {
+    let target = options.way(true)?;
     let measured = tally()?;
     let aside = tally()?;
     let (stop, stopping) = watch::channel(false);
     let mut tasks = Vec::new();
-    for (text, tally) in [(Some(&options.load), &measured), (options.beside.as_ref(), &aside)] {
+    for (text, tally) in [(Some(load), &measured), (options.beside.as_deref(), &aside)] {
         let Some(text) = text else { continue };
         let (load, connections) = parse(text)?;
-        for (index, connection) in open_many(options.target, &load.path(), connections).await?.into_iter().enumerate() {
+        for (index, connection) in open_many(target.clone(), &load.path(), connections).await?.into_iter().enumerate() {
             let offset = index as f64 / connections as f64;
             tasks.push(tokio::task::spawn_local(drive(connection, load, offset, tally.clone(), stopping.clone())));
         }
@@ -148,18 +168,17 @@ pub async fn window(options: &Options, tally: &Shared) -> Outcome {
     }
 }
 
-pub async fn open(target: SocketAddr, path: &str) -> anyhow::Result<Connection> {
-    let mut stream = TcpStream::connect(target).await.context("connect")?;
-    stream.set_nodelay(true)?;
-    let rest = wire::ask(&mut stream, path).await?;
-    Ok(Connection::new(stream, rest, true))
+pub async fn open(target: impl Into<Target>, path: &str) -> anyhow::Result<Connection> {
+    let mut link = Link::connect(&target.into()).await?;
+    let rest = wire::ask(&mut link, path).await?;
+    Ok(Connection::new(link, rest, true))
 }
 
 /// Opens `count` connections, some at a time.
-pub async fn open_many(target: SocketAddr, path: &str, count: usize) -> anyhow::Result<Vec<Connection>> {
-    let path: Rc<str> = path.into();
+pub async fn open_many(target: impl Into<Target>, path: &str, count: usize) -> anyhow::Result<Vec<Connection>> {
+    let (target, path): (Target, Rc<str>) = (target.into(), path.into());
     let one = || {
-        let path = path.clone();
+        let (target, path) = (target.clone(), path.clone());
         async move { open(target, &path).await }
     };
     many(count, one).await

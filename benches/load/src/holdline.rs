@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::peers::{Process, START_MAX, pinned, wait_for};
+use crate::secured::Certificate;
 
 /// What every run of the bench starts Holdline with.
 const CONFIG: &str = include_str!("../holdline.toml");
@@ -28,6 +29,8 @@ pub struct Start<'a> {
     /// The only core it may use.
     pub core: Option<usize>,
     pub dir: &'a Path,
+    /// What it shows to clients, which come by TLS then.
+    pub shows: Option<&'a Certificate>,
     /// More keys of the route.
     pub route: &'a str,
     /// Other keys, as environment.
@@ -36,7 +39,7 @@ pub struct Start<'a> {
 
 impl<'a> Start<'a> {
     pub fn new(binary: &'a Path, dir: &'a Path) -> Self {
-        Self { binary, backends: &[], core: Some(0), dir, route: "", environment: &[] }
+        Self { binary, backends: &[], core: Some(0), dir, shows: None, route: "", environment: &[] }
     }
 
     pub fn start(&self) -> anyhow::Result<Holdline> {
@@ -49,7 +52,7 @@ impl<'a> Start<'a> {
         command.args(["serve", "-c"]).arg(config).envs(self.environment.iter().map(|(key, value)| (key, value)));
         let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn().context("holdline")?;
         let process = Process::new(child);
-        let (public, admin) = listening(&log)?;
+        let (public, admin) = listening(&log, self.shows.is_some())?;
         wait_for(&process, public)?;
         Ok(Holdline { process, public, admin })
     }
@@ -60,7 +63,16 @@ impl<'a> Start<'a> {
             format!("[[pools.backends]]\nid = \"{id}\"\nurl = \"ws://{address}\"\n")
         };
         let backends: String = self.backends.iter().map(backend).collect();
-        fs::write(&path, format!("{CONFIG}{}\n{backends}", self.route))?;
+        let config = match self.shows {
+            None => CONFIG.to_owned(),
+            Some(Certificate { cert, key, .. }) => {
+                let tls = format!(
+                    "tls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {key:?} }}]"
+                );
+                CONFIG.replacen("[server]\n", &format!("[server]\n{tls}\n"), 1)
+            }
+        };
+        fs::write(&path, format!("{config}{}\n{backends}", self.route))?;
         Ok(path)
     }
 }
@@ -75,13 +87,13 @@ impl Holdline {
     }
 }
 
-/// The public and the admin address, once the log has both.
-fn listening(log: &Path) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+/// The public address, by TLS if that is `secured`, and the admin one, once the log has both.
+fn listening(log: &Path, secured: bool) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     let began = Instant::now();
     loop {
         let text = fs::read_to_string(log)?;
-        let address = |listener| text.lines().find_map(|line| address_of(line, listener));
-        if let (Some(public), Some(admin)) = (address("public"), address("admin")) {
+        let address = |listener, secured| text.lines().find_map(|line| address_of(line, listener, secured));
+        if let (Some(public), Some(admin)) = (address("public", secured), address("admin", false)) {
             return Ok((public, admin));
         }
         if began.elapsed() > START_MAX {
@@ -91,9 +103,9 @@ fn listening(log: &Path) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     }
 }
 
-fn address_of(line: &str, listener: &str) -> Option<SocketAddr> {
+fn address_of(line: &str, listener: &str, secured: bool) -> Option<SocketAddr> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
-    if line["message"] != "listening" || line["listener"] != listener {
+    if line["message"] != "listening" || line["listener"] != listener || (line["tls"] == true) != secured {
         return None;
     }
     line["address"].as_str()?.parse().ok()

@@ -1,10 +1,10 @@
 //! Connections that do nothing, and connections that do nothing but come and go.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::connection::Connection;
 use crate::generator::{Options, Outcome, Shared, open, open_many, tally, window};
+use crate::link::Target;
 use crate::measure::resident_bytes;
 
 /// From the last connection to the look at the memory, and as long again after they have closed.
@@ -16,7 +16,7 @@ const SECONDS_OF_A_FULL_RUN: f64 = 0.5;
 /// Resident memory of `count` idle pipes, and what is left of it when they have gone (full runs only).
 pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
     let before = resident_bytes(&options.pids) as f64;
-    let connections = open_many(options.target, "/echo", count).await?;
+    let connections = open_many(options.way(true)?, "/echo", count).await?;
     tokio::time::sleep(REST).await;
     let during = resident_bytes(&options.pids) as f64;
     let closing: Vec<_> = connections
@@ -42,9 +42,9 @@ pub async fn run(options: &Options, count: usize) -> anyhow::Result<Outcome> {
 /// Connect, upgrade, close: as many as `concurrency` connections do one after the other.
 pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Outcome> {
     let tally = tally()?;
-    let target = options.target;
+    let target = options.way(true)?;
     let tasks: Vec<_> =
-        (0..concurrency).map(|_| tokio::task::spawn_local(come_and_go(target, tally.clone()))).collect();
+        (0..concurrency).map(|_| tokio::task::spawn_local(come_and_go(target.clone(), tally.clone()))).collect();
     let outcome = window(options, &tally).await;
     for task in tasks {
         if task.is_finished() {
@@ -56,10 +56,10 @@ pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Out
     Ok(outcome)
 }
 
-async fn come_and_go(target: SocketAddr, tally: Shared) -> anyhow::Result<()> {
+async fn come_and_go(target: Target, tally: Shared) -> anyhow::Result<()> {
     loop {
         let began = Instant::now();
-        let mut connection = open(target, "/echo").await?;
+        let mut connection = open(target.clone(), "/echo").await?;
         let upgraded = began.elapsed();
         close(&mut connection).await?;
         let mut tally = tally.borrow_mut();

@@ -44,6 +44,9 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("64 KiB upload", "upload:65536:0x20", 1.15),
     Scenario { name: "tap, no video", load: "paced:64:50x4", beside: None, target: None },
     Scenario { name: "tap beside video", load: "paced:64:50x4", beside: Some("push:226000:60x8"), target: None },
+    scenario("TLS 64 B echo", "tls:echo:64:1x50", 1.0),
+    scenario("TLS 30 KiB push 60 fps", "tls:push:30720:60x50", 1.0),
+    scenario("TLS 226 KB video 60 fps", "tls:push:226000:60x8", 1.0),
 ];
 
 /// Reads `KIND:SIZE:NUMBERxCONNECTIONS`.

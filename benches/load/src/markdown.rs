@@ -7,6 +7,7 @@ use crate::reattach::{self, By};
 use crate::report::Report;
 use crate::row::{DIRECT, OWN, PEERS, Row};
 use crate::scale;
+use crate::secured::PREFIX;
 use crate::stats::GROWTH_MAX;
 
 /// All of it, with its headings.
@@ -112,12 +113,17 @@ fn handshakes(rows: &[&Row]) -> String {
             grid.row(cells);
         };
         if row.is_cycles() {
-            line("connect, upgrade, close: CPU µs", &|peer| row.cost(peer), true);
+            let (what, until) = match row.load.strip_prefix(PREFIX) {
+                Some(_) => (row.name.as_str(), "its end"),
+                None => ("connect, upgrade, close", "the 101"),
+            };
+            line(&format!("{what}: CPU µs"), &|peer| row.cost(peer), true);
             line("the same: handshakes/s", &|peer| row.cell(peer)?.per_second(|run| run.messages), false);
-            line("to the 101: p99 ms", &|peer| Some(row.cell(peer)?.median(|run| run.p99_us)? / 1e3), false);
+            line(&format!("to {until}: p99 ms"), &|peer| Some(row.cell(peer)?.median(|run| run.p99_us)? / 1e3), false);
         } else {
-            let count = row.load.split_once(':').map_or("", |(_, count)| count);
-            line(&format!("bytes of an idle pipe, of {count}"), &|peer| row.cost(peer), true);
+            let count = row.load.rsplit_once(':').map_or("", |(_, count)| count);
+            let by = if row.load.starts_with(PREFIX) { " by TLS" } else { "" };
+            line(&format!("bytes of an idle pipe{by}, of {count}"), &|peer| row.cost(peer), true);
             // A short run does not wait for it.
             let left = |peer: &str| Some(row.cell(peer)?.median(|run| run.left_bytes)? / 1e6).filter(|&mb| mb != 0.0);
             line("MB above the start 10 s after they closed", &left, false);

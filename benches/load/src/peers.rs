@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::holdline::Start;
+use crate::secured::{Certificate, PREFIX};
 
 pub const START_MAX: Duration = Duration::from_secs(20);
 
@@ -40,8 +41,11 @@ impl Peer {
 }
 
 impl Peer {
-    /// Idle pipes cost something everywhere, and Pushpin holds 2,000 as it is shipped.
+    /// Idle pipes cost something everywhere, and Pushpin holds 2,000 as it is shipped. TLS is ended by proxies only.
     pub fn can(self, load: &str) -> bool {
+        if load.starts_with(PREFIX) {
+            return matches!(self, Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline);
+        }
         let idle = load.strip_prefix("idle:").and_then(|count| count.parse::<usize>().ok());
         match self {
             Self::Direct => idle.is_none(),
@@ -148,25 +152,34 @@ impl Drop for Scratch {
     }
 }
 
+/// Where a proxy runs, and the certificate that it shows, if it speaks TLS.
+#[derive(Clone, Copy)]
+pub struct Place<'a> {
+    pub core: usize,
+    pub dir: &'a Path,
+    pub shows: Option<&'a Certificate>,
+}
+
 /// The proxy and its address; no process for `Peer::Direct`.
 pub fn start(
     peer: Peer,
     holdline: &Path,
     backend: SocketAddr,
-    core: usize,
-    dir: &Path,
+    place: Place<'_>,
 ) -> anyhow::Result<(Option<Process>, SocketAddr)> {
+    let Place { core, dir, shows } = place;
     let (process, address) = match peer {
         Peer::Direct => return Ok((None, backend)),
-        Peer::Nginx => nginx("", backend, core, dir)?,
+        Peer::Nginx => nginx("", backend, place)?,
         Peer::Nginx64k => {
-            nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, core, dir)?
+            nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, place)?
         }
-        Peer::HaProxy => haproxy(backend, core, dir)?,
+        Peer::HaProxy => haproxy(backend, place)?,
         Peer::Pushpin => pushpin(backend, core, dir)?,
         Peer::Holdline => {
             let backends = [("w", backend)];
-            Start { backends: &backends, core: Some(core), ..Start::new(holdline, dir) }.start()?.into_process()
+            let start = Start { backends: &backends, core: Some(core), shows, ..Start::new(holdline, dir) };
+            start.start()?.into_process()
         }
     };
     Ok((Some(process), address))
@@ -198,15 +211,22 @@ fn quiet(mut command: Command, address: SocketAddr) -> anyhow::Result<(Process, 
     Ok((process, address))
 }
 
-fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+fn nginx(buffers: &str, backend: SocketAddr, place: Place<'_>) -> anyhow::Result<(Process, SocketAddr)> {
+    let Place { core, dir, shows } = place;
     let address = free_address()?;
     let config = dir.join("nginx.conf");
+    let (secured, files) = match shows {
+        None => ("", String::new()),
+        Some(Certificate { cert, key, .. }) => {
+            (" ssl", format!("ssl_certificate {}; ssl_certificate_key {};", cert.display(), key.display()))
+        }
+    };
     let text = format!(
         "daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid {pid}; error_log {log} crit;\n\
          events {{ worker_connections 20000; }}\n\
-         http {{ access_log off; proxy_read_timeout 1h; proxy_send_timeout 1h; {buffers}\n\
+         http {{ access_log off; ssl_protocols TLSv1.2 TLSv1.3; proxy_read_timeout 1h; proxy_send_timeout 1h; {buffers}\n\
          upstream b {{ server {backend}; }}\n\
-         server {{ listen {address} backlog=4096; location / {{ proxy_pass http://b; proxy_http_version 1.1;\n\
+         server {{ listen {address}{secured} backlog=4096; {files} location / {{ proxy_pass http://b; proxy_http_version 1.1;\n\
          proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\"; }} }} }}\n",
         pid = dir.join("nginx.pid").display(),
         log = dir.join("nginx.log").display(),
@@ -217,12 +237,14 @@ fn nginx(buffers: &str, backend: SocketAddr, core: usize, dir: &Path) -> anyhow:
     quiet(command, address)
 }
 
-fn haproxy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+fn haproxy(backend: SocketAddr, place: Place<'_>) -> anyhow::Result<(Process, SocketAddr)> {
+    let Place { core, dir, shows } = place;
     let address = free_address()?;
+    let secured = shows.map(|shows| format!(" ssl crt {}", shows.both.display())).unwrap_or_default();
     let config = dir.join("haproxy.cfg");
     let text = format!(
         "global\n  maxconn 9950\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  \
-         timeout server 1h\n  timeout tunnel 1h\nfrontend f\n  bind {address}\n  default_backend b\nbackend b\n  server s {backend}\n"
+         timeout server 1h\n  timeout tunnel 1h\nfrontend f\n  bind {address}{secured}\n  default_backend b\nbackend b\n  server s {backend}\n"
     );
     fs::write(&config, text)?;
     let mut command = pinned(core, "haproxy");

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::generator::Outcome;
+use crate::secured::PREFIX;
 use crate::stats::median;
 
 /// The peers that set the targets.
@@ -41,12 +42,18 @@ impl Cell {
 }
 
 impl Row {
-    pub fn is_idle(&self) -> bool {
-        self.load.starts_with("idle")
+    /// The load, whether by TLS or not.
+    fn kind(&self) -> &str {
+        self.load.strip_prefix(PREFIX).unwrap_or(&self.load)
     }
 
+    pub fn is_idle(&self) -> bool {
+        self.kind().starts_with("idle")
+    }
+
+    /// Connections that come and go, and nothing else.
     pub fn is_cycles(&self) -> bool {
-        self.load.starts_with("cycles")
+        ["cycles", "full", "resumed"].iter().any(|kind| self.kind().starts_with(kind))
     }
 
     /// Judged by its latency, not by its CPU, which is that of the load beside it as well.
@@ -56,7 +63,7 @@ impl Row {
 
     /// One way only, without an answer to time.
     pub fn is_untimed(&self) -> bool {
-        self.load.starts_with("upload") || self.is_idle()
+        self.kind().starts_with("upload") || self.is_idle()
     }
 
     pub fn cell(&self, peer: &str) -> Option<&Cell> {

@@ -5,8 +5,8 @@
 use anyhow::{Context, bail};
 use base64::Engine;
 use sha1::{Digest, Sha1};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+
+use crate::link::Link;
 
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -18,18 +18,18 @@ pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
 
 /// Asks for an upgrade of `path`; the bytes that came behind the 101.
-pub async fn ask(stream: &mut TcpStream, path: &str) -> anyhow::Result<Vec<u8>> {
-    ask_for(stream, path, "").await
+pub async fn ask(link: &mut Link, path: &str) -> anyhow::Result<Vec<u8>> {
+    ask_for(link, path, "").await
 }
 
 /// The same with more header lines, each with its end.
-pub async fn ask_for(stream: &mut TcpStream, path: &str, lines: &str) -> anyhow::Result<Vec<u8>> {
+pub async fn ask_for(link: &mut Link, path: &str, lines: &str) -> anyhow::Result<Vec<u8>> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
     );
-    stream.write_all(request.as_bytes()).await?;
-    let (head, rest) = read_head(stream).await?;
+    link.write_all(request.as_bytes()).await?;
+    let (head, rest) = read_head(link).await?;
     if !head.starts_with("HTTP/1.1 101") {
         bail!("not upgraded: {}", head.lines().next().unwrap_or_default());
     }
@@ -37,8 +37,8 @@ pub async fn ask_for(stream: &mut TcpStream, path: &str, lines: &str) -> anyhow:
 }
 
 /// Answers an upgrade; its path, and the bytes that came behind the request.
-pub async fn answer(stream: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)> {
-    let (head, rest) = read_head(stream).await?;
+pub async fn answer(link: &mut Link) -> anyhow::Result<(String, Vec<u8>)> {
+    let (head, rest) = read_head(link).await?;
     let path = head.split(' ').nth(1).context("no path")?.to_owned();
     let key = head.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -49,15 +49,15 @@ pub async fn answer(stream: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)>
     let response = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
     );
-    stream.write_all(response.as_bytes()).await?;
+    link.write_all(response.as_bytes()).await?;
     Ok((path, rest))
 }
 
 /// Reads a head; and the bytes that came behind it.
-pub async fn read_head(stream: &mut TcpStream) -> anyhow::Result<(String, Vec<u8>)> {
+pub async fn read_head(link: &mut Link) -> anyhow::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
-        if stream.read_buf(&mut bytes).await? == 0 {
+        if link.read_more(&mut bytes).await? == 0 {
             bail!("closed amid a handshake");
         }
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {

@@ -183,13 +183,15 @@ fn ethereum() -> Rules {
         ..keep(vec![is("/method", &["eth_subscribe"])], None, How::All)
     };
     let question = keep(vec![method(Wants::Prefix(words(QUESTIONS)))], Some("/id"), How::All);
-    let call = vec![method(Wants::NoneOf(words(&["eth_unsubscribe"])))];
+    let end = vec![is("/method", &["eth_unsubscribe"])];
+    let end = keep(end, Some("/id"), How::Once(Regret::JsonRpcDone));
+    let call = keep(vec![present("/method")], Some("/id"), How::Once(Regret::JsonRpc));
     Rules {
-        keep: vec![subscription, question, keep(call, Some("/id"), How::Once(Regret::JsonRpc))],
+        keep: vec![subscription, question, end, call],
         forget: vec![
             forget(Side::Client, vec![is("/method", &["eth_unsubscribe"])], "/params/0", &[0]),
-            forget(Side::Backend, vec![present("/result")], "/id", &[1, 2]),
-            forget(Side::Backend, vec![present("/error")], "/id", &[1, 2]),
+            forget(Side::Backend, vec![present("/result")], "/id", &[1, 2, 3]),
+            forget(Side::Backend, vec![present("/error")], "/id", &[1, 2, 3]),
         ],
     }
 }

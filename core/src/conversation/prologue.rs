@@ -282,7 +282,12 @@ impl Prologue {
         {
             self.bytes -= bytes.len();
         }
-        self.remove(|entry| entry.gone_with.is_some_and(|seq| seq <= confirmed));
+        // What a worker has named may be mentioned until it has answered that it is given up.
+        let unanswered: Vec<Seq> = self.entries.iter().filter(|it| it.once.is_some()).map(|it| it.seq).collect();
+        self.remove(|entry| {
+            let is_named = entry.alias.is_some();
+            entry.gone_with.is_some_and(|seq| seq <= confirmed && !(is_named && unanswered.contains(&seq)))
+        });
     }
 
     pub(super) fn remove_at(&mut self, index: usize) {
@@ -450,7 +455,8 @@ impl Prologue {
             undone.push(Undone { seq: entry.seq, regret: waits.then(|| regret.message(&entry.name.key)) });
             true
         });
-        // What else their messages held does not come by the replay either.
+        // What they end has ended with the worker, and what else they held does not come by the replay either.
+        self.remove(|entry| entry.gone_with.is_some_and(|seq| undone.iter().any(|it| it.seq == seq)));
         for entry in &mut self.entries {
             if undone.iter().any(|it| it.seq == entry.seq) {
                 entry.seq = confirmed;

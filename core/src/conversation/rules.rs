@@ -28,8 +28,6 @@ pub enum Wants {
     Begins(String),
     /// A string that begins with one of these.
     Prefix(Vec<String>),
-    /// A string that is none of these.
-    NoneOf(Vec<String>),
     /// Anything at all.
     Present,
     /// Nothing: there is no such value.
@@ -44,7 +42,6 @@ impl Test {
             Wants::OneOf(words) => words.iter().any(|word| value.is(word)),
             Wants::Begins(word) => says(&|text| begins_with_word(text, word)),
             Wants::Prefix(words) => says(&|text| words.iter().any(|word| text.starts_with(word))),
-            Wants::NoneOf(words) => says(&|text| words.iter().all(|word| text != word)),
             Wants::Present => true,
             Wants::Absent => false,
         }

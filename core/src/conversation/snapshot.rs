@@ -142,6 +142,7 @@ impl Entry {
                 Regret::GraphqlLegacy => 1,
                 Regret::Trpc => 2,
                 Regret::JsonRpc => 3,
+                Regret::JsonRpcDone => 4,
             });
         });
         let awaits = match awaits {
@@ -176,6 +177,7 @@ impl Entry {
             1 => Ok(Regret::GraphqlLegacy),
             2 => Ok(Regret::Trpc),
             3 => Ok(Regret::JsonRpc),
+            4 => Ok(Regret::JsonRpcDone),
             _ => Err(SnapshotError::Malformed(PART)),
         })?;
         let code = input.u8()?;

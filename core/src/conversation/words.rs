@@ -79,9 +79,11 @@ pub enum Regret {
     Trpc,
     /// JSON-RPC 2.0: an answer with an `error`.
     JsonRpc,
+    /// JSON-RPC 2.0: the answer `true`, since what was to end has ended with its worker.
+    JsonRpcDone,
 }
 
-/// What the client is told.
+/// What the client is told of what may have run.
 const REGRET: &str = "the worker was lost before it answered; this operation is not repeated, since it may have run";
 
 impl Regret {
@@ -97,6 +99,7 @@ impl Regret {
                 r#"{{"id":{text},"error":{{"code":-32603,"message":"{why}","data":{{"code":"INTERNAL_SERVER_ERROR","httpStatus":500}}}}}}"#
             ),
             Self::JsonRpc => format!(r#"{{"jsonrpc":"2.0","id":{text},"error":{{"code":-32603,"message":"{why}"}}}}"#),
+            Self::JsonRpcDone => format!(r#"{{"jsonrpc":"2.0","id":{text},"result":true}}"#),
         };
         message.into_bytes()
     }

@@ -2,13 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdline_core::conversation::{Conversation, Profile, Prologue, PrologueBounds};
 use holdline_core::frame::Side;
-use holdline_core::ids::BackendKey;
-use holdline_core::pipe::{Cause, Fact, Interruption, LinkLoss, PipeState, PrologueFailure};
-use holdline_core::time::Time;
+use holdline_core::pipe::{Cause, Fact, Interruption, PipeState, PrologueFailure};
 
-use crate::bench::{Bench, ms, secs};
+use crate::rig::Rig;
 use crate::wire::Item;
 use crate::worker::{Worker, parse};
 
@@ -24,11 +21,9 @@ enum Operation {
 pub type Marks = BTreeMap<&'static str, u64>;
 
 pub struct World {
-    bench: Bench,
-    random: u64,
+    rig: Rig,
     worker: Worker,
     next_id: u32,
-    next_backend: u64,
     init_sent: bool,
     acks: u32,
     /// What the client waits for or listens to.
@@ -44,16 +39,10 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        let mut bench = Bench::new();
-        let profile = Profile::named("graphql-transport-ws").unwrap();
-        let prologue = Prologue::new(profile, PrologueBounds::default());
-        bench.operator(|pipe, _| pipe.converse(Conversation::Profiled(Box::new(prologue)), "route"));
         Self {
-            bench,
-            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            rig: Rig::new(seed, "graphql-transport-ws"),
             worker: Worker::default(),
             next_id: 0,
-            next_backend: 2,
             init_sent: false,
             acks: 0,
             open: BTreeMap::new(),
@@ -62,18 +51,6 @@ impl World {
             foretold: Vec::new(),
             foretold_acked: false,
         }
-    }
-
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        self.random % below
-    }
-
-    fn any_of(&mut self, ids: Vec<String>) -> Option<String> {
-        let place = self.draw(ids.len().max(1) as u64) as usize;
-        ids.into_iter().nth(place)
     }
 
     pub fn run(mut self, marks: &mut Marks) {
@@ -85,103 +62,90 @@ impl World {
     }
 
     fn step(&mut self, marks: &mut Marks) {
-        match self.draw(17) {
+        match self.rig.draw(17) {
             0..=3 => self.client_speaks(),
             4 => self.client_completes(),
             5..=7 => self.worker_speaks(marks),
-            8 | 9 => self.bench.worker_pongs(),
+            8 | 9 => self.rig.bench.worker_pongs(),
             10 => self.worker_is_lost(marks),
             11 | 12 => self.dial_succeeds(),
-            13 => self.bench.operator(|pipe, now| pipe.move_on(Cause::Drain, now)),
+            13 => self.rig.bench.operator(|pipe, now| pipe.move_on(Cause::Drain, now)),
             14 => self.is_handed_over(marks),
             15 => self.waiting_acknowledges(),
-            _ => {
-                let wait = if self.draw(8) == 0 { secs(6) } else { ms(10 + self.draw(30)) };
-                self.bench.wait(wait);
-            }
+            _ => self.rig.wait(),
         }
     }
 
     fn client_speaks(&mut self) {
         if !self.init_sent {
             self.init_sent = true;
-            return self.bench.client_says(r#"{"type":"connection_init"}"#);
+            return self.rig.bench.client_says(r#"{"type":"connection_init"}"#);
         }
         if self.acks == 0 {
             return;
         }
         let id = self.next_id.to_string();
         self.next_id += 1;
-        let (query, operation) = match self.draw(3) {
+        let (query, operation) = match self.rig.draw(3) {
             0 => ("mutation { pay }", Operation::Mutation),
             _ => ("subscription { tick }", Operation::Subscription),
         };
         self.open.insert(id.clone(), operation);
-        self.bench.client_says(&format!(r#"{{"id":"{id}","type":"subscribe","payload":{{"query":"{query}"}}}}"#));
+        self.rig.bench.client_says(&format!(r#"{{"id":"{id}","type":"subscribe","payload":{{"query":"{query}"}}}}"#));
     }
 
     fn client_completes(&mut self) {
         let live = self.open.iter().filter(|(_, it)| **it == Operation::Subscription);
-        if let Some(id) = self.any_of(live.map(|(id, _)| id.clone()).collect()) {
+        if let Some(id) = self.rig.any_of(live.map(|(id, _)| id.clone()).collect()) {
             self.open.remove(&id);
-            self.bench.client_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+            self.rig.bench.client_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
         }
     }
 
-    fn is_linked(&self) -> bool {
-        matches!(self.bench.state(), PipeState::Attached | PipeState::Leaving)
-    }
-
     fn worker_speaks(&mut self, marks: &mut Marks) {
-        if !self.is_linked() || !self.worker.init {
+        if !self.rig.is_linked() || !self.worker.init {
             return;
         }
         if !self.worker.acknowledged {
             self.worker.acknowledged = true;
-            let first = self.acks == 0 && self.next_backend > 2;
+            let first = self.acks == 0 && self.rig.has_reattached();
             *marks.entry("an ack passed late").or_default() += u64::from(first);
-            return self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+            return self.rig.bench.worker_says(r#"{"type":"connection_ack"}"#);
         }
-        let Some(id) = self.any_of(self.worker.live.keys().cloned().collect()) else { return };
+        let Some(id) = self.rig.any_of(self.worker.live.keys().cloned().collect()) else { return };
         let is_mutation = !self.worker.live[&id];
-        if is_mutation || self.draw(4) == 0 {
+        if is_mutation || self.rig.draw(4) == 0 {
             self.worker.live.remove(&id);
             self.ended.insert(id.clone());
             *marks.entry("an exchange ended in time").or_default() += u64::from(is_mutation);
-            self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+            self.rig.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
         } else {
-            self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"next","payload":{{}}}}"#));
+            self.rig.bench.worker_says(&format!(r#"{{"id":"{id}","type":"next","payload":{{}}}}"#));
         }
     }
 
     fn worker_is_lost(&mut self, marks: &mut Marks) {
-        if self.is_linked() {
+        if self.rig.is_linked() {
             let amid = self.worker.init && !self.worker.acknowledged && self.acks > 0;
             *marks.entry("lost amid a prologue").or_insert(0) += u64::from(amid);
-            // Three that die at once with the same message would be blamed on that message.
-            self.bench.wait(ms(2100));
+            self.rig.outlive_a_quick_death();
             self.look(marks);
-            if self.is_linked() {
-                self.bench.worker_dies(LinkLoss::Reset);
-            }
+            self.rig.lose();
         }
     }
 
     fn dial_succeeds(&mut self) {
-        if !self.bench.is_dialing() {
-            return;
+        if self.rig.bench.is_dialing() {
+            (self.foretold, self.foretold_acked) = (Vec::new(), false);
+            self.rig.dial_succeeds();
         }
-        let backend = BackendKey(self.next_backend);
-        self.next_backend += 1;
-        (self.foretold, self.foretold_acked) = (Vec::new(), false);
-        self.bench.attach(backend);
     }
 
     /// The worker that waits to take over answers what it was told while it waits.
     fn waiting_acknowledges(&mut self) {
-        if self.bench.holds().is_some() && !self.foretold.is_empty() {
+        if self.rig.bench.holds().is_some() && !self.foretold.is_empty() {
             self.foretold_acked = true;
-            self.bench.held_talks();
+            self.rig.bench.held_talks();
         }
     }
 
@@ -194,38 +158,34 @@ impl World {
         }
         if std::mem::take(&mut self.foretold_acked) {
             self.worker.acknowledged = true;
-            self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+            self.rig.bench.worker_says(r#"{"type":"connection_ack"}"#);
         }
     }
 
     fn is_handed_over(&mut self, marks: &mut Marks) {
         let amid = self.worker.init && !self.worker.acknowledged && self.acks > 0;
         *marks.entry("handed over amid a prologue").or_insert(0) += u64::from(amid);
-        let clock = self.bench.now + ms(7);
-        // What waits to take over stays behind.
-        if self.bench.holds().is_none() {
-            self.bench.hand_over(Time::from_micros(clock.as_micros()), ms(3));
-        }
+        self.rig.hand_over();
     }
 
     /// What the worker and the client have got since the last step.
     fn look(&mut self, marks: &mut Marks) {
-        while let Some(fact) = (!self.bench.facts.is_empty()).then(|| self.bench.facts.remove(0)) {
+        while let Some(fact) = (!self.rig.bench.facts.is_empty()).then(|| self.rig.bench.facts.remove(0)) {
             self.note(&fact, marks);
         }
-        if self.bench.holds().is_some() {
-            self.foretold.extend(self.bench.held_got());
+        if self.rig.bench.holds().is_some() {
+            self.foretold.extend(self.rig.bench.held_got());
         }
-        for item in self.bench.worker_got() {
+        for item in self.rig.bench.worker_got() {
             if !matches!(item, Item::Close(..)) {
                 self.worker.hears(&item, &mut self.begun, &self.ended);
-            } else if self.bench.state() == PipeState::Leaving {
-                self.bench.worker_closes(1001, "");
+            } else if self.rig.bench.state() == PipeState::Leaving {
+                self.rig.bench.worker_closes(1001, "");
                 self.look(marks);
                 break;
             }
         }
-        for item in self.bench.client_got() {
+        for item in self.rig.bench.client_got() {
             self.client_hears(&item);
         }
     }
@@ -277,24 +237,24 @@ impl World {
         for _ in 0..200 {
             self.dial_succeeds();
             self.look(marks);
-            if self.worker.init && !self.worker.acknowledged && self.is_linked() {
+            if self.worker.init && !self.worker.acknowledged && self.rig.is_linked() {
                 self.worker.acknowledged = true;
-                self.bench.worker_says(r#"{"type":"connection_ack"}"#);
+                self.rig.bench.worker_says(r#"{"type":"connection_ack"}"#);
             }
             let mutations = self.worker.live.iter().filter(|(_, subscription)| !**subscription);
             if let Some(id) = mutations.map(|(id, _)| id.clone()).next() {
                 self.worker.live.remove(&id);
                 self.ended.insert(id.clone());
-                self.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
+                self.rig.bench.worker_says(&format!(r#"{{"id":"{id}","type":"complete"}}"#));
             }
-            self.bench.settle();
+            self.rig.bench.settle();
             self.look(marks);
         }
-        assert_eq!(self.bench.state(), PipeState::Attached);
+        assert_eq!(self.rig.bench.state(), PipeState::Attached);
         assert_eq!(u32::from(self.init_sent), self.acks, "the client has heard the ack once");
         let listens: BTreeSet<&String> = self.open.keys().collect();
         let runs: BTreeSet<&String> = self.worker.live.keys().collect();
         assert_eq!(runs, listens, "what the worker runs and what the client listens to");
-        assert!(!self.bench.pipe.wants_write(Side::Backend, self.bench.now), "something is held back");
+        assert!(!self.rig.bench.pipe.wants_write(Side::Backend, self.rig.bench.now), "something is held back");
     }
 }

@@ -170,7 +170,7 @@ fn shown_match(tests: &[Test]) -> String {
             words => format!("[{}]", words.iter().map(|word| basic(word)).collect::<Vec<_>>().join(", ")),
         },
         // Only built-in rules want anything else, and they are not written.
-        Wants::Begins(_) | Wants::Prefix(_) | Wants::NoneOf(_) | Wants::Present | Wants::Absent => "true".to_owned(),
+        Wants::Begins(_) | Wants::Prefix(_) | Wants::Present | Wants::Absent => "true".to_owned(),
     };
     let pair = |test: &Test| format!("{} = {}", basic(test.at.as_str()), words(&test.wants));
     format!("match = {{ {} }}", tests.iter().map(pair).collect::<Vec<_>>().join(", "))
