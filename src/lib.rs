@@ -41,7 +41,7 @@ mod ctl;
 mod demo;
 mod door;
 mod events;
-mod fallback;
+pub mod fallback;
 pub mod handshake;
 mod hooks;
 mod hops;

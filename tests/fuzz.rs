@@ -6,6 +6,8 @@
 // the helpers here are tests too, which clippy only sees of functions marked as such
 #![allow(clippy::unwrap_used)]
 
+#[path = "fuzz/aware.rs"]
+mod aware;
 #[path = "fuzz/snapshot.rs"]
 mod snapshot;
 
@@ -18,7 +20,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdline::config::Config;
 use holdline::handshake::Peer;
-use holdline::handshake::accept::{accept_key, switching_headers};
+use holdline::handshake::accept::{accept_key, agreed_headers, switching_headers};
 use holdline::handshake::check::{Checked, check, host};
 use holdline::handshake::client_address::TrustedProxies;
 use holdline::handshake::deflate::Asked;
@@ -53,6 +55,16 @@ fn no_configuration_panics_and_each_good_one_reads_back_as_printed() {
 #[test]
 fn no_snapshot_panics_the_reader_and_each_that_is_taken_is_a_pipe_that_lives_and_ends() {
     fuzz("snapshot", REPLAYED, snapshot::read);
+}
+
+#[test]
+fn no_bytes_of_an_aware_client_panic_and_what_they_come_to_hangs_on_no_cut_between_them() {
+    fuzz("aware", REPLAYED, aware::read);
+}
+
+#[test]
+fn no_line_of_the_fallback_panics_and_each_good_one_is_the_same_inside() {
+    fuzz("lines", REPLAYED, aware::line);
 }
 
 /// A failure means that the form of a snapshot has changed: if that was meant, its version goes up, and
@@ -103,8 +115,8 @@ fn request(bytes: &[u8]) {
         assert!(!names.iter().any(|name| name.starts_with("holdline-")), "a forged header was forwarded");
     });
     read.unwrap();
-    let _answer =
-        switching_headers(&upgrade.key, upgrade.protocols.first().map(String::as_str), None, &http::HeaderMap::new());
+    let protocol = upgrade.protocols.first().map(String::as_str);
+    let _answer = switching_headers(&upgrade.key, agreed_headers(protocol, None, &http::HeaderMap::new()));
 }
 
 /// A backend that answers with these bytes and closes.
@@ -134,6 +146,7 @@ async fn answer(bytes: &[u8]) {
         path: "/",
         head_lines: b"",
         protocols: &protocols,
+        numbered: true,
         expected: ExpectedProtocol::Offered,
         compression: Asked::Nothing,
         attach: &[("Holdline-Pipe", "x".to_owned())],

@@ -219,7 +219,7 @@ impl Assembler {
             return Ok(self.payload(0, input.len()));
         }
         if !self.carry.is_empty() {
-            return self.step_carried(input, limits);
+            return self.step_carried(input, limits).inspect_err(|_| self.carry.clear());
         }
         let Some(header) = self.header(input)? else {
             self.carry.extend_from_slice(input);

@@ -47,6 +47,7 @@ fn pool(pool: &config::Pool, tls: TlsClient) -> PoolSpec {
         worker_memory_max: pool.worker_memory_max as u64,
         tls,
         send_proxy: pool.send_proxy,
+        numbers: pool.resume == config::PoolResume::Aware,
         report: ReportPointers {
             rss_mb: pool.report.rss_mb.as_deref().map(Arc::from),
             limit_mb: pool.report.limit_mb.as_deref().map(Arc::from),

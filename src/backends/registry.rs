@@ -67,6 +67,7 @@ pub(super) struct PoolEntry {
     pub(super) worker_memory_max: u64,
     pub(super) tls: TlsClient,
     pub(super) send_proxy: SendProxy,
+    pub(super) numbers: bool,
     pub(super) report: ReportPointers,
     pub(super) probes: ProbeSettings,
     /// A generation: waiting pipes are woken by its change.
@@ -398,6 +399,7 @@ impl PoolEntry {
             worker_memory_max: spec.worker_memory_max,
             tls: spec.tls.clone(),
             send_proxy: spec.send_proxy,
+            numbers: spec.numbers,
             report: spec.report.clone(),
             probes: spec.probes.clone(),
             wake: watch::Sender::new(0),

@@ -83,6 +83,7 @@ pub struct Target {
     pub(super) allowed: Option<Arc<Networks>>,
     pub(super) tls: TlsClient,
     pub(super) send_proxy: SendProxy,
+    pub(super) numbers: bool,
     /// Where no backend may be.
     pub(super) own: Arc<OwnListeners>,
 }
@@ -94,6 +95,12 @@ impl Target {
     /// When there is none.
     pub async fn resolve(&self) -> Result<Addresses, ConnectError> {
         resolve(&self.url, self.allowed.as_deref(), &self.own).await
+    }
+
+    /// Whether it may speak the aware protocol.
+    #[must_use]
+    pub const fn may_number(&self) -> bool {
+        self.numbers
     }
 
     /// What a new connection begins with: whose it is, or that it is our own.
@@ -422,8 +429,8 @@ impl Registry {
             Origin::Registered => Some(self.where_to.networks.clone()),
         };
         let pool = self.pools.get(&record.spec.pool)?;
-        let (tls, send_proxy) = (pool.tls.clone(), pool.send_proxy);
-        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls, send_proxy })
+        let (tls, send_proxy, numbers) = (pool.tls.clone(), pool.send_proxy, pool.numbers);
+        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls, send_proxy, numbers })
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {

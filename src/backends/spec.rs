@@ -51,6 +51,8 @@ pub struct PoolSpec {
     pub tls: TlsClient,
     /// How its workers are told whose connection they get.
     pub send_proxy: SendProxy,
+    /// Whether its workers are offered the aware protocol.
+    pub numbers: bool,
     /// Where its workers' health pages say what they use.
     pub report: ReportPointers,
     /// How its backends are probed.
@@ -75,6 +77,7 @@ impl PoolSpec {
             worker_memory_max: 0,
             tls: TlsClient::native(),
             send_proxy: SendProxy::Off,
+            numbers: false,
             report: ReportPointers::default(),
             probes: ProbeSettings::default(),
             health: HealthSettings::default(),

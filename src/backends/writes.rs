@@ -174,6 +174,7 @@ impl Registry {
             entry.report = pool.report.clone();
             entry.tls = pool.tls.clone();
             entry.send_proxy = pool.send_proxy;
+            entry.numbers = pool.numbers;
             // A pipe may wait for a raised limit.
             entry.wake();
         }

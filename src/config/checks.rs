@@ -59,6 +59,11 @@ fn listeners(config: &Config, found: &mut Findings) {
         let message = "needs server.tls.certificates beside it, such as [{ cert = \"tls.pem\", key = \"tls.key\" }]";
         found.error("server.tls.listen", message);
     }
+    if server.http2 && tls.listen.is_empty() {
+        let message =
+            "needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]";
+        found.error("server.http2", message);
+    }
     if server.proxy_protocol != ProxyProtocol::Off && server.trusted_proxies.is_empty() {
         let message = "goes by server.trusted_proxies, and there are none; name the proxies in front there, such as [\"10.0.0.0/8\"]";
         found.error("server.proxy_protocol", message);

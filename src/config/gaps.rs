@@ -6,11 +6,10 @@ use super::Config;
 use super::schema::Shown;
 
 /// Keys that are read and have no effect yet, each with the value that holds all the same, if there is one.
-pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[("pools[].resume", Some("\"transparent\""))];
+pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[];
 
 /// Keys and sections that are refused, because to ignore them would be dangerous.
 const NOT_SUPPORTED: &[(&str, &str)] = &[
-    ("server.http2", "HTTP/2 is not supported yet; remove this"),
     ("workers", "workers run by Holdline are not supported yet; start them yourself and remove this"),
     ("cluster", "clusters are not supported yet; remove this"),
 ];

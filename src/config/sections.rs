@@ -35,6 +35,8 @@ pub struct Server {
     pub keepalive_timeout: Duration,
     /// Bytes of one request head; over it 431.
     pub header_bytes_max: usize,
+    /// Whether HTTP/2 is spoken beside HTTP/1.1 where TLS is.
+    pub http2: bool,
     /// From SIGTERM to the moment at which what is left is cut off.
     pub shutdown_grace: Duration,
     /// Over how long the closes of a shutdown are spread.
@@ -70,6 +72,7 @@ impl Default for Server {
             handshake_timeout: Duration::from_secs(10),
             keepalive_timeout: Duration::from_secs(130),
             header_bytes_max: 32 * KIB,
+            http2: false,
             shutdown_grace: Duration::from_secs(30),
             close_spread: Duration::from_secs(5),
             trusted_proxies: Vec::new(),

@@ -363,6 +363,10 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
             "proxy.toml:1:16: admin.listen: 127.0.0.1:8000 is also a public listener; use another port",
         ),
         (
+            "server.http2 = true",
+            "proxy.toml:1:16: server.http2: needs server.tls.listen beside it: HTTP/2 is spoken over TLS only; add that, such as [\"0.0.0.0:443\"]",
+        ),
+        (
             "heartbeat.client_timeout = \"1s\"",
             "proxy.toml:1:28: heartbeat.client_timeout: is shorter than heartbeat.client_interval; make it at least as long",
         ),
@@ -451,17 +455,10 @@ fn st_12_syntax_errors_have_their_place() {
 
 #[test]
 fn what_is_not_supported_is_refused_wherever_it_is_set() {
-    for text in ["server.http2 = true", "[[workers]]", "[cluster]"] {
+    for text in ["[[workers]]", "[cluster]"] {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains("not supported yet"), "{text}: {found:?}");
     }
-}
-
-#[test]
-fn what_has_no_effect_yet_is_said_where_it_is_set() {
-    let loaded = read("[limits]\naddress_rate = 0\n[[pools]]\nresume = \"hints\"\n").unwrap();
-    let warnings: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(warnings, ["proxy.toml:4:10: pools[0].resume: accepted, has no effect in this version",]);
 }
 
 #[test]

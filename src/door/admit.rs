@@ -9,6 +9,7 @@ use holdline_core::conversation::Conversation;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::labels::{LabelError, Labels};
 use holdline_core::memory::Pressure;
+use holdline_core::settings::ReplayPolicy;
 use http::StatusCode;
 use http::header::SET_COOKIE;
 use http::request::Parts;
@@ -175,6 +176,7 @@ impl Door {
             standing.say(&mut first.headers);
         }
         plan.protocol = first.protocol.map(String::into_boxed_str);
+        plan.numbers = first.attach.numbers;
         let compression = Compression::of(offered, first.compression);
         plan.compression = compression.to_ask();
         let cookie = slot.and_then(|slot| self.resume_cookie(request, slot, plan.pipe, plan.protocol.as_deref()));
@@ -187,10 +189,7 @@ impl Door {
         }
         let place = Place::of(plan.host.as_deref(), request.parts.uri.path(), plan.protocol.as_deref());
         let facts = facts(request, &plan, spoken.is_some(), compression, sharing);
-        let decided = match &facts.sharing {
-            Sharing::Alone => Some(conversation(&plan, &request.parts)),
-            Sharing::Stream(_) | Sharing::Viewer(_) => None,
-        };
+        let decided = decided(&plan, &facts.sharing, &request.parts);
         let said = first.attach.labels.take();
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         driver.set_labels(labels);
@@ -285,7 +284,10 @@ fn may_compress_as(request: &Request, compression: Compression) -> bool {
 
 fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
     let found = &request.found;
+    let settings = found.settings();
+    let is_read = found.route.conversations.may_be_read(protocols, &request.parts, &settings.profiles);
     Plan {
+        numbers: found.route.share.is_none() && !is_read && settings.replay != ReplayPolicy::None,
         pipe: PipeId::from_bytes(rand::random()),
         settings: found.settings().clone(),
         route: found.route.clone(),
@@ -316,9 +318,11 @@ fn facts(request: &Request, plan: &Plan, aware: bool, compression: Compression, 
     }
 }
 
-/// What kind of conversation begins, and what that is known by.
-fn conversation(plan: &Plan, parts: &Parts) -> (Conversation, &'static str) {
-    plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings)
+/// What kind of conversation begins, and what that is known by. A worker that numbers its messages needs nothing said again,
+/// and those that are shared are told apart elsewhere.
+fn decided(plan: &Plan, sharing: &Sharing, parts: &Parts) -> Option<(Conversation, &'static str)> {
+    let is_read = matches!(sharing, Sharing::Alone) && !plan.numbers;
+    is_read.then(|| plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings))
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

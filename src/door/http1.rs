@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderValue, Response, StatusCode};
+use http::{Extensions, HeaderValue, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -27,10 +27,9 @@ use super::Door;
 use super::challenge;
 use super::fallback::asked;
 use super::first_head::First;
-use super::greet::Greeting;
 use super::judge::{Asked, Asks};
 use super::listen::Arrival;
-use super::outcome::{Opened, Refused, Request, Seat, Verdict};
+use super::outcome::{Destination, Refused, Request, Seat, Stay};
 use super::request_line::{Heads, LenientLine};
 use crate::handshake::accept::{switching_head, switching_headers};
 use crate::handshake::check::{Checked, UpgradeRequest, asks_for_websocket, check};
@@ -38,9 +37,7 @@ use crate::http::{
     Access, AnswerBody, Body, Caller, ClientSocket, Exchange, LingerLimits, RequestBody, Talk, linger, relay,
 };
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, LooseStream, Peer, TlsIdentity};
-use crate::pipe::ClientLink;
-use crate::pipes::{Command, PipeEntry, Resume};
+use crate::net::{ClientStream, Peer, TlsIdentity};
 use crate::process::Process;
 use crate::send_timeout::SendTimeout;
 
@@ -62,18 +59,6 @@ struct Exit {
     /// What its client is told.
     head: Vec<u8>,
     to: Destination,
-}
-
-enum Destination {
-    Open(Opened),
-    Resume(Arc<PipeEntry>, Box<Resume>),
-    Greet(Box<Greeting>),
-}
-
-/// What becomes of a request with which its connection does not leave HTTP.
-enum Stay {
-    Refuse(Refused),
-    Relay(Box<Request>),
 }
 
 /// Serves one client connection until it closes or belongs to a pipe, which then goes on in a task of its own.
@@ -314,20 +299,7 @@ impl Exit {
             stream.flush().await
         };
         let _ = tokio::time::timeout(patience, answer).await;
-        match self.to {
-            Destination::Open(opened) => opened.start(ClientLink::socket(stream, unread), seat),
-            Destination::Resume(pipe, resume) => match LooseStream::loosen(stream) {
-                Ok(socket) => {
-                    // A pipe that takes no order drops it: the client is closed, and tries again.
-                    pipe.order(Command::Resume(socket, unread, resume));
-                }
-                Err(error) => tracing::warn!(pipe = %pipe.id, %error, "a client that came back could not be attached"),
-            },
-            Destination::Greet(greeting) => {
-                greeting.hear(stream, unread).await;
-                drop(seat);
-            }
-        }
+        self.to.receive(stream, unread, seat).await;
     }
 }
 
@@ -389,7 +361,7 @@ impl Speaker<'_> {
                 Err(refusal) => refusal.into_response(),
             },
             Ok(exit) => {
-                self.talk.switches();
+                self.talk.switches(StatusCode::SWITCHING_PROTOCOLS);
                 return Err(exit);
             }
         };
@@ -426,21 +398,6 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
         Checked::Plain => (Asks::Answer, String::new()),
         Checked::Refused(refusal) => (Asks::Nothing(refusal), String::new()),
     };
-    match door.judge(Asked { parts, peer, asks, over }).await {
-        Verdict::Refuse(refused) => Err(Stay::Refuse(refused)),
-        Verdict::Relay(request) => Err(Stay::Relay(request)),
-        Verdict::Open(opened) => {
-            let headers = switching_headers(&key, opened.protocol(), opened.compression(), &opened.headers);
-            Ok(Exit { head: switching_head(&headers), to: Destination::Open(opened) })
-        }
-        Verdict::Greet(greeting) => {
-            let headers = switching_headers(&key, Some(&greeting.protocol), None, &HeaderMap::new());
-            Ok(Exit { head: switching_head(&headers), to: Destination::Greet(greeting) })
-        }
-        Verdict::Resume(pipe, resume) => {
-            let (protocol, compression) = (pipe.protocol.as_deref(), pipe.compression.agreed());
-            let headers = switching_headers(&key, protocol, compression, &HeaderMap::new());
-            Ok(Exit { head: switching_head(&headers), to: Destination::Resume(pipe, resume) })
-        }
-    }
+    let to = door.judge(Asked { parts, peer, asks, over }).await.settle()?;
+    Ok(Exit { head: switching_head(&switching_headers(&key, to.agreed())), to })
 }

@@ -13,12 +13,12 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::Door;
 use super::announced::announced;
-use super::http1::serve;
 use super::outcome::{Seat, make_room};
 use super::secure::secure;
+use super::{http1, http2};
 use crate::config::{Listen, ProxyProtocol};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, OwnListener, Peer, TlsIdentity, answer_instead_of_acknowledging};
+use crate::net::{ClientStream, OwnListener, Peer, Session, TlsIdentity, answer_instead_of_acknowledging};
 use crate::phase::Phase;
 use crate::process::Process;
 
@@ -207,7 +207,7 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
                     if tls || door.process.rules.load().proxy_protocol != ProxyProtocol::Off {
                         tokio::spawn(prepare(door.clone(), arrival, tls));
                     } else {
-                        tokio::spawn(serve(door.clone(), arrival));
+                        tokio::spawn(http1::serve(door.clone(), arrival));
                     }
                 }
                 Err(error) if is_the_peers(&error) => {}
@@ -225,8 +225,14 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
 /// Serves a connection on which something is to be said before HTTP: whose it is, and a TLS handshake.
 async fn prepare(door: Arc<Door>, mut arrival: Arrival, tls: bool) {
     let process = &door.process;
-    if announced(process, &mut arrival).await && (!tls || secure(process, &mut arrival).await) {
-        serve(door, arrival).await;
+    if !announced(process, &mut arrival).await || tls && !secure(process, &mut arrival).await {
+        return;
+    }
+    if arrival.stream.session().is_some_and(Session::speaks_http2) {
+        // Boxed, because this task would be larger for those that speak HTTP/1.
+        Box::pin(http2::serve(door, arrival)).await;
+    } else {
+        http1::serve(door, arrival).await;
     }
 }
 

@@ -1,15 +1,15 @@
 //! The public door: connections are accepted, their requests are judged, and those that may are let in.
 //!
 //! ```text
-//! listen ──▶ http1 ──▶ judge ──▶ admit ──▶ share         each decides in values,
-//!            http1 ◀── Verdict ◀───┘                     which http1 alone turns into HTTP and a bare link
+//! listen ──▶ http1, http2 ──▶ judge ──▶ admit ──▶ share   each decides in values, which http1 and http2 alone
+//!            http1, http2 ◀── Verdict ◀───┘               turn into HTTP and a link
 //! ```
 //! In reading order: [`listen`] accepts, `announced` hears from proxies whose connection it is, [`secure`] comes together with clients that speak TLS, `first_head` reads what is a
 //! handshake at once, `request_line` is lenient with what is read otherwise and `body_end` finds the next head, [`http1`]
-//! speaks HTTP/1 on one connection, [`judge`] says what becomes of a request (`authorize` asks who may connect), `admit` lets
+//! speaks HTTP/1 on one connection and [`http2`] HTTP/2, [`judge`] says what becomes of a request (`authorize` asks who may connect), `admit` lets
 //! a good handshake in, to the pipe that its client left or to a new one (`cookie` knows browsers again, `greet` hears one
 //! out that names its pipe), `challenge` answers certificate authorities, `share` lets into a stream that others watch, and [`outcome`] is what they decide. `fallback` serves clients that
-//! are on no socket. A protocol more is a neighbour of `http1`: it makes an [`judge::Asked`] of what it reads, and says a
+//! are on no socket. A protocol more is a neighbour of these two: it makes an [`judge::Asked`] of what it reads, and says a
 //! [`outcome::Verdict`] in its own words.
 
 mod admit;
@@ -22,6 +22,7 @@ mod fallback;
 mod first_head;
 mod greet;
 pub mod http1;
+pub mod http2;
 pub mod judge;
 pub mod listen;
 pub mod outcome;

@@ -13,14 +13,15 @@ use http::{HeaderMap, Response, StatusCode};
 use super::cookie::Jar;
 use super::greet::Greeting;
 use crate::clients::{Claim, ClientName};
+use crate::handshake::accept::agreed_headers;
 use crate::handshake::client_address::ClientAddress;
-use crate::handshake::deflate::Agreed;
 use crate::handshake::dial::{DialError, NotUpgraded};
 use crate::handshake::refusal::Refusal;
 use crate::http::Body;
 use crate::limits::{Admission, Scope, Slot, Standing};
 use crate::metrics::GaugeGuard;
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
+use crate::net::{ClientStream, LooseStream};
 use crate::pipe::{ClientLink, Driver, Guards};
 use crate::pipes::{Command, PipeEntry, Resume};
 use crate::process::Process;
@@ -106,6 +107,75 @@ impl Verdict {
             Self::Open(_) | Self::Resume(..) | Self::Greet(_) => Some(StatusCode::SWITCHING_PROTOCOLS),
         }
     }
+
+    /// Where the client's link goes.
+    ///
+    /// # Errors
+    /// What becomes of a request that stays HTTP.
+    pub fn settle(self) -> Result<Destination, Stay> {
+        match self {
+            Self::Refuse(refused) => Err(Stay::Refuse(refused)),
+            Self::Relay(request) => Err(Stay::Relay(request)),
+            Self::Open(opened) => Ok(Destination::Open(opened)),
+            Self::Resume(pipe, resume) => Ok(Destination::Resume(pipe, resume)),
+            Self::Greet(greeting) => Ok(Destination::Greet(greeting)),
+        }
+    }
+}
+
+/// What becomes of a request that opens no pipe and goes back to none.
+#[derive(Debug)]
+pub enum Stay {
+    /// It is refused.
+    Refuse(Refused),
+    /// A worker answers it.
+    Relay(Box<Request>),
+}
+
+/// Where the link of a client goes that is let in.
+#[derive(Debug)]
+pub enum Destination {
+    /// To a pipe that was opened for it.
+    Open(Opened),
+    /// To the pipe that it left.
+    Resume(Arc<PipeEntry>, Box<Resume>),
+    /// To whom hears which pipe it comes back to.
+    Greet(Box<Greeting>),
+}
+
+impl Destination {
+    /// What the client is told with its answer, whatever version of HTTP that is in.
+    #[must_use]
+    pub fn agreed(&self) -> HeaderMap {
+        match self {
+            Self::Open(opened) => {
+                let compression = opened.driver.entry().compression.agreed();
+                agreed_headers(opened.protocol(), compression, &opened.headers)
+            }
+            Self::Greet(greeting) => agreed_headers(Some(&greeting.protocol), None, &HeaderMap::new()),
+            Self::Resume(pipe, _) => {
+                agreed_headers(pipe.protocol.as_deref(), pipe.compression.agreed(), &HeaderMap::new())
+            }
+        }
+    }
+
+    /// Sends the link there, with what was `unread` of it.
+    pub async fn receive(self, stream: ClientStream, unread: Bytes, seat: Seat) {
+        match self {
+            Self::Open(opened) => opened.start(ClientLink::socket(stream, unread), seat),
+            Self::Resume(pipe, resume) => match LooseStream::loosen(stream) {
+                Ok(socket) => {
+                    // A pipe that takes no order drops it: the client is closed, and tries again.
+                    pipe.order(Command::Resume(socket, unread, resume));
+                }
+                Err(error) => tracing::warn!(pipe = %pipe.id, %error, "a client that came back could not be attached"),
+            },
+            Self::Greet(greeting) => {
+                greeting.hear(stream, unread).await;
+                drop(seat);
+            }
+        }
+    }
 }
 
 /// A request that is refused, and by whom.
@@ -182,6 +252,12 @@ impl Seat {
         Self { slot: process.slots.take(), gauge: process.metrics.connection(ListenerLabel::Public) }
     }
 
+    /// Takes a place for a connection that was counted already, and has given its place to its stream.
+    #[must_use]
+    pub fn take_back(process: &Process) -> Self {
+        Self { slot: process.slots.take(), gauge: process.metrics.kept_connection(ListenerLabel::Public) }
+    }
+
     /// Whether there were `server.max_connections` already, so that the client can only be told so.
     #[must_use]
     pub const fn is_over(&self) -> bool {
@@ -227,12 +303,6 @@ impl Opened {
     #[must_use]
     pub fn pipe(&self) -> PipeId {
         self.driver.entry().id
-    }
-
-    /// The compression that client and worker agreed on.
-    #[must_use]
-    pub fn compression(&self) -> Option<Agreed> {
-        self.driver.entry().compression.agreed()
     }
 
     /// Gives the pipe its client's link, and lets it run in a task of its own, on this thread.

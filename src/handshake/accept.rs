@@ -22,27 +22,29 @@ pub fn accept_key(key: &str) -> String {
     STANDARD.encode(Sha1::new().chain_update(key).chain_update(GUID).finalize())
 }
 
-/// The headers of the 101 for a client that sent this `key`: the chosen subprotocol, the compression that was agreed on,
-/// and what the backend's 101 has for the client.
+/// What a client is told that is let in, by whichever version of HTTP: the chosen subprotocol, the compression that was
+/// agreed on, and what the backend's 101 has for it.
 #[must_use]
-pub fn switching_headers(
-    key: &str,
-    protocol: Option<&str>,
-    compression: Option<Agreed>,
-    backend: &HeaderMap,
-) -> HeaderMap {
+pub fn agreed_headers(protocol: Option<&str>, compression: Option<Agreed>, backend: &HeaderMap) -> HeaderMap {
     let mut headers = backend.clone();
     clean_switching(&mut headers);
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = HeaderValue::from_str(&accept_key(key)) {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
     if let Some(Ok(protocol)) = protocol.map(HeaderValue::from_str) {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, protocol);
     }
     if let Some(agreed) = compression {
         headers.insert(SEC_WEBSOCKET_EXTENSIONS, agreed.header());
+    }
+    headers
+}
+
+/// The headers of the 101 for a client of HTTP/1.1 that sent this `key`: with them, what was `agreed`.
+#[must_use]
+pub fn switching_headers(key: &str, agreed: HeaderMap) -> HeaderMap {
+    let mut headers = agreed;
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = HeaderValue::from_str(&accept_key(key)) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     }
     headers
 }
@@ -83,7 +85,7 @@ mod tests {
         ] {
             backend.insert(name, HeaderValue::from_static(value));
         }
-        let headers = switching_headers(KEY, Some("chat"), None, &backend);
+        let headers = switching_headers(KEY, agreed_headers(Some("chat"), None, &backend));
         let mut seen: Vec<_> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         seen.sort_unstable();
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_101_is_spelled_as_clients_expect_it() {
-        let headers = switching_headers(KEY, Some("chat"), None, &HeaderMap::new());
+        let headers = switching_headers(KEY, agreed_headers(Some("chat"), None, &HeaderMap::new()));
         let head = String::from_utf8(switching_head(&headers)).expect("text");
         let mut lines: Vec<_> = head.strip_suffix("\r\n\r\n").expect("an end").split("\r\n").collect();
         lines[1..].sort_unstable();

@@ -75,6 +75,27 @@ impl Offer {
     }
 }
 
+/// What a worker is offered that may number its messages: each of `apps` with numbers first, or numbers alone.
+#[must_use]
+pub fn with_numbers(apps: &[String]) -> Vec<String> {
+    match apps {
+        [] => vec![V1.to_owned()],
+        _ => apps.iter().map(|app| format!("{V1}+{app}")).chain(apps.iter().cloned()).collect(),
+    }
+}
+
+/// Whether `picked` is an entry that asks for the aware protocol.
+#[must_use]
+pub fn is_numbered(picked: &str) -> bool {
+    picked == V1 || application_of(picked).is_some()
+}
+
+/// The application's own subprotocol in an entry that asks for the aware protocol.
+#[must_use]
+pub fn application_of(picked: &str) -> Option<&str> {
+    picked.strip_prefix(V1)?.strip_prefix('+')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

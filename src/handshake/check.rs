@@ -60,6 +60,25 @@ pub fn check(parts: &Parts, head_bytes_max: usize) -> Checked {
     outcome.unwrap_or_else(Checked::Refused)
 }
 
+/// Judges the head of an extended CONNECT (RFC 8441): the subprotocols that it offers, if it is a WebSocket handshake.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_connect(parts: &Parts, protocol: &str, head_bytes_max: usize) -> Result<Vec<String>, Refusal> {
+    check_size(parts, head_bytes_max)?;
+    check_host(parts)?;
+    check_hops(parts)?;
+    check_target(parts)?;
+    if !protocol.eq_ignore_ascii_case("websocket") {
+        let detail = "no :protocol but websocket is served here";
+        return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "protocol", detail));
+    }
+    if !is_version_13(&parts.headers) {
+        return Err(Refusal::version());
+    }
+    check_subprotocols(&parts.headers)
+}
+
 /// Whether a client wants to speak WebSocket. An offer of anything else, `h2c` or `TLS/1.2`, may be ignored (RFC 9110
 /// section 7.8), and is.
 #[must_use]
@@ -219,10 +238,12 @@ fn check_upgrade(parts: &Parts) -> Result<UpgradeRequest, Refusal> {
     let Some(key) = websocket_key(headers) else {
         return bad("websocket-key", "send one Sec-WebSocket-Key: 16 random bytes in base64");
     };
-    let Some(protocols) = subprotocols(headers) else {
-        return bad("subprotocol", "Sec-WebSocket-Protocol must list up to 100 different tokens, separated by commas");
-    };
-    Ok(UpgradeRequest { key, protocols })
+    Ok(UpgradeRequest { key, protocols: check_subprotocols(headers)? })
+}
+
+fn check_subprotocols(headers: &HeaderMap) -> Result<Vec<String>, Refusal> {
+    let detail = "Sec-WebSocket-Protocol must list up to 100 different tokens, separated by commas";
+    subprotocols(headers).ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "subprotocol", detail))
 }
 
 fn is_version_13(headers: &HeaderMap) -> bool {
@@ -519,5 +540,24 @@ mod tests {
         let absolute = parts("GET", Version::HTTP_11, "http://b.example:81/ws", &good());
         assert_eq!(host(&absolute), Some("b.example:81"));
         assert_eq!(host(&parts("GET", Version::HTTP_11, "/ws", &good())), Some("app.example:8000"));
+    }
+
+    #[test]
+    fn an_extended_connect_needs_no_key_and_is_judged_as_a_handshake_otherwise() {
+        let judged = |protocol: &str, headers: &[(&'static str, String)]| {
+            let mut parts = parts("GET", Version::HTTP_2, "/ws", headers);
+            parts.method = Method::CONNECT;
+            check_connect(&parts, protocol, HEAD_BYTES_MAX).map_err(|refusal| refusal.status.as_u16())
+        };
+        let good: Vec<_> =
+            good().into_iter().filter(|(name, _)| matches!(*name, "host" | "sec-websocket-version")).collect();
+        assert_eq!(judged("websocket", &good), Ok(Vec::new()));
+        assert_eq!(judged("WebSocket", &good), Ok(Vec::new()));
+        assert_eq!(judged("connect-udp", &good), Err(501));
+        assert_eq!(judged("websocket", &good[..1]), Err(426));
+        assert_eq!(judged("websocket", &good[1..]), Err(400));
+        let offers = |value: &str| [&good[..], &[("sec-websocket-protocol", value.to_owned())]].concat();
+        assert_eq!(judged("websocket", &offers("a, b")), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(judged("websocket", &offers("a, a")), Err(400));
     }
 }

@@ -51,6 +51,7 @@ impl Access {
             path: clip(request.uri().path()),
             version: match request.version() {
                 Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2.0",
                 _ => "HTTP/1.1",
             },
             referer: text(request.headers(), REFERER),

@@ -58,7 +58,7 @@ impl HalfClosed {
         let (phase, wait) = match step {
             Step::Asked(Ask::Upgrade) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Step::Asked(Ask::Plain) => (Phase::Expecting, ANSWER_EXPECTED),
-            Step::Asked(Ask::Old) | Step::Idle | Step::Head | Step::Answering | Step::Answered | Step::Left => {
+            Step::Asked(Ask::Nothing) | Step::Idle | Step::Head | Step::Answering | Step::Answered | Step::Left => {
                 (Phase::Answering, STANDSTILL_MAX)
             }
         };

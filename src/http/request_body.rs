@@ -1,5 +1,6 @@
 //! The body of a request on its way to a backend: the client's own, read only as fast as the backend takes it.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
+use super::stream_body::StreamBody;
 use super::talk::Talk;
 use crate::handshake::forward::clean_trailers;
 
@@ -25,8 +27,55 @@ pub enum RequestBody {
 /// A body on its way.
 #[derive(Debug)]
 pub struct Streamed {
-    body: Incoming,
+    body: Source,
     progress: Progress,
+}
+
+/// Where a client's body comes from.
+#[derive(Debug)]
+pub enum Source {
+    /// A connection that speaks HTTP/1.
+    Connection(Incoming),
+    /// A stream of HTTP/2.
+    Stream(StreamBody),
+}
+
+impl From<Incoming> for Source {
+    fn from(body: Incoming) -> Self {
+        Self::Connection(body)
+    }
+}
+
+impl From<StreamBody> for Source {
+    fn from(body: StreamBody) -> Self {
+        Self::Stream(body)
+    }
+}
+
+impl Body for Source {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Connection(body) => Pin::new(body).poll_frame(cx).map_err(io::Error::other),
+            Self::Stream(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Connection(body) => body.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Connection(body) => body.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
 }
 
 /// When a body last moved: the wait for the answer to it begins then.
@@ -71,7 +120,8 @@ impl Progress {
 impl RequestBody {
     /// The body of a request in this conversation.
     #[must_use]
-    pub fn new(body: Incoming, talk: &Arc<Talk>) -> Self {
+    pub fn new(body: impl Into<Source>, talk: &Arc<Talk>) -> Self {
+        let body = body.into();
         if body.is_end_stream() {
             return Self::Empty;
         }
@@ -99,9 +149,9 @@ impl Drop for RequestBody {
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match self.get_mut() {
             Self::Empty => Poll::Ready(None),
             Self::Streamed(streamed) => {

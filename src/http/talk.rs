@@ -81,8 +81,8 @@ pub enum Step {
 pub enum Ask {
     /// Provisional answers: a plain request of HTTP/1.1.
     Plain,
-    /// Nothing: a plain request of HTTP/1.0.
-    Old,
+    /// Nothing: a plain request of HTTP/1.0, or of HTTP/2.
+    Nothing,
     /// Nothing, and it has to keep its side open: a handshake.
     Upgrade,
 }
@@ -94,7 +94,7 @@ impl Talk {
         state.step = Step::Asked(match version {
             _ if upgrade => Ask::Upgrade,
             Version::HTTP_11 => Ask::Plain,
-            _ => Ask::Old,
+            _ => Ask::Nothing,
         });
         state.requests += 1;
         (state.unread, state.dismissed) = (false, false);
@@ -215,10 +215,10 @@ impl Talk {
         AnswerBody { body, bytes: 0, talk: self.clone() }
     }
 
-    /// The request is answered 101, and the connection is no HTTP from then on.
-    pub fn switches(&self) {
+    /// The request is answered with `status`, and what follows is no HTTP.
+    pub fn switches(&self, status: StatusCode) {
         if let Some(exchange) = &mut self.lock().held {
-            exchange.answered(StatusCode::SWITCHING_PROTOCOLS);
+            exchange.answered(status);
         }
     }
 

@@ -82,6 +82,50 @@ label! {
 }
 
 label! {
+    /// What is on a stream of HTTP/2.
+    StreamKind {
+        /// A request that is not a handshake, or is not answered yet.
+        Request = "request",
+        /// A WebSocket.
+        WebSocket = "websocket",
+    }
+}
+
+label! {
+    /// What became of the request on a stream of HTTP/2.
+    StreamResult {
+        /// It is a WebSocket now.
+        WebSocket = "websocket",
+        /// It was answered, refusals included.
+        Answered = "answered",
+        /// The client took it back before its answer was whole.
+        Reset = "reset",
+        /// Its answer broke off: the worker's did, or the client took nothing of it for too long.
+        Broken = "broken",
+    }
+}
+
+label! {
+    /// Why a connection that spoke HTTP/2 ended.
+    Http2End {
+        /// The client has closed it, or is gone.
+        Closed = "closed",
+        /// There was no stream for `server.keepalive_timeout`.
+        Idle = "idle",
+        /// The process takes nothing new.
+        GoingAway = "going_away",
+        /// There were `server.max_connections` already.
+        Refused = "refused",
+        /// The client took back more requests than is sensible.
+        TakenBack = "taken_back",
+        /// The client broke the protocol, or went beyond one of its bounds.
+        Protocol = "protocol",
+        /// It did not begin within `server.handshake_timeout`.
+        TimedOut = "timed_out",
+    }
+}
+
+label! {
     /// What became of a TLS handshake.
     TlsResult {
         /// A new session.

@@ -22,7 +22,9 @@ use crate::backends::{BackendEvent, WorkerReport};
 
 pub use families::Families;
 pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
-use labels::{HookAttempt, HookResult, ProxyHeader, ReloadResult, TlsResult, TlsVersionLabel};
+use labels::{
+    HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
+};
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 
 /// The label of handshakes that no route matched.
@@ -244,6 +246,34 @@ impl Metrics {
     pub fn connection(&self, listener: ListenerLabel) -> GaugeGuard {
         self.connection_result(listener, ConnectionResult::Accepted);
         GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
+    }
+
+    /// Keeps a connection in the gauge that was counted before, until the guard goes.
+    #[must_use]
+    pub fn kept_connection(&self, listener: ListenerLabel) -> GaugeGuard {
+        GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
+    }
+
+    /// Counts a connection that speaks HTTP/2, until the guard goes.
+    #[must_use]
+    pub fn http2_connection(&self) -> GaugeGuard {
+        GaugeGuard::new(self.families.http2_connections.clone())
+    }
+
+    /// Counts why a connection that spoke HTTP/2 has ended.
+    pub fn http2_ended(&self, end: Http2End) {
+        self.families.http2_connection_ends_total.with_label_values(&[end.as_str()]).inc();
+    }
+
+    /// Counts a stream of HTTP/2, until the guard goes.
+    #[must_use]
+    pub fn http2_stream(&self, kind: StreamKind) -> GaugeGuard {
+        GaugeGuard::new(self.families.http2_streams.with_label_values(&[kind.as_str()]))
+    }
+
+    /// Counts what became of the request on a stream of HTTP/2.
+    pub fn http2_stream_result(&self, result: StreamResult) {
+        self.families.http2_streams_total.with_label_values(&[result.as_str()]).inc();
     }
 
     /// Takes the connection of a client that is awaited out of the gauge, until the value returned goes.

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// One end.
@@ -34,6 +34,8 @@ struct State {
     /// Bytes that the reader keeps of what it has read.
     kept: usize,
     closed: bool,
+    /// It was closed by an end that went without a word.
+    cut: bool,
     /// Who reads.
     reader: Option<Waker>,
     /// Who waits for bytes to be read, or for the end.
@@ -55,6 +57,14 @@ impl Way {
         state.closed = true;
         state.wake_all();
     }
+
+    /// Closes it, unless that was done before.
+    fn cut(&self) {
+        let mut state = self.state();
+        state.cut |= !state.closed;
+        state.closed = true;
+        state.wake_all();
+    }
 }
 
 impl State {
@@ -66,6 +76,15 @@ impl State {
         if !self.watchers.iter().any(|waker| waker.will_wake(cx.waker())) {
             self.watchers.push(cx.waker().clone());
         }
+    }
+
+    /// So many bytes were taken out.
+    fn have_read(&mut self, bytes: usize) {
+        self.read += bytes as u64;
+        if self.queue.is_empty() {
+            self.queue = BytesMut::new();
+        }
+        self.watchers.drain(..).for_each(Waker::wake);
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -129,6 +148,49 @@ impl MemoryStream {
         Poll::Pending
     }
 
+    /// How many bytes the other end has ever read, once that is more than `known`; nothing if it reads no more.
+    pub fn poll_progress(&self, known: u64, cx: &Context<'_>) -> Poll<Option<u64>> {
+        let mut state = self.writes.state();
+        if state.read > known {
+            return Poll::Ready(Some(state.read));
+        }
+        if state.closed {
+            return Poll::Ready(None);
+        }
+        state.watch(cx);
+        Poll::Pending
+    }
+
+    /// How many bytes can be taken now, once there are any; none at the end.
+    pub fn poll_waiting(&self, cx: &Context<'_>) -> Poll<usize> {
+        let mut state = self.reads.state();
+        if state.queue.is_empty() && !state.closed {
+            state.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.queue.len())
+    }
+
+    /// Reads up to `bytes_max` of what waits, without a copy.
+    pub fn take_waiting(&self, bytes_max: usize) -> Bytes {
+        let mut state = self.reads.state();
+        let bytes = bytes_max.min(state.queue.len());
+        let taken = state.queue.split_to(bytes).freeze();
+        state.have_read(bytes);
+        taken
+    }
+
+    /// Says that nothing follows.
+    pub fn end(&self) {
+        self.writes.close();
+    }
+
+    /// Whether the other end has gone without saying that nothing follows.
+    #[must_use]
+    pub fn was_cut(&self) -> bool {
+        self.reads.state().cut
+    }
+
     /// A watch on whether the other end has closed its side or is gone, beside what is read and without reading.
     #[must_use]
     pub fn watch(&self) -> MemoryWatch {
@@ -164,11 +226,7 @@ impl AsyncRead for MemoryStream {
         let bytes = state.queue.len().min(buf.remaining());
         buf.put_slice(&state.queue[..bytes]);
         state.queue.advance(bytes);
-        state.read += bytes as u64;
-        if state.queue.is_empty() {
-            state.queue = BytesMut::new();
-        }
-        state.watchers.drain(..).for_each(Waker::wake);
+        state.have_read(bytes);
         Poll::Ready(Ok(()))
     }
 }
@@ -217,7 +275,7 @@ impl AsyncWrite for MemoryStream {
 
 impl Drop for MemoryStream {
     fn drop(&mut self) {
-        self.writes.close();
+        self.writes.cut();
         self.reads.close();
     }
 }
@@ -266,5 +324,29 @@ mod tests {
         drop(other);
         assert!(!poll_fn(|cx| one.poll_was_read(second, cx)).await);
         assert!(one.watch().poll(&cx));
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_counts_as_read_and_a_cut_is_no_end() {
+        let (one, mut other) = MemoryStream::pair(8);
+        let cx = Context::from_waker(Waker::noop());
+        assert!(one.poll_waiting(&cx).is_pending());
+        other.write_all(b"abcdef").await.unwrap();
+        assert_eq!(one.poll_waiting(&cx), Poll::Ready(6));
+        assert_eq!(&one.take_waiting(4)[..], b"abcd");
+        one.write_now(b"12345");
+        assert!(one.poll_progress(0, &cx).is_pending());
+        let mut three = [0; 3];
+        other.read_exact(&mut three).await.unwrap();
+        assert_eq!(one.poll_progress(0, &cx), Poll::Ready(Some(3)));
+        assert!(one.poll_progress(3, &cx).is_pending());
+        drop(other);
+        assert_eq!((one.poll_waiting(&cx), one.poll_progress(3, &cx)), (Poll::Ready(2), Poll::Ready(None)));
+        assert_eq!((&one.take_waiting(9)[..], one.poll_waiting(&cx)), (&b"ef"[..], Poll::Ready(0)));
+        assert!(one.was_cut());
+        let (one, mut other) = MemoryStream::pair(8);
+        other.shutdown().await.unwrap();
+        drop(other);
+        assert!(!one.was_cut());
     }
 }

@@ -188,6 +188,12 @@ impl Session {
         self.tls.protocol_version()
     }
 
+    /// Whether HTTP/2 was agreed on (ALPN).
+    #[must_use]
+    pub fn speaks_http2(&self) -> bool {
+        self.tls.alpn_protocol() == Some(b"h2")
+    }
+
     /// Whether the client has brought a ticket of an earlier session.
     #[must_use]
     pub fn is_resumed(&self) -> bool {

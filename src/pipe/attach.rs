@@ -62,6 +62,8 @@ pub struct Plan {
     pub protocols: Box<[String]>,
     /// The one that the first backend picked.
     pub protocol: Option<Box<str>>,
+    /// Whether workers that may are offered the aware protocol; after the first one, whether that one speaks it.
+    pub numbers: bool,
     /// The compression that workers are asked for; what the first one agreed to, after it.
     pub compression: Asked,
     /// The span of its handshake, if that is recorded.
@@ -84,6 +86,8 @@ pub struct Attach {
     pub resume: Option<ResumeAnswer>,
     /// What it says of the groups that the pipe belongs to.
     pub labels: Option<SaidLabels>,
+    /// Whether it speaks the aware protocol.
+    pub numbers: bool,
 }
 
 /// A first attach: the worker, and what its 101 has for the client.
@@ -213,11 +217,13 @@ async fn attach_now(
         let headers =
             vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
+        // No number can stand before a compressed message.
+        let numbered = plan.numbers && reservation.target().may_number();
         let attempt = Attempt {
             reservation: &reservation,
             headers,
             expected: ExpectedProtocol::Offered,
-            compression,
+            compression: if numbered { Asked::Nothing } else { compression },
             timeouts: process.rules.load().dial,
             span,
         };
@@ -386,6 +392,7 @@ async fn connect(
         // The worker's spans hang below this try.
         headers.push(("traceparent", span.context().traceparent()));
     }
+    let numbered = plan.numbers && reservation.target().may_number();
     let url = reservation.url();
     let named = url.is_tls_by_name();
     // Most backends get the client's own, and most dials need not render theirs.
@@ -406,6 +413,7 @@ async fn connect(
                 path: &path,
                 head_lines: &plan.head_lines,
                 protocols: &plan.protocols,
+                numbered,
                 expected,
                 compression,
                 attach: &headers,
@@ -476,7 +484,7 @@ impl Attach {
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
         let transport = Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation);
-        Self { transport, resume, labels: dialed.labels }
+        Self { transport, resume, labels: dialed.labels, numbers: dialed.numbers }
     }
 
     /// A seat in a shared stream, whose worker has put all its viewers into the same groups.
@@ -485,6 +493,6 @@ impl Attach {
         let stream = &link.hub().pipe;
         let (name, labels) = (format!("shared:{}", stream.id).into(), stream.labels.get());
         let labels = labels.map(|labels| Ok(Relabel::from(&*labels)));
-        Self { transport: Transport::Stream(Box::new(link), name), resume: None, labels }
+        Self { transport: Transport::Stream(Box::new(link), name), resume: None, labels, numbers: false }
     }
 }

@@ -59,6 +59,9 @@ impl Driver {
         if plan.compression.is_kept() {
             pipe.allow_compressed();
         }
+        if attach.numbers {
+            pipe.worker_numbers(Attachment::FIRST, plan.pipe, now);
+        }
         let mut driver = Box::new(Self {
             pipe,
             client: ClientEnd::new(),

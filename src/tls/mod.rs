@@ -35,7 +35,7 @@ impl Sets {
     /// # Errors
     /// Everything that is wrong with them, with the keys that name them.
     pub fn read(config: &Config, before: &Self) -> Result<(Self, Vec<TlsFault>), Vec<TlsFault>> {
-        let public = read(Spec::of_server(&config.server.tls), before.public.as_ref());
+        let public = read(Spec::of_server(&config.server.tls, config.server.http2), before.public.as_ref());
         let admin = read(Spec::of_admin(&config.admin.tls), before.admin.as_ref());
         match (public, admin) {
             (Ok((public, concerns)), Ok((admin, more))) => {

@@ -21,14 +21,16 @@ use super::tickets::SharedTickets;
 use crate::config::{AdminTls, CertificateFiles, ClientAuth, ServerTls, TlsVersion};
 use crate::net::{FileText, TlsFault, untimely};
 
-/// What is spoken inside TLS.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+/// What is spoken inside TLS, the better one first.
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
 
 /// What a set is made of: the part of a configuration that says so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Spec {
     keys: Keys,
     certificates: Vec<CertificateFiles>,
+    http2: bool,
     min_version: TlsVersion,
     strict: bool,
     client_auth: ClientAuth,
@@ -50,15 +52,16 @@ const CLIENT_CRL: &str = "server.tls.client_crl";
 const TICKETS_FILE: &str = "server.tls.tickets_file";
 
 impl Spec {
-    /// That of the public listeners; nothing if none of them speaks TLS.
+    /// That of the public listeners, on which HTTP/2 may be spoken; nothing if none of them speaks TLS.
     #[must_use]
-    pub fn of_server(tls: &ServerTls) -> Option<Self> {
+    pub fn of_server(tls: &ServerTls, http2: bool) -> Option<Self> {
         let certificates = "server.tls.certificates";
         let keys = Keys { cert: certificates, key: certificates, client_ca: "server.tls.client_ca" };
         let speaks = !tls.certificates.is_empty();
         speaks.then(|| Self {
             keys,
             certificates: tls.certificates.clone(),
+            http2,
             min_version: tls.min_version,
             strict: tls.sni_strict,
             client_auth: tls.client_auth,
@@ -78,6 +81,7 @@ impl Spec {
         Some(Self {
             keys,
             certificates: vec![CertificateFiles { cert, key, client_auth: None }],
+            http2: false,
             min_version: TlsVersion::Tls12,
             strict: false,
             client_auth,
@@ -272,7 +276,8 @@ impl Making<'_> {
         let builder = builder.with_protocol_versions(versions).map_err(|error| wrong(error.to_string()))?;
         let verifier = self.verifier(policy, authorities)?;
         let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(chooser);
-        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        let protocols: &[&[u8]] = if self.spec.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         // Sessions are in tickets that their clients keep, so that they outlive a process and cost it nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if self.spec.tickets {

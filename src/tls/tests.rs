@@ -51,7 +51,7 @@ fn a_set_is_made_only_of_what_is_good_as_a_whole() {
     let (good, other) = (files(&good, &["a.example"]), files(&other, &["b.example"]));
     let read = |certificates: &[CertificateFiles]| {
         let tls = ServerTls { certificates: certificates.to_vec(), ..ServerTls::default() };
-        let spec = Spec::of_server(&tls).unwrap();
+        let spec = Spec::of_server(&tls, false).unwrap();
         TlsSet::new(&spec, &Contents::read(&spec)?, SystemTime::now(), None)
     };
     let crossed = CertificateFiles { cert: good.cert.clone(), ..other.clone() };

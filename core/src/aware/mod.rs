@@ -12,7 +12,7 @@ pub(crate) mod json;
 pub(crate) mod number;
 pub mod words;
 
-pub use words::{Heard, Hello, Malformed, Position, Reject, Said};
+pub use words::{Answer, Heard, Hello, Malformed, Position, Reject, Said, Standing};
 
 /// Close codes of Holdline's own (PROTOCOL section 4); none of them is an end that the worker chose.
 pub mod codes {

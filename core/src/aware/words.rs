@@ -84,6 +84,42 @@ pub enum Heard {
     },
 }
 
+/// What a worker says that was said hello to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// It has nothing of the conversation.
+    Welcome,
+    /// It has what came up to `rx` in its state.
+    Resumed {
+        /// The last number that it has.
+        rx: u64,
+    },
+    /// It wants the pipe to go elsewhere.
+    Reject,
+    /// It will go, and wants to be left.
+    Goaway,
+    /// What any peer may say.
+    Word(Heard),
+}
+
+impl Answer {
+    /// Reads the word that a worker's text message `text` is.
+    ///
+    /// # Errors
+    /// [`Malformed`] if it is none.
+    pub fn read(text: &[u8]) -> Result<Self, Malformed> {
+        let (name, value) = word(text)?;
+        match name.as_str() {
+            "welcome" => Ok(Self::Welcome),
+            "resumed" => number(&value, "rx").map(|rx| Self::Resumed { rx }),
+            "reject" => Ok(Self::Reject),
+            "goaway" => Ok(Self::Goaway),
+            "hello" => Err(UNKNOWN),
+            name => Heard::of(name, &value, LaneName::Down).map(Self::Word),
+        }
+    }
+}
+
 /// A word that is none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed(
@@ -92,6 +128,7 @@ pub struct Malformed(
 );
 
 const MALFORMED: Malformed = Malformed("malformed control message");
+const UNKNOWN: Malformed = Malformed("unknown control message");
 
 impl Heard {
     /// Reads the word that the text message `text` is.
@@ -99,17 +136,28 @@ impl Heard {
     /// # Errors
     /// [`Malformed`] if it is none.
     pub fn read(text: &[u8]) -> Result<Self, Malformed> {
-        let value = text.strip_prefix(&[WORD_MARK]).and_then(Value::read).ok_or(MALFORMED)?;
-        let name = value.member("t").and_then(Value::text).ok_or(MALFORMED)?;
-        match name.as_str() {
-            "hello" => hello(&value),
-            "ack" => number(&value, "n").map(|n| Self::Ack { n }),
-            "gap" => gap(&value),
-            "fin" => fin(&value),
-            "hb" => number(&value, "n").map(|n| Self::Beat { n }),
-            _ => Err(Malformed("unknown control message")),
+        let (name, value) = word(text)?;
+        Self::of(&name, &value, LaneName::Up)
+    }
+
+    /// The word of this name of a peer that sends into `lane`.
+    fn of(name: &str, value: &Value, lane: LaneName) -> Result<Self, Malformed> {
+        match name {
+            "hello" => hello(value),
+            "ack" => number(value, "n").map(|n| Self::Ack { n }),
+            "gap" => gap(value, lane),
+            "fin" => fin(value),
+            "hb" => number(value, "n").map(|n| Self::Beat { n }),
+            _ => Err(UNKNOWN),
         }
     }
+}
+
+/// The name of the word that `text` is, and the word.
+fn word(text: &[u8]) -> Result<(String, Value), Malformed> {
+    let value = text.strip_prefix(&[WORD_MARK]).and_then(Value::read).ok_or(MALFORMED)?;
+    let name = value.member("t").and_then(Value::text).ok_or(MALFORMED)?.clone();
+    Ok((name, value))
 }
 
 fn number(value: &Value, name: &str) -> Result<u64, Malformed> {
@@ -137,8 +185,8 @@ fn hello(value: &Value) -> Result<Heard, Malformed> {
     }))))
 }
 
-fn gap(value: &Value) -> Result<Heard, Malformed> {
-    if text(value, "lane")? != LaneName::Up.as_str() {
+fn gap(value: &Value, lane: LaneName) -> Result<Heard, Malformed> {
+    if text(value, "lane")? != lane.as_str() {
         return Err(MALFORMED);
     }
     let from = number(value, "from")?;
@@ -227,9 +275,25 @@ impl GapWhy {
     }
 }
 
+/// Where we stand when we come to a worker with a pipe that had one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Standing {
+    /// The last number of a worker's message that was received.
+    pub rx: u64,
+    /// The first of the client's messages that can be sent again, and the next new one.
+    pub tx: [u64; 2],
+}
+
 /// A word of ours.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Said<'a> {
+    /// The first word to a worker.
+    Hello {
+        /// The pipe.
+        id: PipeId,
+        /// Where a pipe stands that had a worker before.
+        resume: Option<Standing>,
+    },
     /// The answer to a hello that opens a pipe.
     Welcome {
         /// The pipe.
@@ -339,6 +403,14 @@ impl Said<'_> {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         match self {
+            Self::Hello { id, resume } => {
+                write!(out, "hello\",\"v\":{VERSION},\"id\":\"{id}\"")?;
+                let Some(Standing { rx, tx: [first, next] }) = resume else { return Ok(()) };
+                write!(
+                    out,
+                    ",\"resume\":{{\"id\":\"{id}\",\"token\":\"\",\"epoch\":1,\"rx\":{rx},\"tx\":[{first},{next}]}}"
+                )
+            }
             Self::Welcome {
                 id,
                 token,

@@ -102,6 +102,8 @@ pub(crate) struct Waiting {
     pub proven_at: Time,
     /// What it was told of the conversation already.
     pub foretold: Vec<(Kind, Box<[u8]>)>,
+    /// Whether it numbers its messages.
+    pub numbers: bool,
 }
 
 /// What the backend leg is doing.
@@ -434,8 +436,15 @@ impl BackendLeg {
         if let Some(next) = self.next_mut()
             && let Next::Dial { first_seq } = *next
         {
-            let waiting = Waiting { attachment, backend, resume, first_seq, proven_at, foretold };
+            let waiting = Waiting { attachment, backend, resume, first_seq, proven_at, foretold, numbers: false };
             *next = Next::Waiting(Box::new(waiting));
+        }
+    }
+
+    /// The worker that waits numbers its messages.
+    pub fn waiting_numbers(&mut self) {
+        if let Some(Next::Waiting(waiting)) = self.next_mut() {
+            waiting.numbers = true;
         }
     }
 

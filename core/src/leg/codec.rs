@@ -47,10 +47,10 @@ impl Codec {
         }
     }
 
-    /// Numbered messages from and to a client, of which `window_bytes` may be unacknowledged.
-    pub fn aware(window_bytes: usize) -> Self {
-        let reader = AwareReader::new(Side::Client);
-        Self::Aware(Box::new(Aware { reader, writer: AwareWriter::new(window_bytes) }))
+    /// Numbered messages from and to the peer of `side`, of which `window_bytes` may be unacknowledged.
+    pub fn aware(side: Side, window_bytes: usize) -> Self {
+        let reader = AwareReader::new(side);
+        Self::Aware(Box::new(Aware { reader, writer: AwareWriter::new(side, window_bytes) }))
     }
 
     /// The link's own part of the aware protocol, if it is spoken.
@@ -114,13 +114,12 @@ impl Codec {
     }
 }
 
-/// What the peer is sent; see the methods of [`Outbox`] of the same names. Barriers, openings and what is withheld are not
-/// for an aware peer.
+/// What the peer is sent; see the methods of [`Outbox`] of the same names. Barriers and openings are not for an aware peer.
 impl Codec {
     pub fn prepare(&mut self, buffer: &ReplayBuffer, barrier: Option<&mut Barrier>, key: [u8; 4], now: Time) {
         match self {
             Self::Frames { outbox, .. } => outbox.prepare(buffer, barrier, key, now),
-            Self::Aware(aware) => aware.writer.prepare(buffer),
+            Self::Aware(aware) => aware.writer.prepare(buffer, key),
         }
     }
 
@@ -158,10 +157,19 @@ impl Codec {
         }
     }
 
-    pub const fn set_withheld(&mut self, withheld: bool) {
-        if let Self::Frames { outbox, .. } = self {
-            outbox.set_withheld(withheld);
+    pub fn set_withheld(&mut self, withheld: bool) {
+        match self {
+            Self::Frames { outbox, .. } => outbox.set_withheld(withheld),
+            Self::Aware(aware) => aware.writer.set_withheld(withheld),
         }
+    }
+
+    /// Asks for a close frame that ends the link and not the conversation.
+    pub fn part(&mut self, frame: CloseFrame) {
+        if let Self::Aware(aware) = self {
+            aware.writer.close_without_end();
+        }
+        self.close(frame, false);
     }
 
     pub fn open_with(&mut self, messages: &[u8]) {
@@ -250,9 +258,9 @@ impl Codec {
                 let assembler = Assembler::thaw(input, side)?;
                 Ok(Self::Frames { assembler, outbox: Outbox::thaw(input, side == Side::Backend)? })
             }
-            (1, Side::Client) => {
+            (1, _) => {
                 let reader = AwareReader::thaw(input, side)?;
-                Ok(Self::Aware(Box::new(Aware { reader, writer: AwareWriter::thaw(input)? })))
+                Ok(Self::Aware(Box::new(Aware { reader, writer: AwareWriter::thaw(input, side)? })))
             }
             _ => Err(SnapshotError::Malformed("forms")),
         }

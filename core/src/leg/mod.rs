@@ -10,6 +10,7 @@ mod backend;
 pub mod barrier;
 mod client;
 mod codec;
+mod end;
 pub mod heartbeat;
 mod link;
 mod outage;

@@ -11,26 +11,10 @@ use crate::close::CloseFrame;
 use crate::frame::{self, CONTROL_PAYLOAD_MAX, Opcode, Side};
 use crate::ids::Seq;
 use crate::leg::barrier::{Barrier, PING_BYTES, PING_PAYLOAD_BYTES};
+use crate::leg::end::{CONTROL_BYTES_MAX, End, REPLACED_BYTES_MAX};
 use crate::replay::ReplayBuffer;
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::Time;
-
-/// Bytes of control frames that wait at most; a peer that pings on without reading gets one pong for its last ping.
-const CONTROL_BYTES_MAX: usize = 1024;
-
-/// Bytes of a half-written message that are kept for a link that another has replaced.
-const REPLACED_BYTES_MAX: usize = 256 * 1024;
-
-#[derive(Debug)]
-enum End {
-    Open,
-    /// The close frame goes out, behind all accepted messages or instead of them.
-    Wanted {
-        frame: Box<CloseFrame>,
-        flush: bool,
-    },
-    Said,
-}
 
 /// What rides behind the last message of a write.
 #[derive(Debug)]
@@ -155,15 +139,9 @@ impl Outbox {
         matches!(self.end, End::Open) && (self.withheld || buffer.rest_bytes() == 0)
     }
 
-    /// Ends the link: behind all accepted messages if `flush`, else as soon as a half-written one is whole.
-    ///
-    /// Only the first end counts, except that one without `flush` overtakes one that still waits.
+    /// Ends the link; see [`End::ask`].
     pub fn close(&mut self, frame: CloseFrame, flush: bool) {
-        match &self.end {
-            End::Open => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { .. } | End::Said => {}
-        }
+        self.end.ask(frame, flush);
     }
 
     /// Whether the close frame has left whole.
@@ -416,15 +394,7 @@ impl Outbox {
             out.bytes(&opening.bytes);
             out.size(opening.done);
         });
-        match end {
-            End::Open => out.u8(0),
-            End::Wanted { frame, flush } => {
-                out.u8(1);
-                out.close_frame(frame);
-                out.flag(*flush);
-            }
-            End::Said => out.u8(2),
-        }
+        end.freeze(out);
         out.flag(*withheld);
     }
 
@@ -439,12 +409,7 @@ impl Outbox {
             demand(Assembler::are_messages(Side::Client, &opening.bytes), PART)?;
             Ok(Box::new(opening))
         })?;
-        outbox.end = match input.u8()? {
-            0 => End::Open,
-            1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },
-            2 => End::Said,
-            _ => return Err(SnapshotError::Malformed(PART)),
-        };
+        outbox.end = End::thaw(input)?;
         outbox.withheld = input.flag()?;
         outbox.demand_frames()?;
         Ok(outbox)

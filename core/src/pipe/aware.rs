@@ -11,18 +11,24 @@
 //!
 //! Invariant: numbers never go back within a pipe, whatever becomes of its links, and what is missing is said.
 
+mod gaps;
+mod taking;
+mod worker;
+
 use std::collections::VecDeque;
 
-use super::{Action, Fact, Input, Loss, Peer, Pipe};
+use self::gaps::{Gap, Missing, Shifts};
+pub(crate) use self::worker::NumberedWorkers;
+use super::{Action, Fact, Loss, Pipe};
 use crate::aware::words::GapWhy;
 use crate::aware::{Heard, NUMBER_MAX, Position, Reject, Said, codes};
 use crate::close::CloseFrame;
 use crate::frame::Side;
 use crate::ids::{Generation, LaneName, PipeId, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{Aware, Broken, Came, ClientState, Codec, Head};
+use crate::leg::{Aware, BackendState, ClientState, Codec};
 use crate::replay::{ReplayBuffer, Retention};
-use crate::settings::ReplayTail;
+use crate::settings::{AwareSettings, ReplayTail};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 use crate::time::{Time, earliest};
 
@@ -31,9 +37,6 @@ const TAKEOVERS_MAX: usize = 3;
 
 /// How long a takeover counts.
 const TAKEOVER_WINDOW: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Gaps of a client whose messages around them the backend has not confirmed.
-const SHIFTS_MAX: usize = 16;
 
 /// Bytes of a token at most.
 const TOKEN_BYTES_MAX: usize = 1024;
@@ -56,6 +59,8 @@ pub(crate) struct AwarePipe {
     /// The oldest attach whose token is good: the one that the last acknowledgement came by.
     good_from: Generation,
     takeovers: VecDeque<Time>,
+    /// Gaps that the client may not have heard of.
+    missing: Missing,
 }
 
 /// What an acknowledgement would say that the last one did not.
@@ -68,33 +73,32 @@ struct Owed {
     d_said: u64,
 }
 
-/// By how much the client's numbers are ahead of the lane's: behind which message of the lane, by how much more.
-#[derive(Debug, Default)]
-struct Shifts {
-    /// Those of gaps that the backend has confirmed everything before.
-    settled: u64,
-    open: VecDeque<(Seq, u64)>,
-}
-
-impl Shifts {
-    /// The client's number of the message `seq` of the lane; the gap right behind it is passed with it.
-    fn number_of(&self, seq: Seq) -> u64 {
-        seq.0 + self.settled + self.open.iter().filter(|(behind, _)| *behind <= seq).map(|(_, by)| by).sum::<u64>()
+impl Owed {
+    /// Notes that something is to be acknowledged: `bytes` of a message, or something else; whether that is due now.
+    fn owe(&mut self, bytes: usize, settings: &AwareSettings, now: Time) -> bool {
+        self.since.get_or_insert(now);
+        self.messages += 1;
+        self.bytes += bytes;
+        self.messages >= settings.ack_messages || self.bytes >= settings.window_bytes / 4
     }
 
-    /// Notes that `by` numbers are missing behind `seq`; false if there are too many gaps.
-    fn add(&mut self, seq: Seq, by: u64) -> bool {
-        self.open.push_back((seq, by));
-        self.open.len() <= SHIFTS_MAX
+    fn freeze(&self, out: &mut Writer) {
+        let Self { since, messages, bytes, n_said, d_said } = self;
+        out.option(*since, Writer::time);
+        out.u32(*messages);
+        out.size(*bytes);
+        out.count(*n_said);
+        out.count(*d_said);
     }
 
-    /// Notes that everything up to `seq` is confirmed.
-    fn settle(&mut self, seq: Seq) {
-        while let Some(&(behind, by)) = self.open.front().filter(|(behind, _)| *behind < seq) {
-            debug_assert!(behind < seq);
-            self.settled += by;
-            self.open.pop_front();
-        }
+    fn thaw(input: &mut Reader<'_>) -> Read<Self> {
+        Ok(Self {
+            since: input.option(Reader::past)?,
+            messages: input.u32()?,
+            bytes: input.size()?,
+            n_said: input.count()?,
+            d_said: input.count()?,
+        })
     }
 }
 
@@ -124,7 +128,7 @@ impl Pipe {
     /// Has the client of a pipe that was just opened greeted as one that speaks the aware protocol.
     pub fn expect_hello(&mut self, introduction: Introduction, now: Time) {
         let Some(link) = self.client.link_mut() else { return };
-        link.codec = Codec::aware(self.settings.aware.window_bytes);
+        link.codec = Codec::aware(Side::Client, self.settings.aware.window_bytes);
         link.barrier = None;
         self.down.buffer = ReplayBuffer::new(Retention::UntilConfirmed(ReplayTail::default()));
         let Introduction { id, epoch, token } = introduction;
@@ -139,6 +143,7 @@ impl Pipe {
             owed: Owed::default(),
             good_from: Generation::FIRST,
             takeovers: VecDeque::new(),
+            missing: Missing::default(),
         }));
     }
 
@@ -169,57 +174,6 @@ impl Pipe {
         }
     }
 
-    /// Takes in bytes of a client that numbers its messages.
-    pub(super) fn take_in_numbered(&mut self, from: Peer, input: Input<'_>, now: Time) {
-        let limits = self.message_limits(Side::Client);
-        let bytes = input.as_slice();
-        let mut at = 0;
-        while at < bytes.len() {
-            let keep = self.keeps(Side::Client);
-            let Some((link, aware)) = self.aware_link() else { return };
-            // Once the end is on its way nothing counts any more, not even a number.
-            let came = match link.reader.step(&bytes[at..], limits, keep.then_some(aware.rx)) {
-                Ok(came) => came,
-                Err(Broken::Frames(refused)) => return self.refuse(Side::Client, refused, now),
-                Err(Broken::Protocol(reason)) => return self.client_broke_protocol(reason, now),
-            };
-            match came {
-                Came::Nothing { len } => at += len,
-                Came::Data { .. } if !self.is_greeted() => return self.client_broke_protocol("hello expected", now),
-                Came::Data { head, skip, len, ended } => {
-                    if let Some(head) = head.as_ref().map(Head::as_slice).filter(|_| keep) {
-                        self.up.buffer.push_copy(head);
-                    }
-                    self.push(Side::Client, input, at + skip..at + len, keep);
-                    at += len;
-                    if ended.is_some() && keep {
-                        self.received(len, now);
-                    }
-                    self.accept(Side::Client, ended, keep, now);
-                }
-                Came::Repeated { len } => {
-                    at += len;
-                    self.report(Fact::Repeated { lane: LaneName::Up, messages: 1 });
-                    self.owe_ack(0, now);
-                }
-                Came::Word { text, len } => {
-                    at += len;
-                    self.heard_word(&text, now);
-                }
-                Came::Control { control, len } => {
-                    at += len;
-                    self.control(Side::Client, &control, now);
-                }
-            }
-            if !self.hears(from) {
-                return;
-            }
-        }
-        if let Some((link, _)) = self.incoming(Side::Client) {
-            link.input_ended(bytes.len(), now);
-        }
-    }
-
     fn is_greeted(&self) -> bool {
         self.aware.as_ref().is_some_and(|aware| aware.hello_ends.is_none())
     }
@@ -228,18 +182,11 @@ impl Pipe {
     fn client_broke_protocol(&mut self, reason: &str, now: Time) {
         self.discard_half_message(Side::Client);
         if self.client.state() == ClientState::Closing {
-            return self.drop_client();
+            self.drop_client();
+            return self.finish_if_over();
         }
         self.client_at_fault(CloseFrame::new(codes::PROTOCOL, reason), now);
         self.client.turn_deaf();
-    }
-
-    /// A message came whole, with the number that was due.
-    fn received(&mut self, bytes: usize, now: Time) {
-        if let Some(aware) = &mut self.aware {
-            aware.rx += 1;
-        }
-        self.owe_ack(bytes, now);
     }
 
     fn heard_word(&mut self, text: &[u8], now: Time) {
@@ -302,12 +249,18 @@ impl Pipe {
         let generation = self.client.generation();
         if let Some(aware) = &mut self.aware {
             aware.good_from = generation;
+            aware.missing.acknowledged(Seq(n));
         }
         self.down.confirm(Seq(n), Level::App, now);
+        self.owe_delivered(now);
     }
 
     /// The client says that messages of its own will never come.
     fn client_gave_up(&mut self, from: u64, count: Option<u64>, why: GapWhy, now: Time) {
+        if !self.keeps(Side::Client) {
+            // Once the end is on its way no number counts, and none is missing.
+            return;
+        }
         let behind = self.up.buffer.accepted();
         let Some(aware) = &mut self.aware else { return };
         let rx = match count {
@@ -332,8 +285,9 @@ impl Pipe {
 
     /// The client ends the conversation in good order.
     fn client_ended(&mut self, frame: CloseFrame, n: u64, now: Time) {
+        let counts = self.keeps(Side::Client);
         match &self.aware {
-            Some(aware) if aware.rx != n => self.client_broke_protocol("fin with another number", now),
+            Some(aware) if counts && aware.rx != n => self.client_broke_protocol("fin with another number", now),
             _ => self.said_close(Side::Client, frame, now),
         }
     }
@@ -401,7 +355,7 @@ impl Pipe {
         let next = accepted.0 + 1;
         let first = buffer.messages_after(Seq(rx)).next().map_or(next, |message| message.seq().0);
         let (Some(link), Some(aware)) = (self.client.link_mut(), self.aware.as_deref_mut()) else { return };
-        link.codec = Codec::aware(window_bytes);
+        link.codec = Codec::aware(Side::Client, window_bytes);
         link.barrier = None;
         aware.hello_ends = None;
         // What was said of the backend may have been lost with the old link, and `resumed` says nothing of it.
@@ -411,6 +365,7 @@ impl Pipe {
         link.writer.greet(rx, Some(accepted));
         let resumed = Said::Resumed { epoch, generation, token: returning.token, rx: rx_up, tx: [first, next] };
         link.writer.say(&resumed);
+        aware.missing.tell_again(accepted, |word| link.writer.say(word));
         if let Some(attach) = backend_lost {
             link.writer.say(&Said::BackendLost { attach, cause: "outage" });
         }
@@ -422,44 +377,45 @@ impl Pipe {
             Fact::Interrupted { attachment, reason, gap, .. } => {
                 self.say_word(&Said::BackendLost { attach: attachment.0, cause: reason.as_str() });
                 if let Some((from, to)) = *gap {
-                    self.tell_gap_up(from, to.0 - from.0 + 1, GapWhy::BackendLost);
+                    self.tell_gap_up(from, to, GapWhy::BackendLost);
                 }
             }
             Fact::Lost { lane: LaneName::Up, reason: Loss::Policy, messages } => {
-                let from = Seq(self.up.buffer.accepted().0 - messages + 1);
-                self.tell_gap_up(from, *messages, GapWhy::Policy);
+                let to = self.up.buffer.accepted();
+                self.tell_gap_up(Seq(to.0 - messages + 1), to, GapWhy::Policy);
             }
             Fact::Lost { lane: LaneName::Down, reason: Loss::TooBig, .. } => {
                 let from = self.down.buffer.accepted().0 + 1;
-                self.say_word(&Said::Gap { lane: LaneName::Down, from, count: None, why: GapWhy::Policy });
-                self.actions.push_back(Action::Report(Fact::Gap {
-                    lane: LaneName::Down,
-                    why: GapWhy::Policy,
-                    messages: None,
-                }));
+                self.tell_gap(LaneName::Down, from, None, GapWhy::Policy);
             }
             _ => {}
         }
     }
 
-    /// Tells the client that messages of its own will reach no backend.
-    fn tell_gap_up(&mut self, from: Seq, count: u64, why: GapWhy) {
+    /// Tells the client that its messages from `from` to `to` of the lane will reach no backend.
+    fn tell_gap_up(&mut self, from: Seq, to: Seq, why: GapWhy) {
         let Some(aware) = &self.aware else { return };
-        let from = aware.shifts.number_of(from);
-        self.say_word(&Said::Gap { lane: LaneName::Up, from, count: Some(count), why });
-        self.actions.push_back(Action::Report(Fact::Gap { lane: LaneName::Up, why, messages: Some(count) }));
+        let (before, last) = (aware.shifts.end_of(Seq(from.0 - 1)), aware.shifts.number_of(to));
+        self.tell_gap(LaneName::Up, before + 1, Some(last - before), why);
+    }
+
+    /// Tells the client that messages are missing, now or when it is back.
+    fn tell_gap(&mut self, lane: LaneName, from: u64, count: Option<u64>, why: GapWhy) {
+        let accepted = self.down.buffer.accepted();
+        let told_behind = self.aware_link().filter(|(link, _)| link.writer.is_greeted()).map(|_| accepted);
+        let gap = Gap { lane, from, count, why, told_behind };
+        self.say_word(&gap.word());
+        if let Some(aware) = &mut self.aware {
+            aware.missing.add(gap);
+        }
+        self.actions.push_back(Action::Report(Fact::Gap { lane, why, messages: count }));
     }
 
     /// Notes that something is to be acknowledged: `bytes` of a message, or something else.
     fn owe_ack(&mut self, bytes: usize, now: Time) {
-        let window_bytes = self.settings.aware.window_bytes;
-        let messages_max = self.settings.aware.ack_messages;
+        let settings = &self.settings.aware;
         let Some(aware) = &mut self.aware else { return };
-        let owed = &mut aware.owed;
-        owed.since.get_or_insert(now);
-        owed.messages += 1;
-        owed.bytes += bytes;
-        if owed.messages >= messages_max || owed.bytes >= window_bytes / 4 {
+        if aware.owed.owe(bytes, settings, now) {
             self.acknowledge();
         }
     }
@@ -467,10 +423,14 @@ impl Pipe {
     /// Notes that the backend has confirmed more.
     pub(super) fn owe_confirmed(&mut self, now: Time) {
         let confirmed = self.up.buffer.confirmed();
+        // What was given up at the end counts as confirmed in the lane, and no worker has it.
+        let counts = self.backend.state() != BackendState::Gone;
         if let Some(aware) = &mut self.aware {
-            aware.shifts.settle(confirmed);
-            // A tail that is sent again was confirmed before.
-            aware.confirmed = aware.shifts.number_of(confirmed).min(aware.rx).max(aware.confirmed);
+            if counts {
+                aware.shifts.settle(confirmed);
+                // A tail that is sent again was confirmed before.
+                aware.confirmed = aware.shifts.end_of(confirmed).min(aware.rx).max(aware.confirmed);
+            }
             if aware.confirmed > aware.owed.d_said {
                 aware.owed.since.get_or_insert(now);
             }
@@ -534,32 +494,25 @@ impl AwarePipe {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>()
             + self.token.len()
-            + self.shifts.open.capacity() * size_of::<(Seq, u64)>()
+            + self.shifts.memory_bytes()
             + self.takeovers.capacity() * size_of::<Time>()
+            + self.missing.memory_bytes()
     }
 
     pub fn freeze(&self, out: &mut Writer) {
-        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers } = self;
+        let Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers, missing } = self;
         out.raw(&id.to_bytes());
         out.count(*epoch);
         out.bytes(token.as_bytes());
         out.option(*hello_ends, Writer::time);
         out.count(*rx);
         out.count(*confirmed);
-        out.count(shifts.settled);
-        out.size(shifts.open.len());
-        for (behind, by) in &shifts.open {
-            out.seq(*behind);
-            out.count(*by);
-        }
-        out.option(owed.since, Writer::time);
-        out.u32(owed.messages);
-        out.size(owed.bytes);
-        out.count(owed.n_said);
-        out.count(owed.d_said);
+        shifts.freeze(out);
+        owed.freeze(out);
         out.count(good_from.0);
         out.size(takeovers.len());
         takeovers.iter().for_each(|&at| out.time(at));
+        missing.freeze(out);
     }
 
     pub fn thaw(input: &mut Reader<'_>, up: &ReplayBuffer) -> Read<Self> {
@@ -568,26 +521,17 @@ impl AwarePipe {
         let token = str::from_utf8(input.bytes(TOKEN_BYTES_MAX)?).map_err(|_| SnapshotError::Malformed(PART))?.into();
         let hello_ends = input.option(Reader::time)?;
         let (rx, confirmed) = (input.count()?, input.count()?);
-        let mut shifts = Shifts { settled: input.count()?, open: VecDeque::new() };
-        for _ in 0..input.entries(SHIFTS_MAX, 16)? {
-            shifts.open.push_back((input.seq()?, input.count()?));
-        }
-        let owed = Owed {
-            since: input.option(Reader::past)?,
-            messages: input.u32()?,
-            bytes: input.size()?,
-            n_said: input.count()?,
-            d_said: input.count()?,
-        };
+        let shifts = Shifts::thaw(input, up.accepted())?;
+        let owed = Owed::thaw(input)?;
         let good_from = Generation(input.count()?);
         let mut takeovers = VecDeque::new();
         for _ in 0..input.entries(TAKEOVERS_MAX, 8)? {
             takeovers.push_back(input.past()?);
         }
+        let missing = Missing::thaw(input)?;
         demand(rx <= NUMBER_MAX && owed.n_said <= rx && owed.d_said <= confirmed && confirmed <= rx, PART)?;
-        demand(shifts.open.iter().all(|(behind, _)| *behind <= up.accepted()), PART)?;
-        demand(shifts.number_of(up.accepted()) == rx, PART)?;
-        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers })
+        demand(shifts.end_of(up.accepted()) == rx, PART)?;
+        Ok(Self { id, epoch, token, hello_ends, rx, confirmed, shifts, owed, good_from, takeovers, missing })
     }
 }
 

@@ -91,10 +91,12 @@ impl Pipe {
         let last_words = words.unwrap_or_default();
         self.actions.push_back(Action::DropBackend { attachment, last_words, died });
         self.down.buffer.discard_partial();
+        self.numbered_worker_gone();
         self.interruptions += 1;
         self.up.in_doubt += rewound.in_doubt;
         let (in_doubt, gap) = (rewound.in_doubt, rewound.gap);
         self.report(Fact::Interrupted { attachment, backend, reason, in_doubt, gap });
+        self.owe_confirmed(now);
         self.end_exchanges(sent, confirmed, now);
         let mut next = self.if_promise_holds(next, gap);
         if self.settings.replay == ReplayPolicy::None && !matches!(next, Next::Waiting(_)) {
@@ -370,8 +372,8 @@ impl Pipe {
         if self.is_aware() {
             let resumed = resume.map_or("unknown", ResumeAnswer::as_str);
             self.say_word(&Said::BackendAttached { attach: attachment.0, resumed });
-            self.owe_confirmed(now);
         }
+        self.owe_confirmed(now);
         if !resumed {
             self.begin_prologue(foretold, now);
         }
@@ -432,7 +434,8 @@ impl Pipe {
             if let Some(outage) = self.backend.outage_mut() {
                 outage.wrong_worker = Some(Box::new(frame));
             }
-        } else if self.settings.interrupt_codes.contains(frame.code) {
+        } else if self.settings.interrupt_codes.contains(frame.code) || self.has_numbered_worker() {
+            // One that numbers its messages says so, if the conversation is over.
             self.interrupt(Interruption::Close, Some(&frame), now);
         } else {
             self.backend_ended(frame, now);

@@ -210,6 +210,7 @@ impl Pipe {
         }
         if let Some(seq) = confirmed {
             self.down.confirm(seq, level, now);
+            self.owe_delivered(now);
         }
     }
 
@@ -229,16 +230,24 @@ impl Pipe {
     /// A client that is not read may have answered it. But if neither peer is read, each may wait for the answer that
     /// lies unread in the other's link, so that patience with the client must end.
     pub(super) fn client_patience_ends(&self, link: &Link) -> Option<Time> {
-        let barrier = link.barrier.as_ref().filter(|_| self.client.is_talking())?;
-        if !link.paused {
-            return barrier.patience_ends();
+        if !self.client.is_talking() {
+            return None;
         }
+        let waits = match &link.barrier {
+            Some(barrier) if !link.paused => return barrier.patience_ends(),
+            Some(barrier) => barrier.is_waiting(),
+            None => link.codec.is_aware() && link.paused && self.down.buffer.in_doubt_messages() > 0,
+        };
         let stuck_since = self.backend.link().filter(|it| it.paused)?.turned_at.max(link.turned_at);
-        barrier.is_waiting().then(|| stuck_since + PONG_PATIENCE)
+        waits.then(|| stuck_since + PONG_PATIENCE)
     }
 
-    /// Gives up waiting for a pong of the client: what is written counts as confirmed from now on.
+    /// Gives up waiting for a pong of the client: what is written counts as confirmed from now on. One that numbers its
+    /// messages says what it has when it comes back.
     pub(super) fn give_up_client_pong(&mut self, now: Time) {
+        if self.is_aware() {
+            return self.lost(Peer::Client(self.client.generation()), LinkLoss::Reset, now);
+        }
         let Some(link) = self.client.link_mut() else { return };
         if let Some(barrier) = &mut link.barrier {
             barrier.give_up();

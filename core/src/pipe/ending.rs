@@ -223,6 +223,7 @@ impl Pipe {
         if self.backend.link().is_some_and(|link| link.codec.is_close_written()) {
             // Its answer stands behind everything that it read before our close frame.
             self.up.confirm_sent(now);
+            self.owe_confirmed(now);
         } else if self.settings.interrupt_codes.contains(frame.code) {
             // It goes for a reason of its own, before it was told that the client is gone.
             return self.lost_while_closing(Interruption::Close, Some(&frame), now);

@@ -64,7 +64,7 @@ pub use aware::{Introduction, Returning};
 pub use say::Unsaid;
 pub use view::{LaneView, PipeState, PipeView};
 
-use self::aware::AwarePipe;
+use self::aware::{AwarePipe, NumberedWorkers};
 use crate::backoff::Draw;
 use crate::close::CloseFrame;
 use crate::conversation::Conversation;
@@ -162,6 +162,8 @@ pub struct Pipe {
     conversation: Conversation,
     /// Only of a client that speaks the aware protocol.
     aware: Option<Box<AwarePipe>>,
+    /// Only once a worker has spoken it.
+    numbered: Option<Box<NumberedWorkers>>,
     /// Whether its peers have agreed on permessage-deflate without context takeover, so that each message stands alone.
     compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
@@ -203,6 +205,7 @@ impl Pipe {
             suspects: Suspects::default(),
             conversation: Conversation::Stateless,
             aware: None,
+            numbered: None,
             compressed: false,
             farewell: None,
             labels: None,

@@ -139,7 +139,7 @@ impl Pipe {
         }
         self.backend.part(now + self.settings.move_timeout);
         if let Some(link) = self.backend.link_mut() {
-            link.codec.close(CloseFrame::new(1001, FAREWELL), false);
+            link.codec.part(CloseFrame::new(1001, FAREWELL));
         }
     }
 
@@ -195,9 +195,12 @@ impl Pipe {
             Next::Nothing => self.dial(),
             Next::Dial { .. } => self.backend.dial_goes_on(),
             Next::Waiting(waiting) => {
-                let Waiting { attachment, backend, resume, foretold, .. } = *waiting;
+                let Waiting { attachment, backend, resume, foretold, numbers, .. } = *waiting;
                 self.actions.push_back(Action::TakeOver(attachment));
                 self.take_up(attachment, backend, resume, foretold.len() as u64, now);
+                if numbers {
+                    self.greet_worker(now);
+                }
             }
         }
     }

@@ -58,6 +58,7 @@ impl Pipe {
     fn take_in(&mut self, from: Peer, input: Input<'_>, now: Time) {
         match from {
             Peer::Client(_) if self.is_aware() => self.take_in_numbered(from, input, now),
+            Peer::Backend(_) if self.has_numbered_worker() => self.take_in_numbered(from, input, now),
             Peer::Client(_) | Peer::Backend(_) => self.take_in_frames(from, input, now),
         }
     }
@@ -240,6 +241,7 @@ impl Pipe {
         // What was passed over is lost, not in doubt.
         self.up.confirm_sent(now);
         self.report_lost(LaneName::Up, Loss::Policy, messages);
+        self.owe_confirmed(now);
     }
 
     /// Notes that `messages` of the current worker went by before this pipe could take them: they were held where a

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::aware::AwarePipe;
+use super::aware::{AwarePipe, NumberedWorkers};
 use super::{Action, End, Pipe, retention_up};
 use crate::backoff::Draw;
 use crate::conversation::Conversation;
@@ -91,6 +91,7 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            numbered,
             compressed,
             farewell,
             labels,
@@ -108,6 +109,7 @@ impl Pipe {
         suspects.freeze(out);
         conversation.freeze(out);
         out.option(aware.as_deref(), |out, aware| aware.freeze(out));
+        out.option(numbered.as_deref(), |out, numbered| numbered.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
         out.option(labels.as_deref(), |out, labels| labels.freeze(out));
         out.count(*interruptions);
@@ -130,6 +132,7 @@ impl Pipe {
         let suspects = Suspects::thaw(input)?;
         let conversation = Conversation::thaw(input, &settings.profiles, settings.prologue, up.buffer.accepted())?;
         let aware = input.option(|input| AwarePipe::thaw(input, &up.buffer).map(Box::new))?;
+        let numbered = input.option(|input| NumberedWorkers::thaw(input).map(Box::new))?;
         let mut pipe = Self {
             client,
             backend,
@@ -139,6 +142,7 @@ impl Pipe {
             suspects,
             conversation,
             aware,
+            numbered,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             labels: input.option(Labels::thaw)?.map(Arc::new),
@@ -185,6 +189,7 @@ impl Pipe {
         let is_aware = self.aware.is_some();
         demand(self.client.link().is_none_or(|link| link.codec.is_aware() == is_aware), "legs")?;
         demand(!is_aware || self.down.buffer.keeps_unconfirmed(), "legs")?;
+        demand(self.numbered.is_some() || !self.has_numbered_worker(), "legs")?;
         for (link, lane) in [(self.client.link_mut(), &self.down), (self.backend.link_mut(), &self.up)] {
             link.map_or(Ok(()), |link| link.fit(&lane.buffer))?;
         }

@@ -68,6 +68,8 @@ enum Timer {
     WorkerMessage,
     /// The worker is to be pinged, or has been silent for too long.
     WorkerBeat,
+    /// A worker that numbers its messages has not answered, or is to be told what has come of them.
+    WorkerAware,
 }
 
 impl Pipe {
@@ -159,6 +161,7 @@ impl Pipe {
         visit(Timer::WorkerPatience, worker.link.barrier.as_ref().and_then(Barrier::patience_ends));
         visit(Timer::WorkerMessage, self.message_ends(&worker.link));
         visit(Timer::WorkerBeat, worker.link.beat.deadline(self.settings.backend_heartbeat));
+        visit(Timer::WorkerAware, self.numbered_due_at());
     }
 
     /// When an outage that began at `since` has lasted too long, if it can.
@@ -235,6 +238,7 @@ impl Pipe {
                 }
             }
             Timer::WorkerBeat => self.worker_beats(now),
+            Timer::WorkerAware => self.numbered_is_due(now),
         }
     }
 
@@ -299,6 +303,7 @@ impl Pipe {
         self.report(Fact::PongsMissing(backend));
         if self.takes_for_confirmed(Level::Written) {
             self.up.confirm_sent(now);
+            self.owe_confirmed(now);
         }
         self.part_if_settled(now);
     }

@@ -70,6 +70,7 @@ impl Pipe {
         let written = link.transmitted(bytes, &mut self.down.buffer, now);
         let (told, level) = (link.codec.is_close_written(), link.level());
         self.down.confirm_if_written(level, now);
+        self.owe_delivered(now);
         self.client.set_stalled((self.down.buffer.unsent_messages() > 0).then_some(now));
         if written.again > 0 {
             self.report(Fact::Replayed { lane: LaneName::Down, messages: written.again });
@@ -139,7 +140,7 @@ impl Pipe {
             return match buffer.unconfirmed_bytes() >= self.settings.window_bytes {
                 false => usize::MAX,
                 // The worker's confirmation may lie behind what is not read for want of the client's.
-                true if self.owes_confirmation() => room,
+                true if self.owes_confirmation() || self.is_worker_unread_for_acks() => room,
                 true => 0,
             };
         }
@@ -150,6 +151,11 @@ impl Pipe {
             (ReplayPolicy::None, _) | (_, OverflowPolicy::Close) => usize::MAX,
             (ReplayPolicy::Unsent | ReplayPolicy::Unconfirmed, OverflowPolicy::Pause) => room,
         }
+    }
+
+    /// Whether the worker is not read before the client acknowledges what it was sent.
+    fn is_worker_unread_for_acks(&self) -> bool {
+        self.is_aware() && self.down.buffer.held_bytes() > 0 && self.backend_budget() == 0
     }
 
     fn backend_budget(&self) -> usize {

@@ -35,6 +35,8 @@ pub struct Reader {
     bytes: Vec<u8>,
     /// Opcode with the bit for compressed, payload, and size on the wire of a fragmented message so far.
     open: Option<(u8, Vec<u8>, usize)>,
+    /// Payload bytes of each frame of the message under way, and of the one that came last.
+    parts: Vec<usize>,
     masked: bool,
     closed: bool,
     lenient: bool,
@@ -63,8 +65,17 @@ impl Reader {
         self.read_sized(bytes).into_iter().map(|(item, _)| item).collect()
     }
 
+    /// The same, with the payload bytes of each of the item's frames.
+    pub fn read_in_parts(&mut self, bytes: &[u8]) -> Vec<(Item, Vec<usize>)> {
+        self.read_whole(bytes).into_iter().map(|(item, _, parts)| (item, parts)).collect()
+    }
+
     /// The same, with what each item took on the wire.
     pub fn read_sized(&mut self, bytes: &[u8]) -> Vec<(Item, usize)> {
+        self.read_whole(bytes).into_iter().map(|(item, wire_bytes, _)| (item, wire_bytes)).collect()
+    }
+
+    fn read_whole(&mut self, bytes: &[u8]) -> Vec<(Item, usize, Vec<usize>)> {
         if self.lenient && self.closed {
             return Vec::new();
         }
@@ -76,7 +87,8 @@ impl Reader {
             at += len;
             if let Some((item, wire_bytes)) = self.frame(first, payload, len) {
                 self.closed |= matches!(item, Item::Close(code, _) if code == 0 || !self.talks_on);
-                items.push((item, wire_bytes));
+                let is_message = matches!(item, Item::Text(_) | Item::Binary(_));
+                items.push((item, wire_bytes, if is_message { std::mem::take(&mut self.parts) } else { Vec::new() }));
             }
             if self.closed {
                 assert!(self.lenient || at == self.bytes.len(), "bytes after a close frame");
@@ -87,7 +99,7 @@ impl Reader {
         // A reserved opcode is known by its first byte.
         if self.lenient && !self.closed && self.bytes.first().is_some_and(|first| is_reserved(first & 0x0f)) {
             self.closed = true;
-            items.push((violation(), 1));
+            items.push((violation(), 1, Vec::new()));
         }
         items
     }
@@ -122,6 +134,7 @@ impl Reader {
                     (_, Some(_)) => panic!("a message spliced into another"),
                 };
                 whole.extend_from_slice(&payload);
+                self.parts.push(payload.len());
                 if !fin {
                     self.open = Some((kind, whole, before + len));
                     return None;

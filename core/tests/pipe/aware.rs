@@ -10,7 +10,7 @@ use holdline_core::pipe::{EndedBy, Fact, Introduction, LinkLoss, PipeState, Retu
 use holdline_core::settings::{DownPolicy, PipeSettings, ReplayPolicy};
 
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
-use crate::wire::Item;
+use crate::wire::{self, Item};
 
 const HELLO: &str = r#"!{"t":"hello","v":1}"#;
 const RESUMED_1: &str = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":1,"tx":[2,4],"custody":"proxy"}"#;
@@ -147,6 +147,9 @@ fn a_message_that_came_before_is_dropped_and_counted() {
     bench.client_says("2;two");
     assert_eq!(bench.worker_got(), texts(&["one", "two"]));
     assert!(bench.facts.contains(&Fact::Repeated { lane: LaneName::Up, messages: 1 }));
+    let again = wire::frame(0x81, b"2;two", Some([1, 2, 3, 4])).repeat(1000);
+    bench.client_sends(&again);
+    assert!(bench.facts.contains(&Fact::Repeated { lane: LaneName::Up, messages: 1000 }), "told at once");
 }
 
 #[test]
@@ -197,6 +200,20 @@ fn no_more_than_the_window_is_sent_before_it_is_acknowledged() {
     assert_eq!(bench.client_got().len(), 1);
     bench.client_says(r#"!{"t":"ack","n":3}"#);
     assert_eq!(bench.client_got().len(), 2);
+}
+
+#[test]
+fn a_message_that_is_half_written_takes_its_part_of_the_window() {
+    let mut bench = greeted_with(|settings| settings.aware.window_bytes = 100);
+    bench.set_room(Side::Client, 1);
+    for _ in 0..3 {
+        bench.worker_says(&"x".repeat(90));
+    }
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got().len(), 1, "it fills the window alone");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    assert_eq!(bench.client_got().len(), 1);
 }
 
 #[test]
@@ -373,6 +390,18 @@ fn the_worker_s_end_comes_with_the_last_number_behind_all_that_it_said() {
 }
 
 #[test]
+fn the_last_number_counts_the_message_that_is_half_written() {
+    let mut bench = greeted();
+    bench.set_room(Side::Client, 2);
+    bench.worker_says("half and half");
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    let fin = r#"!{"t":"fin","code":1013,"reason":"out of memory","n":1}"#;
+    assert_eq!(bench.client_got(), [text("1;half and half"), text(fin), closed(1013, "out of memory")]);
+}
+
+#[test]
 fn a_worker_that_is_lost_is_told_and_the_next_one_too() {
     let mut bench = greeted();
     bench.client_says("1;one");
@@ -395,6 +424,74 @@ fn what_no_worker_will_get_is_said_as_a_gap() {
     let gap = r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#;
     assert!(bench.client_got().contains(&text(gap)));
     assert!(bench.facts.iter().any(|fact| matches!(fact, Fact::Gap { lane: LaneName::Up, messages: Some(1), .. })));
+}
+
+#[test]
+fn a_gap_is_told_on_each_link_until_the_client_has_shown_that_it_read_so_far() {
+    let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("1;one");
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    let gap = text(r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#);
+    for _ in 0..2 {
+        assert!(comes_back(&mut bench, 1, position(0, [2, 2])).is_ok());
+        assert!(bench.client_got().contains(&gap), "the link before may have lost it");
+        bench.client_vanishes();
+    }
+    assert!(comes_back(&mut bench, 1, position(0, [2, 2])).is_ok());
+    bench.attach(B);
+    bench.worker_says("a");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    bench.client_got();
+    bench.client_vanishes();
+    assert!(comes_back(&mut bench, 4, position(1, [2, 2])).is_ok());
+    assert!(!bench.client_got().contains(&gap), "it has read what was sent behind it");
+}
+
+#[test]
+fn a_gap_is_told_by_the_client_s_own_numbers_whatever_it_has_given_up_behind_it() {
+    let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("1;one");
+    bench.client_says(r#"!{"t":"gap","lane":"up","from":2,"count":3,"why":"overflow"}"#);
+    bench.worker_dies(LinkLoss::Reset);
+    let gap = text(r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#);
+    assert!(bench.client_got().contains(&gap));
+}
+
+#[test]
+fn a_client_is_told_the_end_though_it_says_more_and_goodbye_meanwhile() {
+    let mut bench = greeted();
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("last");
+    bench.worker_closes(1000, "over");
+    bench.client_says("1;late");
+    bench.client_says(r#"!{"t":"gap","lane":"up","from":2,"count":1,"why":"overflow"}"#);
+    bench.client_says(r#"!{"t":"fin","code":1000,"reason":"","n":2}"#);
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    let fin = r#"!{"t":"fin","code":1000,"reason":"over","n":1}"#;
+    assert_eq!(bench.client_got(), [text("1;last"), text(fin), closed(1000, "over")]);
+}
+
+#[test]
+fn a_client_that_breaks_the_protocol_while_its_end_is_on_the_way_is_dropped_and_the_pipe_is_over() {
+    let mut bench = greeted();
+    bench.set_room(Side::Client, 0);
+    bench.worker_closes(1000, "over");
+    bench.client_says("no number");
+    assert!(bench.is_finished());
+}
+
+#[test]
+fn what_was_given_up_at_the_end_is_never_said_to_be_confirmed() {
+    let mut bench = greeted();
+    bench.client_says("1;one");
+    bench.client_vanishes();
+    bench.worker_closes(4000, "over");
+    assert!(comes_back(&mut bench, 1, position(0, [2, 2])).is_ok());
+    let got = bench.client_got();
+    assert!(!got.iter().any(|item| matches!(item, Item::Text(word) if word.ends_with(b"\"d\":1}"))), "{got:?}");
+    assert_eq!(got.last(), Some(&closed(4000, "over")));
 }
 
 #[test]
@@ -472,6 +569,22 @@ fn a_large_message_is_written_as_its_link_takes_it_and_goes_to_another_process_a
         assert_eq!(bench.worker_got(), texts(&["half"]));
         bench.client_says(r#"!{"t":"ack","n":1}"#);
         assert_eq!(bench.pipe.view().down.confirmed.0, 1);
+    }
+}
+
+#[test]
+fn a_pipe_whose_client_breaks_a_rule_at_any_byte_goes_to_another_process() {
+    let mask = Some([1, 2, 3, 4]);
+    for wrong in [&b"\0\0\0"[..], b"\x80\x80\0\0\0\0", b"\x81\x01x", b"\x83\x80\0\0\0\0"] {
+        let message = [wire::frame(0x81, b"1;x", mask), wire::frame(0x01, b"2;y", mask)].concat();
+        let said = [&message[..], wrong].concat();
+        for len in 0..=said.len() {
+            let mut bench = greeted();
+            bench.worker_says("a");
+            said[..len].chunks(1).for_each(|byte| bench.client_sends(byte));
+            let later = bench.now + ms(3);
+            bench.hand_over(later, ms(1));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdline_core::frame::Side;
-use holdline_core::ids::{Attachment, BackendKey, Generation, Seq};
+use holdline_core::ids::{Attachment, BackendKey, Generation, PipeId, Seq};
 use holdline_core::pipe::{Action, DialFailure, DialOrder, Fact, Input, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 use holdline_core::snapshot::Snapshot;
@@ -69,7 +69,12 @@ pub struct Bench {
     pub client_last_words: Vec<(Generation, Vec<Item>)>,
     /// Barrier pings that the current client link has not answered.
     pub client_pings: Vec<Vec<u8>>,
+    /// Whether workers that answer from now on number their messages.
+    pub numbers: bool,
 }
+
+/// The pipe's name, where it is told.
+pub const PIPE: PipeId = PipeId::from_bytes([0; 16]);
 
 impl Bench {
     pub fn new() -> Self {
@@ -102,6 +107,7 @@ impl Bench {
             generation: Generation::FIRST,
             client_last_words: Vec::new(),
             client_pings: Vec::new(),
+            numbers: false,
         }
     }
 
@@ -365,6 +371,9 @@ impl Bench {
                 self.foretold.clear();
             } else {
                 self.is_served_by(attachment);
+            }
+            if self.numbers {
+                self.pipe.worker_numbers(attachment, PIPE, self.now);
             }
         }
         self.pump();

@@ -15,6 +15,7 @@ mod form;
 mod interruption;
 mod limits;
 mod moving;
+mod numbered;
 mod profiles;
 mod prologue;
 mod rates;

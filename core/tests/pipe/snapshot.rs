@@ -324,3 +324,14 @@ fn a_snapshot_that_was_cut_or_changed_is_refused_or_is_a_pipe() {
     let newer = [&bytes[..6], &(VERSION + 1).to_be_bytes(), &bytes[8..]].concat();
     assert_eq!(restored(&newer), Err(SnapshotError::Version(VERSION + 1)));
 }
+
+#[test]
+fn a_pipe_whose_client_broke_a_rule_byte_by_byte_goes_to_another_process() {
+    for wrong in [&b"\0\0"[..], b"\x83\x80\0\0\0\0", b"\x81\x01"] {
+        let mut bench = Bench::new();
+        wrong.chunks(1).for_each(|byte| bench.client_sends(byte));
+        let later = bench.now + ms(3);
+        bench.hand_over(later, ms(1));
+        assert_eq!(bench.state(), PipeState::Closing, "{wrong:?}");
+    }
+}

@@ -19,9 +19,11 @@ use crate::held::Held;
 use crate::link::Link;
 use crate::marks::{Mark, Marks};
 use crate::model::{Heard, Model};
+use crate::numbers::Numbers;
 use crate::plan::{Fault, Plan, Rng};
 use crate::rounds::Round;
 use crate::worker::Conn;
+use clients::introduction;
 
 /// Ticks at one moment after which a pipe is said to spin.
 const TICKS_MAX: u32 = 40;
@@ -95,7 +97,10 @@ impl Driver {
         let settings = Arc::new(plan.settings.clone());
         let link = Link::new(conn.link.to_peer.room());
         let mut pipe = Pipe::open(settings.clone(), backend, seed, now);
-        if plan.compressed {
+        let is_aware = client.numbers.is_some();
+        if is_aware {
+            pipe.expect_hello(introduction(), now);
+        } else if plan.compressed {
             pipe.allow_compressed();
         }
         Self {
@@ -105,7 +110,7 @@ impl Driver {
             clock: Clock(Time::ZERO),
             foreign: None,
             freezes: (plan.may(Fault::Freezes), plan.may(Fault::FreezeLosesLink)),
-            model: Model::new(settings.clone(), now),
+            model: Model::new(settings.clone(), is_aware, now),
             client,
             client_link: Some(link),
             generation: Generation::FIRST,
@@ -125,6 +130,9 @@ impl Driver {
     pub fn client_acts(&mut self, plan: &Plan, rng: &mut Rng, calm: bool, marks: &mut Marks) {
         if let Some(link) = &mut self.client_link {
             self.client.act(link, plan, rng, calm, marks);
+        }
+        for (number, item) in self.client.numbers.as_mut().map(Numbers::received).unwrap_or_default() {
+            self.model.check_received(number, &item);
         }
     }
 
@@ -367,6 +375,9 @@ impl Driver {
             PipeState::Closing => Mark::FrozenClosing,
         });
         self.model.frozen(clock.0, marks);
+        if let Some(numbers) = self.client.numbers.as_ref().filter(|_| view.has_client) {
+            marks.hit(if numbers.is_talking() { Mark::FrozenAware } else { Mark::FrozenAwareUngreeted });
+        }
         self.pipe.snapshot(self.clock.shows(now)).into_bytes()
     }
 

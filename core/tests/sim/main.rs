@@ -2,7 +2,7 @@
 //! is too simple to be wrong.
 //!
 //! One seed decides everything: the settings, which half of the faults may happen, and every draw. In reading order:
-//! [`plan`] draws, [`link`] carries bytes, [`client`] and [`worker`] sit at the far ends, [`driver`] moves a pipe's bytes
+//! [`plan`] draws, [`link`] carries bytes, [`client`], of which some count their messages by [`numbers`], and [`worker`] sit at the far ends, [`driver`] moves a pipe's bytes
 //! and tells the [`model`] what it saw, [`world`] runs the clock. [`marks`] are the states that a sweep must have reached.
 //!
 //! - `cargo test -p holdline-core --test sim` sweeps the seeds 0 to 1,999 and those in [`KEPT`].
@@ -18,8 +18,10 @@ mod held;
 mod link;
 mod marks;
 mod model;
+mod numbers;
 mod plan;
 mod rounds;
+mod words;
 mod worker;
 mod world;
 mod young;

@@ -38,6 +38,9 @@ marks! {
     FrozenClientAway, FrozenClientAwayInOutage, ClientLostWithFreeze, GraceRanOutWhileAway, EndedWhileAway,
     RefusedByAll, RefusedBySome, ProvenByTalk, HandoverSeen, TakenOver, Stayed, HeldDied, HeldLetGo, DialOutlivedOld, FrozenHeld, FrozenDialingNext,
     SparedAmidDeaths,
+    AwareGreeted, AwareResumed, AwareReplayed, AwareLive, AwareRepeated, AwareSkipped, AwareGaveUp, AwareGapUp, AwareGapDown,
+    AwareGapUnknown, AwareFin, AwareClosedUnended, AwareBroken, AwareRefused, AwareLied, AwareUnknown, AwareEpoch, AwareTaken,
+    AwareOldToken, AwareTookOver, AwareBeat, AwareWindowFull, FrozenAware, FrozenAwareUngreeted,
 }
 
 /// How often each mark was reached.

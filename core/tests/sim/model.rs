@@ -3,6 +3,7 @@
 //! The model sees the bytes that the pipe was given and those that it gave, cut into items by a reader of its own, and
 //! the facts and orders that the pipe spoke. From these it knows what must be true after each step, and says so.
 
+mod aware;
 mod checks;
 mod client;
 
@@ -17,6 +18,7 @@ use holdline_core::time::Time;
 
 use crate::marks::{Mark, Marks};
 use crate::wire::{self, Item, Reader};
+use aware::AwareSide;
 use client::ClientSide;
 
 /// An attach that lasts this long ends the outage before it.
@@ -86,6 +88,10 @@ pub struct Model {
     /// The message that the worker of the last dial was told it would be sent first.
     promised: Option<(Attachment, u64)>,
     client: ClientSide,
+    /// Of a client that speaks the aware protocol.
+    aware: Option<Box<AwareSide>>,
+    /// The most that was ever confirmed: a tail that is sent again was confirmed before.
+    confirmed_ever: u64,
     /// What the current worker closed with, while the pipe is told.
     worker_closed: Option<(u16, String)>,
     pub ended: Option<(EndedBy, u16, String)>,
@@ -111,7 +117,7 @@ fn len(item: &Item) -> usize {
 }
 
 impl Model {
-    pub fn new(settings: Arc<PipeSettings>, now: Time) -> Self {
+    pub fn new(settings: Arc<PipeSettings>, aware: bool, now: Time) -> Self {
         let mut model = Self {
             settings,
             from_client: Reader::of_one_that_talks_on(true),
@@ -143,6 +149,8 @@ impl Model {
             last_lost: None,
             promised: None,
             client: ClientSide::new(now),
+            aware: aware.then(|| Box::new(AwareSide::new())),
+            confirmed_ever: 0,
             worker_closed: None,
             ended: None,
         };
@@ -239,6 +247,7 @@ impl Model {
             }
         }
         self.confirmed = self.confirmed.max(seq);
+        self.confirmed_ever = self.confirmed_ever.max(seq);
     }
 
     /// The worker's link took these bytes.
@@ -404,6 +413,9 @@ impl Model {
             Fact::Replayed { .. } => marks.hit(Mark::ReplayedAgain),
             Fact::Lost { lane: LaneName::Up, reason, messages } => {
                 self.lost_up += messages;
+                if *reason == Loss::Policy {
+                    self.owes_gap((self.up.len() as u64 + 1).saturating_sub(*messages), self.up.len() as u64);
+                }
                 marks.hit(match reason {
                     Loss::Policy => Mark::LostByPolicy,
                     Loss::Grace => Mark::LostByGrace,
@@ -444,7 +456,11 @@ impl Model {
                 // As above: a farewell's worker proves nothing by what it says.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
-            Fact::Repeated { .. } | Fact::Gap { .. } => panic!("no client of this world numbers its messages"),
+            Fact::Repeated { messages, .. } => {
+                self.aware.as_mut().expect("only a client that numbers its messages repeats one").repeated_said +=
+                    messages;
+            }
+            Fact::Gap { .. } => assert!(self.aware.is_some(), "a gap that the client cannot be told of"),
             Fact::Unmasked => panic!("a client of this world masks what it sends"),
             Fact::Conversation { .. }
             | Fact::PrologueSent { .. }
@@ -501,7 +517,11 @@ impl Model {
                 *fate = Fate::InDoubt;
                 marks.hit(Mark::GapSaid);
             }
+            if let Some((Seq(first), Seq(last))) = expected {
+                self.owes_gap(first, last);
+            }
             self.confirmed = self.sent;
+            self.confirmed_ever = self.confirmed;
         } else {
             assert_eq!(gap, None, "what is sent again is no gap");
             if reason.cause().is_planned() {

@@ -181,6 +181,8 @@ pub struct Plan {
     pub compressed: bool,
     /// All pipes have one key, and there are many of them.
     pub one_key: bool,
+    /// The pipes whose clients speak the aware protocol, a bit for each.
+    aware: u64,
 }
 
 /// One seed in so many has many pipes of one key, which take as long as ten others.
@@ -206,6 +208,7 @@ impl Plan {
             refuses: false,
             compressed: Rng::new(seed.rotate_left(16) ^ 0x7692).once_in(3),
             one_key: false,
+            aware: 0,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
@@ -227,10 +230,35 @@ impl Plan {
         if apart.once_in(3) {
             plan.settings.refusal = Refusal::Wait;
         }
+        plan.draw_aware(&mut Rng::new(seed.rotate_left(40) ^ 0xA3A6));
         if Rng::new(seed.rotate_left(17) ^ 0x13C).once_in(CROWD_RARITY) {
             plan.crowd(seed);
         }
         plan
+    }
+
+    /// Which clients that come back number their messages, and what is agreed with them.
+    fn draw_aware(&mut self, apart: &mut Rng) {
+        if self.returns.is_none() || apart.once_in(3) {
+            return;
+        }
+        self.aware = apart.bits() | u64::from(apart.once_in(2));
+        let aware = &mut self.settings.aware;
+        aware.window_bytes = apart.pick(&[300, 4_000, 256 << 10]);
+        aware.retain_bytes = apart.pick(&[2_000, 20_000, 256 << 10]).max(aware.window_bytes);
+        aware.ack_delay = apart.pick(&[0, 200, 2_000].map(Duration::from_millis));
+        aware.ack_messages = apart.pick(&[1, 3, 16]);
+        aware.hello_timeout = apart.pick(&[1, 5].map(Duration::from_secs));
+    }
+
+    /// Whether the client of a pipe numbers its messages.
+    pub const fn is_aware(&self, pipe: usize) -> bool {
+        self.aware & 1 << (pipe % 64) != 0
+    }
+
+    /// Whether the peers of a pipe compress some of their messages.
+    pub const fn compresses(&self, pipe: usize) -> bool {
+        self.compressed && !self.is_aware(pipe)
     }
 
     /// Many pipes of one key, whose workers' young deaths are counted.

@@ -211,7 +211,7 @@ impl Conn {
         payload.resize(len, b'-');
         let in_two = rng.once_in(6);
         let mut opcode = if in_two { 1 } else { 2 };
-        if plan.compressed && self.said.is_multiple_of(2) {
+        if plan.compresses(self.pipe) && self.said.is_multiple_of(2) {
             (opcode, payload) = wire::compressed(opcode, &payload);
         }
         if in_two {

@@ -121,7 +121,7 @@ fn balancing() -> Vec<Key<Pool>> {
             "resume",
             |p: &mut Pool| &mut p.resume,
             any,
-            "what its workers know of resuming: \"transparent\" is nothing, \"hints\" or \"aware\"",
+            "\"aware\" offers its workers holdline.v1; \"hints\" says that they answer Holdline-Resume, which counts anyhow",
         ),
     ]
 }

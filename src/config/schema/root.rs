@@ -81,6 +81,12 @@ fn server() -> Vec<Key<Config>> {
             "bytes of one request head; over it 431",
         ),
         key(
+            "server.http2",
+            |c: &mut Config| &mut c.server.http2,
+            any,
+            "HTTP/2 beside HTTP/1.1 on tls.listen, with WebSockets on its streams (RFC 8441)",
+        ),
+        key(
             "server.shutdown_grace",
             |c: &mut Config| &mut c.server.shutdown_grace,
             range(Duration::ZERO, DAY),

@@ -31,6 +31,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("server.handshake_timeout", "1m30s", r#""90s""#),
     ("server.keepalive_timeout", "1m5s", r#""65s""#),
     ("server.header_bytes_max", "64KiB", r#""64KiB""#),
+    ("server.http2", "true", "true"),
     ("server.shutdown_grace", "1m", r#""60s""#),
     ("server.close_spread", "0", r#""0s""#),
     ("server.proxy_protocol", "accept", r#""accept""#),
@@ -241,6 +242,9 @@ fn px_05_every_key_can_be_set_by_environment() {
         // What else must be true for the value to be allowed.
         let around = match *path {
             "server.tls.listen" => "server.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]",
+            "server.http2" => {
+                "server.tls = { listen = [\"127.0.0.1:3\"], certificates = [{ cert = \"/c\", key = \"/k\" }] }"
+            }
             "server.proxy_protocol" => "server.trusted_proxies = [\"10.0.0.0/8\"]",
             "server.tls.client_auth" => "server.tls.client_ca = \"/a\"",
             "server.tls.client_crl" => "server.tls.client_ca = \"/a\"",
@@ -380,7 +384,7 @@ fn px_05_a_name_that_is_no_key_is_an_error() {
         ("HOLDLINE_REPLAY_PIPE_BYTES_MAX", "no such key; did you mean HOLDLINE_REPLAY__PIPE_BYTES_MAX?"),
         ("HOLDLINE_POOLS__0", "no such key"),
         ("HOLDLINE_POOLS__99999999999999999999__NAME", "no such key"),
-        ("HOLDLINE_SERVER__HTTP2", "server.http2: HTTP/2 is not supported yet"),
+        ("HOLDLINE_CLUSTER__NAME", "cluster.name: clusters are not supported yet"),
     ];
     for (name, message) in cases {
         let errors = under("", &[(name, "x")]).unwrap_err().errors;

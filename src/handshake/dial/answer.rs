@@ -5,6 +5,7 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPG
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::io::AsyncReadExt;
 
+use super::super::aware::{application_of, is_numbered};
 use super::error::DialError;
 use super::refused_body::NotUpgraded;
 use super::{Dialed, ExpectedProtocol, HoldlineResume, labels};
@@ -30,6 +31,8 @@ pub(super) struct Head {
 pub(super) struct Expected<'a> {
     pub accept: &'a str,
     pub offered: &'a [String],
+    /// Whether each was offered with numbers too.
+    pub numbered: bool,
     pub protocol: ExpectedProtocol<'a>,
     pub compression: Asked,
 }
@@ -95,10 +98,10 @@ pub(super) fn judge(head: Head, stream: BackendStream, expected: &Expected<'_>) 
         Asked::Nothing => DialError::BadExtension,
         Asked::Offered(_) | Asked::Kept(_) => DialError::BadCompression,
     })?;
-    let protocol = pick_protocol(&headers, expected)?;
+    let (protocol, numbers) = pick_protocol(&headers, expected)?;
     let (resume, labels) = (parse_resume(&headers)?, labels::read(&headers));
     clean_switching(&mut headers);
-    Ok(Dialed { stream, leftover, protocol, compression, resume, labels, headers })
+    Ok(Dialed { stream, leftover, protocol, numbers, compression, resume, labels, headers })
 }
 
 fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
@@ -118,13 +121,17 @@ fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {
     Ok(())
 }
 
-fn pick_protocol(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Option<String>, DialError> {
+/// The application's own subprotocol that was picked, and whether it goes with numbers.
+fn pick_protocol(headers: &HeaderMap, expected: &Expected<'_>) -> Result<(Option<String>, bool), DialError> {
     // Some workers send the header with nothing in it when they pick none.
     let mut picks =
         headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().filter(|pick| !pick.as_bytes().trim_ascii().is_empty());
     let picked =
         picks.next().map(|pick| pick.to_str().map(str::trim).map_err(|_| DialError::BadProtocol)).transpose()?;
-    let offered = picked.is_none_or(|picked| expected.offered.iter().any(|offer| offer == picked));
+    let numbers = picked.is_some_and(|picked| expected.numbered && is_numbered(picked));
+    let picked = if numbers { picked.and_then(application_of) } else { picked };
+    let alone = numbers && picked.is_none() && !expected.offered.is_empty();
+    let offered = !alone && picked.is_none_or(|picked| expected.offered.iter().any(|offer| offer == picked));
     let wanted = match expected.protocol {
         ExpectedProtocol::Offered => true,
         ExpectedProtocol::Exactly(wanted) => picked == wanted,
@@ -132,7 +139,7 @@ fn pick_protocol(headers: &HeaderMap, expected: &Expected<'_>) -> Result<Option<
     if picks.next().is_some() || !offered || !wanted {
         return Err(DialError::BadProtocol);
     }
-    Ok(picked.map(str::to_owned))
+    Ok((picked.map(str::to_owned), numbers))
 }
 
 /// A word we don't know is refused: replaying on a guess could repeat what the backend has done.

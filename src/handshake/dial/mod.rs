@@ -23,6 +23,7 @@ pub use labels::SaidLabels;
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 
 use super::accept::accept_key;
+use super::aware::with_numbers;
 use super::deflate::{Agreed, Asked};
 use super::forward::{is_header_value, write_line};
 use crate::net::{Addresses, BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
@@ -45,6 +46,8 @@ pub struct Dial<'a> {
     pub head_lines: &'a [u8],
     /// Subprotocols to offer.
     pub protocols: &'a [String],
+    /// Whether they are offered with the aware protocol too, which this backend may speak.
+    pub numbered: bool,
     /// What the answer may pick of them.
     pub expected: ExpectedProtocol<'a>,
     /// Which compression to ask for.
@@ -86,8 +89,10 @@ pub struct Dialed {
     pub stream: BackendStream,
     /// What was read beyond the head: the backend's first frames.
     pub leftover: Bytes,
-    /// The subprotocol it picked.
+    /// The application's own subprotocol that it picked.
     pub protocol: Option<String>,
+    /// Whether it speaks the aware protocol.
+    pub numbers: bool,
     /// The compression that it agreed to.
     pub compression: Option<Agreed>,
     /// What it says about this pipe's state.
@@ -129,8 +134,8 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let head =
         tokio::time::timeout(dial.timeouts.handshake, exchange).await.map_err(|_| DialError::HandshakeTimeout)??;
     let accept = accept_key(&key);
-    let Dial { protocols: offered, expected: protocol, compression, .. } = dial;
-    answer::judge(head, stream, &Expected { accept: &accept, offered, protocol, compression })
+    let Dial { protocols: offered, numbered, expected: protocol, compression, .. } = dial;
+    answer::judge(head, stream, &Expected { accept: &accept, offered, numbered, protocol, compression })
 }
 
 /// The request's head; our own handshake first, so that a peer that reads only so much finds it.
@@ -144,7 +149,9 @@ fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
     write_line(&mut head, "connection", b"Upgrade");
     write_line(&mut head, "sec-websocket-version", b"13");
     write_line(&mut head, "sec-websocket-key", key.as_bytes());
-    if !dial.protocols.is_empty() {
+    if dial.numbered {
+        write_line(&mut head, "sec-websocket-protocol", with_numbers(dial.protocols).join(", ").as_bytes());
+    } else if !dial.protocols.is_empty() {
         write_line(&mut head, "sec-websocket-protocol", dial.protocols.join(", ").as_bytes());
     }
     if let Some(offer) = dial.compression.header() {

@@ -25,6 +25,7 @@ fn plain<'a>(addresses: &'a Addresses, protocols: &'a [String], expected: Expect
         path: "/ws/s1?q=1",
         head_lines: b"Cookie: a=1\r\n",
         protocols,
+        numbered: false,
         expected,
         compression: Asked::Nothing,
         attach: &[],

@@ -78,6 +78,9 @@ impl Driver {
             return;
         }
         self.heed_labels(attach.labels.take());
+        if attach.numbers {
+            self.pipe.worker_numbers(attachment, self.plan.pipe, now);
+        }
         if self.backend.is_linked() {
             self.backend.hold(attachment, attach.transport, now);
         } else {

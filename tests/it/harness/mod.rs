@@ -5,6 +5,7 @@ pub mod aware;
 pub mod client;
 pub mod demo;
 pub mod front;
+pub mod http2;
 pub mod metrics;
 pub mod orphans;
 pub mod proxy;

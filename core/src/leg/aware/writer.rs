@@ -6,17 +6,19 @@
 //! them are one piece of a write. Invariant: a lane counts a message as begun when the first byte of its head has left, and
 //! as sent when its last byte has; nothing goes in between.
 
+mod snapshot;
+
 use std::collections::VecDeque;
 
 use crate::aware::number;
-use crate::aware::words::{GapWhy, Said, WORD_BYTES_MAX};
+use crate::aware::words::{GapWhy, Said};
 use crate::byte_queue::{GATHER_SLICES_MAX, Gather};
 use crate::close::CloseFrame;
-use crate::frame::{self, CONTROL_PAYLOAD_MAX, Kind, Opcode, Side};
+use crate::frame::{self, Kind, Opcode, Side};
 use crate::ids::{LaneName, Seq};
+use crate::leg::end::{CONTROL_BYTES_MAX, End, REPLACED_BYTES_MAX};
 use crate::leg::outbox::Written;
 use crate::replay::{HeldMessage, MESSAGE_OVERHEAD_BYTES, ReplayBuffer};
-use crate::snapshot::{Read, Reader, SnapshotError, Writer, demand};
 
 /// Messages of one write: each takes two of its places, and two are for what goes before.
 const PLANNED_MAX: usize = 64;
@@ -32,23 +34,6 @@ const MADE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of heads that are kept for the next write.
 const MADE_BYTES_KEPT: usize = 1024;
-
-/// Bytes of control frames and words that wait, above which a pong or the answer to a heartbeat waits too or is left out.
-const CONTROL_BYTES_MAX: usize = 1024;
-
-/// Bytes of a half-written message that are kept for a link that another has replaced.
-const REPLACED_BYTES_MAX: usize = 256 * 1024;
-
-#[derive(Debug)]
-enum End {
-    Open,
-    /// The close frame goes out, behind all accepted messages or instead of them.
-    Wanted {
-        frame: Box<CloseFrame>,
-        flush: bool,
-    },
-    Said,
-}
 
 /// A message of the next write.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +72,10 @@ impl Planned {
 /// The outgoing side of a link.
 #[derive(Debug)]
 pub(crate) struct AwareWriter {
+    /// To whom it writes: frames to a backend are masked.
+    peer: Side,
+    /// What masks words and control frames to a backend; another one with each write.
+    key: [u8; 4],
     control: Vec<u8>,
     control_done: usize,
     late_pong: Option<Box<[u8]>>,
@@ -104,6 +93,8 @@ pub(crate) struct AwareWriter {
     ack: Option<(u64, u64)>,
     /// Bytes that may be sent and not acknowledged.
     window_bytes: usize,
+    /// Messages wait though the link could take them.
+    withheld: bool,
     /// The last heartbeat asked.
     beat: u64,
     /// Whether the close frame is the end, and not an interruption.
@@ -114,8 +105,11 @@ pub(crate) struct AwareWriter {
 }
 
 impl AwareWriter {
-    pub const fn new(window_bytes: usize) -> Self {
+    /// The writer of a link to `peer`, of which `window_bytes` may be unacknowledged.
+    pub const fn new(peer: Side, window_bytes: usize) -> Self {
         Self {
+            peer,
+            key: [0; 4],
             control: Vec::new(),
             control_done: 0,
             late_pong: None,
@@ -127,6 +121,7 @@ impl AwareWriter {
             live_behind: None,
             ack: None,
             window_bytes,
+            withheld: false,
             beat: 0,
             fin: true,
             end: End::Open,
@@ -143,10 +138,52 @@ impl AwareWriter {
         self.greeted
     }
 
+    /// Holds messages back, or lets them go.
+    pub const fn set_withheld(&mut self, withheld: bool) {
+        self.withheld = withheld;
+    }
+
+    /// Has the close frame be an interruption: nothing is said of an end before it.
+    pub const fn close_without_end(&mut self) {
+        self.fin = false;
+    }
+
     /// Says a word, behind what is half written.
     pub fn say(&mut self, word: &Said<'_>) {
         if !matches!(self.end, End::Said) {
-            frame::encode(&mut self.control, Opcode::Text, word.text().as_bytes(), None);
+            self.push_control(Opcode::Text, word.text().as_bytes());
+        }
+    }
+
+    fn push_control(&mut self, opcode: Opcode, payload: &[u8]) {
+        let mask = self.mask();
+        frame::encode(&mut self.control, opcode, payload, mask);
+    }
+
+    fn mask(&self) -> Option<[u8; 4]> {
+        (self.peer == Side::Backend).then_some(self.key)
+    }
+
+    /// Whose frames the messages in the lane are.
+    const fn sender(&self) -> Side {
+        match self.peer {
+            Side::Client => Side::Backend,
+            Side::Backend => Side::Client,
+        }
+    }
+
+    /// Why a message of its lane is not there any more.
+    const fn why(&self) -> GapWhy {
+        match self.peer {
+            Side::Client => GapWhy::Policy,
+            Side::Backend => GapWhy::BackendLost,
+        }
+    }
+
+    const fn lane(&self) -> LaneName {
+        match self.peer {
+            Side::Client => LaneName::Down,
+            Side::Backend => LaneName::Up,
         }
     }
 
@@ -180,7 +217,7 @@ impl AwareWriter {
         if self.greeted {
             self.say(word);
         }
-        self.fin = false;
+        self.close_without_end();
     }
 
     /// Messages that the peer was told to be missing since the last call.
@@ -194,7 +231,7 @@ impl AwareWriter {
             return;
         }
         if self.has_control_room() {
-            frame::encode(&mut self.control, Opcode::Pong, payload, None);
+            self.push_control(Opcode::Pong, payload);
         } else {
             self.late_pong = Some(payload.into());
         }
@@ -204,13 +241,9 @@ impl AwareWriter {
         self.control.len() - self.control_done < CONTROL_BYTES_MAX
     }
 
-    /// Ends the link; see [`crate::leg::outbox::Outbox::close`].
+    /// Ends the link; see [`End::ask`].
     pub fn close(&mut self, frame: CloseFrame, flush: bool) {
-        match &self.end {
-            End::Open => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { flush: true, .. } if !flush => self.end = End::Wanted { frame: Box::new(frame), flush },
-            End::Wanted { .. } | End::Said => {}
-        }
+        self.end.ask(frame, flush);
     }
 
     /// Whether the close frame has left whole.
@@ -218,14 +251,15 @@ impl AwareWriter {
         matches!(self.end, End::Said) && self.control.is_empty()
     }
 
-    /// Decides what the next write holds. Call before [`Self::gather`], with nothing in between.
-    pub fn prepare(&mut self, buffer: &ReplayBuffer) {
+    /// Decides what the next write holds; `key` is a new one. Call before [`Self::gather`], with nothing in between.
+    pub fn prepare(&mut self, buffer: &ReplayBuffer, key: [u8; 4]) {
+        self.key = key;
         if self.has_control_room()
             && let Some(payload) = self.late_pong.take()
         {
-            frame::encode(&mut self.control, Opcode::Pong, &payload, None);
+            self.push_control(Opcode::Pong, &payload);
         }
-        if self.is_live_due(buffer) {
+        if self.is_live_due() {
             self.live_behind = None;
             self.say(&Said::Live);
         }
@@ -240,8 +274,8 @@ impl AwareWriter {
         }
     }
 
-    fn is_live_due(&self, buffer: &ReplayBuffer) -> bool {
-        self.live_behind.is_some_and(|seq| buffer.sent() >= seq)
+    fn is_live_due(&self) -> bool {
+        self.live_behind.is_some_and(|seq| self.told >= seq.0)
     }
 
     fn is_close_due(&self, buffer: &ReplayBuffer) -> bool {
@@ -251,14 +285,17 @@ impl AwareWriter {
     fn say_close(&mut self) {
         let End::Wanted { frame, .. } = std::mem::replace(&mut self.end, End::Open) else { return };
         if self.fin && self.greeted && !is_own(frame.code) {
-            self.say(&Said::Fin { frame: &frame, n: self.told });
+            // It goes behind the message that is half written.
+            let begun = self.planned.front().filter(|_| self.done > 0);
+            let n = begun.map_or(self.told, |begun| begun.seq.0);
+            self.say(&Said::Fin { frame: &frame, n });
         }
-        frame::encode(&mut self.control, Opcode::Close, &frame.payload(), None);
+        self.push_control(Opcode::Close, &frame.payload());
         (self.end, self.late_pong) = (End::Said, None);
     }
 
     const fn sends_messages(&self) -> bool {
-        self.greeted && !matches!(self.end, End::Said)
+        self.greeted && !self.withheld && !matches!(self.end, End::Said)
     }
 
     /// Bytes that may be sent before more is acknowledged.
@@ -283,6 +320,10 @@ impl AwareWriter {
         let begun = self.planned.front().copied();
         let (mut told, behind) = begun.map_or((self.told, buffer.sent()), |begun| (begun.seq.0, begun.seq));
         let mut left = self.window_left(buffer);
+        if begun.is_some() {
+            // It is on its way, and not acknowledged either.
+            left = left.saturating_sub(buffer.messages_after(buffer.sent()).next().map_or(0, |it| charged_bytes(&it)));
+        }
         let mut slices = SLICES_ELSE + if begun.is_some() { 2 } else { 0 };
         for message in buffer.messages_after(behind) {
             let is_copied = message.payload_bytes() <= COPIED_BYTES_MAX;
@@ -292,7 +333,7 @@ impl AwareWriter {
                 return;
             }
             let Some(planned) = self.head(&message, told, is_copied) else { return };
-            left = left.saturating_sub(message.wire_bytes() + MESSAGE_OVERHEAD_BYTES);
+            left = left.saturating_sub(charged_bytes(&message));
             told = planned.seq.0;
             self.planned.push_back(planned);
         }
@@ -300,18 +341,25 @@ impl AwareWriter {
 
     /// Makes the head of `message`, which follows the number `told`.
     fn head(&mut self, message: &HeldMessage<'_>, told: u64, copied: bool) -> Option<Planned> {
-        let header = message.header(Side::Backend)?;
+        let header = message.header(self.sender())?;
         let kind = Kind::of(header.opcode)?;
         let start = self.made.len();
         let missing = message.seq().0.saturating_sub(told + 1);
         if missing > 0 {
-            let gap = Said::Gap { lane: LaneName::Down, from: told + 1, count: Some(missing), why: GapWhy::Policy };
-            frame::encode(&mut self.made, Opcode::Text, gap.text().as_bytes(), None);
+            let gap = Said::Gap { lane: self.lane(), from: told + 1, count: Some(missing), why: self.why() };
+            let mask = self.mask();
+            frame::encode(&mut self.made, Opcode::Text, gap.text().as_bytes(), mask);
         }
         let mut prefix = Vec::with_capacity(number::PREFIX_BYTES_MAX);
         number::write(&mut prefix, kind, message.seq().0);
+        // The payload keeps its mask, and begins so many bytes later.
+        let mask = header.mask.map(|mut mask| {
+            mask.rotate_right(prefix.len() % 4);
+            frame::apply_mask(&mut prefix, mask);
+            mask
+        });
         let payload_len = header.payload_len as usize + prefix.len();
-        let (bytes, len) = frame::encode_header(header.fin, header.opcode, payload_len, None);
+        let (bytes, len) = frame::encode_header(header.fin, header.opcode, payload_len, mask);
         self.made.extend_from_slice(&bytes[..usize::from(len)]);
         self.made.extend_from_slice(&prefix);
         let (head_len, cut) = (self.made.len() - start, header.header_len);
@@ -331,7 +379,7 @@ impl AwareWriter {
             || self.control.len() > self.control_done
             || self.late_pong.is_some()
             || (self.ack.is_some() && !matches!(self.end, End::Said))
-            || self.is_live_due(buffer)
+            || self.is_live_due()
             || self.is_close_due(buffer)
     }
 
@@ -413,7 +461,7 @@ impl AwareWriter {
         let mut bytes = Vec::new();
         if self.done == 0 && self.control_done == 0 && !matches!(self.end, End::Said) {
             bytes.extend_from_slice(&self.control);
-            frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
+            frame::encode(&mut bytes, Opcode::Close, &frame.payload(), self.mask());
         }
         bytes
     }
@@ -435,7 +483,7 @@ impl AwareWriter {
             }
         }
         bytes.extend_from_slice(&self.control[self.control_done..]);
-        frame::encode(&mut bytes, Opcode::Close, &frame.payload(), None);
+        frame::encode(&mut bytes, Opcode::Close, &frame.payload(), self.mask());
         bytes
     }
 
@@ -446,6 +494,11 @@ impl AwareWriter {
             + self.made.capacity()
             + self.planned.capacity() * size_of::<Planned>()
     }
+}
+
+/// What a message takes of the window.
+fn charged_bytes(message: &HeldMessage<'_>) -> usize {
+    message.wire_bytes() + MESSAGE_OVERHEAD_BYTES
 }
 
 /// Adds what is left of a message of which `done` bytes have left.
@@ -466,115 +519,4 @@ fn gather_message<'a>(
 /// Whether a close code is one of Holdline's own, behind which there is no end to tell.
 const fn is_own(code: u16) -> bool {
     matches!(code, 4900..=4905)
-}
-
-/// Bytes of control frames and words in a snapshot at most.
-const CONTROL_FROZEN_MAX: usize = 1 << 20;
-
-const PART: &str = "control words";
-
-impl AwareWriter {
-    /// Writes what the link is still due. The head of a half-written message is made again from its lane.
-    pub fn freeze(&self, out: &mut Writer) {
-        let Self {
-            control,
-            control_done,
-            late_pong,
-            made: _,
-            planned: _,
-            done,
-            told,
-            greeted,
-            live_behind,
-            ack,
-            window_bytes,
-            beat,
-            fin,
-            end,
-            // They are counted with each write.
-            gaps: _,
-        } = self;
-        let mut begun = 0;
-        while let Some(len) = control_frame(&control[begun..])
-            && begun + len <= *control_done
-        {
-            begun += len;
-        }
-        out.bytes(&control[begun..]);
-        out.size(control_done - begun);
-        out.option(late_pong.as_ref(), |out, payload| out.bytes(payload));
-        out.size(*done);
-        out.count(*told);
-        out.flag(*greeted);
-        out.option(*live_behind, Writer::seq);
-        out.option(*ack, |out, (n, d)| {
-            out.count(n);
-            out.count(d);
-        });
-        out.size(*window_bytes);
-        out.count(*beat);
-        out.flag(*fin);
-        match end {
-            End::Open => out.u8(0),
-            End::Wanted { frame, flush } => {
-                out.u8(1);
-                out.close_frame(frame);
-                out.flag(*flush);
-            }
-            End::Said => out.u8(2),
-        }
-    }
-
-    pub fn thaw(input: &mut Reader<'_>) -> Read<Self> {
-        let mut writer = Self::new(0);
-        writer.control = input.bytes(CONTROL_FROZEN_MAX)?.to_vec();
-        writer.control_done = input.size()?;
-        writer.late_pong = input.option(|input| Ok(input.bytes(CONTROL_PAYLOAD_MAX)?.into()))?;
-        writer.done = input.size()?;
-        writer.told = input.count()?;
-        writer.greeted = input.flag()?;
-        writer.live_behind = input.option(Reader::seq)?;
-        writer.ack = input.option(|input| Ok((input.count()?, input.count()?)))?;
-        writer.window_bytes = input.size()?;
-        writer.beat = input.count()?;
-        writer.fin = input.flag()?;
-        writer.end = match input.u8()? {
-            0 => End::Open,
-            1 => End::Wanted { frame: Box::new(input.close_frame()?), flush: input.flag()? },
-            2 => End::Said,
-            _ => return Err(SnapshotError::Malformed(PART)),
-        };
-        let mut at = 0;
-        while at < writer.control.len() {
-            let len = control_frame(&writer.control[at..]).ok_or(SnapshotError::Malformed(PART))?;
-            demand(at > 0 || writer.control_done < len, PART)?;
-            at += len;
-        }
-        demand(at > 0 || writer.control_done == 0, PART)?;
-        Ok(writer)
-    }
-
-    /// Makes the head of a half-written message again, for a writer that was thawed.
-    pub fn fit(&mut self, buffer: &ReplayBuffer) -> Read<()> {
-        demand(self.told <= buffer.accepted().0, PART)?;
-        demand(self.live_behind.is_none_or(|seq| seq <= buffer.accepted()), PART)?;
-        if self.done == 0 {
-            return demand(!buffer.is_amid_message(), PART);
-        }
-        let message = buffer.messages_after(buffer.sent()).next().ok_or(SnapshotError::Malformed(PART))?;
-        demand(self.told < message.seq().0, PART)?;
-        let begun = self.head(&message, self.told, false).ok_or(SnapshotError::Malformed(PART))?;
-        let left = message.wire_bytes() - begun.in_lane(self.done.min(begun.wire_bytes()));
-        demand(self.done < begun.wire_bytes() && left == buffer.amid_bytes(), PART)?;
-        self.planned.push_back(begun);
-        Ok(())
-    }
-}
-
-/// The length of the control frame or word of ours that `bytes` begin with.
-fn control_frame(bytes: &[u8]) -> Option<usize> {
-    let header = frame::parse(bytes, Side::Backend).ok()??;
-    let is_ours = header.fin && (header.opcode.is_control() || header.opcode == Opcode::Text);
-    let len = header.header_len + header.payload_len as usize;
-    (is_ours && len <= bytes.len() && header.payload_len as usize <= WORD_BYTES_MAX).then_some(len)
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use holdline_core::aware::Reject;
 use holdline_core::ids::Generation;
 use holdline_core::pipe::{Input, LinkLoss, Peer};
+use holdline_core::settings::DownPolicy;
 
 use super::{Event, World};
 use crate::marks::Mark;
@@ -46,7 +48,8 @@ impl World {
             return self.marks.hit(Mark::CameTooLate);
         }
         let was_gone = driver.client.gone;
-        if driver.pipe.view().has_client && self.plan.returns.is_some_and(|it| it.rejects) {
+        let rejects = self.plan.returns.is_some_and(|it| it.rejects) && driver.client.numbers.is_none();
+        if driver.pipe.view().has_client && rejects {
             self.marks.hit(Mark::Rejected);
             if was_gone {
                 let pause = self.pause();
@@ -55,11 +58,33 @@ impl World {
             return;
         }
         let capacity = if calm { 1 << 20 } else { self.plan.link_bytes };
-        driver.client_returns(&self.plan, capacity, now, &mut self.marks);
+        if let Some(numbers) = &driver.client.numbers {
+            let may_lie_of_rx = self.plan.settings.down == DownPolicy::Keep;
+            let claim = numbers.claim(may_lie_of_rx, &mut self.rng, &mut self.marks);
+            if let Some(reject) = driver.client_claims(&claim, &self.plan, capacity, now, &mut self.marks) {
+                return self.client_is_rejected(pipe, reject, was_gone);
+            }
+        } else {
+            driver.client_returns(&self.plan, capacity, now, &mut self.marks);
+        }
         if was_gone {
             self.at(Duration::ZERO, Event::ClientActs(pipe));
         }
         self.settle(pipe);
+    }
+
+    /// An aware client may not go on as it said; it tries again.
+    fn client_is_rejected(&mut self, pipe: usize, reject: Reject, was_gone: bool) {
+        self.marks.hit(match reject {
+            Reject::Unknown => Mark::AwareUnknown,
+            Reject::Epoch => Mark::AwareEpoch,
+            Reject::Taken => Mark::AwareTaken,
+            Reject::Busy | Reject::Version => panic!("{reject:?} is none of the pipe's"),
+        });
+        if was_gone {
+            let pause = self.pause();
+            self.at(pause, Event::ClientReturns(pipe));
+        }
     }
 
     /// A client's link was dropped, which may still bring news.

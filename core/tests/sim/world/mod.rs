@@ -158,7 +158,7 @@ impl World {
         let backend = chosen.expect("worker 0 is there and eligible").key;
         let wrong = self.workers[worker_of(backend)].disowns.contains(&pipe);
         let conn = Conn::new(pipe, 1, wrong, None, self.now, &self.plan, &mut self.rng);
-        let client = Client::new(&self.plan, &mut self.rng);
+        let client = Client::new(&self.plan, self.plan.is_aware(pipe), &mut self.rng);
         let mut driver = Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now);
         driver.traced_as = self.trace.then_some(pipe);
         self.drivers.push(driver);
@@ -266,7 +266,7 @@ impl World {
     /// When all is settled after the disaster, one more message each way, and then a goodbye.
     fn last_things(&mut self, pipe: usize) {
         let driver = &mut self.drivers[pipe];
-        if !driver.client.may_talk() || !driver.model.is_settled(&driver.pipe) {
+        if !driver.client.may_talk() || !driver.model.is_settled(&driver.pipe) || !driver.client_knows() {
             return;
         }
         match self.last_said[pipe] {
