@@ -300,7 +300,8 @@ pub struct PipeGauge {
     state: PipeState,
     /// Of the lanes up and down, once they are known.
     levels: Option<(Level, Level)>,
-    prologue_bytes: usize,
+    /// What was counted: no prologue has more, and each pipe has one of these.
+    prologue_bytes: u32,
     aware: Option<Transport>,
 }
 
@@ -345,8 +346,9 @@ impl PipeGauge {
 
     /// Counts so many bytes as the pipe's prologue from now on.
     pub fn set_prologue(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if self.prologue_bytes != bytes {
-            self.route.prologue_bytes.add(bytes as i64 - self.prologue_bytes as i64);
+            self.route.prologue_bytes.add(i64::from(bytes) - i64::from(self.prologue_bytes));
             self.prologue_bytes = bytes;
         }
     }

@@ -170,7 +170,7 @@ pub struct Pipe {
     farewell: Option<Box<CloseFrame>>,
     /// The groups that it belongs to, if to any.
     labels: Option<Arc<Labels>>,
-    interruptions: u64,
+    interruptions: u32,
     end: End,
     actions: VecDeque<Action>,
 }

@@ -112,7 +112,7 @@ impl Pipe {
         out.option(numbered.as_deref(), |out, numbered| numbered.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
         out.option(labels.as_deref(), |out, labels| labels.freeze(out));
-        out.count(*interruptions);
+        out.count(u64::from(*interruptions));
         out.flag(*end != End::NotYet);
     }
 
@@ -146,7 +146,7 @@ impl Pipe {
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
             labels: input.option(Labels::thaw)?.map(Arc::new),
-            interruptions: input.count()?,
+            interruptions: u32::try_from(input.count()?).unwrap_or(u32::MAX),
             end: if input.flag()? { End::Reported } else { End::NotYet },
             actions: VecDeque::new(),
             settings,
