@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use holdline::config::{Config, Loaded};
 
 /// One for each kind of worker.
@@ -47,6 +50,38 @@ fn holdline_check_accepts_each_preset() {
         assert_eq!(output.status.code(), Some(0), "{preset}: {said}");
         // a key that is not built yet may stand there for later; nothing else may be odd
         assert!(said.lines().all(|line| line.ends_with("has no effect in this version")), "{preset}: {said}");
+    }
+}
+
+#[test]
+fn presets_for_a_network_speak_tls_with_a_few_marks_less() {
+    let files = tempfile::tempdir().unwrap();
+    let at = |name: &str| files.path().join(name).display().to_string();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["example.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let pem =
+        |label: &str, der: &[u8]| format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der));
+    let secrets = "s".repeat(64);
+    let written = [
+        ("tls.pem", pem("CERTIFICATE", own.der())),
+        ("tls.key", pem("PRIVATE KEY", &key.serialize_der())),
+        ("tickets", secrets),
+    ];
+    for (name, text) in written {
+        std::fs::write(at(name), text).unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    for preset in ["high-concurrency", "low-latency", "small-memory"] {
+        let marked = text(preset).matches("\n# tls.").count();
+        assert!(marked >= 2, "{preset}");
+        let spoken =
+            text(preset).replace("\n# tls.", "\ntls.").replace("/etc/holdline", &files.path().display().to_string());
+        std::fs::write(at("proxy.toml"), spoken).unwrap();
+        let mut check = Command::new(env!("CARGO_BIN_EXE_holdline"));
+        let output = check.args(["check", "--print", "-c", &at("proxy.toml")]).env_clear().output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{preset}: {said}");
+        assert!(String::from_utf8(output.stdout).unwrap().contains("0.0.0.0:443"), "{preset}");
     }
 }
 

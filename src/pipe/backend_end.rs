@@ -170,8 +170,8 @@ impl Next {
 pub struct BackendEnd {
     link: Option<BackendLink>,
     next: Option<Box<Next>>,
-    /// The last backend that was attached, and its name, which the pool may have forgotten.
-    last: Option<(BackendKey, Arc<str>)>,
+    /// While there is no link: the last backend that was attached, and its name, which the pool may have forgotten.
+    last: Option<Box<(BackendKey, Arc<str>)>>,
 }
 
 impl BackendEnd {
@@ -191,13 +191,16 @@ impl BackendEnd {
     }
 
     /// The last backend that was attached, and its name.
-    pub const fn last(&self) -> Option<&(BackendKey, Arc<str>)> {
-        self.last.as_ref()
+    pub fn last(&self) -> Option<(BackendKey, &Arc<str>)> {
+        match (&self.link, &self.last) {
+            (Some(link), _) => Some((link.transport.key(), link.transport.id())),
+            (None, Some(last)) => Some((last.0, &last.1)),
+            (None, None) => None,
+        }
     }
 
     /// Links the worker of `attachment`.
     pub fn attach(&mut self, attachment: Attachment, transport: Transport, now: Time) {
-        self.last = Some((transport.key(), transport.id().clone()));
         self.link = Some(BackendLink { attachment, transport, since: now, broken: None });
     }
 
@@ -232,6 +235,7 @@ impl BackendEnd {
             return None;
         }
         let mut link = self.link.take_if(|link| link.attachment == attachment)?;
+        self.last = Some(Box::new((link.transport.key(), link.transport.id().clone())));
         link.say(last_words, cx);
         Some(link)
     }

@@ -33,12 +33,13 @@ mod tests {
     use super::*;
     use crate::pipes::PipeEntry;
 
-    /// What an idle pipe costs besides two sockets; a change that lets it grow says so here.
+    /// What an idle pipe costs besides two sockets; a change that lets it grow says so here. The driver is one piece of
+    /// memory, and the allocator's next size above 2048 bytes is 2560.
     #[test]
     fn an_idle_pipe_stays_small() {
         let sizes = [
             ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1512),
-            ("Driver", size_of::<Driver>(), 2080),
+            ("Driver", size_of::<Driver>(), 2048),
             ("PipeEntry", size_of::<PipeEntry>(), 456),
             ("Plan", size_of::<attach::Plan>(), 216),
         ];

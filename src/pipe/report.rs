@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use holdline_core::aware::Reject;
 use holdline_core::aware::words::GapWhy;
@@ -71,7 +71,7 @@ pub struct Reporter {
     gauge: Option<PipeGauge>,
     /// What was booked so far.
     booked: Option<Booked>,
-    opened: Instant,
+    opened: Time,
     /// By whom, the code and the reason; only of a pipe that is over or about to be.
     ended: Option<Box<(EndedBy, u16, Box<str>)>>,
     searching: bool,
@@ -101,7 +101,7 @@ impl Reporter {
             gauge: (!entry.is_stream()).then(|| route.open_pipe(PipeState::Attached)),
             route,
             booked: None,
-            opened: Instant::now(),
+            opened: process.clock.now(),
             ended: None,
             searching: false,
             search: None,
@@ -168,9 +168,9 @@ impl Reporter {
     }
 
     /// Says one fact; `last` is the backend that was attached last, and its name.
-    pub fn say(&mut self, fact: Fact, last: Option<&(BackendKey, Arc<str>)>) {
+    pub fn say(&mut self, fact: Fact, last: Option<(BackendKey, &Arc<str>)>) {
         let name_of =
-            |key: BackendKey| last.filter(|(it, _)| *it == key).map_or_else(|| Arc::from(""), |(_, name)| name.clone());
+            |key: BackendKey| last.filter(|&(it, _)| it == key).map_or_else(|| Arc::from(""), |(_, name)| name.clone());
         match fact {
             Fact::Interrupted { attachment, reason, in_doubt, backend, gap: _ } => {
                 self.searching = true;
@@ -414,7 +414,7 @@ impl Reporter {
 
     fn close(&mut self) {
         let (by, code) = (self.ending().0, self.ending().1);
-        let lived = self.opened.elapsed();
+        let lived = self.process.clock.now().since(self.opened);
         if self.gauge.is_some() {
             self.route.pipe_closed(by, code);
             self.route.pipe_seconds.observe(lived.as_secs_f64());

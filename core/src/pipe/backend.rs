@@ -92,7 +92,7 @@ impl Pipe {
         self.actions.push_back(Action::DropBackend { attachment, last_words, died });
         self.down.buffer.discard_partial();
         self.numbered_worker_gone();
-        self.interruptions += 1;
+        self.interruptions = self.interruptions.saturating_add(1);
         self.up.in_doubt += rewound.in_doubt;
         let (in_doubt, gap) = (rewound.in_doubt, rewound.gap);
         self.report(Fact::Interrupted { attachment, backend, reason, in_doubt, gap });

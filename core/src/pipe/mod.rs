@@ -167,7 +167,7 @@ pub struct Pipe {
     compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
-    interruptions: u64,
+    interruptions: u32,
     end: End,
     actions: VecDeque<Action>,
 }

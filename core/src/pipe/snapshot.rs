@@ -109,7 +109,7 @@ impl Pipe {
         out.option(aware.as_deref(), |out, aware| aware.freeze(out));
         out.option(numbered.as_deref(), |out, numbered| numbered.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
-        out.count(*interruptions);
+        out.count(u64::from(*interruptions));
         out.flag(*end != End::NotYet);
     }
 
@@ -142,7 +142,7 @@ impl Pipe {
             numbered,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
-            interruptions: input.count()?,
+            interruptions: u32::try_from(input.count()?).unwrap_or(u32::MAX),
             end: if input.flag()? { End::Reported } else { End::NotYet },
             actions: VecDeque::new(),
             settings,

@@ -117,7 +117,7 @@ impl Pipe {
             state: self.state(),
             backend: self.backend.worker().map(|worker| worker.backend),
             attachment: self.backend.last(),
-            interruptions: self.interruptions,
+            interruptions: u64::from(self.interruptions),
             up: lane(&self.up),
             down: lane(&self.down),
             generation: self.client.generation(),
