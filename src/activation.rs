@@ -103,8 +103,10 @@ fn adopt(sockets: &mut ListenFd, index: usize) -> io::Result<Bound> {
 
 /// A socket that does not listen fails at every accept.
 fn listening(socket: &impl AsFd) -> io::Result<()> {
-    if SockRef::from(socket).is_listener()? {
-        return Ok(());
+    let socket = SockRef::from(socket);
+    if socket.is_listener()? {
+        // Workers that this process runs must not hold it open.
+        return socket.set_cloexec(true);
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen"))
 }

@@ -265,6 +265,30 @@ pub enum Fact {
         policy: &'static str,
         bytes: u64,
     },
+    /// A worker that Holdline runs was started.
+    #[serde(rename = "worker.started")]
+    WorkerStarted { group: Arc<str>, worker: Arc<str>, pid: u32, reason: &'static str },
+    /// A worker could not be started.
+    #[serde(rename = "worker.start_failed")]
+    WorkerStartFailed { group: Arc<str>, worker: Arc<str>, error: String },
+    /// The pool's health check finds a worker that was started.
+    #[serde(rename = "worker.ready")]
+    WorkerReady { group: Arc<str>, worker: Arc<str>, took_ms: u64 },
+    /// A worker did not become ready in time, and is stopped.
+    #[serde(rename = "worker.not_ready")]
+    WorkerNotReady { group: Arc<str>, worker: Arc<str>, after_ms: u64 },
+    /// A worker is being replaced.
+    #[serde(rename = "worker.recycled")]
+    WorkerRecycled { group: Arc<str>, worker: Arc<str>, reason: &'static str },
+    /// A worker did not end when it was asked to.
+    #[serde(rename = "worker.killed")]
+    WorkerKilled { group: Arc<str>, worker: Arc<str> },
+    /// A worker's process ended, `expected` if it was asked to.
+    #[serde(rename = "worker.exited")]
+    WorkerExited { group: Arc<str>, worker: Arc<str>, status: String, expected: bool },
+    /// Workers fail one after another; the next one waits so long.
+    #[serde(rename = "worker.crash_loop")]
+    WorkerCrashLoop { group: Arc<str>, worker: Arc<str>, failures: u32, wait_ms: u64 },
     /// A new configuration is in force; `needs_restart` names the keys that are not.
     #[serde(rename = "config.reloaded")]
     ConfigReloaded { needs_restart: Vec<String> },

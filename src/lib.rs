@@ -14,6 +14,8 @@
 //! pipes that have one worker connection between them, [`limits`] counts connections, [`memory`] bounds what all of
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
+//! [`workers`] are the processes that Holdline runs itself, as users that [`unix_user`] finds.
+//!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
 //! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
 //! [`resume`] what tokens of clients that come back are signed with, [`level`] what is logged, and [`reload`] changes
@@ -23,7 +25,8 @@
 //! [`callout`] signed with a [`secret`]. Who steers: [`admin`] serves the API, [`ctl`] asks
 //! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
 //! uses [`phase`], [`clock`], [`blame`], [`hops`], [`send_timeout`] and
-//! [`whole_file`]. [`worker`] is the simulated device worker that demos and
+//! [`whole_file`]. [`run`] registers a worker that something else
+//! starts. [`worker`] is the simulated device worker that demos and
 //! tests stand behind the proxy, and [`demo`] kills such workers under its clients.
 //!
 //! A module knows only what stands below it: `tests/tidy/layers.rs` lists the layers and holds them.
@@ -62,6 +65,7 @@ mod reload;
 pub mod resume;
 mod routes;
 mod rules;
+mod run;
 mod secret;
 mod send_timeout;
 mod serve;
@@ -69,6 +73,8 @@ mod share;
 mod tls;
 mod tokens;
 mod trace;
+mod unix_user;
 mod waiting;
 mod whole_file;
 mod worker;
+mod workers;

@@ -20,6 +20,7 @@ use crate::http::Exchanges;
 use crate::metrics::process::{self, SocketFiles};
 use crate::pipes::{Command, PipeEntry, Pipes};
 use crate::share::Streams;
+use crate::workers::Workers;
 
 /// From one look to the next, while there is room.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(200);
@@ -44,6 +45,7 @@ pub struct Memory {
     pipes: Arc<Pipes>,
     streams: Arc<Streams>,
     exchanges: Exchanges,
+    workers: Arc<Workers>,
     /// What pipes and plain requests may take together until the next look.
     charged_max: AtomicU64,
     state: Mutex<State>,
@@ -75,21 +77,27 @@ pub struct Reading {
 impl Memory {
     /// A watch under the limits in `config`, as they are at each look.
     #[must_use]
-    pub fn new(config: Arc<ArcSwap<Config>>, pipes: Arc<Pipes>, streams: Arc<Streams>, exchanges: Exchanges) -> Self {
+    pub fn new(
+        config: Arc<ArcSwap<Config>>,
+        pipes: Arc<Pipes>,
+        streams: Arc<Streams>,
+        exchanges: Exchanges,
+        workers: Arc<Workers>,
+    ) -> Self {
         let (state, pressure) = (Mutex::default(), watch::Sender::new(Pressure::Low));
-        Self { config, pipes, streams, exchanges, charged_max: AtomicU64::new(u64::MAX), state, pressure }
+        Self { config, pipes, streams, exchanges, workers, charged_max: AtomicU64::new(u64::MAX), state, pressure }
     }
 
     /// Measures, and lets everybody know what follows.
     pub fn look(&self) -> Reading {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (limit, sockets) = match self.config.load().memory.process_max {
-            // What its sockets take of the cgroup's limit is not there for the process.
-            0 => (state.system_limit(), state.socket_bytes()),
+        let (limit, others) = match self.config.load().memory.process_max {
+            // What its sockets and its workers take of the cgroup's limit is not there for the process.
+            0 => (state.system_limit(), state.socket_bytes() + self.workers.rss_bytes()),
             limit => (limit as u64, 0),
         };
         let resident = process::resident_bytes();
-        let there = limit.saturating_sub(sockets);
+        let there = limit.saturating_sub(others);
         let verdict = state.watch.look(Sample { resident, charged: self.charged(), limit: there });
         self.charged_max.store(verdict.charged_max, Relaxed);
         self.pipes.set_memory_bytes_max(verdict.charged_max.saturating_sub(self.requests_bytes()));

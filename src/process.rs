@@ -32,6 +32,7 @@ use crate::tls::{Certificate, Sets};
 use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
 use crate::waiting::Waiting;
+use crate::workers::{Surroundings, Workers};
 
 /// The services of one process; share it by `Arc`.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct Process {
     pub hooks: Hooks,
     /// Where workers come from.
     pub backends: Backends,
+    /// Those of them whose processes are run here.
+    pub workers: Arc<Workers>,
     /// The live pipes.
     pub pipes: Arc<Pipes>,
     /// The streams that some of them share.
@@ -148,8 +151,9 @@ impl Process {
         let shown = TlsInForce::new(shown, config.server.tls.handshakes_at_once as usize);
         let config = Arc::new(ArcSwap::from_pointee(config));
         let (streams, exchanges) = (Arc::new(Streams::default()), Exchanges::default());
+        let workers = Arc::new(Workers::new(&config.load().workers));
         let process = Self {
-            memory: Memory::new(config.clone(), pipes.clone(), streams.clone(), exchanges.clone()),
+            memory: Memory::new(config.clone(), pipes.clone(), streams.clone(), exchanges.clone(), workers.clone()),
             config,
             rules: ArcSwap::from_pointee(rules),
             tokens: ArcSwapOption::new(tokens.map(Arc::new)),
@@ -162,6 +166,7 @@ impl Process {
             tracer,
             hooks,
             backends,
+            workers,
             pipes,
             streams,
             clients: Arc::default(),
@@ -184,6 +189,13 @@ fn hook_settings(config: &Config, secret: Option<Secret>) -> Option<HookSettings
 }
 
 impl Process {
+    /// What the supervisor of workers works on.
+    #[must_use]
+    pub fn around_workers(&self) -> Surroundings {
+        let (metrics, events) = (self.metrics.clone(), self.events.clone());
+        Surroundings { backends: self.backends.clone(), metrics, events, clock: self.clock }
+    }
+
     /// Has new handshakes use `sets`, of which metrics tell how long they are good.
     pub fn put_tls(&self, sets: Sets) {
         self.metrics.sync_certificates(&ends(&sets));

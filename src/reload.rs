@@ -160,6 +160,7 @@ impl Reload {
         let (tls, untimely) = loaded.pools_tls()?;
         let (resume_keys, exposed) = loaded.resume_keys()?;
         let (shown, concerns) = self.certificates_of(&loaded)?;
+        loaded.worker_commands()?;
         let mut judged = self.judge(loaded, force)?;
         (judged.tls, judged.resume_keys, judged.shown) = (tls, resume_keys, shown);
         judged.warnings.extend(untimely.into_iter().chain(exposed).chain(concerns));
@@ -213,6 +214,7 @@ impl Reload {
         }
         // Before the routes, so that a new route finds its pool.
         process.backends.configure(&Setup::from_config(&config, &tls));
+        process.workers.configure(&config.workers);
         process.rules.store(Arc::new(rules));
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max, config.pools.len());
         process.pipes.keys.set_count_max(config.limits.statistics_keys as usize);

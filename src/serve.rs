@@ -4,6 +4,7 @@
 //! runtime with the admin API, probes and signals, so that it answers however busy the data threads are.
 
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,6 +34,7 @@ use crate::rules::Rules;
 use crate::share::Streams;
 use crate::tls::Sets;
 use crate::tokens::Tokens;
+use crate::workers::Workers;
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -132,6 +134,7 @@ fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
     let tokens = config.admin.tokens_file.as_deref().map(Tokens::load).transpose()?;
     let (resume_keys, exposed) = loaded.resume_keys()?;
     let hooks_secret = loaded.hooks_secret()?;
+    loaded.worker_commands()?;
     let (tls, untimely) = loaded.pools_tls()?;
     let (shown, concerns) = Sets::load(loaded)?;
     for notice in untimely.into_iter().chain(exposed).chain(concerns) {
@@ -159,6 +162,8 @@ fn start_chores(process: &Arc<Process>, state_file: Option<Arc<StateFile>>, stop
     }
     let (kept, until_stopped) = (process.clone(), until(stopped.clone()));
     tokio::spawn(async move { kept.memory.run(until_stopped).await });
+    let (workers, around) = (process.workers.clone(), process.around_workers());
+    tokio::spawn(async move { workers.run(around).await });
     let (backends, until_stopped) = (process.backends.clone(), until(stopped.clone()));
     tokio::spawn(async move { backends.run(until_stopped).await });
 }
@@ -293,8 +298,8 @@ async fn sweep(door: Arc<Door>) {
 
 impl Running {
     /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, while plain requests
-    /// are answered; what has not ended by `server.shutdown_grace` is cut off. Once `hurry` resolves, it is over within a
-    /// second or two.
+    /// are answered; what has not ended by `server.shutdown_grace` is cut off. Then the workers that are run here end. Once
+    /// `hurry` resolves, it is over within a second or two.
     pub async fn stop(self, hurry: impl Future<Output = ()>) {
         let began = Instant::now();
         let config = self.process.config.load_full();
@@ -312,18 +317,21 @@ impl Running {
             close_all(&pipes, &self.process.streams, config.server.close_spread.min(grace)).await;
             tokio::join!(pipes.emptied(), exchanges.emptied());
         };
-        tokio::select! {
-            () = orderly => {}
-            () = tokio::time::sleep(grace) => {}
-            () = hurry => {
+        let mut hurry = pin!(hurry);
+        let hurried = tokio::select! {
+            () = orderly => false,
+            () = tokio::time::sleep(grace) => false,
+            () = &mut hurry => {
                 close_all(&pipes, &self.process.streams, Duration::ZERO).await;
                 // What has not ended by then is cut off below.
                 let _ = tokio::time::timeout(HURRY, async { tokio::join!(pipes.emptied(), exchanges.emptied()) }).await;
+                true
             }
-        }
+        };
         let (failed, requests_cut) = (pipes.len(), exchanges.count());
         // Those that were on their way to be opened are told as well.
         let closed = (live as u64 + pipes.opened() - opened).saturating_sub(failed as u64);
+        end_workers(&self.process.workers, hurried, hurry).await;
         self.notifier.end();
         let _ = self.stop_control.send(true);
         for thread in self.threads {
@@ -346,6 +354,17 @@ impl Running {
         let _ = self.reload.reload(false).await;
         self.notifier.reloaded();
     }
+}
+
+/// Ends the workers that are run here: in order unless that is too slow, and it is once `hurry` resolves.
+async fn end_workers(workers: &Workers, hurried: bool, hurry: impl Future<Output = ()>) {
+    if !hurried {
+        tokio::select! {
+            () = workers.stop() => return,
+            () = hurry => {}
+        }
+    }
+    workers.kill().await;
 }
 
 /// Tells every client 1001, evenly spread over `spread`; then the streams that they shared, with each of which all its

@@ -111,6 +111,15 @@ pub enum Refusal {
     Wait,
 }
 
+/// What it means when a worker refuses a client's credentials at a reattach (401, 403).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnRefused {
+    /// It is the last word: the client is closed with 1008.
+    Close,
+    /// It is that worker's word alone: the next one is asked, and [`Refusal`] says what it means if all refuse.
+    Next,
+}
+
 /// What confirms a message to a worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Confirm {
@@ -185,6 +194,8 @@ pub struct PipeSettings {
     pub on_backend_loss: BackendLoss,
     /// What refusals by all workers do to its client.
     pub refusal: Refusal,
+    /// What a worker's refusal of its credentials does to it.
+    pub on_refused: OnRefused,
     /// Payload bytes of one message; over it, a client is closed with 1009.
     pub message_bytes_max: usize,
     /// What a worker's message over it does.
@@ -272,6 +283,7 @@ impl Default for PipeSettings {
             stall_max: Duration::from_secs(15),
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
+            on_refused: OnRefused::Close,
             message_bytes_max: 16 << 20,
             on_too_big: OnTooBig::Close,
             confirm: Confirm::Pong,

@@ -109,7 +109,7 @@ impl From<BackendView> for BackendBody {
             ejected_until: view.ejected_until.map(time),
             eligible: view.eligible,
             removing: view.removing,
-            fixed: view.origin == Origin::Static,
+            fixed: view.origin != Origin::Registered,
             pipes: view.pipes,
             requests: view.requests,
             registered_at: time(view.registered_at),

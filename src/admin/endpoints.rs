@@ -15,7 +15,8 @@ use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
-    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipes, pools, stats, system, tls,
+    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipes, pools, stats, system,
+    tls, workers,
 };
 use crate::tokens::Access;
 
@@ -43,6 +44,7 @@ fn endpoints() -> Vec<Endpoint> {
     all.extend(numbers());
     all.extend(backend());
     all.extend(pool());
+    all.extend(worker());
     all.extend(pipe());
     all.extend(process());
     all
@@ -157,6 +159,35 @@ fn pool() -> Vec<Endpoint> {
         at(Method::GET, "/v1/pools", Viewer, get(pools::list), list),
         at(Method::GET, "/v1/pools/{name}", Viewer, get(pools::show), show),
         at(Method::POST, "/v1/pools/{name}/rebalance", Operator, post(pools::rebalance), rebalance),
+    ]
+}
+
+fn worker() -> Vec<Endpoint> {
+    use Access::{Operator, Viewer};
+    use workers::{GroupBody, Scale, WorkerBody};
+    const PATH: &str = "/v1/workers/{id}";
+    let list = operation("listWorkers", "Lists the workers that Holdline runs; waits for a change if asked to")
+        .query::<workers::Ask>()
+        .lists::<List<WorkerBody>>();
+    let show = operation("readWorker", "Shows a worker that Holdline runs").answers::<WorkerBody>(200);
+    let recycle = operation("recycleWorker", "Replaces a worker; its pipes move")
+        .body::<Nothing>()
+        .answers::<WorkerBody>(202)
+        .refuses(&[409]);
+    let restart = operation("restartWorkers", "Replaces all workers of the group of this name, one after another")
+        .body::<Nothing>()
+        .answers::<GroupBody>(202)
+        .refuses(&[409]);
+    let scale = operation("scaleWorkers", "Has so many workers of the group of this name serve")
+        .body::<Scale>()
+        .answers::<GroupBody>(200)
+        .refuses(&[409]);
+    vec![
+        at(Method::GET, "/v1/workers", Viewer, get(workers::list), list),
+        at(Method::GET, PATH, Viewer, get(workers::show), show),
+        at(Method::PATCH, PATH, Operator, patch(workers::scale), scale),
+        at(Method::POST, "/v1/workers/{id}/recycle", Operator, post(workers::recycle), recycle),
+        at(Method::POST, "/v1/workers/{id}/restart", Operator, post(workers::restart), restart),
     ]
 }
 

@@ -15,6 +15,9 @@
 //! | `PUT /v1/backends/{id}/state` | operator | ready, drain, maint |
 //! | `GET /v1/pools`, `GET /v1/pools/{name}` | viewer | reads pools |
 //! | `POST /v1/pools/{name}/rebalance` | operator | moves pipes off backends that have more than their share |
+//! | `GET /v1/workers`, `GET /v1/workers/{id}` | viewer | reads the workers that Holdline runs |
+//! | `POST /v1/workers/{id}/recycle` | operator | replaces one |
+//! | `POST /v1/workers/{group}/restart`, `PATCH /v1/workers/{group}` | operator | replaces all of a group, one by one; changes how many there are |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
 //! | `PATCH /v1/pipes/{id}` | worker | changes the groups that one belongs to |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
@@ -56,6 +59,7 @@ mod stats;
 mod streams;
 mod system;
 mod tls;
+mod workers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;

@@ -76,6 +76,10 @@ pub enum Removal {
     Replaced,
     /// The configuration no longer names it.
     Unconfigured,
+    /// The supervisor has no more use for it.
+    Retired,
+    /// Its process has ended.
+    Exited,
 }
 
 impl Removal {
@@ -87,6 +91,8 @@ impl Removal {
             Self::LeaseExpired => "lease_expired",
             Self::Replaced => "replaced",
             Self::Unconfigured => "unconfigured",
+            Self::Retired => "retired",
+            Self::Exited => "exited",
         }
     }
 }

@@ -11,6 +11,7 @@ use super::registry::{Effects, Registry, Why, probes_of};
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{LastProbe, ProbeSettings};
+use super::supervised::READY_PROBE_INTERVAL;
 use holdline_core::health::{Health, HealthChange, Probed};
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
@@ -259,7 +260,9 @@ impl Registry {
         let (Some(interval), Some(record)) = (interval, self.records.get_mut(&key)) else {
             return;
         };
-        let wait = if down {
+        let wait = if record.is_starting() {
+            READY_PROBE_INTERVAL.min(interval)
+        } else if down {
             let doubled = QUICK_PROBE_MIN.saturating_mul(1 << record.probe.since_down.min(16));
             record.probe.since_down += 1;
             doubled.min(interval)

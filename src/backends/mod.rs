@@ -1,7 +1,7 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `supervised` (what the supervisor says about processes of its own), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -19,6 +19,7 @@ mod report;
 mod reserve;
 mod spec;
 mod sticky;
+mod supervised;
 mod views;
 mod writes;
 

@@ -96,6 +96,8 @@ pub(super) struct Record {
     pub(super) requests_overdue: bool,
     /// An earlier process knew it, and it has not been heard of since.
     pub(super) restored: bool,
+    /// A probe has found it since it came.
+    pub(super) has_been_up: bool,
     pub(super) probe: ProbeState,
     /// One permit per dial of a pipe that lost or leaves another backend.
     pub(super) dials: Arc<Semaphore>,
@@ -168,6 +170,7 @@ impl Registry {
             requests: 0,
             requests_overdue: false,
             restored: false,
+            has_been_up: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None, report: None },
             dials: moves::permits(self.bounds.dials_at_once),
             picked: None,
@@ -366,14 +369,24 @@ impl Registry {
         let (Some((pool, backend)), now) = (self.names(key), self.clock.now()) else {
             return;
         };
-        fx.events.push(match change {
+        let starting = self.records.get(&key).is_some_and(Record::is_starting);
+        if change == HealthChange::Up
+            && let Some(record) = self.records.get_mut(&key)
+        {
+            record.has_been_up = true;
+        }
+        let news = match change {
             HealthChange::Up => BackendEvent::Up { pool, backend },
             HealthChange::Readmitted => BackendEvent::Readmitted { pool, backend },
             HealthChange::Down => BackendEvent::Down { pool, backend, reason: why.text.clone() },
             HealthChange::Ejected { until } => {
                 BackendEvent::Ejected { pool, backend, reason: why.eject, lasts: until - now }
             }
-        });
+        };
+        // A process that does not listen yet is no loss.
+        if !(starting && change == HealthChange::Down) {
+            fx.events.push(news);
+        }
         if let (HealthChange::Down, Some(record)) = (change, self.records.get_mut(&key)) {
             record.probe.since_down = 0;
             record.probe.next = record.probe.next.min(now + super::keeper::QUICK_PROBE_MIN);

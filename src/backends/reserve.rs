@@ -370,7 +370,9 @@ impl Registry {
             let chosen = match entry.core.choose(&question) {
                 Ok(chosen) => chosen,
                 Err(reason) => {
-                    let awaited = entry.core.awaits(&Choose { exclude: ask.exclude, ..question });
+                    let is_coming = |record: &Record| record.is_coming() && *record.spec.pool == *pool;
+                    let awaited = entry.core.awaits(&Choose { exclude: ask.exclude, ..question })
+                        || self.records.values().any(is_coming);
                     return Err(NoBackend { reason, retry_at: retry.map(|at| clock.instant(at)), awaited });
                 }
             };
@@ -425,7 +427,7 @@ impl Registry {
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
         let record = self.records.get(&key)?;
         let allowed = match record.origin {
-            Origin::Static => None,
+            Origin::Static | Origin::Supervised => None,
             Origin::Registered => Some(self.where_to.networks.clone()),
         };
         let pool = self.pools.get(&record.spec.pool)?;

@@ -269,6 +269,8 @@ pub enum Origin {
     Static,
     /// The API.
     Registered,
+    /// The supervisor, whose process it is: trusted, and not to be changed by the API.
+    Supervised,
 }
 
 /// A backend as it is now.
@@ -398,6 +400,9 @@ pub enum BackendError {
     /// It stands in the configuration file (409).
     #[error("backend \"{0}\" stands in the configuration file; change it there")]
     Static(Arc<str>),
+    /// Its process is run by Holdline (409).
+    #[error("backend \"{0}\" is run by Holdline itself; change its group under [[workers]], or recycle it")]
+    Supervised(Arc<str>),
     /// It never asked for a lease (409).
     #[error("backend \"{0}\" has no lease to renew; register with one")]
     NoLease(Arc<str>),
@@ -433,6 +438,7 @@ impl BackendError {
             Self::UrlTaken(_) => (409, "url-taken"),
             Self::InstanceConflict(_) => (409, "instance-conflict"),
             Self::Static(_) => (409, "static-backend"),
+            Self::Supervised(_) => (409, "supervised-backend"),
             Self::NoLease(_) => (409, "no-lease"),
             Self::NotFound(_) => (404, "backend-not-found"),
             Self::PreconditionFailed(_) => (412, "precondition-failed"),
@@ -455,6 +461,7 @@ impl BackendError {
             Self::InstanceConflict(_) => Some("/instance"),
             Self::Invalid { pointer, .. } => Some(pointer),
             Self::Static(_)
+            | Self::Supervised(_)
             | Self::NoLease(_)
             | Self::NotFound(_)
             | Self::PreconditionFailed(_)

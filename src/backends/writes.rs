@@ -2,7 +2,7 @@
 
 use super::Setup;
 use super::facts::{BackendEvent, Leave, LeaveCause, LeaveHow, Removal};
-use super::registry::{Effects, PoolEntry, Registry, core_settings, pool_settings};
+use super::registry::{Effects, PoolEntry, Record, Registry, core_settings, pool_settings};
 use super::spec::{
     BACKENDS_MAX, BackendError, BackendSpec, Directive, Expect, ID_BYTES_MAX, INSTANCE_BYTES_MAX, LABELS_MAX,
     LEASE_RANGE, Origin, PROBE_INTERVAL_MIN, PipesWish, PoolSpec, Progress, Put, Renewal, SERVES_KEYS_MAX, StateChange,
@@ -88,9 +88,7 @@ impl Registry {
         let Some(record) = self.records.get(&key) else {
             return Err(BackendError::NotFound(id.into()));
         };
-        if record.origin == Origin::Static {
-            return Err(BackendError::Static(id.into()));
-        }
+        check_own(record)?;
         if record.removing.is_some() {
             return Err(BackendError::NotFound(id.into()));
         }
@@ -145,9 +143,7 @@ impl Registry {
         let Some(record) = self.records.get(&key) else {
             return Ok(Progress::Done);
         };
-        if record.origin == Origin::Static {
-            return Err(BackendError::Static(id.into()));
-        }
+        check_own(record)?;
         if record.removing.is_some() {
             return Ok(self.progress(key));
         }
@@ -224,7 +220,7 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, id: Arc<str>, spec: BackendSpec, origin: Origin, fx: &mut Effects) -> BackendKey {
+    pub(super) fn add(&mut self, id: Arc<str>, spec: BackendSpec, origin: Origin, fx: &mut Effects) -> BackendKey {
         let event =
             BackendEvent::Registered { pool: spec.pool.clone(), backend: id.clone(), url: spec.url.to_string() };
         fx.events.push(event);
@@ -378,9 +374,7 @@ impl Registry {
         let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else {
             return Ok(());
         };
-        if record.origin == Origin::Static {
-            return Err(BackendError::Static(record.id.clone()));
-        }
+        check_own(record)?;
         let differs = matches!((&record.spec.instance, &spec.instance), (Some(old), Some(new)) if old != new);
         let live = backend.health() != Health::Down
             && backend.lease_state() != LeaseState::Expired
@@ -390,7 +384,7 @@ impl Registry {
     }
 
     /// Whether there is room for what `spec` says, in the place of what was said about a backend before.
-    fn check_room(&self, spec: &BackendSpec, before: Option<BackendKey>) -> Result<(), BackendError> {
+    pub(super) fn check_room(&self, spec: &BackendSpec, before: Option<BackendKey>) -> Result<(), BackendError> {
         let (bytes, max) = (spec.held_bytes(), self.bounds.backend_bytes_max);
         if bytes > max {
             return Err(BackendError::TooLarge(bytes, max));
@@ -428,6 +422,15 @@ impl Registry {
     fn own_listener(&self, url: &BackendUrl) -> Option<SocketAddr> {
         let addresses = url.host().known_addresses();
         addresses.into_iter().map(|ip| SocketAddr::new(ip, url.port())).find(|&to| self.where_to.own.hear(to))
+    }
+}
+
+/// Whether the API may change what is said about a backend.
+fn check_own(record: &Record) -> Result<(), BackendError> {
+    match record.origin {
+        Origin::Registered => Ok(()),
+        Origin::Static => Err(BackendError::Static(record.id.clone())),
+        Origin::Supervised => Err(BackendError::Supervised(record.id.clone())),
     }
 }
 

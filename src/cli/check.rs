@@ -32,6 +32,9 @@ pub fn run(options: &Options) -> ExitCode {
     if !errors.is_empty() {
         return refuse(&Invalid { errors });
     }
+    if let Err(invalid) = loaded.worker_commands() {
+        return refuse(&invalid);
+    }
     if let Err(invalid) = loaded.hooks_secret() {
         return refuse(&invalid);
     }

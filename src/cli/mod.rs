@@ -1,5 +1,6 @@
 //! The command line: parses arguments, runs the command, and turns its outcome into an exit code.
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
@@ -40,12 +41,30 @@ enum Command {
     Healthcheck(healthcheck::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
+    /// Run a worker's command, registered with Holdline while it lives, drained before it is stopped
+    Run(crate::run::Options),
+    /// End workers once the process that started them is gone
+    #[command(hide = true)]
+    Guard,
+    /// Become a worker that is given a socket
+    #[command(hide = true)]
+    Launch(Launch),
     /// Make and rotate the keys of resume tokens (resume.keys_file)
     Keys(keys::Options),
     /// Print the completions of a shell: bash, zsh, fish …
     Completions(generate::Completions),
     /// Print the manual page, or write all of them into a directory
     Man(generate::Man),
+}
+
+#[derive(clap::Args)]
+struct Launch {
+    /// The worker's program
+    #[arg(allow_hyphen_values = true)]
+    program: OsString,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 /// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage or bad config.
@@ -58,6 +77,19 @@ pub fn main() -> ExitCode {
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
+        Command::Run(options) => match crate::run::run(&options) {
+            Ok(code) => code,
+            Err(error) => outcome(Err(error)),
+        },
+        Command::Guard => {
+            crate::workers::guard::run(io::stdin());
+            ExitCode::SUCCESS
+        }
+        Command::Launch(options) => {
+            let error = crate::workers::launch::run(&options.program, &options.arguments);
+            eprintln!("holdline: cannot run {}: {error}", options.program.display());
+            ExitCode::FAILURE
+        }
         Command::Keys(options) => outcome(keys::run(&options)),
         Command::Completions(options) => outcome(generate::completions(&options)),
         Command::Man(options) => outcome(generate::man(&options)),

@@ -24,7 +24,7 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
+    pub(super) fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
         self.errors.push((key.into(), message.into()));
     }
 }
@@ -37,6 +37,8 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     profiles(config, found);
     routes(config, found);
     patterns(config, found);
+    unique("workers", "group", config.workers.iter().map(|group| group.name.as_str()), found);
+    super::workers::check(config, found);
 }
 
 fn listeners(config: &Config, found: &mut Findings) {

@@ -9,10 +9,7 @@ use super::schema::Shown;
 pub(super) const NOT_YET: &[(&str, Option<&str>)] = &[];
 
 /// Keys and sections that are refused, because to ignore them would be dangerous.
-const NOT_SUPPORTED: &[(&str, &str)] = &[
-    ("workers", "workers run by Holdline are not supported yet; start them yourself and remove this"),
-    ("cluster", "clusters are not supported yet; remove this"),
-];
+const NOT_SUPPORTED: &[(&str, &str)] = &[("cluster", "clusters are not supported yet; remove this")];
 
 /// Keys that a running process cannot change.
 const RESTART: &[&str] = &[

@@ -24,6 +24,7 @@ mod tables;
 mod tls;
 mod types;
 mod units;
+mod workers;
 
 use std::time::Duration;
 
@@ -53,6 +54,7 @@ pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
     Paths, PoolResume, ProxyProtocol, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
+pub use workers::{Ports, StopSignal, WorkerGroup, WorkerListen};
 
 /// A duration as the file takes it, for command lines that take it too.
 ///
@@ -95,6 +97,8 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Which request goes to which pool; names are unique and each pool exists.
     pub routes: Vec<Route>,
+    /// Workers that Holdline runs itself; names are unique and each pool exists.
+    pub workers: Vec<WorkerGroup>,
     /// What is logged, and how.
     pub log: Log,
     /// Where spans go.
@@ -121,6 +125,7 @@ impl Default for Config {
             profiles: Vec::new(),
             pools: vec![Pool::default()],
             routes: vec![Route::default()],
+            workers: Vec::new(),
             log: Log::default(),
             trace: Trace::default(),
             hooks: Hooks::default(),
@@ -160,6 +165,7 @@ impl Config {
                 Conversation::Auto | Conversation::Stateless | Conversation::Profile => route.on_backend_loss,
             },
             refusal: route.refusal,
+            on_refused: route.on_refused,
             message_bytes_max: route.message_max_bytes.unwrap_or(self.message.max_bytes),
             on_too_big: route.on_too_big,
             confirm: route.confirm,

@@ -19,12 +19,13 @@ pub(super) struct Node {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    Decimal(f64),
     Bool(bool),
     List(Vec<Node>),
     Table(Vec<Entry>),
     /// The text of an environment variable, whose type is what its key wants.
     Env(String),
-    /// Something that no key wants: a float, a date, an integer beyond 64 bits.
+    /// Something that no key wants: a date, an integer beyond 64 bits.
     Other(&'static str),
 }
 
@@ -43,7 +44,7 @@ impl Node {
         match &self.value {
             Value::Text(text) | Value::Env(text) => Some(text),
             Value::Integer(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) => None,
-            Value::Other(_) => None,
+            Value::Decimal(_) | Value::Other(_) => None,
         }
     }
 
@@ -53,7 +54,7 @@ impl Node {
             Value::Bool(flag) => Some(*flag),
             Value::Env(text) => text.parse().ok(),
             Value::Text(_) | Value::Integer(_) | Value::List(_) | Value::Table(_) => None,
-            Value::Other(_) => None,
+            Value::Decimal(_) | Value::Other(_) => None,
         }
     }
 
@@ -63,7 +64,7 @@ impl Node {
             Value::Table(entries) => Some(entries),
             Value::List(items) => items.is_empty().then_some(&[]),
             Value::Text(_) | Value::Integer(_) | Value::Bool(_) | Value::Env(_) => None,
-            Value::Other(_) => None,
+            Value::Decimal(_) | Value::Other(_) => None,
         }
     }
 
@@ -73,7 +74,7 @@ impl Node {
             Value::Integer(number) => Some(*number),
             Value::Env(text) => text.parse().ok(),
             Value::Text(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) => None,
-            Value::Other(_) => None,
+            Value::Decimal(_) | Value::Other(_) => None,
         }
     }
 
@@ -82,6 +83,7 @@ impl Node {
         match &self.value {
             Value::Text(_) | Value::Env(_) => "a string",
             Value::Integer(_) => "an integer",
+            Value::Decimal(_) => "a decimal number",
             Value::Bool(_) => "a boolean",
             Value::List(_) => "a list",
             Value::Table(_) => "a table",
@@ -136,7 +138,7 @@ fn node(value: &DeValue<'_>, place: Place, locate: Locate<'_>) -> Node {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(digits) => i64::from_str_radix(digits.as_str(), digits.radix())
             .map_or(Value::Other("an integer beyond 64 bits"), Value::Integer),
-        DeValue::Float(_) => Value::Other("a decimal number"),
+        DeValue::Float(digits) => digits.as_str().parse().map_or(Value::Other("a decimal number"), Value::Decimal),
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Datetime(_) => Value::Other("a date or time of day"),
         DeValue::Array(items) => {

@@ -58,8 +58,8 @@ impl Config {
         let mut table = String::new();
         for shown in schema::every_key() {
             let (heading, here, name) = placed(&shown);
-            // There is no backend and no profile by default, so their whole tables are comments.
-            let is_absent = shown.header == "pools.backends" || shown.header == "profiles";
+            // There is no backend, no profile and no worker by default, so their whole tables are comments.
+            let is_absent = ["pools.backends", "profiles", "workers"].contains(&shown.header.as_str());
             let absent = if is_absent { "# " } else { "" };
             if here != table {
                 out.push_str(&format!("\n{absent}{heading}\n"));

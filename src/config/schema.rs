@@ -6,7 +6,7 @@
 use super::node::Node;
 use super::read::Reader;
 use super::setting::{Fault, Setting};
-use super::{Backend, Config, OwnProfile, Pool, Route};
+use super::{Backend, Config, OwnProfile, Pool, Route, WorkerGroup};
 
 mod aware;
 mod backend;
@@ -18,6 +18,7 @@ mod pool;
 mod profile;
 mod root;
 mod route;
+mod workers;
 
 /// The keys of one kind of table.
 pub(super) struct Schema<S> {
@@ -36,6 +37,7 @@ impl Table for Config {
             rows("profiles", |c: &mut Self| &mut c.profiles),
             rows("pools", |c: &mut Self| &mut c.pools),
             rows("routes", |c: &mut Self| &mut c.routes),
+            rows("workers", |c: &mut Self| &mut c.workers),
         ];
         Schema { keys: root::keys(), rows }
     }
@@ -57,6 +59,12 @@ impl Table for Pool {
 impl Table for Backend {
     fn schema() -> Schema<Self> {
         Schema { keys: backend::keys(), rows: Vec::new() }
+    }
+}
+
+impl Table for WorkerGroup {
+    fn schema() -> Schema<Self> {
+        Schema { keys: workers::keys(), rows: Vec::new() }
     }
 }
 
@@ -195,7 +203,8 @@ pub(super) fn shown(config: &Config) -> Vec<Shown> {
 
 /// Every key that exists, shown on a configuration with one entry in each list.
 pub(super) fn every_key() -> Vec<Shown> {
-    let mut config = Config { profiles: vec![OwnProfile::default()], ..Config::default() };
+    let (profiles, workers) = (vec![OwnProfile::default()], vec![WorkerGroup::default()]);
+    let mut config = Config { profiles, workers, ..Config::default() };
     for pool in &mut config.pools {
         pool.backends = vec![Backend::default()];
     }

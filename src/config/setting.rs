@@ -25,6 +25,7 @@ use crate::routes::{HostRule, LearnRule};
 
 mod rules;
 mod words;
+mod workers;
 
 /// The grace of a pipe that waits without an end.
 const ENDLESS: &str = "none";

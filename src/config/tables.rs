@@ -9,8 +9,8 @@ use std::time::Duration;
 use holdline_core::close;
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{
-    BackendLoss, Balance, CodeSet, Confirm, DownPolicy, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy,
-    WeightFrom,
+    BackendLoss, Balance, CodeSet, Confirm, DownPolicy, MoveOrder, OnRefused, OnTooBig, OverflowPolicy, Refusal,
+    ReplayPolicy, WeightFrom,
 };
 
 use super::types::{
@@ -207,6 +207,8 @@ pub struct Route {
     pub on_backend_loss: BackendLoss,
     /// What refusals of a reattach by all workers do to its client.
     pub refusal: Refusal,
+    /// What a worker's refusal of the client's credentials at a reattach does to it.
+    pub on_refused: OnRefused,
     /// Instead of `replay.policy`.
     pub replay: Option<ReplayPolicy>,
     /// Instead of `replay.tail`.
@@ -300,6 +302,7 @@ impl Default for Route {
             conversation: Conversation::Auto,
             on_backend_loss: BackendLoss::Reattach,
             refusal: Refusal::End,
+            on_refused: OnRefused::Close,
             replay: None,
             replay_tail: RouteTail::default(),
             replay_delay: None,

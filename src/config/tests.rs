@@ -200,7 +200,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
         ],
     );
 }
@@ -455,7 +455,7 @@ fn st_12_syntax_errors_have_their_place() {
 
 #[test]
 fn what_is_not_supported_is_refused_wherever_it_is_set() {
-    for text in ["[[workers]]", "[cluster]"] {
+    for text in ["[cluster]", "[cluster]\nname = \"a\""] {
         let found = errors(text);
         assert!(found.len() == 1 && found[0].contains("not supported yet"), "{text}: {found:?}");
     }

@@ -39,8 +39,11 @@ pub(super) enum Command {
         command: Option<Pipes>,
     },
     /// The processes behind the backends: instance, labels, keys they own, lease, last probe, what they report of
-    /// themselves
+    /// themselves. Those that Holdline runs: list, show, restart, recycle, scale
+    #[command(args_conflicts_with_subcommands = true)]
     Workers {
+        #[command(subcommand)]
+        command: Option<Workers>,
         /// Only those of this pool
         #[arg(long)]
         pool: Option<String>,
@@ -183,6 +186,39 @@ pub(super) struct Set {
     /// A label; without a value it goes
     #[arg(long = "label", value_name = "NAME=[VALUE]")]
     pub(super) labels: Vec<String>,
+}
+
+/// Of the workers that Holdline runs itself.
+#[derive(Subcommand, Debug)]
+pub(super) enum Workers {
+    /// All that Holdline runs
+    List {
+        /// Only those of this group
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// One that Holdline runs
+    Show {
+        /// Its id
+        id: String,
+    },
+    /// Replace all of a group, one after another; no client is closed
+    Restart {
+        /// The group's name
+        group: String,
+    },
+    /// Replace one
+    Recycle {
+        /// Its id
+        id: String,
+    },
+    /// Have so many of a group serve, until another count is configured
+    Scale {
+        /// The group's name
+        group: String,
+        /// How many
+        count: u32,
+    },
 }
 
 #[derive(Subcommand, Debug)]

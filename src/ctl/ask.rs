@@ -19,6 +19,7 @@ pub(super) enum Kind {
     Backend,
     Pool,
     Pipe,
+    Worker,
 }
 
 impl Kind {
@@ -27,12 +28,13 @@ impl Kind {
             Self::Backend => "backends",
             Self::Pool => "pools",
             Self::Pipe => "pipes",
+            Self::Worker => "workers",
         }
     }
 
     const fn name_field(self) -> &'static str {
         match self {
-            Self::Backend | Self::Pipe => "id",
+            Self::Backend | Self::Pipe | Self::Worker => "id",
             Self::Pool => "name",
         }
     }

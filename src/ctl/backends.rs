@@ -1,4 +1,4 @@
-//! `holdline ctl backends` and `workers`.
+//! `holdline ctl backends`.
 
 use hyper::Method;
 use serde_json::{Map, Value, json};
@@ -20,19 +20,6 @@ const BACKEND_COLUMNS: [Column; 10] = [
     ("PIPES", "/pipes"),
     ("WEIGHT", "/weight"),
     ("COUNTS", "/weight_percent"),
-];
-const WORKER_COLUMNS: [Column; 11] = [
-    ("ID", "/id"),
-    ("INSTANCE", "/instance"),
-    ("LABELS", "/labels"),
-    ("SERVES", "/serves"),
-    ("LEASE", "/lease_state"),
-    ("EXPIRES", "/lease_expires_at"),
-    ("MEMORY", "/reported/memory_bytes"),
-    ("LIMIT", "/reported/memory_limit_bytes"),
-    ("CPU", "/reported/cpu_percent"),
-    ("PROBED", "/last_probe/at"),
-    ("PROBLEM", "/last_probe/problem"),
 ];
 
 pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyhow::Result<()> {
@@ -59,11 +46,6 @@ pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyh
             out.count_down(async || pipes_on(client, &backend).await).await
         }
     }
-}
-
-/// The processes behind the backends, as they registered and as probes found them.
-pub(super) async fn workers(client: &Client, out: Output, pool: Option<String>) -> anyhow::Result<()> {
-    out.show(client, &View::Table(List::new("/v1/backends", vec![("pool", pool)]), &WORKER_COLUMNS)).await
 }
 
 async fn add(client: &Client, out: Output, add: &Add) -> anyhow::Result<()> {

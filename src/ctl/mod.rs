@@ -14,6 +14,7 @@ mod process;
 mod table;
 mod tls;
 mod top;
+mod workers;
 
 use std::io;
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ pub use args::Options;
 pub use client::{CallError, Client, PATIENCE, Target};
 pub use in_words::in_words;
 
-use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools};
+use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools, Workers};
 use output::Output;
 use tls::TlsOptions;
 
@@ -119,7 +120,11 @@ fn is_watchable(command: &Command) -> bool {
         Command::Config { command } => matches!(command, None | Some(ConfigCommand::Show)),
         Command::Log { level, .. } => level.is_none(),
         Command::Drain { cancel } => !cancel,
-        Command::Workers { .. } | Command::Events { .. } | Command::Stats | Command::Info => true,
+        Command::Workers { command, .. } => match command {
+            None | Some(Workers::List { .. } | Workers::Show { .. }) => true,
+            Some(Workers::Restart { .. } | Workers::Recycle { .. } | Workers::Scale { .. }) => false,
+        },
+        Command::Events { .. } | Command::Stats | Command::Info => true,
         Command::Broadcast(_) | Command::Top { .. } => false,
     }
 }
@@ -129,7 +134,8 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
         Command::Backends { command } => {
             backends::run(client, out, command.unwrap_or(Backends::List { pool: None, state: None })).await
         }
-        Command::Workers { pool } => backends::workers(client, out, pool).await,
+        Command::Workers { command: Some(command), .. } => workers::run(client, out, command).await,
+        Command::Workers { command: None, pool } => workers::behind_backends(client, out, pool).await,
         Command::Pools { command } => pipes::pools(client, out, command.unwrap_or(Pools::List)).await,
         Command::Pipes { command } => {
             pipes::run(client, out, command.unwrap_or(Pipes::List(args::Filter::default()))).await

@@ -96,6 +96,14 @@ pub struct Families {
     pub poll_requests_total: IntCounterVec,
     pub auth_requests_total: IntCounterVec,
     pub auth_duration_seconds: HistogramVec,
+    pub workers: IntGaugeVec,
+    pub worker_starts_total: IntCounterVec,
+    pub worker_recycles_total: IntCounterVec,
+    pub worker_failures_total: IntCounterVec,
+    pub worker_crash_loops_total: IntCounterVec,
+    pub worker_output_dropped_total: IntCounterVec,
+    pub worker_start_duration_seconds: HistogramVec,
+    pub worker_rss_bytes: IntGaugeVec,
     pub memory_bytes: IntGaugeVec,
     pub memory_limit_bytes: IntGauge,
     pub log_dropped_total: IntCounter,
@@ -395,6 +403,31 @@ impl Families {
                 "Requests of clients that are on no socket.",
                 &["route", "result"],
             ),
+            workers: at.gauges("workers", "Workers that Holdline runs, by their state.", &["group", "state"]),
+            worker_starts_total: at.counters("worker_starts_total", "Started workers.", &["group", "reason"]),
+            worker_recycles_total: at.counters("worker_recycles_total", "Replaced workers.", &["group", "reason"]),
+            worker_failures_total: at.counters("worker_failures_total", "Failed workers.", &["group", "reason"]),
+            worker_crash_loops_total: at.counters(
+                "worker_crash_loops_total",
+                "Workers that failed several times in a row.",
+                &["group"],
+            ),
+            worker_output_dropped_total: at.counters(
+                "worker_output_dropped_total",
+                "Lines of workers that were too many for the log.",
+                &["group"],
+            ),
+            worker_start_duration_seconds: at.histograms(
+                "worker_start_duration_seconds",
+                "From the start of a worker's process to its being ready.",
+                &["group"],
+                &REATTACH_SECONDS,
+            ),
+            worker_rss_bytes: at.gauges(
+                "worker_rss_bytes",
+                "Resident memory of a worker with all that it has started.",
+                &["group", "worker"],
+            ),
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             log_dropped_total: at.counter("log_dropped_total", "Log records that stderr did not take."),
@@ -437,6 +470,21 @@ impl Families {
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
         forget(&self.replay_buffer_pool_bytes, label, value);
+    }
+
+    /// Removes every series of a group of workers.
+    pub(super) fn forget_group(&self, name: &str) {
+        let counters = [
+            &self.worker_starts_total,
+            &self.worker_recycles_total,
+            &self.worker_failures_total,
+            &self.worker_crash_loops_total,
+            &self.worker_output_dropped_total,
+        ];
+        counters.into_iter().for_each(|family| forget(family, "group", name));
+        forget(&self.worker_start_duration_seconds, "group", name);
+        forget(&self.workers, "group", name);
+        forget(&self.worker_rss_bytes, "group", name);
     }
 
     fn counters(&self) -> [&IntCounterVec; 31] {

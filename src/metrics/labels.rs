@@ -414,6 +414,38 @@ label! {
 }
 
 label! {
+    /// Where a worker that Holdline runs is in its life.
+    WorkerStateLabel {
+        /// Its process was started, and it is not ready.
+        Starting = "starting",
+        /// It is ready and has no pipes.
+        Standby = "standby",
+        /// It may have pipes.
+        Serving = "serving",
+        /// Its pipes are to leave.
+        Draining = "draining",
+        /// Its process was asked to end.
+        Stopping = "stopping",
+        /// Its process was killed.
+        Killed = "killed",
+        /// Its process failed, and the next one waits.
+        Waiting = "waiting",
+    }
+}
+
+label! {
+    /// How a worker that Holdline runs failed.
+    WorkerFailure {
+        /// There was no process.
+        NotStarted = "not_started",
+        /// It did not become ready in time.
+        NotReady = "not_ready",
+        /// Its process ended without being asked to.
+        Exited = "exited",
+    }
+}
+
+label! {
     /// How a dial of a backend ended.
     ConnectResult {
         /// It answered 101.

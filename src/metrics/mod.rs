@@ -9,6 +9,7 @@ mod families;
 pub mod labels;
 mod object;
 pub mod process;
+mod workers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,7 @@ use labels::{
     HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+pub use workers::GroupMetrics;
 
 /// The label of handshakes that no route matched.
 pub const NO_ROUTE: &str = "none";
@@ -129,6 +131,17 @@ impl Metrics {
         let made = Arc::new(BackendMetrics::new(&self.families, pool, backend));
         handles.backends.entry(pool.into()).or_default().insert(backend.into(), Arc::clone(&made));
         made
+    }
+
+    /// The numbers of the group of workers `name`.
+    #[must_use]
+    pub fn group(&self, name: &str) -> GroupMetrics {
+        GroupMetrics::new(&self.families, name)
+    }
+
+    /// Forgets the series of a group of workers that is gone.
+    pub fn forget_group(&self, name: &str) {
+        self.families.forget_group(name);
     }
 
     /// The count of ended spans of which this became.

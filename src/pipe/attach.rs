@@ -317,7 +317,7 @@ fn failure(error: &DialError, backend: BackendKey, cause: Cause) -> DialFailure 
     match error {
         DialError::NotUpgraded(answer) => match answer.status.as_u16() {
             // What a worker says at a planned move ends nothing: the client's ticket may have been for once.
-            401 | 403 if !cause.is_planned() => DialFailure::Unauthorized(backend),
+            status @ (401 | 403) if !cause.is_planned() => DialFailure::Unauthorized { backend, status },
             // About credentials, or about now: it may be another answer next time.
             401 | 403 | 408 | 421 | 425 | 429 => DialFailure::Failed(backend),
             status @ 400..=499 => DialFailure::Refused { backend, status },

@@ -44,6 +44,7 @@ use std::{
     time::Instant,
 };
 
+use listenfd::ListenFd;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 
@@ -112,7 +113,10 @@ impl Worker {
     /// When the address, the journal file or the admin URL can't be used.
     pub async fn bind(options: Options) -> Result<Self, WorkerError> {
         let listen_error = |source| WorkerError::Listen { address: options.listen, source };
-        let listener = TcpListener::bind(options.listen).await.map_err(listen_error)?;
+        let listener = match given().map_err(listen_error)? {
+            Some(listener) => listener,
+            None => TcpListener::bind(options.listen).await.map_err(listen_error)?,
+        };
         let address = listener.local_addr().map_err(listen_error)?;
         let open = |path: &PathBuf| {
             let file = OpenOptions::new().append(true).create(true).open(path);
@@ -150,6 +154,15 @@ impl Worker {
             None => serving.await,
         }
     }
+}
+
+/// The socket that a supervisor has opened for us (sd_listen_fds(3)), if one has.
+fn given() -> std::io::Result<Option<TcpListener>> {
+    let Some(listener) = ListenFd::from_env().take_tcp_listener(0)? else {
+        return Ok(None);
+    };
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener).map(Some)
 }
 
 /// What every connection shares.

@@ -5,7 +5,7 @@ use h2::client::Builder;
 use crate::harness::aware::AwareClient;
 use crate::harness::http2::{Bridge, Http2, NAME, Socket, give};
 use crate::harness::tls::{TlsFiles, params, signed_by_itself};
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, within};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, within};
 use crate::tls;
 
 /// A route whose clients have names, and come back by them.
@@ -251,6 +251,11 @@ async fn an_independent_client_talks_to_real_workers_over_streams_while_they_are
             // Those that the worker had not confirmed when it died may come again before.
             while client.hear().await.text() != text {}
         }
+        // A message that is in doubt under each of several deaths in a row would be blamed for them.
+        eventually("all is confirmed", async || {
+            proxy.pipes().await.iter().all(|pipe| pipe["up"]["buffered_bytes"] == 0).then_some(())
+        })
+        .await;
         let name = format!("w{round}");
         let next = DemoWorker::start(&name, &[]);
         proxy.register(&name, next.address).await;

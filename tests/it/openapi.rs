@@ -12,10 +12,11 @@ use crate::harness::{Client, DemoWorker, Proxy, Reply, ask};
 const OPEN: [&str; 7] = ["/", "/health", "/health/live", "/health/ready", "/livez", "/metrics", "/readyz"];
 
 /// Documented answers that this walk does not get, and why.
-const NOT_SEEN: [(&str, u16, &str); 17] = [
+const NOT_SEEN: [(&str, u16, &str); 20] = [
     ("listBackends", 503, "768 requests would have to wait; a unit test of the admin API lets them"),
     ("listPools", 503, "the same"),
     ("listPipes", 503, "the same"),
+    ("listWorkers", 503, "the same"),
     ("readEvents", 503, "the same"),
     ("registerBackend", 507, "4096 backends would have to be registered"),
     ("putBackend", 507, "the same"),
@@ -30,6 +31,8 @@ const NOT_SEEN: [(&str, u16, &str); 17] = [
     ("broadcast", 503, "eight others would have to be under way"),
     ("drain", 409, "the process would have to be stopping"),
     ("undrain", 409, "the same"),
+    ("restartWorkers", 409, "the same"),
+    ("scaleWorkers", 409, "the same"),
 ];
 
 struct Api {
@@ -265,10 +268,21 @@ async fn process(api: &mut Api) {
     api.write("undrain", "", json!({})).await.expect(200);
 }
 
+/// A process that is not ready is a worker as well.
+async fn workers(api: &mut Api) {
+    api.get("listWorkers", ("", "?group=w")).await.expect(200);
+    api.get("readWorker", ("w-1", "")).await.expect(200);
+    api.write("recycleWorker", "w-1", json!({})).await.expect(202);
+    api.write("recycleWorker", "w-1", json!({})).await.expect(409);
+    api.write("restartWorkers", "w", json!({})).await.expect(202);
+    api.write("scaleWorkers", "w", json!({ "count": 0 })).await.expect(200);
+}
+
 #[tokio::test]
 async fn px_06_each_operation_gives_every_answer_that_is_documented_and_no_other() {
     let config = "[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"fixed\"\nurl = \"ws://127.0.0.1:1\"\nstate = \"maint\"\n\
-                  [[pools]]\nname = \"hashed\"\nbalance = \"hash\"\n";
+                  [[pools]]\nname = \"hashed\"\nbalance = \"hash\"\n\
+                  [[workers]]\nname = \"w\"\ncommand = [\"sh\", \"-c\", \"trap '' TERM; sleep 1000\"]\nstop_timeout = \"1h\"\n";
     let mut api = Api::start(config).await;
     let [worker, other] = ["a", "b"].map(|name| DemoWorker::start(name, &[]));
     api.write("putBackend", "first", json!({ "url": format!("ws://{}", worker.address) })).await.expect(201);
@@ -278,6 +292,7 @@ async fn px_06_each_operation_gives_every_answer_that_is_documented_and_no_other
     }
     let list = api.get("listPipes", ("", "")).await.expect(200).json();
     let pipe = list["items"][0]["id"].as_str().unwrap().to_owned();
+    workers(&mut api).await;
     backends(&mut api).await;
     process(&mut api).await;
     refusals(&mut api, &pipe).await;

@@ -270,6 +270,30 @@ async fn a_message_that_goes_on_takes_longer_than_the_timeout_and_one_that_stops
 }
 
 #[tokio::test]
+async fn a_pipe_whose_credentials_one_worker_refuses_is_shown_to_the_next_where_its_route_says_so() {
+    let proxy = Proxy::start(
+        "[[routes]]\nname = \"all\"\npath = \"/{*path}\"\npool = \"default\"\non_refused = \"next\"\nrefusal = \"wait\"\n",
+    );
+    let [first, refuses, takes] = [StepWorker::start().await, StepWorker::start().await, StepWorker::start().await];
+    proxy.register("first", first.address).await;
+    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), first.accept());
+    proxy.register("refuses", refuses.address).await;
+    drop(first);
+    wire.reset();
+    const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+    refuses.knock().await.answer(REFUSED).await;
+    proxy.register("takes", takes.address).await;
+    let mut wire = loop {
+        tokio::select! {
+            mut knock = refuses.knock() => knock.answer(REFUSED).await,
+            wire = takes.accept() => break wire,
+        }
+    };
+    client.text("still here").await;
+    assert_eq!(wire.hear().await.text(), "still here");
+}
+
+#[tokio::test]
 async fn a_pipe_that_is_refused_at_a_reattach_has_an_event_of_its_end() {
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
@@ -279,5 +303,5 @@ async fn a_pipe_that_is_refused_at_a_reattach_has_an_event_of_its_end() {
     worker.knock().await.answer("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
     assert!(matches!(client.hear().await, Said::Close(1008, _)));
     let event = proxy.event_of(0, "pipe.given_up").await;
-    assert_eq!((&event["code"], &event["reason"]), (&1008.into(), &"the backend refused the credentials".into()));
+    assert_eq!((&event["code"], &event["reason"]), (&1008.into(), &"the backend refused the credentials: 403".into()));
 }

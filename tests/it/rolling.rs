@@ -22,7 +22,7 @@ const BEAT: Duration = Duration::from_millis(250);
 const UNANSWERED_MAX: u64 = 30;
 
 /// Sends numbered commands until it is told to stop, and checks that each is answered once and in its order; how many.
-async fn talk(proxy: Arc<Proxy>, name: usize, mut stop: watch::Receiver<bool>) -> u64 {
+pub async fn talk(proxy: Arc<Proxy>, name: usize, mut stop: watch::Receiver<bool>) -> u64 {
     let path = format!("/ws/s{name}/control?pull=1&echo=1&command_ms=0");
     let mut client = Client::connect(proxy.public, &path).await;
     let (mut sent, mut answered) = (0, 0);
@@ -79,7 +79,7 @@ async fn restart(proxy: &Proxy, number: usize, worker: &mut DemoWorker, journal:
 }
 
 /// The numbers of the commands that were executed, by session and in their order.
-fn executed(journals: &[std::path::PathBuf]) -> BTreeMap<String, Vec<u64>> {
+pub fn executed(journals: &[std::path::PathBuf]) -> BTreeMap<String, Vec<u64>> {
     let mut by_session: BTreeMap<String, Vec<(u64, u64)>> = BTreeMap::new();
     for journal in journals {
         for line in std::fs::read_to_string(journal).unwrap().lines() {

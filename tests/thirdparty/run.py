@@ -64,9 +64,9 @@ class Failure(Exception):
 class Proxy:
     """A real `holdline serve` with its admin API."""
 
-    def __init__(self, binary, directory, tail):
+    def __init__(self, binary, directory, tail, more=""):
         config = pathlib.Path(directory) / "proxy.toml"
-        config.write_text(CONFIG + (TAIL if tail else ""))
+        config.write_text(CONFIG + (TAIL if tail else "") + more)
         self.log_path = pathlib.Path(directory) / "holdline.log"
         self.process = subprocess.Popen([binary, "serve", "-c", config], stderr=subprocess.PIPE, text=True)
         self.address = {}

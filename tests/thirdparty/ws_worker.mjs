@@ -1,5 +1,5 @@
 // A Node worker on the library `ws`: journals each message, acknowledges it, and pushes numbered frames.
-// Knows nothing about Holdline but the header that names the attachment. Usage: ws_worker.mjs JOURNAL
+// Knows nothing about Holdline but the header that names the attachment. Usage: ws_worker.mjs JOURNAL [PORT]
 import { openSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { crc32 } from 'node:zlib'
@@ -7,7 +7,7 @@ import { crc32 } from 'node:zlib'
 // `ws` is installed outside of this directory, where an import would not look for it.
 const { WebSocketServer } = createRequire(process.env.NODE_MODULES_OF)('ws')
 const journal = openSync(process.argv[2], 'a')
-const server = new WebSocketServer({ host: '127.0.0.1', port: 0, perMessageDeflate: false })
+const server = new WebSocketServer({ host: '127.0.0.1', port: Number(process.argv[3] ?? 0), perMessageDeflate: false })
 
 server.on('listening', () => console.log(JSON.stringify({ listening: `127.0.0.1:${server.address().port}` })))
 

@@ -10,15 +10,18 @@ use super::{Source, is_test, read, rust_files};
 /// The modules of `src/lib.rs`, from the lowest layer to the highest; within a layer as well, each module knows only
 /// those before it.
 const LAYERS: [(&str, &[&str]); 9] = [
-    ("small words that every layer uses", &["blame", "clock", "hops", "phase", "send_timeout", "whole_file"]),
+    (
+        "small words that every layer uses",
+        &["blame", "clock", "hops", "phase", "send_timeout", "unix_user", "whole_file"],
+    ),
     ("connections, and what a request path means", &["net", "callout", "routes"]),
     ("what an operator decides", &["resume", "secret", "config", "tokens", "tls", "log", "level"]),
-    ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events", "hooks"]),
+    ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events", "hooks", "workers"]),
     ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
     ("what is live, and its bounds", &["pipes", "clients", "fallback", "share", "limits", "memory", "rebalance"]),
     ("one bag of services, and what uses them for clients", &["process", "pipe", "door"]),
     ("the life of the process, and who steers it", &["reload", "admin", "activation", "notify", "serve"]),
-    ("the command line", &["ctl", "worker", "demo", "cli"]),
+    ("the command line", &["ctl", "run", "worker", "demo", "cli"]),
 ];
 
 #[test]

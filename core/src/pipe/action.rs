@@ -103,8 +103,13 @@ pub enum DialFailure {
         /// Its HTTP status.
         status: u16,
     },
-    /// This backend refused the client's credentials (401, 403): the pipe ends.
-    Unauthorized(BackendKey),
+    /// This backend refused the client's credentials (401, 403): the pipe ends, or the next candidate is tried.
+    Unauthorized {
+        /// Which one.
+        backend: BackendKey,
+        /// Its HTTP status.
+        status: u16,
+    },
 }
 
 impl DialFailure {
@@ -114,7 +119,7 @@ impl DialFailure {
             Self::Failed(backend) => Some((backend, Tried::Failed)),
             Self::Absent(backend) => Some((backend, Tried::Absent)),
             Self::Refused { backend, status } => Some((backend, Tried::Refused(status))),
-            Self::NoCandidate { .. } | Self::Out { .. } | Self::Unauthorized(_) => None,
+            Self::NoCandidate { .. } | Self::Out { .. } | Self::Unauthorized { .. } => None,
         }
     }
 }

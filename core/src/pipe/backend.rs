@@ -12,7 +12,7 @@ use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, Cause, Left, Next, Worker};
-use crate::settings::{Refusal, ReplayPolicy};
+use crate::settings::{OnRefused, Refusal, ReplayPolicy};
 use crate::suspects::{End, QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
 
@@ -225,13 +225,20 @@ impl Pipe {
             return;
         }
         self.backend.dial_failed();
+        let failure = match (failure, self.settings.on_refused) {
+            (DialFailure::Unauthorized { backend, status }, OnRefused::Next) => {
+                DialFailure::Refused { backend, status }
+            }
+            (failure, OnRefused::Close | OnRefused::Next) => failure,
+        };
         if let Some((backend, tried)) = failure.of_one() {
             self.suspects.tried(backend, tried);
         }
         match failure {
             DialFailure::Failed(_) | DialFailure::Absent(_) | DialFailure::Refused { .. } => self.dial(),
-            DialFailure::Unauthorized(_) => {
-                self.give_up(CloseFrame::new(1008, "the backend refused the credentials"), Loss::Closed, now);
+            DialFailure::Unauthorized { status, .. } => {
+                let frame = CloseFrame::new(1008, &format!("the backend refused the credentials: {status}"));
+                self.give_up(frame, Loss::Closed, now);
             }
             DialFailure::NoCandidate { retry_after } => {
                 let wait = retry_after.map(|wait| wait.max(self.settings.backoff_min).max(RETRY_WAIT_MIN));

@@ -5,7 +5,7 @@ use holdline_core::ids::{Attachment, BackendKey, LaneName};
 use holdline_core::pipe::{
     Action, Cause, DialFailure, EndedBy, Fact, Interruption, LinkLoss, Loss, PipeState, ResumeAnswer,
 };
-use holdline_core::settings::{BackendLoss, CodeSet, Refusal};
+use holdline_core::settings::{BackendLoss, CodeSet, OnRefused, Refusal};
 
 use crate::bench::{A, B, Bench, C, closed, ms, secs, text, texts};
 use crate::wire::Item;
@@ -74,7 +74,7 @@ fn a_late_attach_is_turned_away() {
     bench.dial_fails(DialFailure::Failed(B));
     assert!(bench.dial().attachment > first, "no number is used twice");
     assert!(!bench.pipe.attached(first, B, None, bench.now));
-    bench.pipe.dial_failed(first, DialFailure::Unauthorized(B), bench.now);
+    bench.pipe.dial_failed(first, DialFailure::Unauthorized { backend: B, status: 403 }, bench.now);
     assert!(bench.is_dialing());
     bench.attach(C);
     assert!(!bench.pipe.attached(first, B, None, bench.now));
@@ -372,8 +372,23 @@ fn a_pool_that_says_now_does_not_make_the_pipe_spin() {
 fn credentials_that_a_reattach_refuses_end_the_pipe_with_1008() {
     let mut bench = Bench::new();
     bench.worker_dies(LinkLoss::Eof);
-    bench.dial_fails(DialFailure::Unauthorized(B));
-    assert_eq!(bench.client_got(), [closed(1008, "the backend refused the credentials")]);
+    bench.dial_fails(DialFailure::Unauthorized { backend: B, status: 403 });
+    assert_eq!(bench.client_got(), [closed(1008, "the backend refused the credentials: 403")]);
+}
+
+#[test]
+fn credentials_that_one_worker_refuses_are_shown_to_the_next_where_the_route_says_so() {
+    let mut bench = Bench::with(|settings| settings.on_refused = OnRefused::Next);
+    bench.client_says("1");
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Unauthorized { backend: B, status: 401 });
+    bench.attach(C);
+    assert_eq!(bench.pipe.view().backend, Some(C));
+    bench.worker_dies(LinkLoss::Eof);
+    bench.dial_fails(DialFailure::Unauthorized { backend: B, status: 401 });
+    bench.dial_fails(DialFailure::Unauthorized { backend: C, status: 403 });
+    bench.dial_fails(DialFailure::NoCandidate { retry_after: None });
+    assert_eq!(bench.client_got(), [closed(1012, "refused by every worker: 403")]);
 }
 
 #[test]

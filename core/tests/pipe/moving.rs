@@ -264,7 +264,7 @@ fn a_failed_dial_is_followed_by_the_next_and_when_none_is_left_the_pipe_is_where
     bench.client_says("2");
     bench.dial_fails(DialFailure::Failed(B));
     assert_eq!(bench.pipe.excluded(bench.now), [B, A]);
-    bench.dial_fails(DialFailure::Unauthorized(C));
+    bench.dial_fails(DialFailure::Unauthorized { backend: C, status: 403 });
     assert_eq!(bench.state(), PipeState::Attached);
     assert!(bench.facts.contains(&Fact::Stayed { backend: A }));
     assert_eq!(bench.worker_got(), texts(&["1", "2"]), "what was held goes on to the old worker");

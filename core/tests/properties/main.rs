@@ -384,7 +384,7 @@ impl Bare {
         let failure = match how {
             0 => DialFailure::NoCandidate { retry_after: None },
             1 => DialFailure::NoCandidate { retry_after: Some(Duration::ZERO) },
-            2 => DialFailure::Unauthorized(BackendKey(1)),
+            2 => DialFailure::Unauthorized { backend: BackendKey(1), status: 401 },
             3 => DialFailure::Refused { backend: BackendKey(3), status: 404 },
             4 => DialFailure::Absent(BackendKey(4)),
             5 => DialFailure::Out { recheck: Duration::from_secs(5) },

@@ -543,7 +543,7 @@ impl Model {
                 assert!(now >= since + self.settings.farewell_grace(), "grace was cut short");
             }
             (EndedBy::Holdline, "backend lost") => marks.hit(Mark::BackendLossCloses),
-            (EndedBy::Holdline, "the backend refused the credentials") => marks.hit(Mark::Unauthorized),
+            (EndedBy::Holdline, "the backend refused the credentials: 403") => marks.hit(Mark::Unauthorized),
             (EndedBy::Holdline, reason) if reason.starts_with("message ") => marks.hit(Mark::Poison),
             (EndedBy::Holdline, "out of memory") => marks.hit(Mark::Evicted),
             (EndedBy::Holdline, _) => {}

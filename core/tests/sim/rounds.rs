@@ -81,7 +81,7 @@ impl Round {
                 DialFailure::Failed(it) | DialFailure::Absent(it) | DialFailure::Refused { backend: it, .. } => {
                     it == backend
                 }
-                DialFailure::NoCandidate { .. } | DialFailure::Out { .. } | DialFailure::Unauthorized(_) => false,
+                DialFailure::NoCandidate { .. } | DialFailure::Out { .. } | DialFailure::Unauthorized { .. } => false,
             })
         };
         settings.refusal == Refusal::End && !self.changed && self.is_all_refused() && excluded.iter().all(asked)

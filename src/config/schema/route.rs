@@ -178,6 +178,12 @@ fn pipes() -> Vec<Key<Route>> {
             "each worker of a round refuses a reattach with a 4xx: \"end\" is 1012 at once, \"wait\" asks on until the grace is over",
         ),
         key(
+            "on_refused",
+            |r: &mut Route| &mut r.on_refused,
+            any,
+            "a worker answers 401 or 403 at a reattach, to the client's first headers: \"close\" ends it with 1008, \"next\" asks the next",
+        ),
+        key(
             "down",
             |r: &mut Route| &mut r.down,
             any,

@@ -1,7 +1,7 @@
 //! The words of each closed set, as they are written in the file.
 
 use holdline_core::settings::{
-    BackendLoss, Balance, Confirm, MoveOrder, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
+    BackendLoss, Balance, Confirm, MoveOrder, OnRefused, OnTooBig, OverflowPolicy, Refusal, ReplayPolicy, WeightFrom,
 };
 
 use super::super::types::{
@@ -24,6 +24,10 @@ impl Choice for OverflowPolicy {
 
 impl Choice for BackendLoss {
     const WORDS: &'static [(&'static str, Self)] = &[("reattach", Self::Reattach), ("close", Self::Close)];
+}
+
+impl Choice for OnRefused {
+    const WORDS: &'static [(&'static str, Self)] = &[("close", Self::Close), ("next", Self::Next)];
 }
 
 impl Choice for OnTooBig {

@@ -157,6 +157,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].origins", "https://a.example", r#"["https://a.example"]"#),
     ("routes[0].on_backend_loss", "close", r#""close""#),
     ("routes[0].refusal", "wait", r#""wait""#),
+    ("routes[0].on_refused", "next", r#""next""#),
     ("routes[0].sticky", "cookie", r#""cookie""#),
     ("routes[0].learn", "[{ path = \"/a\", json = \"/b\" }]", r#"[{ path = "/a", json = "/b" }]"#),
     ("routes[0].learn_ttl", "1s", r#""1s""#),
@@ -230,6 +231,27 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("routes[0].auth_requests_max", "7", "7"),
     ("routes[0].limits.address_rate", "5 per second", r#""5/s""#),
     ("routes[0].limits.headers", "true", "true"),
+    ("workers[0].name", "w", r#""w""#),
+    ("workers[0].command", r#"["a", "b"]"#, r#"["a", "b"]"#),
+    ("workers[0].count", "3", "3"),
+    ("workers[0].pool", "farm", r#""farm""#),
+    ("workers[0].standby", "1", "1"),
+    ("workers[0].env", "A=b", r#"{ "A" = "b" }"#),
+    ("workers[0].cwd", "/c", r#""/c""#),
+    ("workers[0].user", "u", r#""u""#),
+    ("workers[0].listen", "unix", r#""unix""#),
+    ("workers[0].ports", "9200-9299", r#""9200-9299""#),
+    ("workers[0].serves", "a=b,c=d", r#"{ "a" = "b", "c" = "d" }"#),
+    ("workers[0].start_timeout", "1s", r#""1s""#),
+    ("workers[0].stop_signal", "INT", r#""INT""#),
+    ("workers[0].stop_timeout", "1s", r#""1s""#),
+    ("workers[0].drain_timeout", "1s", r#""1s""#),
+    ("workers[0].restart_backoff", "1s…2s", r#""1s..2s""#),
+    ("workers[0].recycle_pipes", "5", "5"),
+    ("workers[0].recycle_age", "1h", r#""1h""#),
+    ("workers[0].recycle_rss", "1GiB", r#""1GiB""#),
+    ("workers[0].recycle_jitter", "0.25", "0.25"),
+    ("workers[0].replace", "after", r#""after""#),
 ];
 
 #[test]
@@ -257,6 +279,10 @@ fn px_05_every_key_can_be_set_by_environment() {
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
             "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
             "routes[0].prologue.forget" => "routes = [{ prologue.keep = [{ match = { \"/a\" = \"b\" } }] }]",
+            "workers[0].pool" => {
+                "pools = [{ name = \"farm\" }]\nroutes = [{ pool = \"farm\" }]\nworkers = [{ name = \"v\", command = [\"c\"] }]"
+            }
+            _ if path.contains("workers") => "workers = [{ name = \"v\", command = [\"c\"] }]",
             _ if path.contains("profiles") => {
                 "profiles = [{ name = \"p\", record = [{ match = { \"/a\" = \"b\" } }] }]"
             }
@@ -278,6 +304,8 @@ fn px_05_every_key_can_be_set_by_environment() {
                         | "resume.keys_file"
                         | "hooks.secret_file"
                         | "routes[0].client_id"
+                        | "workers[0].cwd"
+                        | "workers[0].user"
                 ) || path.ends_with("serves")
                     || ["tls.ca", "tls.cert", "tls.key", "client_ca", "client_crl", "tickets_file", "acme_challenges"]
                         .iter()

@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod aware;
 pub mod client;
+pub mod crew;
 pub mod demo;
 pub mod front;
 pub mod http2;

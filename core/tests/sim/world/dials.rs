@@ -140,7 +140,7 @@ impl World {
                 self.experienced(home, backend, Experience::DialFailed { since }, pipe);
                 DialFailure::Failed(backend)
             }
-            Answer::Unauthorized => DialFailure::Unauthorized(backend),
+            Answer::Unauthorized => DialFailure::Unauthorized { backend, status: 403 },
             Answer::NotFound => {
                 self.experienced(home, backend, Experience::Connected, pipe);
                 DialFailure::Refused { backend, status: 404 }
