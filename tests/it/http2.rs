@@ -137,7 +137,14 @@ async fn a_stream_that_ends_without_a_close_frame_is_a_lost_link_however_it_ends
         socket = Some(back);
         while wire.hear().await != Said::Text(sent.clone()) {}
     }
-    assert_eq!(proxy.metrics().await.sum("client_resumes_total", &[("result", "resumed")]), 12.0);
+    // By HTTP/1.1, and back.
+    let mut plain = Wire::connect(proxy.public, "/ws/c1", &[]).await;
+    plain.text("by HTTP/1.1").await;
+    while wire.hear().await != Said::Text("by HTTP/1.1".into()) {}
+    let mut back = http2.open("/ws/c1", &[]).await.unwrap();
+    back.text("by HTTP/2").await;
+    while wire.hear().await != Said::Text("by HTTP/2".into()) {}
+    assert_eq!(proxy.metrics().await.sum("client_resumes_total", &[("result", "resumed")]), 14.0);
 }
 
 #[tokio::test]
