@@ -6,6 +6,7 @@
 mod command;
 mod held;
 mod keys;
+mod labels;
 mod lingering;
 mod numbers;
 mod pool;
@@ -32,10 +33,12 @@ use tokio::sync::watch;
 use crate::backends::Leave;
 use crate::config::Limits;
 use crate::handshake::deflate::Compression;
+use crate::metrics::labels::Transport;
 use crate::routes::Route;
-pub use command::{COMMANDS_MAX, Command, Hearing, Ticket};
+pub use command::{COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
+use labels::{LabelIndex, Labelled};
 pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
 pub use registration::{MEMORY_STEP, Registration};
@@ -85,6 +88,9 @@ pub struct PipeEntry {
     conversation: OnceLock<Box<Decided>>,
     active_micros: AtomicU64,
     state: AtomicU8,
+    transport: AtomicU8,
+    /// The groups that it belongs to.
+    pub labels: Labelled,
     /// What keeps it from the worker that it wants.
     pub held: Held,
     client: Mutex<Box<str>>,
@@ -171,6 +177,8 @@ impl PipeEntry {
             memory_bytes: AtomicU64::new(0),
             active_micros: AtomicU64::new(0),
             state: AtomicU8::new(0),
+            transport: AtomicU8::new(Transport::Websocket as u8),
+            labels: Labelled::default(),
             held: Held::default(),
             takeovers: Takeovers::default(),
             backend: Mutex::new(None),
@@ -184,6 +192,19 @@ impl PipeEntry {
     #[must_use]
     pub fn state(&self) -> PipeState {
         PipeState::ALL[usize::from(self.state.load(Relaxed)) % PipeState::ALL.len()]
+    }
+
+    /// How its client is reached, or was when it was there.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport::ALL[usize::from(self.transport.load(Relaxed)) % Transport::ALL.len()]
+    }
+
+    /// Notes how its client is reached from now on.
+    pub fn set_transport(&self, transport: Transport) {
+        if self.transport.swap(transport as u8, Relaxed) != transport as u8 {
+            self.waker.wake();
+        }
     }
 
     /// Its client's address, as the trusted chain told it last.
@@ -353,6 +374,8 @@ pub struct Pipes {
     expected: watch::Sender<usize>,
     /// What there was of each route key.
     pub keys: Keys,
+    /// Which pipes belong to which group.
+    pub labels: LabelIndex,
     /// Those whose clients are away.
     pub lingering: Arc<Lingering>,
     /// Pipes that there ever were.
@@ -380,6 +403,7 @@ impl Pipes {
             index: watch::Sender::new(1),
             expected: watch::Sender::new(0),
             keys: Keys::new(Limits::default().statistics_keys as usize),
+            labels: LabelIndex::default(),
             lingering: Arc::default(),
             opened: AtomicU64::new(0),
             held_bytes: AtomicU64::new(0),

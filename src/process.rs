@@ -140,6 +140,7 @@ impl Process {
         let (hooks, hooks_sender) = Hooks::start(hook_settings(&config, hooks_secret), &metrics);
         let pipes = Arc::new(Pipes::new(config.replay.total_bytes_max, config.pools.len()));
         pipes.keys.set_count_max(config.limits.statistics_keys as usize);
+        pipes.labels.set_bounds(&config.limits);
         let backends = backends(&Setup::from_config(&config, &tls), &metrics, &events, &pipes, clock);
         let slots = Arc::new(Slots::new(config.server.max_connections as usize, descriptors));
         let phase = PhaseCell::default();

@@ -218,6 +218,7 @@ impl Reload {
         process.rules.store(Arc::new(rules));
         process.pipes.set_held_bytes_max(config.replay.total_bytes_max, config.pools.len());
         process.pipes.keys.set_count_max(config.limits.statistics_keys as usize);
+        process.pipes.labels.set_bounds(&config.limits);
         process.slots.set_max(config.server.max_connections as usize);
         process.waiting.set_max(config.server.waiting_max as usize);
         process.limits.configure(config.limits);

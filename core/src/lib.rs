@@ -8,7 +8,8 @@
 //! ([`leg`]), and the two lanes between them (`lane`, `throttle`); what a pipe remembers of its workers ([`backoff`],
 //! [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one worker; and beside it the [`pool`]
 //! that backends are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often,
-//! and who goes when [`memory`] is short. Which worker processes are started, emptied and stopped, the [`supervisor`] decides. What a worker must hear again is in [`conversation`]. A pipe can be frozen into a
+//! and who goes when [`memory`] is short. Which worker processes are started, emptied and stopped, the [`supervisor`] decides.
+//! What a worker must hear again is in [`conversation`], and the groups that a pipe belongs to in [`labels`]. A pipe can be frozen into a
 //! [`snapshot`].
 
 pub mod assembler;
@@ -20,6 +21,7 @@ pub mod conversation;
 pub mod frame;
 pub mod health;
 pub mod ids;
+pub mod labels;
 mod lane;
 pub mod lease;
 pub mod leg;

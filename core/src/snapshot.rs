@@ -19,7 +19,7 @@ use crate::ids::{BackendKey, Seq};
 use crate::time::Time;
 
 /// The form of the bytes; another form is another number, to which `core/tests/pipe/form.rs` holds us.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const MAGIC: &[u8; 6] = b"HLpipe";
 

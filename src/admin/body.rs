@@ -89,7 +89,7 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
 }
 
 /// RFC 6901 section 3.
-fn escape(part: &str) -> String {
+pub(super) fn escape(part: &str) -> String {
     part.replace('~', "~0").replace('/', "~1")
 }
 

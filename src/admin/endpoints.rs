@@ -15,8 +15,8 @@ use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
-    Admin, backends, configuration, dashboard, events, gate, health, messages, pipes, pools, stats, system, tls,
-    workers,
+    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipes, pools, stats, system,
+    tls, workers,
 };
 use crate::tokens::Access;
 
@@ -197,7 +197,12 @@ fn pipe() -> Vec<Endpoint> {
     let list = operation("listPipes", "Lists pipes; waits for one to come or go if asked to")
         .query::<pipes::Ask>()
         .lists::<List<pipes::PipeBody>>();
-    let show = operation("readPipe", "Shows a pipe").answers::<pipes::PipeBody>(200);
+    let show = operation("readPipe", "Shows a pipe").tagged::<pipes::PipeBody>(200);
+    let label = operation("patchPipe", "Changes the groups that a pipe belongs to (RFC 7396)")
+        .body::<labels::PipePatch>()
+        .tagged::<pipes::PipeBody>(200)
+        .refuses(&[409, 503])
+        .if_as_expected();
     let close =
         operation("closePipe", "Closes a client with these words").query::<pipes::Words>().nothing(204).refuses(&[409]);
     let reattach = operation("reattachPipe", "Moves a pipe to another backend, with nothing lost or doubled")
@@ -217,6 +222,7 @@ fn pipe() -> Vec<Endpoint> {
     vec![
         at(Method::GET, "/v1/pipes", Viewer, get(pipes::list), list),
         at(Method::GET, PATH, Viewer, get(pipes::show), show),
+        at(Method::PATCH, PATH, Worker, patch(labels::patch), label),
         at(Method::DELETE, PATH, Operator, delete(pipes::close), close),
         at(Method::POST, "/v1/pipes/{id}/reattach", Operator, post(pipes::reattach), reattach),
         at(Method::POST, "/v1/pipes/{id}/messages", Operator, post(messages::send), send),

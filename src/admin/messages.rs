@@ -23,10 +23,10 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::Admin;
 use super::body::{Body, Id};
 use super::pipes::{find, order};
 use super::problem::{self, Problem};
+use super::{Admin, labels};
 use crate::pipes::{Command, Hearing, PipeEntry, Ticket};
 
 /// Broadcasts at once.
@@ -36,7 +36,7 @@ pub const BROADCASTS_MAX: usize = 8;
 pub const IN_FLIGHT_MAX: usize = 256;
 
 /// How long all answers together may take; a pipe answers in its next turn, whatever its client does.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Padding is no matter of taste in a protocol, but it is in a shell.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -61,6 +61,8 @@ pub(super) struct Broadcast {
     route: Option<String>,
     key: Option<String>,
     pool: Option<String>,
+    /// `room:a`, or `room` for any value.
+    label: Option<String>,
     /// Ids of pipes that are left out.
     #[serde(default)]
     exclude: Vec<String>,
@@ -125,7 +127,9 @@ pub(super) async fn broadcast(
     });
     let exclude = exclude.collect::<Result<HashSet<PipeId>, Problem>>()?;
     let same = |wanted: &Option<String>, is: Option<&str>| wanted.is_none() || wanted.as_deref() == is;
-    let mut pipes = admin.process.pipes.list();
+    let label = wish.label.as_deref().map(|text| labels::selector("/label", text)).transpose()?;
+    let live = &admin.process.pipes;
+    let mut pipes = label.map_or_else(|| live.list(), |label| live.labels.select(&label));
     pipes.retain(|pipe| {
         // The viewers of a stream are told themselves, each once.
         !pipe.is_stream()

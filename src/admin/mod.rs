@@ -19,6 +19,7 @@
 //! | `POST /v1/workers/{id}/recycle` | operator | replaces one |
 //! | `POST /v1/workers/{group}/restart`, `PATCH /v1/workers/{group}` | operator | replaces all of a group, one by one; changes how many there are |
 //! | `GET /v1/pipes`, `GET /v1/pipes/{id}` | viewer | reads pipes |
+//! | `PATCH /v1/pipes/{id}` | worker | changes the groups that one belongs to |
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
 //! | `POST /v1/pipes/{id}/messages`, `POST /v1/broadcast` | operator | says something to clients |
 //! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
@@ -42,6 +43,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod health;
+mod labels;
 pub mod list;
 pub mod listen;
 mod messages;

@@ -1,5 +1,6 @@
 //! `/v1/pipes`: the live conversations, read, moved and closed one at a time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -18,7 +19,7 @@ use super::body::{Body, Id, Query};
 use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
-use super::{Admin, condition, duration};
+use super::{Admin, condition, duration, labels};
 use crate::backends::Hold;
 use crate::events::Fact;
 use crate::pipes::{Command, Decided, LaneNumbers, PipeEntry, Sharing};
@@ -31,6 +32,8 @@ pub(super) struct PipeBody {
     route: String,
     key: Option<String>,
     client: String,
+    /// The groups that it belongs to.
+    labels: BTreeMap<String, String>,
     /// Whether its client speaks the aware protocol.
     aware: bool,
     backend: Option<Arc<str>>,
@@ -90,6 +93,11 @@ impl SharedBody {
     }
 }
 
+fn labels_of(pipe: &PipeEntry) -> BTreeMap<String, String> {
+    let labels = pipe.labels.get();
+    labels.iter().flat_map(|labels| labels.iter()).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 #[derive(Debug, Serialize, JsonSchema)]
 struct LaneBody {
     accepted: u64,
@@ -125,6 +133,7 @@ impl From<&PipeEntry> for PipeBody {
             route: pipe.route.name.clone(),
             key: pipe.key.as_deref().map(str::to_owned),
             client: pipe.client(),
+            labels: labels_of(pipe),
             aware: pipe.aware,
             backend: pipe.backend().map(|(_, id)| id),
             attachment: pipe.attachment.load(Relaxed),
@@ -149,6 +158,8 @@ pub(super) struct Ask {
     pool: Option<String>,
     backend: Option<String>,
     key: Option<String>,
+    /// `room:a`, or `room` for any value.
+    label: Option<String>,
     state: Option<String>,
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
@@ -177,9 +188,12 @@ pub(super) async fn list(
 ) -> Result<Response, Problem> {
     let limit = list::limit(ask.limit)?;
     let state = ask.state.as_deref().map(parse_state).transpose()?;
+    let label = ask.label.as_deref().map(|text| labels::selector("/query/label", text)).transpose()?;
     let cursor = ask.cursor.as_deref().map(parse_cursor).transpose()?;
     let index = condition::index(&admin, admin.process.pipes.index(), ask.index, ask.wait.as_deref()).await?;
-    let rest = admin.process.pipes.list().into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
+    let live = &admin.process.pipes;
+    let all = label.map_or_else(|| live.list(), |label| live.labels.select(&label));
+    let rest = all.into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
     let mut found: Vec<_> = rest.filter(|pipe| ask.selects(pipe, state)).take(limit + 1).collect();
     let more = found.len() > limit;
     found.truncate(limit);
@@ -202,8 +216,16 @@ pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
     PipeId::parse(id).and_then(|id| admin.process.pipes.get(id)).ok_or_else(|| Problem::no_such("pipe", id))
 }
 
-pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Json<PipeBody>, Problem> {
-    Ok(Json(PipeBody::from(&*find(&admin, &id)?)))
+pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<Response, Problem> {
+    let pipe = find(&admin, &id)?;
+    Ok(shown(&admin, StatusCode::OK, &pipe))
+}
+
+/// A pipe with the tag of its labels. Its other parts move with traffic, so that nothing is ever said to be known already.
+pub(super) fn shown(admin: &Admin, status: StatusCode, pipe: &PipeEntry) -> Response {
+    // The version first: a tag older than what is shown refuses a write at worst.
+    let version = pipe.labels.version();
+    admin.tags.answer(&HeaderMap::new(), version, status, PipeBody::from(pipe))
 }
 
 pub(super) async fn reattach(

@@ -147,7 +147,7 @@ pub(super) async fn list(
         group.workers.iter().map(move |worker| worker_body(admin, group, worker))
     });
     let mut bodies: Vec<WorkerBody> = bodies.collect();
-    bodies.sort_by_key(|body| key(body));
+    bodies.sort_by_key(key);
     Ok(admin.tags.list(&headers, index, List::page(bodies, key, ask.cursor.as_deref(), limit)))
 }
 

@@ -226,6 +226,7 @@ impl Config {
             backend_path: route.backend_path.clone(),
             auth: route.auth(),
             client_id: route.client_id.clone(),
+            labels: route.labels.clone(),
             resume_cookie: route.resume == RouteResume::Cookie,
             duplicate: route.duplicate,
             client_grace: self.resume.grace,

@@ -13,6 +13,7 @@ mod backend;
 mod ended_tls;
 mod fallback;
 mod hooks;
+mod limits;
 mod pool;
 mod profile;
 mod root;

@@ -371,6 +371,10 @@ pub struct Limits {
     pub on_exceed: OnExceed,
     /// Route keys that statistics are kept of.
     pub statistics_keys: u32,
+    /// Labels of one pipe.
+    pub pipe_labels: u32,
+    /// Bytes of their names and values together.
+    pub pipe_label_bytes: usize,
 }
 
 impl Default for Limits {
@@ -387,6 +391,8 @@ impl Default for Limits {
             pipe_bytes: Rate::OFF,
             on_exceed: OnExceed::Throttle,
             statistics_keys: 16_384,
+            pipe_labels: 16,
+            pipe_label_bytes: KIB,
         }
     }
 }

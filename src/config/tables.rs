@@ -267,6 +267,8 @@ pub struct Route {
     pub limits: RouteLimits,
     /// Template that names the client, as written.
     pub client_id: Option<String>,
+    /// Templates of the groups that its pipes belong to, as written.
+    pub labels: BTreeMap<String, String>,
     /// How a client without tokens comes back.
     pub resume: RouteResume,
     /// What a second connection of the same client does.
@@ -329,6 +331,7 @@ impl Default for Route {
             heartbeat: RouteHeartbeats::default(),
             limits: RouteLimits::default(),
             client_id: None,
+            labels: BTreeMap::new(),
             resume: RouteResume::None,
             duplicate: Duplicate::Replace,
             replaced_code: 1000,

@@ -154,7 +154,7 @@ pub struct Ports {
 impl Ports {
     /// How many there are.
     #[must_use]
-    pub const fn len(self) -> u32 {
+    pub const fn count(self) -> u32 {
         self.last as u32 - self.first as u32 + 1
     }
 }
@@ -235,11 +235,11 @@ fn probes(group: &WorkerGroup, pool: &Pool, key: &str, found: &mut Findings) {
 
 fn ports(config: &Config, group: &WorkerGroup, key: &str, found: &mut Findings) {
     let needed = u64::from(group.count) + u64::from(group.standby).max(1);
-    if needed > u64::from(group.ports.len()) {
+    if needed > u64::from(group.ports.count()) {
         let message = format!(
             "{} has {} ports, and {needed} are needed: one for each worker, and one for a replacement",
             group.ports,
-            group.ports.len()
+            group.ports.count()
         );
         found.error(format!("{key}.ports"), message);
     }

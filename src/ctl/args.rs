@@ -33,7 +33,7 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: Option<Pools>,
     },
-    /// Live pipes: list, show, move, close, say
+    /// Live pipes: list, show, move, label, close, say
     Pipes {
         #[command(subcommand)]
         command: Option<Pipes>,
@@ -253,6 +253,15 @@ pub(super) enum Pipes {
         #[arg(allow_hyphen_values = true)]
         id: String,
     },
+    /// Change the groups that it belongs to
+    Label {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// A label and its value; NAME alone has an empty value, and NAME= takes the label away
+        #[arg(required = true, value_name = "NAME[=[VALUE]]")]
+        labels: Vec<String>,
+    },
     /// Close its client
     Close {
         /// Its id
@@ -300,6 +309,9 @@ pub(super) struct Broadcast {
     /// Only to clients of this pool
     #[arg(long)]
     pub(super) pool: Option<String>,
+    /// Only to clients of this group: NAME:VALUE, or NAME for any value
+    #[arg(long)]
+    pub(super) label: Option<String>,
     /// Not to the client of this pipe
     #[arg(long, value_name = "PIPE", allow_hyphen_values = true)]
     pub(super) exclude: Vec<String>,
@@ -319,6 +331,9 @@ pub(super) struct Filter {
     /// Only those with this route key
     #[arg(long, allow_hyphen_values = true)]
     pub(super) key: Option<String>,
+    /// Only those of this group: NAME:VALUE, or NAME for any value
+    #[arg(long)]
+    pub(super) label: Option<String>,
     /// Only those in this state
     #[arg(long)]
     pub(super) state: Option<String>,

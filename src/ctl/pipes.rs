@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 use hyper::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Client;
 use super::args::{Broadcast, Filter, Pipes, Pools, Words};
@@ -10,11 +10,12 @@ use super::ask::{Kind, List, Thing, encode};
 use super::output::{Output, View};
 use super::table::Column;
 
-const PIPE_COLUMNS: [Column; 10] = [
+const PIPE_COLUMNS: [Column; 11] = [
     ("ID", "/id"),
     ("STATE", "/state"),
     ("ROUTE", "/route"),
     ("KEY", "/key"),
+    ("LABELS", "/labels"),
     ("CLIENT", "/client"),
     ("BACKEND", "/backend"),
     ("INTERRUPTIONS", "/interruptions"),
@@ -33,14 +34,25 @@ const POOL_COLUMNS: [Column; 6] = [
 
 pub(super) async fn run(client: &Client, out: Output, command: Pipes) -> anyhow::Result<()> {
     match command {
-        Pipes::List(Filter { route, pool, backend, key, state }) => {
-            let query = vec![("route", route), ("pool", pool), ("backend", backend), ("key", key), ("state", state)];
+        Pipes::List(Filter { route, pool, backend, key, label, state }) => {
+            let query = vec![
+                ("route", route),
+                ("pool", pool),
+                ("backend", backend),
+                ("key", key),
+                ("label", label),
+                ("state", state),
+            ];
             out.show(client, &View::Table(List::new("/v1/pipes", query), &PIPE_COLUMNS)).await
         }
         Pipes::Show { id } => out.show(client, &View::thing(Kind::Pipe, id)).await,
         Pipes::Move { id } => {
             let answer = pipe(&id).call(client, Method::POST, "/reattach", Some(&json!({}))).await?;
             out.done(&answer, &format!("pipe {id} is asked to move; see it with `holdline ctl pipes show {id}`"))
+        }
+        Pipes::Label { id, labels } => {
+            let answer = pipe(&id).call(client, Method::PATCH, "", Some(&json!({"labels": relabel(&labels)}))).await?;
+            out.done(&answer, &format!("pipe {id} has the labels {}", answer["labels"]))
         }
         Pipes::Close { id, code, reason } => {
             let query = format!("?code={code}&reason={}", encode(&reason));
@@ -75,7 +87,7 @@ pub(super) async fn pools(client: &Client, out: Output, command: Pools) -> anyho
 
 pub(super) async fn broadcast(client: &Client, out: Output, wish: Broadcast) -> anyhow::Result<()> {
     let mut body = body(&wish.words);
-    for (name, value) in [("route", wish.route), ("key", wish.key), ("pool", wish.pool)] {
+    for (name, value) in [("route", wish.route), ("key", wish.key), ("pool", wish.pool), ("label", wish.label)] {
         if let Some(value) = value {
             body[name] = json!(value);
         }
@@ -85,6 +97,16 @@ pub(super) async fn broadcast(client: &Client, out: Output, wish: Broadcast) -> 
     let (reached, matched) = (&answer["reached"], &answer["matched"]);
     let missed = if reached == matched { String::new() } else { format!(" ({})", missed(&answer)) };
     out.done(&answer, &format!("{reached} of {matched} clients reached{missed}"))
+}
+
+/// The merge-patch that `NAME=VALUE`, `NAME` and `NAME=` are.
+fn relabel(labels: &[String]) -> Map<String, Value> {
+    let pairs = labels.iter().map(|label| match label.split_once('=') {
+        None => (label.clone(), json!("")),
+        Some((name, "")) => (name.to_owned(), Value::Null),
+        Some((name, value)) => (name.to_owned(), json!(value)),
+    });
+    pairs.collect()
 }
 
 fn pipe(id: &str) -> Thing {
@@ -108,6 +130,12 @@ fn missed(told: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn labels_are_set_emptied_and_taken_by_how_they_are_written() {
+        let written = ["room=a=b", "vip", "user="].map(str::to_owned);
+        assert_eq!(Value::from(relabel(&written)), json!({"room": "a=b", "vip": "", "user": null}));
+    }
 
     #[test]
     fn who_was_not_reached_is_told_by_why() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use holdline_core::conversation::Conversation;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
+use holdline_core::labels::{LabelError, Labels};
 use holdline_core::memory::Pressure;
 use holdline_core::settings::ReplayPolicy;
 use http::StatusCode;
@@ -25,7 +26,7 @@ use crate::handshake::check::host;
 use crate::handshake::deflate::{Asked, Compression, Offer as Compressible};
 use crate::handshake::forward::{changed_lines, upgrade_head_lines};
 use crate::handshake::refusal::Refusal;
-use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult};
+use crate::metrics::labels::{ConnectionResult, ListenerLabel, ResumeResult, Transport};
 use crate::phase::Phase;
 use crate::pipe::attach::{FirstAttach, NoWorker, Plan, first_attach};
 use crate::pipe::{Driver, introduction};
@@ -119,7 +120,7 @@ impl Door {
             None
         };
         if let Some((slug, detail)) = conflict {
-            self.process.metrics.route(&route.name).resume(ResumeResult::Rejected).inc();
+            self.process.metrics.route(&route.name).resume(Transport::Websocket, ResumeResult::Rejected).inc();
             return Err(Refusal::new(StatusCode::CONFLICT, slug, detail));
         }
         // A browser's tabs are told apart before.
@@ -134,7 +135,7 @@ impl Door {
     fn may_take_over(&self, pipe: &PipeEntry) -> Result<(), Refusal> {
         let Err(taken) = pipe.takeovers.take(self.process.clock.now()) else { return Ok(()) };
         let route = pipe.route.name.as_str();
-        self.process.metrics.route(route).resume(ResumeResult::Taken).inc();
+        self.process.metrics.route(route).resume(Transport::Websocket, ResumeResult::Taken).inc();
         if taken.is_first {
             tracing::warn!(pipe = %pipe.id, route, "pipe.client_taken");
             self.process.events.push(Fact::ClientTaken { pipe: pipe.id, route: route.into() });
@@ -160,6 +161,8 @@ impl Door {
         // Before the phase is looked at, so that a stop either is seen here or waits for this.
         let expected = process.pipes.expect();
         self.may_open()?;
+        let labels = process.pipes.labels.bounds();
+        let labels = Labels::default().changed(&request.found.labels, labels).map_err(too_many_labels)?;
         let admitted = process.limits.admit(request.found.limited_key(), request.client.address, request.scope());
         let admitted = admitted.map_err(|exceeded| self.exceeds(&request.found.route.name, exceeded))?;
         let offered = offered(request, offer);
@@ -185,20 +188,12 @@ impl Door {
             plan.settings = plan.route.aware.clone();
         }
         let place = Place::of(plan.host.as_deref(), request.parts.uri.path(), plan.protocol.as_deref());
-        let facts = PipeFacts {
-            id: plan.pipe,
-            route: plan.route.clone(),
-            key: plan.key.clone(),
-            client: request.client.address.to_string(),
-            named: request.found.comes_back || spoken.is_some(),
-            aware: spoken.is_some(),
-            protocol: plan.protocol.clone(),
-            compression,
-            sharing,
-            request_id: request.client.request_id.clone(),
-        };
+        let facts = facts(request, &plan, spoken.is_some(), compression, sharing);
         let decided = decided(&plan, &facts.sharing, &request.parts);
+        let said = first.attach.labels.take();
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
+        driver.set_labels(labels);
+        driver.heed_labels(said);
         if spoken.is_some() {
             let principal = request.principal();
             let pipe = driver.entry().id;
@@ -261,6 +256,11 @@ fn resume_of(request: &Request, answer: u64) -> Resume {
     }
 }
 
+/// 400: what the route makes of the request are more labels than a pipe may have.
+fn too_many_labels(error: LabelError) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, "label", format!("this route makes labels of what you send: {error}"))
+}
+
 /// The client's headers as workers get them.
 fn head_lines(request: &Request) -> Box<[u8]> {
     let lines = upgrade_head_lines(&request.parts, &request.client);
@@ -300,6 +300,21 @@ fn plan(request: &Request, protocols: &[String], compression: Asked) -> Plan {
         protocol: None,
         compression,
         trace: request.span.as_ref().map(|span| Box::new(span.context())),
+    }
+}
+
+fn facts(request: &Request, plan: &Plan, aware: bool, compression: Compression, sharing: Sharing) -> PipeFacts {
+    PipeFacts {
+        id: plan.pipe,
+        route: plan.route.clone(),
+        key: plan.key.clone(),
+        client: request.client.address.to_string(),
+        named: request.found.comes_back || aware,
+        aware,
+        protocol: plan.protocol.clone(),
+        compression,
+        sharing,
+        request_id: request.client.request_id.clone(),
     }
 }
 

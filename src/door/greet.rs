@@ -21,7 +21,7 @@ use super::Door;
 use super::judge::busy;
 use super::outcome::{Refused, Request, Verdict};
 use crate::handshake::aware::Offer;
-use crate::metrics::labels::ResumeResult;
+use crate::metrics::labels::{ResumeResult, Transport};
 use crate::net::{ClientStream, LooseStream};
 use crate::phase::Phase;
 use crate::pipe::rejection;
@@ -119,7 +119,8 @@ impl Greeting {
             First::Word(..) | First::More => Farewell::Close(protocol("hello expected")),
             First::Other(frame) => Farewell::Close(frame),
         };
-        self.process.metrics.route(&self.route.name).resume(ResumeResult::Rejected).inc();
+        let transport = Transport::of(&stream);
+        self.process.metrics.route(&self.route.name).resume(transport, ResumeResult::Rejected).inc();
         say_farewell(&mut stream, &farewell, self.route.settings.close_timeout).await;
     }
 

@@ -191,6 +191,7 @@ fn refuse_unrouted(no_route: &NoRoute) -> Refusal {
         NoRoute::NotFound => (StatusCode::NOT_FOUND, "no-route"),
         NoRoute::Missing(_) => (StatusCode::BAD_REQUEST, "incomplete"),
         NoRoute::Unclear(_) => (StatusCode::BAD_REQUEST, "unclear"),
+        NoRoute::NoLabel(_) => (StatusCode::BAD_REQUEST, "label"),
         NoRoute::Ambiguous | NoRoute::Astray(_) => (StatusCode::BAD_REQUEST, "path"),
     };
     Refusal::new(status, slug, no_route.to_string())

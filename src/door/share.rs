@@ -88,7 +88,7 @@ fn join(hub: &Arc<Hub>, plan: &Plan, first: bool, process: &Process) -> Option<F
 async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>) -> Result<Joined, Refused> {
     let pipe = PipeId::from_bytes(rand::random());
     let mut plan_of_stream = Plan { pipe, settings: share.stream.clone(), announced: None, ..plan.clone() };
-    let opened = match first_attach(&plan_of_stream, None, process).await {
+    let mut opened = match first_attach(&plan_of_stream, None, process).await {
         Ok(opened) => opened,
         Err(none) => {
             let refused = refuse_workerless(none, &plan.route);
@@ -112,7 +112,10 @@ async fn open(plan: &Plan, share: &Share, opener: Opener, process: &Arc<Process>
         sharing: Sharing::Stream(AtomicUsize::new(0)),
         request_id: String::new(),
     };
+    let said = opened.attach.labels.take();
     let mut driver = Driver::new(opened.attach, Arc::new(plan_of_stream), facts, process.clone());
+    // Before a viewer joins: what the worker says holds for all viewers.
+    driver.heed_labels(said);
     let entry = driver.entry().clone();
     let counted = process.metrics.route(&plan.route.name).open_stream();
     let hub = Arc::new(Hub::new(opener.key.clone(), entry, share.settings, process.clock));

@@ -22,7 +22,7 @@ use holdline_core::ids::PipeId;
 pub use early::Early;
 pub use kept::{Since, Told};
 pub use session::{FromTheFuture, NotTaken, Polled, Session};
-pub use words::Said;
+pub use words::{Said, is_word};
 
 use crate::net::MemoryStream;
 

@@ -10,6 +10,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use holdline_core::aware::Heard as Word;
+use holdline_core::aware::words::WORD_BYTES_MAX;
 use holdline_core::frame::{Opcode, encode};
 use serde_json::{Map, Value, json};
 
@@ -52,6 +54,9 @@ pub enum BadLine {
     /// The payload is not what its name says.
     #[error("has a base64 that is none")]
     BadBase64,
+    /// It is a control whose members are not what they have to be.
+    #[error("is a malformed control message")]
+    BadControl,
 }
 
 impl Said {
@@ -109,9 +114,18 @@ fn control(object: Map<String, Value>) -> Result<Said, BadLine> {
             let n = object.get("n").and_then(Value::as_u64).filter(|&n| n <= SEQ_MAX);
             n.map(Said::Ack).ok_or(BadLine::Unknown)
         }
-        Some(word) if CONTROLS.contains(&word) => Ok(Said::Control(Value::Object(object).to_string())),
+        Some(word) if CONTROLS.contains(&word) => {
+            let json = Value::Object(object).to_string();
+            if is_word(&json) { Ok(Said::Control(json)) } else { Err(BadLine::BadControl) }
+        }
         Some(_) | None => Err(BadLine::Unknown),
     }
+}
+
+/// Whether the pipe would take this object as a word: it closes a client that says anything else.
+#[must_use]
+pub fn is_word(json: &str) -> bool {
+    json.len() < WORD_BYTES_MAX && Word::read(format!("!{json}").as_bytes()).is_ok()
 }
 
 fn message(object: &Map<String, Value>) -> Result<Said, BadLine> {
@@ -226,6 +240,8 @@ mod tests {
             (r#"{"seq":"1","text":"a"}"#, BadLine::BadSeq),
             (r#"{"seq":9007199254740992,"text":"a"}"#, BadLine::BadSeq),
             (r#"{"seq":1,"base64":"*"}"#, BadLine::BadBase64),
+            (r#"{"t":"fin","n":1}"#, BadLine::BadControl),
+            (r#"{"t":"gap","lane":"up","from":0,"count":1,"why":"ttl"}"#, BadLine::BadControl),
         ];
         for (line, reason) in cases {
             assert_eq!(Said::parse(line.as_bytes()), Err(reason), "{line}");

@@ -55,6 +55,7 @@ pub struct Families {
     pub dropped_messages_total: IntCounterVec,
     pub duplicates_dropped_total: IntCounterVec,
     pub gaps_total: IntCounterVec,
+    pub labels_refused_total: IntCounterVec,
     pub aware_pipes: IntGaugeVec,
     pub messages_total: IntCounterVec,
     pub message_bytes_total: IntCounterVec,
@@ -253,6 +254,11 @@ impl Families {
                 "gaps_total",
                 "Gaps that aware peers were told of or told.",
                 &["route", "lane", "why"],
+            ),
+            labels_refused_total: at.counters(
+                "labels_refused_total",
+                "Answers of workers whose labels were not taken.",
+                &["route"],
             ),
             aware_pipes: at.gauges(
                 "aware_pipes",
@@ -481,7 +487,7 @@ impl Families {
         forget(&self.worker_rss_bytes, "group", name);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 30] {
+    fn counters(&self) -> [&IntCounterVec; 31] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -498,6 +504,7 @@ impl Families {
             &self.dropped_messages_total,
             &self.duplicates_dropped_total,
             &self.gaps_total,
+            &self.labels_refused_total,
             &self.messages_total,
             &self.message_bytes_total,
             &self.read_paused_total,

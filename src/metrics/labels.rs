@@ -8,6 +8,7 @@ pub use holdline_core::pipe::{EndedBy, Interruption, Loss, PipeState, PrologueFa
 use serde::Serialize;
 
 pub use crate::backends::{EjectCause, Hold};
+use crate::net::ClientStream;
 
 /// A label of fixed values: an enum, all its values in order, and their text in metrics and JSON.
 macro_rules! label {
@@ -345,6 +346,26 @@ label! {
         Taken = "taken",
         /// It did not come in time.
         Expired = "expired",
+    }
+}
+
+label! {
+    /// How a client is reached.
+    Transport {
+        /// By a WebSocket.
+        Websocket = "websocket",
+        /// By one answer after the other.
+        LongPoll = "longpoll",
+        /// By an answer that goes on.
+        Sse = "sse",
+    }
+}
+
+impl Transport {
+    /// That of a client on `stream`, as far as the stream can tell: a long poll becomes a stream of events once its client asks.
+    #[must_use]
+    pub const fn of(stream: &ClientStream) -> Self {
+        if stream.is_in_memory() { Self::LongPoll } else { Self::Websocket }
     }
 }
 

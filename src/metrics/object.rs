@@ -10,7 +10,7 @@ use prometheus::{Histogram, IntCounter, IntGauge, IntGaugeVec};
 use super::labels::{
     AuthResult, BackendStateLabel, ConnectResult, DialState, DropReason, EjectCause, EndedBy, Hold, Interruption,
     LearnResult, LimitLabel, Loss, MoveResult, OverflowLabel, PipeState, PollResult, PrologueFailure, ReattachResult,
-    ResumeResult, WaitResult, close_code, status_code,
+    ResumeResult, Transport, WaitResult, close_code, status_code,
 };
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
@@ -30,7 +30,9 @@ pub struct RouteMetrics {
     pub prologue_sent: IntCounter,
     /// Answers held back because the client had had them.
     pub prologue_swallowed: IntCounter,
-    aware: IntGauge,
+    /// Answers of workers whose labels were not taken.
+    pub labels_refused: IntCounter,
+    aware: [IntGauge; Transport::ALL.len()],
     prologue_bytes: IntGauge,
     prologue_failures: [IntCounter; PrologueFailure::ALL.len()],
     /// Pipes opened.
@@ -51,7 +53,7 @@ pub struct RouteMetrics {
     pipes: [IntGauge; PipeState::ALL.len()],
     overflows: [IntCounter; OverflowLabel::ALL.len()],
     limited: [IntCounter; LimitLabel::ALL.len()],
-    resumes: [IntCounter; ResumeResult::ALL.len()],
+    resumes: [[IntCounter; ResumeResult::ALL.len()]; Transport::ALL.len()],
     polls: [IntCounter; PollResult::ALL.len()],
     auths: [IntCounter; AuthResult::ALL.len()],
     /// From a question who may connect to its answer.
@@ -137,7 +139,8 @@ impl RouteMetrics {
             unmasked: families.unmasked_control_frames_total.with_label_values(&[name]),
             prologue_sent: families.prologue_sent_total.with_label_values(&[name]),
             prologue_swallowed: families.prologue_swallowed_total.with_label_values(&[name]),
-            aware: families.aware_pipes.with_label_values(&[name, "websocket"]),
+            labels_refused: families.labels_refused_total.with_label_values(&[name]),
+            aware: Transport::ALL.map(|transport| families.aware_pipes.with_label_values(&[name, transport.as_str()])),
             prologue_bytes: families.prologue_bytes.with_label_values(&[name]),
             prologue_failures: PrologueFailure::ALL
                 .map(|why| families.prologue_failures_total.with_label_values(&[name, why.as_str()])),
@@ -160,8 +163,11 @@ impl RouteMetrics {
                 .map(|limit| families.rate_limited_total.with_label_values(&[name, limit.as_str()])),
             polls: PollResult::ALL
                 .map(|result| families.poll_requests_total.with_label_values(&[name, result.as_str()])),
-            resumes: ResumeResult::ALL
-                .map(|result| families.client_resumes_total.with_label_values(&[name, "websocket", result.as_str()])),
+            resumes: Transport::ALL.map(|transport| {
+                ResumeResult::ALL.map(|result| {
+                    families.client_resumes_total.with_label_values(&[name, transport.as_str(), result.as_str()])
+                })
+            }),
             auths: AuthResult::ALL
                 .map(|result| families.auth_requests_total.with_label_values(&[name, result.as_str()])),
             auth_seconds: families.auth_duration_seconds.with_label_values(&[name]),
@@ -194,10 +200,10 @@ impl RouteMetrics {
         &self.polls[result as usize]
     }
 
-    /// The counter of clients that came back with this result.
+    /// The counter of clients that came back by this transport with this result.
     #[must_use]
-    pub fn resume(&self, result: ResumeResult) -> &IntCounter {
-        &self.resumes[result as usize]
+    pub fn resume(&self, transport: Transport, result: ResumeResult) -> &IntCounter {
+        &self.resumes[transport as usize][result as usize]
     }
 
     /// The counter of questions who may connect with this result.
@@ -242,7 +248,7 @@ impl RouteMetrics {
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
         self.pipes[state as usize].inc();
-        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: false }
+        PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: None }
     }
 
     /// Counts a shared stream as open until the value returned goes.
@@ -294,8 +300,9 @@ pub struct PipeGauge {
     state: PipeState,
     /// Of the lanes up and down, once they are known.
     levels: Option<(Level, Level)>,
-    prologue_bytes: usize,
-    aware: bool,
+    /// What was counted: no prologue has more, and each pipe has one of these.
+    prologue_bytes: u32,
+    aware: Option<Transport>,
 }
 
 impl PipeGauge {
@@ -316,12 +323,18 @@ impl PipeGauge {
         }
     }
 
-    /// Counts the pipe as one whose client numbers its messages, or not, from now on.
-    pub fn set_aware(&mut self, aware: bool) {
-        if self.aware != aware {
-            self.route.aware.add(if aware { 1 } else { -1 });
-            self.aware = aware;
+    /// Counts the pipe as one whose client numbers its messages and is reached so, or does not, from now on.
+    pub fn set_aware(&mut self, aware: Option<Transport>) {
+        if self.aware == aware {
+            return;
         }
+        if let Some(before) = self.aware {
+            self.route.aware[before as usize].dec();
+        }
+        if let Some(now) = aware {
+            self.route.aware[now as usize].inc();
+        }
+        self.aware = aware;
     }
 
     /// Counts the pipe in another state from now on.
@@ -333,8 +346,9 @@ impl PipeGauge {
 
     /// Counts so many bytes as the pipe's prologue from now on.
     pub fn set_prologue(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         if self.prologue_bytes != bytes {
-            self.route.prologue_bytes.add(bytes as i64 - self.prologue_bytes as i64);
+            self.route.prologue_bytes.add(i64::from(bytes) - i64::from(self.prologue_bytes));
             self.prologue_bytes = bytes;
         }
     }
@@ -343,7 +357,7 @@ impl PipeGauge {
 impl Drop for PipeGauge {
     fn drop(&mut self) {
         self.set_prologue(0);
-        self.set_aware(false);
+        self.set_aware(None);
         self.route.pipes[self.state as usize].dec();
         self.drop_levels();
     }

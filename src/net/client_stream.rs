@@ -72,6 +72,12 @@ impl ClientStream {
         self.session.as_deref()
     }
 
+    /// Whether its other end is in this process.
+    #[must_use]
+    pub const fn is_in_memory(&self) -> bool {
+        matches!(self.socket, Bare::Memory(_))
+    }
+
     /// Bytes that were taken to be written, and that the socket has not.
     #[must_use]
     pub fn unsent(&self) -> usize {

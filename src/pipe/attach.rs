@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdline_core::ids::{Attachment, BackendKey, PipeId, Seq};
+use holdline_core::labels::Relabel;
 use holdline_core::pipe::{Cause, DialFailure, DialOrder, ResumeAnswer};
 use holdline_core::settings::PipeSettings;
 
@@ -12,7 +13,9 @@ use super::holding::hold;
 use super::link::Link;
 use crate::backends::{Ask, Backends, Hold, NoBackend, Outcome, Reservation};
 use crate::handshake::deflate::{Agreed, Asked};
-use crate::handshake::dial::{Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, dial};
+use crate::handshake::dial::{
+    Dial, DialError, DialTimeouts, Dialed, ExpectedProtocol, HoldlineResume, SaidLabels, dial,
+};
 use crate::handshake::forward::backend_host;
 use crate::hops::own_id;
 use crate::metrics::labels::{ConnectResult, DialState};
@@ -81,6 +84,8 @@ pub struct Attach {
     pub transport: Transport,
     /// What it says about the pipe's state.
     pub resume: Option<ResumeAnswer>,
+    /// What it says of the groups that the pipe belongs to.
+    pub labels: Option<SaidLabels>,
     /// Whether it speaks the aware protocol.
     pub numbers: bool,
 }
@@ -479,13 +484,15 @@ impl Attach {
             HoldlineResume::Refuse => ResumeAnswer::Refuse,
         });
         let transport = Transport::Worker(Link::new(dialed.stream, dialed.leftover), reservation);
-        Self { transport, resume, numbers: dialed.numbers }
+        Self { transport, resume, labels: dialed.labels, numbers: dialed.numbers }
     }
 
-    /// A seat in a shared stream.
+    /// A seat in a shared stream, whose worker has put all its viewers into the same groups.
     #[must_use]
     pub fn viewer(link: ViewerLink) -> Self {
-        let name = format!("shared:{}", link.hub().pipe.id).into();
-        Self { transport: Transport::Stream(Box::new(link), name), resume: None, numbers: false }
+        let stream = &link.hub().pipe;
+        let (name, labels) = (format!("shared:{}", stream.id).into(), stream.labels.get());
+        let labels = labels.map(|labels| Ok(Relabel::from(&*labels)));
+        Self { transport: Transport::Stream(Box::new(link), name), resume: None, labels, numbers: false }
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::oneshot;
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
 use crate::metrics::AbsentGuard;
+use crate::metrics::labels::Transport;
 use crate::net::{ClientStream, LeaveWatch};
 use crate::pipes::Stay;
 use crate::share::StreamLink;
@@ -45,6 +46,15 @@ impl ClientLink {
     #[must_use]
     pub fn socket(stream: ClientStream, unread: Bytes) -> Self {
         Self::Socket(Link::new(stream, unread))
+    }
+
+    /// How the client is reached.
+    #[must_use]
+    pub const fn transport(&self) -> Transport {
+        match self {
+            Self::Socket(link) => Transport::of(link.stream()),
+            Self::Viewers(_) => Transport::Websocket,
+        }
     }
 }
 

@@ -3,9 +3,10 @@
 //! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
 //! core keeps what it needs of them. A turn ends when its [`Budget`] is spent, so that no pipe holds a core for long.
 //! What goes on beside the messages is in `orders` (what others want of the pipe), `attaching` (how it finds a worker or
-//! moves to another) and `returning` (how its client comes back).
+//! moves to another), `returning` (how its client comes back) and `labels` (which groups it belongs to).
 
 mod attaching;
+mod labels;
 mod orders;
 mod returning;
 
@@ -88,6 +89,7 @@ impl Driver {
 
     /// Gives the pipe its client, and what the client was let in with.
     pub fn start(&mut self, client: ClientLink, guards: Option<Guards>) {
+        self.entry().set_transport(client.transport());
         self.client.start(client);
         self.books.guards = guards;
     }

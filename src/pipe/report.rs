@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdline_core::aware::Reject;
 use holdline_core::aware::words::GapWhy;
 use holdline_core::ids::{BackendKey, Generation, LaneName};
+use holdline_core::labels::LabelError;
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Fact, LaneView, Loss, PipeState, PipeView, PrologueFailure};
 use holdline_core::settings::OverflowPolicy;
@@ -16,7 +17,7 @@ use super::holding::release;
 use super::life;
 use crate::events;
 use crate::hooks::Life;
-use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult};
+use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult, Transport};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 use crate::pipes::{Decided, PipeEntry};
 use crate::process::Process;
@@ -28,7 +29,7 @@ struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
     prologue_bytes: usize,
-    aware: bool,
+    aware: Option<Transport>,
     up: Moved,
     down: Moved,
 }
@@ -41,13 +42,13 @@ struct Moved {
 }
 
 impl Booked {
-    const fn new(view: &PipeView) -> Self {
+    fn new(view: &PipeView, transport: Transport) -> Self {
         let prologue_bytes = view.prologue_bytes;
         Self {
             state: view.state,
             backend: view.backend,
             prologue_bytes,
-            aware: view.aware,
+            aware: view.aware.then_some(transport),
             up: Moved::new(&view.up),
             down: Moved::new(&view.down),
         }
@@ -115,7 +116,7 @@ impl Reporter {
         if let Some(gauge) = &mut self.gauge {
             gauge.set_levels(view.up.level, view.down.level);
         }
-        let view = Booked::new(&view);
+        let view = Booked::new(&view, self.entry.transport());
         if self.booked == Some(view) {
             return;
         }
@@ -315,7 +316,7 @@ impl Reporter {
 
     fn client_attached(&self, generation: Generation, away: Option<Duration>, again: u64) {
         let result = if away.is_some() { ResumeResult::Resumed } else { ResumeResult::Replaced };
-        self.route.resume(result).inc();
+        self.route.resume(self.entry.transport(), result).inc();
         let away_ms = millis(away.unwrap_or_default());
         tracing::info!(
             pipe = %self.entry.id, generation = generation.0, away_ms, replayed = again, result = result.as_str(),
@@ -333,13 +334,13 @@ impl Reporter {
     }
 
     /// Says that an aware client came back and may not go on.
-    pub fn resume_rejected(&self, why: Reject) {
-        self.route.resume(ResumeResult::Rejected).inc();
+    pub fn resume_rejected(&self, why: Reject, transport: Transport) {
+        self.route.resume(transport, ResumeResult::Rejected).inc();
         tracing::info!(pipe = %self.entry.id, why = why.as_str(), "pipe.resume_rejected");
     }
 
     fn client_expired(&self, away: Duration) {
-        self.route.resume(ResumeResult::Expired).inc();
+        self.route.resume(self.entry.transport(), ResumeResult::Expired).inc();
         let away_ms = millis(away);
         self.event(|entry| events::Fact::ClientExpired {
             pipe: entry.id,
@@ -359,6 +360,12 @@ impl Reporter {
             policy: policy.as_str(),
             bytes,
         });
+    }
+
+    /// Says that labels of a worker's were not taken.
+    pub fn labels_refused(&self, why: &LabelError) {
+        self.route.labels_refused.inc();
+        tracing::warn!(pipe = %self.entry.id, route = self.entry.route.name, %why, "pipe.labels_refused");
     }
 
     fn stayed(&mut self, backend: &str) {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey, Seq};
+use holdline_core::labels::{LabelError, Relabel};
 use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
@@ -34,8 +35,19 @@ pub enum Command {
     Return(LooseStream, Bytes, Box<Returned>),
     /// Say this to the client.
     Say(Kind, Bytes, Ticket),
+    /// Change its labels, if they are in this version still.
+    Label(Box<Relabel>, Option<u64>, oneshot::Sender<Result<(), NotLabelled>>),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
+}
+
+/// Why the labels of a pipe are as they were.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotLabelled {
+    /// They are in another version than the one that was to be changed.
+    Changed,
+    /// They would be more than a pipe may have.
+    Refused(LabelError),
 }
 
 /// What became of a message for one client.

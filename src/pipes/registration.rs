@@ -8,6 +8,8 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 
+use holdline_core::labels::Labels;
+
 use super::{PipeEntry, Pool, change};
 
 /// A pipe's place in the registry; dropping it takes the pipe and what it held out of the books.
@@ -24,6 +26,13 @@ impl Registration {
     #[must_use]
     pub const fn entry(&self) -> &Arc<PipeEntry> {
         &self.entry
+    }
+
+    /// Lets others find the pipe in these groups, and in no others.
+    pub fn label(&self, labels: Option<&Arc<Labels>>) {
+        let pipes = &self.pool.pipes;
+        pipes.labels.put(&self.entry, labels.cloned());
+        pipes.changed();
     }
 
     /// Bytes that pipes may still take in.
@@ -67,6 +76,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.hold(0, 0);
         let pipes = &self.pool.pipes;
+        pipes.labels.put(&self.entry, None);
         pipes.shard(self.entry.id).remove(&self.entry.id);
         change(&pipes.count, |count| *count -= 1);
         pipes.changed();

@@ -12,6 +12,8 @@ mod compression;
 mod conversation;
 mod headers;
 mod host;
+mod identity;
+mod labels;
 mod learn;
 mod origin;
 mod path;
@@ -19,12 +21,13 @@ mod percent;
 mod target;
 mod template;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::TlsIdentity;
+use holdline_core::labels::{LabelError, Relabel};
 use holdline_core::limits::RouteLimits;
 use holdline_core::settings::{Heartbeat, PipeSettings};
 use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
@@ -38,10 +41,14 @@ pub use compression::Uncompressed;
 pub use conversation::{ConversationRule, Conversations, rules_of_auto};
 pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
+pub use identity::Identity;
+use identity::Naming;
+use labels::LabelRules;
 pub use learn::LearnRule;
 use origin::OriginPattern;
 use path::Spelled;
 pub(crate) use path::leaves_its_place;
+pub(crate) use percent::decode as percent_decode;
 pub use target::Target;
 use template::{Template, Values};
 
@@ -75,6 +82,8 @@ pub struct RouteSpec {
     pub auth: Option<AuthSpec>,
     /// Template of what names the client: the key's placeholders.
     pub client_id: Option<String>,
+    /// Templates of the groups that its pipes belong to, by the names of the labels.
+    pub labels: BTreeMap<String, String>,
     /// Whether a cookie of ours lets browsers come back to their pipes.
     pub resume_cookie: bool,
     /// What a second connection of the same client does.
@@ -121,8 +130,8 @@ pub struct RouteSpec {
 pub struct RouteError {
     /// The route's name.
     pub route: String,
-    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `auth_headers`,
-    /// `origins`, `learn` or one of `headers`.
+    /// The configuration key at fault: `name`, `path`, `hosts`, `key`, `backend_path`, `client_id`, `labels`,
+    /// `auth_headers`, `origins`, `learn` or one of `headers`.
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
@@ -171,48 +180,11 @@ pub struct Route {
     patterns: Vec<String>,
     hosts: Vec<HostPattern>,
     key: Option<Template>,
+    labels: LabelRules,
     backend_path: Option<Template>,
     raw_path: bool,
     compression: bool,
     origins: Vec<OriginPattern>,
-}
-
-/// How a route tells its clients apart, so that each can come back to its pipe.
-#[derive(Debug)]
-pub struct Identity {
-    naming: Naming,
-    /// What a second connection of the same client does.
-    pub duplicate: Duplicate,
-    /// What pipes of clients with a name are opened with.
-    pub settings: Arc<PipeSettings>,
-}
-
-/// What a client is known by.
-#[derive(Debug)]
-enum Naming {
-    /// What its request says.
-    Template(Template),
-    /// A cookie of ours.
-    Cookie,
-}
-
-impl Naming {
-    const fn template(&self) -> Option<&Template> {
-        match self {
-            Self::Template(template) => Some(template),
-            Self::Cookie => None,
-        }
-    }
-}
-
-impl Identity {
-    fn new(naming: Naming, duplicate: Duplicate, grace: Duration, base: &PipeSettings) -> Self {
-        let client_navigates = matches!(naming, Naming::Cookie);
-        // Which of a browser's clients is another one is found out before, and that one is never replaced.
-        let duplicate = if client_navigates { Duplicate::Replace } else { duplicate };
-        let settings = PipeSettings { client_grace: Some(grace), client_navigates, ..base.clone() };
-        Self { naming, duplicate, settings: Arc::new(settings) }
-    }
 }
 
 /// What is taken from a request of a route.
@@ -220,6 +192,7 @@ struct Templates {
     key: Option<Template>,
     backend_path: Option<Template>,
     client_id: Option<Template>,
+    labels: LabelRules,
 }
 
 impl Templates {
@@ -236,7 +209,8 @@ impl Templates {
                 return Err((at, message));
             }
         }
-        Ok(Self { key, backend_path, client_id })
+        let labels = LabelRules::compile(&spec.labels, names, auth).map_err(|message| ("labels", message))?;
+        Ok(Self { key, backend_path, client_id, labels })
     }
 }
 
@@ -268,6 +242,8 @@ pub struct Found {
     pub client_id: Option<String>,
     /// Whether its client may come back to its pipe.
     pub comes_back: bool,
+    /// The groups that its pipe belongs to, as far as the route says.
+    pub labels: Relabel,
     /// What to ask the backend for, once it is chosen.
     pub target: Target,
 }
@@ -290,6 +266,9 @@ pub enum NoRoute {
     /// What the route's `backend_path` takes from the request would lead out of it: 400.
     #[error("{0} must not hold `.` or `..` as a part of a path, and must be percent-encoded UTF-8")]
     Astray(String),
+    /// What the route's `labels` take from the request cannot be a label: 400.
+    #[error("this route makes a label of what you send: {0}")]
+    NoLabel(LabelError),
 }
 
 /// All routes, compiled.
@@ -349,7 +328,8 @@ impl RouteTable {
         let key = named(route.key.as_ref())?;
         let target = Target::plan(route.backend_path.as_ref(), route.key.as_ref(), key.as_deref(), &values)?;
         let client_id = named(route.identity.as_ref().and_then(|identity| identity.naming.template()))?;
-        Ok(Found { route: Arc::clone(route), key, comes_back: client_id.is_some(), client_id, target })
+        let labels = route.labels.of(&values)?;
+        Ok(Found { route: Arc::clone(route), key, comes_back: client_id.is_some(), client_id, labels, target })
     }
 
     /// The route that answers on this host and path, whatever else a request there may lack.
@@ -378,7 +358,7 @@ impl RouteTable {
         let patterns: Vec<_> = spec.paths.iter().map(|path| path::spell_pattern(path)).collect();
         let auth = spec.auth.clone().map(Auth::new).transpose().map_err(|message| fail("auth_headers", message))?;
         let templates = Templates::parse(&spec, &names, auth.as_ref()).map_err(|(key, message)| fail(key, message))?;
-        let Templates { key, backend_path, client_id } = templates;
+        let Templates { key, backend_path, client_id, labels } = templates;
         let origins = spec.origins.iter().map(|text| OriginPattern::from_config(text)).collect::<Result<Vec<_>, _>>();
         let origins = origins.map_err(|message| fail("origins", message))?;
         let hosts = spec.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<Vec<_>, _>>();
@@ -428,6 +408,7 @@ impl RouteTable {
             patterns,
             hosts,
             key,
+            labels,
             backend_path,
             raw_path,
             compression,

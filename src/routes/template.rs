@@ -71,12 +71,18 @@ pub(super) enum Piece {
 }
 
 impl Template {
-    /// Parses `routes.key`.
-    pub fn for_key(text: &str, params: &[String]) -> Result<Self, String> {
+    /// Parses one of `routes.labels`, which may be the same for every request.
+    pub fn for_label(text: &str, params: &[String]) -> Result<Self, String> {
         let template = parse(text, params)?;
         if template.0.iter().any(|part| matches!(part, Part::Alias | Part::WholeQuery)) {
             return Err(format!("`{text}`: {{alias}} and {{query}} are for backend_path only"));
         }
+        Ok(template)
+    }
+
+    /// Parses `routes.key`.
+    pub fn for_key(text: &str, params: &[String]) -> Result<Self, String> {
+        let template = Self::for_label(text, params)?;
         if template.0.iter().all(|part| matches!(part, Part::Text(_))) {
             return Err(format!("`{text}` is the same for every request; use a placeholder such as {{session}}"));
         }

@@ -19,6 +19,7 @@ pub(crate) fn spec(name: &str, path: &str) -> RouteSpec {
         any_without_owner: false,
         backend_path: None,
         client_id: None,
+        labels: BTreeMap::new(),
         duplicate: Duplicate::Replace,
         resume_cookie: false,
         auth: None,
@@ -517,4 +518,44 @@ fn a_key_may_be_made_of_the_clients_address_and_a_cookie() {
     assert_eq!(key("{cookie.sid}", "sid="), None);
     let refused = RouteTable::compile(vec![keyed("/x", "{cookie.a b}")]).map(|_| ()).unwrap_err();
     assert!(refused.message.contains("not a cookie name"), "{}", refused.message);
+}
+
+fn labelled(path: &str, labels: &[(&str, &str)]) -> RouteSpec {
+    let labels = labels.iter().map(|&(name, template)| (name.to_owned(), template.to_owned()));
+    RouteSpec { labels: labels.collect(), ..spec("r", path) }
+}
+
+#[test]
+fn a_route_makes_labels_of_what_a_request_brings_and_leaves_out_those_that_it_lacks() {
+    let rules = [("room", "{query.room}"), ("tenant", "t-{tenant}"), ("tier", "gold"), ("user", "{header.x-user}")];
+    let table = table(vec![labelled("/{tenant}/ws", &rules)]);
+    let of = |uri: &str| {
+        let parts = Request::builder().uri(uri).header("x-user", "7").body(()).unwrap().into_parts().0;
+        table.find(None, &parts, CLIENT).map(|found| found.labels)
+    };
+    let relabel = |pairs: &[(&str, &str)]| {
+        let mut labels = Relabel::default();
+        for (name, value) in pairs {
+            labels.set(name, value).unwrap();
+        }
+        labels
+    };
+    let all = relabel(&[("room", "a b"), ("tenant", "t-acme"), ("tier", "gold"), ("user", "7")]);
+    assert_eq!(of("/acme/ws?room=a+b"), Ok(all));
+    let roomless = relabel(&[("tenant", "t-acme"), ("tier", "gold"), ("user", "7")]);
+    assert_eq!(of("/acme/ws?room="), Ok(roomless));
+    for bad in ["/acme/ws?room=a%0Ab", &format!("/acme/ws?room={}", "a".repeat(257))] {
+        assert_eq!(of(bad), Err(NoRoute::NoLabel(LabelError::Value("room".into()))), "{bad}");
+    }
+    assert!(matches!(of("/acme/ws?room=a&room=b"), Err(NoRoute::Unclear(_))));
+}
+
+#[test]
+fn a_label_that_could_only_fail_later_is_refused_with_the_configuration() {
+    for (name, template) in
+        [("a b", "x"), ("", "x"), ("room", ""), ("room", "{nope}"), ("room", "{alias}"), ("room", "{auth.x}")]
+    {
+        let error = RouteTable::compile(vec![labelled("/ws", &[(name, template)])]).expect_err(template);
+        assert_eq!(error.key, "labels", "{name} {template}: {error}");
+    }
 }

@@ -119,7 +119,9 @@ async fn drain(
             Ok(()) => tracing::info!("drained"),
             Err(_) => tracing::warn!("not drained within {:?}", options.drain_timeout),
         },
-        ended = command.ended() => drop(ended?),
+        ended = command.ended() => {
+            ended?;
+        }
         () = told.next() => tracing::warn!("told again: not waiting for the rest"),
     }
     Ok(())

@@ -149,13 +149,13 @@ class Holdline:
 
 PAGE = """
 window.echoes = 0;
-window.closed = [];
+window.codes = [];
 window.failure = null;
 for (let at = 0; at < %(sockets)d; at += 1) {
   const socket = new WebSocket(`wss://${location.host}/ws/s${at}/echo`);
   let next = 0;
   socket.onopen = () => socket.send("0");
-  socket.onclose = ({ code }) => window.closed.push(code);
+  socket.onclose = ({ code }) => window.codes.push(code);
   socket.onmessage = ({ data }) => {
     if (+data < next) return;  // The worker died before it had confirmed it.
     if (data !== String(next)) window.failure ??= `${data} instead of ${next}`;
@@ -186,7 +186,7 @@ async def chromium(holdline, _, verdict):
             async def echoes(at_least):
                 while True:
                     count = await asyncio.to_thread(browser.evaluate, "window.echoes")
-                    if count >= at_least or await asyncio.to_thread(browser.evaluate, "window.closed.length"):
+                    if count >= at_least or await asyncio.to_thread(browser.evaluate, "window.codes.length"):
                         return count
 
             await echoes(SOCKETS)
@@ -197,7 +197,7 @@ async def chromium(holdline, _, verdict):
                 await echoes((kill + 1) * SOCKETS * ROUNDS // (KILLS + 1))
                 await holdline.replace_worker()
             count = await echoes(SOCKETS * ROUNDS)
-            closed, failure = [await asyncio.to_thread(browser.evaluate, it) for it in ("window.closed", "window.failure")]
+            closed, failure = [await asyncio.to_thread(browser.evaluate, it) for it in ("window.codes", "window.failure")]
             verdict.case(count == SOCKETS * ROUNDS, f"chromium: {count} echoes while {KILLS} workers were killed")
             verdict.case(closed == [] and failure is None, f"chromium: closed {closed}, failure {failure}")
         finally:

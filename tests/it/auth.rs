@@ -249,3 +249,28 @@ async fn a_token_is_good_for_the_user_that_the_server_names_and_for_no_other() {
     client.say("back").await;
     assert_eq!(wire.hear().await, Said::Text("back".into()));
 }
+
+#[tokio::test]
+async fn a_client_without_a_socket_is_asked_about_when_it_says_hello_and_then_its_token_speaks_for_it() {
+    let rig = rig("http_fallback = true").await;
+    let hello = |body: &'static str| {
+        let headers = [("content-type", "application/vnd.holdline+json"), ("cookie", "a=1")];
+        async move { ask(rig.proxy.public, "POST", "/ws/a", &headers, body).await }
+    };
+    const HELLO: &str = r#"{"t":"hello","v":1}"#;
+    let (denied, (asked, _)) = tokio::join!(hello(HELLO), rig.judge.say("401 Unauthorized\r\nX-User: eve"));
+    assert_eq!((denied.status, denied.header("x-user")), (401, ""));
+    assert_eq!((asked.header("x-forwarded-method"), asked.header("cookie")), ("POST", "a=1"));
+
+    let judge = rig.judge.say("204 No Content\r\nX-User: eve");
+    let (welcome, _, mut wire) = tokio::join!(hello(HELLO), judge, rig.worker.accept());
+    assert_eq!(wire.head.header("x-user"), "eve", "the first request that reached the worker");
+    let welcome = welcome.expect(200).json();
+    let (pipe, token) = (welcome["id"].as_str().unwrap(), format!("Holdline {}", welcome["token"].as_str().unwrap()));
+    let headers = [("holdline-pipe", pipe), ("authorization", &token)];
+    ask(rig.proxy.public, "POST", "/ws/a", &headers, "{\"seq\":1,\"text\":\"in\"}").await.expect(200);
+    assert_eq!(wire.hear().await, Said::Text("in".into()));
+    let poll = format!("/ws/a?pipe={pipe}&after=0&wait=1ms");
+    ask(rig.proxy.public, "GET", &poll, &headers, "").await.expect(204);
+    assert_eq!((rig.count("allowed").await, rig.count("denied").await), (1.0, 1.0), "what follows is not asked about");
+}

@@ -91,6 +91,12 @@ async fn pipes_are_shown_spoken_to_moved_and_closed() {
     let id = |n: usize| pipes["items"][n]["id"].as_str().unwrap().to_owned();
     let pipe = if pipes["items"][0]["up"]["accepted"] == 1 { id(0) } else { id(1) };
     assert!(ctl(&proxy, &["pipes", "show", &pipe]).await.fine().contains("up.accepted"));
+    let out = ctl(&proxy, &["pipes", "label", &pipe, "room=a", "vip", "gone="]).await.fine();
+    assert!(out.contains(r#"{"room":"a","vip":""}"#), "{out}");
+    let listed = json_of(&proxy, &["pipes", "list", "--label", "room:a"]).await;
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["items"][0]["id"]), (1, &pipe.clone().into()));
+    let out = ctl(&proxy, &["broadcast", "--text", "hello", "--label", "room:b"]).await.fine();
+    assert!(out.contains("0 of 0 clients"), "{out}");
     let out = ctl(&proxy, &["pipes", "say", &pipe, "--text", "to you"]).await.fine();
     assert_eq!(out, format!("pipe {pipe} has taken it\n"));
     assert_eq!(client.hear().await, Said::Text("to you".into()));

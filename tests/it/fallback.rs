@@ -80,6 +80,17 @@ async fn in_flight(proxy: &Proxy, gauge: &str, count: usize) {
     eventually(gauge, async || (proxy.metrics().await.sum(gauge, &[]) >= count as f64).then_some(())).await;
 }
 
+/// Waits until the one aware client is counted under this transport.
+async fn reached_by(proxy: &Proxy, transport: &str) {
+    eventually(transport, async || {
+        let metrics = proxy.metrics().await;
+        let by = ["websocket", "longpoll", "sse"].map(|it| metrics.sum("aware_pipes", &[("transport", it)]));
+        let wanted = ["websocket", "longpoll", "sse"].map(|it| f64::from(it == transport));
+        (by == wanted).then_some(())
+    })
+    .await;
+}
+
 fn text(text: &str) -> Said {
     Said::Text(text.into())
 }
@@ -225,7 +236,9 @@ async fn each_malformed_request_has_its_exact_answer_and_nothing_reaches_the_wor
 async fn a_stream_of_events_goes_on_where_its_client_left_it() {
     let (proxy, worker) = started().await;
     let (client, mut wire) = Poller::open(&proxy, &worker).await;
+    reached_by(&proxy, "longpoll").await;
     let mut events = stream(&client, "").await;
+    reached_by(&proxy, "sse").await;
     wire.text("one").await;
     let id = event(&mut events, "\"text\":\"one\"").await;
     wire.text("two").await;
@@ -279,6 +292,9 @@ async fn a_client_changes_from_polls_to_a_socket_and_back_without_loss() {
     let resumed = word(&mut socket).await;
     assert_eq!((&resumed["t"], &resumed["rx"]), (&"resumed".into(), &1.into()), "{resumed}");
     assert_eq!(message(&mut socket).await, text("2;on the way"));
+    reached_by(&proxy, "websocket").await;
+    assert!(client.get(1, "1ms").await.text().contains("4901"), "what is left of its polls says where it went");
+    reached_by(&proxy, "websocket").await;
     socket.text("2;by socket").await;
     assert_eq!(wire.hear().await, text("by socket"));
 
@@ -292,6 +308,11 @@ async fn a_client_changes_from_polls_to_a_socket_and_back_without_loss() {
     assert_eq!(wire.hear().await, text("by post again"));
     wire.text("by poll again").await;
     assert_eq!(client.messages(1).await, [json!({ "seq": 3, "text": "by poll again" })]);
+    reached_by(&proxy, "longpoll").await;
+    let metrics = proxy.metrics().await;
+    for transport in ["websocket", "longpoll"] {
+        assert_eq!(metrics.sum("client_resumes_total", &[("transport", transport), ("result", "replaced")]), 1.0);
+    }
 }
 
 /// A stream of events, behind its head.
@@ -345,13 +366,17 @@ async fn a_page_of_a_named_origin_may_ask_and_no_other() {
         let reply = ask(proxy.public, "OPTIONS", "/ws/a", &preflight(origin).await, "").await.expect(status);
         assert_eq!(reply.header("access-control-allow-origin"), allowed);
         assert_eq!(reply.header("access-control-max-age"), if status == 204 { "600" } else { "" });
+        assert_eq!(reply.header("access-control-allow-credentials"), if status == 204 { "true" } else { "" });
     }
     let evil = [("content-type", HELLO), ("origin", "https://evil.example")];
     let hello = r#"{"t":"hello","v":1}"#;
-    ask(proxy.public, "POST", "/ws/a", &evil, hello).await.expect(403);
+    let refused = ask(proxy.public, "POST", "/ws/a", &evil, hello).await.expect(403);
+    assert_eq!(refused.header("access-control-allow-credentials"), "");
     let good = [("content-type", HELLO), ("origin", "https://app.example")];
     let (reply, _wire) = tokio::join!(ask(proxy.public, "POST", "/ws/a", &good, hello), worker.accept());
-    assert_eq!(reply.expect(200).header("access-control-allow-origin"), "https://app.example");
+    let reply = reply.expect(200);
+    assert_eq!(reply.header("access-control-allow-origin"), "https://app.example");
+    assert_eq!(reply.header("access-control-allow-credentials"), "true", "its cookies count, as at a handshake");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use h2::client::Builder;
 use crate::harness::aware::AwareClient;
 use crate::harness::http2::{Bridge, Http2, NAME, Socket, give};
 use crate::harness::tls::{TlsFiles, params, signed_by_itself};
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, within};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, within};
 use crate::tls;
 
 /// A route whose clients have names, and come back by them.
@@ -138,6 +138,14 @@ async fn a_stream_that_ends_without_a_close_frame_is_a_lost_link_however_it_ends
         while wire.hear().await != Said::Text(sent.clone()) {}
     }
     assert_eq!(proxy.metrics().await.sum("client_resumes_total", &[("result", "resumed")]), 12.0);
+    // By HTTP/1.1, and back, in place of the link that there is.
+    let mut plain = Wire::connect(proxy.public, "/ws/c1", &[]).await;
+    plain.text("by HTTP/1.1").await;
+    while wire.hear().await != Said::Text("by HTTP/1.1".into()) {}
+    let mut back = http2.open("/ws/c1", &[]).await.unwrap();
+    back.text("by HTTP/2").await;
+    while wire.hear().await != Said::Text("by HTTP/2".into()) {}
+    assert_eq!(proxy.metrics().await.sum("client_resumes_total", &[]), 14.0);
 }
 
 #[tokio::test]
@@ -183,6 +191,7 @@ async fn a_stream_that_stands_still_holds_up_no_other_and_costs_its_worker_nothi
         socket.text(&format!("again {n}")).await;
         assert_eq!(second.hear().await, Said::Text(format!("again {n}")));
     }
+    assert!(!giving.is_finished(), "the client waits for the worker");
     for _ in 0..4 {
         assert_eq!(first.hear().await, Said::Binary(vec![1; 3 << 20]));
     }
@@ -251,6 +260,11 @@ async fn an_independent_client_talks_to_real_workers_over_streams_while_they_are
             // Those that the worker had not confirmed when it died may come again before.
             while client.hear().await.text() != text {}
         }
+        // A message that is in doubt under each of several deaths in a row would be blamed for them.
+        eventually("all is confirmed", async || {
+            proxy.pipes().await.iter().all(|pipe| pipe["up"]["buffered_bytes"] == 0).then_some(())
+        })
+        .await;
         let name = format!("w{round}");
         let next = DemoWorker::start(&name, &[]);
         proxy.register(&name, next.address).await;

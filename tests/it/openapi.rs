@@ -12,7 +12,7 @@ use crate::harness::{Client, DemoWorker, Proxy, Reply, ask};
 const OPEN: [&str; 7] = ["/", "/health", "/health/live", "/health/ready", "/livez", "/metrics", "/readyz"];
 
 /// Documented answers that this walk does not get, and why.
-const NOT_SEEN: [(&str, u16, &str); 18] = [
+const NOT_SEEN: [(&str, u16, &str); 20] = [
     ("listBackends", 503, "768 requests would have to wait; a unit test of the admin API lets them"),
     ("listPools", 503, "the same"),
     ("listPipes", 503, "the same"),
@@ -25,7 +25,9 @@ const NOT_SEEN: [(&str, u16, &str); 18] = [
     ("setBackendState", 507, "the same"),
     ("closePipe", 409, "the mailbox of a pipe would have to be full"),
     ("reattachPipe", 409, "the same"),
-    ("commit", 503, "a pipe would have to hang"),
+    ("patchPipe", 409, "the same"),
+    ("patchPipe", 503, "a pipe would have to hang"),
+    ("commit", 503, "the same"),
     ("broadcast", 503, "eight others would have to be under way"),
     ("drain", 409, "the process would have to be stopping"),
     ("undrain", 409, "the same"),
@@ -166,6 +168,7 @@ async fn refusals(api: &mut Api, pipe: &str) {
         let fine = match operation.id {
             "putBackend" => r#"{"url":"ws://127.0.0.1:7009"}"#,
             "setBackendState" => r#"{"state":"ready"}"#,
+            "patchPipe" => r#"{"labels":{}}"#,
             _ => "{}",
         };
         let body = if operation.about["requestBody"].is_object() { fine } else { "" };
@@ -229,6 +232,7 @@ async fn backends(api: &mut Api) {
 /// What takes pipes: moving, draining, saying something.
 async fn pipes(api: &mut Api, pipe: &str, other: &DemoWorker) {
     api.get("readPipe", (pipe, "")).await.expect(200);
+    api.write("patchPipe", pipe, json!({ "labels": { "room": "a" } })).await.expect(200);
     api.write("sendMessage", pipe, json!({ "text": "hello" })).await.expect(200);
     api.write("broadcast", "", json!({ "text": "hello" })).await.expect(200);
     api.write("commit", pipe, json!({ "attachment": 1, "seq": 0 })).await.expect(200);

@@ -7,7 +7,6 @@ use anyhow::{Context, ensure};
 use serde::de::DeserializeOwned;
 
 use crate::about::About;
-use crate::fanout;
 use crate::generator::Outcome;
 use crate::load::SCENARIOS;
 use crate::measure::pipes_max;
@@ -15,9 +14,12 @@ use crate::peers::{Peer, Place, Scratch, own, pinned, start, start_backend};
 use crate::report::{Outputs, Report};
 use crate::row::{Cell, Row};
 use crate::secured::{Certificate, PREFIX};
+use crate::{aware, fanout};
 
 /// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
 const FAN_OUT_ROUNDS_MAX: usize = 3;
+/// Rounds of aware clients beside others.
+const AWARE_ROUNDS_MAX: usize = 3;
 /// Rounds over each size: what is looked for is a multiple.
 const SCALE_ROUNDS_MAX: usize = 3;
 
@@ -40,7 +42,7 @@ pub struct Options {
     /// One short round
     #[arg(long)]
     pub quick: bool,
-    /// Only what has this in its name: a load, "viewers", "single", "reattach" or "scale"
+    /// Only what has this in its name: a load, "viewers", "aware", "single", "reattach" or "scale"
     #[arg(long)]
     pub only: Vec<String>,
     /// Only these proxies: direct, nginx, "nginx 64k", haproxy, pushpin, holdline
@@ -73,6 +75,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     if options.wants(fanout::NAME) {
         let arguments = ["--rounds", &rounds.min(FAN_OUT_ROUNDS_MAX).to_string(), "--seconds", &seconds.to_string()];
         report.fan_out = Some(options.part("fanout", &arguments)?);
+    }
+    if options.wants(aware::NAME) {
+        let (pipes, polls) = if options.quick { ("1000", "200") } else { ("10000", "1000") };
+        let rounds = rounds.min(AWARE_ROUNDS_MAX).to_string();
+        let seconds = seconds.to_string();
+        let arguments = ["--pipes", pipes, "--polls", polls, "--rounds", &rounds, "--seconds", &seconds];
+        report.aware = Some(options.part("aware", &arguments)?);
+        report.write(&options.outputs.json)?;
     }
     if options.wants("single") {
         let times = if options.quick { "20" } else { "200" };

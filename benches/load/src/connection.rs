@@ -66,6 +66,17 @@ impl Connection {
         self.output.resize(start + size.max(16), b'.');
     }
 
+    /// The same with its number before it, which is one more.
+    pub fn put_numbered(&mut self, seq: u64, at_ns: u64, size: usize) {
+        let prefix = wire::number(seq + 1);
+        wire::put_header(&mut self.output, BINARY, prefix.len() + size, self.masked);
+        self.output.extend_from_slice(&prefix);
+        let start = self.output.len();
+        self.output.extend_from_slice(&seq.to_le_bytes());
+        self.output.extend_from_slice(&at_ns.to_le_bytes());
+        self.output.resize(start + size.max(16), b'.');
+    }
+
     pub fn put(&mut self, opcode: u8, payload: &[u8]) {
         wire::put_header(&mut self.output, opcode, payload.len(), self.masked);
         self.output.extend_from_slice(payload);

@@ -176,22 +176,34 @@ pub async fn open(target: impl Into<Target>, path: &str) -> anyhow::Result<Conne
 
 /// Opens `count` connections, some at a time.
 pub async fn open_many(target: impl Into<Target>, path: &str, count: usize) -> anyhow::Result<Vec<Connection>> {
-    let target = target.into();
+    let (target, path): (Target, Rc<str>) = (target.into(), path.into());
+    let one = || {
+        let (target, path) = (target.clone(), path.clone());
+        async move { open(target, &path).await }
+    };
+    many(count, one).await
+}
+
+/// Does `one` so often, some at a time.
+pub async fn many<T, F>(count: usize, one: impl Fn() -> F) -> anyhow::Result<Vec<T>>
+where
+    T: 'static,
+    F: Future<Output = anyhow::Result<T>> + 'static,
+{
     let places = Rc::new(Semaphore::new(OPENING_MAX));
-    let path: Rc<str> = path.into();
-    let one = |_| {
-        let (places, path, target) = (places.clone(), path.clone(), target.clone());
+    let begin = |_| {
+        let (places, one) = (places.clone(), one());
         tokio::task::spawn_local(async move {
             let _place = places.acquire().await?;
-            open(target, &path).await
+            one.await
         })
     };
-    let opening: Vec<_> = (0..count).map(one).collect();
-    let mut connections = Vec::with_capacity(count);
-    for connection in opening {
-        connections.push(connection.await??);
+    let begun: Vec<_> = (0..count).map(begin).collect();
+    let mut done = Vec::with_capacity(count);
+    for task in begun {
+        done.push(task.await??);
     }
-    Ok(connections)
+    Ok(done)
 }
 
 /// One connection's books.

@@ -71,7 +71,9 @@ impl Link {
             self.stream.readable().await?;
             match session.read_tls(&mut Bare(&self.stream)) {
                 Ok(0) => bail!("closed"),
-                Ok(_) => drop(session.process_new_packets()?),
+                Ok(_) => {
+                    session.process_new_packets()?;
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }

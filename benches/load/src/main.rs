@@ -5,6 +5,7 @@
 
 mod about;
 mod admin;
+mod aware;
 mod backend;
 mod bench;
 mod connection;
@@ -52,6 +53,8 @@ enum Role {
     Single(single::Options),
     /// Many viewers of one device, with and without a shared stream.
     Fanout(fanout::Options),
+    /// Clients that number their messages, clients that are away, and polls that wait.
+    Aware(aware::Options),
     /// Cost over more and more pipes, and over more and more that is kept.
     Scale(scale::Options),
     /// Kills workers under load: nothing may be lost.
@@ -71,6 +74,7 @@ fn main() -> anyhow::Result<()> {
         Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
         Role::Single(options) => local.block_on(&runtime, single::run(options)),
         Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
+        Role::Aware(options) => local.block_on(&runtime, aware::run(options)),
         Role::Scale(options) => local.block_on(&runtime, scale::run(options)),
         Role::Crash(options) => local.block_on(&runtime, crash::run(options)),
         Role::Bench(options) => bench::run(&options),

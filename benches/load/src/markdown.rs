@@ -155,6 +155,9 @@ pub fn others(report: &Report) -> String {
         let bytes = format!("{:.1}, {:.1}", single.viewer_bytes / 1e3, shared.viewer_bytes / 1e3);
         grid.row(["the same: KB of memory for each viewer".to_owned(), bytes, "flat".to_owned()]);
     }
+    for (name, figures, target, _) in report.aware.iter().flat_map(|aware| aware.lines()) {
+        grid.row([name, figures, target]);
+    }
     if let Some(single) = &report.single {
         let name = format!("one pipe, {} workers killed, a spare ready: ms to the answer, p50, p99", single.times);
         grid.row([name, format!("{:.2}, {:.2}", single.p50_ms, single.p99_ms), "5, 20".to_owned()]);

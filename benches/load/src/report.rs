@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::About;
 use crate::row::Row;
-use crate::{fanout, markdown, plot, reattach, scale, single};
+use crate::{aware, fanout, markdown, plot, reattach, scale, single};
 
 /// Between these lines the documentation has what a run printed.
 const BEGIN: &str = "<!-- figures: scripts/bench --docs -->";
@@ -19,6 +19,7 @@ pub struct Report {
     pub about: About,
     pub rows: Vec<Row>,
     pub fan_out: Option<fanout::Figures>,
+    pub aware: Option<aware::Figures>,
     pub single: Option<single::Figures>,
     pub reattach: Vec<reattach::Figures>,
     pub scale: Option<scale::Figures>,

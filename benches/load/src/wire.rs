@@ -19,9 +19,14 @@ pub const PONG: u8 = 10;
 
 /// Asks for an upgrade of `path`; the bytes that came behind the 101.
 pub async fn ask(link: &mut Link, path: &str) -> anyhow::Result<Vec<u8>> {
+    ask_for(link, path, "").await
+}
+
+/// The same with more header lines, each with its end.
+pub async fn ask_for(link: &mut Link, path: &str, lines: &str) -> anyhow::Result<Vec<u8>> {
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: bench\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{lines}\r\n"
     );
     link.write_all(request.as_bytes()).await?;
     let (head, rest) = read_head(link).await?;
@@ -48,7 +53,8 @@ pub async fn answer(link: &mut Link) -> anyhow::Result<(String, Vec<u8>)> {
     Ok((path, rest))
 }
 
-async fn read_head(link: &mut Link) -> anyhow::Result<(String, Vec<u8>)> {
+/// Reads a head; and the bytes that came behind it.
+pub async fn read_head(link: &mut Link) -> anyhow::Result<(String, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(1024);
     loop {
         if link.read_more(&mut bytes).await? == 0 {
@@ -82,6 +88,17 @@ pub fn put_header(out: &mut Vec<u8>, opcode: u8, len: usize, masked: bool) {
     if masked {
         out.extend_from_slice(&[0; 4]);
     }
+}
+
+/// What stands before the payload of a binary message with this number (`holdline.v1`): a zero byte and its LEB128.
+pub fn number(mut number: u64) -> Vec<u8> {
+    let mut prefix = vec![0];
+    while number > 0x7f {
+        prefix.push(0x80 | (number & 0x7f) as u8);
+        number >>= 7;
+    }
+    prefix.push(number as u8);
+    prefix
 }
 
 /// A frame's place in the input.

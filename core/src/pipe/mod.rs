@@ -70,6 +70,7 @@ use crate::close::CloseFrame;
 use crate::conversation::Conversation;
 use crate::frame::Side;
 use crate::ids::{Attachment, BackendKey, Generation, LaneName};
+use crate::labels::Labels;
 use crate::lane::Lane;
 use crate::leg::barrier::Barrier;
 use crate::leg::{BackendLeg, ClientLeg, Link, Worker};
@@ -167,6 +168,8 @@ pub struct Pipe {
     compressed: bool,
     /// What a client that is gone said at the end, for the worker that gets its last messages.
     farewell: Option<Box<CloseFrame>>,
+    /// The groups that it belongs to, if to any.
+    labels: Option<Arc<Labels>>,
     interruptions: u32,
     end: End,
     actions: VecDeque<Action>,
@@ -205,6 +208,7 @@ impl Pipe {
             numbered: None,
             compressed: false,
             farewell: None,
+            labels: None,
             interruptions: 0,
             end: End::NotYet,
             actions: VecDeque::new(),
@@ -220,6 +224,17 @@ impl Pipe {
         for link in [self.client.link_mut(), self.backend.link_mut()].into_iter().flatten() {
             link.codec.allow_compressed();
         }
+    }
+
+    /// The groups that the pipe belongs to, if to any.
+    #[must_use]
+    pub const fn labels(&self) -> Option<&Arc<Labels>> {
+        self.labels.as_ref()
+    }
+
+    /// Puts the pipe into these groups, and into no others.
+    pub fn set_labels(&mut self, labels: Labels) {
+        self.labels = (!labels.is_empty()).then(|| Arc::new(labels));
     }
 
     /// What is to be done next; `None` when everything has been said.

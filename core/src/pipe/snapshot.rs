@@ -20,6 +20,7 @@ use crate::backoff::Draw;
 use crate::conversation::Conversation;
 use crate::frame::Side;
 use crate::ids::BackendKey;
+use crate::labels::Labels;
 use crate::lane::Lane;
 use crate::leg::{BackendLeg, BackendState, ClientLeg, ClientState, Link};
 use crate::replay::Retention;
@@ -93,6 +94,7 @@ impl Pipe {
             numbered,
             compressed,
             farewell,
+            labels,
             interruptions,
             end,
             actions: _,
@@ -109,6 +111,7 @@ impl Pipe {
         out.option(aware.as_deref(), |out, aware| aware.freeze(out));
         out.option(numbered.as_deref(), |out, numbered| numbered.freeze(out));
         out.option(farewell.as_deref(), Writer::close_frame);
+        out.option(labels.as_deref(), |out, labels| labels.freeze(out));
         out.count(u64::from(*interruptions));
         out.flag(*end != End::NotYet);
     }
@@ -142,6 +145,7 @@ impl Pipe {
             numbered,
             compressed: false,
             farewell: input.option(Reader::close_frame)?.map(Box::new),
+            labels: input.option(Labels::thaw)?.map(Arc::new),
             interruptions: u32::try_from(input.count()?).unwrap_or(u32::MAX),
             end: if input.flag()? { End::Reported } else { End::NotYet },
             actions: VecDeque::new(),

@@ -160,6 +160,7 @@ impl Pipe {
             + self.suspects.memory_bytes()
             + self.conversation.memory_bytes()
             + self.aware.as_ref().map_or(0, |aware| aware.memory_bytes())
+            + self.labels.as_ref().map_or(0, |labels| labels.memory_bytes())
             + self.numbered.as_ref().map_or(0, |numbered| numbered.memory_bytes())
             + self.actions.capacity() * size_of::<super::Action>()
     }

@@ -418,8 +418,8 @@ fn disturb(world: &mut World, draw: &mut Draw) {
         6 if world.processes[&any] => drop(world.ended(any)),
         7 => world.group.measured(any, Some(draw.bits() % 1100), draw.bits() % 55),
         8 => drop(world.group.recycle(any)),
-        9 if draw.bits() % 8 == 0 => drop(world.group.restart()),
-        10 if draw.bits() % 4 == 0 => world.group.scale((draw.bits() % 5) as u32),
+        9 if draw.bits().is_multiple_of(8) => drop(world.group.restart()),
+        10 if draw.bits().is_multiple_of(4) => world.group.scale((draw.bits() % 5) as u32),
         _ => world.pass(Duration::from_millis(draw.bits() % 20_000)),
     }
     world.settle();

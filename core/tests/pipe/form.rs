@@ -1,10 +1,11 @@
-//! The form of a frozen pipe, held to what is written down in `form_3.txt`: a change of it raises
+//! The form of a frozen pipe, held to what is written down in `form_4.txt`: a change of it raises
 //! [`VERSION`], and the new form is written down under that number.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use holdline_core::frame::Side;
+use holdline_core::labels::{LabelBounds, Labels, Relabel};
 use holdline_core::pipe::{Cause, DialFailure, LinkLoss, Pipe};
 use holdline_core::settings::{PipeSettings, ReplayTail};
 use holdline_core::snapshot::{Snapshot, SnapshotError, VERSION};
@@ -14,7 +15,7 @@ use crate::bench::{A, B, Bench, ms, secs};
 use crate::wire;
 
 /// Frozen pipes in the form of today, one a line: a name and bytes in hexadecimal.
-const FORM: &str = include_str!("form_3.txt");
+const FORM: &str = include_str!("form_4.txt");
 
 fn settings() -> PipeSettings {
     PipeSettings { client_grace: Some(secs(60)), ..PipeSettings::default() }
@@ -109,6 +110,17 @@ fn playing() -> Bench {
     bench
 }
 
+/// A pipe in two groups.
+fn labelled() -> Bench {
+    let mut bench = bench();
+    let mut change = Relabel::default();
+    change.set("room", "a").unwrap();
+    change.set("vip", "").unwrap();
+    let bounds = LabelBounds { count_max: 2, bytes_max: 100 };
+    bench.pipe.set_labels(Labels::default().changed(&change, bounds).unwrap());
+    bench
+}
+
 fn samples() -> Vec<(&'static str, Bench)> {
     vec![
         ("attached", attached()),
@@ -117,6 +129,7 @@ fn samples() -> Vec<(&'static str, Bench)> {
         ("parting", leaving(true)),
         ("farewell", farewell()),
         ("playing", playing()),
+        ("labelled", labelled()),
         ("away", away(false)),
         ("away-and-ended", away(true)),
     ]

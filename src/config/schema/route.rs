@@ -393,6 +393,12 @@ fn sharing() -> Vec<Key<Route>> {
         )
         .or("\"{query.client}\""),
         key(
+            "labels",
+            |r: &mut Route| &mut r.labels,
+            any,
+            "groups that its pipes belong to, for broadcasts and lists; { room = \"{query.room}\" } is one: docs/operations.md",
+        ),
+        key(
             "resume",
             |r: &mut Route| &mut r.resume,
             any,

@@ -36,6 +36,8 @@ pub struct Poll {
     pub pipe: PipeId,
     /// The last message that the client has.
     pub after: u64,
+    /// Of which epoch that is, where it says so.
+    pub epoch: Option<u64>,
     /// How long it waits.
     pub wait: Option<Duration>,
     /// Whether the answer goes on as a stream of events.
@@ -70,31 +72,53 @@ struct Query<'a> {
     pipe: Option<&'a str>,
     after: Option<&'a str>,
     wait: Option<&'a str>,
+    /// One of them came again.
+    twice: bool,
 }
 
 impl<'a> Query<'a> {
     fn of(query: &'a str) -> Self {
         let mut found = Self::default();
         for (name, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-            match name {
-                "pipe" => found.pipe = Some(value),
-                "after" => found.after = Some(value),
-                "wait" => found.wait = Some(value),
-                _ => {}
-            }
+            let place = match name {
+                "pipe" => &mut found.pipe,
+                "after" => &mut found.after,
+                "wait" => &mut found.wait,
+                _ => continue,
+            };
+            found.twice |= place.replace(value).is_some();
         }
         found
     }
 
     fn poll(&self, parts: &Parts) -> Result<Poll, Refusal> {
+        if self.twice {
+            return Err(bad("pipe, after and wait may come once each"));
+        }
         let streams = text(parts, &ACCEPT).is_some_and(|kinds| kinds.split(',').map(essence).any(is_event_stream));
-        // A stream that goes on names the last event that it had: EPOCH-SEQ.
-        let last_event = text(parts, "last-event-id").filter(|_| streams);
-        let after = last_event.map(|id| id.rsplit('-').next().unwrap_or(id)).or(self.after).unwrap_or("0");
-        let after = after.parse().map_err(|_| bad("after has to be the number of a message, or 0"))?;
+        // A stream that goes on names the last event that it had.
+        let last = text(parts, "last-event-id").filter(|_| streams).map(event_id).transpose()?;
+        let (epoch, after) = match last {
+            Some((epoch, after)) => (Some(epoch), after),
+            None => {
+                let after = number(self.after.unwrap_or("0"));
+                (None, after.ok_or_else(|| bad("after has to be the number of a message, or 0"))?)
+            }
+        };
         let wait = self.wait.map(|wait| parse_duration(wait).map_err(|_| bad("wait has to be a time, such as 25s")));
-        Ok(Poll { pipe: named(self.pipe.unwrap_or_default())?, after, wait: wait.transpose()?, streams })
+        Ok(Poll { pipe: named(self.pipe.unwrap_or_default())?, after, epoch, wait: wait.transpose()?, streams })
     }
+}
+
+/// Digits and nothing else.
+fn number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The epoch and the number of an event's id.
+fn event_id(id: &str) -> Result<(u64, u64), Refusal> {
+    let read = id.split_once('-').and_then(|(epoch, seq)| Some((number(epoch)?, number(seq)?)));
+    read.ok_or_else(|| bad("Last-Event-ID has to be the id of an event: EPOCH-NUMBER"))
 }
 
 /// The token of a request.

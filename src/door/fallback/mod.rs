@@ -11,6 +11,7 @@ mod open;
 mod origin;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use holdline_core::ids::PipeId;
@@ -32,7 +33,7 @@ use crate::fallback::{FromTheFuture, NotTaken, Polled, Said, Session, Told};
 use crate::handshake::refusal::Refusal;
 use crate::http::{Body, RequestBody};
 use crate::metrics::RouteMetrics;
-use crate::metrics::labels::PollResult;
+use crate::metrics::labels::{PollResult, Transport};
 
 /// The media type of lines.
 const LINES_TYPE: &str = "application/x-ndjson";
@@ -87,6 +88,10 @@ impl Door {
     /// Gives what the pipe has said.
     async fn poll(&self, poll: Poll, request: &Request, metrics: &RouteMetrics) -> Result<Response<Body>, Refusal> {
         let session = self.session(poll.pipe, request)?;
+        if poll.epoch.is_some_and(|epoch| epoch != session.epoch()) {
+            return Err(bad("Last-Event-ID is of another epoch: the numbers are not this pipe's"));
+        }
+        self.note_transport(&session, poll.streams);
         session.acknowledge(poll.after).map_err(|FromTheFuture| from_the_future())?;
         let bounds = self.bounds();
         let parked = metrics.poll_parked();
@@ -107,6 +112,14 @@ impl Door {
                 Ok(response)
             }
             Polled::Over => Err(gone()),
+        }
+    }
+
+    /// Notes how the client of `session` is reached, if it has not gone on elsewhere.
+    fn note_transport(&self, session: &Session, streams: bool) {
+        let pipe = self.process.pipes.get(session.pipe());
+        if let Some(pipe) = pipe.filter(|pipe| pipe.generation.load(Relaxed) == session.generation().0) {
+            pipe.set_transport(if streams { Transport::Sse } else { Transport::LongPoll });
         }
     }
 

@@ -17,7 +17,7 @@ use super::ask::{HELLO_TYPE, bad, token, workers_query};
 use super::{answer, gone, unknown, whole};
 use crate::door::Door;
 use crate::door::outcome::{Refused, Request, Seat, Verdict};
-use crate::fallback::{Early, Session, link};
+use crate::fallback::{Early, Session, is_word, link};
 use crate::handshake::check::is_token;
 use crate::http::{Body, RequestBody};
 use crate::net::MemoryStream;
@@ -119,6 +119,9 @@ impl Hello {
             Some(Value::Array(apps)) if apps.len() <= PROTOCOLS_MAX => apps,
             Some(_) => return Err(bad("protocols has to be a list of subprotocols, 32 at most").into()),
         };
+        if !is_word(&Value::Object(words.clone()).to_string()) {
+            return Err(bad("the hello is malformed: resume needs id, token, epoch, rx and tx").into());
+        }
         let mut names = Vec::new();
         for app in apps {
             let Some(name) = app.as_str().filter(|name| is_token(name)) else {

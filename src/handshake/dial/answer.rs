@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::super::aware::{application_of, is_numbered};
 use super::error::DialError;
 use super::refused_body::NotUpgraded;
-use super::{Dialed, ExpectedProtocol, HoldlineResume};
+use super::{Dialed, ExpectedProtocol, HoldlineResume, labels};
 use crate::handshake::check::elements;
 use crate::handshake::deflate::Asked;
 use crate::handshake::forward::clean_switching;
@@ -99,9 +99,9 @@ pub(super) fn judge(head: Head, stream: BackendStream, expected: &Expected<'_>) 
         Asked::Offered(_) | Asked::Kept(_) => DialError::BadCompression,
     })?;
     let (protocol, numbers) = pick_protocol(&headers, expected)?;
-    let resume = parse_resume(&headers)?;
+    let (resume, labels) = (parse_resume(&headers)?, labels::read(&headers));
     clean_switching(&mut headers);
-    Ok(Dialed { stream, leftover, protocol, numbers, compression, resume, headers })
+    Ok(Dialed { stream, leftover, protocol, numbers, compression, resume, labels, headers })
 }
 
 fn check_upgrade(headers: &HeaderMap, accept: &str) -> Result<(), DialError> {

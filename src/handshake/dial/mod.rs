@@ -6,6 +6,7 @@
 
 mod answer;
 mod error;
+mod labels;
 mod refused_body;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 
 pub use answer::HEAD_BYTES_MAX;
 pub use error::{DialError, connect_refusal};
+pub use labels::SaidLabels;
 pub use refused_body::{NotUpgraded, REFUSED_BODY_TIMEOUT, RefusedBody};
 
 use super::accept::accept_key;
@@ -95,6 +97,8 @@ pub struct Dialed {
     pub compression: Option<Agreed>,
     /// What it says about this pipe's state.
     pub resume: Option<HoldlineResume>,
+    /// What it says of the groups that the pipe belongs to.
+    pub labels: Option<SaidLabels>,
     /// What goes back to the client with our 101: `Set-Cookie` and other end-to-end headers.
     pub headers: HeaderMap,
 }

@@ -69,7 +69,7 @@ impl Driver {
     }
 
     fn dialed(&mut self, attachment: Attachment, result: Result<Attach, DialFailure>, now: Time) {
-        let attach = match result {
+        let mut attach = match result {
             Ok(attach) => attach,
             Err(failure) => return self.pipe.dial_failed(attachment, failure, now),
         };
@@ -77,6 +77,7 @@ impl Driver {
         if !self.pipe.attached(attachment, attach.transport.key(), attach.resume, now) {
             return;
         }
+        self.heed_labels(attach.labels.take());
         if attach.numbers {
             self.pipe.worker_numbers(attachment, self.plan.pipe, now);
         }

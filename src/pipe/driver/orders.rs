@@ -30,6 +30,10 @@ impl Driver {
                 let said = if has_room { self.pipe.say(kind, &payload, now).map(drop) } else { Err(Unsaid::Full) };
                 ticket.answer(said.map_or_else(Hearing::Refused, |()| Hearing::Taken));
             }
+            Command::Label(change, version, answer) => {
+                // The one that asked may have given up.
+                let _ = answer.send(self.relabel_by_order(&change, version));
+            }
             Command::Commit(attachment, seq, answer) => {
                 // The one that asked may have given up.
                 let _ = answer.send(self.pipe.commit(attachment, seq, now));

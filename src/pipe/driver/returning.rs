@@ -49,6 +49,7 @@ impl Driver {
         let Some(generation) = self.pipe.client_attached(None, now) else {
             return self.turn_away(link, &CloseFrame::new(1012, "come again"), cx);
         };
+        self.entry().set_transport(link.transport());
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
         self.client.attach(link, generation, answer);
@@ -85,10 +86,11 @@ impl Driver {
                 if why == Reject::Unknown {
                     self.process.limits.resume_failed(address);
                 }
-                self.books.report.resume_rejected(why);
+                self.books.report.resume_rejected(why, link.transport());
                 return self.client.part_from(link, rejection(why), self.plan.settings.close_timeout, cx);
             }
         };
+        self.entry().set_transport(link.transport());
         // The old socket goes by the order that names it, before the new one is there.
         self.act(cx, now);
         let answer = self.entry().next_answer();

@@ -18,6 +18,26 @@ export const FAULTS = {
   'kill a worker': ({ holdline, draw }) => draw.among(holdline.workers).restart(),
 };
 
+/** The ways that there are. */
+export const WAYS = ['ws', 'sse', 'poll'];
+
+/** Networks that let only some of them through; a client that has them all finds the one that is open. */
+export const BLOCKS = {
+  'no sockets': ({ network }) => network.block('ws'),
+  'short requests alone': ({ network }) => network.block('ws', 'sse'),
+  'sockets alone': ({ network }) => network.block('sse', 'poll'),
+  'all is let through': ({ network }) => network.block(),
+};
+
+/** A client is sent on by another way, at once or with its next loss. */
+export const TRAVELS = {
+  'another way': async ({ network, client, draw }) => {
+    await client.travel(draw.among(WAYS));
+    network.cut();
+  },
+  'another way next time': ({ client, draw }) => client.travel(draw.among(WAYS)),
+};
+
 /** What the client is to be quicker at than in life. */
 export const HASTE = {
   aware: true,
@@ -28,11 +48,11 @@ export const HASTE = {
 };
 
 /** A client in this process, or elsewhere: `open` is given the address, and gives what `peer` has. */
-export async function drill(seed, { holdline, open }) {
+export async function drill(seed, { holdline, open, faults = FAULTS }) {
   const draw = random(seed);
   const network = await Network.start(holdline.host, holdline.port);
   const client = await open(`ws://127.0.0.1:${network.port}/`);
-  const world = { network, holdline, draw, client, number: 0, faults: [] };
+  const world = { network, holdline, draw, client, kinds: faults, number: 0, faults: [] };
   try {
     await inTime(client.opened(), 'no connection');
     const { pipe } = await client.state();
@@ -44,10 +64,10 @@ export async function drill(seed, { holdline, open }) {
     judge(holdline.seen(pipe), state, world.number);
     assert.equal(state.pipe, pipe, 'one pipe all along');
     assert.deepEqual(holdline.errors, []);
-    return { faults: world.faults };
+    return { faults: world.faults, ways: network.ways };
   } catch (error) {
     const { pipe, connected, buffered, log, heard } = await client.state();
-    const where = { said: world.number, heard: heard.length, connected, buffered, log, proxy: await holdline.view(pipe) };
+    const where = { said: world.number, ways: [...network.ways], heard: heard.length, connected, buffered, log, proxy: await holdline.view(pipe) };
     throw new Error(`seed ${seed} (${world.faults.join(', ')}): ${error.message}\n${JSON.stringify(where)}`);
   } finally {
     await inTime(client.close(), 'no end').finally(() => network.stop());
@@ -55,13 +75,13 @@ export async function drill(seed, { holdline, open }) {
 }
 
 async function disaster(world) {
-  const { draw, faults } = world;
+  const { draw, faults, kinds } = world;
   await say(world, 1 + draw.below(30));
-  const fault = draw.among(Object.keys(FAULTS));
+  const fault = draw.among(Object.keys(kinds));
   faults.push(fault);
   // Now and then the fault strikes amid what is being said, and not behind it.
   if (draw.chance(0.5)) await pause(draw.below(30));
-  const over = FAULTS[fault](world);
+  const over = kinds[fault](world);
   await say(world, draw.below(30));
   await over;
   await pause(draw.below(400));

@@ -6,7 +6,10 @@ export class Network {
   /** The next attempts that are refused, and those that live for a moment only. */
   #refused = 0;
   #shortLived = 0;
+  #blocked = new Set();
   accepted = 0;
+  /** The ways that something went: `ws`, `sse` and `poll`. */
+  ways = new Set();
 
   static async start(host, port) {
     const network = new Network();
@@ -55,9 +58,24 @@ export class Network {
     this.cut();
   }
 
+  /** From now on these ways are closed, whatever was open is too, and every other way is free. */
+  block(...ways) {
+    this.#blocked = new Set(ways);
+    this.cut();
+  }
+
+  /** Whether the request that begins here may pass; what is no request's head belongs to one that may. */
+  passes(bytes) {
+    const way = wayOf(bytes);
+    if (this.#blocked.has(way)) return false;
+    if (way) this.ways.add(way);
+    return true;
+  }
+
   /** New connections live. What is half open stays so: nothing but a probe tells. */
   heal() {
     this.#refused = this.#shortLived = 0;
+    this.#blocked = new Set();
   }
 
   #carry(socket, host, port) {
@@ -68,7 +86,10 @@ export class Network {
       socket.resetAndDestroy();
       return;
     }
-    const line = new Line(socket, connect({ host, port, noDelay: true }), () => this.#lines.delete(line));
+    const line = new Line(socket, connect({ host, port, noDelay: true }), {
+      passes: (bytes) => this.passes(bytes),
+      gone: () => this.#lines.delete(line),
+    });
     this.#lines.add(line);
     if (this.#shortLived > 0) {
       this.#shortLived -= 1;
@@ -84,12 +105,16 @@ class Line {
   #sides;
   #gone;
 
-  constructor(client, server, gone) {
+  constructor(client, server, { passes, gone }) {
     client.setNoDelay();
     this.#sides = { up: [client, server], down: [server, client] };
     this.#gone = gone;
     for (const [way, [from, to]] of Object.entries(this.#sides)) {
-      from.on('data', (bytes) => this.swallows || this.lost === way || to.write(bytes));
+      from.on('data', (bytes) => {
+        if (this.swallows || this.lost === way) return;
+        if (way === 'down' || passes(bytes)) to.write(bytes);
+        else this.end();
+      });
       from.on('end', () => this.swallows || this.end());
       from.on('error', () => this.swallows || this.end());
     }
@@ -115,4 +140,12 @@ class Line {
     for (const [from] of Object.values(this.#sides)) from.destroy();
     this.#gone();
   }
+}
+
+/** By which way the request goes whose head begins here: a client writes a head at once. */
+function wayOf(bytes) {
+  if (!/^(GET|POST|HEAD|OPTIONS) /.test(bytes.toString('latin1', 0, 8))) return null;
+  const head = bytes.toString('latin1').split('\r\n\r\n', 1)[0].toLowerCase();
+  if (/\r\nupgrade: *websocket/.test(head)) return 'ws';
+  return /\r\naccept: *text\/event-stream/.test(head) ? 'sse' : 'poll';
 }

@@ -22,6 +22,8 @@ export function peer(HoldlineSocket, url, options) {
         socket.send(binary ? new TextEncoder().encode(message) : message);
       }
     },
+    /** Goes by this way alone, from the next connection on. */
+    travel: (way) => void options.transports.splice(0, Infinity, way),
     /** Resolves when a worker has this one, and its answer has come. */
     async lastWords(number) {
       await socket.sendAcked(`${number} 1 the last one`);
