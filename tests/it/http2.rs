@@ -187,6 +187,8 @@ async fn a_stream_that_stands_still_holds_up_no_other_and_costs_its_worker_nothi
     let unread = Socket::encode(2, &vec![1; 3 << 20]).repeat(4);
     let mut up = stalled.send;
     let giving = tokio::spawn(async move { (give(&mut up, unread.into()).await.is_ok(), up) });
+    let is_full = |pipe: &serde_json::Value| pipe["up"]["buffered_bytes"].as_u64() >= Some(3 << 20);
+    proxy.pipe_that("it has no room", is_full).await;
     for n in 0..200 {
         socket.text(&format!("again {n}")).await;
         assert_eq!(second.hear().await, Said::Text(format!("again {n}")));
