@@ -318,11 +318,14 @@ fn facts(request: &Request, plan: &Plan, aware: bool, compression: Compression, 
     }
 }
 
-/// What kind of conversation begins, and what that is known by. A worker that numbers its messages needs nothing said again,
-/// and those that are shared are told apart elsewhere.
+/// What kind of conversation begins, and what that is known by. To a worker that numbers its messages nothing is said again,
+/// though it may be one that its pipes stay with; those that are shared are told apart elsewhere.
 fn decided(plan: &Plan, sharing: &Sharing, parts: &Parts) -> Option<(Conversation, &'static str)> {
-    let is_read = matches!(sharing, Sharing::Alone) && !plan.numbers;
-    is_read.then(|| plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings))
+    if !matches!(sharing, Sharing::Alone) {
+        return None;
+    }
+    let decided = plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings);
+    (!plan.numbers || matches!(decided.0, Conversation::Stateful)).then_some(decided)
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

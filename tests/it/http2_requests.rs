@@ -8,7 +8,7 @@ use crate::harness::http2::{
     END_HEADERS, END_STREAM, Frames, HEADERS, Http2, NAME, block, get, handshake, only_http2, request, websocket,
 };
 use crate::harness::tls::{TlsFiles, authority, connect, params, signed_by, signed_by_itself};
-use crate::harness::{DemoWorker, Proxy, Said, StepWorker, within};
+use crate::harness::{DemoWorker, Proxy, Said, StepWorker, eventually, within};
 use crate::http2::proxy;
 use crate::tls;
 
@@ -198,6 +198,23 @@ async fn clients_without_a_socket_are_served_on_streams() {
     let polling = request("GET", &format!("/chat?pipe={pipe}&wait=25s"), &own[..1]);
     let ((polled, _), ()) = tokio::join!(http2.ask(polling, b"", None), wire.text("down"));
     assert!(polled.expect(200).text().contains("down"));
+    // An answer that goes on, until its client takes it back.
+    let events = [own[0], ("accept", "text/event-stream")];
+    let (answer, mut send) = http2.send(request("GET", &format!("/chat?pipe={pipe}&after=1"), &events), true).await;
+    let mut events = within("events", answer).await.unwrap().into_body();
+    for text in ["one", "two"] {
+        wire.text(text).await;
+        let mut told = String::new();
+        while !told.contains(text) {
+            let data = within("an event", events.data()).await.unwrap().unwrap();
+            events.flow_control().release_capacity(data.len()).unwrap();
+            told.push_str(&String::from_utf8_lossy(&data));
+        }
+    }
+    let parked = async || proxy.metrics().await.sum("polls_parked", &[]);
+    assert_eq!(parked().await, 1.0);
+    send.send_reset(h2::Reason::CANCEL);
+    eventually("nothing is parked", async || (parked().await == 0.0).then_some(())).await;
 }
 
 #[tokio::test]

@@ -90,6 +90,17 @@ fn what_the_worker_said_is_acknowledged_and_with_it_what_the_client_has() {
 }
 
 #[test]
+fn a_message_that_has_just_come_is_not_said_to_have_arrived() {
+    let mut bench = greeted_with(|settings| {
+        settings.client_grace = Some(secs(60));
+        settings.aware.ack_messages = 1;
+    });
+    bench.worker_got();
+    bench.worker_says("1;a");
+    assert_eq!(bench.worker_got(), [text(r#"!{"t":"ack","n":1,"d":0}"#)]);
+}
+
+#[test]
 fn a_worker_that_has_the_conversation_hears_what_it_lacks_and_nothing_else() {
     let mut bench = greeted();
     for message in ["one", "two", "three"] {
@@ -108,6 +119,16 @@ fn a_worker_that_has_the_conversation_hears_what_it_lacks_and_nothing_else() {
     bench.worker_says("2;b");
     assert_eq!(bench.client_got(), texts(&["a", "b"]), "what had come is not passed on again");
     assert!(bench.facts.contains(&Fact::Repeated { lane: LaneName::Down, messages: 1 }));
+}
+
+#[test]
+fn a_worker_that_says_again_what_it_said_before_it_has_answered_breaks_the_protocol() {
+    let mut bench = greeted();
+    bench.worker_says("1;a");
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says("1;a");
+    assert_eq!(interrupted(&bench)[1..], [Interruption::Protocol]);
 }
 
 #[test]
@@ -245,6 +266,34 @@ fn a_worker_that_answers_no_heartbeat_is_taken_for_lost() {
     bench.wait(secs(30));
     bench.wait(secs(10));
     assert_eq!(interrupted(&bench), [Interruption::Heartbeat]);
+}
+
+#[test]
+fn a_gap_that_is_half_written_goes_on_in_another_process_as_it_began() {
+    for room in 1..80 {
+        let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+        bench.client_says("one");
+        bench.worker_dies(LinkLoss::Reset);
+        bench.client_says("two");
+        bench.attach(B);
+        bench.worker_got();
+        bench.set_room(Side::Backend, room);
+        bench.worker_says(r#"!{"t":"resumed","rx":0}"#);
+        let later = bench.now + ms(3);
+        bench.hand_over(later, ms(1));
+        bench.set_room(Side::Backend, usize::MAX);
+        bench.pump();
+        let gap = r#"!{"t":"gap","lane":"up","from":1,"count":1,"bytes":null,"why":"backend-lost"}"#;
+        assert_eq!(bench.worker_got(), texts(&[gap, "2;two"]), "{room}");
+    }
+}
+
+#[test]
+fn a_worker_that_breaks_the_protocol_at_the_end_leaves_no_pipe_behind() {
+    let mut bench = greeted();
+    bench.client_closes(1000, "");
+    bench.worker_says("no number");
+    assert!(bench.is_finished());
 }
 
 #[test]

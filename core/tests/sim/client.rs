@@ -28,10 +28,11 @@ pub struct Client {
     stale_pong: Option<Vec<u8>>,
     /// Of a client that speaks the aware protocol.
     pub numbers: Option<Numbers>,
+    compresses: bool,
 }
 
 impl Client {
-    pub fn new(plan: &Plan, aware: bool, rng: &mut Rng) -> Self {
+    pub fn new(plan: &Plan, pipe: usize, rng: &mut Rng) -> Self {
         let mut client = Self {
             reader: Reader::new(false),
             out: VecDeque::new(),
@@ -45,8 +46,9 @@ impl Client {
             last_ping: None,
             stale_pong: None,
             numbers: None,
+            compresses: plan.compresses(pipe),
         };
-        if aware {
+        if plan.is_aware(pipe) {
             client.numbers = Some(Numbers::new());
             client.push_parts(1, numbers::HELLO.as_bytes(), rng);
         }
@@ -208,7 +210,7 @@ impl Client {
         let mut opcode = if rng.once_in(3) { 2 } else { 1 };
         if let Some(numbers) = &mut self.numbers {
             payload = numbers.number(opcode, &payload);
-        } else if plan.compressed && self.count.is_multiple_of(2) {
+        } else if self.compresses && self.count.is_multiple_of(2) {
             marks.hit(Mark::Compressed);
             (opcode, payload) = wire::compressed(opcode, &payload);
         }

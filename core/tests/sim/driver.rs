@@ -18,7 +18,7 @@ use crate::client::Client;
 use crate::held::Held;
 use crate::link::Link;
 use crate::marks::{Mark, Marks};
-use crate::model::{Heard, Model};
+use crate::model::{BROKEN, Heard, Model};
 use crate::numbers::Numbers;
 use crate::plan::{Fault, Plan, Rng};
 use crate::rounds::Round;
@@ -100,7 +100,11 @@ impl Driver {
         let is_aware = client.numbers.is_some();
         if is_aware {
             pipe.expect_hello(introduction(), now);
-        } else if plan.compressed {
+        }
+        let numbers = conn.state.is_some();
+        if numbers {
+            pipe.worker_numbers(Attachment::FIRST, introduction().id, now);
+        } else if plan.compresses(conn.pipe) {
             pipe.allow_compressed();
         }
         Self {
@@ -110,7 +114,7 @@ impl Driver {
             clock: Clock(Time::ZERO),
             foreign: None,
             freezes: (plan.may(Fault::Freezes), plan.may(Fault::FreezeLosesLink)),
-            model: Model::new(settings.clone(), is_aware, now),
+            model: Model::new(settings.clone(), is_aware, numbers, now),
             client,
             client_link: Some(link),
             generation: Generation::FIRST,
@@ -238,7 +242,10 @@ impl Driver {
         let held = self.held.take().expect("a worker waits to take over");
         assert_eq!(held.attachment, attachment);
         marks.hit(Mark::TakenOver);
-        self.model.attached(attachment, held.has, now);
+        if held.numbers {
+            marks.hit(Mark::NumberedTakenOver);
+        }
+        self.model.attached(attachment, held.has, held.numbers, now);
         self.current = Some(attachment);
     }
 
@@ -253,23 +260,27 @@ impl Driver {
         attachment: Attachment,
         backend: BackendKey,
         resume: Option<ResumeAnswer>,
+        numbers: bool,
         now: Time,
         marks: &mut Marks,
     ) -> bool {
         // The model must know before the pipe's facts are heard.
         let taken = self.pipe.attached(attachment, backend, resume, self.clock.shows(now));
         if taken {
+            if numbers {
+                self.pipe.worker_numbers(attachment, introduction().id, self.clock.shows(now));
+            }
             let has = match resume {
                 Some(ResumeAnswer::Ok(seq)) => Some(seq),
                 Some(ResumeAnswer::New | ResumeAnswer::Refuse) | None => None,
             };
             if self.current.is_some() {
-                self.held = Some(Held { attachment, has, since: now, talked: false });
+                self.held = Some(Held { attachment, has, numbers, since: now, talked: false });
             } else {
                 if self.dialed_beside == Some(attachment) {
                     marks.hit(Mark::DialOutlivedOld);
                 }
-                self.model.attached(attachment, has, now);
+                self.model.attached(attachment, has, numbers, now);
                 self.current = Some(attachment);
             }
         }
@@ -493,7 +504,7 @@ impl Driver {
             return false;
         }
         let before = self.pipe.view();
-        let heard = self.model.worker_bytes(&bytes);
+        let heard = self.model.worker_bytes(&bytes, marks);
         self.give(Peer::Backend(attachment), &bytes, rng, now, marks);
         self.model.worker_was_heard();
         if matches!(before.state, PipeState::Attached | PipeState::ClientDetached) {
@@ -510,17 +521,24 @@ impl Driver {
             let hit = |fact: &Fact| matches!(fact, Fact::Interrupted { reason, .. } if *reason == wanted);
             self.facts.iter().any(hit)
         };
-        if code == 0 {
+        if code == BROKEN {
+            assert!(said(Interruption::Protocol), "a broken rule did not interrupt: {:?}", self.facts);
+        } else if code == 0 {
             let ended = self.model.ended.as_ref().map(|(_, code, _)| *code);
             assert_eq!(ended, Some(1009), "a message that is too big did not end the pipe");
         } else if code == 4004 && !heard.talked {
             assert!(said(Interruption::WrongWorker), "a wrong worker's word counted: {:?}", self.facts);
-        } else if matches!(code, 1001 | 1011..=1014) {
+        } else if matches!(code, 1001 | 1011..=1014) && !heard.fin || self.unended(heard) {
             assert!(said(Interruption::Close), "{code} did not interrupt: {:?}", self.facts);
         } else {
             let ended = self.model.ended.as_ref().map(|(_, code, _)| *code);
             assert_eq!(ended, Some(code), "{code} did not end the pipe");
         }
+    }
+
+    /// Whether a worker that numbers its messages has closed without saying that it is an end.
+    fn unended(&self, heard: &Heard) -> bool {
+        heard.numbers && !heard.fin
     }
 
     fn write(&mut self, side: Side, rng: &mut Rng, now: Time, marks: &mut Marks) -> bool {

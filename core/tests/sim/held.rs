@@ -11,6 +11,8 @@ pub struct Held {
     pub attachment: Attachment,
     /// What it says it has.
     pub has: Option<Seq>,
+    /// It numbers its messages.
+    pub numbers: bool,
     pub since: Time,
     /// It has said something, so that its end is not looked for any more.
     pub talked: bool,

@@ -21,6 +21,7 @@ mod model;
 mod numbers;
 mod plan;
 mod rounds;
+mod state;
 mod words;
 mod worker;
 mod world;

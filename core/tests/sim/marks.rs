@@ -40,6 +40,8 @@ marks! {
     SparedAmidDeaths,
     AwareGreeted, AwareResumed, AwareReplayed, AwareLive, AwareRepeated, AwareSkipped, AwareGaveUp, AwareGapUp, AwareGapDown,
     AwareGapUnknown, AwareFin, AwareClosedUnended, AwareBroken, AwareRefused, AwareLied, AwareUnknown, AwareEpoch, AwareTaken,
+    NumberedGreeted, NumberedResumed, NumberedRejected, NumberedGap, NumberedRepeated, NumberedBroken, NumberedFin,
+    NumberedUnanswered, NumberedFellBack, NumberedTakenOver,
     AwareOldToken, AwareTookOver, AwareBeat, AwareWindowFull, FrozenAware, FrozenAwareUngreeted,
 }
 

@@ -6,6 +6,7 @@
 mod aware;
 mod checks;
 mod client;
+mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use crate::marks::{Mark, Marks};
 use crate::wire::{self, Item, Reader};
 use aware::AwareSide;
 use client::ClientSide;
+pub use worker::BROKEN;
+use worker::Numbered;
 
 /// An attach that lasts this long ends the outage before it.
 const PROVEN_AFTER: Duration = Duration::from_secs(2);
@@ -42,6 +45,8 @@ struct Tap {
     /// Barrier pings on their way, and the message that each covers.
     pings: BTreeMap<Vec<u8>, u64>,
     talked: bool,
+    /// Of a worker that speaks the aware protocol.
+    numbered: Option<Numbered>,
     told_to_close: bool,
     /// It is not being read.
     paused: bool,
@@ -90,6 +95,10 @@ pub struct Model {
     client: ClientSide,
     /// Of a client that speaks the aware protocol.
     aware: Option<Box<AwareSide>>,
+    /// The last number of a worker's message that was received.
+    worker_rx: u64,
+    /// The place of each of them in the lane.
+    worker_places: Vec<usize>,
     /// The most that was ever confirmed: a tail that is sent again was confirmed before.
     confirmed_ever: u64,
     /// What the current worker closed with, while the pipe is told.
@@ -104,6 +113,9 @@ pub struct Heard {
     pub closed: Option<u16>,
     /// Whether it had said a message on this attach before that.
     pub talked: bool,
+    /// Whether it numbers its messages, and has said that this is the end.
+    pub numbers: bool,
+    pub fin: bool,
 }
 
 /// What is charged for a message beside its bytes on the wire.
@@ -117,7 +129,7 @@ fn len(item: &Item) -> usize {
 }
 
 impl Model {
-    pub fn new(settings: Arc<PipeSettings>, aware: bool, now: Time) -> Self {
+    pub fn new(settings: Arc<PipeSettings>, aware: bool, numbers: bool, now: Time) -> Self {
         let mut model = Self {
             settings,
             from_client: Reader::of_one_that_talks_on(true),
@@ -150,11 +162,13 @@ impl Model {
             promised: None,
             client: ClientSide::new(now),
             aware: aware.then(|| Box::new(AwareSide::new())),
+            worker_rx: 0,
+            worker_places: Vec::new(),
             confirmed_ever: 0,
             worker_closed: None,
             ended: None,
         };
-        model.attached(Attachment::FIRST, None, now);
+        model.attached(Attachment::FIRST, None, numbers, now);
         model
     }
 
@@ -168,10 +182,13 @@ impl Model {
     }
 
     /// The pipe is about to be given these bytes of the current worker.
-    pub fn worker_bytes(&mut self, bytes: &[u8]) -> Heard {
+    pub fn worker_bytes(&mut self, bytes: &[u8], marks: &mut Marks) -> Heard {
+        if self.has_numbered_worker() {
+            return self.numbered_worker_bytes(bytes, marks);
+        }
         let tap = self.tap.as_mut().expect("only a current worker is read");
         let items = tap.from_worker.read_sized(bytes);
-        let mut heard = Heard { closed: None, talked: tap.talked };
+        let mut heard = Heard { closed: None, talked: tap.talked, numbers: false, fin: false };
         for (item, wire_bytes) in items {
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => {
@@ -254,6 +271,7 @@ impl Model {
     pub fn worker_is_given(&mut self, bytes: &[u8], marks: &mut Marks) {
         let tap = self.tap.as_mut().expect("only a current worker is written to");
         for item in tap.to_worker.read(bytes) {
+            let Some(item) = self.given_to_numbered(item, marks) else { continue };
             match item {
                 item @ (Item::Text(_) | Item::Binary(_)) => self.sent_one(&item, marks),
                 Item::Ping(payload) if payload != b"holdline" => {
@@ -306,7 +324,7 @@ impl Model {
     }
 
     /// A worker was attached.
-    pub fn attached(&mut self, attachment: Attachment, has: Option<Seq>, now: Time) {
+    pub fn attached(&mut self, attachment: Attachment, has: Option<Seq>, numbers: bool, now: Time) {
         if let Some((_, first)) = self.promised.filter(|&(dialed, _)| dialed == attachment && self.is_exact()) {
             assert_eq!(first, self.sent + 1, "the worker was told that another message would come first");
         }
@@ -326,6 +344,7 @@ impl Model {
             from_worker: Reader::lenient(false),
             pings: BTreeMap::new(),
             talked: false,
+            numbered: numbers.then(Numbered::default),
             told_to_close: false,
             paused: false,
             farewell: self.ended.is_some(),
@@ -456,6 +475,7 @@ impl Model {
                 // As above: a farewell's worker proves nothing by what it says.
                 assert!(self.ended.is_some() || Some(*outage) == expected, "the outage was {expected:?}: {fact:?}");
             }
+            Fact::Repeated { lane: LaneName::Down, .. } => {}
             Fact::Repeated { messages, .. } => {
                 self.aware.as_mut().expect("only a client that numbers its messages repeats one").repeated_said +=
                     messages;
@@ -487,7 +507,7 @@ impl Model {
             Interruption::WrongWorker => Mark::WrongWorkerSeen,
             Interruption::Protocol => Mark::ProtocolSeen,
             Interruption::Silent => Mark::SilentSeen,
-            Interruption::Unanswered => panic!("no worker of this world is told anything again"),
+            Interruption::Unanswered => Mark::NumberedUnanswered,
             Interruption::Drain => Mark::DrainSeen,
             Interruption::Admin => Mark::AdminSeen,
             Interruption::Handover => Mark::HandoverSeen,

@@ -181,8 +181,9 @@ pub struct Plan {
     pub compressed: bool,
     /// All pipes have one key, and there are many of them.
     pub one_key: bool,
-    /// The pipes whose clients speak the aware protocol, a bit for each.
+    /// The pipes whose clients speak the aware protocol, a bit for each, and those whose workers do.
     aware: u64,
+    numbered: u64,
 }
 
 /// One seed in so many has many pipes of one key, which take as long as ten others.
@@ -209,6 +210,7 @@ impl Plan {
             compressed: Rng::new(seed.rotate_left(16) ^ 0x7692).once_in(3),
             one_key: false,
             aware: 0,
+            numbered: 0,
         };
         plan.settings = settings(rng, plan.may(Fault::SmallLimits));
         plan.settings.limits = limits(&mut Rng::new(rng.bits()));
@@ -231,6 +233,7 @@ impl Plan {
             plan.settings.refusal = Refusal::Wait;
         }
         plan.draw_aware(&mut Rng::new(seed.rotate_left(40) ^ 0xA3A6));
+        plan.draw_numbered(&mut Rng::new(seed.rotate_left(41) ^ 0x3A6B));
         if Rng::new(seed.rotate_left(17) ^ 0x13C).once_in(CROWD_RARITY) {
             plan.crowd(seed);
         }
@@ -251,6 +254,20 @@ impl Plan {
         aware.hello_timeout = apart.pick(&[1, 5].map(Duration::from_secs));
     }
 
+    /// Which pipes' workers number their messages: none where nothing is kept, or more than that.
+    fn draw_numbered(&mut self, apart: &mut Rng) {
+        let settings = &self.settings;
+        let keeps = settings.replay != ReplayPolicy::None && settings.replay_tail == ReplayTail::default();
+        if keeps && apart.once_in(4) {
+            self.numbered = apart.bits();
+        }
+    }
+
+    /// Whether the workers of a pipe may number their messages.
+    pub const fn is_numbered(&self, pipe: usize) -> bool {
+        self.numbered & 1 << (pipe % 64) != 0
+    }
+
     /// Whether the client of a pipe numbers its messages.
     pub const fn is_aware(&self, pipe: usize) -> bool {
         self.aware & 1 << (pipe % 64) != 0
@@ -258,7 +275,7 @@ impl Plan {
 
     /// Whether the peers of a pipe compress some of their messages.
     pub const fn compresses(&self, pipe: usize) -> bool {
-        self.compressed && !self.is_aware(pipe)
+        self.compressed && !self.is_aware(pipe) && !self.is_numbered(pipe)
     }
 
     /// Many pipes of one key, whose workers' young deaths are counted.

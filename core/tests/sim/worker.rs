@@ -10,6 +10,7 @@ use holdline_core::time::Time;
 use crate::link::Link;
 use crate::marks::{Mark, Marks};
 use crate::plan::{Fault, Plan, Rng};
+use crate::state::{Came, State};
 use crate::wire::{self, Item, Reader};
 
 /// When a worker's library answers a ping.
@@ -48,6 +49,10 @@ pub struct Conn {
     /// What it will break the rules with, at some point.
     stale_pong: Option<Vec<u8>>,
     last_ping: Option<Vec<u8>>,
+    /// Of a worker that numbers its messages.
+    pub state: Option<State>,
+    /// It says something as soon as it may.
+    says_first: bool,
 }
 
 impl Conn {
@@ -86,6 +91,8 @@ impl Conn {
             said: 0,
             stale_pong: stale.filter(|_| plan.may(Fault::StalePong)),
             last_ping: None,
+            state: None,
+            says_first: false,
         }
     }
 
@@ -116,8 +123,9 @@ impl Conn {
             self.push(0x88, &wire::close_payload(4004, "not mine"));
             self.said_close = true;
         }
-        self.read(if calm { usize::MAX } else { rng.chunk() }, rng, marks);
+        self.read(if calm { usize::MAX } else { rng.chunk() }, calm, plan, rng, marks);
         self.execute(if calm { usize::MAX } else { rng.pick(&[1, 3, 100]) }, marks);
+        self.acknowledge(calm, rng);
         if !calm && !self.dead && !self.said_close {
             self.talk(plan, rng, marks);
             self.err(plan, rng, now, marks);
@@ -125,13 +133,14 @@ impl Conn {
         self.write();
     }
 
-    fn read(&mut self, bytes_max: usize, rng: &mut Rng, marks: &mut Marks) {
+    fn read(&mut self, bytes_max: usize, calm: bool, plan: &Plan, rng: &mut Rng, marks: &mut Marks) {
         if self.slow && !rng.once_in(10) {
             marks.hit(Mark::SlowWorker);
             return;
         }
         let bytes = self.link.to_peer.read(bytes_max);
         for item in self.reader.read(&bytes) {
+            let Some(item) = self.hears(item, calm, plan, rng, marks) else { continue };
             match (&item, self.style) {
                 (Item::Ping(payload), _) if payload != b"holdline" => self.last_ping = Some(payload.clone()),
                 _ => {}
@@ -174,10 +183,49 @@ impl Conn {
                     self.die(loss, loss == LinkLoss::Eof);
                     return;
                 }
-                item @ (Item::Text(_) | Item::Binary(_)) => self.executed.push(item),
+                item @ (Item::Text(_) | Item::Binary(_)) => {
+                    self.executed.push(item);
+                    if let Some(state) = &mut self.state {
+                        state.does_one();
+                    }
+                }
                 Item::Pong(_) => {}
             }
         }
+    }
+
+    /// One that numbers its messages hears words too; what is left for the others.
+    fn hears(&mut self, item: Item, calm: bool, plan: &Plan, rng: &mut Rng, marks: &mut Marks) -> Option<Item> {
+        let (Some(state), Item::Text(_) | Item::Binary(_)) = (&mut self.state, &item) else { return Some(item) };
+        match state.hears(&item, calm, rng, marks) {
+            Came::Message(item) => Some(item),
+            Came::Answer(word) => {
+                if !self.said_close {
+                    self.push(0x81, word.as_bytes());
+                    self.said_close = word.contains("reject");
+                }
+                if std::mem::take(&mut self.says_first) {
+                    self.say(plan, rng);
+                }
+                None
+            }
+            Came::Nothing => None,
+        }
+    }
+
+    /// What is in its state is acknowledged, where it says that at all.
+    fn acknowledge(&mut self, calm: bool, rng: &mut Rng) {
+        if self.dead || self.said_close || !calm && !rng.once_in(3) {
+            return;
+        }
+        if let Some(word) = self.state.as_mut().and_then(State::ack) {
+            self.push(0x81, word.as_bytes());
+        }
+    }
+
+    /// Whether it has not been greeted, and may say no message.
+    fn is_mute(&self) -> bool {
+        self.state.as_ref().is_some_and(|state| !state.is_greeted())
     }
 
     fn talk(&mut self, plan: &Plan, rng: &mut Rng, marks: &mut Marks) {
@@ -191,7 +239,10 @@ impl Conn {
             marks.hit(Mark::StalePong);
             self.push(0x8A, &payload);
         }
-        if rng.once_in(25) {
+        if let Some((opcode, bytes)) = self.state.as_ref().filter(|_| rng.once_in(40)).and_then(State::last_said) {
+            self.push(0x80 | opcode, &bytes);
+        }
+        if self.state.is_none() && rng.once_in(25) {
             marks.hit(Mark::CommitPong);
             let seq = self.first_seq - 1 + self.executed.len() as u64;
             self.push(0x8A, format!("A{seq}").as_bytes());
@@ -200,6 +251,10 @@ impl Conn {
 
     /// Says one message.
     pub fn say(&mut self, plan: &Plan, rng: &mut Rng) {
+        if self.is_mute() {
+            self.says_first = true;
+            return;
+        }
         self.said += 1;
         let limit = plan.settings.message_bytes_max;
         let len = match rng.below(12) {
@@ -213,6 +268,9 @@ impl Conn {
         let mut opcode = if in_two { 1 } else { 2 };
         if plan.compresses(self.pipe) && self.said.is_multiple_of(2) {
             (opcode, payload) = wire::compressed(opcode, &payload);
+        }
+        if let Some(state) = &mut self.state {
+            payload = state.number(opcode, &payload);
         }
         if in_two {
             let (start, end) = payload.split_at(len / 2);
@@ -235,6 +293,11 @@ impl Conn {
             self.said_close = true;
         } else if plan.may(Fault::WorkerEnds) && rng.once_in(rarity * 4) {
             let code = rng.pick(&[1000, 1002, 1003, 1005, 1007, 1008, 1009, 1010, 3000, 4000, 4999]);
+            if let Some(state) = self.state.as_ref().filter(|state| state.is_greeted()) {
+                let (reason, n) = (if code == 1005 { "" } else { "over" }, state.said());
+                let word = format!("!{{\"t\":\"fin\",\"code\":{code},\"reason\":\"{reason}\",\"n\":{n}}}");
+                self.push(0x81, word.as_bytes());
+            }
             self.push(0x88, &wire::close_payload(code, "over"));
             self.said_close = true;
         } else if plan.may(Fault::WorkerFreezes) && rng.once_in(rarity) {
@@ -242,12 +305,33 @@ impl Conn {
         } else if plan.may(Fault::WorkerHalfOpen) && rng.once_in(rarity * 2) {
             self.half_open = true;
             marks.hit(Mark::HalfOpenWorker);
+        } else if self.state.is_some() && rng.once_in(rarity * 4) {
+            self.breaks_the_protocol(rng);
         } else if plan.may(Fault::WorkerTooBig) && rng.once_in(rarity * 2) {
-            let payload = vec![b'x'; plan.settings.message_bytes_max + 1];
+            let mut payload = vec![b'x'; plan.settings.message_bytes_max + 1];
+            if self.is_mute() {
+                return;
+            }
+            if let Some(state) = &mut self.state {
+                payload = state.number(2, &payload);
+            }
             self.push(0x82, &payload);
-            self.said_close = plan.settings.on_too_big == OnTooBig::Close;
+            self.said_close = plan.settings.on_too_big == OnTooBig::Close || self.state.is_some();
             marks.hit(if self.said_close { Mark::TooBigFromWorker } else { Mark::TooBigSkipped });
         }
+    }
+
+    /// Breaks a rule of the aware protocol.
+    fn breaks_the_protocol(&mut self, rng: &mut Rng) {
+        let Some(state) = &self.state else { return };
+        let next = state.said() + 1;
+        let said = match rng.below(3) {
+            0 => format!("{};a hole", next + 1),
+            1 => format!("0{next};another spelling"),
+            _ => "no number".to_owned(),
+        };
+        self.push(0x81, said.as_bytes());
+        self.said_close = true;
     }
 
     fn push(&mut self, first: u8, payload: &[u8]) {
@@ -268,6 +352,9 @@ impl Conn {
 
     /// Messages that its library has read, for the truth in a resume.
     pub fn received(&self) -> u64 {
+        if let Some(state) = &self.state {
+            return state.done();
+        }
         let waiting = self.inbox.iter().filter(|item| matches!(item, Item::Text(_) | Item::Binary(_))).count();
         self.first_seq - 1 + (self.executed.len() + waiting) as u64
     }

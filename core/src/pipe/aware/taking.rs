@@ -32,7 +32,7 @@ impl Pipe {
             };
             match came {
                 Came::Nothing { len } => at += len,
-                Came::Data { .. } if !self.is_peer_greeted(side) => {
+                Came::Data { .. } | Came::Repeated { .. } if !self.is_peer_greeted(side) => {
                     let expected = if side == Side::Client { "hello expected" } else { "welcome expected" };
                     return self.broke_protocol(side, expected, now);
                 }
@@ -42,10 +42,11 @@ impl Pipe {
                     }
                     self.push(side, input, at + skip..at + len, keep);
                     at += len;
+                    self.accept(side, ended, keep, now);
+                    // Behind that, since what is acknowledged is told by its place in the lane.
                     if ended.is_some() && keep {
                         self.received(side, len, now);
                     }
-                    self.accept(side, ended, keep, now);
                 }
                 Came::Repeated { len } => {
                     at += len;

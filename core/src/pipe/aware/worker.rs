@@ -91,7 +91,8 @@ impl Pipe {
     pub(super) fn worker_broke_protocol(&mut self, reason: &str, now: Time) {
         self.discard_half_message(Side::Backend);
         if self.backend.state() == BackendState::Closing {
-            return self.lost_while_closing(Interruption::Protocol, None, now);
+            self.lost_while_closing(Interruption::Protocol, None, now);
+            return self.finish_if_over();
         }
         let frame = CloseFrame::new(codes::PROTOCOL, reason);
         self.interrupt(Interruption::Protocol, Some(&frame), now);

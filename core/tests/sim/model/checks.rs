@@ -30,7 +30,8 @@ impl Model {
         let up = if self.client_open && self.client.linked { self.from_client.open_bytes() } else { 0 };
         let drops = self.settings.on_too_big == OnTooBig::Drop;
         let is_dropped = |tap: &Tap| drops && tap.from_worker.is_amid_more_than(self.settings.message_bytes_max);
-        let tap = self.tap.as_ref().filter(|tap| !is_dropped(tap));
+        // A number is no part of what is kept, nor is a word.
+        let tap = self.tap.as_ref().filter(|tap| !is_dropped(tap) && tap.numbered.is_none());
         let down = tap.map_or(0, |tap| tap.from_worker.open_bytes());
         // The start of a header or a control frame is kept beside the lane.
         let apart = if self.ended.is_some() { usize::MAX } else { 2 * 140 };

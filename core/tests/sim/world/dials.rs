@@ -11,7 +11,8 @@ use holdline_core::time::Time;
 
 use super::{Answer, Event, World, id_of, worker_of};
 use crate::marks::Mark;
-use crate::plan::Fault;
+use crate::plan::{Fault, Rng};
+use crate::state::State;
 use crate::worker::Conn;
 
 impl World {
@@ -165,11 +166,15 @@ impl World {
         let now = self.now;
         let worker = worker_of(backend);
         let known = self.workers[worker].knows.get(&pipe).copied();
-        let resume = self.draw_resume(known);
+        let numbers = self.plan.is_numbered(pipe) && !Rng::new(attachment.0 ^ (pipe as u64) << 20).once_in(5);
+        if self.plan.is_numbered(pipe) && !numbers {
+            self.marks.hit(Mark::NumberedFellBack);
+        }
+        let resume = if numbers { None } else { self.draw_resume(known) };
         let driver = &mut self.drivers[pipe];
         let before = driver.pipe.view().up.sent.0;
         let refused = resume == Some(ResumeAnswer::Refuse);
-        if !driver.attached(attachment, backend, resume, now, &mut self.marks) {
+        if !driver.attached(attachment, backend, resume, numbers, now, &mut self.marks) {
             assert!(cancelled || refused, "an attach that was waited for was turned away");
             if cancelled {
                 self.marks.hit(Mark::LateAttach);
@@ -190,6 +195,9 @@ impl World {
         let wrong = self.workers[worker].disowns.contains(&pipe);
         let stale = self.workers[worker].stale_ping.clone();
         let mut conn = Conn::new(pipe, first, wrong, stale, now, &self.plan, &mut self.rng);
+        if numbers {
+            conn.state = Some(State::new(known));
+        }
         if self.calm_since.is_some() {
             conn.calm();
             if self.plan.settings.first_message_timeout.is_some() && !wrong {

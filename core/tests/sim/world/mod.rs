@@ -13,6 +13,7 @@ use crate::client::Client;
 use crate::driver::{Driver, Order};
 use crate::marks::{Mark, Marks};
 use crate::plan::{Fault, Plan, Rng};
+use crate::state::State;
 use crate::wire;
 use crate::worker::Conn;
 use crate::young::Young;
@@ -157,8 +158,11 @@ impl World {
         });
         let backend = chosen.expect("worker 0 is there and eligible").key;
         let wrong = self.workers[worker_of(backend)].disowns.contains(&pipe);
-        let conn = Conn::new(pipe, 1, wrong, None, self.now, &self.plan, &mut self.rng);
-        let client = Client::new(&self.plan, self.plan.is_aware(pipe), &mut self.rng);
+        let mut conn = Conn::new(pipe, 1, wrong, None, self.now, &self.plan, &mut self.rng);
+        if self.plan.is_numbered(pipe) {
+            conn.state = Some(State::new(None));
+        }
+        let client = Client::new(&self.plan, pipe, &mut self.rng);
         let mut driver = Driver::open(&self.plan, backend, conn, client, seed ^ pipe as u64, self.now);
         driver.traced_as = self.trace.then_some(pipe);
         self.drivers.push(driver);
