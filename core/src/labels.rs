@@ -169,11 +169,11 @@ impl Labels {
         // Each has the lengths of two texts, and a name.
         let count = input.entries(FROZEN_MAX, 17)?;
         demand(count > 0, "labels")?;
-        let mut labels = BTreeMap::new();
+        let mut labels = BTreeMap::<Box<str>, Box<str>>::new();
         for _ in 0..count {
             let name = str::from_utf8(input.bytes(NAME_BYTES_MAX)?).unwrap_or_default();
             let value = str::from_utf8(input.bytes(VALUE_BYTES_MAX)?).ok().filter(|value| is_value(value));
-            let follows = labels.last_key_value().is_none_or(|(last, _): (&Box<str>, _)| &**last < name);
+            let follows = labels.last_key_value().is_none_or(|(last, _)| &**last < name);
             demand(is_name(name) && value.is_some() && follows, "labels")?;
             labels.insert(name.into(), value.unwrap_or_default().into());
         }

@@ -58,11 +58,13 @@ impl Labelled {
 
 type Members = BTreeMap<PipeId, Arc<PipeEntry>>;
 
+/// By a label's name, then by its value.
+type Groups = HashMap<Box<str>, HashMap<Box<str>, Members>>;
+
 /// The members of each group, and how many groups a pipe may belong to.
 #[derive(Debug)]
 pub struct LabelIndex {
-    /// By name and value.
-    groups: Mutex<HashMap<Box<str>, HashMap<Box<str>, Members>>>,
+    groups: Mutex<Groups>,
     count_max: AtomicUsize,
     bytes_max: AtomicUsize,
 }

@@ -1,5 +1,9 @@
 //! HTTP/2: WebSockets on streams (RFC 8441), and what a pipe makes of a stream's end.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use bytes::Bytes;
 use h2::client::Builder;
 
 use crate::harness::aware::AwareClient;
@@ -186,16 +190,31 @@ async fn a_stream_that_stands_still_holds_up_no_other_and_costs_its_worker_nothi
     // Up: the worker reads nothing, so that the client's window closes.
     let unread = Socket::encode(2, &vec![1; 3 << 20]).repeat(4);
     let mut up = stalled.send;
-    let giving = tokio::spawn(async move { (give(&mut up, unread.into()).await.is_ok(), up) });
-    for n in 0..200 {
-        socket.text(&format!("again {n}")).await;
-        assert_eq!(second.hear().await, Said::Text(format!("again {n}")));
+    let (taken, total) = (Arc::new(AtomicUsize::new(0)), unread.len());
+    let counting = taken.clone();
+    let giving = tokio::spawn(async move {
+        for piece in unread.chunks(32 << 10) {
+            give(&mut up, Bytes::copy_from_slice(piece)).await.unwrap();
+            counting.fetch_add(piece.len(), Relaxed);
+        }
+        up
+    });
+    let is_full = |pipe: &serde_json::Value| pipe["up"]["buffered_bytes"].as_u64() >= Some(3 << 20);
+    proxy.pipe_that("it has no room", is_full).await;
+    // Until it does not get on any more while the other does.
+    let mut before = 0;
+    while before < taken.load(Relaxed) {
+        before = taken.load(Relaxed);
+        for n in 0..200 {
+            socket.text(&format!("again {n}")).await;
+            assert_eq!(second.hear().await, Said::Text(format!("again {n}")));
+        }
     }
-    assert!(!giving.is_finished(), "the client waits for the worker");
+    assert!(before < total, "the client waits for the worker");
     for _ in 0..4 {
         assert_eq!(first.hear().await, Said::Binary(vec![1; 3 << 20]));
     }
-    assert!(within("the client", giving).await.unwrap().0);
+    within("the client", giving).await.unwrap();
 }
 
 #[tokio::test]

@@ -144,6 +144,43 @@ async fn requests_that_are_taken_back_by_the_thousand_end_their_connection_and_h
 }
 
 #[tokio::test]
+async fn requests_that_are_taken_back_from_their_worker_by_the_hundred_end_their_connection() {
+    let (proxy, _files) = proxy("", "[limits]\naddress_rate = 0\n[[pools]]\nname = \"default\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut frames = Frames::connect(proxy.tls).await;
+    let mut streams = (0_u32..).map(|n| 2 * n + 1);
+    let mut knocks = Vec::new();
+    // So many at once that what is forgiven meanwhile is less, however slow the machine.
+    let code = loop {
+        let batch: Vec<u32> = streams.by_ref().take(90).collect();
+        for stream in &batch {
+            frames.send(HEADERS, END_HEADERS, *stream, &block(&websocket("/ws"))).await.unwrap();
+        }
+        for _ in &batch {
+            knocks.push(worker.knock().await);
+        }
+        let resets = batch.iter().flat_map(|stream| Frames::encode(RST_STREAM, 0, *stream, &CANCEL.to_be_bytes()));
+        frames.send_raw(&resets.collect::<Vec<u8>>()).await.unwrap();
+        eventually("all are taken back", async || {
+            let counted = proxy.metrics().await.sum("http2_streams_total", &[("result", "reset")]);
+            (counted == knocks.len() as f64).then_some(())
+        })
+        .await;
+        if let Some(code) = frames.goodbye_before_pings(2).await {
+            break code;
+        }
+    };
+    assert!(knocks.len() > 200, "{} are not too many", knocks.len());
+    assert_eq!(code, ENHANCE_YOUR_CALM);
+    let taken_back = [("reason", "taken_back")];
+    eventually("it is counted", async || {
+        (proxy.metrics().await.sum("http2_connection_ends_total", &taken_back) == 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn heads_without_an_end_and_heads_that_are_too_long_have_exact_answers() {
     let (proxy, _files) = proxy("header_bytes_max = \"8KiB\"", POOL);
     let worker = StepWorker::start().await;

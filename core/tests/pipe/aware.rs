@@ -140,6 +140,19 @@ fn each_mistake_after_the_greeting_has_its_own_reason_and_reaches_no_worker() {
 }
 
 #[test]
+fn gaps_between_messages_that_no_worker_has_confirmed_are_bounded() {
+    let mut bench = greeted();
+    let gap = |from: u64| format!(r#"!{{"t":"gap","lane":"up","from":{from},"count":1,"why":"ttl"}}"#);
+    for number in (1..32).step_by(2) {
+        bench.client_says(&gap(number));
+        bench.client_says(&format!("{};x", number + 1));
+    }
+    assert_eq!(ended(&bench), None, "sixteen are taken");
+    bench.client_says(&gap(33));
+    assert!(bench.client_got().contains(&closed(4905, "too many gaps")));
+}
+
+#[test]
 fn a_message_that_came_before_is_dropped_and_counted() {
     let mut bench = greeted();
     bench.client_says("1;one");

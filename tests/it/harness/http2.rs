@@ -448,6 +448,19 @@ impl Frames {
         None
     }
 
+    /// With which code the connection ends, if that is said before so many pings, one after the other, are answered.
+    pub async fn goodbye_before_pings(&mut self, pings: usize) -> Option<u32> {
+        for _ in 0..pings {
+            // A connection that has ended takes none.
+            let _ = self.send(PING, 0, 0, &[1; 8]).await;
+            let said = self.until(|frame| frame.kind == GOAWAY || frame.kind == PING && frame.flags == 1).await;
+            if said.kind == GOAWAY {
+                return Some(u32::from_be_bytes(said.payload[4..8].try_into().unwrap()));
+            }
+        }
+        None
+    }
+
     /// With which code a stream is reset.
     pub async fn reset_of(&mut self, stream: u32) -> u32 {
         let frame = self.until(|frame| frame.kind == RST_STREAM && frame.stream == stream).await;
