@@ -216,6 +216,21 @@ fn no_more_than_the_window_is_sent_before_it_is_acknowledged() {
 }
 
 #[test]
+fn a_client_whose_acknowledgement_the_worker_waits_for_is_read_though_its_worker_owes_a_pong() {
+    let mut bench = greeted_with(|settings| (settings.window_bytes, settings.aware.window_bytes) = (100, 100));
+    for number in 1..=4 {
+        bench.client_says(&format!("{number};{}", "x".repeat(40)));
+        bench.worker_says(&"y".repeat(90));
+    }
+    let second = text(&format!("2;{}", "y".repeat(90)));
+    assert!(!bench.client_got().contains(&second), "the client's window is full");
+    assert_eq!(bench.pipe.read_budget(Side::Backend, usize::MAX), 0, "the pong may lie behind what is not read");
+    assert!(bench.pipe.read_budget(Side::Client, usize::MAX) > 0, "the acknowledgement may lie there");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    assert!(bench.client_got().contains(&second));
+}
+
+#[test]
 fn a_message_that_is_half_written_takes_its_part_of_the_window() {
     let mut bench = greeted_with(|settings| settings.aware.window_bytes = 100);
     bench.set_room(Side::Client, 1);
