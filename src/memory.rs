@@ -102,13 +102,13 @@ impl Memory {
         self.charged_max.store(verdict.charged_max, Relaxed);
         self.pipes.set_memory_bytes_max(verdict.charged_max.saturating_sub(self.requests_bytes()));
         let reading = Reading { resident, limit, verdict };
-        // Those that listen give back what they can at each look while memory is short, and are left alone otherwise.
+        // Those that listen are woken at each look near the limit, to give back what they can, and by changes otherwise.
         self.pressure.send_if_modified(|pressure| {
             let before = std::mem::replace(pressure, verdict.pressure);
             if before != verdict.pressure {
                 reading.say(before);
             }
-            before != verdict.pressure || verdict.pressure > Pressure::Low
+            before != verdict.pressure || reading.is_near()
         });
         reading
     }
