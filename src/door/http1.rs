@@ -180,8 +180,9 @@ async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, 
     let timed_out = socket.has_timed_out();
     let (stream, unread) = socket.into_parts(parts.read_buf);
     let (stream, unread) = stream.into_inner().into_parts(unread);
+    // What comes now is boxed: a connection that is parked has no room for it.
     match end {
-        Ok(exit) => exit.leave(stream, unread, seat, send_timeout).await,
+        Ok(exit) => Box::pin(exit.leave(stream, unread, seat, send_timeout)).await,
         Err(served) => {
             let failure = served.err().and_then(|error| failure(&error));
             let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
@@ -189,7 +190,7 @@ async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, 
                 door.process.metrics.connection_result(ListenerLabel::Public, result);
             }
             let sends_on = talk.is_unread() || !unread.is_empty();
-            close(stream, linger_limits(failure, sends_on, limits), &door.process).await;
+            Box::pin(close(stream, linger_limits(failure, sends_on, limits), &door.process)).await;
         }
     }
 }
@@ -264,29 +265,29 @@ struct Asker {
 }
 
 impl Asker {
-    /// Says what follows the head of a request, before anything of that is read, and asks for the answer.
+    /// Says what follows the head of a request, before anything of that is read, and asks for the answer. What waits for
+    /// that has nothing of the request.
     fn take(mut self, mut request: http::Request<Incoming>) -> impl Future<Output = Answered> {
         request.extensions_mut().extend(std::mem::take(&mut self.carried));
         let wants_upgrade = asks_for_websocket(request.headers());
         if !wants_upgrade {
             self.heads.follow_body(request.body().size_hint().exact());
         }
-        self.ask(request, wants_upgrade)
-    }
-
-    /// Asks for the answer to one request.
-    async fn ask(self, request: http::Request<Incoming>, wants_upgrade: bool) -> Answered {
         self.talk.asked(request.version(), wants_upgrade);
         let process = &self.door.process;
         let access = Access::of(&request, self.peer.address, process.rules.load().access);
         let counted = (!wants_upgrade).then(|| process.exchanges.count_in());
         self.talk.hold(Exchange::new(counted, access));
         let (answer, answered) = oneshot::channel();
-        // If it cannot be asked, the answer's sender goes with it, and the wait below ends.
-        let _ = self.questions.send(Box::new(Question { request, wants_upgrade, answer })).await;
-        let response = answered.await?;
-        let status = response.status();
-        Ok(response.map(|body| self.talk.answering(status, body)))
+        let question = Box::new(Question { request, wants_upgrade, answer });
+        let Self { questions, talk, .. } = self;
+        async move {
+            // If it cannot be asked, the answer's sender goes with it, and the wait below ends.
+            let _ = questions.send(question).await;
+            let response = answered.await?;
+            let status = response.status();
+            Ok(response.map(|body| talk.answering(status, body)))
+        }
     }
 }
 
