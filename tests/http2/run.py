@@ -215,7 +215,7 @@ class Connection:
         self.authority = f"localhost:{port}"
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
         self.h2.initiate_connection()
-        self.streams, self.settled = {}, asyncio.Event()
+        self.streams, self.rest, self.settled = {}, {}, asyncio.Event()
         self.flush()
         self.task = asyncio.create_task(self.read())
         await asyncio.wait_for(self.settled.wait(), PATIENCE_SECONDS)
@@ -278,15 +278,18 @@ class Connection:
         self.flush()
 
     async def hear(self, stream):
-        """The next short text."""
-        said = b""
-        while len(said) < 2 or len(said) < 2 + said[1]:
+        """The next short text. Several frames may come in one piece, and one in several."""
+        said = self.rest.pop(stream, b"")
+        while True:
+            if len(said) >= 2 and len(said) >= 2 + said[1]:
+                kind, payload, said = said[0], said[2:2 + said[1]], said[2 + said[1]:]
+                if kind == 0x89:  # a ping
+                    continue
+                self.rest[stream] = said
+                return payload.decode()
             kind, data = await self.next(stream)
             assert kind == "data", kind
             said += data
-            while len(said) >= 2 and said[0] == 0x89:  # a ping
-                said = said[2 + said[1]:]
-        return said[2:2 + said[1]].decode()
 
     async def close(self):
         self.writer.close()
