@@ -1,6 +1,7 @@
 // Headless Chromium over DevTools on pipes, and a server of pages with the built client.
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,7 +37,9 @@ export class Browser {
   constructor() {
     this.profile = mkdtempSync(join(tmpdir(), 'holdline-page-'));
     const stdio = ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'];
-    this.process = spawn(chromium, [...FLAGS, `--user-data-dir=${this.profile}`, 'about:blank'], { stdio });
+    // In a group of its own, so that what it starts ends with it.
+    const options = { stdio, detached: true };
+    this.process = spawn(chromium, [...FLAGS, `--user-data-dir=${this.profile}`, 'about:blank'], options);
     this.process.stdio[4].on('data', (bytes) => this.#hear(bytes));
   }
 
@@ -63,9 +66,9 @@ export class Browser {
 
   async stop() {
     const gone = new Promise((resolve) => this.process.once('exit', resolve));
-    this.process.kill();
+    process.kill(-this.process.pid, 'SIGKILL');
     await gone;
-    rmSync(this.profile, { recursive: true, force: true, maxRetries: 50 });
+    await rm(this.profile, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
   }
 
   #hear(bytes) {
