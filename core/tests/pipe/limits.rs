@@ -196,6 +196,19 @@ fn a_slow_viewer_gets_the_newest_whole_frames_ib_16() {
 }
 
 #[test]
+fn what_made_way_for_newer_messages_is_not_in_doubt_when_the_client_is_lost() {
+    let mut bench = Bench::with(|settings| {
+        settings.down = DownPolicy::Latest(1.try_into().unwrap());
+        settings.client_grace = Some(secs(60));
+    });
+    bench.worker_says("taken");
+    bench.set_room(Side::Client, 0);
+    ["first", "second", "last"].into_iter().for_each(|said| bench.worker_says(said));
+    bench.client_vanishes();
+    assert_eq!(bench.pipe.view().down.in_doubt, 0);
+}
+
+#[test]
 fn a_drop_spares_the_message_that_is_not_whole_yet() {
     let mut bench = Bench::with(|settings| settings.down = DownPolicy::Latest(1.try_into().unwrap()));
     bench.set_room(Side::Client, 0);
