@@ -77,6 +77,8 @@ async fn headers_are_changed_on_a_handshake_its_101_and_each_reattach() {
 #[tokio::test]
 async fn the_worker_gets_the_host_that_its_route_says() {
     let worker = StepWorker::start().await;
+    // A worker that is lost before its client would be followed by another dial, which the next accept would take.
+    let mut kept = Vec::new();
     for (rule, wanted) in [
         ("client", None),
         ("backend", Some(worker.address.to_string())),
@@ -85,7 +87,7 @@ async fn the_worker_gets_the_host_that_its_route_says() {
         let proxy = Proxy::start(&format!("{KEYED}host = \"{rule}\"\n"));
         proxy.register("w", worker.address).await;
         let wanted = wanted.unwrap_or_else(|| proxy.public.to_string());
-        let (_client, wire) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), worker.accept());
+        let (client, wire) = tokio::join!(Wire::connect(proxy.public, PATH, &[]), worker.accept());
         assert_eq!(wire.head.header("host"), wanted, "{rule}");
         assert_eq!(wire.head.header("x-forwarded-host"), proxy.public.to_string(), "the client's is told all the same");
         let (_, knock) = tokio::join!(ask(proxy.public, "GET", PATH, &[], ""), async {
@@ -94,6 +96,7 @@ async fn the_worker_gets_the_host_that_its_route_says() {
             knock
         });
         assert_eq!(knock.head.header("host"), wanted, "{rule}");
+        kept.push((proxy, client, wire));
     }
 }
 

@@ -136,6 +136,8 @@ async fn what_a_client_puts_into_a_backend_path_stays_one_segment_of_it() {
     let proxy = Proxy::start(GUARDED);
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
+    // A worker that is lost before its client would be followed by another dial, which the next accept would take.
+    let mut pairs = Vec::new();
     for (device, path) in [
         ("d1", "/devices/d1/control?device=d1"),
         ("my+phone", "/devices/my%20phone/control?device=my+phone"),
@@ -143,8 +145,9 @@ async fn what_a_client_puts_into_a_backend_path_stays_one_segment_of_it() {
         ("a/b%23", "/devices/a%2Fb%23/control?device=a/b%23"),
     ] {
         let asked = format!("/devices?device={device}");
-        let (_client, worker) = tokio::join!(Wire::connect(proxy.public, &asked, &[]), worker.accept());
-        assert_eq!(worker.head.path(), path);
+        let pair = tokio::join!(Wire::connect(proxy.public, &asked, &[]), worker.accept());
+        assert_eq!(pair.1.head.path(), path);
+        pairs.push(pair);
     }
     for device in ["..", ".", "%2e%2e", "a/../../admin/shutdown%23", "..%2f..", "..%5c.."] {
         let refused = Wire::open(proxy.public, &format!("/devices?device={device}"), &[]).await;
