@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
@@ -11,7 +10,6 @@ use axum::response::{IntoResponse, Response};
 use holdline_core::health::Health;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::Serves;
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,7 +19,7 @@ use super::list::{self, List};
 use super::problem::Problem;
 use super::registration::{Registration, StateName, patched};
 use super::system::Nothing;
-use super::{Admin, condition, duration};
+use super::{Admin, condition, duration, time};
 use crate::backends::{BackendError, BackendView, Directive, Expect, Origin, PipesWish, Progress, Put, StateChange};
 
 /// How often a patch is laid anew over a backend that changes under it.
@@ -144,11 +142,6 @@ const fn lease_name(lease: LeaseState) -> &'static str {
         LeaseState::Live => "live",
         LeaseState::Expired => "expired",
     }
-}
-
-/// RFC 3339 in UTC.
-fn time(at: SystemTime) -> String {
-    Timestamp::try_from(at).unwrap_or_default().to_string()
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -62,7 +62,7 @@ mod tls;
 mod workers;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use jiff::Timestamp;
@@ -176,6 +176,11 @@ impl Admin {
     fn sample_cpu(&self) {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner).sample();
     }
+}
+
+/// A moment as answers have it: RFC 3339 in UTC.
+fn time(at: SystemTime) -> String {
+    Timestamp::try_from(at).unwrap_or_default().to_string()
 }
 
 #[cfg(test)]

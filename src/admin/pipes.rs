@@ -11,7 +11,6 @@ use axum::response::Response;
 use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
 use holdline_core::ids::PipeId;
 use holdline_core::pipe::{EndedBy, PipeState};
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +18,7 @@ use super::body::{Body, Id, Query};
 use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
-use super::{Admin, condition, duration, labels};
+use super::{Admin, condition, duration, labels, time};
 use crate::backends::Hold;
 use crate::events::Fact;
 use crate::pipes::{Command, Decided, LaneNumbers, PipeEntry, Sharing};
@@ -138,7 +137,7 @@ impl From<&PipeEntry> for PipeBody {
             backend: pipe.backend().map(|(_, id)| id),
             attachment: pipe.attachment.load(Relaxed),
             generation: pipe.generation.load(Relaxed),
-            opened_at: Timestamp::try_from(pipe.opened_at).unwrap_or_default().to_string(),
+            opened_at: time(pipe.opened_at),
             interruptions: pipe.interruptions.load(Relaxed),
             conversation: pipe.conversation().map(ConversationBody::from),
             compression: pipe.compression.as_str(),

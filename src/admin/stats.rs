@@ -15,14 +15,13 @@ use holdline_core::health::Health;
 use holdline_core::ids::BackendKey;
 use holdline_core::lease::LeaseState;
 use holdline_core::pool::AdminState;
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::Admin;
 use super::health::tenths;
 use super::problem::{Kind, Problem};
 use super::streams::{self, SharedStreams};
+use super::{Admin, time};
 use crate::backends::BackendView;
 use crate::metrics::process::Usage;
 use crate::metrics::{
@@ -273,7 +272,6 @@ fn active(pipes: &[Arc<PipeEntry>]) -> BTreeMap<&str, usize> {
 
 fn keys(admin: &Admin, pipes: &[Arc<PipeEntry>]) -> BTreeMap<Arc<str>, KeyBody> {
     let active = active(pipes);
-    let time = |at| Timestamp::try_from(at).unwrap_or_default().to_string();
     let body = |(key, past): (Arc<str>, KeyPast)| {
         let body = KeyBody {
             total: past.total,

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +14,7 @@ use super::body::{Body, Id, Query};
 use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
-use super::{Admin, condition, duration};
+use super::{Admin, condition, duration, time};
 use crate::workers::{COUNT_MAX, GroupView, OrderError, WorkerState, WorkerView};
 
 impl From<OrderError> for Problem {
@@ -110,11 +108,6 @@ fn worker_body(admin: &Admin, group: &GroupView, worker: &WorkerView) -> WorkerB
         failures: worker.failures,
         retry_at: worker.retry_at.map(time),
     }
-}
-
-/// RFC 3339 in UTC.
-fn time(at: SystemTime) -> String {
-    Timestamp::try_from(at).unwrap_or_default().to_string()
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use crate::connection::Connection;
 use crate::generator::{Options, Outcome, Shared, open, open_many, tally, window};
 use crate::link::Target;
@@ -46,6 +48,15 @@ pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Out
     let tasks: Vec<_> =
         (0..concurrency).map(|_| tokio::task::spawn_local(come_and_go(target.clone(), tally.clone()))).collect();
     let outcome = window(options, &tally).await;
+    end(tasks).await?;
+    Ok(outcome)
+}
+
+/// Ends those that come and go.
+///
+/// # Errors
+/// One of them had ended before, which it does only by an error.
+pub async fn end(tasks: Vec<JoinHandle<anyhow::Result<()>>>) -> anyhow::Result<()> {
     for task in tasks {
         if task.is_finished() {
             task.await??;
@@ -53,7 +64,7 @@ pub async fn cycles(options: &Options, concurrency: usize) -> anyhow::Result<Out
             task.abort();
         }
     }
-    Ok(outcome)
+    Ok(())
 }
 
 async fn come_and_go(target: Target, tally: Shared) -> anyhow::Result<()> {

@@ -16,6 +16,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore, version};
 
 use crate::generator::{Options, Outcome, Shared, tally, window};
+use crate::idle;
 use crate::link::{Link, NAME, Target};
 
 /// What a load's name begins with if it comes by TLS.
@@ -78,13 +79,7 @@ pub async fn handshakes(options: &Options, resumes: bool, concurrency: usize) ->
         tasks.push(tokio::task::spawn_local(come_and_go(target, resumes, tally.clone())));
     }
     let outcome = window(options, &tally).await;
-    for task in tasks {
-        if task.is_finished() {
-            task.await??;
-        } else {
-            task.abort();
-        }
-    }
+    idle::end(tasks).await?;
     Ok(outcome)
 }
 
