@@ -23,6 +23,8 @@ mod cookies;
 mod crowd;
 mod ctl;
 mod delivery;
+mod dial_in;
+mod dial_in_ends;
 mod endings;
 mod fair;
 mod fair_pools;
