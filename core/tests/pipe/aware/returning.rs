@@ -180,3 +180,22 @@ fn a_gap_is_told_on_each_link_until_the_client_has_shown_that_it_read_so_far() {
     assert!(comes_back(&mut bench, 4, position(1, [2, 2])).is_ok());
     assert!(!bench.client_got().contains(&gap), "it has read what was sent behind it");
 }
+
+#[test]
+fn nothing_is_said_behind_a_close_frame_though_the_message_before_it_was_the_last_of_a_replay() {
+    for room in 1..12 {
+        let mut bench = greeted();
+        bench.worker_says("a");
+        bench.client_vanishes();
+        let returning = Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2" };
+        let generation = bench.pipe.client_resumes(&returning, bench.now).unwrap();
+        bench.has_other_client_link(generation);
+        let resumed = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":0,"tx":[1,2],"custody":"proxy"}"#;
+        bench.set_room(Side::Client, 2 + resumed.len() + room);
+        bench.pump();
+        bench.client_says("no number");
+        bench.set_room(Side::Client, usize::MAX);
+        bench.pump();
+        assert_eq!(bench.client_got().last(), Some(&closed(4905, "text without a number")), "{room}");
+    }
+}
