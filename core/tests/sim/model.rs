@@ -97,6 +97,8 @@ pub struct Model {
     aware: Option<Box<AwareSide>>,
     /// The last number of a worker's message that was received.
     worker_rx: u64,
+    /// The last one that was acknowledged.
+    worker_acked: u64,
     /// The place of each of them in the lane.
     worker_places: Vec<usize>,
     /// The most that was ever confirmed: a tail that is sent again was confirmed before.
@@ -163,6 +165,7 @@ impl Model {
             client: ClientSide::new(now),
             aware: aware.then(|| Box::new(AwareSide::new())),
             worker_rx: 0,
+            worker_acked: 0,
             worker_places: Vec::new(),
             confirmed_ever: 0,
             worker_closed: None,
