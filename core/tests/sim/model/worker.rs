@@ -16,7 +16,6 @@ pub const BROKEN: u16 = u16::MAX;
 pub(super) struct Numbered {
     greeted: bool,
     told: u64,
-    fin_told: bool,
 }
 
 impl Model {
@@ -162,7 +161,7 @@ impl Model {
             }
             "fin" => {
                 assert_eq!(number("n"), Some(numbered.told), "the last number sent");
-                numbered.fin_told = true;
+                assert!(self.ended.is_some(), "a worker is told of an end, and the conversation goes on");
             }
             "hb" => {}
             other => panic!("a word that is none: {other}"),
