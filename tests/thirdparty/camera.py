@@ -4,9 +4,10 @@
   kill   its process is killed again and again; one stands by
   pipes, age, rss   it is recycled by that limit
 
-A viewer's WebSocket never closes, its picture goes forward, and each of its moves is done once and in order, killed or not. A
-poll that a dying worker held may fail as polls do, by 502, 503, 504 or a lost connection, and the next one is answered; so is the
-picture by MJPEG asked for again. The last line is `N passed, N failed`; the exit is 1 when anything failed.
+A viewer's WebSocket never closes, each process's picture goes forward, and each of its moves is done once and in order, killed or
+not. A poll that a dying worker held may fail as polls do, by 500 (uvicorn ends it), 502, 503, 504 or a lost connection, and
+the next one is answered; so is the picture by MJPEG asked for again. The last line is `N passed, N failed`; the exit is 1 when
+anything failed.
 
 Run it as: .cache/py/bin/python tests/thirdparty/camera.py [--only kill] [--rounds 4]
 """
@@ -33,12 +34,12 @@ from patience import Failure, until  # noqa: E402
 from serving import BINARY, PATIENCE_SECONDS, Holdline, Verdict  # noqa: E402
 
 PARTS = ("kill", "pipes", "age", "rss")
-LIMITS = {"kill": {}, "pipes": {"recycle_pipes": 12}, "age": {"recycle_age": "6s"}, "rss": {"recycle_rss": "90MiB"}}
+LIMITS = {"kill": {}, "pipes": {"recycle_pipes": 12}, "age": {"recycle_age": "10s"}, "rss": {"recycle_rss": "90MiB"}}
 VIEWERS, USERS = 8, 3
 MOVE_SECONDS = 0.1
 AUTH = {"Authorization": "Basic " + base64.b64encode(b"user:pass").decode()}
-# As a poll fails that was held by a worker which is gone.
-POLL_FAILURES = {502, 503, 504}
+# As a poll fails that was held by a worker which is gone, or by uvicorn when its patience with it ends.
+POLL_FAILURES = {500, 502, 503, 504}
 UVICORN = ["-m", "uvicorn", "camera_app:app", "--app-dir", str(HERE), "--fd", "{fd}", "--log-level", "warning"]
 UVICORN += ["--no-access-log", "--timeout-graceful-shutdown", "2"]
 
@@ -75,8 +76,9 @@ class Viewer:
     """Moves the camera by numbered moves, and looks at what it shows."""
 
     def __init__(self, name):
-        self.name, self.sent, self.frames, self.last = name, 0, 0, 0
-        self.faults, self.pids = [], set()
+        self.name, self.sent, self.frames = name, 0, 0
+        # The last picture of each process, in the order in which they were first seen.
+        self.faults, self.last = [], {}
 
     async def run(self, public, quit_moving):
         url = f"ws://{public}/ws/{self.name}"
@@ -97,11 +99,13 @@ class Viewer:
         with contextlib.suppress(ConnectionClosed):
             async for message in socket:
                 if isinstance(message, bytes):
-                    number, pid, _ = message.split(b" ", 2)
-                    if int(number) < self.last:
-                        self.faults.append(f"frame {int(number)} after {self.last}")
-                    self.last, self.frames = int(number), self.frames + 1
-                    self.pids.add(int(pid))
+                    self.see(*(int(word) for word in message.split(b" ", 2)[:2]))
+
+    def see(self, number, pid):
+        """A process that moves away may be seen no more once the next one was."""
+        if pid in self.last and (pid != [*self.last][-1] or number < self.last[pid]):
+            self.faults.append(f"picture {number} of {pid} after {self.last}")
+        self.last[pid], self.frames = number, self.frames + 1
 
 
 class Quit(asyncio.Event):
@@ -172,11 +176,11 @@ class Drill:
         return await until(what, look, 2 * PATIENCE_SECONDS)
 
     async def serving(self):
-        """The process that serves, once another stands by."""
+        """The process that serves; before it is killed, another has to stand by."""
         async def look():
-            by_state = {worker["state"]: worker["pid"] for worker in await self.workers() if not worker["due"]}
-            return "standby" in by_state and by_state.get("serving")
-        return await self.eventually("one serves and one stands by", look)
+            by_state = {worker["state"]: worker["pid"] for worker in await self.workers()}
+            return (self.part != "kill" or "standby" in by_state) and by_state.get("serving")
+        return await self.eventually("one serves", look)
 
     async def disturb(self, polls):
         for _ in range(self.rounds):
@@ -257,7 +261,7 @@ async def judge(drill, viewers, polls, verdict, reached):
     part, moves = drill.part, drill.moves()
     wrong = [viewer.name for viewer in viewers if moves[viewer.name] != list(range(1, viewer.sent + 1))]
     faults = [f"{viewer.name}: {fault}" for viewer in viewers for fault in viewer.faults]
-    still = [viewer.name for viewer in viewers if len(viewer.pids) < 2]
+    still = [viewer.name for viewer in viewers if len(viewer.last) < 2]
     verdict.told(reached, f"{part}: the run reaches its end, over {len(drill.pids)} processes")
     verdict.told(not wrong, f"{part}: {sum(viewer.sent for viewer in viewers)} moves, each done once and in order {wrong or ''}")
     verdict.told(not faults, f"{part}: no viewer's socket closes, and no picture goes back {faults[:3] or ''}")
