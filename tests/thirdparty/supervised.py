@@ -5,7 +5,7 @@
   uds      the same by a socket file (`uvicorn --uds`)
   ws       Node `ws` on a port: rolling restarts
   leak     FastAPI that leaks memory: recycled by its resident memory, again and again
-  gunicorn, hypercorn   the same application by them, with a descriptor: where asked for by --only
+  gunicorn, hypercorn  the same application by them, with a descriptor: where asked for by --only
 
 Every message has to be executed once and in order, and acknowledged once; no client's socket may close; no process may be
 left. The last line is `N passed, N failed`; the exit is 1 when anything failed.
