@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::connect::acknowledge_the_answer_at_once;
 use super::parked::ParkedStream;
+use super::send::poll_send;
 
 /// A backend's socket.
 #[derive(Debug)]
@@ -111,7 +112,7 @@ impl AsyncWrite for BackendStream {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tcp(stream) => poll_send(stream, cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Parked(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

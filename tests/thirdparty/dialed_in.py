@@ -65,7 +65,7 @@ class DialedIn:
         if self.part in ("ws", "kill"):
             command = ["node", str(HERE / "ws_worker.mjs"), str(self.journal), str(port)]
         else:
-            app = "camera_app:app" if self.part == "camera" else "supervised_app:app"
+            app = "nat_camera_app:app" if self.part == "camera" else "supervised_app:app"
             command = [PYTHON, "-m", "uvicorn", app, "--app-dir", str(HERE), "--log-level", "warning"]
             command += ["--port", str(port), "--ws-per-message-deflate", "false"]
         streams = {"stdout": self.log, "stderr": self.log}
