@@ -44,7 +44,7 @@ async fn lp_09_a_worker_behind_a_nat_dials_in_parks_and_is_given_websockets_and_
     let metrics = eventually("eight are parked again", async || {
         let metrics = proxy.metrics().await;
         let parked = metrics.sum("attach_requests_total", &[("result", "parked")]);
-        (metrics.sum("attach_parked", &[("pool", "default")]) == 8.0 && parked >= 10.0).then_some(metrics)
+        (metrics.sum("attach_parked", &[("pool", "default")]) >= 8.0 && parked >= 10.0).then_some(metrics)
     })
     .await;
     assert!(metrics.sum("attach_taken_total", &[("pool", "default"), ("result", "taken")]) >= 2.0);

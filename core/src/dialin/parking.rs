@@ -296,7 +296,9 @@ impl Parking {
         }
         if self.lines.is_empty() {
             self.presence = Presence::Dry;
-            self.ran_short(now);
+            if !self.waiting.is_empty() {
+                self.ran_short(now);
+            }
         } else {
             self.keep_calm(now);
         }
@@ -529,15 +531,17 @@ mod tests {
     }
 
     #[test]
-    fn more_are_wanted_each_time_that_it_runs_short_and_fewer_after_a_calm_minute() {
-        let mut parking = Parking::new(Bounds { parked_max: 40, ..BOUNDS }, at(0));
-        assert_eq!(parking.want(), 8);
-        for (round, want) in [(1, 16), (2, 32), (3, 40), (4, 40)] {
-            parking.park(Line(round), at(round));
-            parking.take(Take(round), Wants::Line, at(round));
+    fn more_are_wanted_each_time_that_a_take_has_to_wait_and_fewer_after_a_calm_minute() {
+        let mut parking = Parking::new(Bounds { parked_max: 40, waiting_max: 40, ..BOUNDS }, at(0));
+        parking.park(Line(0), at(0));
+        for (take, want) in [(0, 8), (1, 16), (2, 32), (3, 40), (4, 40)] {
+            parking.take(Take(take), Wants::Line, at(take));
             assert_eq!(parking.want(), want);
         }
-        let mut now = 4;
+        for line in 1..=4 {
+            parking.park(Line(line), at(5));
+        }
+        let mut now = 5;
         for want in [20, 10, 8, 8] {
             now += 60_000;
             parking.park(Line(now), at(now));

@@ -83,10 +83,11 @@ pub async fn backend_that(proxy: &Proxy, id: &str, what: &str, fits: impl Fn(&Va
     .await
 }
 
-/// The backend `id`, once it may get pipes and has so many connections parked.
-pub async fn parked(proxy: &Proxy, id: &str, count: usize) -> Value {
-    let what = format!("{id} has {count} connections parked");
-    backend_that(proxy, id, &what, |backend| backend["eligible"] == true && backend["parked"] == count).await
+/// The backend `id`, once it may get pipes and has so many connections parked, or more.
+pub async fn parked(proxy: &Proxy, id: &str, least: u64) -> Value {
+    let what = format!("{id} has {least} connections parked");
+    let has = |backend: &Value| backend["parked"].as_u64() >= Some(least);
+    backend_that(proxy, id, &what, |backend| backend["eligible"] == true && has(backend)).await
 }
 
 /// A box in the middle: a flow on which no byte has come for a while is forgotten, and neither end is told.
