@@ -94,7 +94,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("aware.retain", "1KiB", r#""1KiB""#),
     ("attach.listen", "127.0.0.1:5", r#"["127.0.0.1:5"]"#),
     ("attach.parked_max", "9", "9"),
-    ("attach.parked_total_max", "99", "99"),
+    ("attach.parked_total_max", "9999", "9999"),
     ("attach.wait", "1s", r#""1s""#),
     ("attach.waiting_max", "9", "9"),
     ("attach.heartbeat", "1s", r#""1s""#),
