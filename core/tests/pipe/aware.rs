@@ -44,8 +44,18 @@ fn position(rx: u64, tx: [u64; 2]) -> Position {
 
 /// The client comes back with a token that was made for `generation`.
 fn comes_back(bench: &mut Bench, generation: u64, position: Position) -> Result<Generation, Reject> {
+    takes_over(bench, generation, position, true)
+}
+
+/// The link whose place it takes `is_contested`, or was left by its client.
+fn takes_over(
+    bench: &mut Bench,
+    generation: u64,
+    position: Position,
+    is_contested: bool,
+) -> Result<Generation, Reject> {
     let token = format!("t{}", bench.pipe.next_generation().0);
-    let returning = Returning { generation: Generation(generation), position, token: &token };
+    let returning = Returning { generation: Generation(generation), position, token: &token, is_contested };
     let resumed = bench.pipe.client_resumes(&returning, bench.now);
     if let Ok(generation) = resumed {
         bench.has_other_client_link(generation);
@@ -295,7 +305,8 @@ fn what_is_acknowledged_amid_a_replay_is_confirmed() {
         bench.worker_says(payload);
     }
     bench.client_vanishes();
-    let returning = Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2" };
+    let returning =
+        Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2", is_contested: true };
     let generation = bench.pipe.client_resumes(&returning, bench.now).unwrap();
     bench.has_other_client_link(generation);
     // The word, the first message and a part of the second.
@@ -390,6 +401,15 @@ fn after_three_takeovers_in_ten_seconds_the_newcomer_is_refused() {
     assert!(comes_back(&mut bench, 4, position(0, [1, 1])).is_ok(), "it takes nobody's place");
     bench.wait(secs(10));
     assert!(comes_back(&mut bench, 5, position(0, [1, 1])).is_ok());
+}
+
+#[test]
+fn links_that_their_client_has_left_are_no_takeovers_however_many_they_are() {
+    let mut bench = greeted();
+    for generation in 1..=9 {
+        assert!(takes_over(&mut bench, generation, position(0, [1, 1]), false).is_ok());
+    }
+    assert!(comes_back(&mut bench, 10, position(0, [1, 1])).is_ok(), "none of them counted");
 }
 
 #[test]
