@@ -168,6 +168,10 @@ impl Pipe {
 
     /// The worker says that messages of its own will never come.
     fn worker_gave_up(&mut self, from: u64, count: Option<u64>, why: GapWhy, now: Time) {
+        if !self.keeps(Side::Backend) {
+            // Once the end is on its way no number counts, and none is missing.
+            return;
+        }
         let before = self.down.buffer.accepted().0 + 1;
         let Some(numbered) = &mut self.numbered else { return };
         let rx = match count {
@@ -201,7 +205,10 @@ impl Pipe {
                 self.settle_if_outlived(now);
                 self.backend_ended(frame, now);
             }
-            _ => self.backend_said_close(frame, now),
+            BackendState::Closing => self.end_closing(frame, now),
+            BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing | BackendState::Gone => {
+                self.backend_said_close(frame, now);
+            }
         }
         self.finish_if_over();
     }
