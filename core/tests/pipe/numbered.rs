@@ -188,6 +188,21 @@ fn a_worker_that_does_not_answer_in_time_or_refuses_the_pipe_is_left_for_another
 }
 
 #[test]
+fn a_worker_that_rejects_the_pipe_is_asked_again_behind_the_others_and_not_at_once() {
+    let mut bench = greeted();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says(r#"!{"t":"reject","why":"busy"}"#);
+    assert!(bench.is_dialing());
+    assert_eq!(bench.pipe.excluded(bench.now), [B]);
+    bench.no_worker_is_there();
+    assert!(!bench.is_dialing(), "one that refuses at once would be asked a thousand times a second");
+    bench.wait(secs(5));
+    assert!(bench.is_dialing());
+    assert_eq!(bench.pipe.excluded(bench.now), []);
+}
+
+#[test]
 fn a_close_without_a_fin_is_an_interruption_and_a_fin_is_the_end() {
     let mut bench = greeted();
     bench.worker_closes(1000, "");

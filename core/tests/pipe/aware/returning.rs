@@ -155,7 +155,7 @@ fn after_three_takeovers_in_ten_seconds_the_newcomer_is_refused() {
     }
     assert_eq!(comes_back(&mut bench, 4, position(0, [1, 1])), Err(Reject::Taken));
     bench.client_vanishes();
-    assert!(comes_back(&mut bench, 4, position(0, [1, 1])).is_ok(), "it takes nobody's place");
+    assert!(comes_back(&mut bench, 4, position(0, [1, 1])).is_ok(), "it takes the place of no link");
     bench.wait(secs(10));
     assert!(comes_back(&mut bench, 5, position(0, [1, 1])).is_ok());
 }
