@@ -28,17 +28,20 @@ class Against(unittest.IsolatedAsyncioTestCase):
     def setUp(self):
         self.directory = tempfile.TemporaryDirectory()
         self.addCleanup(self.directory.cleanup)
-        config = pathlib.Path(self.directory.name) / "proxy.toml"
-        config.write_text(CONFIG)
-        self.proxy = subprocess.Popen([BINARY, "serve", "-c", config], stderr=subprocess.PIPE, text=True)
-        self.addCleanup(self.proxy.stderr.close)
-        self.addCleanup(self.proxy.wait)
-        self.addCleanup(self.proxy.kill)
-        for line in self.proxy.stderr:
+        self.admin = f"http://{self.start(CONFIG)}"
+
+    def start(self, config):
+        """A Holdline, and where its admin API is."""
+        file = pathlib.Path(self.directory.name) / "proxy.toml"
+        file.write_text(config)
+        proxy = subprocess.Popen([BINARY, "serve", "-c", file], stderr=subprocess.PIPE, text=True)
+        for cleanup in (proxy.stderr.close, proxy.wait, proxy.kill):
+            self.addCleanup(cleanup)
+        for line in proxy.stderr:
             said = json.loads(line)
             if said.get("listener") == "admin":
-                self.admin = f"http://{said['address']}"
-                break
+                return said["address"]
+        raise AssertionError("Holdline did not start")
 
     async def ask(self, method, path, body=None):
         return await holdline._admin.Admin(self.admin).ask(method, path, body)
@@ -115,6 +118,12 @@ class Against(unittest.IsolatedAsyncioTestCase):
 
             await self.eventually(is_passed_on)
             self.assertEqual((await self.ask("GET", "/v1/backends"))["items"], [])
+
+    async def test_an_admin_api_on_a_socket_file_is_asked_as_well(self):
+        file = f"unix:{self.directory.name}/admin.sock"
+        self.start(CONFIG.replace('[admin]\nlisten = "127.0.0.1:0"', f'[admin]\nlisten = "{file}"'))
+        with self.assertRaisesRegex(holdline.Refused, "404: there is no pipe"):
+            await holdline.commit("AAAAAAAAAAAAAAAAAAAAAA", 1, 1, admin=file)
 
     async def test_where_no_admin_api_can_be_is_said(self):
         with self.assertRaisesRegex(ValueError, "'localhost' is no admin API; write it like http:"):
