@@ -49,7 +49,7 @@ def toml(value):
 
 def config(part, journal, leak_seconds):
     env = {"JOURNAL": str(journal), "WORK_MS": "20"}
-    keys = {"count": WORKERS, "drain_timeout": "60s", "recycle_jitter": 0}
+    keys = {"count": WORKERS, "start_timeout": "2m", "drain_timeout": "60s", "recycle_jitter": 0}
     if part == "ws":
         command = ["node", str(HERE / "ws_worker.mjs"), str(journal), "{port}"]
         # 200 clients are pushed a thousand messages a second together, so that a slow machine keeps up.
