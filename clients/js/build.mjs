@@ -1,5 +1,5 @@
-// Builds dist/: one bundle with three endings (an ES module, a CommonJS module, a script-tag build), the React hook, and
-// their types. Nothing of the bundler is left in them. `npm run build`; prints what each weighs, packed as servers pack it.
+// Builds dist/: one bundle with three endings (an ES module, a CommonJS module, a script-tag build), the React hook, the
+// helper for workers, and their types. Nothing of the bundler is left in them. `npm run build`; prints what each weighs, packed as servers pack it.
 import { copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
@@ -39,6 +39,12 @@ write('react.js', react.outputFiles[0].text.trim());
 const reactCommonJs = await build({ ...common, format: 'cjs', entryPoints: ['src/react.js'] });
 write('react.cjs', reactCommonJs.outputFiles[0].text.trim());
 
-for (const name of ['index', 'react']) {
+// For workers in Node: nothing of it goes to a browser, so it may be read.
+for (const [ending, format] of [['js', 'esm'], ['cjs', 'cjs']]) {
+  const made = await build({ ...common, minify: false, platform: 'node', format, entryPoints: ['worker/index.js'] });
+  write(`worker.${ending}`, made.outputFiles[0].text.trim());
+}
+
+for (const name of ['index', 'react', 'worker']) {
   for (const ending of ['d.ts', 'd.cts']) copyFileSync(`types/${name}.d.ts`, `dist/${name}.${ending}`);
 }

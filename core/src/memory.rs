@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn ib_24_a_stream_that_nobody_watches_goes_at_once_and_one_that_many_watch_after_all_pipes_of_one_client() {
+    fn ib_24_a_stream_without_viewers_goes_at_once_and_one_with_many_after_all_pipes_of_one_client() {
         let stream = |pipe, clients| Candidate { clients, ..candidate(pipe, false, 0, 0, 9 * MIB) };
         let pipes = vec![
             stream(1, 200),

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_first_in_three_deaths_is_blamed_whoever_died() {
+    fn a_message_that_was_first_in_three_deaths_is_blamed_though_another_worker_died_each_time() {
         let mut suspects = Suspects::default();
         assert!(!suspects.died_quickly(BackendKey(1), Some(Seq(9)), End::Died, at(0)));
         assert!(!suspects.died_quickly(BackendKey(2), Some(Seq(9)), End::Died, at(1)));

@@ -20,6 +20,9 @@ const HEADERS_MAX: usize = 64;
 /// Bytes of an answer that are read for what the worker reports.
 const ANSWER_BYTES_MAX: usize = HEAD_BYTES_MAX + 64 * 1024;
 
+/// What a server that speaks WebSocket alone answers a plain GET (RFC 9110 15.5.22).
+const UPGRADE_REQUIRED: u16 = 426;
+
 /// How long the rest of an answer may take; the verdict stands already.
 const BODY_WAIT: Duration = Duration::from_secs(1);
 
@@ -89,7 +92,12 @@ async fn get(
     );
     let (head, mut answer) = exchange(&mut stream, &request).await?;
     if !(200..=299).contains(&head.status) {
-        return Err(doubt(format!("answered {}", head.status)));
+        return Err(doubt(match head.status {
+            UPGRADE_REQUIRED => {
+                format!("answered {UPGRADE_REQUIRED}: it speaks WebSocket alone; probe it by \"ws\" or \"tcp\"")
+            }
+            status => format!("answered {status}"),
+        }));
     }
     found.fine = true;
     let end = head.length.map_or(ANSWER_BYTES_MAX, |length| head.bytes.saturating_add(length)).min(ANSWER_BYTES_MAX);

@@ -42,7 +42,7 @@ pub fn run(options: &Options) -> ExitCode {
         Ok((_, exposed)) => exposed,
         Err(invalid) => return refuse(&invalid),
     };
-    for warning in loaded.warnings.iter().chain(&exposed) {
+    for warning in loaded.warnings.iter().chain(&exposed).chain(&loaded.worker_ports()) {
         say(io::stderr(), &format!("warning: {warning}\n"));
     }
     if options.print {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,6 +158,13 @@ impl Ports {
     pub const fn count(self) -> u32 {
         self.last as u32 - self.first as u32 + 1
     }
+
+    /// The first that no process listens at, neither on loopback nor on all addresses, and that is not `taken`.
+    #[must_use]
+    pub fn first_free(self, taken: impl Fn(u16) -> bool) -> Option<u16> {
+        let is_free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+        (self.first..=self.last).filter(|&port| !taken(port)).find(|&port| is_free(port))
+    }
 }
 
 impl fmt::Display for Ports {
@@ -297,14 +305,35 @@ impl Loaded {
     pub fn worker_commands(&self) -> Result<(), Invalid> {
         let mut errors = Vec::new();
         for (index, group) in self.config.workers.iter().enumerate() {
-            for (name, message) in group.missing() {
-                let key = format!("workers[{index}].{name}");
-                let place = self.sources.places.get(&key).cloned().unwrap_or(Place::Nowhere);
-                let file = self.sources.file.as_ref().map(|path| path.display().to_string());
-                errors.push(Notice { file, place, key, message });
-            }
+            errors.extend(group.missing().into_iter().map(|(name, message)| self.of_group(index, name, message)));
         }
         if errors.is_empty() { Ok(()) } else { Err(Invalid { errors }) }
+    }
+
+    /// Groups of `[[workers]]` for which no port is free now. None of it is an error: their own workers may have them.
+    #[must_use]
+    pub fn worker_ports(&self) -> Vec<Notice> {
+        let is_full = |group: &WorkerGroup| {
+            group.listen == WorkerListen::Port && group.count > 0 && group.ports.first_free(|_| false).is_none()
+        };
+        let full = self.config.workers.iter().enumerate().filter(|(_, group)| is_full(group));
+        full.map(|(index, group)| {
+            let message = format!(
+                "no port of {} is free now: each is in use by another process, or by a worker of this group that runs; \
+                 free some, or use others",
+                group.ports
+            );
+            self.of_group(index, "ports", message)
+        })
+        .collect()
+    }
+
+    /// What is to be said about the key `name` of a group.
+    fn of_group(&self, index: usize, name: &str, message: String) -> Notice {
+        let key = format!("workers[{index}].{name}");
+        let place = self.sources.places.get(&key).cloned().unwrap_or(Place::Nowhere);
+        let file = self.sources.file.as_ref().map(|path| path.display().to_string());
+        Notice { file, place, key, message }
     }
 }
 

@@ -73,6 +73,11 @@ pub fn check_connect(parts: &Parts, protocol: &str, head_bytes_max: usize) -> Re
         let detail = "no :protocol but websocket is served here";
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "protocol", detail));
     }
+    if parts.headers.contains_key(CONTENT_LENGTH) {
+        // Not even 0: what the client says on the stream would be more than that.
+        let detail = "a WebSocket on a stream has no body: send no Content-Length";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "body", detail));
+    }
     if !is_version_13(&parts.headers) {
         return Err(Refusal::version());
     }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::memory_stream::{MemoryStream, MemoryWatch};
+use super::send::poll_send;
 
 /// A client's bare socket.
 #[derive(Debug)]
@@ -187,7 +188,7 @@ impl AsyncWrite for Bare {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tcp(stream) => poll_send(stream, cx, slices),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }

@@ -6,7 +6,7 @@
 //! `unsuspecting` (all of them are), `stream` (what comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
 //! into one, `validity` how long it is good and `names` whom it names; `identity` is what counts of a client's.
 //! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `peer` is
-//! who is at its other end. Nothing here speaks HTTP or WebSocket, or knows pools.
+//! who is at its other end. `send` chooses the call by which slices are written. Nothing here speaks HTTP or WebSocket, or knows pools.
 
 mod bare;
 mod certificates;
@@ -23,6 +23,7 @@ mod peer;
 mod pieces;
 mod pinned;
 mod proxy_header;
+mod send;
 mod session;
 mod sockets;
 mod stream;

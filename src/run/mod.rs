@@ -8,6 +8,7 @@
 mod command;
 mod registration;
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -84,7 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
 async fn keep(options: &Options) -> anyhow::Result<ExitCode> {
     let mut told = Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
-    let port = options.port.map_or_else(free_port, Ok)?;
+    let port = options.port.map_or_else(free_port, not_in_use)?;
     let registration = Registration::new(options, port)?;
     let mut command = Command::start(&options.command, port).await?;
     tokio::select! {
@@ -148,6 +149,17 @@ fn gave_up(ended: &Ended) -> ExitCode {
 fn free_port() -> anyhow::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no port is free")?;
     Ok(listener.local_addr()?.port())
+}
+
+/// What listens at a port already would be registered in the place of the worker.
+fn not_in_use(port: u16) -> anyhow::Result<u16> {
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            bail!("port {port} is in use by another process; name another with --port, or leave it out")
+        }
+        // Any other trouble is the worker's own to report.
+        Ok(_) | Err(_) => Ok(port),
+    }
 }
 
 /// Waits until the worker accepts connections.

@@ -52,7 +52,7 @@ impl Sockets {
     ) -> Result<Place, ListenError> {
         match group.listen {
             WorkerListen::Port => {
-                let port = free_port(group.ports, taken).ok_or(ListenError::NoPort(group.ports))?;
+                let port = group.ports.first_free(taken).ok_or(ListenError::NoPort(group.ports))?;
                 Ok(Place { address: Address::Port(port), socket: None })
             }
             WorkerListen::Fd => {
@@ -100,15 +100,6 @@ fn make_base() -> Result<PathBuf, ListenError> {
     let made = std::fs::DirBuilder::new().mode(0o711).create(&path);
     made.map_err(|source| ListenError::Directory { path: path.clone(), source })?;
     Ok(path)
-}
-
-fn free_port(ports: Ports, taken: impl Fn(u16) -> bool) -> Option<u16> {
-    (ports.first..=ports.last).filter(|&port| !taken(port)).find(|&port| is_free(port))
-}
-
-/// Whether a worker could bind it: on loopback, and on all addresses.
-fn is_free(port: u16) -> bool {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// Removes what a worker has left of its socket file.

@@ -5,9 +5,10 @@ Workers: websockets, aiohttp, uvicorn (three implementations), Node ws. Clients:
   bytes     each client with each worker: bytes on the client's wire through Holdline, at most 10 % over those of a direct
             connection without context takeover; those of a direct connection as the libraries like it stand beside them
   reattach  each worker's connection dies, and each other worker goes on: every message is echoed, the pipe is compressed
+  http2     Chromium, and websockets over Node's HTTP/2, on streams: the same for each worker and the next one
 The last line is `N passed, N failed`.
 
-Run it as: .cache/py/bin/python tests/compression/run.py [--holdline PATH] [--runs bytes,reattach]
+Run it as: .cache/py/bin/python tests/compression/run.py [--holdline PATH] [--runs bytes,reattach,http2]
 """
 
 import argparse
@@ -25,6 +26,8 @@ from websockets.asyncio.client import connect
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent / "scripts")]
 from browser import Browser  # noqa: E402
+from patience import until  # noqa: E402
+from secured import make_certificate, pair  # noqa: E402
 from serving import BINARY, NODE_ENV, PATIENCE_SECONDS, PYTHON, Holdline, Verdict, listening  # noqa: E402
 
 PYTHON_KINDS = ["websockets", "aiohttp", "uvicorn-websockets", "uvicorn-sansio", "uvicorn-wsproto"]
@@ -39,6 +42,29 @@ listen = ["127.0.0.1:0"]
 listen = "127.0.0.1:0"
 [log]
 format = "json"
+"""
+HTTP2_CONFIG = """
+[server]
+listen = ["127.0.0.1:0"]
+http2 = true
+tls.listen = ["127.0.0.1:0"]
+tls.certificates = [{pair}]
+[admin]
+listen = "127.0.0.1:0"
+[log]
+format = "json"
+[[pools]]
+name = "default"
+[[pools]]
+name = "pages"
+[[routes]]
+name = "ws"
+path = "/ws"
+pool = "default"
+[[routes]]
+name = "page"
+path = "/health"
+pool = "pages"
 """
 WORDS = "session device screen frame tap swipe status ready battery network update user message channel value".split()
 
@@ -250,10 +276,161 @@ async def goes_on(holdline, first, second, said, name, verdict):
         await holdline.forget(identity)
 
 
+STREAM_PAGE = """
+window.said = %s;
+window.next = 0;
+window.limit = 0;
+window.failure = null;
+window.socket = new WebSocket(`wss://${location.host}/ws`);
+window.say = () => { if (next < limit) socket.send(said[next]); };
+socket.onopen = say;
+socket.onclose = ({ code, target }) => {
+  if (target === window.socket) window.failure ??= `closed with ${code}`;
+};
+socket.onmessage = ({ data }) => {
+  if (said.indexOf(data) < next) return;  // The worker died before it had confirmed it.
+  if (data !== said[next]) window.failure ??= `differs at ${next}`;
+  next += 1;
+  say();
+};
+"""
+
+
+class InPage:
+    """Chromium, whose page came over HTTP/2 before, so that its sockets do."""
+
+    name = "chromium"
+
+    async def start(self, port):
+        # What Chromium still writes as it ends is in the way of removing its directory.
+        self.profile = tempfile.TemporaryDirectory(prefix="holdline-compression-", ignore_cleanup_errors=True)
+        command = (shutil.which("chromium"), f"https://localhost:{port}/health", self.profile.name)
+        self.browser = await asyncio.to_thread(Browser, *command, "--ignore-certificate-errors")
+
+        async def is_there():
+            return await self.ask('document.readyState == "complete" && location.host != ""')
+
+        await until("a page", is_there, PATIENCE_SECONDS)
+
+    async def ask(self, expression):
+        return await asyncio.to_thread(self.browser.evaluate, expression)
+
+    async def begin(self, said):
+        await self.ask(STREAM_PAGE % json.dumps(said) + "; 0")
+
+    async def reach(self, count):
+        """Says so many texts in all, each behind the echo of the last."""
+        await self.ask(f"limit = {count}; if (socket.readyState === 1) say(); 0")
+
+        async def echoed():
+            failure = await self.ask("window.failure")
+            assert failure is None, failure
+            return await self.ask("next") == count
+
+        await until(f"{count} echoes", echoed, PATIENCE_SECONDS)
+
+    async def extensions(self):
+        return await self.ask("socket.extensions")
+
+    async def end(self):
+        await self.ask("var ended = socket; window.socket = null; ended.close(1000); 0")
+
+    async def stop(self):
+        await asyncio.to_thread(self.browser.close)
+        self.profile.cleanup()
+
+
+class OverNode:
+    """The library websockets, whose HTTP/2 is Node's."""
+
+    name = "websockets over Node"
+
+    async def start(self, port):
+        bridge = HERE.parent / "http2/bridge.mjs"
+        self.process, self.address = await listening("node", str(bridge), f"https://localhost:{port}")
+
+    async def begin(self, said):
+        self.said, self.next = said, 0
+        self.ws = await connect(f"ws://{self.address}/ws")
+
+    async def reach(self, count):
+        """Says so many texts in all, each behind the echo of the last."""
+        for text in self.said[self.next:count]:
+            await self.ws.send(text)
+            # The worker may have died before it had confirmed those before.
+            while (heard := await self.ws.recv()) != text:
+                assert heard in self.said[:self.next], f"differs at {self.next}"
+            self.next += 1
+
+    async def extensions(self):
+        return self.ws.response.headers.get("Sec-WebSocket-Extensions", "")
+
+    async def end(self):
+        await self.ws.close()
+
+    async def stop(self):
+        self.process.kill()
+        await self.process.wait()
+
+
+async def http2(options, workers, verdict):
+    kinds = list(workers)
+    with tempfile.TemporaryDirectory(prefix="holdline-compression-") as directory:
+        home = pathlib.Path(directory)
+        config = HTTP2_CONFIG.format(pair=pair(*make_certificate(home, "own", "DNS:localhost")))
+        holdline = await Holdline().start(options.holdline, config, home, listeners=3)
+        command = (options.holdline, "worker", "--until-stdin-closes")
+        page, address = await listening(*command, stdin=asyncio.subprocess.PIPE)
+        await holdline.register(address, pool="pages")
+        port = int(holdline.address["tls"].rsplit(":", 1)[1])
+        for client in (InPage(), OverNode()):
+            await client.start(port)
+            for first, second in zip(kinds, kinds[1:] + kinds[:1]):
+                name = f"{client.name} by HTTP/2, {first}, then {second}"
+                going_on = on_a_stream(holdline, client, workers[first], workers[second], name, verdict)
+                try:
+                    await asyncio.wait_for(going_on, PATIENCE_SECONDS)
+                except Exception as error:  # one pair that breaks off must not hide the others
+                    verdict.case(False, f"{name}: {error!r}")
+            await client.stop()
+        page.kill()
+        await page.wait()
+        await holdline.stop(verdict)
+
+
+async def on_a_stream(holdline, client, first, second, name, verdict):
+    said, tap = texts(40), Tap(first)
+    before = await holdline.register(await tap.start())
+    after = None
+    await client.begin(said)
+    try:
+        # What a worker has read, and not answered, dies with it: so it dies behind an answer.
+        await client.reach(len(said) // 2)
+        agreed, streams = await client.extensions(), await holdline.metric("http2_streams", 'kind="websocket"')
+        verdict.case("permessage-deflate" in agreed and streams == 1, f"{name}: {agreed!r} on {streams} streams")
+        plain = sum(len(text) for text in said[:len(said) // 2]) * 2
+        verdict.case(tap.count < plain / 2, f"{name}: {tap.count} bytes of {plain} to the first worker and back")
+        after = await holdline.register(second)
+        await tap.die()
+        await client.reach(len(said))
+        pipe = (await holdline.call("GET", "/v1/pipes"))["items"][0]
+        seen = (pipe["compression"], pipe["backend"], pipe["interruptions"])
+        verdict.told(seen == ("pass", after, 1), f"{name}: {seen}")
+    finally:
+        await client.end()
+        await until("no pipe", lambda: is_empty(holdline), PATIENCE_SECONDS)
+        for identity in filter(None, (before, after)):
+            await holdline.forget(identity)
+
+
+async def is_empty(holdline):
+    return not (await holdline.call("GET", "/v1/pipes"))["items"]
+
+
 async def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--holdline", default=BINARY)
-    parser.add_argument("--runs", default="bytes,reattach")
+    parser.add_argument("--runs", default="bytes,reattach,http2")
     parser.add_argument("--clients", default=",".join(CLIENTS))
     parser.add_argument("--kinds", default=",".join(KINDS))
     options = parser.parse_args()
@@ -270,6 +447,8 @@ async def main():
         if "reattach" in options.runs:
             await reattach(holdline, workers, verdict)
         await holdline.stop(verdict)
+    if "http2" in options.runs:
+        await http2(options, workers, verdict)
     for process in processes:
         process.kill()
         await process.wait()

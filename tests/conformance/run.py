@@ -22,13 +22,13 @@ import random
 import sys
 import tempfile
 
-from kosoku import FailureError, _caseindex, run_fuzzingclient, run_fuzzingserver
+from kosoku import FailureError, _caseindex, run_fuzzingserver
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from autobahn_cases import COMPRESSED, say_less, suite  # noqa: E402
 from serving import BINARY, ROOT, Holdline, Verdict, listening  # noqa: E402
 
 EXCLUDED = ["12.*", "13.*"]
-COMPRESSED = ["12.*", "13.*"]
 WORKERS = 3
 KILL_EVERY_SECONDS = 0.2
 CONFIG = """
@@ -60,30 +60,12 @@ async def start_worker(binary):
     return await listening(binary, "worker", "--until-stdin-closes", stdin=asyncio.subprocess.PIPE)
 
 
-async def suite_as_client(address, cases, concurrency):
-    """The verdict of each case, by its id."""
-    try:
-        results = await run_fuzzingclient(f"ws://{address}/ws/x/echo", cases, EXCLUDED, concurrency=concurrency)
-    except FailureError as failure:
-        results = failure.results
-    return {result.case_id: result for result in results}
-
-
 def let_the_client_ping():
     """The cases expect no pings from a client and take any for the end of the case; ours legally ask after each worker."""
     _caseindex.initialize_shims()
     import case
 
     case.Case.onPing = lambda self, payload: None
-
-
-def say_less(count):
-    """Has the cases of compression say `count` messages each at most, which they define as a thousand."""
-    _caseindex.initialize_shims()
-    import case12_x_x
-
-    for case in [*case12_x_x.Case12_X_X, *case12_x_x.Case13_X_X]:
-        case.COUNT = min(case.COUNT, count)
 
 
 async def suite_as_server(client, cases, before=None):
@@ -167,12 +149,13 @@ class CasesVerdict(Verdict):
 async def outside_in(options, runs, verdict, directory):
     """The suite is the client; the demo worker's echo answers it."""
     worker, address = await start_worker(options.holdline)
-    direct = await suite_as_client(address, options.case, options.parallel)
+    direct = await suite(address, options.case, EXCLUDED, options.parallel)
     verdict.show("direct", direct)
     holdline = await Holdline().start(options.holdline, CONFIG, directory)
     if "proxied" in runs:
         await holdline.register(address)
-        verdict.compare("proxied", direct, await suite_as_client(holdline.address["public"], options.case, options.parallel))
+        proxied = await suite(holdline.address["public"], options.case, EXCLUDED, options.parallel)
+        verdict.compare("proxied", direct, proxied)
     worker.kill()
     await worker.wait()
     await holdline.kill(verdict)
@@ -182,17 +165,17 @@ async def outside_in(options, runs, verdict, directory):
 
 async def under_fire(options, verdict, directory):
     holdline = await Holdline().start(options.holdline, CONFIG, directory)
-    suite = suite_as_client(holdline.address["public"], options.case, options.parallel)
-    await while_workers_die("killed", lambda: start_worker(options.holdline), suite, holdline, verdict)
+    cases = suite(holdline.address["public"], options.case, EXCLUDED, options.parallel)
+    await while_workers_die("killed", lambda: start_worker(options.holdline), cases, holdline, verdict)
     await holdline.kill(verdict)
 
 
-async def while_workers_die(name, start, suite, holdline, verdict):
+async def while_workers_die(name, start, cases, holdline, verdict):
     killer = Killer(start, holdline)
     for _ in range(WORKERS):
         await killer.add()
     killing = asyncio.create_task(killer.run())
-    results = await suite
+    results = await cases
     verdict.case(not killing.done(), f"{name}: the killer was at work until the end")
     killing.cancel()
     verdict.clean(name, results)
@@ -218,11 +201,7 @@ async def start_compressing_worker():
 
 
 async def suite_compressed(address, options):
-    try:
-        results = await run_fuzzingclient(f"ws://{address}/ws/x/echo", options.case or COMPRESSED, [], concurrency=options.parallel)
-    except FailureError as failure:
-        results = failure.results
-    return {result.case_id: result for result in results}
+    return await suite(address, options.case or COMPRESSED, concurrency=options.parallel)
 
 
 async def compressed(options, runs, verdict, directory):
@@ -239,8 +218,8 @@ async def compressed(options, runs, verdict, directory):
         worker.kill()
         await worker.wait()
     if "compressed-killed" in runs:
-        suite = suite_compressed(holdline.address["public"], options)
-        await while_workers_die("compressed-killed", start_compressing_worker, suite, holdline, verdict)
+        cases = suite_compressed(holdline.address["public"], options)
+        await while_workers_die("compressed-killed", start_compressing_worker, cases, holdline, verdict)
     await holdline.kill(verdict)
 
 

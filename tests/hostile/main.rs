@@ -8,6 +8,7 @@ mod descriptors;
 mod frames;
 mod handshake;
 mod headers;
+mod http2;
 mod http_ends;
 mod rig;
 mod series;

@@ -74,6 +74,15 @@ impl Proxy {
 
     /// With clients that come by TLS.
     pub fn secured() -> Self {
+        Self::by_tls("", &[])
+    }
+
+    /// With clients that come by TLS and speak HTTP/2 there.
+    pub fn multiplexed() -> Self {
+        Self::by_tls("http2 = true\n", &["h2"])
+    }
+
+    fn by_tls(server: &str, protocols: &[&str]) -> Self {
         let (files, key) = (tempfile::tempdir().unwrap(), KeyPair::generate().unwrap());
         let own = CertificateParams::new(vec![SECURED_NAME.to_owned()]).unwrap().self_signed(&key).unwrap();
         let [cert, its_key] = ["own.pem", "own.key"].map(|name| files.path().join(name));
@@ -81,8 +90,8 @@ impl Proxy {
         std::fs::write(&its_key, pem("PRIVATE KEY", &key.serialize_der())).unwrap();
         let tls =
             format!("tls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {its_key:?} }}]");
-        let (mut proxy, listening) = Self::run("", &tls, None);
-        let (address, runtime) = tunnel(listening.tls.unwrap(), own.der());
+        let (mut proxy, listening) = Self::run("", &format!("{server}{tls}"), None);
+        let (address, runtime) = tunnel(listening.tls.unwrap(), own.der(), protocols);
         (proxy.public, proxy._tunnel) = (address, Some(runtime));
         proxy
     }
@@ -196,13 +205,16 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 
-/// A port whose connections go on to `to` by TLS, where `certificate` is shown, for as long as the runtime is there.
-fn tunnel(to: SocketAddr, certificate: &CertificateDer<'static>) -> (SocketAddr, Runtime) {
+/// A port whose connections go on to `to` by TLS, where `certificate` is shown and one of `protocols` is agreed on, for as
+/// long as the runtime is there.
+fn tunnel(to: SocketAddr, certificate: &CertificateDer<'static>, protocols: &[&str]) -> (SocketAddr, Runtime) {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.clone()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let connector = TlsConnector::from(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()));
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let connector = TlsConnector::from(Arc::new(config));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = listener.local_addr().unwrap();
@@ -395,6 +407,16 @@ impl Raw {
             assert!(self.fill(), "the body is cut");
         }
         self.buffer.drain(..length).collect()
+    }
+
+    /// The next bytes, so many; nothing when the connection ends before.
+    pub fn take(&mut self, count: usize) -> Option<Vec<u8>> {
+        while self.buffer.len() < count {
+            if !self.fill() {
+                return None;
+            }
+        }
+        Some(self.buffer.drain(..count).collect())
     }
 
     /// Everything until the peer closes.

@@ -6,6 +6,7 @@
   python    the library h2: sockets and requests on one connection; a reset, an end and a refused handshake
   node      the library websockets over a bridge by Node's own HTTP/2
   autobahn  the suite's cases over that bridge: no case may be worse than over HTTP/1.1
+  compressed  its cases of compression, with Node's `ws` as the worker: likewise, and most of them agree on it
 The last line is `N passed, N failed`; `--self-check` has HTTP/2 switched off, with which each run must fail.
 
 Run it as: .cache/py/bin/python tests/http2/run.py [--runs chromium,python] [--case '7.*'] [--holdline PATH]
@@ -13,6 +14,7 @@ Run it as: .cache/py/bin/python tests/http2/run.py [--runs chromium,python] [--c
 
 import argparse
 import asyncio
+import collections
 import json
 import pathlib
 import shutil
@@ -26,18 +28,20 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
-from kosoku import FailureError, run_fuzzingclient
 from websockets.asyncio.client import connect
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
+from autobahn_cases import COMPRESSED, say_less, suite  # noqa: E402
 from browser import Browser  # noqa: E402
+from serving import listening  # noqa: E402
 
-RUNS = ["chromium", "python", "node", "autobahn"]
-# Quick ones of each kind; all of them by --case '*'. Compression has its own in scripts/conformance.
+RUNS = ["chromium", "python", "node", "autobahn", "compressed"]
+# Quick ones of each kind; all of them by --case '*'. Compression is a run of its own, of so many messages each.
 CASES = ["1.*", "2.*", "3.*", "4.*", "5.*", "6.1.*", "6.4.*", "7.*", "9.1.1", "9.2.1", "9.7.1", "10.*"]
-EXCLUDED = ["12.*", "13.*"]
+QUICK_COMPRESSED = ["12.1.1", "12.2.5", "12.5.9", "13.1.3", "13.3.5", "13.7.7"]
+MESSAGES = 20
 SOCKETS = 6
 ROUNDS = 300
 KILLS = 3
@@ -369,27 +373,36 @@ async def kill(holdline):
         await holdline.replace_worker()
 
 
-async def suite(address, cases):
-    try:
-        results = await run_fuzzingclient(f"ws://{address}/ws/x/echo", cases, EXCLUDED, concurrency=4)
-    except FailureError as failure:
-        results = failure.results
-    return {result.case_id: result for result in results}
-
-
 async def autobahn(holdline, options, verdict):
+    await on_both("autobahn", holdline, options.case or CASES, COMPRESSED, verdict)
+
+
+async def compressed(holdline, options, verdict):
+    for _, identity in holdline.workers:
+        await holdline.call("DELETE", f"/v1/backends/{identity}")
+    worker, address = await listening("node", ROOT / "tests/compression/ws.mjs", "worker", "always")
+    try:
+        await holdline.call("POST", "/v1/backends", {"url": f"ws://{address}", "pool": "default"})
+        say_less(MESSAGES)
+        await on_both("compressed", holdline, options.case or QUICK_COMPRESSED, [], verdict)
+    finally:
+        worker.kill()
+        await worker.wait()
+
+
+async def on_both(name, holdline, cases, excluded, verdict):
+    """The suite's cases over HTTP/1.1 and over streams."""
     process, bridge = await start_bridge(holdline)
     try:
-        cases = options.case or CASES
-        plain = await suite(holdline.address["public"], cases)
-        streams = await suite(bridge, cases)
+        plain = await suite(holdline.address["public"], cases, excluded)
+        streams = await suite(bridge, cases, excluded)
     finally:
         process.kill()
         await process.wait()
     worse = [case for case, result in streams.items() if not result.passed and plain[case].passed]
-    passed = sum(result.passed for result in streams.values())
-    verdict.case(len(streams) == len(plain) > 0, f"autobahn: {len(streams)} cases over streams, {passed} passed")
-    verdict.case(not worse, f"autobahn: none is worse than over HTTP/1.1: {worse[:5]}")
+    counts = collections.Counter(result.behavior.value for result in streams.values())
+    verdict.case(len(streams) == len(plain) > 0, f"{name}: {len(streams)} cases over streams: {dict(counts)}")
+    verdict.case(not worse, f"{name}: none is worse than over HTTP/1.1: {worse[:5]}")
 
 
 async def tried(run, holdline, options, verdict):
@@ -415,7 +428,7 @@ async def main():
     parser.add_argument("--case", action="append", help="a case or a glob such as 7.*; quick ones of each kind without it")
     parser.add_argument("--self-check", action="store_true")
     options = parser.parse_args()
-    known = {run.__name__: run for run in (chromium, python, node, autobahn)}
+    known = {run.__name__: run for run in (chromium, python, node, autobahn, compressed)}
     runs, verdict = [known[name] for name in options.runs.split(",")], Verdict()
     for run in runs:
         if not options.self_check:

@@ -1,9 +1,13 @@
 //! Compression that client and worker agree on through the proxy: what each is told, and that frames pass as they are.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
+use crate::harness::http2::{Bridge, Http2};
 use crate::harness::wire::{BINARY, Frame, PING, PONG, TEXT};
 use crate::harness::{Proxy, Said, StepWorker, Wire, eventually};
+use crate::http2;
 
 /// What browsers offer.
 const OFFER: [(&str, &str); 1] = [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")];
@@ -16,8 +20,13 @@ fn agreed(parameters: &str) -> String {
 
 /// A client that makes this offer, and its worker, which gives this answer.
 async fn pair(proxy: &Proxy, worker: &StepWorker, offer: &[(&str, &str)], answer: &str) -> (Wire, Wire) {
+    pair_by(proxy.public, worker, offer, answer).await
+}
+
+/// The same for a client that comes by this address.
+async fn pair_by(address: SocketAddr, worker: &StepWorker, offer: &[(&str, &str)], answer: &str) -> (Wire, Wire) {
     let worker = async { worker.knock().await.upgrade_with(answer).await };
-    tokio::join!(Wire::connect(proxy.public, "/ws", offer), worker)
+    tokio::join!(Wire::connect(address, "/ws", offer), worker)
 }
 
 fn extensions(wire: &Wire) -> &str {
@@ -168,6 +177,38 @@ async fn the_next_worker_must_agree_to_as_much_and_one_that_does_not_is_passed_b
     let again = data(&mut end).await;
     assert_eq!((again.rsv, &again.payload[..]), (4, &b"in doubt"[..]));
     assert!(passes(&mut end, &mut client, b"answer").await);
+}
+
+#[tokio::test]
+async fn each_stream_of_http_2_agrees_for_itself_and_its_compressed_frames_outlive_their_worker() {
+    let (proxy, _files) = http2::proxy("", "[[pools]]\nname = \"default\"\n");
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let http2 = Http2::connect(proxy.tls).await;
+    let bridge = Bridge::over(&http2).await;
+    let answer = agreed("; server_no_context_takeover; server_max_window_bits=12");
+    let (mut client, mut end) = pair_by(bridge.address, &worker, &OFFER, &answer).await;
+    assert_eq!(extensions(&end), BOTH);
+    let twelve = format!("{BOTH}; server_max_window_bits=12");
+    assert_eq!(extensions(&client), twelve);
+    let (mut plain, mut plain_end) = pair_by(bridge.address, &worker, &[], "").await;
+    assert_eq!((extensions(&plain_end), extensions(&plain)), ("", ""));
+    assert!(passes(&mut client, &mut end, &[7; 70_000]).await);
+    end.pong_once().await;
+    assert!(passes(&mut end, &mut client, &[9; 200_000]).await);
+    plain.text("plain").await;
+    assert_eq!(data(&mut plain_end).await.rsv, 0);
+    assert!(passes(&mut client, &mut end, b"in doubt").await);
+    end.reset();
+    let knock = worker.knock().await;
+    assert_eq!(knock.head.header("sec-websocket-extensions"), twelve);
+    let mut end = knock.upgrade_with(&answer).await;
+    let again = data(&mut end).await;
+    assert_eq!((again.rsv, &again.payload[..]), (4, &b"in doubt"[..]));
+    assert!(passes(&mut end, &mut client, b"answer").await);
+    plain.text("still plain").await;
+    assert_eq!(data(&mut plain_end).await.payload, b"still plain");
+    assert_eq!(proxy.metrics().await.sum("http2_streams", &[("kind", "websocket")]), 2.0);
 }
 
 #[tokio::test]

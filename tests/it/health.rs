@@ -127,6 +127,19 @@ async fn px_07_a_probe_may_be_a_websocket_handshake_and_a_page_that_answers_is_n
     assert_eq!(down["reason"], "answered 200 instead of 101", "{down}");
 }
 
+#[tokio::test]
+async fn px_07_a_page_asked_of_a_server_that_speaks_websocket_alone_says_how_to_probe_it_instead() {
+    let health = "health = { kind = \"http\", path = \"/\", interval = \"20ms\", fall = 1 }";
+    let proxy = Proxy::start(&format!("[[pools]]\nname = \"default\"\n{health}\n"));
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let head = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade, close\r\nContent-Length: 0\r\n\r\n";
+    worker.knock().await.answer(head).await;
+    let down = proxy.event_of(0, "backend.down").await;
+    let expected = "answered 426: it speaks WebSocket alone; probe it by \"ws\" or \"tcp\"";
+    assert_eq!(down["reason"], expected, "{down}");
+}
+
 /// A worker that drops every connection unanswered for as long as it is ill.
 #[derive(Default)]
 struct Patient {

@@ -1,6 +1,7 @@
 //! What one client of HTTP/2 may do to the others: floods, windows, limits, and how connections are ended.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -335,6 +336,85 @@ async fn a_connection_is_told_twice_that_it_ends_and_its_sockets_live_on() {
     wire.text("and answered").await;
     let data = frames.until(|frame| frame.kind == DATA && frame.payload.len() > 6).await;
     assert!(data.payload.ends_with(b"and answered"));
+}
+
+/// Connections that are to go, each with a socket.
+const LEAVING: usize = 20;
+
+/// From one look at all of them to the next, of many within the spread.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
+
+/// A connection with one socket, and its worker's end.
+struct Leaving {
+    frames: Frames,
+    wire: Wire,
+    /// How often it was told to go.
+    told: usize,
+}
+
+impl Leaving {
+    async fn open(proxy: &Proxy, worker: &StepWorker) -> Self {
+        let mut frames = Frames::connect(proxy.tls).await;
+        frames.send(HEADERS, END_HEADERS, 1, &block(&websocket("/ws"))).await.unwrap();
+        Self { wire: worker.accept().await, frames, told: 0 }
+    }
+
+    /// Both sides say something, and hear it; words of the connection that come before are taken in.
+    async fn talk(&mut self, text: &str) {
+        self.frames.send(DATA, 0, 1, &Socket::encode(1, text.as_bytes())).await.unwrap();
+        assert_eq!(self.wire.hear().await, Said::Text(text.into()));
+        self.wire.text(text).await;
+        loop {
+            let frame = self.frames.next().await.expect("its socket keeps it");
+            match frame.kind {
+                GOAWAY => {
+                    assert_eq!(frame.payload[4..], [0; 4], "it did nothing wrong");
+                    self.told += 1;
+                }
+                PING if frame.flags == 0 => self.frames.send(PING, 1, 0, &frame.payload).await.unwrap(),
+                DATA if frame.payload.ends_with(text.as_bytes()) => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_are_told_to_go_over_the_whole_spread_and_their_sockets_go_on() {
+    let tables = "[limits]\naddress_rate = 0\n[[pools]]\nname = \"default\"\n";
+    let (proxy, _files) = proxy("close_spread = \"8s\"", tables);
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let mut clients = Vec::new();
+    for _ in 0..LEAVING {
+        clients.push(Leaving::open(&proxy, &worker).await);
+    }
+    proxy.api("PUT", "/v1/drain", None).await;
+    let mut looks = tokio::time::interval(BETWEEN_LOOKS);
+    // How many had been told at each look. Told at once, one look at most would find some of them so and others not.
+    let mut told = Vec::new();
+    while clients.iter().any(|client| client.told < 2) {
+        looks.tick().await;
+        for client in &mut clients {
+            client.talk(&format!("look {}", told.len())).await;
+        }
+        told.push(clients.iter().filter(|client| client.told > 0).count());
+    }
+    let amid = told.iter().filter(|&&count| (1..LEAVING).contains(&count)).count();
+    assert!(amid > 3, "told one after the other: {told:?}");
+    assert!(clients.iter().all(|client| client.told == 2));
+    let going = [("reason", "going_away")];
+    assert_eq!(proxy.metrics().await.sum("http2_connection_ends_total", &going), 0.0, "each has its socket");
+    for Leaving { mut frames, wire, .. } in clients {
+        frames.send(RST_STREAM, 0, 1, &CANCEL.to_be_bytes()).await.unwrap();
+        frames.until_end().await;
+        drop(wire);
+    }
+    eventually("they have ended", async || {
+        let ended = proxy.metrics().await.sum("http2_connection_ends_total", &going);
+        (ended == LEAVING as f64).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -121,3 +121,30 @@ async fn what_cannot_be_run_or_does_not_listen_is_said() {
     assert_eq!(code, Some(1));
     assert!(said.concat().contains("the worker does not listen at 127.0.0.1:18 within 300ms"), "{said:?}");
 }
+
+#[tokio::test]
+async fn a_port_that_another_process_has_is_said_and_that_one_is_not_registered() {
+    let proxy = Proxy::start("");
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let (code, said) = Run::start(&proxy, &["--port", &port], &["sleep", "1000"]).ended().await;
+    assert_eq!(code, Some(1));
+    let expected = format!("port {port} is in use by another process; name another with --port, or leave it out");
+    assert!(said.concat().contains(&expected), "{said:?}");
+    proxy.api("GET", &format!("/v1/backends/{ID}"), None).await.expect(404);
+}
+
+#[tokio::test]
+async fn no_command_outlives_a_run_that_was_killed_nor_does_what_it_has_started() {
+    let proxy = Proxy::start("");
+    let own = env!("CARGO_BIN_EXE_holdline");
+    let demo = format!("'{own}' worker --listen 127.0.0.1:$PORT --size 160x160");
+    let script = format!("sh -c \"{demo} & wait\" & wait");
+    let mut run = Run::start(&proxy, &[], &["sh", "-c", &script]);
+    eligible(&proxy).await;
+    let url = proxy.get(&format!("/v1/backends/{ID}")).await["url"].as_str().unwrap().to_owned();
+    run.signal(Signal::KILL);
+    within("its end", run.child.wait()).await.unwrap();
+    let address = url.trim_start_matches("ws://");
+    eventually("the port is free", async || std::net::TcpListener::bind(address).ok().map(drop)).await;
+}

@@ -6,8 +6,8 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::harness::crew::{demo, gone, group, pid, settled, workers};
-use crate::harness::{Client, Proxy, Said, eventually, within};
+use crate::harness::crew::{demo, gone, group, pid, settled, shell, workers};
+use crate::harness::{Client, Proxy, Said, ask, eventually, within};
 use crate::rolling::{executed, talk};
 
 const PIPES: usize = 200;
@@ -51,6 +51,21 @@ async fn px_03_a_rolling_restart_by_the_supervisor_closes_loses_and_doubles_noth
     assert_eq!(metrics.sum("pipe_closes_total", &[("side", "client")]), PIPES as f64);
     assert_eq!(metrics.sum("worker_recycles_total", &[("group", "w"), ("reason", "restart")]), WORKERS as f64);
     assert_eq!(metrics.sum("worker_starts_total", &[("group", "w"), ("reason", "replacement")]), WORKERS as f64);
+}
+
+#[tokio::test]
+async fn px_02_workers_that_are_due_together_are_replaced_one_at_a_time_and_each_after_its_replacement_is_ready() {
+    const DUE: usize = 3;
+    let proxy = Proxy::start(&group(&demo(&[]), &format!("count = {DUE}")));
+    settled(&proxy, "serving", DUE).await;
+    let before = proxy.get("/v1/events?limit=1000").await["last"].clone();
+    proxy.api("POST", "/v1/workers/w/restart", Some(json!({}))).await.expect(202);
+    settled(&proxy, "serving", DUE).await;
+    let page = proxy.get(&format!("/v1/events?after={before}&limit=1000")).await;
+    let steps = ["worker.started", "worker.ready", "worker.recycled", "worker.exited"];
+    let events = page["items"].as_array().unwrap().iter();
+    let seen: Vec<_> = events.filter_map(|event| event["type"].as_str()).filter(|kind| steps.contains(kind)).collect();
+    assert_eq!(seen, steps.repeat(DUE));
 }
 
 /// The reason for which a worker of a group with these keys is replaced, while a client stays on its socket.
@@ -210,6 +225,24 @@ async fn a_worker_may_be_given_a_socket_that_listens_already() {
     assert!(variables.contains(&format!("LISTEN_PID={}", worker["pid"]).as_str()), "{variables:?}");
     assert!(variables.contains(&"LISTEN_FDS=1"), "{variables:?}");
     assert!(!variables.iter().any(|variable| variable.starts_with("HOLDLINE_")), "settings may be secrets");
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_before_the_worker_accepts_waits_instead_of_being_refused() {
+    let files = tempfile::tempdir().unwrap();
+    let gate = files.path().join("gate");
+    let words: Vec<String> = serde_json::from_str(&demo(&[]).replace("{port}", "0")).unwrap();
+    let command = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let script = format!("while [ ! -e '{}' ]; do sleep 0.1; done; exec {command}", gate.display());
+    let proxy = Proxy::start(&group(&shell(&script), "listen = \"fd\""));
+    let worker = eventually("it is started", async || workers(&proxy).await.into_iter().next()).await;
+    let address = worker["url"].as_str().unwrap().trim_start_matches("ws://").parse().unwrap();
+    let asked = tokio::spawn(async move { ask(address, "GET", "/health", &[], "").await });
+    // The handshake of TCP is through, and the worker has not begun.
+    drop(within("a connection", tokio::net::TcpStream::connect(address)).await.unwrap());
+    assert!(!asked.is_finished());
+    std::fs::write(&gate, "").unwrap();
+    within("an answer", asked).await.unwrap().expect(200);
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use serde_json::json;
 
-use crate::harness::crew::{demo, gone, group, pid, settled, shell, workers};
+use crate::harness::crew::{demo, gone, group, pid, ports, settled, shell, workers};
 use crate::harness::{Client, Proxy, Said, eventually};
 
 /// The command of a demo worker as a shell writes it.
@@ -15,8 +15,13 @@ fn demo_in_shell() -> String {
     words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
 
+/// A script as one word of another.
+fn shell_quoted(script: &str) -> String {
+    format!("'{}'", script.replace('\'', "'\\''"))
+}
+
 #[tokio::test]
-async fn workers_that_crash_again_and_again_are_a_loop_that_is_told_and_not_a_busy_one() {
+async fn px_02_workers_that_crash_again_and_again_are_a_loop_that_is_told_and_not_a_busy_one() {
     let script = "echo it went wrong >&2; exit 3";
     let proxy = Proxy::start(&group(&shell(script), "restart_backoff = \"10ms..200ms\""));
     let event = proxy.event_of(0, "worker.crash_loop").await;
@@ -80,8 +85,10 @@ async fn a_replacement_that_never_gets_ready_leaves_the_old_one_and_its_pipes_wh
 }
 
 #[tokio::test]
-async fn no_worker_outlives_a_proxy_that_was_killed() {
-    let script = format!("sleep 1000 & {} & wait", demo_in_shell());
+async fn no_worker_outlives_a_proxy_that_was_killed_nor_does_a_grandchild() {
+    // The one that listens is started by a child of the process that Holdline has started.
+    let inner = shell_quoted(&format!("{} & sleep 1000 & wait", demo_in_shell()));
+    let script = format!("sleep 1000 & sh -c {inner} & wait");
     let mut proxy = Proxy::start(&group(&shell(&script), "count = 2"));
     let workers = settled(&proxy, "serving", 2).await;
     proxy.signal(Signal::KILL);
@@ -123,6 +130,44 @@ async fn ports_that_are_all_in_use_are_named() {
     let expected = format!("no port of {range} is free: each is in use by another worker or by another process");
     assert_eq!(event["error"], expected);
     assert_eq!(proxy.metrics().await.sum("worker_failures_total", &[("reason", "not_started")]), 1.0);
+}
+
+#[tokio::test]
+async fn a_command_that_is_gone_when_it_is_started_again_is_named_at_each_try() {
+    let files = tempfile::tempdir().unwrap();
+    let program = files.path().join("worker");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdline"), &program).unwrap();
+    let command = demo(&[]).replace(env!("CARGO_BIN_EXE_holdline"), program.to_str().unwrap());
+    let proxy = Proxy::start(&group(&command, "restart_backoff = \"10ms..50ms\""));
+    let worker = settled(&proxy, "serving", 1).await.remove(0);
+    std::fs::remove_file(&program).unwrap();
+    kill_process(pid(&worker), Signal::KILL).unwrap();
+    let first = proxy.event_of(0, "worker.start_failed").await;
+    let expected = format!("cannot run {:?}: No such file or directory (os error 2)", program.display().to_string());
+    assert_eq!((&first["worker"], &first["error"]), (&json!("w-1"), &json!(expected)));
+    proxy.event_of(first["seq"].as_u64().unwrap(), "worker.start_failed").await;
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_holdline"), &program).unwrap();
+    settled(&proxy, "serving", 1).await;
+}
+
+#[test]
+fn a_check_says_that_no_port_of_a_group_is_free_now() {
+    let (first, _) = ports();
+    let mut taken: Vec<_> = [first, first + 1].map(|port| TcpListener::bind(("127.0.0.1", port)).unwrap()).into();
+    let config = format!("[[workers]]\nname = \"w\"\ncommand = [\"sh\"]\nports = \"{first}-{}\"\n", first + 1);
+    let said = || {
+        let done = check(&config);
+        assert_eq!(done.status.code(), Some(0), "the group's own workers may have them: {done:?}");
+        String::from_utf8(done.stderr).unwrap()
+    };
+    let expected = format!(
+        "workers[0].ports: no port of {first}-{} is free now: each is in use by another process, or by a worker of this \
+         group that runs; free some, or use others",
+        first + 1
+    );
+    assert!(said().contains(&expected), "{}", said());
+    taken.pop();
+    assert_eq!(said(), "");
 }
 
 fn check(config: &str) -> Output {

@@ -5,6 +5,7 @@
   uds      the same by a socket file (`uvicorn --uds`)
   ws       Node `ws` on a port: rolling restarts
   leak     FastAPI that leaks memory: recycled by its resident memory, again and again
+  gunicorn, hypercorn  the same application by them, with a descriptor: where asked for by --only
 
 Every message has to be executed once and in order, and acknowledged once; no client's socket may close; no process may be
 left. The last line is `N passed, N failed`; the exit is 1 when anything failed.
@@ -26,6 +27,11 @@ from run import HERE, PATIENCE_SECONDS, PYTHON, ROOT, Failure, Proxy
 
 WORKERS = 2
 PARTS = ("uvicorn", "uds", "ws", "leak")
+# How other servers take a socket that listens already; gunicorn looks for it by itself.
+OTHERS = {
+    "gunicorn": ["-m", "gunicorn", "--chdir", str(HERE), "-k", "uvicorn_worker.UvicornWorker", "-w", "1", "supervised_app:app"],
+    "hypercorn": ["-m", "hypercorn", "--bind", "fd://{fd}", "--log-level", "WARNING", str(HERE / "supervised_app") + ":app"],
+}
 # 20 MB a minute for ten minutes, in so many seconds.
 LEAK_MB = 200
 UVICORN = ["-m", "uvicorn", "supervised_app:app", "--app-dir", str(HERE), "--log-level", "warning", "--no-access-log"]
@@ -50,7 +56,7 @@ def config(part, journal, leak_seconds):
         keys["ports"] = f"{first}-{first + 9}"
     else:
         where = ["--uds", "{socket}"] if part == "uds" else ["--fd", "{fd}"]
-        command = [PYTHON, *UVICORN, *where]
+        command = [PYTHON, *OTHERS.get(part, [*UVICORN, *where])]
         health = {"kind": "http", "path": "/health", "interval": "1s"}
         keys["listen"] = "unix" if part == "uds" else "fd"
     if part == "leak":
@@ -161,7 +167,7 @@ async def main():
     parser.add_argument("--holdline", default=str(ROOT / "target/debug/holdline"))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--leak-seconds", type=int, default=60)
-    parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--only", choices=[*PARTS, *OTHERS], action="append")
     options = parser.parse_args()
     passed = failed = 0
     for part in options.only or PARTS:

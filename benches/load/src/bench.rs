@@ -8,12 +8,12 @@ use serde::de::DeserializeOwned;
 
 use crate::about::About;
 use crate::generator::Outcome;
-use crate::load::SCENARIOS;
+use crate::load::{SCENARIOS, Way};
 use crate::measure::pipes_max;
 use crate::peers::{Peer, Place, Scratch, own, pinned, start, start_backend};
 use crate::report::{Outputs, Report};
 use crate::row::{Cell, Row};
-use crate::secured::{Certificate, PREFIX};
+use crate::secured::Certificate;
 use crate::{aware, fanout};
 
 /// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
@@ -26,7 +26,7 @@ const SCALE_ROUNDS_MAX: usize = 3;
 /// Idle pipes, where `ulimit -n` lets a proxy hold so many with two sockets each.
 const IDLE: usize = 10_000;
 const IDLE_QUICK: usize = 1000;
-/// Idle pipes by TLS: what each costs is no other with more, and each costs a handshake.
+/// Idle pipes by TLS and HTTP/2: what each costs is no other with more, and there is a handshake for each or some.
 const IDLE_TLS: usize = 5000;
 
 #[derive(clap::Args)]
@@ -185,6 +185,7 @@ fn cases(options: &Options) -> Vec<Case> {
             case("TLS full handshake", "tls:full:16".to_owned(), Some(1.0)),
             case("TLS resumed handshake", "tls:resumed:16".to_owned(), Some(1.0)),
             case("TLS idle pipes", format!("tls:idle:{}", idle.min(IDLE_TLS)), Some(1.0)),
+            case("HTTP/2 idle pipes", format!("h2:idle:{}", idle.min(IDLE_TLS)), None),
         ])
         .filter(|case| options.wants(&case.name))
         .collect()
@@ -192,7 +193,8 @@ fn cases(options: &Options) -> Vec<Case> {
 
 fn run_once(options: &Options, case: &Case, peer: Peer, seconds: f64, dir: &Path) -> anyhow::Result<Outcome> {
     let (backend, address) = start_backend(options.load_core)?;
-    let certificate = case.load.starts_with(PREFIX).then(|| Certificate::make(dir)).transpose()?;
+    let (way, _) = Way::split(&case.load);
+    let certificate = (way != Way::Plain).then(|| Certificate::make(dir, way == Way::Http2)).transpose()?;
     let place = Place { core: options.proxy_core, dir, shows: certificate.as_ref() };
     let (proxy, target) = start(peer, &options.holdline, address, place)?;
     let own = std::env::current_exe()?;

@@ -14,10 +14,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::connection::{Connection, Heard, OUTPUT_BYTES_MAX, now_ns, numbers};
+use crate::http2::Connections;
 use crate::link::{Link, Target};
-use crate::load::{Load, parse};
+use crate::load::{Load, Way, parse};
 use crate::wire::{self, TEXT};
-use crate::{idle, measure, secured};
+use crate::{http2, idle, measure, secured};
 
 /// How long a connection has for its last messages and the backend's count.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub struct Options {
     #[arg(long)]
     pub target: SocketAddr,
     /// KIND:SIZE:NUMBERxCONNECTIONS, `idle:CONNECTIONS`, or `cycles:CONCURRENCY`; behind `tls:` the same by TLS, and
-    /// `full:CONCURRENCY` or `resumed:CONCURRENCY`
+    /// `full:CONCURRENCY` or `resumed:CONCURRENCY`; behind `h2:` the same on streams of HTTP/2
     #[arg(long)]
     pub load: String,
     #[arg(long)]
@@ -90,7 +91,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<Outcome> {
-    let load = options.load.strip_prefix(secured::PREFIX).unwrap_or(&options.load);
+    let (_, load) = Way::split(&options.load);
     match load.split_once(':').context("not a load")? {
         ("idle", count) => idle::run(options, count.parse()?).await,
         ("cycles", count) => idle::cycles(options, count.parse()?).await,
@@ -104,9 +105,17 @@ impl Options {
     /// Where the load goes, and how.
     pub fn way(&self, resumes: bool) -> anyhow::Result<Target> {
         let mut target = Target::from(self.target);
-        if self.load.starts_with(secured::PREFIX) {
-            let certificate = self.certificate.as_deref().context("TLS needs --certificate")?;
-            target.tls = Some(Arc::new(secured::client(certificate, resumes)?));
+        let (way, _) = Way::split(&self.load);
+        if way == Way::Plain {
+            return Ok(target);
+        }
+        let certificate = self.certificate.as_deref().context("TLS needs --certificate")?;
+        let mut tls = secured::client(certificate, resumes)?;
+        if way == Way::Http2 {
+            tls.alpn_protocols = vec![http2::PROTOCOL.to_vec()];
+            target.http2 = Some(Rc::new(Connections::new(self.target, Arc::new(tls))));
+        } else {
+            target.tls = Some(Arc::new(tls));
         }
         Ok(target)
     }
@@ -169,7 +178,11 @@ pub async fn window(options: &Options, tally: &Shared) -> Outcome {
 }
 
 pub async fn open(target: impl Into<Target>, path: &str) -> anyhow::Result<Connection> {
-    let mut link = Link::connect(&target.into()).await?;
+    let target = target.into();
+    if let Some(connections) = &target.http2 {
+        return Ok(Connection::new(connections.open(path).await?, Vec::new(), true));
+    }
+    let mut link = Link::connect(&target).await?;
     let rest = wire::ask(&mut link, path).await?;
     Ok(Connection::new(link, rest, true))
 }

@@ -65,9 +65,9 @@ impl<'a> Start<'a> {
         let backends: String = self.backends.iter().map(backend).collect();
         let config = match self.shows {
             None => CONFIG.to_owned(),
-            Some(Certificate { cert, key, .. }) => {
+            Some(Certificate { http2, cert, key, .. }) => {
                 let tls = format!(
-                    "tls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {key:?} }}]"
+                    "http2 = {http2}\ntls.listen = [\"127.0.0.1:0\"]\ntls.certificates = [{{ cert = {cert:?}, key = {key:?} }}]"
                 );
                 CONFIG.replacen("[server]\n", &format!("[server]\n{tls}\n"), 1)
             }

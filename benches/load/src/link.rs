@@ -1,8 +1,9 @@
-//! What a WebSocket of the bench runs on: a socket, with a TLS session beside it where a run is about TLS.
+//! What a WebSocket of the bench runs on: a socket, a socket with a TLS session beside it, or a stream of HTTP/2.
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -10,6 +11,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::io::{Interest, Ready};
 use tokio::net::TcpStream;
+
+use crate::http2::{Connections, Stream};
 
 /// Bytes of records that are read at once; what they hold is no more.
 const RECORDS_BYTES: usize = 256 * 1024;
@@ -24,27 +27,30 @@ thread_local! {
     static RECORDS: RefCell<Vec<u8>> = RefCell::new(vec![0; RECORDS_BYTES]);
 }
 
-/// Where a run goes, and whether by TLS.
+/// Where a run goes, and how.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
     pub tls: Option<Arc<ClientConfig>>,
+    /// Where WebSockets are streams.
+    pub http2: Option<Rc<Connections>>,
 }
 
 impl From<SocketAddr> for Target {
     fn from(address: SocketAddr) -> Self {
-        Self { address, tls: None }
+        Self { address, tls: None, http2: None }
     }
 }
 
-pub struct Link {
-    stream: TcpStream,
-    session: Option<Box<ClientConnection>>,
+pub enum Link {
+    Bare(TcpStream),
+    Secured(TcpStream, Box<ClientConnection>),
+    Stream(Box<Stream>),
 }
 
 impl From<TcpStream> for Link {
     fn from(stream: TcpStream) -> Self {
-        Self { stream, session: None }
+        Self::Bare(stream)
     }
 }
 
@@ -54,53 +60,38 @@ impl Link {
         let stream = TcpStream::connect(target.address).await.context("connect")?;
         stream.set_nodelay(true)?;
         let Some(config) = &target.tls else { return Ok(stream.into()) };
-        let session = ClientConnection::new(config.clone(), ServerName::try_from(NAME)?)?;
-        let mut link = Self { stream, session: Some(Box::new(session)) };
-        link.handshake().await.context("a TLS handshake")?;
-        Ok(link)
-    }
-
-    async fn handshake(&mut self) -> anyhow::Result<()> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        while session.is_handshaking() || session.wants_write() {
-            if session.wants_write() {
-                self.stream.writable().await?;
-                is_pushed(session, &self.stream)?;
-                continue;
-            }
-            self.stream.readable().await?;
-            match session.read_tls(&mut Bare(&self.stream)) {
-                Ok(0) => bail!("closed"),
-                Ok(_) => {
-                    session.process_new_packets()?;
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        let mut session = Box::new(ClientConnection::new(config.clone(), ServerName::try_from(NAME)?)?);
+        handshake(&stream, &mut session).await.context("a TLS handshake")?;
+        Ok(Self::Secured(stream, session))
     }
 
     /// Whether a ticket of an earlier session was taken.
     pub fn is_resumed(&self) -> bool {
-        let kind = self.session.as_ref().and_then(|session| session.handshake_kind());
-        kind == Some(rustls::HandshakeKind::Resumed)
+        let Self::Secured(_, session) = self else { return false };
+        session.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
-    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        self.stream.ready(interest).await
+    pub async fn ready(&mut self, interest: Interest) -> io::Result<Ready> {
+        match self {
+            Self::Bare(stream) | Self::Secured(stream, _) => stream.ready(interest).await,
+            Self::Stream(stream) => stream.ready(interest).await,
+        }
     }
 
-    /// Whether there is something to be written that was taken already.
+    /// Whether there is something to be written that was taken already, and that nothing else writes.
     pub fn owes(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.wants_write())
+        matches!(self, Self::Secured(_, session) if session.wants_write())
     }
 
     /// Reads what has come; `into` has room for [`RECORDS_BYTES`] and more. Nothing is the end.
     pub fn try_read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return self.stream.try_read(into) };
+        let (stream, session) = match self {
+            Self::Bare(stream) => return stream.try_read(into),
+            Self::Stream(stream) => return stream.try_read(into),
+            Self::Secured(stream, session) => (stream, session),
+        };
         RECORDS.with_borrow_mut(|records| {
-            let count = self.stream.try_read(records)?;
+            let count = stream.try_read(records)?;
             if count == 0 {
                 return Ok(0);
             }
@@ -122,25 +113,29 @@ impl Link {
     }
 
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(session) = &mut self.session else { return self.stream.try_write(bytes) };
-        if !is_pushed(session, &self.stream)? {
+        let (stream, session) = match self {
+            Self::Bare(stream) => return stream.try_write(bytes),
+            Self::Stream(stream) => return stream.try_write(bytes),
+            Self::Secured(stream, session) => (stream, session),
+        };
+        if !is_pushed(session, stream)? {
             return Err(ErrorKind::WouldBlock.into());
         }
         let taken = session.writer().write(bytes)?;
-        is_pushed(session, &self.stream)?;
+        is_pushed(session, stream)?;
         Ok(taken)
     }
 
     /// Writes what was taken already, as far as the socket takes it.
     pub fn push(&mut self) -> io::Result<()> {
-        let Some(session) = &mut self.session else { return Ok(()) };
-        is_pushed(session, &self.stream).map(drop)
+        let Self::Secured(stream, session) = self else { return Ok(()) };
+        is_pushed(session, stream).map(drop)
     }
 
     /// Writes all of it.
     pub async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() || self.owes() {
-            self.stream.writable().await?;
+            self.ready(Interest::WRITABLE).await?;
             match self.try_write(bytes) {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -152,10 +147,10 @@ impl Link {
 
     /// Appends what comes next to `bytes`; nothing is the end.
     pub async fn read_more(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
-        let room = if self.session.is_some() { 2 * RECORDS_BYTES } else { PART_BYTES };
+        let room = if matches!(self, Self::Secured(..)) { 2 * RECORDS_BYTES } else { PART_BYTES };
         let mut part = vec![0; room];
         loop {
-            self.stream.readable().await?;
+            self.ready(Interest::READABLE).await?;
             match self.try_read(&mut part) {
                 Ok(count) => {
                     bytes.extend_from_slice(&part[..count]);
@@ -167,17 +162,39 @@ impl Link {
         }
     }
 
-    /// Says by TLS that nothing follows, and hears the peer out, tickets among what it says.
+    /// Says by TLS that nothing follows, and hears the peer out, tickets among what it says. A stream parts by itself.
     pub async fn part(mut self) -> anyhow::Result<()> {
-        if let Some(session) = &mut self.session {
+        if let Self::Secured(_, session) = &mut self {
             session.send_close_notify();
         }
         self.write_all(b"").await?;
-        socket2::SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write)?;
-        // One that resets the connection has heard it as well.
-        while self.read_more(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
+        if let Self::Bare(stream) | Self::Secured(stream, _) = &self {
+            socket2::SockRef::from(stream).shutdown(std::net::Shutdown::Write)?;
+            // One that resets the connection has heard it as well.
+            while self.read_more(&mut Vec::new()).await.is_ok_and(|count| count > 0) {}
+        }
         Ok(())
     }
+}
+
+async fn handshake(stream: &TcpStream, session: &mut ClientConnection) -> anyhow::Result<()> {
+    while session.is_handshaking() || session.wants_write() {
+        if session.wants_write() {
+            stream.writable().await?;
+            is_pushed(session, stream)?;
+            continue;
+        }
+        stream.readable().await?;
+        match session.read_tls(&mut Bare(stream)) {
+            Ok(0) => bail!("closed"),
+            Ok(_) => {
+                session.process_new_packets()?;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Writes records; whether none is left.

@@ -1,5 +1,33 @@
 //! The loads that proxies are compared under.
 
+/// How clients come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    Plain,
+    Tls,
+    Http2,
+}
+
+impl Way {
+    /// What a load's name begins with if its clients come another way than plain.
+    const PREFIXES: [(&str, Self); 2] = [("tls:", Self::Tls), ("h2:", Self::Http2)];
+
+    /// The way of a load, and what its clients do then.
+    pub fn split(load: &str) -> (Self, &str) {
+        let found = Self::PREFIXES.iter().find_map(|(prefix, way)| Some((*way, load.strip_prefix(prefix)?)));
+        found.unwrap_or((Self::Plain, load))
+    }
+
+    /// How a table says it.
+    pub const fn in_words(self) -> &'static str {
+        match self {
+            Self::Plain => "",
+            Self::Tls => " by TLS",
+            Self::Http2 => " over HTTP/2",
+        }
+    }
+}
+
 /// What one connection does.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Load {
@@ -47,6 +75,9 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("TLS 64 B echo", "tls:echo:64:1x50", 1.0),
     scenario("TLS 30 KiB push 60 fps", "tls:push:30720:60x50", 1.0),
     scenario("TLS 226 KB video 60 fps", "tls:push:226000:60x8", 1.0),
+    Scenario { name: "HTTP/2 64 B echo", load: "h2:echo:64:1x50", beside: None, target: None },
+    Scenario { name: "HTTP/2 30 KiB push 60 fps", load: "h2:push:30720:60x50", beside: None, target: None },
+    Scenario { name: "HTTP/2 226 KB video 60 fps", load: "h2:push:226000:60x8", beside: None, target: None },
 ];
 
 /// Reads `KIND:SIZE:NUMBERxCONNECTIONS`.

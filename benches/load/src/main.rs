@@ -14,6 +14,7 @@ mod fanout;
 mod generator;
 mod grid;
 mod holdline;
+mod http2;
 mod idle;
 mod link;
 mod load;

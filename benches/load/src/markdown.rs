@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use crate::grid::{Grid, figure, judged, or_none, ratio};
+use crate::load::Way;
 use crate::reattach::{self, By};
 use crate::report::Report;
 use crate::row::{DIRECT, OWN, PEERS, Row};
 use crate::scale;
-use crate::secured::PREFIX;
 use crate::stats::GROWTH_MAX;
 
 /// All of it, with its headings.
@@ -113,16 +113,16 @@ fn handshakes(rows: &[&Row]) -> String {
             grid.row(cells);
         };
         if row.is_cycles() {
-            let (what, until) = match row.load.strip_prefix(PREFIX) {
-                Some(_) => (row.name.as_str(), "its end"),
-                None => ("connect, upgrade, close", "the 101"),
+            let (what, until) = match Way::split(&row.load).0 {
+                Way::Plain => ("connect, upgrade, close", "the 101"),
+                Way::Tls | Way::Http2 => (row.name.as_str(), "its end"),
             };
             line(&format!("{what}: CPU µs"), &|peer| row.cost(peer), true);
             line("the same: handshakes/s", &|peer| row.cell(peer)?.per_second(|run| run.messages), false);
             line(&format!("to {until}: p99 ms"), &|peer| Some(row.cell(peer)?.median(|run| run.p99_us)? / 1e3), false);
         } else {
             let count = row.load.rsplit_once(':').map_or("", |(_, count)| count);
-            let by = if row.load.starts_with(PREFIX) { " by TLS" } else { "" };
+            let by = Way::split(&row.load).0.in_words();
             line(&format!("bytes of an idle pipe{by}, of {count}"), &|peer| row.cost(peer), true);
             // A short run does not wait for it.
             let left = |peer: &str| Some(row.cell(peer)?.median(|run| run.left_bytes)? / 1e6).filter(|&mb| mb != 0.0);

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use crate::holdline::Start;
-use crate::secured::{Certificate, PREFIX};
+use crate::load::Way;
+use crate::secured::Certificate;
 
 pub const START_MAX: Duration = Duration::from_secs(20);
 
@@ -41,10 +42,13 @@ impl Peer {
 }
 
 impl Peer {
-    /// Idle pipes cost something everywhere, and Pushpin holds 2,000 as it is shipped. TLS is ended by proxies only.
+    /// Idle pipes cost something everywhere, and Pushpin holds 2,000 as it is shipped. TLS is ended by proxies only, and
+    /// nginx knows no WebSockets over HTTP/2.
     pub fn can(self, load: &str) -> bool {
-        if load.starts_with(PREFIX) {
-            return matches!(self, Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline);
+        match Way::split(load).0 {
+            Way::Plain => {}
+            Way::Tls => return matches!(self, Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline),
+            Way::Http2 => return matches!(self, Self::HaProxy | Self::Holdline),
         }
         let idle = load.strip_prefix("idle:").and_then(|count| count.parse::<usize>().ok());
         match self {
@@ -240,7 +244,11 @@ fn nginx(buffers: &str, backend: SocketAddr, place: Place<'_>) -> anyhow::Result
 fn haproxy(backend: SocketAddr, place: Place<'_>) -> anyhow::Result<(Process, SocketAddr)> {
     let Place { core, dir, shows } = place;
     let address = free_address()?;
-    let secured = shows.map(|shows| format!(" ssl crt {}", shows.both.display())).unwrap_or_default();
+    let secured = shows.map(|shows| {
+        let alpn = if shows.http2 { " alpn h2" } else { "" };
+        format!(" ssl crt {}{alpn}", shows.both.display())
+    });
+    let secured = secured.unwrap_or_default();
     let config = dir.join("haproxy.cfg");
     let text = format!(
         "global\n  maxconn 9950\n  nbthread 1\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  \

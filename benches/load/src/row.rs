@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::generator::Outcome;
-use crate::secured::PREFIX;
+use crate::load::Way;
 use crate::stats::median;
 
 /// The peers that set the targets.
@@ -42,9 +42,9 @@ impl Cell {
 }
 
 impl Row {
-    /// The load, whether by TLS or not.
+    /// The load, whatever way its clients come.
     fn kind(&self) -> &str {
-        self.load.strip_prefix(PREFIX).unwrap_or(&self.load)
+        Way::split(&self.load).1
     }
 
     pub fn is_idle(&self) -> bool {

@@ -19,14 +19,13 @@ use crate::generator::{Options, Outcome, Shared, tally, window};
 use crate::idle;
 use crate::link::{Link, NAME, Target};
 
-/// What a load's name begins with if it comes by TLS.
-pub const PREFIX: &str = "tls:";
-
 /// Characters of a line of PEM (RFC 7468 section 2).
 const PEM_LINE: usize = 64;
 
 /// A certificate for an elliptic curve's key, as each proxy wants it.
 pub struct Certificate {
+    /// Whether HTTP/2 is spoken behind it.
+    pub http2: bool,
     pub cert: PathBuf,
     pub key: PathBuf,
     /// Both in one file.
@@ -34,7 +33,7 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    pub fn make(dir: &Path) -> anyhow::Result<Self> {
+    pub fn make(dir: &Path, http2: bool) -> anyhow::Result<Self> {
         let pair = KeyPair::generate()?;
         let made = CertificateParams::new(vec![NAME.to_owned()])?.self_signed(&pair)?;
         let (cert, key) = (pem("CERTIFICATE", made.der()), pem("PRIVATE KEY", &pair.serialize_der()));
@@ -43,7 +42,7 @@ impl Certificate {
             fs::write(file, text)?;
         }
         let [cert, key, both] = files;
-        Ok(Self { cert, key, both })
+        Ok(Self { http2, cert, key, both })
     }
 }
 

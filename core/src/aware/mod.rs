@@ -2,8 +2,8 @@
 //!
 //! Both ends number what they send, so that after a loss either can say where it stands and the other goes on from there.
 //! `number` reads and writes the number before a message, [`words`] the control words, which are `json`; [`first`] is the
-//! word that a client begins with when it comes back. What a pipe
-//! does about them is in `pipe/aware`, and how they come over a link in `leg/aware`.
+//! word that a client begins with when it comes back. What a pipe does about them is in `pipe/aware`, and how they come over
+//! a link in `leg/aware`.
 //!
 //! Invariant: nothing is guessed. A message that is not exactly in the form is refused with a reason of its own.
 

@@ -84,7 +84,7 @@ pub enum Heard {
     },
 }
 
-/// What a worker says that was said hello to.
+/// A word of a worker that was greeted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
     /// It has nothing of the conversation.

@@ -22,7 +22,7 @@ use crate::time::Time;
 pub(crate) enum Codec {
     /// WebSocket frames (RFC 6455): what one peer sent is what the other is sent, byte for byte.
     Frames { assembler: Assembler, outbox: Outbox },
-    /// The aware protocol: a client's messages bear numbers on the wire, and none in the lane.
+    /// The aware protocol: a peer's messages bear numbers on the wire, and none in the lane.
     Aware(Box<Aware>),
 }
 

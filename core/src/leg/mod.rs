@@ -2,8 +2,8 @@
 //!
 //! In reading order: what the `backend` leg and the `client` leg may be doing, and the `outage` between two workers; the
 //! `link`, which holds what goes with it: the `codec` that turns its bytes into messages and messages into bytes, the
-//! `outbox` of the frames that go out, or both directions of the `aware` protocol, the [`barrier`] by which it is known what the peer has read, and the [`heartbeat`]
-//! by which it is known to live.
+//! `outbox` of the frames that go out, or both directions of the `aware` protocol, and how either comes to its `end`; the
+//! [`barrier`] by which it is known what the peer has read, and the [`heartbeat`] by which it is known to live.
 
 mod aware;
 mod backend;

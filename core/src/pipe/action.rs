@@ -144,13 +144,13 @@ pub enum Interruption {
     Heartbeat,
     /// It sent a close frame with a code that interrupts.
     Close,
-    /// It said that the key is not its own.
+    /// It said that the key is not its own, or that it does not want the pipe.
     WrongWorker,
-    /// It broke RFC 6455 or a limit.
+    /// It broke RFC 6455, the aware protocol or a limit.
     Protocol,
     /// It never said anything though the route expects it.
     Silent,
-    /// It did not answer what it was told again of the conversation.
+    /// It did not answer its greeting, or what it was told again of the conversation.
     Unanswered,
     /// It is being drained.
     Drain,

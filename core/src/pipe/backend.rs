@@ -11,7 +11,7 @@ use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{BackendState, Cause, Left, Next, Worker};
+use crate::leg::{BackendState, Cause, Left, Link, Next, Worker};
 use crate::settings::{OnRefused, Refusal, ReplayPolicy};
 use crate::suspects::{End, QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
@@ -341,34 +341,22 @@ impl Pipe {
         if let Some(ResumeAnswer::Ok(seq)) = resume {
             self.up.buffer.fast_forward(seq, now);
         }
-        let buffer = &self.up.buffer;
-        let again = buffer.again_messages();
+        let again = self.up.buffer.again_messages();
         let outage = self.backend.outage().map_or(Duration::ZERO, |outage| now.since(outage.since));
         let delayed_until = self.delayed_until(now);
-        let mut link = link_to_worker(&self.settings, &mut self.draw, now);
-        if let Some(barrier) = &mut link.barrier {
-            barrier.start_at(buffer.sent());
-        }
-        if self.compressed {
-            link.codec.allow_compressed();
-        }
-        link.codec.set_withheld(delayed_until.is_some());
+        let link = self.link_to_next(delayed_until.is_some(), now);
         let resumed = matches!(resume, Some(ResumeAnswer::Ok(_)));
-        if let Some(frame) = &self.farewell {
-            link.codec.close(CloseFrame::clone(frame), true);
-        }
         self.up.level = link.level();
         if let Some(ResumeAnswer::Ok(seq)) = resume {
             // It has what came before in its state.
             self.up.confirm(seq, Level::App, now);
         }
-        let buffer = &self.up.buffer;
         let worker = Worker {
             attachment,
             link,
             backend,
             fed_from: delayed_until.unwrap_or(now),
-            first_again: (again > 0).then(|| buffer.sent().plus(1)),
+            first_again: (again > 0).then(|| self.up.buffer.sent().plus(1)),
             talked: false,
             settled: false,
             delayed_until,
@@ -384,6 +372,22 @@ impl Pipe {
         if !resumed {
             self.begin_prologue(foretold, now);
         }
+    }
+
+    /// A link to the worker that takes the pipe up, behind what others were sent.
+    fn link_to_next(&mut self, withheld: bool, now: Time) -> Link {
+        let mut link = link_to_worker(&self.settings, &mut self.draw, now);
+        if let Some(barrier) = &mut link.barrier {
+            barrier.start_at(self.up.buffer.sent());
+        }
+        if self.compressed {
+            link.codec.allow_compressed();
+        }
+        link.codec.set_withheld(withheld);
+        if let Some(frame) = &self.farewell {
+            link.codec.close(CloseFrame::clone(frame), true);
+        }
+        link
     }
 
     /// Until when the replay waits so that a worker that was cut off can finish its queue.

@@ -220,14 +220,23 @@ impl Pipe {
 
     /// The worker answered our close frame, or crossed it with one of its own.
     pub(super) fn backend_answered_close(&mut self, frame: CloseFrame, now: Time) {
-        if self.backend.link().is_some_and(|link| link.codec.is_close_written()) {
-            // Its answer stands behind everything that it read before our close frame.
-            self.up.confirm_sent(now);
-            self.owe_confirmed(now);
-        } else if self.settings.interrupt_codes.contains(frame.code) {
+        let numbers = self.has_numbered_worker();
+        let told = self.backend.link().is_some_and(|link| link.codec.is_close_written());
+        if !told && (numbers || self.settings.interrupt_codes.contains(frame.code)) {
             // It goes for a reason of its own, before it was told that the client is gone.
             return self.lost_while_closing(Interruption::Close, Some(&frame), now);
         }
+        if told && !numbers {
+            // Its answer stands behind everything that it read before our close frame. One that numbers its messages says
+            // what it has, and may have closed before it read ours.
+            self.up.confirm_sent(now);
+            self.owe_confirmed(now);
+        }
+        self.end_closing(frame, now);
+    }
+
+    /// Nothing more comes of the worker that the pipe ends with, which has closed with `frame`.
+    pub(super) fn end_closing(&mut self, frame: CloseFrame, now: Time) {
         let key = self.draw.key();
         let words = self.last_words_to_worker(&frame, key);
         self.settle_up(Loss::Closed);

@@ -34,8 +34,8 @@
 //! ```
 //!
 //! The files follow a message: `receive` takes it in, `transmit` hands it on; `backend` is how the backend leg is lost
-//! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `aware` how one does that numbers its messages, `ending` how it all ends,
-//! `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `conversing` what the next
+//! and found, `moving` how it moves on purpose, `client` how a client is lost and comes back, `aware` what is done for peers
+//! that number their messages, `ending` how it all ends, `timers` what time does, `throttle` how a lane is slowed down, `say` what others bring in, `conversing` what the next
 //! worker hears again, `snapshot` how it goes to another process.
 
 mod action;

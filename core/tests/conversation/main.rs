@@ -19,7 +19,7 @@ mod world;
 use eth::EthWorld;
 use world::{Marks, World};
 
-/// Runs of a plain test run.
+/// Runs of a test run, unless `HOLDLINE_CONVERSATION_SEEDS` says how many.
 const SEEDS: u64 = 400;
 
 /// What must have happened in some run with GraphQL's profile, or the world shows nothing of it.
@@ -56,7 +56,8 @@ fn sweep(world: &str, expected: &[&str], run: impl Fn(u64, &mut Marks) + std::pa
     if let Ok(seed) = std::env::var("HOLDLINE_CONVERSATION_SEED") {
         return run(seed.parse().unwrap(), &mut marks);
     }
-    for seed in 0..SEEDS {
+    let seeds = std::env::var("HOLDLINE_CONVERSATION_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap());
+    for seed in 0..seeds {
         let found = std::panic::catch_unwind(|| {
             let mut marks = Marks::new();
             run(seed, &mut marks);
@@ -70,6 +71,6 @@ fn sweep(world: &str, expected: &[&str], run: impl Fn(u64, &mut Marks) + std::pa
         }
     }
     for mark in expected {
-        assert!(marks.get(mark).is_some_and(|count| *count > 0), "never seen in {SEEDS} runs: {mark}; seen: {marks:?}");
+        assert!(marks.get(mark).is_some_and(|count| *count > 0), "never seen in {seeds} runs: {mark}; seen: {marks:?}");
     }
 }

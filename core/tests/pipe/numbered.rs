@@ -188,6 +188,21 @@ fn a_worker_that_does_not_answer_in_time_or_refuses_the_pipe_is_left_for_another
 }
 
 #[test]
+fn a_worker_that_rejects_the_pipe_is_asked_again_behind_the_others_and_not_at_once() {
+    let mut bench = greeted();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.attach(B);
+    bench.worker_says(r#"!{"t":"reject","why":"busy"}"#);
+    assert!(bench.is_dialing());
+    assert_eq!(bench.pipe.excluded(bench.now), [B]);
+    bench.no_worker_is_there();
+    assert!(!bench.is_dialing(), "one that refuses at once would be asked a thousand times a second");
+    bench.wait(secs(5));
+    assert!(bench.is_dialing());
+    assert_eq!(bench.pipe.excluded(bench.now), []);
+}
+
+#[test]
 fn a_close_without_a_fin_is_an_interruption_and_a_fin_is_the_end() {
     let mut bench = greeted();
     bench.worker_closes(1000, "");
@@ -294,6 +309,74 @@ fn a_worker_that_breaks_the_protocol_at_the_end_leaves_no_pipe_behind() {
     bench.client_closes(1000, "");
     bench.worker_says("no number");
     assert!(bench.is_finished());
+}
+
+/// Messages that were given up as sent and not confirmed, and those that were given up unsent.
+fn given_up(bench: &Bench) -> (u64, u64) {
+    bench.facts.iter().fold((0, 0), |(in_doubt, lost), fact| match fact {
+        Fact::LeftInDoubt { lane: LaneName::Up, messages } => (in_doubt + messages, lost),
+        Fact::Lost { lane: LaneName::Up, messages, .. } => (in_doubt, lost + messages),
+        _ => (in_doubt, lost),
+    })
+}
+
+#[test]
+fn how_a_worker_closes_at_the_end_says_nothing_of_what_it_has() {
+    let ways: [fn(&mut Bench); 2] = [
+        |bench| bench.worker_says(r#"!{"t":"fin","code":1000,"reason":"","n":0}"#),
+        |bench| bench.worker_closes(1000, ""),
+    ];
+    for closes in ways {
+        for acknowledges in [false, true] {
+            let mut bench = greeted();
+            bench.client_says("one");
+            bench.client_closes(1000, "");
+            if acknowledges {
+                bench.worker_says(r#"!{"t":"ack","n":1}"#);
+            }
+            closes(&mut bench);
+            assert_eq!(given_up(&bench), (u64::from(!acknowledges), 0), "it may have closed before it read that");
+            assert!(!bench.is_dialing());
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_closes_before_it_hears_of_the_end_is_interrupted_and_one_that_says_fin_ends_it() {
+    for code in [1000, 1012] {
+        let mut bench = greeted();
+        bench.set_room(Side::Backend, 0);
+        bench.client_says("one");
+        bench.client_closes(1000, "");
+        bench.worker_closes(code, "");
+        assert_eq!((interrupted(&bench), given_up(&bench)), (vec![Interruption::Close], (0, 0)), "{code}");
+        bench.set_room(Side::Backend, usize::MAX);
+        bench.attach(B);
+        bench.worker_got();
+        bench.worker_says(r#"!{"t":"welcome"}"#);
+        assert_eq!(bench.worker_got().first(), Some(&text("1;one")), "another one gets the last message");
+
+        let mut bench = greeted();
+        bench.set_room(Side::Backend, 0);
+        bench.client_says("one");
+        bench.client_closes(1000, "");
+        bench.worker_says(&format!("!{{\"t\":\"fin\",\"code\":{code},\"reason\":\"\",\"n\":0}}"));
+        assert_eq!((interrupted(&bench), given_up(&bench)), (vec![], (0, 1)), "{code}");
+    }
+}
+
+#[test]
+fn numbers_that_a_worker_gives_up_at_the_end_are_not_held_against_it() {
+    let mut bench = greeted();
+    bench.set_room(Side::Backend, 0);
+    bench.client_says("one");
+    bench.client_frame(0x83, b"");
+    bench.worker_says("1;too late");
+    bench.worker_says(r#"!{"t":"gap","lane":"down","from":2,"count":1,"why":"ttl"}"#);
+    bench.worker_got();
+    bench.set_room(Side::Backend, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.worker_got().first(), Some(&text("1;one")));
 }
 
 #[test]

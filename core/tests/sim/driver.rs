@@ -1,6 +1,7 @@
 //! One pipe and the peers at its ends: bytes are moved as a driver would, and the model sees each of them.
 
 mod clients;
+mod freezing;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +12,6 @@ use holdline_core::pipe::{
     Action, DialOrder, Fact, Input, Interruption, LinkLoss, Peer, Pipe, PipeState, ResumeAnswer,
 };
 use holdline_core::settings::PipeSettings;
-use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 
 use crate::client::Client;
@@ -24,6 +24,7 @@ use crate::plan::{Fault, Plan, Rng};
 use crate::rounds::Round;
 use crate::worker::Conn;
 use clients::introduction;
+pub use freezing::Clock;
 
 /// Ticks at one moment after which a pipe is said to spin.
 const TICKS_MAX: u32 = 40;
@@ -45,20 +46,6 @@ pub enum Order {
     LetGo(Attachment),
     /// The client's link was dropped.
     DropClient(Generation),
-}
-
-/// The clock of one process: the world's time since it began.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock(pub Time);
-
-impl Clock {
-    fn shows(self, now: Time) -> Time {
-        Time::ZERO + now.since(self.0)
-    }
-
-    fn world(self, shown: Time) -> Time {
-        self.0 + shown.since(Time::ZERO)
-    }
 }
 
 pub struct Driver {
@@ -353,88 +340,11 @@ impl Driver {
         self.foreign.is_some_and(|last| attachment <= last)
     }
 
-    /// Another process with another clock goes on where this one stops.
-    fn freeze(&mut self, rng: &mut Rng, now: Time, marks: &mut Marks) {
-        if self.finished {
-            return;
-        }
-        let clock = Clock(if rng.once_in(2) { self.clock.0 } else { now });
-        let bytes = self.frozen(now, clock, marks);
-        self.thaw(bytes, clock, now, rng.bits(), |key| key);
-        self.call(now, marks, |_, _| ());
-        if self.freezes.1 && rng.once_in(4) {
-            self.lose_link(now, marks);
-        }
-        if self.freezes.1 && self.settings.client_grace.is_some() && rng.once_in(4) {
-            self.lose_client(now, marks);
-        }
-    }
-
-    /// The pipe as bytes, for a process with this clock.
-    pub fn frozen(&self, now: Time, clock: Clock, marks: &mut Marks) -> Vec<u8> {
-        let view = self.pipe.view();
-        let dials = view.state == PipeState::Detached && self.dials();
-        marks.hit(match view.state {
-            PipeState::Attached => Mark::FrozenAttached,
-            PipeState::Leaving if self.held.is_some() => Mark::FrozenHeld,
-            PipeState::Leaving if self.dials() => Mark::FrozenDialingNext,
-            PipeState::Leaving => Mark::FrozenLeaving,
-            PipeState::Detached if !view.has_client => Mark::FrozenClientAwayInOutage,
-            PipeState::Detached if dials => Mark::FrozenDialing,
-            PipeState::Detached => Mark::FrozenDetached,
-            PipeState::ClientDetached => Mark::FrozenClientAway,
-            PipeState::Closing => Mark::FrozenClosing,
-        });
-        self.model.frozen(clock.0, marks);
-        if let Some(numbers) = self.client.numbers.as_ref().filter(|_| view.has_client) {
-            marks.hit(if numbers.is_talking() { Mark::FrozenAware } else { Mark::FrozenAwareUngreeted });
-        }
-        self.pipe.snapshot(self.clock.shows(now)).into_bytes()
-    }
-
     /// Whether a dial is under way, or ordered.
     pub fn dials(&self) -> bool {
         let last = self.pipe.view().attachment;
         let ordered = |order: &Order| matches!(order, Order::Dial(order) if order.attachment == last);
         self.current != Some(last) && (self.reserved.contains_key(&last) || self.orders.iter().any(ordered))
-    }
-
-    /// Goes on with the pipe of these bytes, which was frozen at `frozen_at`.
-    pub fn thaw(
-        &mut self,
-        bytes: Vec<u8>,
-        clock: Clock,
-        frozen_at: Time,
-        seed: u64,
-        rename: impl FnMut(BackendKey) -> BackendKey,
-    ) {
-        let before = self.pipe.view();
-        let snapshot = Snapshot::from_bytes(bytes).expect("these bytes were a snapshot");
-        let restored = Pipe::restore(&snapshot, self.settings.clone(), seed, clock.shows(frozen_at));
-        self.pipe = restored.unwrap_or_else(|error| panic!("{error}: {before:?}"));
-        self.clock = clock;
-        let after = self.pipe.view();
-        assert_eq!((before.state, before.up, before.down), (after.state, after.up, after.down), "thawed");
-        assert_eq!((before.backend, before.interruptions), (after.backend, after.interruptions), "thawed");
-        assert_eq!((before.generation, before.awaits_client), (after.generation, after.awaits_client), "thawed");
-        assert_eq!(before.has_client, after.has_client, "thawed");
-        self.round.is_handed_over();
-        if let Some(held) = self.held.take() {
-            self.end_link(held.attachment, &[]);
-            self.orders.push_back(Order::LetGo(held.attachment));
-        } else if after.attachment > before.attachment {
-            self.orders.push_back(Order::Cancel(before.attachment));
-        }
-        self.foreign = Some(before.attachment);
-        self.pipe.rename_backends(rename);
-    }
-
-    /// The backend link did not come along.
-    pub fn lose_link(&mut self, now: Time, marks: &mut Marks) {
-        let Some(attachment) = self.current else { return };
-        marks.hit(Mark::LinkLostWithFreeze);
-        self.call(now, marks, |pipe, now| pipe.lost(Peer::Backend(attachment), LinkLoss::Reset, now));
-        assert_ne!(self.current, Some(attachment), "a dead link is kept");
     }
 
     fn tick(&mut self, now: Time, marks: &mut Marks) {

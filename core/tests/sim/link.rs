@@ -32,7 +32,11 @@ impl Flow {
 
     pub fn read(&mut self, bytes_max: usize) -> Vec<u8> {
         let taken = bytes_max.min(self.bytes.len());
-        self.bytes.drain(..taken).collect()
+        let (front, back) = self.bytes.as_slices();
+        let in_front = taken.min(front.len());
+        let read = [&front[..in_front], &back[..taken - in_front]].concat();
+        self.bytes.drain(..taken);
+        read
     }
 
     /// The byte that the next read begins with.

@@ -51,11 +51,11 @@ impl Round {
         }
     }
 
-    /// Another process has the pipe: it knows who was asked, and not what they said.
+    /// Another process has the pipe: it knows who was asked, and neither what they said nor that they were not there.
     pub fn is_handed_over(&mut self) {
         self.changed = false;
         for failure in &mut self.heard {
-            if let DialFailure::Refused { backend, .. } = *failure {
+            if let DialFailure::Refused { backend, .. } | DialFailure::Absent(backend) = *failure {
                 *failure = DialFailure::Failed(backend);
             }
         }

@@ -1,11 +1,11 @@
 //! The head of a request of HTTP/2, as the judge takes it: what HTTP/1.1 would say with the same meaning.
 //!
 //! Frames, pseudo-headers that are missing, doubled or out of place, and headers of a connection are refused by the
-//! protocol's library: the stream is reset. Invariant: what goes on names its host once, in `Host`, and its cookies in
-//! one line, as a worker that speaks HTTP/1.1 must have them.
+//! protocol's library: the stream is reset. Invariant: what goes on names its host once, in `Host`, its length once, and its
+//! cookies in one line, as a worker that speaks HTTP/1.1 must have them.
 
 use h2::ext::Protocol;
-use http::header::{COOKIE, HOST};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
@@ -18,6 +18,7 @@ use crate::handshake::refusal::Refusal;
 pub(super) fn translate(parts: &mut Parts, head_bytes_max: usize) -> Asks {
     let protocol = parts.extensions.remove::<Protocol>();
     join_cookies(&mut parts.headers);
+    say_length_once(&mut parts.headers);
     if let Err(refusal) = name_host(parts) {
         return Asks::Nothing(refusal);
     }
@@ -67,6 +68,13 @@ fn join_cookies(headers: &mut HeaderMap) {
         && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
     {
         headers.insert(COOKIE, joined);
+    }
+}
+
+/// Leaves one of several lines that say the same length (RFC 9110 section 8.6); others were refused before.
+fn say_length_once(headers: &mut HeaderMap) {
+    if let Some(length) = headers.get(CONTENT_LENGTH).cloned() {
+        headers.insert(CONTENT_LENGTH, length);
     }
 }
 
@@ -121,6 +129,20 @@ mod tests {
         asked.extensions.insert(Protocol::from_static("websocket"));
         let Asks::Pipe(protocols) = translate(&mut asked, 4096) else { panic!("it is good") };
         assert_eq!((protocols, asked.method), (vec!["chat".to_owned()], Method::GET));
+        for length in ["0", "5"] {
+            let headers = [("sec-websocket-version", "13"), ("content-length", length)];
+            let mut asked = parts("CONNECT", "https://a.example/ws", &headers);
+            asked.extensions.insert(Protocol::from_static("websocket"));
+            assert_eq!(status(asked), 400, "a body of {length}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_said_once() {
+        let mut asked = parts("POST", "https://a.example/", &[("content-length", "5"), ("content-length", "5")]);
+        translate(&mut asked, 4096);
+        let lines: Vec<_> = asked.headers.get_all(CONTENT_LENGTH).iter().collect();
+        assert_eq!(lines, ["5"]);
     }
 
     #[test]

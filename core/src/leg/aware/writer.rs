@@ -291,7 +291,7 @@ impl AwareWriter {
             self.say(&Said::Fin { frame: &frame, n });
         }
         self.push_control(Opcode::Close, &frame.payload());
-        (self.end, self.late_pong) = (End::Said, None);
+        (self.end, self.late_pong, self.live_behind) = (End::Said, None, None);
     }
 
     const fn sends_messages(&self) -> bool {

@@ -23,6 +23,7 @@ use crate::ids::{Attachment, LaneName, PipeId, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{Aware, BackendState, Codec};
 use crate::snapshot::{Read, Reader, SnapshotError, Writer};
+use crate::suspects::Tried;
 use crate::time::{Time, earliest};
 
 /// What a pipe needs to speak the protocol with its workers.
@@ -119,10 +120,7 @@ impl Pipe {
         match answer {
             Answer::Welcome if !greeted => self.worker_answered(None, now),
             Answer::Resumed { rx } if !greeted => self.worker_answered(Some(rx), now),
-            Answer::Reject if !greeted => {
-                let frame = CloseFrame::new(1000, "");
-                self.interrupt(Interruption::WrongWorker, Some(&frame), now);
-            }
+            Answer::Reject if !greeted => self.worker_rejected(now),
             Answer::Welcome | Answer::Resumed { .. } | Answer::Reject => {
                 self.worker_broke_protocol("greeting twice", now);
             }
@@ -134,6 +132,13 @@ impl Pipe {
             Answer::Word(Heard::Fin { frame, n }) => self.worker_ended(frame, n, now),
             Answer::Word(Heard::Beat { n }) => self.worker_beat(n),
         }
+    }
+
+    /// The worker does not want the pipe: the others come first, and it is asked again in another round.
+    fn worker_rejected(&mut self, now: Time) {
+        let Some(backend) = self.backend.worker().map(|worker| worker.backend) else { return };
+        self.interrupt(Interruption::WrongWorker, Some(&CloseFrame::new(1000, "")), now);
+        self.suspects.tried(backend, Tried::Failed);
     }
 
     /// The worker has everything up to `rx` in its state, or nothing of this conversation.
@@ -168,6 +173,10 @@ impl Pipe {
 
     /// The worker says that messages of its own will never come.
     fn worker_gave_up(&mut self, from: u64, count: Option<u64>, why: GapWhy, now: Time) {
+        if !self.keeps(Side::Backend) {
+            // Once the end is on its way no number counts, and none is missing.
+            return;
+        }
         let before = self.down.buffer.accepted().0 + 1;
         let Some(numbered) = &mut self.numbered else { return };
         let rx = match count {
@@ -201,7 +210,10 @@ impl Pipe {
                 self.settle_if_outlived(now);
                 self.backend_ended(frame, now);
             }
-            _ => self.backend_said_close(frame, now),
+            BackendState::Closing => self.end_closing(frame, now),
+            BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing | BackendState::Gone => {
+                self.backend_said_close(frame, now);
+            }
         }
         self.finish_if_over();
     }
@@ -268,7 +280,7 @@ impl Pipe {
         self.acknowledge_worker();
     }
 
-    /// The worker's link is gone: what it was owed is owed to the next one.
+    /// The worker's link is gone: the hello to the next one says what has come.
     pub(in crate::pipe) fn numbered_worker_gone(&mut self) {
         if let Some(numbered) = &mut self.numbered {
             (numbered.answer_ends, numbered.owed) = (None, Owed::default());

@@ -26,6 +26,8 @@ const TAKEOVER_WINDOW: Duration = Duration::from_secs(10);
 pub(super) struct AwareSide {
     from_client: Reader,
     greeted: bool,
+    /// The answer to its hello was given to its link.
+    answered: bool,
     /// What comes over this link counts no more: it closed without an end.
     cut: bool,
     /// The last number received, and that of each message of the lane.
@@ -59,6 +61,7 @@ impl AwareSide {
         Self {
             from_client: Reader::of_one_that_talks_on(true),
             greeted: false,
+            answered: false,
             cut: false,
             rx: 0,
             numbers: Vec::new(),
@@ -218,7 +221,8 @@ impl Model {
         let Some(aware) = &mut self.aware else { return Some(item) };
         if let Item::Close(code, _) = &item {
             let is_own = matches!(code, 4900..=4905);
-            assert!(is_own || !aware.greeted || aware.may_close_unended, "{code} without a word that it ends");
+            // A close frame that was on its way before its hello came has no word before it.
+            assert!(is_own || !aware.answered || aware.may_close_unended, "{code} without a word that it ends");
         }
         if !matches!(item, Item::Text(_) | Item::Binary(_)) {
             return Some(item);
@@ -261,6 +265,7 @@ impl Model {
     fn told_word(&mut self, word: &str, marks: &mut Marks) {
         let (name, number) = (words::name(word), |member| words::number(word, member));
         let Some(aware) = &mut self.aware else { return };
+        aware.answered |= matches!(name, "welcome" | "resumed");
         let knows = aware.resumed.is_none() || matches!(name, "resumed" | "reject");
         assert!(knows, "{name} before it knows where it stands");
         match name {
@@ -382,7 +387,7 @@ impl Model {
     pub(super) fn aware_detached(&mut self) {
         if let Some(aware) = &mut self.aware {
             aware.from_client = Reader::of_one_that_talks_on(true);
-            (aware.cut, aware.may_close_unended) = (false, false);
+            (aware.answered, aware.cut, aware.may_close_unended) = (false, false, false);
             aware.given.clear();
         }
     }

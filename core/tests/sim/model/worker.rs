@@ -16,7 +16,6 @@ pub const BROKEN: u16 = u16::MAX;
 pub(super) struct Numbered {
     greeted: bool,
     told: u64,
-    fin_told: bool,
 }
 
 impl Model {
@@ -34,10 +33,8 @@ impl Model {
                 Item::Ping(_) | Item::Pong(_) => {}
                 Item::Close(code, reason) => {
                     heard.closed = Some(code);
+                    // It says what it has: a close frame confirms nothing.
                     self.worker_closed = Some((code, reason));
-                    if self.is_told_to_close() {
-                        self.confirm(self.sent);
-                    }
                 }
                 item => self.numbered_worker_says(&item, &parts, &mut heard, marks),
             }
@@ -144,7 +141,12 @@ impl Model {
             "hello" => {
                 marks.hit(Mark::NumberedGreeted);
                 let [first, next] = words::pair(&word, "tx").expect("what can be sent");
-                assert_eq!((number("rx"), first), (Some(rx), sent + 1), "where the pipe says that it stands");
+                let stands = number("rx").expect("where it stands");
+                if self.ended.is_some() && (self.worker_acked..rx).contains(&stands) {
+                    // Once its client is told of the end, it takes in no more, and acknowledges none of that.
+                    self.worker_rx = stands;
+                }
+                assert_eq!((stands, first), (self.worker_rx, sent + 1), "where the pipe says that it stands");
                 assert!((first..=accepted + 1).contains(&next), "{next} comes next, {accepted} have come");
             }
             "gap" => {
@@ -155,10 +157,11 @@ impl Model {
             "ack" => {
                 let (n, d) = (number("n").expect("a number"), number("d").expect("a number"));
                 assert!(n <= rx && d <= n && d <= delivered, "{n} and {d} of {rx} and {delivered}");
+                self.worker_acked = n;
             }
             "fin" => {
                 assert_eq!(number("n"), Some(numbered.told), "the last number sent");
-                numbered.fin_told = true;
+                assert!(self.ended.is_some(), "a worker is told of an end, and the conversation goes on");
             }
             "hb" => {}
             other => panic!("a word that is none: {other}"),
