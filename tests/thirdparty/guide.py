@@ -358,8 +358,8 @@ async def planted(run, guide):
     """Workers that do what the page warns of, which has to be found."""
     hasty = of(guide, "Register", "js").replace("await place.leave();", HASTY)
     await run.case("a worker that closes its sockets before it has left", registered, hasty)
-    forgetful = resuming(guide)["Python"][0].replace("resume.numbers()", "iter(range(1, 1000))")
-    await run.case("a worker that counts from 1 at each attach", once, forgetful, in_sqlite)
+    forgetful = resuming(guide)["Python"][0].replace("store.execute(\"INSERT", "seq % 7 and store.execute(\"INSERT")
+    await run.case("a worker that commits what it has not stored", once, forgetful, in_sqlite)
 
 
 async def main():
