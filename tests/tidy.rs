@@ -31,14 +31,13 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// Tests that may call `sleep`, with the reason.
-const SLEEPS: [(&str, &str); 7] = [
+const SLEEPS: [(&str, &str); 6] = [
     ("src/backends/tests/leases.rs", "paused time: the sleep is how virtual time moves"),
     ("src/backends/tests/writes.rs", "paused time: the sleep is how virtual time moves"),
     ("tests/hostile/http_ends.rs", "the rhythm of a slow peer"),
     ("tests/hostile/slow_http.rs", "the rhythm of a slow peer"),
     ("tests/it/http.rs", "the worker's answer takes its minute"),
-    ("tests/it/http_seen.rs", "the window of a measurement"),
-    ("tests/it/timing.rs", "the window of a measurement"),
+    ("tests/measured/measure.rs", "the window of a measurement"),
 ];
 
 /// What only the edges may touch; core decides, and is told the time.
@@ -101,6 +100,12 @@ fn no_test_sleeps() {
     let found: BTreeSet<String> =
         rust_files().into_iter().filter(|file| sleeping(file)).map(|file| file.path).collect();
     assert_eq!(found, SLEEPS.map(|(path, _)| path.to_owned()).into(), "tests wait for what happens, not for time");
+}
+
+#[test]
+fn tests_that_measure_run_alone() {
+    let measures = |file: &Source| file.path.starts_with("tests/measured/") || file.path.starts_with("tests/attacks/");
+    check(rust_files().into_iter().filter(measures).collect(), |file| crowded(&file.text));
 }
 
 #[test]
@@ -290,6 +295,14 @@ fn without_tests(text: &str) -> String {
     text[..end].to_owned()
 }
 
+/// Tests that do not wait for their turn.
+fn crowded(text: &str) -> Vec<String> {
+    let tests = text.split("\n#[tokio::test").skip(1);
+    let bodies = tests.map(|test| test.split("\n}\n").next().unwrap_or(test));
+    let hasty = bodies.filter(|body| !body.contains("let _alone = alone();"));
+    hasty.map(|body| format!("this test runs beside others:{}", body.lines().nth(1).unwrap_or(body))).collect()
+}
+
 /// Names and lengths of functions that are too long; rustfmt puts a function's closing brace under its first letter.
 fn long_functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<&str> = text.lines().collect();
@@ -448,6 +461,13 @@ mod each_rule_can_fail {
         let file = "fn a() {}\n#[cfg(test)]\nmod tests {\n    fn b() { x.unwrap(); }\n}\n";
         assert!(forbidden(&without_tests(file), &[".unwrap()"]).is_empty());
         assert_eq!(forbidden(file, &[".unwrap()"]).len(), 1);
+    }
+
+    #[test]
+    fn a_test_that_measures_beside_others() {
+        let alone = "\n#[tokio::test]\nasync fn a() {\n    let _alone = alone();\n}\n";
+        assert!(crowded(alone).is_empty());
+        assert_eq!(crowded(&alone.replace("    let _alone = alone();\n", "")).len(), 1);
     }
 
     #[test]

@@ -353,11 +353,11 @@ impl Speaker<'_> {
             Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
             Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
             Err(Stay::Relay(request)) => match asked(&request) {
-                Ok(None) => self.relay(*request, body).await,
-                // Boxed, because a plain request need not take along what it takes.
+                // Each boxed, because neither need take along what the other takes.
+                Ok(None) => Box::pin(self.relay(*request, body)).await,
                 Ok(Some(ask)) => {
                     self.talk.routed(self.door.process.metrics.route(&request.found.route.name));
-                    Box::pin(self.door.fall_back(ask, *request, body, self.over)).await
+                    Box::pin(self.door.fall_back(ask, request, body, self.over)).await
                 }
                 Err(refusal) => refusal.into_response(),
             },

@@ -1,11 +1,13 @@
 //! What a client without a socket has been told and has not acknowledged.
 //!
-//! Invariant: a message stays until the client acknowledges it by its number. A word about messages has no number: it stays
-//! until the client has acknowledged a later message, or was told it twice, since the answer that it was in may be lost.
+//! Invariant: a message stays until the client acknowledges it by its number. A word about messages has no number but the
+//! place of its line, `line`: it stays until the client has acknowledged that, or a later message. For a client that says
+//! nothing of lines, it is enough to have been told twice, since the answer that it was in may be lost.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use serde_json::{Map, Value};
 
 /// Bytes that a line is charged beside its own.
 const LINE_OVERHEAD_BYTES: usize = size_of::<Line>();
@@ -72,9 +74,10 @@ impl Kept {
         self.push(Kind::Message, json);
     }
 
-    /// Adds a word about messages.
-    pub fn word(&mut self, json: Bytes) {
-        self.push(Kind::Word { told: 0 }, json);
+    /// Adds a word about messages, with its place.
+    pub fn word(&mut self, mut word: Map<String, Value>) {
+        word.insert("line".to_owned(), (self.total + 1).into());
+        self.push(Kind::Word { told: 0 }, Value::Object(word).to_string().into());
     }
 
     fn push(&mut self, kind: Kind, json: Bytes) {
@@ -91,13 +94,14 @@ impl Kept {
         }
     }
 
-    /// The client has all messages up to `after`.
-    pub fn acknowledge(&mut self, after: u64) {
+    /// The client has all messages up to `after`, and all words up to this place, if it says so.
+    pub fn acknowledge(&mut self, after: u64, words: Option<u64>) {
         let bytes = &mut self.bytes;
         self.lines.retain(|line| {
             let done = match line.kind {
                 Kind::Message => line.seq <= after,
-                Kind::Word { told } => told > 1 || told > 0 && line.seq < after,
+                Kind::Word { told } if told > 0 && line.seq < after => true,
+                Kind::Word { told } => words.map_or(told > 1, |words| line.at < words),
             };
             *bytes -= if done { line.json.len() + LINE_OVERHEAD_BYTES } else { 0 };
             !done
@@ -129,6 +133,11 @@ impl Kept {
         self.lines.iter_mut().filter(is_new).take_while(fits).map(tell).collect()
     }
 
+    /// Lines that there ever were: the place of the last one.
+    pub const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// The number of the last message that ever was in here.
     pub const fn last(&self) -> u64 {
         self.last
@@ -144,11 +153,17 @@ impl Kept {
 mod tests {
     use super::*;
 
+    /// Messages as they are, words by their name.
     fn told(kept: &mut Kept, from: u64) -> Vec<String> {
-        kept.tell(Since::Message(from), 100)
-            .into_iter()
-            .map(|told| String::from_utf8(told.json.to_vec()).unwrap())
-            .collect()
+        let name = |json: &[u8]| match serde_json::from_slice(json).unwrap() {
+            Value::Object(word) => word["t"].as_str().unwrap().to_owned(),
+            message => message.to_string(),
+        };
+        kept.tell(Since::Message(from), 100).iter().map(|told| name(&told.json)).collect()
+    }
+
+    fn word(name: &str) -> Map<String, Value> {
+        [("t".to_owned(), name.into())].into_iter().collect()
     }
 
     #[test]
@@ -159,9 +174,9 @@ mod tests {
         }
         assert_eq!(told(&mut kept, 0), ["1", "2", "3"]);
         assert_eq!(told(&mut kept, 0), ["1", "2", "3"]);
-        kept.acknowledge(2);
+        kept.acknowledge(2, None);
         assert_eq!(told(&mut kept, 2), ["3"]);
-        kept.acknowledge(3);
+        kept.acknowledge(3, None);
         assert!(kept.lines.is_empty() && kept.memory_bytes() == 0 && kept.last() == 3);
     }
 
@@ -169,25 +184,43 @@ mod tests {
     fn a_word_is_told_again_until_a_later_message_is_acknowledged() {
         let mut kept = Kept::default();
         kept.message(1, "1".into());
-        kept.word("lost".into());
-        kept.acknowledge(1);
+        kept.word(word("lost"));
+        kept.acknowledge(1, None);
         assert_eq!(told(&mut kept, 1), ["lost"]);
-        kept.acknowledge(1);
+        kept.acknowledge(1, None);
         assert_eq!(told(&mut kept, 1), ["lost"], "the answer may have been lost");
         kept.message(2, "2".into());
-        kept.acknowledge(1);
+        kept.acknowledge(1, None);
         assert_eq!(told(&mut kept, 1), ["2"], "twice is enough");
-        kept.word("back".into());
+        kept.word(word("back"));
         kept.message(3, "3".into());
         assert_eq!(told(&mut kept, 2), ["back", "3"]);
-        kept.acknowledge(3);
+        kept.acknowledge(3, None);
         assert!(kept.lines.is_empty());
+    }
+
+    #[test]
+    fn a_word_whose_line_is_acknowledged_is_told_once_and_one_whose_line_is_not_until_it_is() {
+        let mut kept = Kept::default();
+        kept.word(word("lost"));
+        for _ in 0..3 {
+            assert_eq!(told(&mut kept, 0), ["lost"]);
+            kept.acknowledge(0, Some(0));
+        }
+        kept.word(word("back"));
+        kept.acknowledge(0, Some(1));
+        assert_eq!(told(&mut kept, 0), ["back"]);
+        kept.message(1, "1".into());
+        kept.acknowledge(0, Some(2));
+        assert_eq!(told(&mut kept, 0), ["1"]);
+        kept.acknowledge(1, Some(2));
+        assert!(kept.lines.is_empty() && kept.memory_bytes() == 0 && kept.total() == 3);
     }
 
     #[test]
     fn an_answer_that_goes_on_tells_nothing_twice() {
         let mut kept = Kept::default();
-        kept.word("lost".into());
+        kept.word(word("lost"));
         let first = kept.tell(Since::Message(0), 100);
         kept.message(1, "1".into());
         let next = kept.tell(Since::Line(first[0].next), 100);
@@ -199,7 +232,7 @@ mod tests {
     fn words_without_a_message_between_them_are_bounded() {
         let mut kept = Kept::default();
         for _ in 0..2 * TOLD_WORDS_MAX {
-            kept.word("lost".into());
+            kept.word(word("lost"));
             kept.tell(Since::Message(0), 1);
             kept.tell(Since::Line(kept.total - 1), 1);
         }
@@ -212,7 +245,7 @@ mod tests {
         kept.message(1, vec![b'x'; 200].into());
         kept.message(2, "2".into());
         assert_eq!(kept.tell(Since::Message(0), 10).len(), 1);
-        kept.acknowledge(1);
+        kept.acknowledge(1, None);
         assert_eq!(told(&mut kept, 1), ["2"]);
     }
 }

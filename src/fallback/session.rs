@@ -16,7 +16,7 @@ use holdline_core::close::CloseFrame;
 use holdline_core::frame::{Side, parse};
 use holdline_core::ids::{Generation, PipeId};
 use holdline_core::shared::cutter::{Cutter, Piece};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
@@ -59,6 +59,18 @@ pub enum NotTaken {
     Busy,
     /// The pipe has ended, or its client went on elsewhere.
     Over,
+}
+
+/// A poll that is under way, until it is dropped.
+struct UnderWay<'a> {
+    session: &'a Session,
+    poll: u64,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.session.state().end_poll(self.poll);
+    }
 }
 
 /// One client's session.
@@ -181,7 +193,7 @@ impl Session {
     fn write(&self, said: &Said) -> Result<Option<u64>, NotTaken> {
         let mut state = self.state();
         if let Said::Ack(n) = said {
-            return state.acknowledge(*n).map(|()| None).map_err(|FromTheFuture| NotTaken::FromTheFuture);
+            return state.acknowledge(*n, None).map(|()| None).map_err(|FromTheFuture| NotTaken::FromTheFuture);
         }
         if let Some(seq) = said.seq() {
             let next = *self.next.borrow();
@@ -209,19 +221,19 @@ impl Session {
         came.map_or(Err(NotTaken::Hole), |_| Ok(()))
     }
 
-    /// The client has all messages up to `n`.
+    /// The client has all messages up to `n`, and all words up to the line `words`, if it says so.
     ///
     /// # Errors
     /// It was never sent that many.
-    pub fn acknowledge(&self, n: u64) -> Result<(), FromTheFuture> {
-        self.state().acknowledge(n)
+    pub fn acknowledge(&self, n: u64, words: Option<u64>) -> Result<(), FromTheFuture> {
+        self.state().acknowledge(n, words)
     }
 
     /// What the pipe has said since then. Waits for it up to `wait`; a poll that comes meanwhile takes the place of this
     /// one.
     pub async fn poll(&self, since: Since, wait: Duration, bytes_max: usize) -> Polled {
-        let poll = self.state().begin_poll();
-        let lines = poll_fn(|cx| self.state().poll_lines(poll, since, bytes_max, cx));
+        let under_way = UnderWay { session: self, poll: self.state().begin_poll() };
+        let lines = poll_fn(|cx| self.state().poll_lines(under_way.poll, since, bytes_max, cx));
         tokio::time::timeout(wait, lines).await.unwrap_or(Polled::Nothing)
     }
 
@@ -244,15 +256,16 @@ impl State {
 
     /// The client has the messages up to `n` from before.
     fn begin_behind(&mut self, n: u64) {
+        self.stream.set_attended(false);
         self.acknowledged = n;
         self.kept.begin_behind(n);
     }
 
-    fn acknowledge(&mut self, after: u64) -> Result<(), FromTheFuture> {
-        if after > self.kept.last().max(self.acknowledged) {
+    fn acknowledge(&mut self, after: u64, words: Option<u64>) -> Result<(), FromTheFuture> {
+        if after > self.kept.last().max(self.acknowledged) || words > Some(self.kept.total()) {
             return Err(FromTheFuture);
         }
-        self.kept.acknowledge(after);
+        self.kept.acknowledge(after, words);
         self.stream.keep(self.kept.memory_bytes());
         if after > self.acknowledged {
             self.acknowledged = after;
@@ -264,7 +277,16 @@ impl State {
     fn begin_poll(&mut self) -> u64 {
         self.polls += 1;
         self.parked.take().into_iter().for_each(Waker::wake);
+        self.stream.set_attended(true);
         self.polls
+    }
+
+    /// No client is there between its polls, as far as is known.
+    fn end_poll(&mut self, poll: u64) {
+        if self.polls == poll {
+            self.parked = None;
+            self.stream.set_attended(false);
+        }
     }
 
     /// The lines of the answer to this poll, once there are any.
@@ -306,7 +328,7 @@ impl State {
             Some("hb") => {
                 self.say(&Said::Control(Value::Object(word).to_string()));
             }
-            _ => self.kept.word(Value::Object(word).to_string().into()),
+            _ => self.kept.word(word),
         }
     }
 
@@ -343,8 +365,8 @@ impl State {
 
     /// The pipe has closed.
     fn end(&mut self, frame: &CloseFrame) {
-        let word = json!({ "t": "close", "code": frame.code, "reason": frame.reason });
-        self.kept.word(word.to_string().into());
+        let word = [("t", "close".into()), ("code", frame.code.into()), ("reason", frame.reason.as_str().into())];
+        self.kept.word(word.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect());
         self.closed = Some(frame.clone());
         self.over = true;
     }

@@ -78,6 +78,15 @@ impl ClientStream {
         matches!(self.socket, Bare::Memory(_))
     }
 
+    /// Whether its client may be there; see [`MemoryStream::set_attended`].
+    #[must_use]
+    pub fn is_attended(&self) -> bool {
+        match &self.socket {
+            Bare::Tcp(_) | Bare::Unix(_) => true,
+            Bare::Memory(stream) => stream.is_attended(),
+        }
+    }
+
     /// Bytes that were taken to be written, and that the socket has not.
     #[must_use]
     pub fn unsent(&self) -> usize {

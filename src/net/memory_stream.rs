@@ -33,6 +33,8 @@ struct State {
     read: u64,
     /// Bytes that the reader keeps of what it has read.
     kept: usize,
+    /// The reader reads nothing just now.
+    unattended: bool,
     closed: bool,
     /// It was closed by an end that went without a word.
     cut: bool,
@@ -115,6 +117,17 @@ impl MemoryStream {
     /// Notes how many bytes this end keeps of what it has read.
     pub fn keep(&self, bytes: usize) {
         self.reads.state().kept = bytes;
+    }
+
+    /// Notes whether this end is read just now, or stands there until it is again.
+    pub fn set_attended(&self, attended: bool) {
+        self.reads.state().unattended = !attended;
+    }
+
+    /// Whether the other end is read just now, as far as it has said.
+    #[must_use]
+    pub fn is_attended(&self) -> bool {
+        !self.writes.state().unattended
     }
 
     /// Bytes that are held for this end: those on their way in either direction, and those that the other end keeps.

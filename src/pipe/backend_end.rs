@@ -241,13 +241,13 @@ impl BackendEnd {
     }
 
     /// Gives `pipe` what the link has for it, as far as `budget` allows.
-    pub fn read(&mut self, budget: usize, pipe: &mut Pipe, cx: &mut Context<'_>, now: Time) -> Came {
+    pub fn read(&mut self, budget: usize, keep: Keep, pipe: &mut Pipe, cx: &mut Context<'_>, now: Time) -> Came {
         let Some(link) = &mut self.link else { return Came::Unread };
         let peer = Peer::Backend(link.attachment);
         match &mut link.transport {
             Transport::Worker(stream, _) => {
                 let end = link.broken.unwrap_or(LinkLoss::Eof);
-                read(stream, Reading { peer, budget, keep: Keep::UntilWritten, end }, pipe, cx, now)
+                read(stream, Reading { peer, budget, keep, end }, pipe, cx, now)
             }
             Transport::Stream(viewer, _) => read_stream(viewer, peer, budget, pipe, cx, now),
         }

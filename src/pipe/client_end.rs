@@ -140,6 +140,15 @@ impl ClientEnd {
         self.link.is_some()
     }
 
+    /// Whether there is a link, and its client may be there. A client that comes and goes by requests is while it polls.
+    pub fn is_attended(&self) -> bool {
+        match &self.link {
+            Some(ClientLink::Socket(link)) => link.stream().is_attended(),
+            Some(ClientLink::Viewers(_)) => true,
+            None => false,
+        }
+    }
+
     /// Whether there is a link that takes bytes.
     pub const fn takes(&self) -> bool {
         self.is_linked() && !self.broken

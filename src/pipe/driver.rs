@@ -170,7 +170,7 @@ impl Driver {
         match side {
             Side::Client if budget == 0 => self.look_at_unread_client(cx, now),
             Side::Client => self.read_client(budget, cx, now),
-            Side::Backend => self.backend.read(budget, &mut self.pipe, cx, now),
+            Side::Backend => self.read_backend(budget, cx, now),
         }
     }
 
@@ -178,6 +178,16 @@ impl Driver {
         // What waits for a worker may wait long: it is copied, so that it holds no more memory than it is charged.
         let keep = if self.backend.is_linked() { Keep::UntilConfirmed } else { Keep::Copy };
         self.client.read(budget, keep, &mut self.pipe, cx, now)
+    }
+
+    fn read_backend(&mut self, budget: usize, cx: &mut Context<'_>, now: Time) -> Came {
+        let keep = match self.pipe.is_aware() {
+            false => Keep::UntilWritten,
+            // Such a client has what it was sent until it says so, which it does soon while it is there.
+            true if self.client.is_linked() => Keep::UntilConfirmed,
+            true => Keep::Copy,
+        };
+        self.backend.read(budget, keep, &mut self.pipe, cx, now)
     }
 
     /// A client that is not read may have left: nothing more comes then, and no room may ever come for what it has said

@@ -1,6 +1,7 @@
 //! Memory that attackers use up: they go, and the innocent keep their conversations, though they are detached.
 
 use crate::harness::{ALL_THERE, Proxy, Wire, eventually, heirs, orphans};
+use crate::measure::alone;
 
 const INNOCENTS: usize = 20;
 const THEIR_MESSAGES: usize = 10;
@@ -70,11 +71,13 @@ async fn innocents_stay(evict: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn detached_innocents_keep_their_messages_beside_attackers_under_lru() {
+    let _alone = alone();
     innocents_stay("lru").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn detached_innocents_keep_their_messages_beside_attackers_under_largest() {
+    let _alone = alone();
     innocents_stay("largest").await;
 }
 
@@ -83,6 +86,7 @@ async fn detached_innocents_keep_their_messages_beside_attackers_under_largest()
 async fn wave_upon_wave_of_floods_stays_within_a_seventh_beyond_the_limit() {
     const WAVES: usize = 6;
     const FLOODERS: usize = 24;
+    let _alone = alone();
     let proxy = Proxy::start(&config("largest"));
     for wave in 0..WAVES {
         let bytes = if wave % 2 == 0 { large_messages() } else { empty_fragments() };

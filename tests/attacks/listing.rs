@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{DemoWorker, Proxy, Wire, ask, percentiles};
+use crate::harness::{DemoWorker, Proxy, Wire, ask};
+use crate::measure::{alone, percentiles};
 
 const BACKENDS_MAX: usize = 1_000;
 const KEYS: usize = 1_000;
@@ -46,6 +47,7 @@ async fn handshake(proxy: &Proxy) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn listing_a_full_registry_keeps_no_handshake_waiting() {
+    let _alone = alone();
     let proxy = Arc::new(Proxy::start("[[pools]]\nname = \"default\"\n[[pools]]\nname = \"other\"\n"));
     let worker = DemoWorker::start("w", &[]);
     proxy.register("w", worker.address).await;

@@ -10,6 +10,9 @@
 #[allow(dead_code, unused_imports)] // each test binary uses its own part of it
 #[path = "../it/harness/mod.rs"]
 mod harness;
+#[allow(dead_code)] // the same
+#[path = "../measured/measure.rs"]
+mod measure;
 
 mod books;
 mod evicted;

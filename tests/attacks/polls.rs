@@ -6,11 +6,13 @@ use tokio::net::TcpStream;
 
 use crate::books::Books;
 use crate::harness::{Proxy, StepWorker, eventually};
+use crate::measure::alone;
 
 const POLLS: usize = 300;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn parked_polls_are_charged_what_they_cost() {
+    let _alone = alone();
     let proxy = Proxy::start("[[pools]]\nname = \"default\"\n");
     let books = Books::open(&proxy).await;
     let worker = StepWorker::start().await;

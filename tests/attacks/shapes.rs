@@ -5,6 +5,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::books::Books;
 use crate::harness::{Proxy, StepWorker, Wire, eventually};
+use crate::measure::alone;
 
 /// Bytes that one lane may hold here.
 const LANE_BYTES: usize = 24 << 20;
@@ -109,6 +110,7 @@ async fn pair(proxy: &Proxy) -> (StepWorker, Wire, Wire) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_a_worker_is_charged_what_it_costs_whatever_its_shape() {
+    let _alone = alone();
     for (what, bytes) in shapes(true) {
         let proxy = Proxy::start(&config());
         let books = Books::open(&proxy).await;
@@ -122,6 +124,7 @@ async fn what_waits_for_a_worker_is_charged_what_it_costs_whatever_its_shape() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_worker_does_not_take_is_charged_what_it_costs_whatever_its_shape() {
+    let _alone = alone();
     for (what, bytes) in shapes(true) {
         let proxy = Proxy::start(&config());
         let books = Books::open(&proxy).await;
@@ -132,6 +135,7 @@ async fn what_a_worker_does_not_take_is_charged_what_it_costs_whatever_its_shape
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_client_does_not_take_is_charged_what_it_costs_whatever_its_shape() {
+    let _alone = alone();
     for (what, bytes) in shapes(false) {
         let proxy = Proxy::start(&config());
         let books = Books::open(&proxy).await;

@@ -4,6 +4,7 @@ use futures_util::future::join_all;
 
 use crate::books::{Books, assert_not_counted_twice};
 use crate::harness::{Proxy, StepWorker, Wire, eventually};
+use crate::measure::alone;
 
 const VIEWERS: usize = 60;
 const FRAMES: usize = 40;
@@ -27,6 +28,7 @@ down = "latest:2"
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_that_slow_viewers_share_are_charged_once_and_the_watch_does_not_forget_what_is_used() {
+    let _alone = alone();
     let proxy = Proxy::start(CONFIG);
     let books = Books::open(&proxy).await;
     let before = proxy.get("/v1/stats").await["memory"]["used_bytes"].as_f64().unwrap();

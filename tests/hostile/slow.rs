@@ -9,7 +9,7 @@ use crate::rig::{Backend, PATIENCE, Proxy, Raw, connected, drip, frame, handshak
 
 #[test]
 fn a_client_that_says_nothing_or_says_it_slowly_is_let_go() {
-    let mut proxy = Proxy::with("handshake_timeout = \"300ms\"\nkeepalive_timeout = \"300ms\"");
+    let mut proxy = Proxy::with("handshake_timeout = \"1s\"\nkeepalive_timeout = \"300ms\"");
     let backend = Backend::echo();
     proxy.register(backend.address);
     let silent = Raw::to(proxy.public);

@@ -130,7 +130,7 @@ fn a_worker_that_drips_the_head_of_its_answer_is_504() {
 
 #[test]
 fn a_client_that_drips_on_behind_its_answer_is_let_go() {
-    let mut proxy = Proxy::with("handshake_timeout = \"300ms\"\nresponse_header_timeout = \"300ms\"");
+    let mut proxy = Proxy::with("handshake_timeout = \"1s\"\nresponse_header_timeout = \"1s\"");
     let backend = Backend::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
     proxy.register(backend.address);
     let mut client = Raw::to(proxy.public);

@@ -141,7 +141,7 @@ async fn a_client_that_says_no_hello_is_closed_after_its_time_on_a_new_pipe_and_
 }
 
 #[tokio::test]
-async fn a_client_that_was_cut_off_goes_on_and_nothing_is_lost_or_doubled() {
+async fn st_10_a_client_that_was_cut_off_goes_on_and_nothing_is_lost_or_doubled() {
     let (proxy, worker) = started("[server]\nthreads = 3").await;
     let (mut client, mut wire) = pair(&proxy, &worker).await;
     let mut heard = Vec::new();
@@ -165,7 +165,7 @@ async fn a_client_that_was_cut_off_goes_on_and_nothing_is_lost_or_doubled() {
 }
 
 #[tokio::test]
-async fn a_worker_that_is_killed_amid_traffic_costs_an_aware_client_nothing() {
+async fn ib_03_a_worker_that_is_killed_amid_traffic_costs_an_aware_client_nothing() {
     let (proxy, worker) = started("").await;
     let (mut client, mut wire) = pair(&proxy, &worker).await;
     let mut heard: Vec<String> = Vec::new();
@@ -205,7 +205,7 @@ async fn the_newest_connection_wins_and_the_old_one_is_told_4901() {
 }
 
 #[tokio::test]
-async fn whatever_is_wrong_with_a_resume_the_answer_is_the_same() {
+async fn st_10_whatever_is_wrong_with_a_resume_the_answer_is_the_same() {
     let (proxy, worker) = started("[limits]\nresume_failures = \"100/min\"").await;
     let (client, _wire) = pair(&proxy, &worker).await;
     let (other, _other_wire) = pair(&proxy, &worker).await;
@@ -237,7 +237,7 @@ async fn whatever_is_wrong_with_a_resume_the_answer_is_the_same() {
 }
 
 #[tokio::test]
-async fn an_address_whose_resumes_fail_too_often_is_told_429_before_it_is_heard() {
+async fn st_10_an_address_whose_resumes_fail_too_often_is_told_429_before_it_is_heard() {
     let (proxy, worker) = started("[limits]\nresume_failures = \"2/min\"").await;
     let (client, _wire) = pair(&proxy, &worker).await;
     let mut hello = client.hello();

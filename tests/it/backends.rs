@@ -6,9 +6,6 @@ use serde_json::{Value, json};
 
 use crate::harness::{Client, DemoWorker, KEYED, Proxy, Said, StepWorker, Wire, eventually};
 
-/// Probes often, so that a probe's delay is short.
-const PROBED: &str = "[[pools]]\nname = \"default\"\nhealth = { interval = \"50ms\", timeout = \"1s\" }\n";
-
 async fn control_video_screenshot_logs(proxy: &Proxy) -> [Client; 4] {
     let connect = |path: &'static str| Client::connect(proxy.public, path);
     let (control, video, screenshot, logs) = tokio::join!(
@@ -69,7 +66,7 @@ async fn ib_03_control_video_screenshot_and_logs_outlive_sigkill_and_sigterm_of_
 #[tokio::test]
 async fn ib_10_a_silent_attach_is_given_up_on_video_and_not_on_control() {
     let video = "[[routes]]\nname = \"video\"\npath = \"/ws/{session}/video\"\nkey = \"{session}\"\npool = \"default\"\n\
-                 first_message_timeout = \"400ms\"\n";
+                 first_message_timeout = \"3s\"\n";
     let proxy = Proxy::start(&format!("{KEYED}{video}"));
     let first = DemoWorker::start("first", &["--fps", "20"]);
     proxy.register("first", first.address).await;
@@ -114,78 +111,6 @@ async fn ib_15_a_worker_that_freezes_for_ten_seconds_keeps_its_pipes_by_default(
 }
 
 #[tokio::test]
-async fn ib_15_past_the_heartbeat_limit_a_stopped_worker_is_left_for_another() {
-    let proxy = Proxy::start("[heartbeat]\nbackend_interval = \"100ms\"\nbackend_timeout = \"1s\"\n");
-    let [a, b] = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[])];
-    proxy.register("a", a.address).await;
-    let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
-    assert_eq!(client.exchange("before").await, "before");
-    proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await;
-    proxy.register("b", b.address).await;
-    a.stop().await;
-    let stopped = Instant::now();
-    assert_eq!(client.exchange("after").await, "after");
-    assert!(stopped.elapsed() >= Duration::from_secs(1) - Duration::from_millis(200), "{:?}", stopped.elapsed());
-    assert!(stopped.elapsed() < Duration::from_secs(5), "a silent worker is not tried first: {:?}", stopped.elapsed());
-    let event = proxy.event_of(0, "pipe.interrupted").await;
-    assert_eq!((&event["reason"], &event["backend"]), (&json!("heartbeat"), &json!("a")));
-    assert_eq!(proxy.pipes().await[0]["backend"], "b");
-}
-
-#[tokio::test]
-async fn ib_15_a_refused_port_is_out_within_one_probe_and_returns_by_itself() {
-    let proxy = Proxy::start(PROBED);
-    let worker = StepWorker::start_alone().await;
-    let address = worker.address;
-    proxy.register("w", address).await;
-    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
-    let idle = proxy.event_of(0, "backend.registered").await["seq"].as_u64().unwrap();
-    drop(worker);
-    let gone = Instant::now();
-    proxy.event_of(idle, "backend.down").await;
-    assert!(gone.elapsed() < Duration::from_secs(1), "{:?}", gone.elapsed());
-    assert_eq!(proxy.get("/v1/backends/w").await["eligible"], false);
-    wire.reset();
-    client.text("kept").await;
-    let worker = StepWorker::at(address).await;
-    let back = Instant::now();
-    let mut wire = worker.accept().await;
-    assert_eq!(wire.hear().await.text(), "kept");
-    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
-}
-
-#[tokio::test]
-async fn iw_11_a_backend_that_refused_a_thousand_dials_is_used_within_a_probe_of_its_return() {
-    let proxy = Proxy::start(
-        "[[pools]]\nname = \"default\"\nhealth = { interval = \"10ms\", timeout = \"1s\" }\n[[routes]]\nwait = 0\n",
-    );
-    let worker = StepWorker::start_alone().await;
-    let address = worker.address;
-    drop(worker);
-    proxy.register("w", address).await;
-    let refused = async || proxy.get("/v1/backends/w").await;
-    eventually("the first refusal", async || (refused().await["health"] == "down").then_some(())).await;
-    // a thousand clients ask for it, and a thousand probes more or less
-    for _ in 0..1_000 {
-        let status = Wire::open(proxy.public, "/ws", &[]).await.unwrap_err().status;
-        assert!(matches!(status, 502 | 503), "{status}");
-    }
-    let again = proxy.api("PUT", "/v1/backends/w", Some(json!({ "url": format!("ws://{address}") }))).await;
-    assert_eq!(again.status, 200, "registering again changes nothing");
-    let worker = StepWorker::at(address).await;
-    let back = Instant::now();
-    proxy.event_of(0, "backend.up").await;
-    assert!(back.elapsed() < Duration::from_secs(1), "{:?}", back.elapsed());
-    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
-    for _ in 0..3 {
-        proxy.register("w", address).await;
-    }
-    client.text("undisturbed").await;
-    assert_eq!(wire.hear().await.text(), "undisturbed");
-    assert_eq!(proxy.pipes().await[0]["interruptions"], 0);
-}
-
-#[tokio::test]
 async fn iw_13_a_half_open_worker_is_found_by_its_heartbeat() {
     let proxy = Proxy::start("[heartbeat]\nbackend_interval = \"100ms\"\nbackend_timeout = \"500ms\"\n");
     let [a, b] = [DemoWorker::start("a", &[]), DemoWorker::start("b", &[])];
@@ -227,7 +152,7 @@ async fn a_drained_worker_hands_its_pipes_over_with_nothing_lost_and_nothing_twi
 
 #[tokio::test]
 async fn st_01_a_worker_is_pinged_and_dead_only_after_the_timeout_since_the_ping() {
-    let proxy = Proxy::start("[heartbeat]\nbackend_interval = \"300ms\"\nbackend_timeout = \"900ms\"\n");
+    let proxy = Proxy::start("[heartbeat]\nbackend_interval = \"300ms\"\nbackend_timeout = \"5s\"\n");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
@@ -239,30 +164,5 @@ async fn st_01_a_worker_is_pinged_and_dead_only_after_the_timeout_since_the_ping
     let alive = Instant::now();
     assert_eq!(client.hear().await.text(), "alive", "any byte is life");
     assert_eq!(wire.hear().await, Said::Gone, "and then silence is death");
-    assert!(alive.elapsed() >= Duration::from_millis(890), "{:?}", alive.elapsed());
-}
-
-#[tokio::test]
-async fn iw_12_an_idle_pipe_that_found_nobody_at_once_hears_of_a_registration() {
-    const ROUNDS: usize = 5;
-    let proxy = Proxy::start("");
-    let mut worker = StepWorker::start().await;
-    proxy.register("w0", worker.address).await;
-    let (client, mut wire) = tokio::join!(Client::connect(proxy.public, "/ws"), worker.accept());
-    for turn in 1..=ROUNDS {
-        let path = format!("/v1/backends/w{}/state", turn - 1);
-        proxy.api("PUT", &path, Some(json!({ "state": "drain", "pipes": "keep" }))).await.expect(202);
-        wire.reset();
-        eventually("the pipe waits", async || {
-            (proxy.get("/v1/pipes").await["items"][0]["state"] == "detached").then_some(())
-        })
-        .await;
-        worker = StepWorker::start().await;
-        proxy.register(&format!("w{turn}"), worker.address).await;
-        let knock = tokio::time::timeout(Duration::from_secs(1), worker.knock());
-        let knock = knock.await.expect("a pipe that waits is told at once");
-        wire = knock.upgrade().await;
-        proxy.pipe_that("attached", |pipe| pipe["state"] == "attached").await;
-    }
-    drop(client);
+    assert!(alive.elapsed() >= Duration::from_millis(4_990), "{:?}", alive.elapsed());
 }

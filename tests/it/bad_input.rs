@@ -313,7 +313,7 @@ async fn each_malformed_line_is_refused_with_its_place_and_the_pipe_goes_on() {
     let invalid = client.post(&proxy, &b"{\"seq\":1,\"text\":\"\xff\"}"[..]).await;
     is_refused(&invalid, 400, "line 1 is not a JSON object", "no UTF-8");
     let ahead = client.post(&proxy, r#"{"t":"ack","n":1}"#).await;
-    is_refused(&ahead, 400, "this acknowledges a message that was never sent", "an ack from the future");
+    is_refused(&ahead, 400, "this acknowledges what was never sent", "an ack from the future");
     client.post(&proxy, "{\"seq\":1,\"text\":\"good\"}\n\n").await.expect(200);
     assert_eq!(wire.hear().await, Said::Text("good".into()), "the first that the worker hears");
 }
@@ -366,9 +366,13 @@ async fn each_malformed_poll_is_refused_with_its_reason() {
         (format!("pipe={pipe}&after="), vec![], 400, "after has to be the number of a message"),
         (format!("pipe={pipe}&after=-1"), vec![], 400, "after has to be the number of a message"),
         (format!("pipe={pipe}&after=+1"), vec![], 400, "after has to be the number of a message"),
-        (format!("pipe={pipe}&after=1.5"), vec![], 400, "after has to be the number of a message"),
+        (format!("pipe={pipe}&after=0."), vec![], 400, "after has to be the number of a message"),
+        (format!("pipe={pipe}&after=.0"), vec![], 400, "after has to be the number of a message"),
+        (format!("pipe={pipe}&after=0.0.0"), vec![], 400, "after has to be the number of a message"),
+        (format!("pipe={pipe}&after=0.x"), vec![], 400, "after has to be the number of a message"),
         (format!("pipe={pipe}&after=99999999999999999999"), vec![], 400, "after has to be the number of a message"),
-        (format!("pipe={pipe}&after=1"), vec![], 400, "this acknowledges a message that was never sent"),
+        (format!("pipe={pipe}&after=1"), vec![], 400, "this acknowledges what was never sent"),
+        (format!("pipe={pipe}&after=0.99"), vec![], 400, "this acknowledges what was never sent"),
         (format!("pipe={pipe}&wait="), vec![], 400, "wait has to be a time"),
         (format!("pipe={pipe}&wait=25"), vec![], 400, "wait has to be a time"),
         (format!("pipe={pipe}&wait=soon"), vec![], 400, "wait has to be a time"),

@@ -148,7 +148,7 @@ async fn a_slow_101_is_not_asked_for_twice() {
 
 #[tokio::test]
 async fn a_worker_that_is_at_a_lost_pipes_request_is_not_asked_twice_while_there_is_no_other() {
-    let proxy = Proxy::start("[reattach]\ngrace = \"6s\"\n");
+    let proxy = Proxy::start("[reattach]\ngrace = \"20s\"\n");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let (mut client, first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
@@ -161,7 +161,7 @@ async fn a_worker_that_is_at_a_lost_pipes_request_is_not_asked_twice_while_there
 
 #[tokio::test]
 async fn a_worker_that_does_not_answer_leaves_another_a_part_of_the_grace() {
-    let proxy = Proxy::start("[reattach]\ngrace = \"3s\"\n");
+    let proxy = Proxy::start("[reattach]\ngrace = \"9s\"\n");
     let [frozen, other] = [StepWorker::start().await, StepWorker::start().await];
     proxy.register("frozen", frozen.address).await;
     let (mut client, first) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), frozen.accept());

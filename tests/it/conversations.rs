@@ -152,7 +152,7 @@ async fn a_mutation_that_its_worker_may_have_run_is_answered_with_an_error_and_n
 
 #[tokio::test]
 async fn a_worker_that_does_not_acknowledge_in_time_is_given_up_for_the_next_candidate() {
-    let proxy = Proxy::start("[prologue]\nwithin = \"100ms\"\n");
+    let proxy = Proxy::start("[prologue]\nwithin = \"2s\"\n");
     let (mut client, old, b) = subscribed(&proxy, &["1"]).await;
     old.wire.reset();
     let mut silent = Graphql::accept(&b).await;

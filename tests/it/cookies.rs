@@ -206,22 +206,56 @@ async fn forged_cookies_are_told_nothing_and_meet_a_limit() {
 }
 
 #[tokio::test]
-async fn cookies_outlive_a_rotation_of_the_keys() {
+async fn st_10_cookies_outlive_a_rotation_of_the_keys() {
     let files = tempfile::tempdir().unwrap();
     let keys = files.path().join("keys");
-    let run = |action: &str| {
-        let binary =
-            std::process::Command::new(env!("CARGO_BIN_EXE_holdline")).args(["keys", action]).arg(&keys).output();
-        assert!(binary.unwrap().status.success(), "{action}");
-    };
-    run("new");
+    make_keys("new", &keys);
     let (proxy, worker, mut browser) = started(&format!("keys_file = {:?}", keys.to_str().unwrap())).await;
     let (client, mut wire) = browser.open_anew(&proxy, &worker, "/ws/a").await;
     client.reset();
     pipes_in(&proxy, "client_detached", 1).await;
-    run("rotate");
+    make_keys("rotate", &keys);
     proxy.api("POST", "/v1/config/reload", Some(serde_json::json!({}))).await.expect(200);
     let mut client = browser.open(&proxy, "/ws/a").await;
     client.text("back").await;
     assert_eq!(wire.hear().await, text("back"));
+}
+
+#[tokio::test]
+async fn st_10_cookies_of_an_earlier_start_are_genuine_where_both_have_read_the_same_keys() {
+    let files = tempfile::tempdir().unwrap();
+    let keys = files.path().join("keys");
+    make_keys("new", &keys);
+    let settings = format!("keys_file = {:?}\n[limits]\nresume_failures = \"1/min\"", keys.to_str().unwrap());
+    let (first, worker, mut browser) = started(&settings).await;
+    drop(browser.open_anew(&first, &worker, "/ws/a").await);
+    drop((first, worker));
+    let (second, worker, _) = started(&settings).await;
+    let cookies = browser.cookies();
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        // Its pipe went with the process, and it counts as no failure.
+        let headers = [("cookie", cookies.as_str())];
+        open.push(tokio::join!(Wire::connect(second.public, "/ws/a", &headers), worker.accept()));
+    }
+    assert_eq!(second.metrics().await.sum("rate_limited_total", &[("limit", "resume_failures")]), 0.0);
+}
+
+#[tokio::test]
+async fn a_library_that_waits_for_a_greeting_on_each_connection_gets_one_from_a_new_pipe() {
+    let (proxy, worker, mut browser) = started("").await;
+    for sid in ["a", "b"] {
+        let (mut client, mut wire) = browser.open_anew(&proxy, &worker, "/ws/a").await;
+        let greeting = format!(r#"0{{"sid":"{sid}"}}"#);
+        wire.text(&greeting).await;
+        assert_eq!(client.hear().await, text(&greeting));
+        client.reset();
+        assert!(matches!(wire.hear().await, Said::Close(1001, _)), "its worker is told at once");
+    }
+}
+
+/// `holdline keys new FILE` or `rotate`.
+fn make_keys(action: &str, file: &std::path::Path) {
+    let made = std::process::Command::new(env!("CARGO_BIN_EXE_holdline")).args(["keys", action]).arg(file).output();
+    assert!(made.unwrap().status.success(), "{action}");
 }

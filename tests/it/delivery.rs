@@ -1,13 +1,11 @@
 //! What becomes of messages when workers are lost.
 
-use std::time::{Duration, Instant};
-
 use futures_util::FutureExt;
 use rand::RngExt;
 use serde_json::{Value, json};
 
 use crate::harness::wire::BINARY;
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles, within};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, within};
 
 /// What the benchmark measures is what loses nothing: these tests break workers under its very configuration.
 const BENCH: &str = include_str!("../../benches/load/holdline.toml");
@@ -163,71 +161,6 @@ async fn ib_05_a_worker_that_stops_in_order_finishes_its_queue_and_nothing_comes
     let lines = std::fs::read_to_string(journal.path()).unwrap();
     let on_first = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["n"].as_u64().unwrap());
     assert_eq!(Vec::from_iter(on_first), Vec::from_iter(1..=40));
-}
-
-#[tokio::test]
-async fn ib_05_replay_delay_holds_the_flush_back_and_not_the_attach() {
-    const DELAY: Duration = Duration::from_millis(700);
-    let proxy = Proxy::start("[replay]\ndelay = \"700ms\"\n");
-    let first = StepWorker::start().await;
-    proxy.register("first", first.address).await;
-    let (mut client, wire) = tokio::join!(Client::connect(proxy.public, "/ws"), first.accept());
-    let second = StepWorker::start().await;
-    proxy.register("second", second.address).await;
-    drop(first);
-    let lost = Instant::now();
-    wire.reset();
-    let mut wire = second.accept().await;
-    let attached = lost.elapsed();
-    wire.text("welcome").await;
-    assert_eq!(client.hear().await.text(), "welcome", "the other way is open at once");
-    client.text("held back").await;
-    assert_eq!(wire.hear().await.text(), "held back");
-    assert!(attached < DELAY && lost.elapsed() >= DELAY, "attached {attached:?}, flushed {:?}", lost.elapsed());
-    client.text("at once").await;
-    assert_eq!(wire.hear().await.text(), "at once");
-}
-
-#[tokio::test]
-async fn iw_02_buffered_messages_reach_the_new_worker_within_50_ms_of_its_upgrade_the_client_idle() {
-    let proxy = Proxy::start(BENCH);
-    let first = StepWorker::start().await;
-    proxy.register("first", first.address).await;
-    let mut clients = Vec::new();
-    for number in 0..20 {
-        let (client, wire) = tokio::join!(Client::connect(proxy.public, "/ws"), first.accept());
-        clients.push((number, client, wire));
-    }
-    drop(first);
-    let mut idle = Vec::new();
-    for (number, mut client, wire) in clients {
-        wire.reset();
-        for n in 0..5 {
-            client.text(format!("{number}-{n}")).await;
-        }
-        idle.push(client);
-    }
-    eventually("all messages are buffered", async || {
-        let waiting = |pipe: &Value| pipe["state"] == "detached";
-        proxy.pipes().await.iter().all(|pipe| waiting(pipe) && pipe["up"]["accepted"] == 5).then_some(())
-    })
-    .await;
-    let second = StepWorker::start().await;
-    proxy.register("second", second.address).await;
-    let mut times = Vec::new();
-    for _ in 0..20 {
-        let mut wire = second.accept().await;
-        let upgraded = Instant::now();
-        let first = wire.hear().await.text();
-        let number = first.split('-').next().unwrap().to_owned();
-        for n in 1..5 {
-            assert_eq!(wire.hear().await.text(), format!("{number}-{n}"));
-        }
-        times.push(upgraded.elapsed());
-    }
-    let [half, last] = percentiles(&mut times, [50, 99]);
-    println!("IW-02: from the upgrade to the last buffered message: p50 {half:?}, p99 {last:?}");
-    assert!(half < Duration::from_millis(50), "{times:?}");
 }
 
 fn random_message(rng: &mut impl RngExt, n: usize) -> Said {

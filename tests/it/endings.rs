@@ -1,33 +1,7 @@
 //! What ends a pipe, and with which words.
 
-use std::time::{Duration, Instant};
-
 use crate::harness::wire::CLOSE;
 use crate::harness::{KEYED, Proxy, Said, StepWorker, Wire};
-
-#[tokio::test]
-async fn ib_06_a_route_that_closes_on_loss_says_1012_within_a_second_and_never_reattaches() {
-    let proxy = Proxy::start(&format!("{KEYED}on_backend_loss = \"close\"\n"));
-    let [first, second] = [StepWorker::start().await, StepWorker::start().await];
-    proxy.register("first", first.address).await;
-    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/webrtc", &[]), first.accept());
-    proxy.register("second", second.address).await;
-    let lost = Instant::now();
-    wire.reset();
-    assert!(matches!(client.hear().await, Said::Close(1012, _)));
-    assert!(lost.elapsed() < Duration::from_secs(1), "{:?}", lost.elapsed());
-    client.close(1012, "").await;
-    proxy.emptied().await;
-    let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("backend_connects_total", &[("result", "attached")]), 1.0, "no reattach");
-    assert_eq!(metrics.sum("reattach_total", &[]), 1.0);
-    assert_eq!(metrics.sum("reattach_total", &[("result", "close_route")]), 1.0, "it is not a failure to reattach");
-    drop(first);
-    let (mut fresh, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/s1/webrtc", &[]), second.accept());
-    assert_eq!(wire.head.header("holdline-attach"), "1");
-    fresh.text("offer").await;
-    assert_eq!(wire.hear().await.text(), "offer");
-}
 
 #[tokio::test]
 async fn ib_07_codes_that_end_reach_the_client_with_their_reason_and_are_nobodys_failure() {
@@ -93,24 +67,6 @@ async fn a_route_may_have_a_close_without_a_code_interrupt() {
     let mut wire = worker.accept().await;
     wire.text("still here").await;
     assert_eq!(client.hear().await.text(), "still here");
-}
-
-#[tokio::test]
-async fn iw_13_without_a_backend_a_pipe_is_closed_1013_when_its_grace_is_over() {
-    let proxy = Proxy::start("[reattach]\ngrace = \"600ms\"\n");
-    let worker = StepWorker::start().await;
-    proxy.register("w", worker.address).await;
-    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &[]), worker.accept());
-    drop(worker);
-    let lost = Instant::now();
-    wire.reset();
-    client.text("never delivered").await;
-    assert_eq!(client.hear().await, Said::Close(1013, "no backend within grace".into()));
-    assert!(lost.elapsed() >= Duration::from_millis(600), "{:?}", lost.elapsed());
-    assert!(lost.elapsed() < Duration::from_secs(3), "{:?}", lost.elapsed());
-    let lost = proxy.event_of(0, "pipe.messages_lost").await;
-    assert_eq!((&lost["messages"], &lost["reason"]), (&1.into(), &"grace".into()), "what is given up is said");
-    assert!(proxy.event_of(0, "pipe.expired").await["waited_ms"].as_u64().unwrap() >= 600);
 }
 
 #[tokio::test]

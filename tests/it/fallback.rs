@@ -40,7 +40,7 @@ impl<'a> Poller<'a> {
         ask(self.proxy.public, "POST", "/ws/a", &headers, lines.to_owned()).await
     }
 
-    async fn get(&self, after: u64, wait: &str) -> Reply {
+    async fn get(&self, after: impl std::fmt::Display, wait: &str) -> Reply {
         let token = format!("Holdline {}", self.token);
         let path = format!("/ws/a?pipe={}&after={after}&wait={wait}", self.pipe);
         ask(self.proxy.public, "GET", &path, &[("authorization", &token)], "").await
@@ -62,6 +62,13 @@ impl<'a> Poller<'a> {
         }
         messages
     }
+}
+
+/// The words in an answer.
+fn words(reply: &Reply) -> Vec<Value> {
+    let lines = reply.text();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.filter(|line| line.get("t").is_some()).collect()
 }
 
 async fn hello(proxy: &Proxy) -> Reply {
@@ -96,7 +103,7 @@ fn text(text: &str) -> Said {
 }
 
 #[tokio::test]
-async fn a_client_without_a_socket_has_the_whole_pipe() {
+async fn lp_08_a_client_without_a_socket_has_the_whole_pipe() {
     let (proxy, worker) = started().await;
     let (mut client, mut wire) = Poller::open(&proxy, &worker).await;
     let sent = client.post("{\"seq\":1,\"text\":\"one\"}\n{\"seq\":2,\"base64\":\"AAE=\"}\n").await.expect(200);
@@ -140,7 +147,7 @@ async fn a_repeat_is_harmless_an_early_message_waits_and_a_hole_is_told() {
 }
 
 #[tokio::test]
-async fn the_worker_dies_and_the_client_polls_on() {
+async fn lp_08_the_worker_dies_and_the_client_polls_on() {
     let (proxy, worker) = started().await;
     let (mut client, wire) = Poller::open(&proxy, &worker).await;
     client.post("{\"seq\":1,\"text\":\"kept\"}").await.expect(200);
@@ -157,6 +164,55 @@ async fn the_worker_dies_and_the_client_polls_on() {
     }
     // An answer without a message may have been lost for all we know, so that its words are told twice.
     assert_eq!((words[0].as_str(), words.contains(&"attached".to_owned())), ("lost", true), "{words:?}");
+}
+
+#[tokio::test]
+async fn a_word_is_told_until_its_line_is_acknowledged_and_then_no_more() {
+    let (proxy, worker) = started().await;
+    let (client, wire) = Poller::open(&proxy, &worker).await;
+    let (_next, ()) = tokio::join!(worker.accept(), async { wire.reset() });
+    let mut line = 0;
+    let mut told = Vec::new();
+    while told.last() != Some(&json!("attached")) {
+        let at = format!("0.{line}");
+        let first = words(&client.get(&at, "25s").await.expect(200));
+        // The answer may be lost as often as it likes.
+        for _ in 0..3 {
+            let again = words(&client.get(&at, "25s").await.expect(200));
+            assert_eq!(again[..first.len()], first[..]);
+        }
+        line = first.last().unwrap()["line"].as_u64().unwrap();
+        told.extend(first.into_iter().map(|word| word["state"].clone()));
+    }
+    assert_eq!(told, ["lost", "attached"], "once each");
+    assert_eq!(client.get(format!("0.{line}"), "1ms").await.status, 204);
+}
+
+/// Goes on with the pipe by another hello; what is said to it.
+async fn come_again(client: &mut Poller<'_>) -> Value {
+    let back = resume(client, &client.token, 0, 1).to_string();
+    let word = ask(client.proxy.public, "POST", "/ws/a", &[("content-type", HELLO)], back).await.json();
+    if let Some(token) = word["token"].as_str() {
+        client.token = token.to_owned();
+    }
+    word
+}
+
+#[tokio::test]
+async fn a_client_whose_answers_are_cut_off_comes_back_as_often_as_it_has_to() {
+    let (proxy, worker) = started().await;
+    let (mut client, _wire) = Poller::open(&proxy, &worker).await;
+    for time in 1..=5 {
+        drop(stream(&client, "").await);
+        eventually("no stream", async || (proxy.metrics().await.sum("polls_parked", &[]) == 0.0).then_some(())).await;
+        assert_eq!(come_again(&mut client).await["t"], "resumed", "time {time}");
+    }
+    let mut streams = vec![stream(&client, "").await];
+    for time in 1..=3 {
+        assert_eq!(come_again(&mut client).await["t"], "resumed", "time {time} that it takes the place of a live one");
+        streams.push(stream(&client, "").await);
+    }
+    assert_eq!(come_again(&mut client).await["why"], "taken");
 }
 
 #[tokio::test]
@@ -277,7 +333,7 @@ async fn message(socket: &mut Wire) -> Said {
 }
 
 #[tokio::test]
-async fn a_client_changes_from_polls_to_a_socket_and_back_without_loss() {
+async fn lp_08_a_client_changes_from_polls_to_a_socket_and_back_without_loss() {
     let (proxy, worker) = started().await;
     let (mut client, mut wire) = Poller::open(&proxy, &worker).await;
     client.post("{\"seq\":1,\"text\":\"by post\"}").await.expect(200);

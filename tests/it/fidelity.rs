@@ -110,7 +110,7 @@ async fn ib_13_forwarding_headers_of_strangers_are_replaced() {
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
     let (_client, worker) = tokio::join!(Wire::connect(proxy.public, "/ws", &SPOOFED), worker.accept());
-    let head = worker.head;
+    let head = &worker.head;
     assert_eq!((head.header("x-forwarded-for"), head.header("x-real-ip")), ("127.0.0.1", "127.0.0.1"));
     assert_eq!(head.header("x-forwarded-proto"), "http");
     assert_eq!(head.header("x-forwarded-host"), proxy.public.to_string());

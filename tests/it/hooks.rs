@@ -140,7 +140,7 @@ async fn the_life_of_a_pipe_is_told_in_order_and_signed() {
 
 #[tokio::test]
 async fn a_server_that_fails_is_told_again_and_the_events_keep_their_ids() {
-    let rig = rig("timeout = \"200ms\"").await;
+    let rig = rig("timeout = \"2s\"").await;
     let (_client, _wire) = rig.pair("/ws/c1").await;
     let mut failed = rig.hook.hear().await;
     failed.answer("503 Service Unavailable").await;

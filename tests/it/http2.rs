@@ -101,7 +101,11 @@ async fn a_worker_dies_under_several_sockets_of_one_connection_and_nothing_is_lo
         socket.text(&format!("second on {path}")).await;
         assert_eq!(wire.hear().await, Said::Text(format!("second on {path}")));
     }
-    let mut clients: Vec<_> = pairs.into_iter().map(|(path, socket, _dies)| (path, socket)).collect();
+    let mut clients = Vec::new();
+    for (path, socket, wire) in pairs {
+        wire.reset();
+        clients.push((path, socket));
+    }
     let mut again = Vec::new();
     for _ in 0..clients.len() {
         again.push(worker.accept().await);

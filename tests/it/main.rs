@@ -1,11 +1,13 @@
 //! The proxy seen from outside: real processes on loopback, workers stepped by hand, exact bytes.
 //!
 //! A test's name begins with the row of the acceptance list that it shows. Nothing sleeps to wait for something: tests
-//! wait for events, messages, the journal or a log record, each with [`harness::PATIENCE`] as its end.
+//! wait for events, messages, the journal or a log record, each with [`harness::PATIENCE`] as its end. What is measured
+//! beside other tests would be their load too: those tests stand in `tests/measured`.
 
 // the helpers here are tests too, which clippy only sees of functions marked as such
 #![allow(clippy::unwrap_used)]
 
+#[allow(dead_code)] // each test binary uses its own part of it
 mod harness;
 
 mod admin;
@@ -20,7 +22,6 @@ mod commits;
 mod compression;
 mod conversations;
 mod cookies;
-mod crowd;
 mod ctl;
 mod delivery;
 mod endings;
@@ -39,10 +40,8 @@ mod http2_requests;
 mod http_leaves;
 mod http_seen;
 mod labels;
-mod limits;
 mod lingering;
 mod loops;
-mod memory;
 mod messages;
 mod moves;
 mod numbered;
@@ -63,9 +62,7 @@ mod slow;
 mod socket_workers;
 mod state_file;
 mod stats;
-mod storm;
 mod stuck_log;
-mod timing;
 mod tls;
 mod tls_clients;
 mod tls_reload;
@@ -73,7 +70,6 @@ mod top;
 mod trace;
 mod trouble;
 mod trust;
-mod waiting;
 mod worker_tls;
 mod workers;
 mod workers_fail;

@@ -118,7 +118,7 @@ async fn a_new_worker_that_refuses_the_clients_old_ticket_leaves_the_pipe_where_
     const REFUSED: &str = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
     let (proxy, mut client, mut old, _a, b) =
         on_a("[reattach]\nbackoff_min = \"10ms\"\nbackoff_max = \"10ms\"\n").await;
-    set_state(&proxy, "a", json!({ "state": "drain", "deadline": "500ms" })).await;
+    set_state(&proxy, "a", json!({ "state": "drain", "deadline": "3s" })).await;
     b.knock().await.answer(REFUSED).await;
     client.text("still here").await;
     assert_eq!(old.hear().await.text(), "still here");
@@ -261,12 +261,12 @@ async fn at_its_deadline_a_drain_closes_the_pipes_that_have_not_ended_if_that_wa
     proxy.api("DELETE", "/v1/backends/b", None).await.expect(204);
     let (ends, _wire) = tokio::join!(Client::connect(proxy.public, "/ws"), a.accept());
     let ordered = Instant::now();
-    set_state(&proxy, "a", json!({ "state": "drain", "pipes": "close", "deadline": "400ms" })).await;
+    set_state(&proxy, "a", json!({ "state": "drain", "pipes": "close", "deadline": "3s" })).await;
     drop(ends);
     client.text("still served").await;
     assert_eq!(old.hear().await.text(), "still served");
     assert_eq!(client.hear().await, Said::Close(1001, "backend is going away".into()));
-    assert!(ordered.elapsed() >= Duration::from_millis(400), "{:?}", ordered.elapsed());
+    assert!(ordered.elapsed() >= Duration::from_secs(3), "{:?}", ordered.elapsed());
 }
 
 #[tokio::test]
@@ -378,7 +378,7 @@ async fn the_pipes_of_a_drained_worker_move_one_after_the_other_at_the_pace_of_t
 #[tokio::test]
 async fn a_deadline_goes_before_the_pace() {
     let pace = "[reattach]\nmoves_per_second = 1\n";
-    let (_took, proxy) = drain_twenty(pace, json!({ "state": "drain", "deadline": "3s" })).await;
+    let (_took, proxy) = drain_twenty(pace, json!({ "state": "drain", "deadline": "10s" })).await;
     // in good order, and in time
     moves(&proxy, [20.0, 0.0, 0.0]).await;
 }

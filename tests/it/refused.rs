@@ -25,25 +25,6 @@ async fn lost(config: &str) -> (Proxy, Wire, StepWorker, StepWorker) {
 }
 
 #[tokio::test]
-async fn a_reattach_that_every_worker_refuses_is_the_end_at_once() {
-    let (proxy, mut client, a, b) = lost(KEYED).await;
-    let began = Instant::now();
-    b.knock().await.answer(&answer(404)).await;
-    a.knock().await.answer(&answer(410)).await;
-    let Said::Close(1012, reason) = client.hear().await else { panic!("another end") };
-    assert!(reason.starts_with("refused by every worker: 4"), "{reason}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-    client.close(1012, "").await;
-    proxy.emptied().await;
-    let event = proxy.event_of(0, "pipe.given_up").await;
-    assert_eq!((&event["code"], &event["reason"]), (&1012.into(), &reason.into()));
-    let metrics = proxy.metrics().await;
-    assert_eq!(metrics.sum("backend_connects_total", &[]), 3.0, "each was asked once");
-    assert_eq!(metrics.sum("reattach_total", &[("result", "refused")]), 1.0);
-    assert_eq!(metrics.sum("backend_ejections_total", &[]), 0.0);
-}
-
-#[tokio::test]
 async fn a_worker_that_was_killed_has_no_say_in_what_the_others_refuse() {
     let (_proxy, mut client, a, b) = lost(KEYED).await;
     drop(a);

@@ -159,7 +159,7 @@ async fn a_client_is_shown_the_certificate_of_its_name_and_the_first_one_otherwi
 #[tokio::test]
 async fn what_is_no_tls_or_never_gets_there_costs_a_connection_and_is_counted() {
     let files = TlsFiles::new();
-    let proxy = proxy(&files.pair("own", &example()), "handshake_timeout = \"500ms\"", POOL);
+    let proxy = proxy(&files.pair("own", &example()), "handshake_timeout = \"2s\"", POOL);
     let mut plain = TcpStream::connect(proxy.tls).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut said = Vec::new();
@@ -334,30 +334,4 @@ async fn a_slow_client_gets_all_of_what_its_worker_said_and_the_goodbye() {
     let (answer, heard) = tokio::join!(telling, listening);
     assert_eq!(answer, Said::Close(1000, "that was all".into()));
     assert!(heard > message.len());
-}
-
-#[tokio::test]
-async fn an_idle_pipe_over_tls_costs_little_more_than_one_without() {
-    const PIPES: u64 = 300;
-    let files = TlsFiles::new();
-    let proxy = proxy(&files.pair("own", &example()), "", POOL);
-    let worker = StepWorker::start().await;
-    proxy.register("w", worker.address).await;
-    let tunnel = Tunnel::to(proxy.tls, "example.test", believing(None)).await;
-    let mut each_kib = Vec::new();
-    for address in [proxy.public, tunnel.address] {
-        let warm = tokio::join!(Wire::connect(address, "/ws", &[]), worker.accept());
-        let before = proxy.memory_kib("VmRSS");
-        let mut pipes = vec![warm];
-        for _ in 0..PIPES {
-            pipes.push(tokio::join!(Wire::connect(address, "/ws", &[]), worker.accept()));
-        }
-        each_kib.push((proxy.memory_kib("VmRSS") - before) as f64 / PIPES as f64);
-        for (client, wire) in &mut pipes {
-            client.text("one message").await;
-            assert_eq!(wire.hear().await.text(), "one message");
-        }
-    }
-    println!("resident memory of an idle pipe, without TLS and with it, in KiB: {each_kib:.1?}");
-    assert!(each_kib[1] < 24.0, "{each_kib:?}");
 }

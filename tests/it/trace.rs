@@ -149,9 +149,12 @@ async fn spans_of_a_handshake_its_attach_and_a_reattach_reach_the_collector() {
     proxy.register("a", workers[0].address).await;
     let sent = traceparent("01");
     let headers = [("traceparent", sent.as_str()), ("tracestate", "vendor=1")];
-    let (mut client, wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &headers), workers[0].accept());
+    let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws", &headers), workers[0].accept());
     let first_head = wire.head.clone();
+    // Read and not confirmed, so that it comes again.
+    wire.pongs = false;
     client.text("hello").await;
+    assert_eq!(wire.hear().await, Said::Text("hello".into()));
     proxy.register("b", workers[1].address).await;
     proxy.api("PUT", "/v1/backends/a/state", Some(json!({"state": "maint", "pipes": "keep"}))).await;
     wire.reset();

@@ -36,6 +36,7 @@ from serving import BINARY, PATIENCE_SECONDS, Holdline, Verdict  # noqa: E402
 PARTS = ("kill", "pipes", "age", "rss")
 LIMITS = {"kill": {}, "pipes": {"recycle_pipes": 12}, "age": {"recycle_age": "10s"}, "rss": {"recycle_rss": "90MiB"}}
 VIEWERS, USERS = 8, 3
+HANG_SECONDS = 300
 MOVE_SECONDS = 0.1
 AUTH = {"Authorization": "Basic " + base64.b64encode(b"user:pass").decode()}
 # As a poll fails that was held by a worker which is gone, or by uvicorn when its patience with it ends.
@@ -68,7 +69,7 @@ def workers(part, journal, admin):
     env = {"JOURNAL": str(journal), "PYTHONPATH": str(ROOT / "clients/python"), "HOLDLINE_ADMIN": f"http://{admin}"}
     env |= {"LEAK_MB_PER_SECOND": "15"} if part == "rss" else {}
     group = {"name": "camera", "command": [PYTHON, *UVICORN], "env": env, "listen": "fd", "standby": 1, "drain_timeout": "1s",
-             "recycle_jitter": 0, "restart_backoff": "50ms..1s", **LIMITS[part]}
+             "recycle_jitter": 0, "restart_backoff": "50ms..1s", "start_timeout": "2m", **LIMITS[part]}
     return "[[workers]]\n" + "\n".join(f"{key} = {toml(value)}" for key, value in group.items())
 
 
@@ -173,7 +174,7 @@ class Drill:
         return items
 
     async def eventually(self, what, look):
-        return await until(what, look, 2 * PATIENCE_SECONDS)
+        return await until(what, look, HANG_SECONDS)
 
     async def serving(self):
         """The process that serves; before it is killed, another has to stand by."""

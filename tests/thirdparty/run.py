@@ -43,7 +43,8 @@ WORKERS = 3
 BURST = 12
 # A worker that is further behind than this is not sent more: past 10 s without a pong, Holdline counts on `written`.
 UNACKNOWLEDGED_MAX = 60
-PATIENCE_SECONDS = 30
+# What takes longer hangs.
+PATIENCE_SECONDS = 120
 TAIL = 'tail.messages = 256\ntail.bytes = "1MiB"\ntail.age = "30s"\n'
 CONFIG = """
 [server]
@@ -101,10 +102,10 @@ class Proxy:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(15)
+            return self.process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            return "no exit in 15 s"
+            return f"no exit in {PATIENCE_SECONDS} s"
         finally:
             self.copier.wait(5)
 

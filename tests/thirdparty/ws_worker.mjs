@@ -7,6 +7,7 @@ import { crc32 } from 'node:zlib'
 // `ws` is installed outside of this directory, where an import would not look for it.
 const { WebSocketServer } = createRequire(process.env.NODE_MODULES_OF)('ws')
 const journal = openSync(process.argv[2], 'a')
+const PUSH_MS = Number(process.env.PUSH_MS ?? 20)
 const server = new WebSocketServer({ host: '127.0.0.1', port: Number(process.argv[3] ?? 0), perMessageDeflate: false })
 
 server.on('listening', () => console.log(JSON.stringify({ listening: `127.0.0.1:${server.address().port}` })))
@@ -19,7 +20,7 @@ server.on('connection', (socket, request) => {
     const body = Buffer.alloc(number % 40 === 39 ? 60_000 : 60, number % 251)
     socket.send(Buffer.concat([Buffer.from(`push ${attachment} ${number} ${crc32(body)} `), body]))
     number += 1
-  }, 20)
+  }, PUSH_MS)
   socket.on('message', (data) => {
     writeSync(journal, `${data} ${attachment} ${process.pid}\n`)
     socket.send(`ack ${data}`)

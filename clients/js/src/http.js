@@ -36,6 +36,8 @@ class HttpLink {
   /** @type {Record<string, string>} */
   #headers = {};
   #pipe = '';
+  /** The place of the last control word: they have no numbers. */
+  #line = 0;
   /** @type {string[]} */
   #lines = [];
   #posting = Promise.resolve();
@@ -137,7 +139,7 @@ class HttpLink {
   /** @param {Record<string, string>} query @param {string} accept */
   async #get(query, accept) {
     const url = new URL(this.#way.url);
-    const all = { pipe: this.#pipe, after: String(this.#way.received()), ...query };
+    const all = { pipe: this.#pipe, after: `${this.#way.received()}.${this.#line}`, ...query };
     for (const [name, value] of Object.entries(all)) url.searchParams.set(name, value);
     const answer = await this.#fetch(url.href, { headers: { ...this.#headers, Accept: accept } });
     if (!answer.ok) throw new Error();
@@ -147,7 +149,8 @@ class HttpLink {
   /** @param {string} text one frame as JSON */
   #read(text) {
     if (!text.trim()) return;
-    const value = JSON.parse(text);
+    const { line = this.#line, ...value } = JSON.parse(text);
+    this.#line = line;
     // There is no close frame here: its line is the end of the link.
     if (value.t === 'close') this.#on.close(value.code, value.reason, true);
     else this.#on.frame(() => (value.t ? value : { seq: value.seq, data: value.text ?? fromBase64(value.base64) }));

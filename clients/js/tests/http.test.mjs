@@ -87,6 +87,17 @@ test('an answer that is lost is given again, and its messages come once', async 
   assert.deepEqual(socket.received, ['1', '2']);
 });
 
+test('a word is acknowledged by its line', async () => {
+  await opened(['poll']);
+  const { pipe } = stub;
+  pipe.kept.push({ number: 1, body: { t: 'backend', state: 'lost', attach: 1, cause: 'outage', line: 7 } });
+  pipe.link.news.emit('news');
+  await until(() => stub.after === '0.7');
+  pipe.kept = [];
+  const told = socket.log.find(({ type }) => type === 'backend');
+  assert.deepEqual([told.state, told.line], ['lost', undefined]);
+});
+
 test('sockets that never open are left for server-sent events, after HTTP was seen to work', async () => {
   stub.refuse = Infinity;
   await opened(['ws', 'sse', 'poll']);

@@ -154,6 +154,17 @@ test('what is refused is told', async () => {
   assert.throws(() => register(nowhere, { admin: 'localhost' }), /"localhost" is no admin API; write it like http:/);
 });
 
+test('an admin API on a socket file is asked as well', async () => {
+  const file = `unix:${join(directory, 'admin.sock')}`;
+  const config = join(directory, 'second.toml');
+  writeFileSync(config, `[server]\nlisten = ["127.0.0.1:0"]\n[admin]\nlisten = "${file}"\n[log]\nformat = "json"\n`);
+  const second = spawn(program, ['serve', '-c', config], { stdio: ['ignore', 'ignore', 'pipe'] });
+  await listening(second.stderr);
+  await assert.rejects(commit('AAAAAAAAAAAAAAAAAAAAAA', 1, 1, { admin: file }), /404: there is no pipe/);
+  second.kill('SIGTERM');
+  await new Promise((resolve) => second.once('exit', resolve));
+});
+
 test('the headers of an attach are read, from whatever holds them', () => {
   assert.equal(Resume.of({ host: 'x' }), null);
   const first = Resume.of({ headers: { 'holdline-pipe': 'p', 'holdline-attach': '1' } });

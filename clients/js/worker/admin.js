@@ -98,11 +98,12 @@ function parsed(text) {
 }
 
 /**
- * What a problem document says, with each field that it names.
+ * What a problem document says, with each field of which it says another thing.
  *
  * @param {{detail?: string, errors?: {pointer?: string, message?: string}[]}} [problem]
  */
 function detail(problem) {
-  const fields = (problem?.errors ?? []).map(({ pointer = '', message = '' }) => `${pointer}: ${message}`);
+  const other = (problem?.errors ?? []).filter(({ message }) => message !== problem?.detail);
+  const fields = other.map(({ pointer = '', message = '' }) => `${pointer}: ${message}`);
   return [problem?.detail ?? 'no reason', ...fields].join('; ');
 }

@@ -90,12 +90,12 @@ class Admin:
 
 
 def _detail(problem: Any) -> str:
-    """What a problem document says, with each field that it names."""
+    """What a problem document says, with each field of which it says another thing."""
     if not isinstance(problem, dict):
         return ""
-    errors = problem.get("errors") or []
-    fields = [f"{error.get('pointer', '')}: {error.get('message', '')}" for error in errors if isinstance(error, dict)]
-    return "; ".join([str(problem.get("detail", "")), *fields])
+    detail, errors = str(problem.get("detail", "")), problem.get("errors") or []
+    other = (error for error in errors if isinstance(error, dict) and error.get("message") != detail)
+    return "; ".join([detail, *(f"{error.get('pointer', '')}: {error.get('message', '')}" for error in other)])
 
 
 def _tls() -> ssl.SSLContext:

@@ -103,6 +103,11 @@ impl Conversation {
         }
     }
 
+    /// Whether a client opens each of its connections by words of its own.
+    pub(crate) fn opens_each_connection(&self) -> bool {
+        self.prologue().is_some_and(Prologue::opens_each_connection)
+    }
+
     pub(crate) const fn prologue(&self) -> Option<&Prologue> {
         match self {
             Self::Profiled(prologue) => Some(prologue),

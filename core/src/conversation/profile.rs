@@ -11,6 +11,9 @@ use super::words::{Awaits, Down, How, Keep, Told, Up};
 use super::{json, messages};
 use crate::frame::Kind;
 
+/// Profiles over JSON whose client may open a connection once.
+const OPENED_ONCE: [&str; 3] = ["graphql-transport-ws", "graphql-ws", "lsp"];
+
 /// How the messages of a protocol are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -84,6 +87,17 @@ impl Profile {
         match self.dialect {
             Dialect::SocketIo | Dialect::SockJs | Dialect::Nats => true,
             Dialect::Json | Dialect::Stomp | Dialect::Hocuspocus | Dialect::Mqtt | Dialect::First(_) => false,
+        }
+    }
+
+    /// Whether a client opens each connection by words that count once, or waits for the worker's: one that went on with
+    /// another connection of its own would break a rule, or wait for ever.
+    #[must_use]
+    pub(super) fn opens_each_connection(&self) -> bool {
+        match self.dialect {
+            Dialect::SocketIo | Dialect::SockJs | Dialect::Stomp | Dialect::Mqtt | Dialect::Nats => true,
+            Dialect::Json => OPENED_ONCE.contains(&&*self.name),
+            Dialect::Hocuspocus | Dialect::First(_) => false,
         }
     }
 

@@ -181,6 +181,11 @@ impl Prologue {
         self.profile.is_stream()
     }
 
+    /// Whether its client opens each connection by words of its own.
+    pub(super) fn opens_each_connection(&self) -> bool {
+        self.profile.opens_each_connection()
+    }
+
     /// Whether another worker can hear all of it.
     #[must_use]
     pub const fn is_repeatable(&self) -> bool {

@@ -122,6 +122,8 @@ pub struct Returning<'a> {
     pub position: Position,
     /// Its next token, made for the attach that follows the last one.
     pub token: &'a str,
+    /// Whether the link whose place it takes, if there is one, may be in use. One that its client has left counts as none.
+    pub is_contested: bool,
 }
 
 impl Pipe {
@@ -332,7 +334,7 @@ impl Pipe {
         if epoch != aware.epoch || rx > self.down.buffer.sent_ever().0 || tx_next <= aware.rx {
             return Err(Reject::Epoch);
         }
-        if linked && !aware.may_be_taken_over(now) {
+        if linked && returning.is_contested && !aware.may_be_taken_over(now) {
             return Err(Reject::Taken);
         }
         let ending = self.swap_client(CloseFrame::new(codes::SUPERSEDED, "superseded"), Some(Seq(rx)), now);

@@ -29,7 +29,17 @@ impl Pipe {
     /// Whether a client that comes now finds its conversation here, be it only for what it was not told of the end.
     #[must_use]
     pub fn awaits_client(&self) -> bool {
-        self.client.may_come_back() || self.client.is_detached()
+        (self.client.may_come_back() || self.client.is_detached()) && self.finds_its_place()
+    }
+
+    /// Whether a client that connects again can go on where it was: not where its protocol opens each connection by words of
+    /// its own, unless it numbers its messages and knows that its connection is the same.
+    fn finds_its_place(&self) -> bool {
+        self.is_aware() || !self.conversation.opens_each_connection()
+    }
+
+    fn may_come_back(&self) -> bool {
+        self.client.may_come_back() && self.finds_its_place()
     }
 
     /// The client is there on another link, which `generation`, if there is one, names from now on. A link that it still
@@ -100,7 +110,7 @@ impl Pipe {
     /// The client has left its page, and a page that is loaded again comes back to the pipe; whether that is how it is.
     pub(super) fn client_navigates(&mut self, frame: &CloseFrame, now: Time) -> bool {
         let leaves = self.settings.client_navigates && frame.code == GOING_AWAY;
-        let returns = self.client.is_open() && self.client.may_come_back();
+        let returns = self.client.is_open() && self.may_come_back();
         let Some(link) = self.client.link().filter(|_| leaves && returns) else { return false };
         let words = link.codec.words_to_replaced(frame, &self.down.buffer);
         self.detach_client(words, now);
@@ -109,7 +119,7 @@ impl Pipe {
 
     /// The client's link died.
     pub(super) fn client_vanished(&mut self, now: Time) {
-        if self.client.may_come_back() {
+        if self.may_come_back() {
             return self.detach_client(Vec::new(), now);
         }
         let was_open = self.client.is_open();
@@ -176,13 +186,13 @@ impl Pipe {
 
     /// Drops a client that has not been told everything; it may come back for the rest.
     pub(super) fn cut_client_off(&mut self, now: Time) {
-        if self.client.may_come_back() { self.detach_client(Vec::new(), now) } else { self.drop_client() }
+        if self.may_come_back() { self.detach_client(Vec::new(), now) } else { self.drop_client() }
     }
 
     /// A client that takes nothing, or stops amid a message, may have lost its link without either end being told. Where
     /// it may come back, it is taken to have; whether it was.
     pub(super) fn is_taken_for_lost(&mut self, now: Time) -> bool {
-        let lost = self.client.may_come_back();
+        let lost = self.may_come_back();
         if lost {
             self.lost(Peer::Client(self.client.generation()), LinkLoss::Reset, now);
         }

@@ -46,8 +46,18 @@ fn position(rx: u64, tx: [u64; 2]) -> Position {
 
 /// The client comes back with a token that was made for `generation`.
 fn comes_back(bench: &mut Bench, generation: u64, position: Position) -> Result<Generation, Reject> {
+    takes_over(bench, generation, position, true)
+}
+
+/// The link whose place it takes `is_contested`, or was left by its client.
+fn takes_over(
+    bench: &mut Bench,
+    generation: u64,
+    position: Position,
+    is_contested: bool,
+) -> Result<Generation, Reject> {
     let token = format!("t{}", bench.pipe.next_generation().0);
-    let returning = Returning { generation: Generation(generation), position, token: &token };
+    let returning = Returning { generation: Generation(generation), position, token: &token, is_contested };
     let resumed = bench.pipe.client_resumes(&returning, bench.now);
     if let Ok(generation) = resumed {
         bench.has_other_client_link(generation);

@@ -1,10 +1,10 @@
 //! Each built-in profile by a script of its protocol: what the next worker is told, in which order, and what the client
 //! does not hear twice.
 
-use holdline_core::conversation::{Conversation, ConversationKind};
-use holdline_core::pipe::LinkLoss;
+use holdline_core::conversation::{Conversation, ConversationKind, Profile, Prologue, PrologueBounds};
+use holdline_core::pipe::{EndedBy, Fact, LinkLoss};
 
-use crate::bench::{B, Bench, C, closed, text, texts};
+use crate::bench::{B, Bench, C, closed, secs, text, texts};
 use crate::prologue::profiled;
 use crate::wire::Item;
 
@@ -427,5 +427,33 @@ fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
         assert_eq!(bench.pipe.conversation(), (kind, profile), "{first}");
         let passed = [bench.client_got(), bench.worker_got()].concat();
         assert_eq!(passed, texts(&[first]));
+    }
+}
+
+#[test]
+fn a_client_whose_protocol_opens_each_connection_is_awaited_no_longer_than_its_connection_lasts() {
+    for (name, who, first, is_awaited) in [
+        ("socket.io", 'w', r#"0{"sid":"a"}"#, false),
+        ("sockjs", 'w', "o", false),
+        ("nats", 'w', "INFO {}\r\n", false),
+        ("stomp", 'c', "CONNECT\n\n\0", false),
+        ("graphql-transport-ws", 'c', r#"{"type":"connection_init"}"#, false),
+        ("graphql-ws", 'c', r#"{"type":"connection_init"}"#, false),
+        ("lsp", 'c', r#"{"id":1,"method":"initialize"}"#, false),
+        ("ocpp1.6", 'c', r#"[2,"1","BootNotification",{}]"#, true),
+        ("eth-jsonrpc", 'c', r#"{"id":1,"jsonrpc":"2.0","method":"eth_chainId"}"#, true),
+    ] {
+        let mut bench = Bench::with(|settings| settings.client_grace = Some(secs(60)));
+        let prologue = Prologue::new(Profile::named(name).unwrap(), PrologueBounds::default());
+        bench.operator(|pipe, _| pipe.converse(Conversation::Profiled(Box::new(prologue)), "route"));
+        match who {
+            'w' => bench.worker_says(first),
+            _ => bench.client_says(first),
+        }
+        assert_eq!(bench.pipe.awaits_client(), is_awaited, "{name}");
+        bench.client_vanishes();
+        let is_over = bench.facts.iter().any(|fact| matches!(fact, Fact::Ended { by: EndedBy::Client, .. }));
+        assert_eq!(is_over, !is_awaited, "{name}");
+        assert_eq!(bench.client_attaches(), is_awaited, "{name}");
     }
 }

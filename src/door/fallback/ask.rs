@@ -36,6 +36,8 @@ pub struct Poll {
     pub pipe: PipeId,
     /// The last message that the client has.
     pub after: u64,
+    /// The line of the last word that it has, where it says so.
+    pub words: Option<u64>,
     /// Of which epoch that is, where it says so.
     pub epoch: Option<u64>,
     /// How long it waits.
@@ -98,21 +100,25 @@ impl<'a> Query<'a> {
         let streams = text(parts, &ACCEPT).is_some_and(|kinds| kinds.split(',').map(essence).any(is_event_stream));
         // A stream that goes on names the last event that it had.
         let last = text(parts, "last-event-id").filter(|_| streams).map(event_id).transpose()?;
-        let (epoch, after) = match last {
-            Some((epoch, after)) => (Some(epoch), after),
-            None => {
-                let after = number(self.after.unwrap_or("0"));
-                (None, after.ok_or_else(|| bad("after has to be the number of a message, or 0"))?)
-            }
-        };
+        let (has, words) = place(self.after.unwrap_or("0"))?;
+        let (epoch, after) = last.map_or((None, has), |(epoch, after)| (Some(epoch), after));
         let wait = self.wait.map(|wait| parse_duration(wait).map_err(|_| bad("wait has to be a time, such as 25s")));
-        Ok(Poll { pipe: named(self.pipe.unwrap_or_default())?, after, epoch, wait: wait.transpose()?, streams })
+        Ok(Poll { pipe: named(self.pipe.unwrap_or_default())?, after, words, epoch, wait: wait.transpose()?, streams })
     }
 }
 
 /// Digits and nothing else.
 fn number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// The number of a message, and the line of a word if one follows.
+fn place(after: &str) -> Result<(u64, Option<u64>), Refusal> {
+    let (message, word) = after.split_once('.').map_or((after, None), |(message, word)| (message, Some(word)));
+    let words = word.map_or(Some(None), |word| number(word).map(Some));
+    number(message).zip(words).ok_or_else(|| {
+        bad("after has to be the number of a message, or 0; behind a dot, the line of a control word may follow")
+    })
 }
 
 /// The epoch and the number of an event's id.

@@ -39,15 +39,29 @@ use crate::metrics::labels::{PollResult, Transport};
 const LINES_TYPE: &str = "application/x-ndjson";
 
 impl Door {
-    /// Answers a request of a client without a socket.
-    pub(super) async fn fall_back(&self, ask: Ask, request: Request, body: RequestBody, over: bool) -> Response<Body> {
+    /// Answers a request of a client without a socket. A poll that waits keeps nothing of its request, and no room for what
+    /// other requests take.
+    pub(super) async fn fall_back(
+        &self,
+        ask: Ask,
+        request: Box<Request>,
+        body: RequestBody,
+        over: bool,
+    ) -> Response<Body> {
         let origin = origin::allowed(&request.found.route, &request.parts.headers);
         let metrics = self.process.metrics.route(&request.found.route.name);
         let answer = match ask {
             Ask::Preflight => return origin::preflight(origin),
-            Ask::Open => self.open_session(request, body, over).await,
-            Ask::Send(pipe) => self.send(pipe, &request, body, &metrics).await.map_err(Refused::Ours),
-            Ask::Poll(poll) => self.poll(poll, &request, &metrics).await.map_err(Refused::Ours),
+            Ask::Open => Box::pin(self.open_session(*request, body, over)).await,
+            Ask::Send(pipe) => Box::pin(self.send(pipe, &request, body, &metrics)).await.map_err(Refused::Ours),
+            Ask::Poll(poll) => {
+                let session = self.begin_poll(poll, &request);
+                drop((request, body));
+                match session {
+                    Ok(session) => self.poll(poll, session, &metrics).await.map_err(Refused::Ours),
+                    Err(refusal) => Err(Refused::Ours(refusal)),
+                }
+            }
         };
         let mut response = answer.unwrap_or_else(|refused| {
             metrics.poll(PollResult::Refused).inc();
@@ -85,14 +99,19 @@ impl Door {
         Ok(answer(status, HELLO_TYPE, format!("{}\n", json!({ "ack": ack, "d": confirmed }))))
     }
 
-    /// Gives what the pipe has said.
-    async fn poll(&self, poll: Poll, request: &Request, metrics: &RouteMetrics) -> Result<Response<Body>, Refusal> {
+    /// The session that a poll asks, which notes what the client has.
+    fn begin_poll(&self, poll: Poll, request: &Request) -> Result<Arc<Session>, Refusal> {
         let session = self.session(poll.pipe, request)?;
         if poll.epoch.is_some_and(|epoch| epoch != session.epoch()) {
             return Err(bad("Last-Event-ID is of another epoch: the numbers are not this pipe's"));
         }
         self.note_transport(&session, poll.streams);
-        session.acknowledge(poll.after).map_err(|FromTheFuture| from_the_future())?;
+        session.acknowledge(poll.after, poll.words).map_err(|FromTheFuture| from_the_future())?;
+        Ok(session)
+    }
+
+    /// Gives what the pipe has said.
+    async fn poll(&self, poll: Poll, session: Arc<Session>, metrics: &RouteMetrics) -> Result<Response<Body>, Refusal> {
         let bounds = self.bounds();
         let parked = metrics.poll_parked();
         if poll.streams {
@@ -213,5 +232,5 @@ fn gone() -> Refusal {
 }
 
 fn from_the_future() -> Refusal {
-    bad("this acknowledges a message that was never sent")
+    bad("this acknowledges what was never sent")
 }

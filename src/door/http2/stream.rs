@@ -135,7 +135,7 @@ impl Stream {
         talk.routed(self.door.process.metrics.route(&request.found.route.name));
         match asked(&request) {
             Ok(None) => {}
-            Ok(Some(ask)) => return self.door.fall_back(ask, request, body, self.seat.is_over()).await,
+            Ok(Some(ask)) => return self.door.fall_back(ask, Box::new(request), body, self.seat.is_over()).await,
             Err(refusal) => return refusal.into_response(),
         }
         let Request { parts, found, client, standing, .. } = request;

@@ -79,7 +79,8 @@ impl Driver {
         let Some(link) = self.bind(socket, first) else { return };
         let Returned { resume, claims, position, address } = returned;
         let token = next_token(&self.process, &claims, self.pipe.next_generation());
-        let returning = Returning { generation: claims.generation, position, token: token.as_str() };
+        let (generation, is_contested) = (claims.generation, self.client.is_attended());
+        let returning = Returning { generation, position, token: token.as_str(), is_contested };
         let generation = match self.pipe.client_resumes(&returning, now) {
             Ok(generation) => generation,
             Err(why) => {

@@ -59,12 +59,6 @@ pub fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> im
     })
 }
 
-/// Sorts `times` and answers the given percentiles.
-pub fn percentiles<const N: usize>(times: &mut [Duration], wanted: [usize; N]) -> [Duration; N] {
-    times.sort_unstable();
-    wanted.map(|percent| times[(times.len() * percent / 100).min(times.len() - 1)])
-}
-
 /// One pool, and one route whose key is the session in the path. Keys of the route may follow, then other tables.
 pub const KEYED: &str = r#"
 [limits]

@@ -90,6 +90,8 @@ pub struct Wire {
     partial: Option<(u8, Vec<u8>)>,
     buffer: BytesMut,
     masks: bool,
+    /// Whether it is a worker's end that neither side has ended.
+    lives_on: bool,
 }
 
 /// Reads a head; nothing if the connection ends before it.
@@ -115,7 +117,7 @@ pub async fn read_head(stream: &mut TcpStream, buffer: &mut BytesMut) -> Option<
 impl Wire {
     /// The worker's end of a connection that has been upgraded.
     pub fn of_worker(stream: TcpStream, head: Head, buffer: BytesMut) -> Self {
-        Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: false }
+        Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: false, lives_on: true }
     }
 
     /// A client that has been answered 101.
@@ -159,7 +161,7 @@ impl Wire {
             return Err(refused(head, stream, buffer).await);
         }
         assert_eq!(head.header("sec-websocket-accept"), derive_accept_key(key.as_bytes()));
-        Ok(Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: true })
+        Ok(Self { stream, head, pongs: true, pings: Vec::new(), partial: None, buffer, masks: true, lives_on: false })
     }
 
     /// The bytes of a frame, masked if this end is a client's.
@@ -219,9 +221,11 @@ impl Wire {
     async fn frame_unbounded(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.parse() {
+                self.lives_on &= frame.opcode != CLOSE;
                 return Some(frame);
             }
             if !matches!(self.stream.read_buf(&mut self.buffer).await, Ok(read) if read > 0) {
+                self.lives_on = false;
                 return None;
             }
         }
@@ -308,18 +312,59 @@ impl Wire {
         tokio::time::timeout(time, self.hear_unbounded()).await.is_err()
     }
 
+    /// The same end of a worker that dies with the task that has it.
+    pub fn mortal(mut self) -> Self {
+        self.lives_on = false;
+        self
+    }
+
+    /// Answers pings, if `pongs` says so, until the other side closes or goes.
+    async fn await_end(mut self) {
+        while let Some(frame) = self.frame_unbounded().await {
+            match frame.opcode {
+                CLOSE => return,
+                PING if self.pongs => {
+                    let pong = self.encode(0x80 | PONG, &frame.payload);
+                    // a peer that is gone needs no pong; the next read says so
+                    let _ = self.stream.write_all(&pong).await;
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Ends the connection with an RST.
-    pub fn reset(self) {
+    pub fn reset(mut self) {
+        self.lives_on = false;
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Ends the connection with a FIN, everything written before it delivered.
     pub async fn fin(mut self) {
+        self.lives_on = false;
         // the peer may be gone already
         let _ = self.stream.shutdown().await;
         // unread bytes would turn the FIN into an RST
         let mut rest = [0; 4096];
         while matches!(within("the other FIN", self.stream.read(&mut rest)).await, Ok(read) if read > 0) {}
+    }
+}
+
+/// A worker's end that its test lets go lives on, silent, until the proxy ends it: the proxy would dial a worker that goes
+/// before its client once more, and the next client's handshake would be taken for that dial. A worker that dies says so,
+/// by [`Wire::reset`], [`Wire::fin`] or [`Wire::mortal`].
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if !std::mem::take(&mut self.lives_on) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(socket) = socket2::SockRef::from(&self.stream).try_clone() else { return };
+        // a runtime that ends takes no more sockets, and its test needs none
+        let Ok(stream) = TcpStream::from_std(socket.into()) else { return };
+        let mut heir = Self::of_worker(stream, Head::default(), std::mem::take(&mut self.buffer));
+        (heir.pongs, heir.lives_on) = (self.pongs, false);
+        runtime.spawn(heir.await_end());
     }
 }
 

@@ -7,6 +7,8 @@ const LINES = 'application/vnd.holdline+json';
 export class HttpStub extends Stub {
   /** What came in, as `POST hello`, `POST`, `poll`, `sse` or `HEAD`. */
   requests = [];
+  /** Where the last poll or stream went on. */
+  after = '';
   /** Answers of polls that are lost on the way, once each. */
   loseAnswers = 0;
 
@@ -19,7 +21,8 @@ export class HttpStub extends Stub {
     if (request.method === 'POST') return this.post(request, response);
     const pipe = this.owned(request, url.searchParams.get('pipe'));
     if (!pipe) return response.writeHead(404).end();
-    pipe.forget(Number(url.searchParams.get('after')));
+    this.after = url.searchParams.get('after');
+    pipe.forget(parseInt(this.after, 10));
     const isStream = request.headers.accept === 'text/event-stream';
     this.requests.push(isStream ? 'sse' : 'poll');
     if (isStream) this.stream(pipe, response);

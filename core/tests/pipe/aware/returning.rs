@@ -6,7 +6,7 @@ use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, PipeState, Returning};
 use holdline_core::settings::ReplayPolicy;
 
-use super::{comes_back, greeted, greeted_with, position};
+use super::{comes_back, greeted, greeted_with, position, takes_over};
 use crate::bench::{B, Bench, closed, ms, secs, text, texts};
 
 const RESUMED_1: &str = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":1,"tx":[2,4],"custody":"proxy"}"#;
@@ -62,7 +62,8 @@ fn what_is_acknowledged_amid_a_replay_is_confirmed() {
         bench.worker_says(payload);
     }
     bench.client_vanishes();
-    let returning = Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2" };
+    let returning =
+        Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2", is_contested: true };
     let generation = bench.pipe.client_resumes(&returning, bench.now).unwrap();
     bench.has_other_client_link(generation);
     // The word, the first message and a part of the second.
@@ -160,6 +161,15 @@ fn after_three_takeovers_in_ten_seconds_the_newcomer_is_refused() {
 }
 
 #[test]
+fn links_that_their_client_has_left_are_no_takeovers_however_many_they_are() {
+    let mut bench = greeted();
+    for generation in 1..=9 {
+        assert!(takes_over(&mut bench, generation, position(0, [1, 1]), false).is_ok());
+    }
+    assert!(comes_back(&mut bench, 10, position(0, [1, 1])).is_ok(), "none of them counted");
+}
+
+#[test]
 fn a_gap_is_told_on_each_link_until_the_client_has_shown_that_it_read_so_far() {
     let mut bench = greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
     bench.client_says("1;one");
@@ -187,7 +197,8 @@ fn nothing_is_said_behind_a_close_frame_though_the_message_before_it_was_the_las
         let mut bench = greeted();
         bench.worker_says("a");
         bench.client_vanishes();
-        let returning = Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2" };
+        let returning =
+            Returning { generation: Generation(1), position: position(0, [1, 1]), token: "t2", is_contested: true };
         let generation = bench.pipe.client_resumes(&returning, bench.now).unwrap();
         bench.has_other_client_link(generation);
         let resumed = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":0,"tx":[1,2],"custody":"proxy"}"#;

@@ -63,7 +63,7 @@ impl Driver {
         let token = format!("t{}", self.pipe.next_generation().0);
         let [tx_first, tx_next] = claim.tx;
         let position = Position { epoch: claim.epoch, rx: claim.rx, tx_first, tx_next };
-        let returning = Returning { generation: Generation(claim.token), position, token: &token };
+        let returning = Returning { generation: Generation(claim.token), position, token: &token, is_contested: true };
         let resumed = self.pipe.client_resumes(&returning, self.clock.shows(now));
         assert_eq!(resumed.err(), expected, "what becomes of a client that says {claim:?}");
         self.call(now, marks, |_, _| ());

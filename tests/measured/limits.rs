@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, percentiles};
+use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually};
+use crate::measure::{alone, percentiles};
 
 /// Room for sixty-four messages that are charged 1 KiB, and one pipe for each backend, so that a lost one is not replaced by its neighbour.
 fn bounded(overflow: &str) -> String {
@@ -54,6 +55,7 @@ async fn unread(proxy: &Proxy) -> Wire {
 
 #[tokio::test]
 async fn a_client_that_leaves_while_it_is_not_read_is_noticed_at_once() {
+    let _alone = alone();
     for reset in [false, true] {
         let proxy = Proxy::start(&bounded("pause"));
         let client = unread(&proxy).await;
@@ -72,6 +74,7 @@ async fn a_client_that_leaves_while_it_is_not_read_is_noticed_at_once() {
 
 #[tokio::test]
 async fn what_a_client_that_left_had_said_last_reaches_the_next_worker_though_it_was_not_read() {
+    let _alone = alone();
     let proxy = Proxy::start(&bounded("pause"));
     let mut client = unread(&proxy).await;
     client.close(1000, "bye").await;
@@ -88,6 +91,7 @@ async fn what_a_client_that_left_had_said_last_reaches_the_next_worker_though_it
 
 #[tokio::test]
 async fn iw_06_exactly_the_limit_survives_an_outage() {
+    let _alone = alone();
     let proxy = Proxy::start(&bounded("close"));
     let (_client, _bystander) = filled(&proxy).await;
     let next = StepWorker::start().await;
@@ -100,6 +104,7 @@ async fn iw_06_exactly_the_limit_survives_an_outage() {
 
 #[tokio::test]
 async fn iw_06_one_byte_more_closes_the_client_1013_within_100_ms_and_harms_nobody_else() {
+    let _alone = alone();
     let proxy = Proxy::start(&bounded("close"));
     let (mut client, (mut other, mut its_worker)) = filled(&proxy).await;
     let over = Instant::now();
@@ -118,6 +123,7 @@ async fn iw_06_one_byte_more_closes_the_client_1013_within_100_ms_and_harms_nobo
 #[tokio::test]
 async fn iw_06_under_pause_the_client_is_not_read_beyond_the_limit_and_nothing_is_lost() {
     const MORE: usize = 3_000;
+    let _alone = alone();
     let proxy = Proxy::start(&bounded("pause"));
     let (mut client, (mut other, mut its_worker)) = filled(&proxy).await;
     let sending = tokio::spawn(async move {
@@ -147,6 +153,7 @@ async fn iw_06_under_pause_the_client_is_not_read_beyond_the_limit_and_nothing_i
 #[tokio::test]
 async fn iw_07_an_idle_pipe_costs_little_and_memory_is_charged_as_it_is_used() {
     const PIPES: u64 = 500;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
@@ -189,6 +196,7 @@ async fn iw_07_an_idle_pipe_costs_little_and_memory_is_charged_as_it_is_used() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn st_11_a_slow_receiver_hurts_only_itself() {
+    let _alone = alone();
     let proxy = Proxy::start("[replay]\nstall_max = \"2s\"\n");
     let worker = StepWorker::start().await;
     proxy.register("flood", worker.address).await;

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{
-    ALL_THERE, Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, heirs, orphans, percentiles,
-};
+use crate::harness::{ALL_THERE, Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, heirs, orphans};
+use crate::measure::{alone, percentiles};
 
 const MIB: u64 = 1 << 20;
 const LIMIT_MIB: u64 = 64;
@@ -160,21 +159,25 @@ async fn recovers(proxy: &Proxy, flooders: Vec<Wire>) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn st_07_px_09_ib_24_a_flood_stays_under_the_limit_by_evicting_the_pipe_that_was_idle_longest() {
+    let _alone = alone();
     survives("lru").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn st_07_px_09_a_flood_stays_under_the_limit_by_evicting_the_oldest_pipe() {
+    let _alone = alone();
     survives("oldest").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn st_07_px_09_a_flood_stays_under_the_limit_by_evicting_the_largest_pipe() {
+    let _alone = alone();
     survives("largest").await;
 }
 
 #[tokio::test]
 async fn st_07_what_pipes_are_charged_comes_back_to_nothing() {
+    let _alone = alone();
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;

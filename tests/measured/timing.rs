@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Proxy, Said, StepWorker, Wire, ask, eventually, percentiles};
+use crate::harness::{Client, Proxy, Said, StepWorker, Wire, ask, eventually};
+use crate::measure::{alone, calm, percent_of_a_core, percentiles};
 
 #[tokio::test]
 async fn iw_12_with_a_spare_backend_a_reattach_takes_less_than_20_ms_p50_and_100_ms_p99() {
     const REATTACHES: usize = 60;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let mut worker = StepWorker::start().await;
     proxy.register("w0", worker.address).await;
@@ -37,6 +39,7 @@ async fn iw_12_with_a_spare_backend_a_reattach_takes_less_than_20_ms_p50_and_100
 #[tokio::test]
 async fn iw_12_a_backend_registered_while_pipes_wait_is_used_within_50_ms() {
     const ROUNDS: usize = 15;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let mut worker = StepWorker::start().await;
     proxy.register("w0", worker.address).await;
@@ -75,6 +78,7 @@ async fn the_first_message_of_a_worker_with_nagles_algorithm_waits_for_no_late_a
     /// The kernel acknowledges after 40 ms if it is not told otherwise.
     const LATE: Duration = Duration::from_millis(30);
     const ROUNDS: usize = 5;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let (mut first, mut again) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
@@ -113,6 +117,7 @@ async fn greet(worker: &StepWorker) -> (Wire, Instant) {
 #[tokio::test]
 async fn lp_06_a_long_poll_of_events_wakes_within_10_ms() {
     const ROUNDS: u32 = 30;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
@@ -143,6 +148,7 @@ async fn lp_06_a_long_poll_of_events_wakes_within_10_ms() {
 #[tokio::test]
 async fn lp_06_a_reader_of_events_misses_nothing() {
     const WRITES: usize = 300;
+    let _alone = alone();
     let proxy = Proxy::start("");
     let worker = StepWorker::start().await;
     let write = async {
@@ -174,6 +180,7 @@ const ACCEPTED_PERCENT: f64 = 3.0;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of() {
     const PIPES: usize = 500;
+    let _alone = alone();
     let proxy = Proxy::start("[reattach]\ngrace = \"5m\"\n");
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;
@@ -195,7 +202,7 @@ async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of
     eventually("the worker is out", async || (proxy.get("/v1/backends/w").await["health"] == "down").then_some(()))
         .await;
     calm(&proxy).await;
-    let used = percent_of_a_core(&proxy).await;
+    let used = percent_of_a_core(&proxy, ACCEPTED_PERCENT).await;
     println!("LP-07: {PIPES} waiting pipes use {used:.2} % of a core");
     assert!(used < ACCEPTED_PERCENT, "{used} % of a core");
     let still: Vec<Value> = proxy.pipes().await;
@@ -205,6 +212,7 @@ async fn lp_07_five_hundred_pipes_that_wait_for_a_backend_use_no_cpu_to_speak_of
 #[tokio::test]
 async fn lp_08_parked_polls_use_no_cpu_to_speak_of() {
     const POLLS: usize = 200;
+    let _alone = alone();
     let proxy = Proxy::start(
         "[[pools]]\nname = \"default\"\n[[routes]]\nname = \"ws\"\npool = \"default\"\npath = \"/{*rest}\"\nhttp_fallback = true\n",
     );
@@ -229,37 +237,8 @@ async fn lp_08_parked_polls_use_no_cpu_to_speak_of() {
     })
     .await;
     calm(&proxy).await;
-    let used = percent_of_a_core(&proxy).await;
+    let used = percent_of_a_core(&proxy, ACCEPTED_PERCENT).await;
     println!("LP-08: {POLLS} parked polls use {used:.2} % of a core");
     assert!(used < ACCEPTED_PERCENT, "{used} % of a core");
     assert_eq!(polls.len(), POLLS);
-}
-
-/// Waits until the proxy does little: what the test did to it has had its consequences.
-async fn calm(proxy: &Proxy) {
-    eventually("the proxy is calm", async || {
-        let before = proxy.cpu_time();
-        // not a wait for something: the window of the measurement
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        (proxy.cpu_time() - before <= Duration::from_millis(40)).then_some(())
-    })
-    .await;
-}
-
-/// What the proxy uses in the calmest of some windows of a few seconds: the same work costs up to three times as much while
-/// other tests use the processor's caches.
-async fn percent_of_a_core(proxy: &Proxy) -> f64 {
-    const WINDOW: Duration = Duration::from_secs(4);
-    const WINDOWS: usize = 5;
-    let mut least = f64::MAX;
-    for _ in 0..WINDOWS {
-        let before = proxy.cpu_time();
-        // not a wait for something: the window of the measurement
-        tokio::time::sleep(WINDOW).await;
-        least = least.min((proxy.cpu_time() - before).as_secs_f64() / WINDOW.as_secs_f64() * 100.0);
-        if least < ACCEPTED_PERCENT {
-            break;
-        }
-    }
-    least
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Proxy, ask, eventually, within};
+use crate::measure::alone;
 
 /// When Docker's health check gives up.
 const CHECK: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ async fn asking(address: SocketAddr, path: &str, header: &str) -> TcpStream {
 
 #[tokio::test]
 async fn sockets_that_say_nothing_keep_no_health_check_out() {
+    let _alone = alone();
     let proxy = Proxy::start("");
     let mut silent = Vec::new();
     for _ in 0..1_100 {
@@ -41,6 +43,7 @@ async fn sockets_that_say_nothing_keep_no_health_check_out() {
 
 #[tokio::test]
 async fn streams_that_are_never_read_are_counted_and_leave_room_for_health() {
+    let _alone = alone();
     let proxy = Proxy::start("[admin]\nmax_connections = 40\naddress_connections = 40\n");
     let (mut streams, mut refused) = (Vec::new(), 0);
     for _ in 0..60 {
@@ -63,6 +66,7 @@ async fn streams_that_are_never_read_are_counted_and_leave_room_for_health() {
 
 #[tokio::test]
 async fn a_stream_takes_a_place_among_those_that_wait() {
+    let _alone = alone();
     let proxy = Proxy::start("[admin]\naddress_connections = 1024\n");
     let mut streams = Vec::new();
     for _ in 0..800 {
@@ -79,6 +83,7 @@ async fn a_stream_takes_a_place_among_those_that_wait() {
 
 #[tokio::test]
 async fn loops_on_metrics_leave_health_alone() {
+    let _alone = alone();
     let proxy = Proxy::start("");
     let admin = proxy.admin;
     let loops: Vec<_> = (0..64)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::harness::{Proxy, Said, StepWorker, Wire, eventually};
+use crate::measure::alone;
 
 /// Serves every WebSocket as an echo that answers closes.
 async fn echo_for_ever(worker: StepWorker) {
@@ -87,6 +88,7 @@ async fn cycles(proxy: &Arc<Proxy>, count: u64) {
 async fn iw_08_after_ten_thousand_connects_and_closes_gauges_are_at_zero_and_descriptors_and_memory_flat() {
     const WARM: u64 = 2_000;
     const REST: u64 = 8_000;
+    let _alone = alone();
     let proxy = Arc::new(Proxy::start(""));
     let worker = StepWorker::start().await;
     proxy.register("w", worker.address).await;

@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::harness::{KEYED, Proxy, Reply, StepWorker, Wire, ask, eventually, within};
+use crate::measure::alone;
 
 const PATH: &str = "/ws/s1/control";
 
@@ -34,6 +35,7 @@ async fn waits(proxy: &Proxy, result: &str, wanted: f64) {
 
 #[tokio::test]
 async fn a_new_client_waits_while_the_only_worker_starts_again() {
+    let _alone = alone();
     let proxy =
         Proxy::start(&KEYED.replace("name = \"default\"\n", "name = \"default\"\nhealth.interval = \"100ms\"\n"));
     let worker = StepWorker::start_alone().await;
@@ -67,6 +69,7 @@ async fn a_new_client_waits_while_the_only_worker_starts_again() {
 
 #[tokio::test]
 async fn a_worker_that_registers_gets_those_that_wait_for_it() {
+    let _alone = alone();
     let proxy = Proxy::start(KEYED);
     let opening = opening(&proxy);
     waiting(&proxy, 1.0).await;
@@ -78,6 +81,7 @@ async fn a_worker_that_registers_gets_those_that_wait_for_it() {
 
 #[tokio::test]
 async fn what_no_worker_will_take_does_not_wait() {
+    let _alone = alone();
     let proxy = Proxy::start(KEYED);
     let began = Instant::now();
     ask(proxy.public, "POST", PATH, &[], "{}").await.expect(503);
@@ -92,6 +96,7 @@ async fn what_no_worker_will_take_does_not_wait() {
 
 #[tokio::test]
 async fn the_wait_is_as_long_as_the_route_says_and_ends_when_the_process_takes_nothing_new() {
+    let _alone = alone();
     let proxy = Proxy::start(&format!("{KEYED}wait = \"300ms\"\n"));
     let began = Instant::now();
     Wire::open(proxy.public, PATH, &[]).await.unwrap_err().expect(503);
@@ -107,6 +112,7 @@ async fn the_wait_is_as_long_as_the_route_says_and_ends_when_the_process_takes_n
 
 #[tokio::test]
 async fn so_many_wait_at_once_and_a_client_that_leaves_makes_room() {
+    let _alone = alone();
     let proxy = Proxy::start(&format!("[server]\nwaiting_max = 2\n{KEYED}wait = \"1h\"\n"));
     let _first = opening(&proxy);
     waiting(&proxy, 1.0).await;
@@ -125,6 +131,7 @@ async fn so_many_wait_at_once_and_a_client_that_leaves_makes_room() {
 
 #[tokio::test]
 async fn a_handshake_that_waits_counts_for_the_limits() {
+    let _alone = alone();
     let limits = "key_connections = 0\nkey_rate = 0\naddress_connections = 1\n";
     let proxy = Proxy::start(&KEYED.replace("key_connections = 0\nkey_rate = 0\n", limits));
     let opening = opening(&proxy);
