@@ -36,7 +36,7 @@ pub use exchanges::{Counted, Exchange, Exchanges};
 pub use linger::{LingerLimits, linger};
 pub use relay::{Caller, HttpContext, relay};
 pub use request_body::RequestBody;
-pub use stream_body::StreamBody;
+pub use stream_body::{Rest, StreamBody};
 pub use talk::{AnswerBody, Talk};
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::harness::http2::{
-    END_HEADERS, END_STREAM, Frames, HEADERS, Http2, NAME, block, get, handshake, only_http2, request, websocket,
+    DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Http2, NAME, block, get, handshake, only_http2, request, websocket,
 };
 use crate::harness::tls::{TlsFiles, authority, connect, params, signed_by, signed_by_itself};
 use crate::harness::{DemoWorker, Proxy, Said, StepWorker, eventually, within};
@@ -15,6 +15,7 @@ use crate::tls;
 const POOL: &str = "[[pools]]\nname = \"default\"\n";
 
 /// RFC 9113 section 7.
+const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 
 #[tokio::test]
@@ -86,6 +87,30 @@ async fn a_request_that_is_taken_back_is_taken_back_from_its_worker() {
     let read = within("the end", tokio::io::AsyncReadExt::read_buf(&mut knock.stream, &mut knock.buffer)).await;
     assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
     assert_eq!(proxy.metrics().await.sum("http2_streams_total", &[("result", "reset")]), 1.0);
+}
+
+#[tokio::test]
+async fn an_answer_before_its_upload_is_over_is_heard_and_the_rest_is_taken_and_forgotten() {
+    let (proxy, _files) = proxy("", POOL);
+    let http2 = Http2::connect(proxy.tls).await;
+    // More than every window, so that it could not be said if nothing took it.
+    let upload = vec![7; 3 << 20];
+    http2.ask(request("TRACE", "/x", &[]), &upload, None).await.0.expect(405);
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_behind_its_answer_is_cut_beyond_a_bound_without_blame() {
+    let (proxy, _files) = proxy("linger_bytes_max = \"20KiB\"", POOL);
+    let mut frames = Frames::connect(proxy.tls).await;
+    let mut trace = get("/x");
+    trace[0].1 = "TRACE";
+    frames.send(HEADERS, END_HEADERS, 1, &block(&trace)).await.unwrap();
+    let answer = frames.until(|frame| frame.stream == 1).await;
+    assert_eq!(answer.kind, HEADERS);
+    for _ in 0..3 {
+        frames.send(DATA, 0, 1, &[7; 10 << 10]).await.unwrap();
+    }
+    assert_eq!(frames.reset_of(1).await, NO_ERROR);
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 """Other people's probes and clients look at Holdline's public edge.
 
   sslyze  what it finds of TLS: versions, ciphers, curves, renegotiation, compression, early data, known holes
-  curl    requests over HTTP/2 and HTTP/1.1: downloads, a HEAD, one refused
-  httpx   many requests at once on one connection of HTTP/2
-  h2load  thousands of requests, a hundred at once on each of ten connections: each is answered
+  curl    requests over HTTP/2 and HTTP/1.1: downloads, uploads, a HEAD, one refused
+  httpx   many requests at once on one connection of HTTP/2, uploads among them
+  h2load  a thousand requests, a hundred at once on each of ten connections: each is answered
 The last line is `N passed, N failed`; `--self-check` has HTTP/2 switched off, which must fail.
 
 Run it as: .cache/probes/bin/python tests/probes/run.py [--holdline PATH] [--runs sslyze,curl,httpx,h2load]
@@ -29,7 +29,7 @@ NAME = "localhost"
 PATIENCE_SECONDS = 120
 DOWNLOAD = "/api/sessions/s1/download"
 DOWNLOAD_BYTES = 2_700_000
-REQUESTS = 5000
+REQUESTS = 1000
 CONFIG = """
 [server]
 listen = ["127.0.0.1:0"]
@@ -112,11 +112,14 @@ async def sslyze(stage, verdict):
 
 
 async def curl(stage, verdict):
+    upload = stage.home / "upload"
+    upload.write_bytes(b"u" * 3_000_000)
     for version, spoken in (("--http2", "2"), ("--http1.1", "1.1")):
         for what, arguments, expected in [
             ("a download", [DOWNLOAD], (200, DOWNLOAD_BYTES)),
             ("one in chunks", [f"{DOWNLOAD}?chunked=1"], (200, DOWNLOAD_BYTES)),
             ("a HEAD", [DOWNLOAD, "--head"], (200, None)),
+            ("an upload that nothing reads", ["/echo-nothing", "--data-binary", f"@{upload}"], (405, None)),
             ("a path that goes up", ["/ws/../x", "--path-as-is"], (400, None)),
         ]:
             path, *more = arguments
@@ -136,9 +139,11 @@ async def many(stage, verdict):
         asked = [client.get(f"https://{stage.at}{DOWNLOAD}") for _ in range(20)]
         asked += [client.get(f"https://{stage.at}/health") for _ in range(200)]
         answers = await asyncio.gather(*asked)
+        refused = await client.post(f"https://{stage.at}/echo-nothing", content=b"u" * 3_000_000)
     versions = {answer.http_version for answer in answers}
     good = all(answer.status_code == 200 for answer in answers) and versions == {"HTTP/2"}
     verdict.told(good, f"httpx: {len(answers)} answers by {versions}")
+    verdict.told(refused.status_code == 405, f"httpx: an upload that nothing reads is answered {refused.status_code}")
     sizes = {len(answer.content) for answer in answers[:20]}
     verdict.told(sizes == {DOWNLOAD_BYTES}, f"httpx: downloads of {sizes} bytes")
 

@@ -183,9 +183,14 @@ class Drill:
             return (self.part != "kill" or "standby" in by_state) and by_state.get("serving")
         return await self.eventually("one serves", look)
 
-    async def disturb(self, polls):
+    async def disturb(self, polls, viewers):
         for _ in range(self.rounds):
             before = await self.serving()
+
+            async def all_see_it(before=before):
+                return all([*viewer.last][-1:] == [before] for viewer in viewers)
+            if self.part == "kill":
+                await self.eventually("every viewer sees its picture", all_see_it)
             seen, pictures = dict(polls.answered), polls.pictures
             if self.part == "kill":
                 os.kill(before, signal.SIGKILL)
@@ -196,11 +201,13 @@ class Drill:
             await self.eventually("another process serves", replaced)
             await asyncio.gather(*passing)
 
-            async def all_go_on(seen=seen, pictures=pictures):
+            async def all_go_on(before=before, seen=seen, pictures=pictures):
                 await self.workers()
+                if any([*viewer.last][-1:] in ([], [before]) for viewer in viewers):
+                    return False
                 users = (f"user {number}" for number in range(USERS))
                 return polls.pictures > pictures and all(polls.answered[user] > seen.get(user, 0) for user in users)
-            await self.eventually("every user is answered again, and the picture goes on", all_go_on)
+            await self.eventually("every user is answered again, and every picture goes on", all_go_on)
 
     async def pass_by(self, before):
         """Clients who come and go until the worker is replaced."""
@@ -240,7 +247,7 @@ async def run(options, part, verdict):
             await drill.serving()
             moving = [asyncio.create_task(viewer.run(holdline.address["public"], quit_moving)) for viewer in viewers]
             others = [asyncio.create_task(work) for work in (polls.camera(), polls.mjpeg(), *map(polls.user, range(USERS)))]
-            await drill.disturb(polls)
+            await drill.disturb(polls, viewers)
             quit_moving.set()
             await drill.done(viewers)
             reached = True

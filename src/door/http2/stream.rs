@@ -23,7 +23,7 @@ use crate::door::Door;
 use crate::door::fallback::asked;
 use crate::door::judge::{Asked, Asks};
 use crate::door::outcome::{Destination, Refused, Request, Seat, Stay};
-use crate::http::{Access, Body, Caller, Exchange, RequestBody, StreamBody, Talk, relay};
+use crate::http::{Access, Body, Caller, Exchange, RequestBody, Rest, StreamBody, Talk, relay};
 use crate::metrics::labels::{StreamKind, StreamResult};
 use crate::net::{Peer, TlsIdentity};
 
@@ -41,7 +41,8 @@ pub(super) struct Stream {
 
 /// What becomes of a request.
 enum Decision {
-    Answer(Response<Body>),
+    /// And what is to be forgotten of its body, behind the answer.
+    Answer(Response<Body>, Option<Rest>),
     Leave(Destination, RecvStream),
 }
 
@@ -64,14 +65,19 @@ impl Stream {
             // Boxed, because it takes several times what a parked request does that is to be answered.
             decision = Box::pin(self.decide(request, &talk)) => Some(decision),
         };
-        let patience = process.rules.load().send_timeout;
+        let (patience, linger) = {
+            let rules = process.rules.load();
+            (rules.send_timeout, rules.linger)
+        };
+        let mut unread = None;
         let result = match decision {
             None => StreamResult::Reset,
             Some(Decision::Leave(to, body)) => {
                 drop(gauge);
                 return self.switch(to, body, respond, &talk).await;
             }
-            Some(Decision::Answer(response)) => {
+            Some(Decision::Answer(response, rest)) => {
+                unread = rest;
                 let status = response.status();
                 let response = response.map(|body| talk.answering(status, body));
                 match send(&mut respond, response, is_head, patience).await {
@@ -85,6 +91,9 @@ impl Stream {
             self.calm.taken_back(Instant::now());
         }
         process.metrics.http2_stream_result(result);
+        if let Some(unread) = unread.filter(|_| result == StreamResult::Answered) {
+            unread.forget(linger).await;
+        }
     }
 
     async fn decide(&self, request: http::Request<RecvStream>, talk: &Arc<Talk>) -> Decision {
@@ -103,18 +112,26 @@ impl Stream {
         talk.hold(Exchange::new(is_plain.then(|| process.exchanges.count_in()), access));
         talk.comes_from(|| process.rules.load().trusted.trace(self.peer, &parts).address);
         let asked = Asked { parts, peer: self.peer, asks, over: self.seat.is_over() };
-        match self.door.judge(asked).await.settle() {
-            Ok(to) => Decision::Leave(to, body),
-            Err(Stay::Refuse(Refused::Ours(refusal))) => Decision::Answer(refusal.into_response()),
-            Err(Stay::Refuse(Refused::Workers(answer))) => Decision::Answer(answer.into_response()),
-            Err(Stay::Refuse(Refused::Denied(answer))) => Decision::Answer(answer.into_response()),
-            Err(Stay::Relay(request)) => Decision::Answer(self.relay(*request, body, talk).await),
-        }
+        let refused = match self.door.judge(asked).await.settle() {
+            Ok(to) => return Decision::Leave(to, body),
+            Err(Stay::Relay(request)) => {
+                let (body, rest) = StreamBody::new(body, &request.parts.headers);
+                return Decision::Answer(self.relay(*request, body, talk).await, Some(rest));
+            }
+            Err(Stay::Refuse(refused)) => refused,
+        };
+        let response = match refused {
+            Refused::Ours(refusal) => refusal.into_response(),
+            Refused::Workers(answer) => answer.into_response(),
+            Refused::Denied(answer) => answer.into_response(),
+        };
+        // A handshake has no body that its client would have to be rid of.
+        Decision::Answer(response, is_plain.then(|| Rest::of(body)))
     }
 
     /// A worker's answer, or what a client without a socket asks of us.
-    async fn relay(&self, request: Request, body: RecvStream, talk: &Arc<Talk>) -> Response<Body> {
-        let body = RequestBody::new(StreamBody::new(body, &request.parts.headers), talk);
+    async fn relay(&self, request: Request, body: StreamBody, talk: &Arc<Talk>) -> Response<Body> {
+        let body = RequestBody::new(body, talk);
         talk.routed(self.door.process.metrics.route(&request.found.route.name));
         match asked(&request) {
             Ok(None) => {}
