@@ -296,7 +296,7 @@ impl Parking {
         }
         if self.lines.is_empty() {
             self.presence = Presence::Dry;
-            if !self.waiting.is_empty() {
+            if self.waiting.iter().any(|waiting| waiting.wants == Wants::Line) {
                 self.ran_short(now);
             }
         } else {
@@ -509,6 +509,7 @@ mod tests {
         parking.take(Take(1), Wants::Look, at(0));
         parking.park(Line(1), at(1));
         assert_eq!(actions(&mut parking), [Action::Came, Action::Found(Take(1))]);
+        assert_eq!(parking.want(), BOUNDS.parked_max, "a look makes it want no more");
         let mut parking = Parking::new(BOUNDS, at(0));
         parking.expect();
         parking.take(Take(1), Wants::Line, at(1));
