@@ -14,7 +14,7 @@
 //! pipes that have one worker connection between them, [`limits`] counts connections, [`memory`] bounds what all of
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
-//! [`workers`] are the processes that Holdline runs itself, as users that [`unix_user`] finds.
+//! [`dialin`] is where workers come that cannot be dialled. [`workers`] are the processes that Holdline runs itself, as users that [`unix_user`] finds.
 //!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
 //! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
@@ -26,13 +26,14 @@
 //! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
 //! uses [`phase`], [`clock`], [`blame`], [`hops`], [`send_timeout`] and
 //! [`whole_file`]. [`run`] registers a worker that something else
-//! starts. [`worker`] is the simulated device worker that demos and
+//! starts, and [`agent`] parks connections for one that cannot be dialled. [`worker`] is the simulated device worker that demos and
 //! tests stand behind the proxy, and [`demo`] kills such workers under its clients.
 //!
 //! A module knows only what stands below it: `tests/tidy/layers.rs` lists the layers and holds them.
 
 mod activation;
 mod admin;
+mod agent;
 mod backends;
 mod blame;
 mod callout;
@@ -42,6 +43,7 @@ mod clock;
 pub mod config;
 mod ctl;
 mod demo;
+mod dialin;
 mod door;
 mod events;
 pub mod fallback;

@@ -19,11 +19,12 @@ use crate::admin::listen::AdminListener;
 use crate::admin::state_file::{StateFile, StateFileError};
 use crate::admin::{self, Admin, Locality};
 use crate::config::{Config, Invalid, Loaded};
+use crate::dialin::DialInListeners;
 use crate::door::Door;
 use crate::door::listen::{self, Bound, PublicListener};
 use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
-use crate::net::OwnListeners;
+use crate::net::OwnListener;
 use crate::notify::{Notifier, Runtimes};
 use crate::pipe::shed_read_buffer;
 use crate::pipes::{Command, Pipes};
@@ -108,22 +109,25 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     warn_of_few_descriptors(&process);
     process.metrics.watch_runtime("control", runtime::Handle::current());
     let (bound, admin_listener) = listeners(&process.config.load(), inherited).await?;
-    process.backends.keep_off(own_listeners(&bound, &admin_listener));
+    let dial_in = DialInListeners::bind(&process)?;
+    process.backends.keep_off(own_listeners(&bound, &admin_listener).chain(dial_in.own()).collect());
     let state_file = open_state_file(&process)?;
     let admin_address = admin_listener.to_string();
+    let attach_addresses: Vec<_> = dial_in.addresses().collect();
 
     let threads = start_threads(&process, &bound)?;
     let reload = Arc::new(Reload::new(process.clone(), sources));
     let admin = Admin::new(process.clone(), reload.clone(), state_file.clone(), admin_listener.locality());
     let (stop_control, stopped) = watch::channel(false);
     tokio::spawn(admin::listen::serve(admin_listener, admin, stopped.clone()));
+    dial_in.start(&process, &stopped);
     start_chores(&process, state_file, &stopped);
     let (kept, until_stopped) = (reload.clone(), until(stopped.clone()));
     tokio::spawn(async move { kept.keep_certificates(until_stopped).await });
 
     // A reader of where we listen may connect at once.
     process.phase.started();
-    say_where(&bound, &admin_address);
+    say_where(&bound, &attach_addresses, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
     Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control })
 }
@@ -143,8 +147,11 @@ fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
     Ok(Judged { config, rules, tokens, resume_keys, hooks_secret, tls, shown })
 }
 
-fn own_listeners(bound: &[PublicListener], admin: &AdminListener) -> OwnListeners {
-    bound.iter().filter_map(|listener| listener.bound.own()).chain(admin.own()).collect()
+fn own_listeners<'a>(
+    bound: &'a [PublicListener],
+    admin: &AdminListener,
+) -> impl Iterator<Item = OwnListener> + use<'a> {
+    bound.iter().filter_map(|listener| listener.bound.own()).chain(admin.own())
 }
 
 /// Registers what an earlier process knew.
@@ -168,9 +175,12 @@ fn start_chores(process: &Arc<Process>, state_file: Option<Arc<StateFile>>, stop
     tokio::spawn(async move { backends.run(until_stopped).await });
 }
 
-fn say_where(public: &[PublicListener], admin: &str) {
+fn say_where(public: &[PublicListener], attach: &[(String, bool)], admin: &str) {
     for PublicListener { bound, tls } in public {
         tracing::info!(listener = "public", address = %bound, tls, "listening");
+    }
+    for (address, tls) in attach {
+        tracing::info!(listener = "attach", address, tls, "listening");
     }
     tracing::info!(listener = "admin", address = admin, "listening");
 }

@@ -9,6 +9,7 @@
 //! [`suspects`]); the [`pipe`] that joins them; what many pipes [`shared`] make of one worker; and beside it the [`pool`]
 //! that backends are chosen from, with their [`health`] and their [`lease`], the [`limits`] on who may connect how often,
 //! and who goes when [`memory`] is short. Which worker processes are started, emptied and stopped, the [`supervisor`] decides.
+//! How workers that cannot be dialled dial in is in [`dialin`].
 //! What a worker must hear again is in [`conversation`], and the groups that a pipe belongs to in [`labels`]. A pipe can be frozen into a
 //! [`snapshot`].
 
@@ -18,6 +19,7 @@ pub mod backoff;
 pub mod byte_queue;
 pub mod close;
 pub mod conversation;
+pub mod dialin;
 pub mod frame;
 pub mod health;
 pub mod ids;

@@ -60,6 +60,8 @@ pub(super) struct BackendBody {
     pipes: u32,
     /// Plain requests that it is answering.
     requests: u32,
+    /// Connections that its worker has parked, if it dials in.
+    parked: Option<usize>,
     registered_at: String,
     version: u64,
     last_probe: Option<ProbeBody>,
@@ -110,6 +112,7 @@ impl From<BackendView> for BackendBody {
             fixed: view.origin != Origin::Registered,
             pipes: view.pipes,
             requests: view.requests,
+            parked: view.parked,
             registered_at: time(view.registered_at),
             version: view.version,
             last_probe: view.last_probe.map(|probe| ProbeBody {

@@ -1,7 +1,7 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `supervised` (what the supervisor says about processes of its own), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `supervised` (what the supervisor says about processes of its own), `dialed_in` (what workers say that dial in), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -9,6 +9,7 @@
 //! waits for its next deadline.
 
 mod configured;
+mod dialed_in;
 mod facts;
 mod keeper;
 mod moves;
@@ -23,12 +24,13 @@ mod supervised;
 mod views;
 mod writes;
 
+pub use dialed_in::DialIn;
 pub use facts::{BackendEvent, EjectCause, Hold, Leave, LeaveCause, LeaveHow};
 pub use report::WorkerReport;
 pub use reserve::{Ask, NoBackend, Outcome, PoolWatch, Reservation};
 pub use spec::{
-    BackendError, BackendSpec, BackendView, Directive, Expect, Origin, PipesWish, PoolSpec, PoolView, ProbeKind,
-    ProbeSettings, Progress, Put, Renewal, StateChange, StateCounts,
+    BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, Origin, PipesWish, PoolSpec, PoolView,
+    ProbeKind, ProbeSettings, Progress, Put, Renewal, StateChange, StateCounts,
 };
 
 use crate::clock::Clock;
@@ -112,7 +114,7 @@ impl Backends {
     ) -> Self {
         let registry = Registry {
             clock,
-            where_to: WhereTo { networks: Arc::new(setup.networks.clone()), own: Arc::default() },
+            where_to: WhereTo { networks: Arc::new(setup.networks.clone()), own: Arc::default(), parked: None },
             pools: BTreeMap::new(),
             records: HashMap::new(),
             ids: BTreeMap::new(),

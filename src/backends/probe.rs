@@ -4,12 +4,13 @@ use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Target;
 use super::spec::{ProbeKind, ProbeSettings};
 use crate::hops::{HOPS, own_id};
-use crate::net::{ConnectError, DialFailure, connect};
+use crate::net::{Addresses, ConnectError, DialFailure, connect};
 use base64::Engine;
 use sha1::{Digest, Sha1};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::Instant;
 
 /// Bytes of an answer's head that are read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -69,6 +70,10 @@ async fn attempt(target: &Target, settings: &ProbeSettings, found: &mut Progress
         }
     };
     let addresses = target.resolve().await.map_err(problem)?;
+    if let (Addresses::Parked(lines), ProbeKind::Tcp) = (&addresses, &settings.kind) {
+        // It is connected already.
+        return lines.look(Instant::now() + settings.timeout).await.map_err(problem);
+    }
     let peer = target.tls_peer();
     let header = target.proxy_header(None);
     let stream = connect(&addresses, peer.as_ref(), &header, settings.timeout).await.map_err(problem)?;

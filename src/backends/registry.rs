@@ -14,7 +14,7 @@ use super::reserve::Picked;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use super::sticky::Tag;
 use crate::clock::Clock;
-use crate::net::{Networks, OwnListeners, SendProxy, TlsClient};
+use crate::net::{Networks, OwnListeners, ParkedLines, SendProxy, TlsClient};
 use holdline_core::health::HealthChange;
 use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
@@ -54,6 +54,8 @@ pub(super) struct Registry {
 pub(super) struct WhereTo {
     pub(super) networks: Arc<Networks>,
     pub(super) own: Arc<OwnListeners>,
+    /// Where connections are that workers have parked; nothing where none can dial in.
+    pub(super) parked: Option<ParkedLines>,
 }
 
 pub(super) struct PoolEntry {
@@ -99,6 +101,8 @@ pub(super) struct Record {
     /// A probe has found it since it came.
     pub(super) has_been_up: bool,
     pub(super) probe: ProbeState,
+    /// Connections that its worker has parked, if it dials in.
+    pub(super) parked: usize,
     /// One permit per dial of a pipe that lost or leaves another backend.
     pub(super) dials: Arc<Semaphore>,
     /// What reservations share, made by the first one.
@@ -172,6 +176,7 @@ impl Registry {
             restored: false,
             has_been_up: false,
             probe: ProbeState { next: now, running: false, since_down: 0, last: None, report: None },
+            parked: 0,
             dials: moves::permits(self.bounds.dials_at_once),
             picked: None,
         };

@@ -7,8 +7,8 @@ use super::registry::{Effects, Record, Registry, Why, probes_of};
 use super::spec::Origin;
 use super::sticky;
 use crate::net::{
-    Addresses, Announced, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, SendProxy, TlsClient, TlsPeer,
-    resolve,
+    Addresses, Announced, BackendUrl, ConnectError, DialFailure, Networks, OwnListeners, ParkedLines, SendProxy,
+    TlsClient, TlsPeer, resolve,
 };
 use holdline_core::health::{Experience, YOUNG_DEATH};
 use holdline_core::ids::{BackendKey, PipeId};
@@ -86,6 +86,8 @@ pub struct Target {
     pub(super) numbers: bool,
     /// Where no backend may be.
     pub(super) own: Arc<OwnListeners>,
+    /// Where the connections are of workers that dial in.
+    pub(super) parked: Option<ParkedLines>,
 }
 
 impl Target {
@@ -94,7 +96,11 @@ impl Target {
     /// # Errors
     /// When there is none.
     pub async fn resolve(&self) -> Result<Addresses, ConnectError> {
-        resolve(&self.url, self.allowed.as_deref(), &self.own).await
+        let Some(id) = self.url.attach_id() else {
+            return resolve(&self.url, self.allowed.as_deref(), &self.own).await;
+        };
+        let none = || ConnectError::with(DialFailure::Refused, "attach.listen is not set");
+        self.parked.as_ref().map(|lines| Addresses::Parked(lines.of(id))).ok_or_else(none)
     }
 
     /// Whether it may speak the aware protocol.
@@ -432,7 +438,15 @@ impl Registry {
         };
         let pool = self.pools.get(&record.spec.pool)?;
         let (tls, send_proxy, numbers) = (pool.tls.clone(), pool.send_proxy, pool.numbers);
-        Some(Target { url: record.spec.url.clone(), allowed, own: self.where_to.own.clone(), tls, send_proxy, numbers })
+        Some(Target {
+            url: record.spec.url.clone(),
+            allowed,
+            own: self.where_to.own.clone(),
+            parked: self.where_to.parked.clone(),
+            tls,
+            send_proxy,
+            numbers,
+        })
     }
 
     fn experienced(&mut self, reservation: &Reservation, pipe: Option<PipeId>, outcome: Outcome, fx: &mut Effects) {

@@ -302,6 +302,8 @@ pub struct BackendView {
     pub pipes: u32,
     /// Plain requests that it is answering.
     pub requests: u32,
+    /// Connections that its worker has parked; nothing for one that is dialled.
+    pub parked: Option<usize>,
     /// When it came.
     pub registered_at: SystemTime,
     /// Grows with every change of what was said about it or of its three states; for `ETag`.
@@ -391,6 +393,9 @@ pub enum BackendError {
     /// An address at which this process itself listens (403).
     #[error("{0} is a listener of this proxy itself; register the address of a worker")]
     OwnListener(SocketAddr),
+    /// No worker can dial in (422).
+    #[error("no worker can dial in here: attach.listen is not set")]
+    NoDialIn,
     /// The URL is in the pool already (409).
     #[error("backend \"{0}\" of this pool has that URL already")]
     UrlTaken(Arc<str>),
@@ -430,7 +435,7 @@ impl BackendError {
     #[must_use]
     pub const fn problem(&self) -> (u16, &'static str) {
         match self {
-            Self::Url(_) => (422, "invalid-backend-url"),
+            Self::Url(_) | Self::NoDialIn => (422, "invalid-backend-url"),
             Self::Invalid { .. } => (422, "invalid-field"),
             Self::UnknownPool(_) => (422, "unknown-pool"),
             Self::AddressNotAllowed(_) | Self::SocketNotAllowed(_) => (403, "address-not-allowed"),
@@ -456,6 +461,7 @@ impl BackendError {
             | Self::AddressNotAllowed(_)
             | Self::SocketNotAllowed(_)
             | Self::OwnListener(_)
+            | Self::NoDialIn
             | Self::UrlTaken(_) => Some("/url"),
             Self::UnknownPool(_) => Some("/pool"),
             Self::InstanceConflict(_) => Some("/instance"),

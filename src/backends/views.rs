@@ -29,6 +29,7 @@ impl Registry {
             removing: record.removing.is_some(),
             pipes: backend.pipes(),
             requests: record.requests,
+            parked: record.spec.url.attach_id().map(|_| record.parked),
             registered_at: record.registered_at,
             version: record.version,
             last_probe: record.probe.last.clone(),

@@ -26,6 +26,7 @@ pub const REMOVAL_DEADLINE: Duration = Duration::from_secs(30);
 impl Registry {
     pub(super) fn register(&mut self, spec: BackendSpec, fx: &mut Effects) -> Result<Arc<str>, BackendError> {
         self.check(&spec)?;
+        check_attach_id(&spec, None)?;
         let taken = self
             .records
             .values()
@@ -63,6 +64,7 @@ impl Registry {
     ) -> Result<Put, BackendError> {
         check_id(id)?;
         self.check(&spec)?;
+        check_attach_id(&spec, Some(id))?;
         let id: Arc<str> = id.into();
         let Some(&key) = self.ids.get(&id) else {
             check_absence(&id, expect)?;
@@ -95,6 +97,7 @@ impl Registry {
         let mut spec = BackendSpec::clone(&record.spec);
         change(&mut spec);
         self.check(&spec)?;
+        check_attach_id(&spec, Some(id))?;
         self.check_room(&spec, Some(key))?;
         Ok(self.replace(key, spec, fx))
     }
@@ -228,22 +231,19 @@ impl Registry {
     }
 
     /// Makes a backend what `spec` says. Another URL or pool makes it another backend that inherits the id.
-    fn replace(&mut self, key: BackendKey, spec: BackendSpec, fx: &mut Effects) -> Put {
+    pub(super) fn replace(&mut self, key: BackendKey, spec: BackendSpec, fx: &mut Effects) -> Put {
         let (Some(record), Some(backend)) = (self.records.get(&key), self.backend(key)) else {
             return Put::Same;
         };
         let was_removing = record.removing.is_some();
         let old_admin = if was_removing { AdminState::Ready } else { backend.admin() };
         let admin = spec.state.unwrap_or(old_admin);
-        let replaced =
-            BackendEvent::Replaced { pool: spec.pool.clone(), backend: record.id.clone(), url: spec.url.to_string() };
         if record.spec.url != spec.url || record.spec.pool != spec.pool {
-            let (id, origin) = (record.id.clone(), record.origin);
-            self.move_away(key, fx);
-            fx.events.push(replaced);
-            self.insert(id, BackendSpec { state: Some(admin), ..spec }, origin, fx);
+            self.supersede(key, spec, fx);
             return Put::Replaced;
         }
+        let replaced =
+            BackendEvent::Replaced { pool: spec.pool.clone(), backend: record.id.clone(), url: spec.url.to_string() };
         let spec = BackendSpec { state: None, ..spec };
         let same = *record.spec == spec && admin == backend.admin() && !was_removing;
         if same {
@@ -310,7 +310,7 @@ impl Registry {
         }
     }
 
-    fn look_now(&mut self, key: BackendKey, fx: &mut Effects) {
+    pub(super) fn look_now(&mut self, key: BackendKey, fx: &mut Effects) {
         let now = self.clock.now();
         if let Some(record) = self.records.get_mut(&key) {
             record.probe.next = now;
@@ -332,7 +332,7 @@ impl Registry {
     }
 
     /// Drops a backend whose id lives on elsewhere; its pipes move as soon as another takes them.
-    fn move_away(&mut self, key: BackendKey, fx: &mut Effects) {
+    pub(super) fn move_away(&mut self, key: BackendKey, fx: &mut Effects) {
         if self.backend(key).is_some_and(|backend| backend.pipes() > 0) {
             fx.leaves.push((key, Leave { how: LeaveHow::Reattach, cause: LeaveCause::Removed }));
         }
@@ -398,7 +398,7 @@ impl Registry {
         if replaced.is_some() || self.records.len() < BACKENDS_MAX { Ok(()) } else { Err(BackendError::TooMany) }
     }
 
-    fn check(&self, spec: &BackendSpec) -> Result<(), BackendError> {
+    pub(super) fn check(&self, spec: &BackendSpec) -> Result<(), BackendError> {
         let configured = self.pools.get(&spec.pool).is_some_and(|pool| pool.configured);
         if !configured {
             return Err(BackendError::UnknownPool(spec.pool.clone()));
@@ -413,7 +413,8 @@ impl Registry {
             Host::Socket(path) if !self.where_to.networks.sockets.allow(path) => {
                 return Err(BackendError::SocketNotAllowed(path.display().to_string()));
             }
-            Host::Name(_) | Host::Address(_) | Host::Socket(_) => {}
+            Host::Parked(_) if self.where_to.parked.is_none() => return Err(BackendError::NoDialIn),
+            Host::Name(_) | Host::Address(_) | Host::Socket(_) | Host::Parked(_) => {}
         }
         check_bounds(spec)
     }
@@ -451,6 +452,18 @@ fn check_id(id: &str) -> Result<(), BackendError> {
     }
     let message = format!("an id is 1 to {ID_BYTES_MAX} letters, digits, dots, dashes and underscores");
     Err(BackendError::Invalid { pointer: "/id", message })
+}
+
+/// A worker dials in under the id of its backend.
+fn check_attach_id(spec: &BackendSpec, id: Option<&str>) -> Result<(), BackendError> {
+    let attach = spec.url.attach_id();
+    if attach.is_none() || attach == id {
+        return Ok(());
+    }
+    let message =
+        "names another backend: a worker that dials in has the id of its URL, as in PUT /v1/backends/w1 with attach:w1"
+            .to_owned();
+    Err(BackendError::Invalid { pointer: "/url", message })
 }
 
 /// Whether `text` may be kept and shown as it is; it grows little when it is written as JSON.

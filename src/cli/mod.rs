@@ -43,6 +43,8 @@ enum Command {
     Worker(crate::worker::Options),
     /// Run a worker's command, registered with Holdline while it lives, drained before it is stopped
     Run(crate::run::Options),
+    /// Park connections with Holdline for a worker that cannot be dialled (behind a NAT)
+    Agent(crate::agent::Options),
     /// End workers once the process that started them is gone
     #[command(hide = true)]
     Guard,
@@ -78,6 +80,10 @@ pub fn main() -> ExitCode {
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
         Command::Run(options) => match crate::run::run(&options) {
+            Ok(code) => code,
+            Err(error) => outcome(Err(error)),
+        },
+        Command::Agent(options) => match crate::agent::run(&options) {
             Ok(code) => code,
             Err(error) => outcome(Err(error)),
         },

@@ -32,6 +32,7 @@ impl Findings {
 /// Everything that is wrong with `config` as a whole.
 pub(super) fn check(config: &Config, found: &mut Findings) {
     listeners(config, found);
+    attach(config, found);
     sections(config, found);
     pools(config, found);
     profiles(config, found);
@@ -81,6 +82,47 @@ fn listeners(config: &Config, found: &mut Findings) {
     }
     if Some(&admin.listen).filter(fixed).is_some_and(|listen| seen.contains(listen)) {
         found.error("admin.listen", format!("{} is also a public listener; use another port", admin.listen));
+    }
+}
+
+/// Where workers dial in: their tokens go there, and each caller that has one becomes a worker.
+fn attach(config: &Config, found: &mut Findings) {
+    let attach = &config.attach;
+    let error = |found: &mut Findings, message: String| found.error("attach.listen", message);
+    let mut seen = HashSet::new();
+    let others: HashSet<&Listen> =
+        config.server.listen.iter().chain(&config.server.tls.listen).chain([&config.admin.listen]).collect();
+    for listen in &attach.listen {
+        let is_fixed = !matches!(listen, Listen::Tcp(address) if address.port() == 0);
+        if matches!(listen, Listen::Unix(_)) {
+            error(
+                found,
+                format!(
+                    "{listen} is a socket file: a worker on this machine registers with a unix: URL; write ADDRESS:PORT"
+                ),
+            );
+        }
+        if is_fixed && !seen.insert(listen) {
+            error(found, format!("{listen} is listed twice; remove one"));
+        }
+        if is_fixed && others.contains(listen) {
+            error(found, format!("{listen} is another listener already; use another port"));
+        }
+        if !listen.is_local() && config.admin.tokens_file.is_none() {
+            error(
+                found,
+                format!("{listen} is not a loopback address: set admin.tokens_file, or every caller is a worker"),
+            );
+        }
+        if !listen.is_local() && config.server.tls.certificates.is_empty() {
+            error(
+                found,
+                format!("{listen} is not a loopback address, so TLS is spoken there: set server.tls.certificates"),
+            );
+        }
+    }
+    if attach.parked_total_max < attach.parked_max {
+        found.error("attach.parked_total_max", "is less than attach.parked_max; make it larger");
     }
 }
 
@@ -151,6 +193,10 @@ fn pools(config: &Config, found: &mut Findings) {
                 found.error(format!("{key}.url"), "is already in this pool; remove one");
                 continue;
             }
+            if backend.url.attach_id().is_some() {
+                let message = "is of a worker that dials in and registers by that; remove this, and set attach.listen";
+                found.error(format!("{key}.url"), message);
+            }
             let id = backend.id(&pool.name, b);
             if let Some(address) = leads_back(backend, &own) {
                 let message = format!("{address} is a listener of this proxy itself; write the address of a worker");
@@ -165,7 +211,7 @@ fn pools(config: &Config, found: &mut Findings) {
 
 fn own_listeners(config: &Config) -> OwnListeners {
     let public = config.server.listen.iter().chain(&config.server.tls.listen);
-    let listeners = public.chain([&config.admin.listen]);
+    let listeners = public.chain(&config.attach.listen).chain([&config.admin.listen]);
     let own = listeners.map(|listen| match listen {
         Listen::Tcp(address) => OwnListener::at(*address),
         Listen::Unix(path) => OwnListener::File(path.clone()),

@@ -17,6 +17,7 @@ const RESTART: &[&str] = &[
     "server.tls.listen",
     "server.tls.handshakes_at_once",
     "server.threads",
+    "attach.listen",
     "admin.listen",
     "admin.state_file",
     "log.format",
@@ -56,6 +57,7 @@ impl Config {
         self.server.tls.listen.clone_from(&running.server.tls.listen);
         self.server.tls.handshakes_at_once = running.server.tls.handshakes_at_once;
         self.server.threads = running.server.threads;
+        self.attach.listen.clone_from(&running.attach.listen);
         self.admin.listen.clone_from(&running.admin.listen);
         self.admin.state_file.clone_from(&running.admin.state_file);
         self.log.format = running.log.format;
@@ -76,6 +78,7 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_kept_and_nothing_else() {
         let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7, tls = { listen = [\"127.0.0.1:3\"], handshakes_at_once = 9, certificates = [{ cert = \"c\", key = \"k\" }] } }\n\
+                    attach = { listen = [\"127.0.0.1:4\"] }\n\
                     admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\", queue_bytes_max = \"2MiB\" }\n\
                     trace = { otlp_endpoint = \"http://c:1\" }\n\
                     hooks = { url = \"http://c:2\", secret_file = \"s\", queue_max = 5, timeout = \"1s\" }\n";

@@ -45,8 +45,8 @@ pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};
 pub use print::{Change, KnownKey};
 pub use sections::{
-    Admin, Aware, Heartbeats, Hooks, HttpFallback, Limits, Log, Memory, Message, Prologues, Reattach, Replay, Resume,
-    Server, Trace,
+    Admin, Attach, Aware, Heartbeats, Hooks, HttpFallback, Limits, Log, Memory, Message, Prologues, Reattach, Replay,
+    Resume, Server, Trace,
 };
 pub use tables::{Backend, Health, Pool, PoolTls, Route, RouteHeartbeats, RouteTail};
 pub use tls::PoolsTls;
@@ -83,6 +83,8 @@ pub struct Config {
     pub resume: Resume,
     /// How clients are spoken with that number their messages.
     pub aware: Aware,
+    /// Workers that dial in.
+    pub attach: Attach,
     /// What is kept of a conversation for the next worker.
     pub prologue: Prologues,
     /// Clients without a socket.
@@ -118,6 +120,7 @@ impl Default for Config {
             reattach: Reattach::default(),
             resume: Resume::default(),
             aware: Aware::default(),
+            attach: Attach::default(),
             prologue: Prologues::default(),
             http_fallback: HttpFallback::default(),
             limits: Limits::default(),

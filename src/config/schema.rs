@@ -8,6 +8,7 @@ use super::read::Reader;
 use super::setting::{Fault, Setting};
 use super::{Backend, Config, OwnProfile, Pool, Route, WorkerGroup};
 
+mod attach;
 mod aware;
 mod backend;
 mod ended_tls;

@@ -224,6 +224,36 @@ impl Default for HttpFallback {
     }
 }
 
+/// `[attach]`: workers that dial in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attach {
+    /// Where they dial in; nowhere if empty.
+    pub listen: Vec<Listen>,
+    /// Connections that one worker may have parked.
+    pub parked_max: u32,
+    /// Those of all workers.
+    pub parked_total_max: u32,
+    /// How long a dial waits for one to be parked.
+    pub wait: Duration,
+    /// Dials that wait for one worker's.
+    pub waiting_max: u32,
+    /// From one sign of life on a parked connection to the next.
+    pub heartbeat: Duration,
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            parked_max: 256,
+            parked_total_max: 4096,
+            wait: Duration::from_secs(2),
+            waiting_max: 1024,
+            heartbeat: Duration::from_secs(15),
+        }
+    }
+}
+
 /// `[replay]`: what is kept for another worker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Replay {

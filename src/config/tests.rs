@@ -54,6 +54,26 @@ fn a_backend_that_is_a_listener_of_ours_is_refused() {
 }
 
 #[test]
+fn what_workers_dial_in_on_is_no_open_door() {
+    let at = |message: &str| format!("proxy.toml:1:17: attach.listen: {message}");
+    let open = "0.0.0.0:1 is not a loopback address: set admin.tokens_file, or every caller is a worker";
+    let plain = "0.0.0.0:1 is not a loopback address, so TLS is spoken there: set server.tls.certificates";
+    refused("attach.listen = [\"0.0.0.0:1\"]\n", &[&at(open), &at(plain)]);
+    let taken = "127.0.0.1:8000 is another listener already; use another port";
+    refused("attach.listen = [\"127.0.0.1:8000\"]\n", &[&at(taken)]);
+    let file = "unix:/w is a socket file: a worker on this machine registers with a unix: URL; write ADDRESS:PORT";
+    refused("attach.listen = [\"unix:/w\"]\n", &[&at(file)]);
+    let few = "proxy.toml:1:27: attach.parked_total_max: is less than attach.parked_max; make it larger";
+    refused("attach.parked_total_max = 9\n", &[few]);
+    let url = "[[pools]]\nname = \"default\"\n[[pools.backends]]\nurl = \"attach:w\"\n";
+    let dials_in = "proxy.toml:4:7: pools[0].backends[0].url: is of a worker that dials in and registers by that; remove this, and set attach.listen";
+    refused(url, &[dials_in]);
+    let whole = "admin.tokens_file = \"/t\"\nserver.tls.certificates = [{ cert = \"/c\", key = \"/k\" }]\nattach.listen = [\"0.0.0.0:1\"]\n";
+    config(whole);
+    config("attach.listen = [\"127.0.0.1:1\"]\n");
+}
+
+#[test]
 fn a_password_in_a_url_is_in_no_message() {
     for text in [
         "trace.otlp_endpoint = \"http://u:hunter2@collector\"",
@@ -200,7 +220,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, attach, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
         ],
     );
 }

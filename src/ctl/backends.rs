@@ -9,7 +9,7 @@ use super::output::{Output, View, text};
 use super::table::Column;
 use super::{CallError, Client, Misuse};
 
-const BACKEND_COLUMNS: [Column; 10] = [
+const BACKEND_COLUMNS: [Column; 11] = [
     ("ID", "/id"),
     ("POOL", "/pool"),
     ("URL", "/url"),
@@ -18,6 +18,7 @@ const BACKEND_COLUMNS: [Column; 10] = [
     ("LEASE", "/lease_state"),
     ("ELIGIBLE", "/eligible"),
     ("PIPES", "/pipes"),
+    ("PARKED", "/parked"),
     ("WEIGHT", "/weight"),
     ("COUNTS", "/weight_percent"),
 ];

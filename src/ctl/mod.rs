@@ -78,7 +78,7 @@ impl Where {
 /// What was asked for cannot be, whatever the process would answer.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Misuse(String);
+pub struct Misuse(pub String);
 
 /// Runs one command and prints its answer.
 ///

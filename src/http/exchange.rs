@@ -11,7 +11,7 @@ use super::connections::{Connections, Lease};
 use super::request_body::{Progress, RequestBody};
 use super::talk::Talk;
 use crate::blame::Blame;
-use crate::handshake::dial::connect_refusal;
+use crate::handshake::dial::{PARKED_WANT, connect_refusal};
 use crate::handshake::forward::provisional_head;
 use crate::handshake::refusal::Refusal;
 use crate::net::{Addresses, ConnectError, TlsPeer, connect};
@@ -106,14 +106,16 @@ impl ExchangeError {
 /// A connection for one request.
 pub(super) struct Line {
     pub lease: Lease,
-    /// Whether it was kept, and so may be stale.
+    /// Whether it was kept, here or parked by its worker, and so may be stale.
     pub reused: bool,
+    /// How many connections the worker is asked to keep parked, where this was one.
+    parked_want: Option<u32>,
 }
 
 impl Line {
     /// A kept connection.
     pub const fn kept(lease: Lease) -> Self {
-        Self { lease, reused: true }
+        Self { lease, reused: true, parked_want: None }
     }
 }
 
@@ -132,11 +134,12 @@ pub(super) async fn line(
         return Ok(Line::kept(lease));
     }
     let stream = connect(peer.addresses, peer.tls, peer.proxy_header, timeouts.connect).await?;
+    let parked_want = stream.parked_want();
     let mut lease = connections.adopt(peer.name, stream).await.map_err(ExchangeError::Lost)?;
     if !is_anyones {
         lease.is_last();
     }
-    Ok(Line { lease, reused: false })
+    Ok(Line { lease, reused: parked_want.is_some(), parked_want })
 }
 
 /// Sends `request` and waits for the head of its answer; what is said before that is passed on as it comes.
@@ -146,7 +149,10 @@ pub(super) async fn exchange(
     timeouts: &HttpTimeouts,
     talk: &Arc<Talk>,
 ) -> Result<(Response<Incoming>, Lease), ExchangeError> {
-    let Line { mut lease, reused } = line;
+    let Line { mut lease, reused, parked_want } = line;
+    if let Some(want) = parked_want {
+        request.headers_mut().insert(PARKED_WANT, want.into());
+    }
     let progress = request.body().progress();
     hear_early(&mut request, talk);
     let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };

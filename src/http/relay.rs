@@ -22,6 +22,7 @@ use super::request_body::RequestBody;
 use super::talk::Talk;
 use crate::backends::{Ask, Backends, NoBackend, Outcome, Reservation};
 use crate::handshake::client_address::ClientAddress;
+use crate::handshake::dial::PARKED_TRIES_MAX;
 use crate::handshake::forward::{backend_host, clean_response, request_headers};
 use crate::handshake::refusal::Refusal;
 use crate::net::DialFailure;
@@ -303,12 +304,17 @@ impl Relay<'_> {
         })
     }
 
-    /// One backend, over a kept connection if there is one, and over a new one if that was stale.
+    /// One backend, over a kept connection if there is one, and over a new one if that was stale; one that a worker has
+    /// parked may be so as well.
     async fn attempt(&self, backend: &Reservation, outgoing: &mut Outgoing) -> Result<Answer, ExchangeError> {
-        match self.send(backend, outgoing, outgoing.repeatable).await {
-            Err(ExchangeError::Stale) if outgoing.repeatable => self.send(backend, outgoing, false).await,
-            done => done,
+        let mut done = self.send(backend, outgoing, outgoing.repeatable).await;
+        for _ in 1..PARKED_TRIES_MAX {
+            match done {
+                Err(ExchangeError::Stale) if outgoing.repeatable => done = self.send(backend, outgoing, false).await,
+                done => return done,
+            }
         }
+        done
     }
 
     async fn send(

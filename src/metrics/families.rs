@@ -1,13 +1,9 @@
 //! The metric families by name: the list that SPEC section 4 fixes, and nothing else.
 
-use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{
-    Counter, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Counter, Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
+use super::maker::{Maker, forget};
 use super::register;
-
-use std::collections::HashMap;
 
 /// From a handshake that stays on the machine to one that waits for a slow worker.
 const HANDSHAKE_SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
@@ -96,6 +92,10 @@ pub struct Families {
     pub poll_requests_total: IntCounterVec,
     pub auth_requests_total: IntCounterVec,
     pub auth_duration_seconds: HistogramVec,
+    pub attach_parked: IntGaugeVec,
+    pub attach_taken_total: IntCounterVec,
+    pub attach_wait_seconds: HistogramVec,
+    pub attach_requests_total: IntCounterVec,
     pub workers: IntGaugeVec,
     pub worker_starts_total: IntCounterVec,
     pub worker_recycles_total: IntCounterVec,
@@ -403,6 +403,23 @@ impl Families {
                 "Requests of clients that are on no socket.",
                 &["route", "result"],
             ),
+            attach_parked: at.gauges("attach_parked", "Connections that workers have parked.", &["pool"]),
+            attach_taken_total: at.counters(
+                "attach_taken_total",
+                "Dials of workers that dial in, by what came of taking a parked connection.",
+                &["pool", "result"],
+            ),
+            attach_wait_seconds: at.histograms(
+                "attach_wait_seconds",
+                "How long dials waited for a parked connection.",
+                &["pool"],
+                &HANDSHAKE_SECONDS,
+            ),
+            attach_requests_total: at.counters(
+                "attach_requests_total",
+                "Requests of workers that dial in, by what became of them.",
+                &["result"],
+            ),
             workers: at.gauges("workers", "Workers that Holdline runs, by their state.", &["group", "state"]),
             worker_starts_total: at.counters("worker_starts_total", "Started workers.", &["group", "reason"]),
             worker_recycles_total: at.counters("worker_recycles_total", "Replaced workers.", &["group", "reason"]),
@@ -470,6 +487,7 @@ impl Families {
         forget(&self.reattach_dials, label, value);
         forget(&self.reattach_held, label, value);
         forget(&self.replay_buffer_pool_bytes, label, value);
+        forget(&self.attach_parked, label, value);
     }
 
     /// Removes every series of a group of workers.
@@ -487,7 +505,7 @@ impl Families {
         forget(&self.worker_rss_bytes, "group", name);
     }
 
-    fn counters(&self) -> [&IntCounterVec; 31] {
+    fn counters(&self) -> [&IntCounterVec; 32] {
         [
             &self.learned_keys_total,
             &self.waits_total,
@@ -520,10 +538,11 @@ impl Families {
             &self.leases_expired_total,
             &self.backend_ejections_total,
             &self.shared_stream_reuse_total,
+            &self.attach_taken_total,
         ]
     }
 
-    fn histograms(&self) -> [&HistogramVec; 6] {
+    fn histograms(&self) -> [&HistogramVec; 7] {
         [
             &self.handshake_duration_seconds,
             &self.http_request_duration_seconds,
@@ -531,54 +550,7 @@ impl Families {
             &self.pipe_duration_seconds,
             &self.reattach_duration_seconds,
             &self.backend_connect_duration_seconds,
+            &self.attach_wait_seconds,
         ]
     }
-}
-
-/// Removes the series of `family` whose label `label` has this value.
-fn forget<B: MetricVecBuilder>(family: &MetricVec<B>, label: &str, value: &str) {
-    for series in family.collect().iter().flat_map(|family| family.get_metric()) {
-        let labels: HashMap<&str, &str> = series.get_label().iter().map(|pair| (pair.name(), pair.value())).collect();
-        if labels.get(label) == Some(&value) {
-            // It was there a moment ago; another thread that removed it first is as good.
-            let _ = family.remove(&labels);
-        }
-    }
-}
-
-/// Makes and registers families with the common prefix.
-struct Maker<'a> {
-    registry: &'a Registry,
-}
-
-impl Maker<'_> {
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        register(self.registry, IntGauge::with_opts(opts(name, help)))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        register(self.registry, IntCounter::with_opts(opts(name, help)))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        register(self.registry, IntGaugeVec::new(opts(name, help), labels))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        register(self.registry, IntCounterVec::new(opts(name, help), labels))
-    }
-
-    fn histograms(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-        let opts = HistogramOpts { common_opts: opts(name, help), buckets: buckets.to_vec() };
-        register(self.registry, HistogramVec::new(opts, labels))
-    }
-
-    /// The process families bear the names that every Prometheus client gives them, without our prefix.
-    fn process(&self, name: &str, help: &str) -> IntGauge {
-        register(self.registry, IntGauge::new(name, help))
-    }
-}
-
-fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).namespace("holdline")
 }

@@ -33,6 +33,8 @@ macro_rules! label {
     };
 }
 
+pub(super) use label;
+
 label! {
     /// Which listener a connection came in on.
     ListenerLabel {
@@ -40,6 +42,8 @@ label! {
         Public = "public",
         /// The admin API.
         Admin = "admin",
+        /// The one that workers dial in on.
+        Attach = "attach",
     }
 }
 

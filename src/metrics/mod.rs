@@ -5,8 +5,10 @@
 //! sets ([`labels`]) and from names in the configuration; the series of a backend go when the backend goes.
 //! Gauges that count live things move by guards, so that whatever ends a thing also takes it out of the gauge.
 
+mod dial_in;
 mod families;
 pub mod labels;
+mod maker;
 mod object;
 pub mod process;
 mod workers;
@@ -21,6 +23,7 @@ use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
 
 use crate::backends::{BackendEvent, WorkerReport};
 
+pub use dial_in::{AttachResult, DialInMetrics, TakeResult};
 pub use families::Families;
 pub use labels::{BackendStateLabel, ConnectionResult, ListenerLabel, PipeState, ReattachResult, SpanResult};
 use labels::{

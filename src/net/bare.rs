@@ -1,7 +1,7 @@
 //! A client's bare socket: what there is below TLS, if TLS is spoken on it.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -55,6 +55,15 @@ impl Bare {
             Self::Tcp(stream) => stream.poll_write_ready(cx),
             Self::Unix(stream) => stream.poll_write_ready(cx),
             Self::Memory(stream) => stream.poll_room(cx).map(Ok),
+        }
+    }
+
+    /// The socket's descriptor; none for a stream in memory.
+    pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Memory(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! the connection, and the socket nothing.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -70,6 +71,12 @@ impl ClientStream {
     #[must_use]
     pub fn session(&self) -> Option<&Session> {
         self.session.as_deref()
+    }
+
+    /// The socket below, unless its other end is in this process.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.descriptor()
     }
 
     /// Whether its other end is in this process.

@@ -1,4 +1,4 @@
-//! A connection to a backend, plain or TLS, within one deadline.
+//! A connection to a backend, plain or TLS, or one that it has parked with us, within one deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -43,6 +43,11 @@ pub async fn connect(
             let mut stream = connect_unix(file.path(), deadline).await?;
             stream.write_all(header).await?;
             return Ok(BackendStream::Unix(stream));
+        }
+        Addresses::Parked(lines) => {
+            let mut stream = lines.take(deadline).await?;
+            stream.write_all(header).await?;
+            return Ok(BackendStream::Parked(Box::new(stream)));
         }
     };
     // It fits the buffer of a new connection.
@@ -107,7 +112,7 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// Has the answer acknowledged as soon as it comes. A peer without TCP_NODELAY holds back whatever it says behind the first
 /// part of its answer until then, and behind an answer nothing is said that could carry the acknowledgement.
-pub fn acknowledge_the_answer_at_once(socket: &impl AsFd) {
+pub(super) fn acknowledge_the_answer_at_once(socket: &impl AsFd) {
     // Without it the peer's first message comes later, and nothing else.
     let _ = SockRef::from(socket).set_tcp_quickack(true);
 }
@@ -147,7 +152,8 @@ mod tests {
     }
 
     fn peer_of(stream: &BackendStream) -> SocketAddr {
-        SockRef::from(stream).peer_addr().unwrap().as_socket().unwrap()
+        let BackendStream::Tcp(stream) = stream else { panic!("{stream:?}") };
+        stream.peer_addr().unwrap()
     }
 
     fn network<const N: usize>(addresses: [SocketAddr; N]) -> Addresses {

@@ -113,7 +113,8 @@ impl ConnectError {
     }
 
     /// The failure with what is worth saying about it.
-    pub(super) fn with(kind: DialFailure, detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    #[must_use]
+    pub fn with(kind: DialFailure, detail: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { kind, detail: Some(io::Error::other(detail)) }
     }
 }

@@ -7,6 +7,7 @@
 
 use super::failure::{ConnectError, DialFailure};
 use super::own::OwnListeners;
+use super::parked::ParkedOf;
 use super::sockets::{SocketDirectories, SocketFile};
 use super::url::{BackendUrl, Host};
 use ipnet::IpNet;
@@ -35,6 +36,8 @@ pub enum Addresses {
     Network(Vec<SocketAddr>),
     /// A socket file.
     Socket(SocketFile),
+    /// Connections that the worker has parked with us.
+    Parked(ParkedOf),
 }
 
 impl From<Vec<SocketAddr>> for Addresses {
@@ -82,6 +85,8 @@ pub async fn resolve(
             }
             return Ok(Addresses::Socket(file));
         }
+        // What is parked has no address; the backends know the way there.
+        Host::Parked(_) => return Err(ConnectError::new(DialFailure::Resolve)),
         Host::Address(address) => vec![SocketAddr::new(*address, url.port())],
         Host::Name(name) => look_up(name, url.port()).await?,
     };
@@ -145,7 +150,7 @@ mod tests {
                 Ok(Addresses::Network(others)) => {
                     assert!(others.iter().all(SocketAddr::is_ipv6), "{text}: {others:?}");
                 }
-                Ok(Addresses::Socket(file)) => panic!("{text}: {file:?}"),
+                Ok(other) => panic!("{text}: {other:?}"),
             }
         }
         let elsewhere: BackendUrl = "ws://127.0.0.1:10".parse().unwrap();

@@ -1,4 +1,4 @@
-//! A backend's socket: TCP, plain or TLS, or a socket file's.
+//! A backend's socket: TCP, plain or TLS, a socket file's, or a connection that its worker has parked with us.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -11,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use super::connect::acknowledge_the_answer_at_once;
+use super::parked::ParkedStream;
 use super::send::poll_send;
 
 /// A backend's socket.
@@ -22,6 +24,8 @@ pub enum BackendStream {
     Unix(UnixStream),
     /// `wss://`.
     Tls(Box<TlsStream<TcpStream>>),
+    /// `attach:`.
+    Parked(Box<ParkedStream>),
 }
 
 impl BackendStream {
@@ -30,20 +34,53 @@ impl BackendStream {
     #[must_use]
     pub fn has_said_more(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [MaybeUninit::uninit()];
-        let Self::Tls(stream) = self else {
-            let peeked = SockRef::from(&*self).peek(&mut byte);
-            return !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        let socket = match self {
+            Self::Tcp(stream) => TcpStream::as_fd(stream),
+            Self::Unix(stream) => UnixStream::as_fd(stream),
+            Self::Tls(stream) => return Pin::new(stream).poll_read(cx, &mut ReadBuf::uninit(&mut byte)).is_ready(),
+            Self::Parked(stream) => return stream.has_said_more(cx),
         };
-        Pin::new(stream).poll_read(cx, &mut ReadBuf::uninit(&mut byte)).is_ready()
+        let peeked = SockRef::from(&socket).peek(&mut byte);
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
-}
 
-impl AsFd for BackendStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    /// Has the answer acknowledged as soon as it comes ([`acknowledge_the_answer_at_once`]).
+    pub fn acknowledge_the_answer_at_once(&self) {
+        if let Some(socket) = self.socket() {
+            acknowledge_the_answer_at_once(&socket);
+        }
+    }
+
+    /// Goes on with what was taken to be written, and the socket has not taken, on a connection that was parked.
+    ///
+    /// # Errors
+    /// It is broken.
+    pub fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Self::Parked(stream) = self else { return Ok(()) };
+        stream.push(cx)
+    }
+
+    /// How many connections its worker is asked to keep parked, where this was one.
+    #[must_use]
+    pub fn parked_want(&self) -> Option<u32> {
+        let Self::Parked(stream) = self else { return None };
+        Some(stream.want())
+    }
+
+    /// Whether it was parked, and not a byte has come on it: its worker may never have heard what was said.
+    #[must_use]
+    pub fn is_unheard(&self) -> bool {
+        matches!(self, Self::Parked(stream) if stream.is_unheard())
+    }
+
+    /// The socket below, unless it has none.
+    #[must_use]
+    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::Tcp(stream) => stream.as_fd(),
-            Self::Unix(stream) => stream.as_fd(),
-            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Tls(stream) => Some(stream.get_ref().0.as_fd()),
+            Self::Parked(stream) => stream.socket(),
         }
     }
 }
@@ -54,6 +91,7 @@ impl AsyncRead for BackendStream {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Parked(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -64,6 +102,7 @@ impl AsyncWrite for BackendStream {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Parked(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -76,6 +115,7 @@ impl AsyncWrite for BackendStream {
             Self::Tcp(stream) => poll_send(stream, cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Parked(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -84,6 +124,7 @@ impl AsyncWrite for BackendStream {
             Self::Tcp(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Parked(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -92,6 +133,7 @@ impl AsyncWrite for BackendStream {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Parked(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -100,6 +142,7 @@ impl AsyncWrite for BackendStream {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Parked(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

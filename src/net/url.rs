@@ -5,6 +5,8 @@
 //!
 //! `unix:/run/w.sock` is a socket file, and `unix:/run/w.sock:/ws` one with a path of its own, as nginx writes it. What
 //! nginx, Node and Docker write in front (`ws+unix:`, `unix://`) means the same. HTTP on it is never encrypted.
+//!
+//! `attach:w1` is the worker that dials in under the id `w1`: its connections are those that it has parked with us.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,6 +18,12 @@ pub const URL_BYTES_MAX: usize = 2048;
 
 /// Longest path of a socket file, in bytes: `sun_path` of Linux without its NUL.
 pub const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// The scheme of workers that dial in.
+const ATTACH: &str = "attach:";
+
+/// Longest id behind it, in bytes.
+const ATTACH_ID_BYTES_MAX: usize = 64;
 
 /// What a `Host` header says where there is no host.
 const NO_HOST: &str = "localhost";
@@ -39,6 +47,8 @@ pub enum Host {
     Address(IpAddr),
     /// A socket file, by its absolute path.
     Socket(PathBuf),
+    /// The connections that the worker of this id has parked.
+    Parked(String),
 }
 
 impl Host {
@@ -52,7 +62,7 @@ impl Host {
                 Some("localhost") => vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
                 Some(_) | None => Vec::new(),
             },
-            Self::Socket(_) => Vec::new(),
+            Self::Socket(_) | Self::Parked(_) => Vec::new(),
         }
     }
 }
@@ -88,6 +98,11 @@ pub enum UrlError {
     /// No host, or not one.
     #[error("\"{0}\" is not a host; write a name, an IPv4 address or an IPv6 address in brackets")]
     Host(String),
+    /// No id behind `attach:`.
+    #[error(
+        "behind attach: stands the id of the worker that dials in: 1 to {ATTACH_ID_BYTES_MAX} letters, digits, dots, dashes and underscores"
+    )]
+    Attach,
     /// Not a port.
     #[error("the port must be a number from 1 to 65535")]
     Port,
@@ -97,6 +112,26 @@ pub enum UrlError {
 }
 
 impl BackendUrl {
+    /// Where the worker is that dials in under the id `id`.
+    ///
+    /// # Errors
+    /// It is no id.
+    pub fn attach(id: &str) -> Result<Self, UrlError> {
+        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if id.is_empty() || id.len() > ATTACH_ID_BYTES_MAX || !id.bytes().all(is_id) {
+            return Err(UrlError::Attach);
+        }
+        let (as_written, host) = (format!("{ATTACH}{id}"), Host::Parked(id.to_owned()));
+        Ok(Self { as_written, tls: false, host, port: 0, path_and_query: None })
+    }
+
+    /// The id under which its worker dials in, if it does.
+    #[must_use]
+    pub fn attach_id(&self) -> Option<&str> {
+        let Host::Parked(id) = &self.host else { return None };
+        Some(id)
+    }
+
     /// Whether it is `wss`.
     #[must_use]
     pub const fn tls(&self) -> bool {
@@ -120,7 +155,7 @@ impl BackendUrl {
     #[must_use]
     pub fn authority(&self) -> String {
         let host = match &self.host {
-            Host::Socket(_) => return NO_HOST.to_owned(),
+            Host::Socket(_) | Host::Parked(_) => return NO_HOST.to_owned(),
             Host::Name(name) => name.clone(),
             Host::Address(IpAddr::V4(address)) => address.to_string(),
             Host::Address(IpAddr::V6(address)) => format!("[{address}]"),
@@ -133,6 +168,7 @@ impl BackendUrl {
     pub fn origin(&self) -> String {
         match &self.host {
             Host::Socket(path) => format!("unix:{}", path.display()),
+            Host::Parked(id) => format!("{ATTACH}{id}"),
             Host::Name(_) | Host::Address(_) => {
                 format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
             }
@@ -151,7 +187,7 @@ impl BackendUrl {
         match &self.host {
             Host::Name(name) if self.tls => Some(name.clone()),
             Host::Address(address) if self.tls => Some(address.to_string()),
-            Host::Name(_) | Host::Address(_) | Host::Socket(_) => None,
+            Host::Name(_) | Host::Address(_) | Host::Socket(_) | Host::Parked(_) => None,
         }
     }
 
@@ -178,6 +214,9 @@ impl FromStr for BackendUrl {
         }
         if let Some(file) = socket_file(text) {
             return parse_socket(text, file);
+        }
+        if let Some(id) = text.strip_prefix(ATTACH) {
+            return Self::attach(id);
         }
         let (scheme, rest) = text.split_once("://").ok_or(UrlError::Scheme)?;
         let tls = match scheme.to_ascii_lowercase().as_str() {
@@ -432,6 +471,18 @@ mod tests {
             let parsed = parse(&format!("unix:/{}", "a".repeat(bytes - 1)));
             assert_eq!(parsed.is_ok(), sound, "{bytes}");
             assert!(sound || parsed == Err(UrlError::SocketPathTooLong(bytes)));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_dials_in_is_known_by_its_id_and_by_nothing_else() {
+        let url = parse("attach:w-1.a_2").unwrap();
+        assert_eq!((url.attach_id(), url.authority().as_str(), url.port()), (Some("w-1.a_2"), "localhost", 0));
+        assert_eq!((url.origin().as_str(), url.to_string().as_str()), ("attach:w-1.a_2", "attach:w-1.a_2"));
+        assert_eq!((url.tls(), url.path_and_query()), (false, None));
+        let long = format!("attach:{}", "a".repeat(65));
+        for text in ["attach:", "attach:a/b", "attach://a", "attach:a?b", "attach:a b", long.as_str()] {
+            assert_eq!(parse(text).unwrap_err(), UrlError::Attach, "{text}");
         }
     }
 

@@ -253,6 +253,18 @@ impl BackendEnd {
         }
     }
 
+    /// Goes on with what the link took before and has not written: TLS on a connection that was parked seals more than a
+    /// slow worker takes at once.
+    ///
+    /// # Errors
+    /// The link is broken.
+    pub fn push(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(BackendLink { transport: Transport::Worker(link, _), broken: None, .. }) = &mut self.link else {
+            return Ok(());
+        };
+        link.stream_mut().push(cx)
+    }
+
     /// Writes as much as the link takes now.
     pub fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match &mut self.link {

@@ -221,9 +221,11 @@ impl Driver {
     /// Writes what is due to the link of `side` until it would block or has taken `enough`; the bytes it took.
     fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
         self.say_who_is_awaited();
-        if side == Side::Client
-            && let Err(error) = self.client.push(cx)
-        {
+        let pushed = match side {
+            Side::Client => self.client.push(cx),
+            Side::Backend => self.backend.push(cx),
+        };
+        if let Err(error) = pushed {
             self.write_failed(side, Err(error), now);
         }
         let mut moved = 0;

@@ -24,6 +24,8 @@ mod conversations;
 mod cookies;
 mod ctl;
 mod delivery;
+mod dial_in;
+mod dial_in_ends;
 mod endings;
 mod fair;
 mod fair_pools;

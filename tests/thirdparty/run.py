@@ -72,7 +72,7 @@ class Proxy:
         self.process = subprocess.Popen([binary, "serve", "-c", config], stderr=subprocess.PIPE, text=True)
         self.address = {}
         log = open(self.log_path, "w")
-        while len(self.address) < 2:
+        while not {"public", "admin"} <= self.address.keys():
             line = self.process.stderr.readline()
             if not line:
                 raise Failure("holdline did not start: " + self.log_path.read_text())

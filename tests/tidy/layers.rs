@@ -19,9 +19,9 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events", "hooks", "workers"]),
     ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
     ("what is live, and its bounds", &["pipes", "clients", "fallback", "share", "limits", "memory", "rebalance"]),
-    ("one bag of services, and what uses them for clients", &["process", "pipe", "door"]),
+    ("one bag of services, and what uses them for clients", &["process", "pipe", "door", "dialin"]),
     ("the life of the process, and who steers it", &["reload", "admin", "activation", "notify", "serve"]),
-    ("the command line", &["ctl", "run", "worker", "demo", "cli"]),
+    ("the command line", &["ctl", "run", "agent", "worker", "demo", "cli"]),
 ];
 
 #[test]

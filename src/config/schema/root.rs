@@ -27,6 +27,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(reattach());
     keys.extend(moves_and_resume());
     keys.extend(super::aware::keys());
+    keys.extend(super::attach::keys());
     keys.extend(prologue());
     keys.extend(super::fallback::keys());
     keys.extend(super::limits::keys());

@@ -26,8 +26,14 @@ use super::accept::accept_key;
 use super::aware::with_numbers;
 use super::deflate::{Agreed, Asked};
 use super::forward::{is_header_value, write_line};
-use crate::net::{Addresses, BackendStream, TlsPeer, acknowledge_the_answer_at_once, connect};
-use answer::Expected;
+use crate::net::{Addresses, BackendStream, TlsPeer, connect};
+use answer::{Expected, Head};
+
+/// The header that says how many connections a worker that dials in is to keep parked.
+pub const PARKED_WANT: &str = "holdline-parked-want";
+
+/// Parked connections that one dial tries, each of which ends without a byte.
+pub const PARKED_TRIES_MAX: u32 = 16;
 
 /// One attempt to attach a backend.
 #[derive(Clone, Copy, Debug)]
@@ -122,24 +128,34 @@ pub enum HoldlineResume {
 /// # Errors
 /// Each way in which this backend is not attached; see [`DialError`].
 pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
-    let mut stream = connect(dial.addresses, dial.tls, dial.proxy_header, dial.timeouts.connect).await?;
-    let key = STANDARD.encode(rand::random::<[u8; 16]>());
-    let request = head(&dial, &key);
-    let exchange = async {
-        stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
-        stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
-        acknowledge_the_answer_at_once(&stream);
-        answer::read(&mut stream).await
-    };
-    let head =
-        tokio::time::timeout(dial.timeouts.handshake, exchange).await.map_err(|_| DialError::HandshakeTimeout)??;
-    let accept = accept_key(&key);
-    let Dial { protocols: offered, numbered, expected: protocol, compression, .. } = dial;
-    answer::judge(head, stream, &Expected { accept: &accept, offered, numbered, protocol, compression })
+    let mut tries = PARKED_TRIES_MAX;
+    loop {
+        let mut stream = connect(dial.addresses, dial.tls, dial.proxy_header, dial.timeouts.connect).await?;
+        let key = STANDARD.encode(rand::random::<[u8; 16]>());
+        let asking = ask(&dial, &key, &mut stream);
+        let asked = tokio::time::timeout(dial.timeouts.handshake, asking).await;
+        tries -= 1;
+        let head = match asked.map_err(|_| DialError::HandshakeTimeout)? {
+            // A connection that was parked, and ended before it could be used.
+            Err(DialError::HandshakeLost(_)) if stream.is_unheard() && tries > 0 => continue,
+            head => head?,
+        };
+        let accept = accept_key(&key);
+        let Dial { protocols: offered, numbered, expected: protocol, compression, .. } = dial;
+        return answer::judge(head, stream, &Expected { accept: &accept, offered, numbered, protocol, compression });
+    }
+}
+
+async fn ask(dial: &Dial<'_>, key: &str, stream: &mut BackendStream) -> Result<Head, DialError> {
+    let request = head(dial, key, stream.parked_want());
+    stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+    stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+    stream.acknowledge_the_answer_at_once();
+    answer::read(stream).await
 }
 
 /// The request's head; our own handshake first, so that a peer that reads only so much finds it.
-fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
+fn head(dial: &Dial<'_>, key: &str, parked_want: Option<u32>) -> Vec<u8> {
     let mut head = Vec::with_capacity(512 + dial.path.len() + dial.head_lines.len());
     head.extend_from_slice(b"GET ");
     head.extend_from_slice(dial.path.as_bytes());
@@ -156,6 +172,9 @@ fn head(dial: &Dial<'_>, key: &str) -> Vec<u8> {
     }
     if let Some(offer) = dial.compression.header() {
         write_line(&mut head, "sec-websocket-extensions", offer.as_bytes());
+    }
+    if let Some(want) = parked_want {
+        write_line(&mut head, PARKED_WANT, want.to_string().as_bytes());
     }
     head.extend_from_slice(dial.head_lines);
     for (name, value) in dial.attach {

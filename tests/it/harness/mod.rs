@@ -1,5 +1,6 @@
 //! What the tests stand on: the proxy and demo workers as processes, clients, and a worker stepped by hand.
 
+pub mod agent;
 pub mod ask;
 pub mod aware;
 pub mod client;

@@ -22,6 +22,8 @@ pub struct Proxy {
     pub public: SocketAddr,
     /// Where clients connect by TLS, if anywhere.
     pub tls: SocketAddr,
+    /// Where workers dial in, if anywhere.
+    pub attach: SocketAddr,
     /// Where the admin API is.
     pub admin: SocketAddr,
     process: Child,
@@ -63,6 +65,7 @@ impl Proxy {
         let mut proxy = Self {
             public: SocketAddr::from(([0; 4], 0)),
             tls: SocketAddr::from(([0; 4], 0)),
+            attach: SocketAddr::from(([0; 4], 0)),
             admin: SocketAddr::from(([0; 4], 0)),
             process,
             log,
@@ -76,10 +79,12 @@ impl Proxy {
             if line["message"] == "listening" {
                 // a socket file has no address to be told
                 let address = line["address"].as_str().unwrap().parse().unwrap_or(super::SOCKET_FILE);
-                if line["tls"] == true {
+                if line["tls"] == true && line["listener"] == "public" {
                     proxy.tls = address;
                 } else if line["listener"] == "public" {
                     proxy.public = address;
+                } else if line["listener"] == "attach" {
+                    proxy.attach = address;
                 } else {
                     proxy.admin = address;
                 }
