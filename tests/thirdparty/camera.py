@@ -184,13 +184,11 @@ class Drill:
         return await self.eventually("one serves", look)
 
     async def disturb(self, polls, viewers):
+        async def all_see():
+            return all(viewer.last for viewer in viewers)
+        await self.eventually("every viewer sees a picture", all_see)
         for _ in range(self.rounds):
             before = await self.serving()
-
-            async def all_see_it(before=before):
-                return all([*viewer.last][-1:] == [before] for viewer in viewers)
-            if self.part == "kill":
-                await self.eventually("every viewer sees its picture", all_see_it)
             seen, pictures = dict(polls.answered), polls.pictures
             if self.part == "kill":
                 os.kill(before, signal.SIGKILL)
