@@ -21,6 +21,7 @@ use serde_json::json;
 use super::desk::Welcome;
 use crate::backends::{BackendError, DialIn, Progress};
 use crate::metrics::AttachResult;
+use crate::routes::percent_decode;
 use crate::tokens::{Access, Tokens};
 
 /// Bytes of a request's head.
@@ -273,8 +274,10 @@ struct Said {
 
 impl Said {
     fn read(uri: &Uri) -> Result<Self, Refusal> {
-        let Query(parts) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|_| Refusal::Malformed("its query is not percent-encoded UTF-8"))?;
+        let malformed = || Refusal::Malformed("its query is not percent-encoded UTF-8");
+        // Read by its pairs, what is no UTF-8 would become something else, and no error.
+        percent_decode(uri.query().unwrap_or_default(), true).ok_or_else(malformed)?;
+        let Query(parts) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|_| malformed())?;
         let mut said = Self::default();
         for (name, value) in parts {
             said.note(&name, value)?;
