@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use h2::RecvStream;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use http::header::EXPECT;
 use http::{HeaderMap, Method, Response, StatusCode, Version};
@@ -103,6 +104,7 @@ impl Stream {
             (Access::of(&request, self.peer.address, rules.access), rules.header_bytes_max)
         };
         let (mut parts, body) = request.into_parts();
+        let is_handshake = parts.extensions.get::<Protocol>().is_some();
         let asks = translate(&mut parts, header_bytes_max);
         if let Some(identity) = &self.identity {
             parts.extensions.insert(identity.clone());
@@ -126,7 +128,7 @@ impl Stream {
             Refused::Denied(answer) => answer.into_response(),
         };
         // A handshake has no body that its client would have to be rid of.
-        Decision::Answer(response, is_plain.then(|| Rest::of(body)))
+        Decision::Answer(response, (!is_handshake).then(|| Rest::of(body)))
     }
 
     /// A worker's answer, or what a client without a socket asks of us.
