@@ -54,6 +54,13 @@ struct Question {
     answer: oneshot::Sender<Response<Body>>,
 }
 
+impl Question {
+    /// The question itself; its box would be kept for as long as the answer is waited for.
+    fn opened(self: Box<Self>) -> Self {
+        *self
+    }
+}
+
 /// How a connection leaves HTTP.
 struct Exit {
     /// What its client is told.
@@ -139,58 +146,61 @@ struct Start {
     patience: Duration,
 }
 
-/// Serves a connection by hyper.
-async fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) {
+/// Serves a connection by hyper. No async function, which would have room for all of this twice for as long as it lasts.
+fn speak(door: Arc<Door>, stream: ClientStream, start: Start, peer: Peer, seat: Seat) -> impl Future<Output = ()> {
+    let Start { read, identity, judged, patience } = start;
     let (talk, heads) = (Arc::new(Talk::default()), Heads::default());
     let rules = door.process.rules.load_full();
     let (send_timeout, limits) = (rules.send_timeout, rules.linger);
     let socket = ClientSocket::new(
-        SendTimeout::new(LenientLine::new(stream, start.read, heads.clone()), send_timeout),
+        SendTimeout::new(LenientLine::new(stream, read, heads.clone()), send_timeout),
         talk.clone(),
         rules.patience,
-        start.patience,
+        patience,
     );
     let (questions, mut asked) = mpsc::channel(1);
-    let (carried, talking) = (carried(&start.identity), talk.clone());
+    let (carried, talking) = (carried(&identity), talk.clone());
     let asker = Asker { door: door.clone(), peer, carried, questions, talk: talking, heads };
     let mut serving = http1::Builder::new()
         .half_close(true)
         .header_read_timeout(None)
         .max_buf_size(rules.header_bytes_max.max(HEADER_BYTES_FLOOR))
         // Boxed, because hyper gives the socket back only from a connection that can be moved.
-        .serve_connection(TokioIo::new(socket), service_fn(|request| Box::pin(asker.clone().take(request))));
+        .serve_connection(TokioIo::new(socket), service_fn(move |request| Box::pin(asker.clone().take(request))));
     drop(rules);
-    let speaker = Speaker { door: &door, peer, over: seat.is_over(), talk: &talk };
-    let mut leaving = Leaving::default();
-    let served = std::future::poll_fn(|cx| {
-        let served = serving.poll_without_shutdown(cx);
-        if served.is_ready() || !leaving.is_due(&speaker, cx) {
-            return served;
-        }
-        Pin::new(&mut serving).graceful_shutdown();
-        serving.poll_without_shutdown(cx)
-    });
-    let end = tokio::select! {
-        biased;
-        served = served => Err(served),
-        exit = speaker.answer_all(&mut asked, start.judged) => Ok(exit),
-    };
-    let parts = serving.into_parts();
-    let socket = parts.io.into_inner();
-    let timed_out = socket.has_timed_out();
-    let (stream, unread) = socket.into_parts(parts.read_buf);
-    let (stream, unread) = stream.into_inner().into_parts(unread);
-    // What comes now is boxed: a connection that is parked has no room for it.
-    match end {
-        Ok(exit) => Box::pin(exit.leave(stream, unread, seat, send_timeout)).await,
-        Err(served) => {
-            let failure = served.err().and_then(|error| failure(&error));
-            let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
-            if let Some(result) = result {
-                door.process.metrics.connection_result(ListenerLabel::Public, result);
+    async move {
+        let speaker = Speaker { door: &door, peer, over: seat.is_over(), talk: &talk };
+        let mut leaving = Leaving::default();
+        let served = std::future::poll_fn(|cx| {
+            let served = serving.poll_without_shutdown(cx);
+            if served.is_ready() || !leaving.is_due(&speaker, cx) {
+                return served;
             }
-            let sends_on = talk.is_unread() || !unread.is_empty();
-            Box::pin(close(stream, linger_limits(failure, sends_on, limits), &door.process)).await;
+            Pin::new(&mut serving).graceful_shutdown();
+            serving.poll_without_shutdown(cx)
+        });
+        let end = tokio::select! {
+            biased;
+            served = served => Err(served),
+            exit = speaker.answer_all(&mut asked, judged) => Ok(exit),
+        };
+        let parts = serving.into_parts();
+        let socket = parts.io.into_inner();
+        let timed_out = socket.has_timed_out();
+        let (stream, unread) = socket.into_parts(parts.read_buf);
+        let (stream, unread) = stream.into_inner().into_parts(unread);
+        // What comes now is boxed: a connection that is parked has no room for it.
+        match end {
+            Ok(exit) => Box::pin(exit.leave(stream, unread, seat, send_timeout)).await,
+            Err(served) => {
+                let failure = served.err().and_then(|error| failure(&error));
+                let result = if timed_out { Some(ConnectionResult::TimedOut) } else { failure };
+                if let Some(result) = result {
+                    door.process.metrics.connection_result(ListenerLabel::Public, result);
+                }
+                let sends_on = talk.is_unread() || !unread.is_empty();
+                Box::pin(close(stream, linger_limits(failure, sends_on, limits), &door.process)).await;
+            }
         }
     }
 }
@@ -319,7 +329,7 @@ impl Speaker<'_> {
         loop {
             // hyper has the sender for as long as it serves the connection.
             let Some(question) = asked.recv().await else { return std::future::pending().await };
-            let Question { request, wants_upgrade, answer } = *question;
+            let Question { request, wants_upgrade, answer } = question.opened();
             match self.answer(request, wants_upgrade, judged.take()).await {
                 // A client that is gone needs no answer.
                 Ok(response) => drop(answer.send(response)),
@@ -328,64 +338,70 @@ impl Speaker<'_> {
         }
     }
 
-    /// Answers one request.
+    /// Answers one request. No async function, which would have room for the request twice while its worker holds it.
     ///
     /// # Errors
     /// It is the last one: the connection leaves HTTP.
-    async fn answer(
+    fn answer(
         &self,
         request: http::Request<Incoming>,
         wants_upgrade: bool,
         judged: Option<Stay>,
-    ) -> Result<Response<Body>, Exit> {
+    ) -> impl Future<Output = Result<Response<Body>, Exit>> {
         let (parts, body) = request.into_parts();
         let body = RequestBody::new(body, self.talk);
-        if let Some(answer) = challenge::answer(&self.door.process, self.peer, &parts).await {
-            return Ok(answer);
-        }
-        self.talk.comes_from(|| self.door.process.rules.load().trusted.trace(self.peer, &parts).address);
-        let decision = match judged {
-            Some(stay) => Err(stay),
-            None => decide(self.door, self.peer, self.over, parts).await,
-        };
-        let mut response = match decision {
-            Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
-            Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
-            Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
-            Err(Stay::Relay(request)) => match asked(&request) {
-                // Each boxed, because neither need take along what the other takes.
-                Ok(None) => Box::pin(self.relay(*request, body)).await,
-                Ok(Some(ask)) => {
-                    self.talk.routed(self.door.process.metrics.route(&request.found.route.name));
-                    Box::pin(self.door.fall_back(ask, request, body, self.over)).await
-                }
-                Err(refusal) => refusal.into_response(),
-            },
-            Ok(exit) => {
-                self.talk.switches(StatusCode::SWITCHING_PROTOCOLS);
-                return Err(exit);
+        async move {
+            if let Some(answer) = challenge::answer(&self.door.process, self.peer, &parts).await {
+                return Ok(answer);
             }
-        };
-        // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
-        // way down, or with one connection too many, none is kept for a next request. One with a length beside chunks is
-        // closed by hyper, because a proxy before us may take the next request for a part of this one (RFC 9112 section
-        // 6.1).
-        if wants_upgrade || self.over || !self.door.process.phase.takes_pipes() {
-            response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+            self.talk.comes_from(|| self.door.process.rules.load().trusted.trace(self.peer, &parts).address);
+            let decision = match judged {
+                Some(stay) => Err(stay),
+                None => decide(self.door, self.peer, self.over, parts).await,
+            };
+            let mut response = match decision {
+                Err(Stay::Refuse(Refused::Ours(refusal))) => refusal.into_response(),
+                Err(Stay::Refuse(Refused::Workers(answer))) => answer.into_response(),
+                Err(Stay::Refuse(Refused::Denied(answer))) => answer.into_response(),
+                Err(Stay::Relay(request)) => match asked(&request) {
+                    // Each boxed, because neither need take along what the other takes.
+                    Ok(None) => Box::pin(self.relay(request, body)).await,
+                    Ok(Some(ask)) => {
+                        self.talk.routed(self.door.process.metrics.route(&request.found.route.name));
+                        Box::pin(self.door.fall_back(ask, request, body, self.over)).await
+                    }
+                    Err(refusal) => refusal.into_response(),
+                },
+                Ok(exit) => {
+                    self.talk.switches(StatusCode::SWITCHING_PROTOCOLS);
+                    return Err(exit);
+                }
+            };
+            // A client that asked for a WebSocket may have sent frames already, which must not be read as a request. On the
+            // way down, or with one connection too many, none is kept for a next request. One with a length beside chunks is
+            // closed by hyper, because a proxy before us may take the next request for a part of this one (RFC 9112 section
+            // 6.1).
+            if wants_upgrade || self.over || !self.door.process.phase.takes_pipes() {
+                response.headers_mut().append(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
         }
-        Ok(response)
     }
 
-    async fn relay(&self, request: Request, body: RequestBody) -> Response<Body> {
-        let Request { parts, found, client, standing, .. } = request;
-        self.talk.routed(self.door.process.metrics.route(&found.route.name));
+    /// Has a worker answer a request, of which only the box is kept meanwhile.
+    fn relay(&self, mut request: Box<Request>, body: RequestBody) -> impl Future<Output = Response<Body>> {
+        self.talk.routed(self.door.process.metrics.route(&request.found.route.name));
         let http = self.door.http.with(self.door.process.rules.load().http);
-        let caller = Caller { address: &client, talk: self.talk };
-        let mut response = relay(http::Request::from_parts(parts, body), &http, &found, caller).await;
-        if let Some(standing) = standing {
-            standing.say(response.headers_mut());
+        async move {
+            let parts = std::mem::replace(&mut request.parts, http::Request::new(()).into_parts().0);
+            let Request { found, client, standing, .. } = &*request;
+            let caller = Caller { address: client, talk: self.talk };
+            let mut response = relay(http::Request::from_parts(parts, body), &http, found, caller).await;
+            if let Some(standing) = *standing {
+                standing.say(response.headers_mut());
+            }
+            response
         }
-        response
     }
 }
 

@@ -142,32 +142,37 @@ pub(super) async fn line(
     Ok(Line { lease, reused: parked_want.is_some(), parked_want })
 }
 
-/// Sends `request` and waits for the head of its answer; what is said before that is passed on as it comes.
-pub(super) async fn exchange(
+/// Sends `request` and waits for the head of its answer; what is said before that is passed on as it comes. No async
+/// function, which would have room for the request twice for as long as it waits.
+pub(super) fn exchange(
     line: Line,
     mut request: Request<RequestBody>,
     timeouts: &HttpTimeouts,
     talk: &Arc<Talk>,
-) -> Result<(Response<Incoming>, Lease), ExchangeError> {
+) -> impl Future<Output = Result<(Response<Incoming>, Lease), ExchangeError>> {
     let Line { mut lease, reused, parked_want } = line;
     if let Some(want) = parked_want {
         request.headers_mut().insert(PARKED_WANT, want.into());
     }
     let progress = request.body().progress();
     hear_early(&mut request, talk);
-    let Some(sender) = lease.sender() else { return Err(ExchangeError::Stale) };
-    let answer = tokio::select! {
-        answer = sender.send_request(request) => answer,
-        error = overdue(progress, timeouts.answer) => return Err(error),
-    };
-    talk.told().await;
-    match answer {
-        Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
-        Ok(answer) => Ok((answer, lease)),
-        Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
-        Err(error) if error.is_user() => Err(ExchangeError::Client),
-        Err(_) if reused && !lease.has_heard() => Err(ExchangeError::Stale),
-        Err(error) => Err(ExchangeError::Lost(error)),
+    // Boxed for the same reason: it is moved to where it is waited for.
+    let sent = lease.sender().map(|sender| Box::pin(sender.send_request(request)));
+    async move {
+        let Some(sent) = sent else { return Err(ExchangeError::Stale) };
+        let answer = tokio::select! {
+            answer = sent => answer,
+            error = overdue(progress, timeouts.answer) => return Err(error),
+        };
+        talk.told().await;
+        match answer {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => Err(ExchangeError::Malformed),
+            Ok(answer) => Ok((answer, lease)),
+            Err(error) if error.is_parse() => Err(ExchangeError::Malformed),
+            Err(error) if error.is_user() => Err(ExchangeError::Client),
+            Err(_) if reused && !lease.has_heard() => Err(ExchangeError::Stale),
+            Err(error) => Err(ExchangeError::Lost(error)),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::{Body as _, Incoming};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use holdline_core::ids::BackendKey;
@@ -74,12 +75,13 @@ pub struct Caller<'a> {
 /// Relays a request that asks for no upgrade, to a backend of the route that was `found` for it.
 ///
 /// Never fails: what goes wrong is the response. Dropping the future or the response's body cancels the backend request.
-pub async fn relay(
+/// No async function: it would have room for the request as it came for as long as it waits for an answer.
+pub fn relay<'a>(
     request: Request<RequestBody>,
-    context: &HttpContext,
-    found: &Found,
-    caller: Caller<'_>,
-) -> Response<Body> {
+    context: &'a HttpContext,
+    found: &'a Found,
+    caller: Caller<'a>,
+) -> impl Future<Output = Response<Body>> + use<'a> {
     let (parts, body) = request.into_parts();
     let client = caller.address;
     let route = &found.route;
@@ -89,29 +91,31 @@ pub async fn relay(
     let mut outgoing = Outgoing::new(&parts, body, caller, &found.route);
     // What came from the client's socket is given back before the wait for an answer begins.
     drop(parts);
-    let mut patience: Option<Box<Patience>> = None;
-    loop {
-        let failed = match relay.answer(&mut outgoing).await {
-            Ok(mut response) => {
-                if let Some(patience) = &mut patience {
-                    patience.served();
+    async move {
+        let mut patience: Option<Box<Patience>> = None;
+        loop {
+            let failed = match relay.answer(&mut outgoing).await {
+                Ok(mut response) => {
+                    if let Some(patience) = &mut patience {
+                        patience.served();
+                    }
+                    found.route.answer_headers.apply(response.headers_mut());
+                    return response;
                 }
-                found.route.answer_headers.apply(response.headers_mut());
-                return response;
+                Err(failed) => failed,
+            };
+            let may_wait = outgoing.may_wait && failed.may_pass();
+            if may_wait && patience.is_none() {
+                patience = context.waiting.patience(&found.route);
             }
-            Err(failed) => failed,
-        };
-        let may_wait = outgoing.may_wait && failed.may_pass();
-        if may_wait && patience.is_none() {
-            patience = context.waiting.patience(&found.route);
-        }
-        let looks_again = match &mut patience {
-            // Boxed, because few requests wait, and all of them would be larger.
-            Some(patience) => may_wait && Box::pin(patience.another_look()).await,
-            None => false,
-        };
-        if !looks_again {
-            return failed.tell(client, &found.route);
+            let looks_again = match &mut patience {
+                // Boxed, because few requests wait, and all of them would be larger.
+                Some(patience) => may_wait && Box::pin(patience.another_look()).await,
+                None => false,
+            };
+            if !looks_again {
+                return failed.tell(client, &found.route);
+            }
         }
     }
 }
@@ -232,6 +236,9 @@ impl Answer {
     }
 }
 
+/// What came of one request to one backend.
+type Exchanged = Result<(Response<Incoming>, Lease), ExchangeError>;
+
 /// One request's way to a backend.
 struct Relay<'a> {
     context: &'a HttpContext,
@@ -323,19 +330,13 @@ impl Relay<'_> {
         outgoing: &mut Outgoing,
         may_reuse: bool,
     ) -> Result<Answer, ExchangeError> {
-        let url = backend.url();
-        let path = self.found.target.for_backend(url.path_and_query(), backend.alias());
-        let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
-        let (rule, client_host) = (&self.found.route.host, outgoing.client_host.as_deref());
-        let host = backend_host(rule, client_host, &url.authority(), url.is_tls_by_name()).to_owned();
         // Boxed, because connecting takes more memory than the wait for an answer, and is over soon.
-        let outcome = match Box::pin(self.line(backend, may_reuse)).await {
+        let line = Box::pin(self.line(backend, may_reuse)).await;
+        let outcome = match line.and_then(|line| self.ask(line, backend, outgoing)) {
             Err(error) => Err(error),
-            Ok(mut line) => {
-                outgoing.mark(&mut line.lease, self.talk, backend.key());
-                let request = outgoing.request(uri, &host, line.reused).ok_or(ExchangeError::Client)?;
+            Ok(answer) => {
                 let _parked = self.talk.parked();
-                exchange(line, request, &self.context.timeouts, self.talk).await
+                answer.await
             }
         };
         report(backend, &outcome);
@@ -344,6 +345,23 @@ impl Relay<'_> {
             lease.bind(self.talk, backend.key());
         }
         Ok(Answer { response, lease })
+    }
+
+    /// Asks `backend` on this connection, and what waits for its answer; boxed, because that is moved to where it does.
+    fn ask(
+        &self,
+        mut line: Line,
+        backend: &Reservation,
+        outgoing: &mut Outgoing,
+    ) -> Result<Pin<Box<impl Future<Output = Exchanged>>>, ExchangeError> {
+        let url = backend.url();
+        let path = self.found.target.for_backend(url.path_and_query(), backend.alias());
+        let uri = PathAndQuery::try_from(path).map(Uri::from).map_err(|_| ExchangeError::Client)?;
+        let (rule, client_host) = (&self.found.route.host, outgoing.client_host.as_deref());
+        let host = backend_host(rule, client_host, &url.authority(), url.is_tls_by_name()).to_owned();
+        outgoing.mark(&mut line.lease, self.talk, backend.key());
+        let request = outgoing.request(uri, &host, line.reused).ok_or(ExchangeError::Client)?;
+        Ok(Box::pin(exchange(line, request, &self.context.timeouts, self.talk)))
     }
 
     /// A connection to `backend`; nothing is sent yet, so that a request that finds none can go elsewhere.
@@ -363,7 +381,7 @@ impl Relay<'_> {
 
 /// A backend that cannot be connected to is worth knowing for the pipes, too; a slow or broken answer says nothing
 /// about its sockets.
-fn report(backend: &Reservation, outcome: &Result<(Response<Incoming>, Lease), ExchangeError>) {
+fn report(backend: &Reservation, outcome: &Exchanged) {
     match outcome {
         Ok(_) => backend.report(None, Outcome::Connected),
         Err(ExchangeError::Connect(error)) => backend.report(None, Outcome::DialFailed(error.kind)),
