@@ -153,6 +153,8 @@ async def h2load(stage, verdict):
     code, out, err = await said_by(program, "-n", REQUESTS, "-c", 10, "-m", 100, f"https://{stage.at}/health")
     line = next((line for line in out.splitlines() if line.startswith("requests:")), out[-500:] + err[-500:])
     verdict.told(code == 0 and f"{REQUESTS} succeeded, 0 failed" in line, f"h2load: {line}")
+    spoken = next((line for line in out.splitlines() if line.startswith("Application protocol:")), "none")
+    verdict.told(spoken == "Application protocol: h2", f"h2load: {spoken}")
     ends = await stage.holdline.metric("http2_connection_ends_total", 'reason="protocol"')
     verdict.told(ends == 0, f"h2load: {ends} connections ended for what it did")
 
