@@ -13,6 +13,7 @@ mod measure;
 
 mod crowd;
 mod crowds;
+mod dial_in;
 mod http;
 mod limits;
 mod losses;
