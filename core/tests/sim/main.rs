@@ -70,6 +70,7 @@ const KEPT: &[(u64, &str)] = &[
     (54585, "a client that had said goodbye was sent what its worker said behind messages that an eviction had lost"),
     (286204, "the same, behind an empty message"),
     (236343, "the model forgot the start of a header when it counted what may be held for a client that is away"),
+    (795497, "the model wanted all that an aware client was to come back for, though an eviction had given it up"),
     (112509, "a worker that numbers its messages was taken to have all of them when its own end crossed its client's"),
     (124934, "the same, with a client that had vanished"),
     (115786, "a close frame amid the last message of a replay left the end of that to be said behind it"),

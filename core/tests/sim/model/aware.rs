@@ -52,6 +52,8 @@ pub(super) struct AwareSide {
     /// Numbers of its own that no worker will get, from and to.
     gaps: Vec<(u64, u64)>,
     may_close_unended: bool,
+    /// Its pipe had ended, and gave up what it kept for it, for want of memory.
+    evicted: bool,
     good_from: u64,
     takeovers: Vec<Time>,
 }
@@ -76,6 +78,7 @@ impl AwareSide {
             resumed: None,
             gaps: Vec::new(),
             may_close_unended: false,
+            evicted: false,
             good_from: 1,
             takeovers: Vec::new(),
         }
@@ -295,14 +298,26 @@ impl Model {
         }
     }
 
+    /// Whether messages for the client may be given up that it is to come back for.
+    fn may_miss_down(&self) -> bool {
+        matches!(self.settings.down, DownPolicy::Latest(_)) || self.aware.as_ref().is_some_and(|aware| aware.evicted)
+    }
+
+    /// What was kept for the client was given up for want of memory.
+    pub(super) fn evicted_down(&mut self) {
+        if let Some(aware) = &mut self.aware {
+            aware.evicted = true;
+        }
+    }
+
     fn told_where_it_stands(&mut self, word: &str, marks: &mut Marks) {
-        let (latest, generation) = (matches!(self.settings.down, DownPolicy::Latest(_)), self.client.generation.0);
+        let (may_miss, generation) = (self.may_miss_down(), self.client.generation.0);
         let Some(aware) = &mut self.aware else { return };
         let (rx_up, rx_down) = aware.resumed.take().expect("it came back");
         let told = ["rx", "gen", "epoch"].map(|member| words::number(word, member));
         assert_eq!(told, [rx_up, generation, EPOCH].map(Some), "received, attach and epoch");
         let [first, next] = words::pair(word, "tx").expect("it is told what is sent again");
-        let follows = first == rx_down + 1 || latest && first > rx_down;
+        let follows = first == rx_down + 1 || may_miss && first > rx_down;
         assert!(follows, "{first} is sent again to one that has {rx_down}");
         let behind = aware.live_behind.expect("a replay, be there nothing in it");
         assert_eq!(next, behind + 1, "the next new message");
@@ -319,10 +334,10 @@ impl Model {
     }
 
     fn told_gap_down(&mut self, from: u64, count: Option<u64>, marks: &mut Marks) {
-        let latest = matches!(self.settings.down, DownPolicy::Latest(_));
+        let may_miss = self.may_miss_down();
         let Some(aware) = &mut self.aware else { return };
         let Some(count) = count else { return marks.hit(Mark::AwareGapUnknown) };
-        assert!(latest && from == aware.told + 1, "{count} messages from {from} are said to be missing");
+        assert!(may_miss && from == aware.told + 1, "{count} messages from {from} are said to be missing");
         marks.hit(Mark::AwareGapDown);
         aware.told += count;
         aware.told_ever = aware.told_ever.max(aware.told);

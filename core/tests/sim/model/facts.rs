@@ -99,6 +99,9 @@ impl Model {
             }
             LaneName::Down => {
                 self.lost_down += messages;
+                if reason == Loss::Evicted {
+                    self.evicted_down();
+                }
                 marks.hit(Mark::LostDown);
             }
         }
