@@ -29,8 +29,8 @@ async fn a_thousand_pipes_whose_agent_is_killed_are_soon_at_another_one() {
     let took = async |le: &str| proxy.metrics().await.sum("reattach_duration_seconds_bucket", &[("le", le)]);
     eventually("all are attached again", async || (took("+Inf").await >= PIPES as f64).then_some(())).await;
     let (all, prompt) = (took("+Inf").await, took(P99_SECONDS_MAX).await);
-    let (one, half) = (took("1").await, took("0.5").await);
-    println!("{PIPES} pipes of a killed agent: {half} within 0.5 s, {one} within 1, {prompt} within {P99_SECONDS_MAX}");
+    let (half, one, more) = (took("0.5").await, took("1").await, took("2.5").await);
+    println!("{PIPES} pipes of a killed agent: {half} within 0.5 s, {one} within 1, {more} within 2.5");
     assert!(prompt >= all * 0.99, "{prompt} of {all}");
     for client in &mut clients {
         assert_eq!(client.exchange("still there").await, "still there");
