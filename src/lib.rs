@@ -14,7 +14,7 @@
 //! pipes that have one worker connection between them, [`limits`] counts connections, [`memory`] bounds what all of
 //! them hold, and [`rebalance`] spreads them evenly.
 //!
-//! [`dialin`] is where workers come that cannot be dialled. [`workers`] are the processes that Holdline runs itself, as users that [`unix_user`] finds.
+//! [`dialin`] is where workers come that cannot be dialled. [`workers`] are the processes that Holdline runs itself, as users that [`unix_user`] finds; [`stop_signals`] end the commands that run beside a worker.
 //!
 //! What holds for all of them: [`process`] is the bag of services, [`config`] what the operator decided, [`rules`] what
 //! of it holds for new clients, [`tls`] what listeners show to clients that speak it, [`tokens`] who may use the admin API,
@@ -72,6 +72,7 @@ mod secret;
 mod send_timeout;
 mod serve;
 mod share;
+mod stop_signals;
 mod tls;
 mod tokens;
 mod trace;

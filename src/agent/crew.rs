@@ -10,12 +10,13 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::Options;
 use super::line::{self, Ends, Event};
 use super::proxy::{Drained, Failure, Proxy};
 use super::worker::{Look, Worker};
-use super::{Options, Told};
 use crate::clock::Clock;
 use crate::ctl::Misuse;
+use crate::stop_signals::StopSignals;
 
 /// News of connections that are on their way here.
 const EVENTS_MAX: usize = 256;
@@ -84,7 +85,7 @@ impl Crew {
     ///
     /// # Errors
     /// When Holdline refuses the first one for good.
-    pub(super) async fn work(mut self, mut told: Told) -> anyhow::Result<()> {
+    pub(super) async fn work(mut self, mut told: StopSignals) -> anyhow::Result<()> {
         self.looks.spawn(watch_worker(self.ends.clone(), self.events.0.clone()));
         let stop = loop {
             for _ in 0..self.keeping.open(self.clock.now()) {
@@ -178,7 +179,7 @@ impl Crew {
     }
 
     /// Lets the pipes move, and closes what is parked after that.
-    async fn finish(mut self, stop: Stop, told: &mut Told) {
+    async fn finish(mut self, stop: Stop, told: &mut StopSignals) {
         self.keeping.drain();
         self.looks.abort_all();
         let (ends, mut end) = (self.ends.clone(), pin!(sleep(self.drain_timeout)));

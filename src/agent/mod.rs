@@ -20,9 +20,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::parse_duration;
+use crate::stop_signals::StopSignals;
 use crew::Crew;
 
 /// `holdline agent`.
@@ -85,25 +85,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let crew = Crew::new(options)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let told = Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        let told = StopSignals::hear()?;
         crew.work(told).await
     })?;
     // What is left is cut off.
     runtime.shutdown_background();
     Ok(ExitCode::SUCCESS)
-}
-
-/// The signals that mean the end.
-struct Told {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Told {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -16,11 +16,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use tokio::net::TcpStream;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, interval, timeout};
 
 use crate::config::parse_duration;
 use crate::ctl::Where;
+use crate::stop_signals::StopSignals;
 use command::{Command, Ended};
 use registration::Registration;
 
@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 async fn keep(options: &Options) -> anyhow::Result<ExitCode> {
-    let mut told = Told { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+    let mut told = StopSignals::hear()?;
     let port = options.port.map_or_else(free_port, not_in_use)?;
     let registration = Registration::new(options, port)?;
     let mut command = Command::start(&options.command, port).await?;
@@ -112,7 +112,7 @@ async fn drain(
     options: &Options,
     registration: &Registration,
     command: &mut Command,
-    told: &mut Told,
+    told: &mut StopSignals,
 ) -> anyhow::Result<()> {
     tracing::info!("draining");
     tokio::select! {
@@ -128,7 +128,7 @@ async fn drain(
     Ok(())
 }
 
-async fn stop(options: &Options, mut command: Command, mut told: Told) -> anyhow::Result<ExitCode> {
+async fn stop(options: &Options, mut command: Command, mut told: StopSignals) -> anyhow::Result<ExitCode> {
     command.terminate();
     tokio::select! {
         ended = command.ended() => return Ok(ended?.as_asked()),
@@ -175,21 +175,6 @@ async fn listens(port: u16, patience: Duration) -> anyhow::Result<()> {
             bail!(
                 "the worker does not listen at 127.0.0.1:{port} within {patience:?}; is {{port}} or PORT what it goes by?"
             );
-        }
-    }
-}
-
-/// The signals that mean the end.
-struct Told {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Told {
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{Source, is_test, read, rust_files};
 const LAYERS: [(&str, &[&str]); 9] = [
     (
         "small words that every layer uses",
-        &["blame", "clock", "hops", "phase", "send_timeout", "unix_user", "whole_file"],
+        &["blame", "clock", "hops", "phase", "send_timeout", "stop_signals", "unix_user", "whole_file"],
     ),
     ("connections, and what a request path means", &["net", "callout", "routes"]),
     ("what an operator decides", &["resume", "secret", "config", "tokens", "tls", "log", "level"]),
