@@ -337,6 +337,50 @@ pub(super) struct Filter {
     /// Only those in this state
     #[arg(long)]
     pub(super) state: Option<String>,
+    /// Only those whose id, key, client, backend, route or label has these words in it
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(super) q: Option<String>,
+    /// What they are sorted by; by id without it
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) sort: Option<PipeSort>,
+    /// So many at most
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    /// The columns of the table, such as id,key,rate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) columns: Vec<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PipeSort {
+    /// Most bytes a second over the last five seconds first
+    #[value(name = "-rate", alias = "rate")]
+    Rate,
+    /// Most bytes held first
+    #[value(name = "-buffered", alias = "buffered")]
+    Buffered,
+    /// Most interruptions first
+    #[value(name = "-interruptions", alias = "interruptions")]
+    Interruptions,
+    /// Most memory first
+    #[value(name = "-memory", alias = "memory")]
+    Memory,
+    /// Oldest first
+    #[value(name = "age")]
+    Age,
+}
+
+impl PipeSort {
+    /// The word of the API.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "-rate",
+            Self::Buffered => "-buffered",
+            Self::Interruptions => "-interruptions",
+            Self::Memory => "-memory",
+            Self::Age => "age",
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]

@@ -53,6 +53,12 @@ impl Booked {
             down: Moved::new(&view.down),
         }
     }
+
+    /// Payload bytes that both lanes have moved since then.
+    fn bytes_since(&self, before: Option<&Self>) -> u64 {
+        let bytes = |booked: &Self| booked.up.payload_bytes + booked.down.payload_bytes;
+        bytes(self).saturating_sub(before.map_or(0, bytes))
+    }
 }
 
 impl Moved {
@@ -121,6 +127,7 @@ impl Reporter {
             return;
         }
         let before = self.booked.replace(view);
+        self.entry.rate.moved(view.bytes_since(before.as_ref()), now);
         if let Some(gauge) = &mut self.gauge {
             book_lane(&self.route.up, before.map(|view| view.up), view.up);
             book_lane(&self.route.down, before.map(|view| view.down), view.down);

@@ -43,6 +43,7 @@ mod http_leaves;
 mod http_seen;
 mod labels;
 mod lingering;
+mod lists;
 mod loops;
 mod messages;
 mod moves;
