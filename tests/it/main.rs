@@ -27,6 +27,7 @@ mod delivery;
 mod dial_in;
 mod dial_in_ends;
 mod endings;
+mod events;
 mod fair;
 mod fair_pools;
 mod fallback;

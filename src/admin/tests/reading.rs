@@ -273,6 +273,62 @@ async fn a_stream_sends_each_event_once_and_resumes() {
 }
 
 #[tokio::test]
+async fn events_are_asked_for_by_type_by_level_and_from_now_on() {
+    let fixture = Fixture::open();
+    let events = &fixture.admin.process.events;
+    for n in 0..5 {
+        events.push(Fact::BackendDown { pool: "p".into(), backend: n.to_string().into(), reason: String::new() });
+        events.push(fact());
+    }
+    let seqs = async |query: &str| {
+        let page = fixture.get(&format!("/v1/events?{query}")).await.json();
+        let seqs: Vec<u64> =
+            page["items"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        (seqs, page["last"].as_u64().unwrap())
+    };
+    assert_eq!(seqs("type=backend.down").await, (vec![1, 3, 5, 7, 9], 10));
+    assert_eq!(seqs("type=process,pipe.ended&limit=2").await, (vec![2, 4], 4));
+    assert_eq!(seqs("level=warn&after=4").await, (vec![5, 7, 9], 10));
+    assert_eq!(seqs("type=backend&level=error").await, (vec![], 10));
+    assert_eq!(seqs("since=now").await, (vec![], 10));
+    assert_eq!(seqs("since=1h&limit=1").await, (vec![1], 1));
+    for query in ["type=backend.fell", "type=", "level=loud", "since=soon", "since=now&after=1"] {
+        assert_eq!(fixture.get(&format!("/v1/events?{query}")).await.problem(), "invalid", "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_some_events_begins_at_the_newest_and_passes_over_the_others() {
+    let fixture = Fixture::open();
+    let events = Arc::clone(&fixture.admin.process.events);
+    events.push(fact());
+    let ask = request(Method::GET, "/v1/events?since=now&type=process", None).header("accept", "text/event-stream");
+    let response = fixture.admin.router().oneshot(ask.body(Body::empty()).unwrap()).await.unwrap();
+    events.push(Fact::BackendUp { pool: "p".into(), backend: "b".into() });
+    events.push(fact());
+    let mut body = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap();
+    let text = std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+    assert!(text.contains("id: 3\n") && text.contains(r#""level":"info""#), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_for_some_events_waits_on_when_others_come() {
+    let fixture = Fixture::open();
+    let events = Arc::clone(&fixture.admin.process.events);
+    let begun = tokio::time::Instant::now();
+    let pushes = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            events.push(fact());
+        }
+        events.push(Fact::BackendUp { pool: "p".into(), backend: "b".into() });
+    };
+    let (page, ()) = tokio::join!(fixture.get("/v1/events?type=backend&wait=25s"), pushes);
+    assert_eq!((&page.json()["items"][0]["seq"], begun.elapsed().as_secs()), (&json!(4), 15));
+}
+
+#[tokio::test]
 async fn stats_say_what_the_metrics_say() {
     let fixture = Fixture::open();
     fixture.json(Method::PUT, "/v1/backends/a", json!({"url": "ws://127.0.0.1:7001"})).await;
