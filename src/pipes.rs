@@ -43,7 +43,7 @@ pub use keys::{KeyPast, Keys};
 use labels::{LabelIndex, Labelled};
 pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
-pub use rate::{RATE_WINDOW, Rate};
+pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
 pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};

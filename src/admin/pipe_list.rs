@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn the_first_are_those_that_a_sort_of_all_has_in_front() {
         let id = |n: u8| PipeId::from_bytes([n; 16]);
-        let all: Vec<(Place, ())> = (0..=255).map(|n| ((u64::from(n.wrapping_mul(37)) / 4, id(n)), ())).collect();
+        let all: Vec<(Place, ())> = (0..=255u8).map(|n| ((u64::from(n.wrapping_mul(37)) / 4, id(n)), ())).collect();
         let mut sorted: Vec<Place> = all.iter().map(|(place, ())| *place).collect();
         sorted.sort_unstable();
         for limit in [1, 7, 255, 256, 1000] {

@@ -31,7 +31,6 @@ use labels::{
     HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
-pub use pools::PoolBackends;
 pub use workers::GroupMetrics;
 
 /// The label of handshakes that no route matched.

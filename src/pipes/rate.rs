@@ -10,7 +10,7 @@ use std::time::Duration;
 use holdline_core::time::Time;
 
 /// The time that a rate is taken over.
-pub const RATE_WINDOW: Duration = Duration::from_secs(5);
+const RATE_WINDOW: Duration = Duration::from_secs(5);
 
 const WINDOW_MICROS: u64 = RATE_WINDOW.as_secs() * 1_000_000;
 
