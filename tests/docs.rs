@@ -168,6 +168,35 @@ fn the_index_names_each_page() {
     assert!(missing.is_empty(), "docs/README.md lacks {missing:?}");
 }
 
+/// The cells of each row of a page's tables.
+fn cells(page: &str) -> impl Iterator<Item = Vec<&str>> {
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix('|'));
+    rows.map(|row| row.split('|').map(str::trim).collect())
+}
+
+/// The figure of Holdline in the row of this name on the page of measurements.
+fn measured<'a>(page: &'a str, row: &str) -> Option<&'a str> {
+    let mut column = None;
+    for cells in cells(page) {
+        column = cells.iter().position(|cell| *cell == "Holdline").or(column);
+        if cells[0] == row {
+            return cells.get(column?).copied();
+        }
+    }
+    None
+}
+
+#[test]
+fn sizes_are_those_that_were_measured() {
+    let (sizing, performance) = (read("docs/sizing.md"), read("docs/performance.md"));
+    let table = section(&sizing, "## CPU");
+    let rows: Vec<_> = cells(table).skip(1).filter(|cells| !cells[0].starts_with("---")).collect();
+    assert!(rows.len() > 4, "they are no longer found where this test looks: {rows:?}");
+    for cells in rows {
+        assert_eq!(measured(&performance, cells[0]), Some(cells[1]), "docs/sizing.md: {}", cells[0]);
+    }
+}
+
 #[test]
 fn each_alert_has_a_section_that_says_what_to_do() {
     let (rules, page) = (read(RULES), read(TROUBLESHOOTING));
