@@ -29,10 +29,22 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 HOLDLINE = os.path.abspath(os.environ["HOLDLINE_BIN"])
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "clients/js/README.md",
              "clients/python/README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))]
-# Languages whose blocks are commands, and those that something else runs or that are no programs.
 COMMANDS = ("sh", "console")
-OTHERS = {"js": "scripts/workers and scripts/clients", "jsx": "scripts/clients", "python": "scripts/workers",
-          "http": "scripts/workers", "nginx": "scripts/deploy-check", "text": "", "json": ""}
+# Pages whose programs and requests scripts/workers and scripts/clients run, and the one whose nginx scripts/deploy-check does.
+RUN_ELSEWHERE = {
+    "docs/worker-guide.md": ("js", "python", "http"), "clients/js/README.md": ("js", "jsx"),
+    "clients/python/README.md": ("python",), "docs/operations.md": ("nginx",),
+}
+# What is shown and not run by a reader: what goes over the wire, and drawings.
+SHOWN = ("http", "text")
+NGINX = """
+pid {work}/nginx.pid;
+error_log stderr;
+events {{}}
+http {{ access_log off; server {{ listen unix:{work}/nginx.sock;
+{text}
+}} }}
+"""
 BLOCK = re.compile(r"(?:^ *<!-- (not run: [^\n]+?|run by scripts/[^\n]+?) -->\n)?^( *)```(\w*)\n(.*?)^ *```$", re.M | re.S)
 INLINE = re.compile(r"`(holdline [a-z][^`\n]*)`")
 CONFIG = """
@@ -238,6 +250,25 @@ class World:
         return None if done.returncode == 0 else done.stderr.strip()
 
 
+    def try_nginx(self, block):
+        """What nginx has against a part of a server."""
+        path = self.run / "nginx.conf"
+        path.write_text(NGINX.format(work=self.run, text=block.text), encoding="utf-8")
+        return failure([shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"), "-t", "-q", "-p", self.run, "-c", path])
+
+    def try_js(self, block):
+        """What Node has against a program for a browser, which it reads and does not run."""
+        path = self.run / "block.mjs"
+        path.write_text(block.text, encoding="utf-8")
+        return failure(["node", "--check", path])
+
+
+def failure(command):
+    """What a program says that fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WAIT_S)
+    return None if done.returncode == 0 else (done.stdout + done.stderr).strip()
+
+
 def as_asked(command):
     """A command amid the text with `--help` behind it, which has the program read all before it and do nothing."""
     command = re.sub(r"\s*\[[^\]]*\]", "", command).replace("…", "x").split(" | ")[0].split(" > ")[0].strip()
@@ -278,20 +309,24 @@ class Verdict:
             print(f"left out: {line}")
         for line in self.wrong:
             print(f"FAIL {line}")
-        print(f"docs-check: {self.done['block']} blocks run, {len(self.left)} left out; {self.done['config']} configurations checked; "
+        print(f"docs-check: {self.done['block']} blocks of commands run, {len(self.left)} left out; {self.done['config']} configurations "
+              f"and {self.done['program']} programs checked, {self.done['elsewhere']} programs run by other scripts; "
               f"{self.done['inline']} commands amid the text taken; {len(self.wrong)} wrong")
         return 1 if self.wrong else 0
 
 
 def check_document(document, world, verdict):
+    looks = {"toml": ("config", world.try_config), "nginx": ("config", world.try_nginx), "js": ("program", world.try_js),
+             **{language: ("block", world.try_block) for language in COMMANDS}}
     for block in blocks(document):
-        if block.language in COMMANDS or block.language == "toml":
-            kind, look = ("config", world.try_config) if block.language == "toml" else ("block", world.try_block)
-            if block.marker:
-                verdict.leave(block, block.marker)
-            else:
-                verdict.take(kind, block, look(block))
-        elif block.language not in OTHERS:
+        if block.language in RUN_ELSEWHERE.get(document, ()):
+            verdict.done["elsewhere"] += 1
+        elif block.marker:
+            verdict.leave(block, block.marker)
+        elif block.language in looks:
+            kind, look = looks[block.language]
+            verdict.take(kind, block, look(block))
+        elif block.language not in SHOWN:
             verdict.wrong.append(f"{block}: a block of `{block.language}`, which nothing here runs")
     text = BLOCK.sub("", (ROOT / document).read_text(encoding="utf-8"))
     for command in dict.fromkeys(INLINE.findall(text)):
