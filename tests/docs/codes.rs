@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use super::{TROUBLESHOOTING, quoted, read, root, section};
+use super::{TROUBLESHOOTING, documents, prose, quoted, read, root, section};
 
 /// Sources whose answers no client of Holdline gets: the demo's, and those that read another process's.
 const NOT_OURS: [&str; 5] = ["src/worker", "src/demo", "src/ctl", "src/agent", "src/trace"];
@@ -203,6 +203,28 @@ fn the_reasons_of_a_broken_protocol_are_those_of_the_program() {
     let stale: Vec<_> =
         reasons.iter().filter(|reason| !sources.iter().any(|(_, text)| text.contains(*reason))).collect();
     assert!(stale.is_empty(), "no source says {stale:?}");
+}
+
+/// Whether a word is what events and records of the log are called; `shared.role` is a part of a pipe's view.
+fn is_event(word: &str) -> bool {
+    const OF: [&str; 8] = ["pipe", "backend", "worker", "pool", "shared", "config", "route", "process"];
+    let plain = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    word.split_once('.')
+        .is_some_and(|(of, name)| OF.contains(&of) && plain(name) && !matches!(name, "md" | "rs" | "role"))
+}
+
+#[test]
+fn documents_name_only_events_that_there_are() {
+    let sources = sources();
+    let mut unknown = BTreeSet::new();
+    for document in documents() {
+        let text = prose(&read(&document));
+        let named = quoted(&text).into_iter().filter(|word| is_event(word));
+        let is_said = |word: &str| sources.iter().any(|(_, text)| text.contains(&format!("\"{word}\"")));
+        unknown.extend(named.filter(|word| !is_said(word)).map(|word| format!("{document}: {word}")));
+    }
+    assert!(unknown.is_empty(), "{unknown:#?}");
+    assert!(is_event("pipe.given_up") && !is_event("pipes.rs") && !is_event("routes.key"));
 }
 
 #[test]
