@@ -264,6 +264,7 @@ def a_drain_of_many(chromium, work, keep):
         clients = [Client(public, f"device-{number}") for number in range(PIPES)]
         with closing(Browser(chromium, f"http://{admin}/", profile)) as browser:
             page = Page(browser, keep)
+            page.until("it shows the farm", lambda s: s["tiles"].get("Pipes") == f"{PIPES:,}")
             page.go("backends", lambda s: len(s["backends"]) == BACKENDS)
             stage.processes[-1].child.kill()
             page.press("w4", "Drain", "Drain w4?")

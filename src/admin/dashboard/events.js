@@ -88,6 +88,7 @@ function story(group) {
 const log = {
   fold: new Fold(),
   after: 0,
+  begin: CATCH_UP,
   total: 0,
   running: false,
 
@@ -128,7 +129,7 @@ const log = {
   },
 
   async page() {
-    const from = this.after ? `after=${this.after}&wait=20s` : `since=${CATCH_UP}`;
+    const from = this.after ? `after=${this.after}&wait=20s` : `since=${this.begin}`;
     const { items, last } = await read(`/v1/events?limit=1000&${from}`);
     for (const event of items) {
       this.fold.add(event);
@@ -153,7 +154,8 @@ const log = {
         if (!found && performance.now() - began < 500) await new Promise((done) => { setTimeout(done, 1000); });
       }
     } catch (error) {
-      if (error.status === 410) this.after = 0;
+      // what was missed has left the ring; go on with what happens from now on
+      if (error.status === 410) [this.after, this.begin] = [0, 'now'];
     } finally {
       this.running = false;
     }
