@@ -36,9 +36,13 @@ pub(super) struct ClientSide {
     pub deaf: bool,
     pub said_close: bool,
     /// Our close frame was given to its link whole.
-    told: bool,
+    pub told: bool,
     /// The worker ended the conversation by a close frame of its own.
     ending: bool,
+    /// What it was to come back for was given up, and it is not told so.
+    pub is_let_go: bool,
+    /// Messages that it would have been sent were given up for want of memory.
+    pub is_short: bool,
     expired: bool,
     /// Since when its link is read, or is not.
     turned: Time,
@@ -63,6 +67,8 @@ impl ClientSide {
             said_close: false,
             told: false,
             ending: false,
+            is_let_go: false,
+            is_short: false,
             expired: false,
             turned: now,
             paused: false,
@@ -97,7 +103,8 @@ impl Model {
 
     /// Whether the client has not been told that its worker has ended the conversation.
     const fn is_owed_the_end(&self) -> bool {
-        self.client.ending && !self.client.told && !self.client.said_close && !self.client.deaf
+        let client = &self.client;
+        client.ending && !client.is_let_go && !client.told && !client.said_close && !client.deaf
     }
 
     pub(super) fn hit_if_away(&self, mark: Mark, marks: &mut Marks) {
@@ -227,6 +234,7 @@ impl Model {
                     let by_us =
                         matches!(self.ended, Some((EndedBy::Client, ..))) || matches!(code, 1002 | 1008 | 1009 | 4900);
                     assert!(said == Some(code) || by_us, "the client was told {code}, the end was {said:?}");
+                    assert!(by_us || !self.client.is_short || code == 1013, "{code} behind what was given up");
                     self.client.told = true;
                 }
                 Item::Ping(payload) if payload != b"holdline" => {
@@ -364,6 +372,8 @@ impl Model {
         assert_eq!(messages, self.unsettled(), "left in doubt downwards");
         self.client.in_doubt += messages;
         self.client.settled = self.down_next;
+        self.client.is_let_go = self.aware.is_none();
+        self.forgets_given();
     }
 
     /// The pipe ends: what that means for a client that may come back.
