@@ -152,3 +152,13 @@ fn the_guide_names_only_metrics_that_are_documented() {
         assert!(documented.contains(&format!("| `{name}` |")), "{name}");
     }
 }
+
+#[test]
+fn every_alert_names_a_section_of_the_troubleshooting_page_by_its_own_name() {
+    let rules = read("deploy/prometheus/holdline.rules.yml");
+    let values = |name: &str| rules.lines().filter_map(|line| line.trim_start().strip_prefix(name)).collect::<Vec<_>>();
+    let (alerts, books) = (values("- alert: "), values("runbook_url: "));
+    assert!(alerts.len() > 20, "they are no longer found where this test looks");
+    let expected = alerts.iter().map(|alert| format!("docs/troubleshooting.md#{}", alert.to_lowercase()));
+    assert_eq!(expected.collect::<Vec<_>>(), books);
+}
