@@ -11,6 +11,7 @@ use super::moves::{self, Pace};
 use super::owners::Owners;
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
+use super::shortage::Shortage;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use super::sticky::Tag;
 use crate::clock::Clock;
@@ -67,6 +68,9 @@ pub(super) struct PoolEntry {
     pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
+    /// Eligible backends that it should have.
+    pub(super) min_backends: u32,
+    pub(super) shortage: Shortage,
     pub(super) tls: TlsClient,
     pub(super) send_proxy: SendProxy,
     pub(super) numbers: bool,
@@ -86,6 +90,8 @@ pub(super) struct Record {
     pub(super) spec: Arc<BackendSpec>,
     pub(super) origin: Origin,
     pub(super) registered_at: SystemTime,
+    /// When what is known of its health changed last.
+    pub(super) health_since: SystemTime,
     pub(super) version: u64,
     pub(super) leave: Option<Leave>,
     pub(super) leave_deadline: Option<Time>,
@@ -166,6 +172,7 @@ impl Registry {
             spec: Arc::new(BackendSpec { state: None, ..spec }),
             origin,
             registered_at: SystemTime::now(),
+            health_since: SystemTime::now(),
             version: 0,
             leave: None,
             leave_deadline: None,
@@ -375,10 +382,9 @@ impl Registry {
             return;
         };
         let starting = self.records.get(&key).is_some_and(Record::is_starting);
-        if change == HealthChange::Up
-            && let Some(record) = self.records.get_mut(&key)
-        {
-            record.has_been_up = true;
+        if let Some(record) = self.records.get_mut(&key) {
+            record.health_since = SystemTime::now();
+            record.has_been_up |= change == HealthChange::Up;
         }
         let news = match change {
             HealthChange::Up => BackendEvent::Up { pool, backend },
@@ -415,6 +421,8 @@ impl PoolEntry {
             move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
+            min_backends: spec.min_backends,
+            shortage: Shortage::default(),
             tls: spec.tls.clone(),
             send_proxy: spec.send_proxy,
             numbers: spec.numbers,

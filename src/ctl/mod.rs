@@ -124,7 +124,7 @@ fn is_watchable(command: &Command) -> bool {
             None | Some(Workers::List { .. } | Workers::Show { .. }) => true,
             Some(Workers::Restart { .. } | Workers::Recycle { .. } | Workers::Scale { .. }) => false,
         },
-        Command::Events { .. } | Command::Stats | Command::Info => true,
+        Command::Events(_) | Command::Stats | Command::Info => true,
         Command::Broadcast(_) | Command::Top { .. } => false,
     }
 }
@@ -141,12 +141,12 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
             pipes::run(client, out, command.unwrap_or(Pipes::List(args::Filter::default()))).await
         }
         Command::Broadcast(broadcast) => pipes::broadcast(client, out, broadcast).await,
-        Command::Events { after, follow } => process::events(client, out, after, follow || out.watch).await,
+        Command::Events(wish) => process::events(client, out, wish).await,
         Command::Stats => out.show(client, &output::View::page("/v1/stats")).await,
         Command::Info => out.show(client, &output::View::page("/v1/info")).await,
         Command::Config { command } => process::config(client, out, command.unwrap_or(ConfigCommand::Show)).await,
         Command::Log { level, time } => process::log(client, out, level, time).await,
         Command::Drain { cancel } => process::drain(client, out, cancel).await,
-        Command::Top { every } => top::run(client, every).await,
+        Command::Top { every, once } => top::run(client, every, once).await,
     }
 }
