@@ -55,9 +55,8 @@ pub(super) struct AwareSide {
     /// Numbers of its own that no worker will get, from and to.
     gaps: Vec<(u64, u64)>,
     may_close_unended: bool,
-    /// Up to which message it is asked for none any more, and from which one on they were given up.
+    /// Up to which message it is asked for none any more.
     forgotten: u64,
-    lost_from: Option<u64>,
     good_from: u64,
     takeovers: Vec<Time>,
 }
@@ -84,7 +83,6 @@ impl AwareSide {
             gaps: Vec::new(),
             may_close_unended: false,
             forgotten: 0,
-            lost_from: None,
             good_from: 1,
             takeovers: Vec::new(),
         }
@@ -306,17 +304,6 @@ impl Model {
         }
     }
 
-    /// The newest `messages` for the client were given up for want of memory.
-    pub(super) fn evicted_down(&mut self, messages: u64) {
-        // What a worker says once the end is on its way is not taken in.
-        let is_over = self.ended.as_ref().is_some_and(|(by, ..)| *by != EndedBy::Client);
-        let accepted = if is_over { self.accepted_at_end } else { self.down.len() as u64 };
-        let first = accepted + 1 - messages;
-        if let Some(aware) = &mut self.aware {
-            aware.lost_from = Some(first);
-        }
-    }
-
     /// The client is asked for nothing any more that it was given.
     pub(super) fn forgets_given(&mut self) {
         let given = self.down_next as u64;
@@ -352,9 +339,10 @@ impl Model {
         // Of a client that broke a rule, what waits is not sent any more.
         let by_client = self.ended.as_ref().is_some_and(|(by, ..)| *by == EndedBy::Client);
         let may_miss = matches!(self.settings.down, DownPolicy::Latest(_)) || by_client;
+        let lost_from = self.client.lost_from;
         let Some(aware) = &mut self.aware else { return };
         let Some(count) = count else { return marks.hit(Mark::AwareGapUnknown) };
-        let is_lost = |number| number <= aware.forgotten || aware.lost_from.is_some_and(|lost| number >= lost);
+        let is_lost = |number| number <= aware.forgotten || lost_from.is_some_and(|lost| number >= lost);
         let are_lost = (from..from + count).all(is_lost);
         assert!(
             from == aware.told + 1 && (may_miss || are_lost),
@@ -438,7 +426,7 @@ impl Model {
         if let Some(aware) = &mut self.aware {
             (aware.greeted, aware.told, aware.live_behind) = (true, rx, Some(accepted));
             let kept = rx.max(aware.forgotten) + 1;
-            aware.follows = if aware.lost_from.is_some_and(|lost| kept >= lost) { accepted + 1 } else { kept };
+            aware.follows = if self.client.lost_from.is_some_and(|lost| kept >= lost) { accepted + 1 } else { kept };
         }
     }
 

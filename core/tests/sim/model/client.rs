@@ -43,6 +43,8 @@ pub(super) struct ClientSide {
     pub is_let_go: bool,
     /// Messages that it would have been sent were given up for want of memory.
     pub is_short: bool,
+    /// The first of them.
+    pub lost_from: Option<u64>,
     expired: bool,
     /// Since when its link is read, or is not.
     turned: Time,
@@ -69,6 +71,7 @@ impl ClientSide {
             ending: false,
             is_let_go: false,
             is_short: false,
+            lost_from: None,
             expired: false,
             turned: now,
             paused: false,
@@ -346,7 +349,9 @@ impl Model {
         assert_eq!(away, (!replaces).then(|| now - since), "for how long it was away");
         assert_eq!(generation, self.client.generation.next());
         self.aware_attached();
-        let expected = if self.asks_client() { self.client.given - self.down_next.min(self.client.given) } else { 0 };
+        let lost = self.client.lost_from.map_or(usize::MAX, |lost| lost as usize - 1);
+        let given = self.client.given.min(lost);
+        let expected = if self.asks_client() { given - self.down_next.min(given) } else { 0 };
         let is_exact = self.has_all_up_to_one() || self.aware.is_none();
         assert!(
             !is_exact || again == expected as u64,
@@ -374,6 +379,15 @@ impl Model {
         self.client.settled = self.down_next;
         self.client.is_let_go = self.aware.is_none();
         self.forgets_given();
+    }
+
+    /// The newest `messages` for the client were given up for want of memory.
+    pub(super) fn evicted_down(&mut self, messages: u64) {
+        // What a worker says once the end is on its way is not taken in.
+        let is_over = self.ended.as_ref().is_some_and(|(by, ..)| *by != EndedBy::Client);
+        let accepted = if is_over { self.accepted_at_end } else { self.down.len() as u64 };
+        self.client.lost_from = Some(accepted + 1 - messages);
+        self.client.is_short = self.aware.is_none() && !self.client.said_close;
     }
 
     /// The pipe ends: what that means for a client that may come back.

@@ -101,7 +101,6 @@ impl Model {
                 self.lost_down += messages;
                 if reason == Loss::Evicted {
                     self.evicted_down(messages);
-                    self.client.is_short = self.aware.is_none() && !self.client.said_close;
                 }
                 marks.hit(Mark::LostDown);
             }
