@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,6 +107,28 @@ impl AdminListener {
         }
     }
 
+    /// A second handle on the same socket, for another process.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn share(&self) -> io::Result<Bound> {
+        Ok(match self {
+            Self::Tcp(listener) => Bound::Tcp(listener.as_fd().try_clone_to_owned()?.into()),
+            Self::Unix(listener, file) => {
+                let (listener, path) = (listener.as_fd().try_clone_to_owned()?.into(), file.path.clone());
+                if file.is_borrowed { Bound::Activated(listener, path) } else { Bound::Unix(listener, path) }
+            }
+        })
+    }
+
+    /// Leaves the socket file to another process.
+    const fn leave_file(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Unix(_, file) => file.is_borrowed = true,
+        }
+    }
+
     /// Where no worker may be because of it.
     #[must_use]
     pub fn own(&self) -> Option<OwnListener> {
@@ -154,13 +177,20 @@ fn bind_unix(path: &Path) -> io::Result<AdminListener> {
 }
 
 /// Serves the API until `stop` turns true (or its sender goes); running requests get a moment to finish.
-pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(mut listener: AdminListener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
     let router = admin.router();
     let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
+    let mut gate = admin.process.upgrade.watch();
     loop {
         tokio::select! {
+            biased;
+            // Who comes now finds the process that serves next.
+            () = gate.shut() => tokio::select! {
+                () = gate.open() => {}
+                () = stopped(&mut stop) => break,
+            },
             accepted = accept(&listener) => match accepted {
                 Ok((accepted, address)) => {
                     let Some(place) = place(&admin, &seats, address) else { continue };
@@ -179,6 +209,9 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
             _ = sampling.tick() => admin.sample_cpu(),
             () = stopped(&mut stop) => break,
         }
+    }
+    if gate.is_gone() {
+        listener.leave_file();
     }
     drop(listener);
     // Long polls and streams don't end by themselves; after this they are cut off with the set.

@@ -11,6 +11,7 @@ pub mod labels;
 mod maker;
 mod object;
 pub mod process;
+mod upgrades;
 mod workers;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use labels::{
     HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+pub use upgrades::{UpgradePipe, UpgradeResult};
 pub use workers::GroupMetrics;
 
 /// The label of handshakes that no route matched.
