@@ -29,6 +29,7 @@ use super::estate::Estate;
 use super::state::ProcessState;
 use super::wire::{Listener, Wire};
 use super::words::{Hello, TalkError, Word, unexpected};
+use crate::events::Fact;
 use crate::metrics::{UpgradePipe, UpgradeResult};
 use crate::notify::main_process;
 use crate::phase::Phase;
@@ -196,7 +197,7 @@ impl Giver {
     }
 
     async fn turn_away(&self, wire: &Wire, reason: &str) -> bool {
-        tracing::warn!(reason, "upgrade.refused");
+        tracing::warn!(reason, "a process that wants to take over was turned away");
         // It may have gone already.
         let _ = wire.say(&Word::Refused { reason: reason.to_owned() }, &[]).await;
         false
@@ -255,7 +256,9 @@ impl Giver {
     /// Notes that the new process serves.
     fn given(&self, report: &Report) {
         self.process.metrics.upgrade(UpgradeResult::Done);
-        tracing::info!(moved = report.moved, left = report.left, pid = report.pid, "upgrade.done");
+        let Report { moved, left, pid, .. } = *report;
+        tracing::info!(moved, left, pid, "process.upgraded");
+        self.process.events.push(Fact::Upgraded { pid, moved, left });
         self.process.metrics.upgrade_pipes(UpgradePipe::Left, report.left);
         self.process.upgrade.set_report(report.clone());
         self.process.upgrade.leave();
@@ -268,7 +271,8 @@ impl Giver {
             GiveError::Talk(_) | GiveError::Io(_) | GiveError::Descriptors => UpgradeResult::Failed,
         };
         self.process.metrics.upgrade(result);
-        tracing::warn!(reason, result = result.as_str(), "upgrade.failed");
+        tracing::warn!(reason, result = result.as_str(), "process.upgrade_failed");
+        self.process.events.push(Fact::UpgradeFailed { reason: reason.clone() });
         let report = Report { phase: Step::Failed, reason: Some(reason), ..self.process.upgrade.report() };
         self.process.upgrade.set_report(report);
     }
@@ -277,7 +281,7 @@ impl Giver {
     async fn give(&self, wire: &Wire) -> Result<Report, GiveError> {
         self.may_begin()?;
         self.tell(&Tally::default(), Step::Starting);
-        tracing::info!(pipes = self.process.pipes.len(), "upgrade.started");
+        tracing::info!(pipes = self.process.pipes.len(), "process.upgrade_started");
         let upgrade = &self.process.upgrade;
         let pid = tokio::select! {
             met = self.meet(wire) => met?,
@@ -291,11 +295,16 @@ impl Giver {
             self.tell(&tally, Step::Failed);
         }
         outcome?;
-        Ok(Report { pid: Some(pid), ..tally.report(Step::Leaving, self.process.pipes.len()) })
+        Ok(Report { pid: Some(pid), ..tally.report(Step::Leaving, self.left(&tally)) })
     }
 
     fn tell(&self, tally: &Tally, step: Step) {
-        self.process.upgrade.set_report(tally.report(step, self.process.pipes.len()));
+        self.process.upgrade.set_report(tally.report(step, self.left(tally)));
+    }
+
+    /// Pipes that are here still; those that have gone may not have ended yet.
+    fn left(&self, tally: &Tally) -> usize {
+        self.process.pipes.list().iter().filter(|pipe| !tally.moved.contains(&pipe.id)).count()
     }
 
     fn may_begin(&self) -> Result<(), GiveError> {

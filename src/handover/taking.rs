@@ -24,6 +24,7 @@ use super::wire::{Wire, WireError};
 use super::words::{Hello, TalkError, Word, unexpected};
 use crate::activation::Inherited;
 use crate::clock::Clock;
+use crate::events::Fact;
 use crate::metrics::{UpgradePipe, UpgradeResult};
 use crate::pipe::Thawed;
 use crate::process::Process;
@@ -211,7 +212,8 @@ impl Heritage {
             pid: Some(self.pid),
             ..Report::default()
         };
-        tracing::info!(moved, refused, from = self.pid, "upgrade.taken");
+        tracing::info!(moved, refused, pid = self.pid, "process.taken_over");
+        process.events.push(Fact::TakenOver { pid: self.pid, moved, refused });
         process.upgrade.set_report(report);
         // The old process may be dead.
         let _ = self.wire.say(&Word::Serving {}, &[]).await;

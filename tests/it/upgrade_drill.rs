@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::harness::{Client, Proxy, Said, StepWorker, Wire, eventually};
+use crate::harness::{Client, Proxy, Said, StepWorker, eventually};
 
 struct Drill {
     pipes: usize,
