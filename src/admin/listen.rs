@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 
 use super::problem::{Kind, Problem};
 use super::seats::{Bounds, Class, Given, Seat, Seats, Turn};
-use super::{Admin, Locality, gate, health};
+use super::{Admin, Locality, gate, health, history};
 use crate::config::Listen;
 use crate::door::listen::Bound;
 use crate::door::secure::{Meeting, come_together};
@@ -183,14 +183,19 @@ pub async fn serve(mut listener: AdminListener, admin: Arc<Admin>, mut stop: wat
     let mut connections = JoinSet::new();
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
     let mut gate = admin.process.upgrade.watch();
+    let mut steps = tokio::time::interval(history::STEP);
     loop {
         tokio::select! {
             biased;
+            () = stopped(&mut stop) => break,
             // Who comes now finds the process that serves next.
             () = gate.shut() => tokio::select! {
                 () = gate.open() => {}
                 () = stopped(&mut stop) => break,
             },
+            _ = connections.join_next(), if !connections.is_empty() => {}
+            _ = sampling.tick() => admin.sample_cpu(),
+            _ = steps.tick() => admin.end_step(),
             accepted = accept(&listener) => match accepted {
                 Ok((accepted, address)) => {
                     let Some(place) = place(&admin, &seats, address) else { continue };
@@ -205,9 +210,6 @@ pub async fn serve(mut listener: AdminListener, admin: Arc<Admin>, mut stop: wat
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = connections.join_next(), if !connections.is_empty() => {}
-            _ = sampling.tick() => admin.sample_cpu(),
-            () = stopped(&mut stop) => break,
         }
     }
     if gate.is_gone() {

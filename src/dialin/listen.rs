@@ -71,6 +71,7 @@ pub(super) async fn accept(
                 () = gate.open() => {}
                 () = async { drop(stopped.wait_for(|&stopped| stopped).await) } => return,
             },
+            _ = arrivals.join_next(), if !arrivals.is_empty() => {}
             (accepted, place) = accepted => match accepted {
                 Ok((stream, _)) => {
                     let comer = Comer::new(&process, &news, tls);
@@ -84,7 +85,6 @@ pub(super) async fn accept(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = arrivals.join_next(), if !arrivals.is_empty() => {}
         }
     }
 }
