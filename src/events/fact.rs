@@ -308,6 +308,12 @@ facts! {
     Info "process.drain_started" ProcessDrainStarted,
     /// The process takes new pipes again.
     Info "process.drain_cancelled" ProcessDrainCancelled,
+    /// A new process has taken over, so many pipes went there, and so many could not.
+    Info "process.upgraded" Upgraded { pid: Option<u32>, moved: u64, left: u64 },
+    /// A new process could not take over, and this one serves on.
+    Warn "process.upgrade_failed" UpgradeFailed { reason: String },
+    /// This process has taken over from another one, with so many pipes; so many have no place in its configuration.
+    Info "process.taken_over" TakenOver { pid: u32, moved: u64, refused: u64 },
 }
 
 impl Fact {
@@ -381,7 +387,8 @@ mod tests {
     /// Rows of `docs/events.md`: the level and the fields of each type.
     fn documented() -> BTreeMap<String, (String, String)> {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/events.md")).unwrap();
-        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let table = page.split("| type | level |").nth(1).unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
         let cells = rows.map(|row| row.split('|').map(str::trim).map(str::to_owned).collect::<Vec<_>>());
         cells.map(|cells| (cells[1].replace('`', ""), (cells[2].clone(), cells[3].replace('`', "")))).collect()
     }
