@@ -253,7 +253,7 @@ async fn process(api: &mut Api) {
     for id in ["dashboard", "health", "healthLive", "healthReady", "livez", "metrics", "readyz"] {
         api.try_as(None, id, ("", ""), &[], "").await.expect(200);
     }
-    for id in ["stats", "readStats", "readInfo", "readConfig", "readLog", "readTls", "readUpgrade"] {
+    for id in ["stats", "readStats", "readHistory", "readInfo", "readConfig", "readLog", "readTls", "readUpgrade"] {
         api.get(id, ("", "")).await.expect(200);
     }
     api.write("validateConfig", "", json!({ "toml": "[log]\nlevel = \"loud\"\n" })).await.expect(200);
