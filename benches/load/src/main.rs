@@ -9,6 +9,7 @@ mod aware;
 mod backend;
 mod bench;
 mod connection;
+mod count;
 mod crash;
 mod fanout;
 mod generator;
@@ -56,6 +57,8 @@ enum Role {
     Fanout(fanout::Options),
     /// Clients that number their messages, clients that are away, and polls that wait.
     Aware(aware::Options),
+    /// Instructions of the hot paths, under valgrind.
+    Count(count::Options),
     /// Cost over more and more pipes, and over more and more that is kept.
     Scale(scale::Options),
     /// Kills workers under load: nothing may be lost.
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         Role::Single(options) => local.block_on(&runtime, single::run(options)),
         Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
         Role::Aware(options) => local.block_on(&runtime, aware::run(options)),
+        Role::Count(options) => local.block_on(&runtime, count::run(options)),
         Role::Scale(options) => local.block_on(&runtime, scale::run(options)),
         Role::Crash(options) => local.block_on(&runtime, crash::run(options)),
         Role::Bench(options) => bench::run(&options),

@@ -80,6 +80,27 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGTERM: has it say good-bye, and waits until it has.
+    pub fn end(mut self, patience: Duration) -> anyhow::Result<()> {
+        self.ask_to_end();
+        self.is_over_within(patience)?.then_some(()).context("it does not end")
+    }
+
+    fn ask_to_end(&self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+    }
+
+    fn is_over_within(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > patience {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
+    }
+
     /// SIGKILL: it has no chance to say good-bye. Does not wait until the kernel has closed its sockets.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill()?)
@@ -91,14 +112,10 @@ impl Drop for Process {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        // SIGTERM, because nginx's workers outlive a master that is killed.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let began = Instant::now();
-        while began.elapsed() < self.patience {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        // Because nginx's workers outlive a master that is killed.
+        self.ask_to_end();
+        if matches!(self.is_over_within(self.patience), Ok(true)) {
+            return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
