@@ -41,7 +41,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     handles: Mutex<Handles>,
-    runtimes: Mutex<Vec<(&'static str, tokio::runtime::Handle)>>,
+    runtimes: Mutex<Vec<(String, tokio::runtime::Handle)>>,
 }
 
 #[derive(Debug, Default)]
@@ -342,8 +342,8 @@ impl Metrics {
         Evict::ALL.iter().map(|policy| self.families.evictions_total.with_label_values(&[policy.as_str()]).get()).sum()
     }
 
-    /// Exports the task count of a runtime under `name`.
-    pub fn watch_runtime(&self, name: &'static str, handle: tokio::runtime::Handle) {
+    /// Exports the task count of a runtime under `name`, which no other has.
+    pub fn watch_runtime(&self, name: String, handle: tokio::runtime::Handle) {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push((name, handle));
     }
 
@@ -380,12 +380,9 @@ impl Metrics {
 
     fn refresh_runtimes(&self) {
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut tasks: HashMap<&'static str, i64> = HashMap::new();
         for (name, handle) in runtimes.iter() {
-            *tasks.entry(name).or_default() += i64::try_from(handle.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
-        }
-        for (name, tasks) in tasks {
-            self.families.runtime_tasks.with_label_values(&[name]).set(tasks);
+            let tasks = i64::try_from(handle.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
+            self.families.runtime_tasks.with_label_values(&[name.as_str()]).set(tasks);
         }
     }
 

@@ -32,6 +32,7 @@ mod secured;
 mod single;
 mod stats;
 mod table;
+mod threads;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -55,6 +56,8 @@ enum Role {
     Single(single::Options),
     /// Many viewers of one device, with and without a shared stream.
     Fanout(fanout::Options),
+    /// One data thread and two.
+    Threads(threads::Options),
     /// Clients that number their messages, clients that are away, and polls that wait.
     Aware(aware::Options),
     /// Instructions of the hot paths, under valgrind.
@@ -78,6 +81,7 @@ fn main() -> anyhow::Result<()> {
         Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
         Role::Single(options) => local.block_on(&runtime, single::run(options)),
         Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
+        Role::Threads(options) => local.block_on(&runtime, threads::run(options)),
         Role::Aware(options) => local.block_on(&runtime, aware::run(options)),
         Role::Count(options) => local.block_on(&runtime, count::run(options)),
         Role::Scale(options) => local.block_on(&runtime, scale::run(options)),

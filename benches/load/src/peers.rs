@@ -21,13 +21,14 @@ pub enum Peer {
     Nginx,
     Nginx64k,
     HaProxy,
+    Caddy,
     Pushpin,
     Holdline,
 }
 
 impl Peer {
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Pushpin, Self::Holdline];
+    pub const ALL: [Self; 7] =
+        [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Caddy, Self::Pushpin, Self::Holdline];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,6 +36,7 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Nginx64k => "nginx 64k",
             Self::HaProxy => "haproxy",
+            Self::Caddy => "caddy",
             Self::Pushpin => "pushpin",
             Self::Holdline => "holdline",
         }
@@ -54,7 +56,7 @@ impl Peer {
         match self {
             Self::Direct => idle.is_none(),
             Self::Pushpin => idle.is_none_or(|count| count < 2000),
-            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline => true,
+            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Caddy | Self::Holdline => true,
         }
     }
 }
@@ -196,6 +198,7 @@ pub fn start(
             nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, place)?
         }
         Peer::HaProxy => haproxy(backend, place)?,
+        Peer::Caddy => caddy(backend, core, dir)?,
         Peer::Pushpin => pushpin(backend, core, dir)?,
         Peer::Holdline => {
             let backends = [("w", backend)];
@@ -274,6 +277,20 @@ fn haproxy(backend: SocketAddr, place: Place<'_>) -> anyhow::Result<(Process, So
     fs::write(&config, text)?;
     let mut command = pinned(core, "haproxy");
     command.args(["-q", "-db", "-f"]).arg(&config);
+    quiet(command, address)
+}
+
+/// It counts the cores that it may use, and has a thread of Go's for each.
+fn caddy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let config = dir.join("Caddyfile");
+    let text = format!(
+        "{{\n admin off\n auto_https off\n persist_config off\n}}\nhttp://{address} {{\n reverse_proxy {backend}\n}}\n"
+    );
+    fs::write(&config, text)?;
+    let mut command = pinned(core, "caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&config);
+    command.env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
     quiet(command, address)
 }
 
