@@ -20,7 +20,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
 use holdline_core::settings::{MoveOrder, WeightFrom};
 use holdline_core::time::Time;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
@@ -40,7 +40,7 @@ pub(super) struct Registry {
     pub(super) clock: Clock,
     pub(super) where_to: WhereTo,
     pub(super) pools: BTreeMap<Arc<str>, PoolEntry>,
-    pub(super) records: HashMap<BackendKey, Record>,
+    pub(super) records: BTreeMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
     pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,

@@ -130,14 +130,16 @@ impl Driver {
     /// Reads, writes and acts until there is nothing more to do now, or the turn's budget is spent.
     fn relay(&mut self, cx: &mut Context<'_>, now: Time) {
         let mut budget = Budget::new(self.pipe.messages_in());
+        // What the pipe takes in is booked behind the turn.
+        let room = self.books.registration.room();
         // What each end said when it was read last: one that had nothing wakes the task when it has.
         let (mut client, mut backend) = (Came::Unread, Came::Unread);
         loop {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
             self.look_for_worker(cx, now);
-            client = self.read(Side::Client, client, cx, now);
+            client = self.read(Side::Client, client, room, cx, now);
             let mut moved = client.bytes() + self.write(Side::Backend, budget.left(), cx, now);
-            backend = self.read(Side::Backend, backend, cx, now);
+            backend = self.read(Side::Backend, backend, room, cx, now);
             moved += backend.bytes() + self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
             if moved == 0 && !acted {
@@ -153,8 +155,9 @@ impl Driver {
         }
     }
 
-    /// Reads the link of `side` once, unless it had nothing when it was read `before`.
-    fn read(&mut self, side: Side, before: Came, cx: &mut Context<'_>, now: Time) -> Came {
+    /// Reads the link of `side` once, unless it had nothing when it was read `before`; `room` is what all pipes may still take
+    /// in.
+    fn read(&mut self, side: Side, before: Came, room: usize, cx: &mut Context<'_>, now: Time) -> Came {
         let is_linked = match side {
             Side::Client => self.client.is_linked(),
             Side::Backend => self.backend.is_linked(),
@@ -165,10 +168,10 @@ impl Driver {
         if !is_linked {
             return Came::Unread;
         }
-        let budget = self.budget(side);
+        let budget = self.budget(side, room);
         self.pipe.set_paused(side, budget == 0, now);
         match side {
-            Side::Client if budget == 0 => self.look_at_unread_client(cx, now),
+            Side::Client if budget == 0 => self.look_at_unread_client(room, cx, now),
             Side::Client => self.read_client(budget, cx, now),
             Side::Backend => self.read_backend(budget, cx, now),
         }
@@ -192,14 +195,14 @@ impl Driver {
 
     /// A client that is not read may have left: nothing more comes then, and no room may ever come for what it has said
     /// last. The core says how much of that is still read.
-    fn look_at_unread_client(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
+    fn look_at_unread_client(&mut self, room: usize, cx: &mut Context<'_>, now: Time) -> Came {
         if !self.pipe.has_client_left() {
             let looks = self.client.is_broken() || self.pipe.leaves_client_unread();
             if !looks || !self.client.poll_left(cx) {
                 return Came::Unread;
             }
             self.pipe.client_left();
-            let budget = self.budget(Side::Client);
+            let budget = self.budget(Side::Client, room);
             if budget > 0 {
                 return self.read_client(budget, cx, now);
             }
@@ -209,8 +212,7 @@ impl Driver {
     }
 
     /// Bytes that may be read from the link of `side`.
-    fn budget(&self, side: Side) -> usize {
-        let room = self.books.registration.room();
+    fn budget(&self, side: Side, room: usize) -> usize {
         let budget = self.pipe.read_budget(side, room);
         if budget == 0 && room == 0 {
             self.books.registration.starves();
