@@ -36,7 +36,7 @@ mod validity;
 
 pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
-pub use connect::{answer_instead_of_acknowledging, connect};
+pub use connect::{Connected, answer_instead_of_acknowledging, connect, connect_asking};
 pub use failure::{ConnectError, DialFailure};
 pub use identity::{ClientCertificate, TlsIdentity};
 pub use idle::{reset_at_drop, watch_spoken_on, watch_waiting};
