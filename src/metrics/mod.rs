@@ -13,13 +13,13 @@ mod object;
 pub mod process;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdline_core::memory::Evict;
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::backends::{BackendEvent, WorkerReport};
 
@@ -40,16 +40,25 @@ pub const NO_ROUTE: &str = "none";
 pub struct Metrics {
     registry: Registry,
     families: Families,
+    public: PublicConnections,
     handles: Mutex<Handles>,
     runtimes: Mutex<Vec<(String, tokio::runtime::Handle)>>,
 }
 
+/// What is counted of each client's connection: looked up once.
+#[derive(Debug)]
+struct PublicConnections {
+    accepted: IntCounter,
+    open: IntGauge,
+}
+
 #[derive(Debug, Default)]
 struct Handles {
-    routes: HashMap<Arc<str>, Arc<RouteMetrics>>,
-    pools: HashMap<Arc<str>, Arc<PoolMetrics>>,
+    // Few names, for which a tree is quicker than a hash.
+    routes: BTreeMap<Arc<str>, Arc<RouteMetrics>>,
+    pools: BTreeMap<Arc<str>, Arc<PoolMetrics>>,
     /// By pool, then by id, so that looking one up makes no key.
-    backends: HashMap<Arc<str>, HashMap<Arc<str>, Arc<BackendMetrics>>>,
+    backends: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<BackendMetrics>>>,
 }
 
 /// What the registry of backends knows of one backend, as it goes into gauges.
@@ -91,7 +100,13 @@ impl Metrics {
             let _at_zero = families.evictions_total.with_label_values(&[policy.as_str()]);
         }
         families.process_start_time_seconds.set(process::start_time_seconds());
-        Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
+        let listener = ListenerLabel::Public.as_str();
+        let accepted = [listener, ConnectionResult::Accepted.as_str()];
+        let public = PublicConnections {
+            accepted: families.connections_total.with_label_values(&accepted),
+            open: families.connections.with_label_values(&[listener]),
+        };
+        Self { handles: Mutex::default(), runtimes: Mutex::default(), public, families, registry }
     }
 
     /// The families themselves, for what is counted once per connection or less.
@@ -260,6 +275,10 @@ impl Metrics {
     /// Counts an accepted connection, and keeps it in the gauge until the guard goes.
     #[must_use]
     pub fn connection(&self, listener: ListenerLabel) -> GaugeGuard {
+        if listener == ListenerLabel::Public {
+            self.public.accepted.inc();
+            return GaugeGuard::new(self.public.open.clone());
+        }
         self.connection_result(listener, ConnectionResult::Accepted);
         GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
     }
