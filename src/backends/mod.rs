@@ -39,7 +39,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
 use holdline_core::pool::{AdminState, YoungDeaths};
 use registry::{Effects, Registry, WhereTo};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};
@@ -116,7 +116,7 @@ impl Backends {
             clock,
             where_to: WhereTo { networks: Arc::new(setup.networks.clone()), own: Arc::default(), parked: None },
             pools: BTreeMap::new(),
-            records: HashMap::new(),
+            records: BTreeMap::new(),
             ids: BTreeMap::new(),
             deaths: YoungDeaths::new(setup.bounds.deaths_per_window),
             bounds: setup.bounds,

@@ -147,6 +147,7 @@ enum Listener {
 }
 
 impl Listener {
+    #[expect(deprecated, reason = "it is unsound for what changes its descriptor, which a listener does not")]
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
             Bound::Tcp(listener) => {
