@@ -4,6 +4,7 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod command;
+mod facts;
 mod hasher;
 mod held;
 mod keys;
@@ -12,19 +13,19 @@ mod lingering;
 mod mailbox;
 mod numbers;
 mod pool;
+mod rate;
 mod registration;
 mod resume;
 mod takeovers;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU8, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
 use holdline_core::settings::BackendLoss;
@@ -39,6 +40,7 @@ use crate::routes::Route;
 #[cfg(test)]
 pub use command::COMMANDS_MAX;
 pub use command::{Command, Hearing, NotLabelled, Ticket};
+pub use facts::{Decided, PipeFacts, Sharing};
 use hasher::ByName;
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
@@ -46,6 +48,7 @@ use labels::{LabelIndex, Labelled};
 pub use lingering::{Lingering, Stay};
 use mailbox::Mailbox;
 pub use numbers::LaneNumbers;
+pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
 pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};
@@ -75,6 +78,8 @@ pub struct PipeEntry {
     pub up: LaneNumbers,
     /// Backend to client.
     pub down: LaneNumbers,
+    /// Bytes of messages that it has moved lately.
+    pub rate: Rate,
     /// The last attach ordered; the first is 1.
     pub attachment: AtomicU64,
     /// How often a worker was lost.
@@ -107,53 +112,6 @@ pub struct PipeEntry {
     starved: AtomicBool,
 }
 
-/// Whether a pipe has its worker for itself ([`crate::share`]).
-#[derive(Debug)]
-pub enum Sharing {
-    /// It has.
-    Alone,
-    /// It is the pipe of a shared stream, and its clients are that stream's viewers: so many.
-    Stream(AtomicUsize),
-    /// It is a viewer of the stream that has this pipe.
-    Viewer(Arc<PipeEntry>),
-}
-
-/// What kind of conversation a pipe is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decided {
-    /// What it is.
-    pub kind: ConversationKind,
-    /// Its profile, if it has one.
-    pub profile: Option<Arc<str>>,
-    /// What it is known by.
-    pub why: &'static str,
-}
-
-/// Who a new pipe is.
-#[derive(Debug)]
-pub struct PipeFacts {
-    /// Its name.
-    pub id: PipeId,
-    /// The route it is opened on.
-    pub route: Arc<Route>,
-    /// Its route key.
-    pub key: Option<Arc<str>>,
-    /// Its client's address.
-    pub client: String,
-    /// Whether its client has a name to come back under.
-    pub named: bool,
-    /// The subprotocol that is spoken on it.
-    pub protocol: Option<Box<str>>,
-    /// Whether its client speaks the aware protocol.
-    pub aware: bool,
-    /// Whether its peers compress.
-    pub compression: Compression,
-    /// Whether it has its worker for itself.
-    pub sharing: Sharing,
-    /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
-    pub request_id: String,
-}
-
 impl PipeEntry {
     fn new(facts: PipeFacts) -> Self {
         let moves = facts.route.settings.on_backend_loss == BackendLoss::Reattach;
@@ -176,6 +134,7 @@ impl PipeEntry {
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),
+            rate: Rate::default(),
             attachment: AtomicU64::new(1),
             interruptions: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),
@@ -189,6 +148,12 @@ impl PipeEntry {
             mailbox: Mailbox::default(),
             starved: AtomicBool::new(false),
         }
+    }
+
+    /// Bytes of messages that both lanes hold.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> u64 {
+        self.up.buffered_bytes.load(Relaxed) + self.down.buffered_bytes.load(Relaxed)
     }
 
     /// What the pipe is doing.

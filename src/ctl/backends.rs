@@ -27,7 +27,7 @@ pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyh
     match command {
         Backends::List { pool, state } => {
             let query = vec![("pool", pool), ("state", state.map(|state| state.as_str().to_owned()))];
-            out.show(client, &View::Table(List::new("/v1/backends", query), &BACKEND_COLUMNS)).await
+            out.show(client, &View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into())).await
         }
         Backends::Show { id } => out.show(client, &View::thing(Kind::Backend, id)).await,
         Backends::Add(add) => self::add(client, out, &add).await,

@@ -38,14 +38,14 @@ const SUPERVISED_COLUMNS: [Column; 11] = [
 
 /// The processes behind the backends, as they registered and as probes found them.
 pub(super) async fn behind_backends(client: &Client, out: Output, pool: Option<String>) -> anyhow::Result<()> {
-    out.show(client, &View::Table(List::new("/v1/backends", vec![("pool", pool)]), &BACKEND_COLUMNS)).await
+    out.show(client, &View::Table(List::new("/v1/backends", vec![("pool", pool)]), BACKEND_COLUMNS.into())).await
 }
 
 pub(super) async fn run(client: &Client, out: Output, command: Workers) -> anyhow::Result<()> {
     match command {
         Workers::List { group } => {
             let list = List::new("/v1/workers", vec![("group", group)]);
-            out.show(client, &View::Table(list, &SUPERVISED_COLUMNS)).await
+            out.show(client, &View::Table(list, SUPERVISED_COLUMNS.into())).await
         }
         Workers::Show { id } => out.show(client, &View::thing(Kind::Worker, id)).await,
         Workers::Restart { group } => {
