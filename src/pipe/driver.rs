@@ -148,7 +148,8 @@ impl Driver {
             backend = self.read(Side::Backend, backend, room, cx, now);
             owes_client |= client.has_news() || backend.has_news() || up > 0;
             let down = if owes_client { self.write(Side::Client, budget.left(), cx, now) } else { 0 };
-            (owes_backend, owes_client) = (backend.has_news() || down > 0, false);
+            // What took bytes is looked at once more: TLS may have taken more than its socket, and waits for room then.
+            (owes_backend, owes_client) = (backend.has_news() || up > 0 || down > 0, down > 0);
             let acted = self.act(cx, now);
             let moved = client.bytes() + up + backend.bytes() + down;
             if moved == 0 && !acted {

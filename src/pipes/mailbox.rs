@@ -49,8 +49,12 @@ impl Mailbox {
 
     /// The orders that wait, oldest first, for the task that `waker` wakes.
     pub(super) fn take(&self, waker: &Waker) -> Vec<Command> {
-        let task = self.task.get_or_init(|| waker.clone());
-        debug_assert!(task.will_wake(waker), "a pipe is polled by one task");
+        if self.task.get().is_none() {
+            // Who puts an order in meanwhile either sees the waker, or is seen below.
+            let _ = self.task.set(waker.clone());
+            fence(SeqCst);
+        }
+        debug_assert!(self.task.get().is_some_and(|task| task.will_wake(waker)), "a pipe is polled by one task");
         if !self.has_orders.load(SeqCst) {
             return Vec::new();
         }
