@@ -17,7 +17,8 @@ use super::lock;
 /// The mailbox of one pipe.
 #[derive(Debug, Default)]
 pub(super) struct Mailbox {
-    orders: Mutex<Vec<Command>>,
+    /// Few and seldom: a slice takes less room than a list of which most pipes have none.
+    orders: Mutex<Box<[Command]>>,
     /// Set behind each order that was put in.
     has_orders: AtomicBool,
     /// Wakes the pipe's task. There is one, and it is polled by itself alone.
@@ -31,7 +32,9 @@ impl Mailbox {
         if orders.len() == COMMANDS_MAX {
             return Err(command);
         }
-        orders.push(command);
+        let mut more = std::mem::take(&mut *orders).into_vec();
+        more.push(command);
+        *orders = more.into();
         drop(orders);
         self.has_orders.store(true, SeqCst);
         self.wake();
@@ -60,7 +63,7 @@ impl Mailbox {
         }
         // Before they are taken: one that comes in between is seen again, and that there is none then.
         self.has_orders.store(false, Relaxed);
-        std::mem::take(&mut *lock(&self.orders))
+        std::mem::take(&mut *lock(&self.orders)).into_vec()
     }
 }
 
