@@ -12,6 +12,7 @@ mod labels;
 mod lingering;
 mod mailbox;
 mod numbers;
+pub mod passport;
 mod pool;
 mod rate;
 mod registration;
@@ -393,13 +394,8 @@ impl Pipes {
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
         self.keys.opened(&facts);
-        let entry = Arc::new(PipeEntry::new(facts));
-        self.shard(entry.id).insert(entry.id, entry.clone());
-        change(&self.count, |count| *count += 1);
-        self.changed();
         self.opened.fetch_add(1, Relaxed);
-        let pool = lock(&self.pools).get(self, &entry.route.pool);
-        Registration { pool, entry, held_bytes: 0, memory_bytes: 0 }
+        self.enter(Arc::new(PipeEntry::new(facts)))
     }
 
     /// The pipe called `id`.

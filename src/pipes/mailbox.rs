@@ -8,7 +8,7 @@ use std::sync::atomic::{
     Ordering::{Relaxed, SeqCst},
     fence,
 };
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
 use super::command::{COMMANDS_MAX, Command};
@@ -28,17 +28,26 @@ pub(super) struct Mailbox {
 impl Mailbox {
     /// Puts an order in and wakes the task; gives it back if [`COMMANDS_MAX`] wait already.
     pub(super) fn put(&self, command: Command) -> Result<(), Command> {
-        let mut orders = lock(&self.orders);
-        if orders.len() == COMMANDS_MAX {
+        let orders = lock(&self.orders);
+        if orders.len() >= COMMANDS_MAX {
             return Err(command);
         }
+        self.add(orders, command);
+        Ok(())
+    }
+
+    /// Puts an order in, however many wait, and wakes the task.
+    pub(super) fn insist(&self, command: Command) {
+        self.add(lock(&self.orders), command);
+    }
+
+    fn add(&self, mut orders: MutexGuard<'_, Box<[Command]>>, command: Command) {
         let mut more = std::mem::take(&mut *orders).into_vec();
         more.push(command);
         *orders = more.into();
         drop(orders);
         self.has_orders.store(true, SeqCst);
         self.wake();
-        Ok(())
     }
 
     /// Wakes the task, if it has had its first turn; before that, it comes by itself.
@@ -104,7 +113,8 @@ mod tests {
         let mailbox = Mailbox::default();
         assert!((0..COMMANDS_MAX).all(|_| mailbox.put(Command::make_room()).is_ok()));
         assert!(mailbox.put(Command::make_room()).is_err());
-        assert_eq!(mailbox.take(Waker::noop()).len(), COMMANDS_MAX);
+        mailbox.insist(Command::make_room());
+        assert_eq!(mailbox.take(Waker::noop()).len(), COMMANDS_MAX + 1);
         assert!(mailbox.put(Command::make_room()).is_ok());
     }
 
