@@ -42,7 +42,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pool::deaths::DEATHS_PER_WINDOW;
 use holdline_core::pool::{AdminState, YoungDeaths};
 use registry::{Effects, Registry, WhereTo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, watch};

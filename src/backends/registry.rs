@@ -21,7 +21,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pool::{AdminState, Backend, BackendSettings, Pool, PoolSettings, YoungDeaths};
 use holdline_core::settings::{MoveOrder, WeightFrom};
 use holdline_core::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Semaphore, watch};
