@@ -7,6 +7,7 @@
 
 mod json;
 mod output;
+mod stamp;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};

@@ -5,10 +5,12 @@
 
 mod command;
 mod facts;
+mod hasher;
 mod held;
 mod keys;
 mod labels;
 mod lingering;
+mod mailbox;
 mod numbers;
 pub mod passport;
 mod pool;
@@ -25,7 +27,6 @@ use std::sync::atomic::{
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
-use futures_util::task::AtomicWaker;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
 use holdline_core::settings::BackendLoss;
@@ -37,12 +38,16 @@ use crate::config::Limits;
 use crate::handshake::deflate::Compression;
 use crate::metrics::labels::Transport;
 use crate::routes::Route;
-pub use command::{COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
+#[cfg(test)]
+pub use command::COMMANDS_MAX;
+pub use command::{Command, Hearing, NotLabelled, Ticket};
 pub use facts::{Decided, PipeFacts, Sharing};
+use hasher::ByName;
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
 use labels::{LabelIndex, Labelled};
 pub use lingering::{Lingering, Stay};
+use mailbox::Mailbox;
 pub use numbers::LaneNumbers;
 pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
@@ -103,10 +108,9 @@ pub struct PipeEntry {
     /// How often connections of its client took each other's place.
     pub takeovers: Takeovers,
     backend: Mutex<Option<(BackendKey, Arc<str>)>>,
-    commands: Mutex<Vec<Command>>,
+    mailbox: Mailbox,
     /// It would read more if the process had room; see [`Pipes::wake_starved`].
     starved: AtomicBool,
-    waker: AtomicWaker,
 }
 
 impl PipeEntry {
@@ -142,9 +146,8 @@ impl PipeEntry {
             held: Held::default(),
             takeovers: Takeovers::default(),
             backend: Mutex::new(None),
-            commands: Mutex::new(Vec::new()),
+            mailbox: Mailbox::default(),
             starved: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
         }
     }
 
@@ -169,7 +172,7 @@ impl PipeEntry {
     /// Notes how its client is reached from now on.
     pub fn set_transport(&self, transport: Transport) {
         if self.transport.swap(transport as u8, Relaxed) != transport as u8 {
-            self.waker.wake();
+            self.mailbox.wake();
         }
     }
 
@@ -268,32 +271,23 @@ impl PipeEntry {
         }
     }
 
-    /// Puts an order into the pipe's mailbox and wakes it; false if [`COMMANDS_MAX`] wait there already.
+    /// Puts an order into the pipe's mailbox and wakes it; false if there are too many already.
     pub fn order(&self, command: Command) -> bool {
-        let mut commands = lock(&self.commands);
-        if commands.len() >= COMMANDS_MAX {
-            drop(commands);
-            if let Command::Say(_, _, ticket) = command {
-                ticket.answer(Hearing::Busy);
-            }
-            return false;
+        let Err(refused) = self.mailbox.put(command) else { return true };
+        if let Command::Say(_, _, ticket) = refused {
+            ticket.answer(Hearing::Busy);
         }
-        commands.push(command);
-        drop(commands);
-        self.waker.wake();
-        true
+        false
     }
 
     /// Has the pipe's task take a turn.
     pub(crate) fn wake(&self) {
-        self.waker.wake();
+        self.mailbox.wake();
     }
 
-    /// The orders that wait, oldest first. For the pipe's own task, after it has registered its waker.
+    /// The orders that wait, oldest first. For the pipe's own task.
     pub(crate) fn take_orders(&self, waker: &std::task::Waker) -> Vec<Command> {
-        self.waker.register(waker);
-        let mut commands = lock(&self.commands);
-        if commands.is_empty() { Vec::new() } else { std::mem::take(&mut *commands) }
+        self.mailbox.take(waker)
     }
 
     /// When the pipe last took a message, or changed its state or its worker.
@@ -329,10 +323,13 @@ impl PipeEntry {
 /// Parts that the registry is split into, so that opening pipes on one thread does not wait for another.
 const SHARDS: usize = 16;
 
+/// One part.
+type Shard = HashMap<PipeId, Arc<PipeEntry>, ByName>;
+
 /// All live pipes, and the bytes that they hold together.
 #[derive(Debug)]
 pub struct Pipes {
-    shards: [Mutex<HashMap<PipeId, Arc<PipeEntry>>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
     count: watch::Sender<usize>,
     /// Grows with every pipe that comes, goes, or changes its state or its worker.
     index: watch::Sender<u64>,
@@ -382,7 +379,7 @@ impl Pipes {
         }
     }
 
-    fn shard(&self, id: PipeId) -> MutexGuard<'_, HashMap<PipeId, Arc<PipeEntry>>> {
+    fn shard(&self, id: PipeId) -> MutexGuard<'_, Shard> {
         lock(&self.shards[id.shard(SHARDS)])
     }
 
@@ -501,7 +498,7 @@ impl Pipes {
                 .entry(name)
                 .or_insert_with(|| lock(&self.pools).find(name).is_none_or(|pool| self.room(&pool) > 0));
             if has_room && entry.starved.swap(false, AcqRel) {
-                entry.waker.wake();
+                entry.mailbox.wake();
             }
         }
         if rooms.values().any(|has_room| !has_room) {

@@ -140,7 +140,7 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, beginning: Beginning) ->
     let (process, outgoing) = Process::new(judged, log, descriptors(), clock);
     let process = Arc::new(process);
     warn_of_few_descriptors(&process);
-    process.metrics.watch_runtime("control", runtime::Handle::current());
+    process.metrics.watch_runtime("control".to_owned(), runtime::Handle::current());
     let (attach, state_lock) = (std::mem::take(&mut inherited.attach), inherited.state_lock.take());
     let (bound, admin_listener) = listeners(&process.config.load(), inherited).await?;
     let dial_in = DialInListeners::bind(&process, attach)?;
@@ -341,9 +341,10 @@ fn descriptors() -> usize {
 fn start_thread(number: usize, listeners: Vec<PublicListener>, door: Arc<Door>) -> io::Result<DataThread> {
     let runtime = runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::log::flush).build()?;
     let watched = runtime.handle().clone();
-    door.process.metrics.watch_runtime("data", watched.clone());
+    let name = format!("data-{number}");
+    door.process.metrics.watch_runtime(name.clone(), watched.clone());
     let (stop, stopped) = oneshot::channel();
-    let handle = std::thread::Builder::new().name(format!("data-{number}")).spawn(move || {
+    let handle = std::thread::Builder::new().name(name).spawn(move || {
         crate::log::start_batching();
         runtime.block_on(async move {
             for listener in listeners {

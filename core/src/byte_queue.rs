@@ -216,6 +216,9 @@ impl ByteQueue {
     /// Takes a copy of what is borrowed and still held, and lets the buffers go that it was part of.
     pub fn own_borrowed(&mut self) {
         let from = std::mem::replace(&mut self.borrowed_from, NOTHING_BORROWED);
+        if from == NOTHING_BORROWED {
+            return;
+        }
         for Placed { block, .. } in self.blocks.iter_mut().rev().take_while(|placed| placed.end > from) {
             if let Block::Borrowed(bytes) = block {
                 *block = Block::Packed(bytes.to_vec());

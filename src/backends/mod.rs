@@ -119,7 +119,7 @@ impl Backends {
             clock,
             where_to: WhereTo { networks: Arc::new(setup.networks.clone()), own: Arc::default(), parked: None },
             pools: BTreeMap::new(),
-            records: HashMap::new(),
+            records: BTreeMap::new(),
             ids: BTreeMap::new(),
             deaths: YoungDeaths::new(setup.bounds.deaths_per_window),
             bounds: setup.bounds,

@@ -41,7 +41,7 @@ pub(super) struct Registry {
     pub(super) clock: Clock,
     pub(super) where_to: WhereTo,
     pub(super) pools: BTreeMap<Arc<str>, PoolEntry>,
-    pub(super) records: HashMap<BackendKey, Record>,
+    pub(super) records: BTreeMap<BackendKey, Record>,
     pub(super) ids: BTreeMap<Arc<str>, BackendKey>,
     pub(super) deaths: YoungDeaths,
     pub(super) bounds: Bounds,

@@ -187,14 +187,15 @@ impl Door {
         if spoken.is_some() {
             plan.settings = plan.route.aware.clone();
         }
-        let place = Place::of(plan.host.as_deref(), request.parts.uri.path(), plan.protocol.as_deref());
+        let path = request.parts.uri.path();
+        let place = spoken.is_some().then(|| Place::of(plan.host.as_deref(), path, plan.protocol.as_deref()));
         let facts = facts(request, &plan, spoken.is_some(), compression, sharing);
         let decided = decided(&plan, &facts.sharing, &request.parts);
         let said = first.attach.labels.take();
         let mut driver = Driver::new(first.attach, Arc::new(plan), facts, process.clone());
         driver.set_labels(labels);
         driver.heed_labels(said);
-        if spoken.is_some() {
+        if let Some(place) = place {
             let principal = request.principal();
             let pipe = driver.entry().id;
             driver.expect_hello(introduction(process, pipe, principal, place));
@@ -308,7 +309,7 @@ fn facts(request: &Request, plan: &Plan, aware: bool, compression: Compression, 
         id: plan.pipe,
         route: plan.route.clone(),
         key: plan.key.clone(),
-        client: request.client.address.to_string(),
+        client: request.client.address_text(),
         named: request.found.comes_back || aware,
         aware,
         protocol: plan.protocol.clone(),

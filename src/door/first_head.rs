@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::handshake::check::asks_for_websocket;
 
 /// Room for a head at first: a browser's, with its cookies.
-const ROOM_BYTES: usize = 2048;
+pub(super) const ROOM_BYTES: usize = 2048;
 
 /// A longer head is left to hyper, which knows `server.header_bytes_max`.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -44,7 +44,9 @@ impl First {
     /// Reads a head from `stream`, behind what was `read` of it already, for no longer than `patience`.
     pub async fn read(stream: &mut (impl AsyncRead + Unpin), read: BytesMut, patience: Duration) -> Self {
         let mut unread = read;
-        unread.reserve(ROOM_BYTES);
+        if unread.is_empty() {
+            unread.reserve(ROOM_BYTES);
+        }
         let Ok(Some(bytes)) = timeout(patience, head_bytes(stream, &mut unread)).await else {
             return Self { handshake: None, head: Bytes::new(), unread };
         };

@@ -2,17 +2,22 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use rustix::net::{RecvFlags, SocketFlags, acceptfrom_with, recv};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpStream, UnixListener};
 
 use super::Door;
 use super::announced::announced;
+use super::first_head::ROOM_BYTES;
 use super::outcome::{Seat, make_room};
 use super::secure::secure;
 use super::{http1, http2};
@@ -138,35 +143,68 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
 }
 
 enum Listener {
-    Tcp(TcpListener),
+    Tcp(AsyncFd<std::net::TcpListener>),
     Unix(UnixListener),
 }
 
 impl Listener {
+    #[expect(deprecated, reason = "it is unsound for what changes its descriptor, which a listener does not")]
     fn new(bound: Bound) -> io::Result<Self> {
         Ok(match bound {
             Bound::Tcp(listener) => {
-                // Accepted sockets inherit it: a system call less for each.
+                // Accepted sockets inherit both: two system calls less for each.
                 SockRef::from(&listener).set_tcp_nodelay(true)?;
-                Self::Tcp(TcpListener::from_std(listener)?)
+                answer_instead_of_acknowledging(&listener);
+                Self::Tcp(AsyncFd::with_interest(listener, Interest::READABLE)?)
             }
             Bound::Unix(listener, _) | Bound::Activated(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
         })
     }
 
-    async fn accept(&self) -> io::Result<(ClientStream, Peer)> {
+    /// The next connection. Unless it is one to `prepare`, what its client has said by now is read with it.
+    async fn accept(&self, prepare: impl Fn() -> bool) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                answer_instead_of_acknowledging(&stream);
-                Ok((stream.into(), Peer::plain(peer.ip())))
+                // Each connection has its part of the time that the other tasks wait.
+                tokio::task::coop::consume_budget().await;
+                let (socket, peer) = listener.async_io(Interest::READABLE, accept_tcp).await?;
+                let prepare = prepare();
+                let read = if prepare { BytesMut::new() } else { said_by_now(&socket) };
+                Ok(Accepted { stream: TcpStream::from_std(socket.into())?.into(), peer, read, prepare })
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
-                Ok((stream.into(), Peer::LOCAL))
+                let (stream, read) = (stream.into(), BytesMut::new());
+                Ok(Accepted { stream, peer: Peer::LOCAL, read, prepare: prepare() })
             }
         }
     }
+}
+
+/// A connection, who is at its other end, what was read of it, and whether something is to be said on it before HTTP.
+struct Accepted {
+    stream: ClientStream,
+    peer: Peer,
+    read: BytesMut,
+    prepare: bool,
+}
+
+/// Accepts a connection that does not block.
+fn accept_tcp(listener: &std::net::TcpListener) -> io::Result<(OwnedFd, Peer)> {
+    let (socket, address) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let address = address.and_then(|address| std::net::SocketAddr::try_from(address).ok());
+    // The system leaves the address out of a connection that is gone already.
+    let address = address.ok_or(io::ErrorKind::NotConnected)?;
+    Ok((socket, Peer::plain(address.ip())))
+}
+
+/// What a client has said by the time that it is accepted: nearly always its request, which then need not be waited for.
+fn said_by_now(socket: &OwnedFd) -> BytesMut {
+    let mut read = BytesMut::zeroed(ROOM_BYTES);
+    // An end or an error is found again when it is read next.
+    let bytes = recv(socket, &mut read[..], RecvFlags::empty()).map_or(0, |(bytes, _)| bytes);
+    read.truncate(bytes);
+    read
 }
 
 /// A connection on its way to HTTP, once it was accepted.
@@ -205,12 +243,12 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
             () = stopping => return,
             // Who comes now waits in the backlog, for this process or the one that takes over.
             () = gate.held() => wait_to_accept(&mut gate, &door.process).await,
-            accepted = accept_one(&listener, &door.process) => match accepted {
-                Ok((stream, peer)) => {
+            accepted = accept_one(&listener, &door.process, tls) => match accepted {
+                Ok(Accepted { stream, peer, read, prepare: is_prepared }) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
                     let seat = Seat::take(&door.process);
-                    let arrival = Arrival { stream, peer, identity: None, read: BytesMut::new(), seat, began: Instant::now() };
-                    if tls || door.process.rules.load().proxy_protocol != ProxyProtocol::Off {
+                    let arrival = Arrival { stream, peer, identity: None, read, seat, began: Instant::now() };
+                    if is_prepared {
                         tokio::spawn(prepare(door.clone(), arrival, tls));
                     } else {
                         tokio::spawn(http1::serve(door.clone(), arrival));
@@ -252,13 +290,13 @@ async fn prepare(door: Arc<Door>, mut arrival: Arrival, tls: bool) {
 }
 
 /// The next connection, once there is a descriptor for it and for its worker's; until then it waits in the backlog.
-async fn accept_one(listener: &Listener, process: &Process) -> io::Result<(ClientStream, Peer)> {
+async fn accept_one(listener: &Listener, process: &Process, tls: bool) -> io::Result<Accepted> {
     while process.slots.are_out_of_descriptors() {
         // Pipes whose clients are away have the descriptors of their workers' connections.
         let _made = (0..SHED_AT_ONCE).take_while(|_| make_room(process)).count();
         tokio::time::sleep(ACCEPT_PAUSE).await;
     }
-    listener.accept().await
+    listener.accept(|| tls || process.rules.load().proxy_protocol != ProxyProtocol::Off).await
 }
 
 /// Whether the connection died before it was accepted, which is no trouble of ours.

@@ -49,10 +49,14 @@ pub fn switching_headers(key: &str, agreed: HeaderMap) -> HeaderMap {
     headers
 }
 
+/// Room that most heads find enough.
+const HEAD_BYTES: usize = 256;
+
 /// The bytes of a 101 with these headers, their names in the case that clients on small devices compare them with.
 #[must_use]
 pub fn switching_head(headers: &HeaderMap) -> Vec<u8> {
-    let mut head = b"HTTP/1.1 101 Switching Protocols\r\n".to_vec();
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
     for (name, value) in headers {
         write_line(&mut head, name.as_str(), value.as_bytes());
     }

@@ -42,7 +42,7 @@ pub fn request_headers(parts: &Parts, client: &ClientAddress) -> HeaderMap {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address.to_string())) {
+    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address_text())) {
         if let Some(Ok(value)) = value.map(|value| HeaderValue::from_str(&value)) {
             headers.insert(HeaderName::from_static(name), value);
         }
@@ -71,7 +71,7 @@ pub fn upgrade_head_lines(parts: &Parts, client: &ClientAddress) -> Box<[u8]> {
             write_line(&mut lines, name.as_str(), value.as_bytes());
         }
     }
-    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address.to_string())) {
+    for (name, value) in OURS.into_iter().zip(forwarding(client, &client.address_text())) {
         if let Some(value) = value.filter(|value| is_header_value(value)) {
             write_line(&mut lines, name, value.as_bytes());
         }
@@ -235,15 +235,19 @@ fn write_title_case(out: &mut Vec<u8>, name: &str) {
     }
 }
 
-/// The headers there are that `Connection` names: a set, since it may name thousands.
+/// The headers there are that `Connection` alone makes hop-by-hop: a set, since it may name thousands, and most name none.
 fn named_by_connection(headers: &HeaderMap) -> HashSet<HeaderName> {
     let names = elements(headers, CONNECTION).filter_map(|token| HeaderName::from_bytes(token).ok());
-    names.filter(|name| headers.contains_key(name)).collect()
+    names.filter(|name| !is_between_neighbours(name) && headers.contains_key(name)).collect()
 }
 
 /// RFC 9110 section 7.6.1, what is spoken between neighbours only, and what `Connection` has `named`.
 fn is_hop_by_hop(name: &HeaderName, named: &HashSet<HeaderName>) -> bool {
-    let spoken_between_neighbours = matches!(
+    is_between_neighbours(name) || named.contains(name)
+}
+
+fn is_between_neighbours(name: &HeaderName) -> bool {
+    matches!(
         name.as_str(),
         "connection"
             | "http2-settings"
@@ -254,8 +258,7 @@ fn is_hop_by_hop(name: &HeaderName, named: &HashSet<HeaderName>) -> bool {
             | "te"
             | "transfer-encoding"
             | "upgrade"
-    );
-    spoken_between_neighbours || named.contains(name)
+    )
 }
 
 fn is_of_handshake(name: &HeaderName) -> bool {

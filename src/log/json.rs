@@ -8,6 +8,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::stamp;
+
 /// `{"timestamp":"…","level":"INFO","message":"…","target":"…"}` with the record's fields.
 pub(super) struct JsonLines;
 
@@ -18,8 +20,9 @@ where
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut line = String::with_capacity(LINE_BYTES);
-        let now = jiff::Timestamp::now();
-        write!(line, "{{\"timestamp\":\"{now:.6}\",\"level\":\"")?;
+        line.push_str("{\"timestamp\":\"");
+        stamp::push_now(&mut line);
+        line.push_str("\",\"level\":\"");
         line.push_str(event.metadata().level().as_str());
         line.push('"');
         event.record(&mut Fields { line: &mut line });
@@ -96,7 +99,7 @@ fn quote(line: &mut String, text: &str) {
 /// RFC 8259 section 7.
 fn escape(line: &mut String, text: &str) {
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\')) {
+    while let Some(at) = first_to_escape(rest.as_bytes()) {
         line.push_str(&rest[..at]);
         match rest.as_bytes()[at] {
             b'"' => line.push_str("\\\""),
@@ -112,6 +115,28 @@ fn escape(line: &mut String, text: &str) {
     line.push_str(rest);
 }
 
+/// Where the first byte stands that may not stand as it is. Eight at a time: nearly all lines have none.
+fn first_to_escape(bytes: &[u8]) -> Option<usize> {
+    let chunks = bytes.chunks_exact(8);
+    let is_plain = |chunk: &[u8]| chunk.try_into().is_ok_and(|eight| needs_no_escape(u64::from_le_bytes(eight)));
+    let plain = chunks.take_while(|chunk| is_plain(chunk)).count() * 8;
+    let at = bytes[plain..].iter().position(|byte| matches!(byte, 0..0x20 | b'"' | b'\\'))?;
+    Some(plain + at)
+}
+
+/// Whether none of eight bytes is a control character, a quotation mark or a backslash.
+const fn needs_no_escape(eight: u64) -> bool {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = EACH * 0x80;
+    // The highest bit of each byte that is less than `least`, and perhaps of others behind it.
+    const fn below(eight: u64, least: u64) -> u64 {
+        eight.wrapping_sub(EACH * least) & !eight
+    }
+    let quotes = eight ^ (EACH * b'"' as u64);
+    let backslashes = eight ^ (EACH * b'\\' as u64);
+    (below(eight, 0x20) | below(quotes, 1) | below(backslashes, 1)) & HIGH == 0
+}
+
 struct Escaping<'a>(&'a mut String);
 
 impl fmt::Write for Escaping<'_> {
@@ -124,6 +149,18 @@ impl fmt::Write for Escaping<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_escaped_is_found_wherever_it_stands() {
+        for byte in 0..=255 {
+            for at in 0..20 {
+                let mut bytes = [b'a'; 20];
+                bytes[at] = byte;
+                let wanted = matches!(byte, 0..0x20 | b'"' | b'\\').then_some(at);
+                assert_eq!(first_to_escape(&bytes), wanted, "{byte} at {at}");
+            }
+        }
+    }
 
     #[test]
     fn a_string_is_what_a_json_parser_reads_back() {

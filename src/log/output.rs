@@ -7,7 +7,9 @@
 //!
 //! A thread that called [`start_batching`] promises to call [`flush`] whenever it is about to wait, and what it said
 //! since the last time wakes the writer once. The writer is woken at once by a line of any other thread, by a warning or
-//! an error, by more than [`BATCH_BYTES`], and by a line that finds an older one than [`BATCH_AGE_MAX`].
+//! an error, by more than [`BATCH_BYTES`], and by a line that finds an older one than [`BATCH_AGE_MAX`]. Behind each batch
+//! the writer rests for [`REST`], and only what is to be written at once wakes it then: a thread that opens and closes
+//! thousands of pipes a second would wake it as often.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -23,6 +25,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 
 /// How long a line waits at most while its thread goes on saying more.
 const BATCH_AGE_MAX: Duration = Duration::from_millis(100);
+
+/// How long the writer rests behind a batch, unless there is something to be written at once.
+const REST: Duration = Duration::from_millis(5);
 
 /// Room that the writer keeps from one batch to the next.
 const KEPT_BYTES_MAX: usize = 2 * BATCH_BYTES;
@@ -48,6 +53,10 @@ struct Queue {
     since: Option<Instant>,
     /// Whether they are to be written now.
     wanted: bool,
+    /// Whether that is so although the writer rests.
+    urgent: bool,
+    /// Whether it does.
+    rests: bool,
     /// Bytes that the writer has taken and not written yet.
     in_flight_bytes: usize,
     /// Records that found no room behind these lines.
@@ -55,8 +64,16 @@ struct Queue {
 }
 
 impl Queue {
-    const EMPTY: Self =
-        Self { bytes_max: 0, lines: Vec::new(), since: None, wanted: false, in_flight_bytes: 0, dropped: 0 };
+    const EMPTY: Self = Self {
+        bytes_max: 0,
+        lines: Vec::new(),
+        since: None,
+        wanted: false,
+        urgent: false,
+        rests: false,
+        in_flight_bytes: 0,
+        dropped: 0,
+    };
 
     /// Takes in one line, if there is room; whether the writer has to be woken now.
     fn push(&mut self, line: &[u8], at_once: bool, now: Instant) -> bool {
@@ -67,15 +84,19 @@ impl Queue {
         }
         self.lines.extend_from_slice(line);
         let since = *self.since.get_or_insert(now);
-        let is_due = at_once || self.lines.len() > BATCH_BYTES || now.saturating_duration_since(since) > BATCH_AGE_MAX;
-        self.want(is_due)
+        let is_urgent = at_once || self.lines.len() > BATCH_BYTES;
+        self.want(is_urgent || now.saturating_duration_since(since) > BATCH_AGE_MAX, is_urgent)
     }
 
-    /// Has the lines written if they are due; whether the writer did not know that yet.
-    const fn want(&mut self, is_due: bool) -> bool {
-        let is_news = is_due && !self.wanted && !self.lines.is_empty();
-        self.wanted |= is_news;
-        is_news
+    /// Has the lines written if they are due; whether the writer has to be woken for that.
+    const fn want(&mut self, is_due: bool, is_urgent: bool) -> bool {
+        if !is_due || self.lines.is_empty() {
+            return false;
+        }
+        let wakes = if self.rests { is_urgent && !self.urgent } else { !self.wanted };
+        self.wanted = true;
+        self.urgent |= is_urgent;
+        wakes
     }
 
     /// Gives the lines to the writer, in `batch`; how many records are missing behind them.
@@ -83,7 +104,7 @@ impl Queue {
         batch.clear();
         std::mem::swap(&mut self.lines, batch);
         self.in_flight_bytes = batch.len();
-        (self.since, self.wanted) = (None, false);
+        (self.since, self.wanted, self.urgent) = (None, false, false);
         std::mem::take(&mut self.dropped)
     }
 
@@ -125,8 +146,10 @@ fn write_for_ever(missing: fn(u64) -> String) {
         queue.in_flight_bytes = 0;
         // What was dropped meanwhile is told although nothing follows it.
         queue.wanted |= queue.dropped > 0;
-        drop(queue);
+        queue.rests = true;
         WRITTEN.notify_all();
+        let rested = WANTED.wait_timeout_while(queue, REST, |queue| !queue.urgent);
+        rested.unwrap_or_else(PoisonError::into_inner).0.rests = false;
     }
 }
 
@@ -156,7 +179,7 @@ pub fn start_batching() {
 
 /// Has written what waits, without waiting for it; cheap when this thread has said nothing.
 pub fn flush() {
-    if SAID.replace(false) && queue().want(true) {
+    if SAID.replace(false) && queue().want(true, false) {
         WANTED.notify_one();
     }
 }
@@ -164,7 +187,7 @@ pub fn flush() {
 /// Waits until everything is written, or for `patience`: before the process ends.
 pub fn finish(patience: Duration) {
     let mut queue = queue();
-    if queue.want(true) {
+    if queue.want(true, true) {
         WANTED.notify_one();
     }
     // What is not written by then is lost: its reader stands still.
@@ -242,6 +265,20 @@ mod tests {
         let later = start + BATCH_AGE_MAX * 3;
         assert!(!queue.push(&[b'x'; BATCH_BYTES], false, later), "exactly the limit, and the age starts anew");
         assert!(queue.push(b"y", false, later));
+    }
+
+    #[test]
+    fn a_writer_that_rests_is_woken_once_and_only_for_what_is_urgent() {
+        let (mut queue, now) = (empty(), Instant::now());
+        queue.rests = true;
+        queue.push(b"one\n", false, now);
+        assert!(!queue.want(true, false), "it comes by itself");
+        assert!(queue.wanted && !queue.urgent);
+        assert!(queue.push(b"warning\n", true, now) && queue.urgent);
+        assert!(!queue.push(b"warning\n", true, now), "it is awake");
+        queue.take(&mut Vec::new());
+        assert!(!queue.wanted && !queue.urgent);
+        assert!(queue.push(&[b'x'; BATCH_BYTES + 1], false, now));
     }
 
     #[test]

@@ -15,13 +15,13 @@ pub mod process;
 mod upgrades;
 mod workers;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdline_core::memory::Evict;
 use prometheus::core::Collector;
-use prometheus::{Encoder, IntCounter, Registry, TextEncoder};
+use prometheus::{Encoder, IntCounter, IntGauge, Registry, TextEncoder};
 
 use crate::backends::{BackendEvent, WorkerReport};
 
@@ -43,16 +43,25 @@ pub const NO_ROUTE: &str = "none";
 pub struct Metrics {
     registry: Registry,
     families: Families,
+    public: PublicConnections,
     handles: Mutex<Handles>,
-    runtimes: Mutex<Vec<(&'static str, tokio::runtime::Handle)>>,
+    runtimes: Mutex<Vec<(String, tokio::runtime::Handle)>>,
+}
+
+/// What is counted of each client's connection: looked up once.
+#[derive(Debug)]
+struct PublicConnections {
+    accepted: IntCounter,
+    open: IntGauge,
 }
 
 #[derive(Debug, Default)]
 struct Handles {
-    routes: HashMap<Arc<str>, Arc<RouteMetrics>>,
-    pools: HashMap<Arc<str>, Arc<PoolMetrics>>,
+    // Few names, for which a tree is quicker than a hash.
+    routes: BTreeMap<Arc<str>, Arc<RouteMetrics>>,
+    pools: BTreeMap<Arc<str>, Arc<PoolMetrics>>,
     /// By pool, then by id, so that looking one up makes no key.
-    backends: HashMap<Arc<str>, HashMap<Arc<str>, Arc<BackendMetrics>>>,
+    backends: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<BackendMetrics>>>,
 }
 
 /// What the registry of backends knows of one backend, as it goes into gauges.
@@ -95,7 +104,13 @@ impl Metrics {
             let _at_zero = families.evictions_total.with_label_values(&[policy.as_str()]);
         }
         families.process_start_time_seconds.set(process::start_time_seconds());
-        Self { handles: Mutex::default(), runtimes: Mutex::default(), families, registry }
+        let listener = ListenerLabel::Public.as_str();
+        let accepted = [listener, ConnectionResult::Accepted.as_str()];
+        let public = PublicConnections {
+            accepted: families.connections_total.with_label_values(&accepted),
+            open: families.connections.with_label_values(&[listener]),
+        };
+        Self { handles: Mutex::default(), runtimes: Mutex::default(), public, families, registry }
     }
 
     /// The families themselves, for what is counted once per connection or less.
@@ -268,6 +283,10 @@ impl Metrics {
     /// Counts an accepted connection, and keeps it in the gauge until the guard goes.
     #[must_use]
     pub fn connection(&self, listener: ListenerLabel) -> GaugeGuard {
+        if listener == ListenerLabel::Public {
+            self.public.accepted.inc();
+            return GaugeGuard::new(self.public.open.clone());
+        }
         self.connection_result(listener, ConnectionResult::Accepted);
         GaugeGuard::new(self.families.connections.with_label_values(&[listener.as_str()]))
     }
@@ -354,8 +373,8 @@ impl Metrics {
         Evict::ALL.iter().map(|policy| self.families.evictions_total.with_label_values(&[policy.as_str()]).get()).sum()
     }
 
-    /// Exports the task count of a runtime under `name`.
-    pub fn watch_runtime(&self, name: &'static str, handle: tokio::runtime::Handle) {
+    /// Exports the task count of a runtime under `name`, which no other has.
+    pub fn watch_runtime(&self, name: String, handle: tokio::runtime::Handle) {
         self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push((name, handle));
     }
 
@@ -392,12 +411,9 @@ impl Metrics {
 
     fn refresh_runtimes(&self) {
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut tasks: HashMap<&'static str, i64> = HashMap::new();
         for (name, handle) in runtimes.iter() {
-            *tasks.entry(name).or_default() += i64::try_from(handle.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
-        }
-        for (name, tasks) in tasks {
-            self.families.runtime_tasks.with_label_values(&[name]).set(tasks);
+            let tasks = i64::try_from(handle.metrics().num_alive_tasks()).unwrap_or(i64::MAX);
+            self.families.runtime_tasks.with_label_values(&[name.as_str()]).set(tasks);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The numbers of one route, pool or backend, resolved once and then only added to.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use holdline_core::aware::words::GapWhy;
@@ -15,11 +15,19 @@ use super::labels::{
 use super::{BackendFacts, Families};
 use crate::backends::WorkerReport;
 
+/// The answer to nearly all handshakes, and by whom and with what code nearly all pipes are closed.
+const SWITCHING: u16 = 101;
+const GOODBYE: (EndedBy, u16) = (EndedBy::Client, 1000);
+
 /// What a route counts; a pipe holds it for life.
 #[derive(Debug)]
 pub struct RouteMetrics {
     name: String,
     families: Families,
+    /// Handshakes that were answered with 101, once one was: nearly all are.
+    switched: OnceLock<IntCounter>,
+    /// Pipes that their clients closed with 1000, once one was.
+    closed: OnceLock<IntCounter>,
     /// From client to backend.
     pub up: LaneMetrics,
     /// From backend to client.
@@ -171,6 +179,8 @@ impl RouteMetrics {
             auths: AuthResult::ALL
                 .map(|result| families.auth_requests_total.with_label_values(&[name, result.as_str()])),
             auth_seconds: families.auth_duration_seconds.with_label_values(&[name]),
+            switched: OnceLock::new(),
+            closed: OnceLock::new(),
             families: families.clone(),
             name: name.into(),
         }
@@ -214,7 +224,8 @@ impl RouteMetrics {
 
     /// Counts the answer to a handshake.
     pub fn handshake(&self, status: u16) {
-        self.families.handshakes_total.with_label_values(&[&*self.name, status_code(status)]).inc();
+        let counter = || self.families.handshakes_total.with_label_values(&[&*self.name, status_code(status)]);
+        if status == SWITCHING { self.switched.get_or_init(counter).inc() } else { counter().inc() }
     }
 
     /// The route's name.
@@ -265,7 +276,9 @@ impl RouteMetrics {
 
     /// Counts the end of a pipe: by whom, and with what code the client was told.
     pub fn pipe_closed(&self, side: EndedBy, code: u16) {
-        self.families.pipe_closes_total.with_label_values(&[&*self.name, side.as_str(), close_code(code)]).inc();
+        let labels = [&*self.name, side.as_str(), close_code(code)];
+        let counter = || self.families.pipe_closes_total.with_label_values(&labels);
+        if (side, code) == GOODBYE { self.closed.get_or_init(counter).inc() } else { counter().inc() }
     }
 
     /// The counter of full replay buffers.

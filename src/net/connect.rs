@@ -1,5 +1,6 @@
 //! A connection to a backend, plain or TLS, or one that it has parked with us, within one deadline.
 
+use std::borrow::Cow;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -8,7 +9,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use socket2::SockRef;
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -24,6 +26,15 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// From one attempt at a socket file whose queue is full to the next: the system wakes no one who waits for room there.
 const FULL_QUEUE_DELAY: Duration = Duration::from_millis(5);
+
+/// A connection, and whether what was to be asked on it has been said.
+#[derive(Debug)]
+pub struct Connected {
+    /// The connection.
+    pub stream: BackendStream,
+    /// Whether it was said with the connection.
+    pub asked: bool,
+}
 
 /// Connects to the first of `addresses` that answers, within `timeout`, says `header` before all else
 /// ([`SendProxy::header`](super::SendProxy::header)), and secures the connection.
@@ -58,6 +69,30 @@ pub async fn connect(
     let secured = timeout_at(deadline, peer.secure(stream)).await;
     let stream = secured.map_err(|_| ConnectError::new(DialFailure::Timeout))??;
     Ok(BackendStream::Tls(Box::new(stream)))
+}
+
+/// The same, and says `request` with the connection where there is one address and no TLS. With several, two might answer
+/// at once, and only one may be asked.
+///
+/// # Errors
+/// As [`connect`]; an address that has not taken all of `request` has not been asked.
+pub async fn connect_asking(
+    addresses: &Addresses,
+    tls: Option<&TlsPeer>,
+    header: &[u8],
+    request: &[u8],
+    timeout: Duration,
+) -> Result<Connected, ConnectError> {
+    let (Addresses::Network(found), None) = (addresses, tls) else {
+        return Ok(Connected { stream: connect(addresses, tls, header, timeout).await?, asked: false });
+    };
+    let &[address] = found.as_slice() else {
+        return Ok(Connected { stream: connect(addresses, tls, header, timeout).await?, asked: false });
+    };
+    let said = if header.is_empty() { Cow::Borrowed(request) } else { Cow::Owned([header, request].concat()) };
+    let connected = tokio::time::timeout(timeout, connect_saying(address, &said)).await;
+    let stream = connected.map_err(|_| ConnectError::new(DialFailure::Timeout))??;
+    Ok(Connected { stream: BackendStream::Tcp(stream), asked: true })
 }
 
 /// Begins with one address after the other, each sooner where the one before it has failed, and keeps the first that
@@ -110,6 +145,31 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(address).await
 }
 
+/// Connects, and says `first`. A connection within one machine, or to a near one, stands by the time that it is asked for:
+/// then nothing is waited for.
+async fn connect_saying(address: SocketAddr, first: &[u8]) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    answer_instead_of_acknowledging(&socket);
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let said = match socket.send(first) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+        said => said?,
+    };
+    let mut stream = TcpStream::from_std(socket.into())?;
+    if said == 0 {
+        stream.writable().await?;
+        if let Some(error) = stream.take_error()? {
+            return Err(error);
+        }
+    }
+    stream.write_all(&first[said..]).await?;
+    Ok(stream)
+}
+
 /// Has the answer acknowledged as soon as it comes. A peer without TCP_NODELAY holds back whatever it says behind the first
 /// part of its answer until then, and behind an answer nothing is said that could carry the acknowledgement.
 pub(super) fn acknowledge_the_answer_at_once(socket: &impl AsFd) {
@@ -127,6 +187,7 @@ pub fn answer_instead_of_acknowledging(socket: &impl AsFd) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -208,6 +269,37 @@ mod tests {
         let error = connect(&network([closed().await, closed().await]), None, &[], PATIENCE).await.unwrap_err();
         assert_eq!(error.kind, DialFailure::Refused);
         assert_eq!(connect(&network([]), None, &[], PATIENCE).await.unwrap_err().kind, DialFailure::Resolve);
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_goes_with_the_connection_behind_its_header_and_all_of_it() {
+        let (listener, open) = open().await;
+        let request = vec![b'r'; 8 << 20];
+        let addresses = network([open]);
+        let asking = connect_asking(&addresses, None, b"header", &request, PATIENCE);
+        let (connected, heard) = tokio::join!(asking, async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut heard = vec![0; b"header".len() + request.len()];
+            stream.read_exact(&mut heard).await.unwrap();
+            heard
+        });
+        assert!(connected.unwrap().asked);
+        assert!(heard == [b"header", &*request].concat());
+    }
+
+    #[tokio::test]
+    async fn one_of_several_addresses_is_not_asked_and_one_that_is_closed_or_silent_says_so() {
+        let (_open, open) = open().await;
+        let several = network([closed().await, open]);
+        let connected = connect_asking(&several, None, &[], b"request", PATIENCE).await.unwrap();
+        assert!(!connected.asked && peer_of(&connected.stream) == open);
+        let gone = network([closed().await]);
+        let error = connect_asking(&gone, None, &[], b"request", PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind, DialFailure::Refused);
+        let (_silent, silent, _queued) = silent().await;
+        let short = Duration::from_millis(100);
+        let error = connect_asking(&network([silent]), None, &[], b"request", short).await.unwrap_err();
+        assert_eq!(error.kind, DialFailure::Timeout);
     }
 
     #[tokio::test]

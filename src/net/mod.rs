@@ -37,7 +37,7 @@ mod validity;
 
 pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
-pub use connect::{answer_instead_of_acknowledging, connect};
+pub use connect::{Connected, answer_instead_of_acknowledging, connect, connect_asking};
 pub use failure::{ConnectError, DialFailure};
 pub use hand_over::HandOverError;
 pub use identity::{ClientCertificate, TlsIdentity};

@@ -214,8 +214,10 @@ async fn attach_now(
             true => Some(reservation.turn().await),
             false => None,
         };
-        let headers =
-            vec![("Holdline-Pipe", plan.pipe.to_string()), ("Holdline-Attach", Attachment::FIRST.0.to_string())];
+        // With room for what each attach tells besides.
+        let mut headers = Vec::with_capacity(4);
+        headers.push(("Holdline-Pipe", plan.pipe.to_string()));
+        headers.push(("Holdline-Attach", Attachment::FIRST.0.to_string()));
         let span = process.tracer.child(Name::Attach, plan.trace.as_deref());
         // No number can stand before a compressed message.
         let numbered = plan.numbers && reservation.target().may_number();

@@ -144,16 +144,28 @@ impl Driver {
     /// Reads, writes and acts until there is nothing more to do now, or the turn's budget is spent.
     fn relay(&mut self, cx: &mut Context<'_>, now: Time) {
         let mut budget = Budget::new(self.pipe.messages_in());
+        // What the pipe takes in is booked behind the turn.
+        let room = self.books.registration.room();
         // What each end said when it was read last: one that had nothing wakes the task when it has.
         let (mut client, mut backend) = (Came::Unread, Came::Unread);
+        // Whether something has happened of which a link may be due more than it was when it was written to last.
+        let (mut owes_backend, mut owes_client) = (true, true);
         loop {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
-            self.look_for_worker(cx, now);
-            client = self.read(Side::Client, client, cx, now);
-            let mut moved = client.bytes() + self.write(Side::Backend, budget.left(), cx, now);
-            backend = self.read(Side::Backend, backend, cx, now);
-            moved += backend.bytes() + self.write(Side::Client, budget.left(), cx, now);
+            if self.is_on_the_move() {
+                self.look_for_worker(cx, now);
+                (owes_backend, owes_client) = (true, true);
+            }
+            client = self.read(Side::Client, client, room, cx, now);
+            owes_backend |= client.has_news();
+            let up = if owes_backend { self.write(Side::Backend, budget.left(), cx, now) } else { 0 };
+            backend = self.read(Side::Backend, backend, room, cx, now);
+            owes_client |= client.has_news() || backend.has_news() || up > 0;
+            let down = if owes_client { self.write(Side::Client, budget.left(), cx, now) } else { 0 };
+            // What took bytes is looked at once more: TLS may have taken more than its socket, and waits for room then.
+            (owes_backend, owes_client) = (backend.has_news() || up > 0 || down > 0, down > 0);
             let acted = self.act(cx, now);
+            let moved = client.bytes() + up + backend.bytes() + down;
             if moved == 0 && !acted {
                 return;
             }
@@ -163,12 +175,14 @@ impl Driver {
             if acted {
                 // There may be other links now, or room for more.
                 (client, backend) = (Came::Unread, Came::Unread);
+                (owes_backend, owes_client) = (true, true);
             }
         }
     }
 
-    /// Reads the link of `side` once, unless it had nothing when it was read `before`.
-    fn read(&mut self, side: Side, before: Came, cx: &mut Context<'_>, now: Time) -> Came {
+    /// Reads the link of `side` once, unless it had nothing when it was read `before`; `room` is what all pipes may still take
+    /// in.
+    fn read(&mut self, side: Side, before: Came, room: usize, cx: &mut Context<'_>, now: Time) -> Came {
         let is_linked = match side {
             Side::Client => self.client.is_linked(),
             Side::Backend => self.backend.is_linked(),
@@ -179,10 +193,10 @@ impl Driver {
         if !is_linked {
             return Came::Unread;
         }
-        let budget = self.budget(side);
+        let budget = self.budget(side, room);
         self.pipe.set_paused(side, budget == 0, now);
         match side {
-            Side::Client if budget == 0 => self.look_at_unread_client(cx, now),
+            Side::Client if budget == 0 => self.look_at_unread_client(room, cx, now),
             Side::Client => self.read_client(budget, cx, now),
             Side::Backend => self.read_backend(budget, cx, now),
         }
@@ -206,14 +220,14 @@ impl Driver {
 
     /// A client that is not read may have left: nothing more comes then, and no room may ever come for what it has said
     /// last. The core says how much of that is still read.
-    fn look_at_unread_client(&mut self, cx: &mut Context<'_>, now: Time) -> Came {
+    fn look_at_unread_client(&mut self, room: usize, cx: &mut Context<'_>, now: Time) -> Came {
         if !self.pipe.has_client_left() {
             let looks = self.client.is_broken() || self.pipe.leaves_client_unread();
             if !looks || !self.client.poll_left(cx) {
                 return Came::Unread;
             }
             self.pipe.client_left();
-            let budget = self.budget(Side::Client);
+            let budget = self.budget(Side::Client, room);
             if budget > 0 {
                 return self.read_client(budget, cx, now);
             }
@@ -223,8 +237,7 @@ impl Driver {
     }
 
     /// Bytes that may be read from the link of `side`.
-    fn budget(&self, side: Side) -> usize {
-        let room = self.books.registration.room();
+    fn budget(&self, side: Side, room: usize) -> usize {
         let budget = self.pipe.read_budget(side, room);
         if budget == 0 && room == 0 {
             self.books.registration.starves();

@@ -219,8 +219,7 @@ impl PipeEntry {
     /// Has the pipe freeze at the end of its next turn. Beyond [`super::COMMANDS_MAX`], because there is one such order at a
     /// time.
     pub fn order_to_freeze(&self, freeze: Freeze) {
-        super::lock(&self.commands).push(super::Command::Freeze(Box::new(freeze)));
-        self.waker.wake();
+        self.mailbox.insist(super::Command::Freeze(Box::new(freeze)));
     }
 }
 

@@ -4,7 +4,7 @@
 //! and the outage of its workers leaves room for the pipes of all others. Invariant: what pools hold is what their pipes
 //! hold, since it is booked with each of them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 
@@ -30,7 +30,7 @@ impl Pool {
 
 /// The pools that have pipes, by name.
 #[derive(Debug, Default)]
-pub(super) struct Pools(HashMap<Box<str>, Weak<Pool>>);
+pub(super) struct Pools(BTreeMap<Box<str>, Weak<Pool>>);
 
 impl Pools {
     /// The books of the pool called `name`.

@@ -23,10 +23,11 @@ pub struct About {
 impl About {
     pub fn here(holdline: &Path, rounds: usize, seconds: f64) -> Self {
         let holdline = holdline.to_string_lossy();
-        let programs: [(&str, &str, &[&str]); 6] = [
+        let programs: [(&str, &str, &[&str]); 7] = [
             ("Holdline", &holdline, &["--version"]),
             ("nginx", "nginx", &["-v"]),
             ("HAProxy", "haproxy", &["-v"]),
+            ("Caddy", "caddy", &["version"]),
             ("Pushpin", "pushpin", &["--version"]),
             ("rustc", "rustc", &["--version"]),
             ("Debian", "cat", &["/etc/debian_version"]),

@@ -233,7 +233,7 @@ fn start(options: &Options, route: &str) -> anyhow::Result<(Holdline, Process, S
 }
 
 /// A client that has been welcomed.
-async fn open_aware(target: SocketAddr, path: &str) -> anyhow::Result<Connection> {
+pub async fn open_aware(target: SocketAddr, path: &str) -> anyhow::Result<Connection> {
     let mut link = Link::connect(&target.into()).await?;
     let rest = wire::ask_for(&mut link, path, "Sec-WebSocket-Protocol: holdline.v1\r\n").await?;
     let mut connection = Connection::new(link, rest, true);
@@ -261,7 +261,7 @@ fn is_word(word: &[u8], name: &str) -> bool {
 }
 
 /// A client, with numbers or without.
-struct Speaker {
+pub struct Speaker {
     connection: Connection,
     books: Books,
 }
@@ -277,7 +277,7 @@ struct Books {
 }
 
 impl Speaker {
-    const fn new(connection: Connection, aware: bool) -> Self {
+    pub const fn new(connection: Connection, aware: bool) -> Self {
         let books = Books { aware, sent: 0, received: 0, unacked: 0, unacked_bytes: 0 };
         Self { connection, books }
     }
@@ -299,6 +299,21 @@ impl Speaker {
             self.connection.step(None, hear).await?;
             ensure!(!self.connection.closed, "closed amid the talk: {}", self.connection.farewell);
         }
+    }
+
+    /// Has so many `rounds` of `batch` messages echoed, one after the other.
+    pub async fn echo(&mut self, rounds: usize, batch: usize, size: usize, tally: &Shared) -> anyhow::Result<()> {
+        for _ in 0..rounds {
+            (0..batch).for_each(|_| self.say(size));
+            self.connection.flush()?;
+            while self.books.received < self.books.sent {
+                let books = &mut self.books;
+                let hear = |out: &mut Outgoing<'_>, heard: Heard<'_>| books.hear(out, &heard, (size, 2), tally);
+                self.connection.step(None, hear).await?;
+                ensure!(!self.connection.closed, "closed amid the echo: {}", self.connection.farewell);
+            }
+        }
+        Ok(())
     }
 
     fn say(&mut self, size: usize) {

@@ -14,12 +14,14 @@ use crate::peers::{Peer, Place, Scratch, own, pinned, start, start_backend};
 use crate::report::{Outputs, Report};
 use crate::row::{Cell, Row};
 use crate::secured::Certificate;
-use crate::{aware, fanout};
+use crate::{aware, fanout, threads};
 
 /// Rounds of the fan-out: its two runs move half a gigabyte a second, and differ by a multiple.
 const FAN_OUT_ROUNDS_MAX: usize = 3;
 /// Rounds of aware clients beside others.
 const AWARE_ROUNDS_MAX: usize = 3;
+/// Rounds with one data thread and with two.
+const THREADS_ROUNDS_MAX: usize = 3;
 /// Rounds over each size: what is looked for is a multiple.
 const SCALE_ROUNDS_MAX: usize = 3;
 
@@ -42,10 +44,10 @@ pub struct Options {
     /// One short round
     #[arg(long)]
     pub quick: bool,
-    /// Only what has this in its name: a load, "viewers", "aware", "single", "reattach" or "scale"
+    /// Only what has this in its name: a load, "viewers", "aware", "threads", "single", "reattach" or "scale"
     #[arg(long)]
     pub only: Vec<String>,
-    /// Only these proxies: direct, nginx, "nginx 64k", haproxy, pushpin, holdline
+    /// Only these proxies: direct, nginx, "nginx 64k", haproxy, caddy, pushpin, holdline
     #[arg(long, value_delimiter = ',')]
     pub peers: Vec<String>,
     #[arg(long, default_value_t = 0)]
@@ -83,6 +85,12 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         let arguments = ["--pipes", pipes, "--polls", polls, "--rounds", &rounds, "--seconds", &seconds];
         report.aware = Some(options.part("aware", &arguments)?);
         report.write(&options.outputs.json)?;
+    }
+    if options.wants(threads::NAME) {
+        let pipes = if options.quick { "1000" } else { "10000" };
+        let rounds = rounds.min(THREADS_ROUNDS_MAX).to_string();
+        let arguments = ["--pipes", pipes, "--rounds", &rounds, "--seconds", &seconds.to_string()];
+        report.threads = options.part("threads", &arguments)?;
     }
     if options.wants("single") {
         let times = if options.quick { "20" } else { "200" };
@@ -147,13 +155,14 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|part| name.contains(part.as_str()))
     }
 
-    /// A quick run leaves out what is only there to be looked at; Pushpin need not be installed.
+    /// A quick run leaves out what is only there to be looked at; Caddy and Pushpin need not be installed.
     fn compares(&self, peer: Peer) -> bool {
         if !self.peers.is_empty() {
             return self.peers.iter().any(|name| name == peer.name());
         }
         match peer {
             Peer::Nginx => !self.quick,
+            Peer::Caddy => !self.quick && Path::new("/usr/bin/caddy").exists(),
             Peer::Pushpin => !self.quick && Path::new("/usr/lib/pushpin/internal.conf").exists(),
             Peer::Direct | Peer::Nginx64k | Peer::HaProxy | Peer::Holdline => true,
         }

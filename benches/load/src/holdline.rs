@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
@@ -13,6 +13,9 @@ use crate::secured::Certificate;
 
 /// What every run of the bench starts Holdline with.
 const CONFIG: &str = include_str!("../holdline.toml");
+
+/// How long it may take to start under another program.
+const START_UNDER_MAX: Duration = Duration::from_secs(120);
 
 /// A running Holdline.
 pub struct Holdline {
@@ -28,6 +31,8 @@ pub struct Start<'a> {
     pub backends: &'a [(&'a str, SocketAddr)],
     /// The only core it may use.
     pub core: Option<usize>,
+    /// A program with its arguments that runs it, and takes its time: valgrind.
+    pub under: &'a [String],
     pub dir: &'a Path,
     /// What it shows to clients, which come by TLS then.
     pub shows: Option<&'a Certificate>,
@@ -39,20 +44,27 @@ pub struct Start<'a> {
 
 impl<'a> Start<'a> {
     pub fn new(binary: &'a Path, dir: &'a Path) -> Self {
-        Self { binary, backends: &[], core: Some(0), dir, shows: None, route: "", environment: &[] }
+        Self { binary, backends: &[], core: Some(0), under: &[], dir, shows: None, route: "", environment: &[] }
     }
 
     pub fn start(&self) -> anyhow::Result<Holdline> {
         let config = self.write_config()?;
         let log = self.dir.join("holdline.log");
-        let mut command = match self.core {
-            Some(core) => pinned(core, &self.binary.to_string_lossy()),
-            None => Command::new(self.binary),
+        let binary = self.binary.to_string_lossy();
+        let (program, arguments) = match self.under {
+            [] => (&*binary, &[][..]),
+            [under, arguments @ ..] => (under.as_str(), arguments),
         };
+        let mut command = match self.core {
+            Some(core) => pinned(core, program),
+            None => Command::new(program),
+        };
+        command.args(arguments).args((!self.under.is_empty()).then_some(&*binary));
         command.args(["serve", "-c"]).arg(config).envs(self.environment.iter().map(|(key, value)| (key, value)));
         let child = command.stdout(Stdio::null()).stderr(fs::File::create(&log)?).spawn().context("holdline")?;
         let process = Process::new(child);
-        let (public, admin) = listening(&log, self.shows.is_some())?;
+        let patience = if self.under.is_empty() { START_MAX } else { START_UNDER_MAX };
+        let (public, admin) = listening(&log, self.shows.is_some(), patience)?;
         wait_for(&process, public)?;
         Ok(Holdline { process, public, admin })
     }
@@ -88,7 +100,7 @@ impl Holdline {
 }
 
 /// The public address, by TLS if that is `secured`, and the admin one, once the log has both.
-fn listening(log: &Path, secured: bool) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+fn listening(log: &Path, secured: bool, patience: Duration) -> anyhow::Result<(SocketAddr, SocketAddr)> {
     let began = Instant::now();
     loop {
         let text = fs::read_to_string(log)?;
@@ -96,10 +108,10 @@ fn listening(log: &Path, secured: bool) -> anyhow::Result<(SocketAddr, SocketAdd
         if let (Some(public), Some(admin)) = (address("public", secured), address("admin", false)) {
             return Ok((public, admin));
         }
-        if began.elapsed() > START_MAX {
+        if began.elapsed() > patience {
             bail!("holdline did not start: {text}");
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

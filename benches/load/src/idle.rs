@@ -81,7 +81,8 @@ async fn come_and_go(target: Target, tally: Shared) -> anyhow::Result<()> {
     }
 }
 
-async fn close(connection: &mut Connection) -> anyhow::Result<()> {
+/// Says goodbye, and hears the other's.
+pub async fn close(connection: &mut Connection) -> anyhow::Result<()> {
     connection.put_close();
     connection.flush()?;
     while !connection.closed {

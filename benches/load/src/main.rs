@@ -9,6 +9,7 @@ mod aware;
 mod backend;
 mod bench;
 mod connection;
+mod count;
 mod crash;
 mod fanout;
 mod generator;
@@ -31,6 +32,7 @@ mod secured;
 mod single;
 mod stats;
 mod table;
+mod threads;
 mod wire;
 
 use clap::{Parser, Subcommand};
@@ -54,8 +56,12 @@ enum Role {
     Single(single::Options),
     /// Many viewers of one device, with and without a shared stream.
     Fanout(fanout::Options),
+    /// One data thread and two.
+    Threads(threads::Options),
     /// Clients that number their messages, clients that are away, and polls that wait.
     Aware(aware::Options),
+    /// Instructions of the hot paths, under valgrind.
+    Count(count::Options),
     /// Cost over more and more pipes, and over more and more that is kept.
     Scale(scale::Options),
     /// Kills workers under load: nothing may be lost.
@@ -75,7 +81,9 @@ fn main() -> anyhow::Result<()> {
         Role::Reattach(options) => local.block_on(&runtime, reattach::run(options)),
         Role::Single(options) => local.block_on(&runtime, single::run(options)),
         Role::Fanout(options) => local.block_on(&runtime, fanout::run(options)),
+        Role::Threads(options) => local.block_on(&runtime, threads::run(options)),
         Role::Aware(options) => local.block_on(&runtime, aware::run(options)),
+        Role::Count(options) => local.block_on(&runtime, count::run(options)),
         Role::Scale(options) => local.block_on(&runtime, scale::run(options)),
         Role::Crash(options) => local.block_on(&runtime, crash::run(options)),
         Role::Bench(options) => bench::run(&options),

@@ -29,8 +29,13 @@ pub fn document(report: &Report) -> String {
     text
 }
 
-const ALL_PEERS: [(&str, &str); 4] =
-    [("nginx", "nginx"), ("nginx 64k", "nginx 64k"), ("haproxy", "HAProxy"), ("pushpin", "Pushpin")];
+const ALL_PEERS: [(&str, &str); 5] = [
+    ("nginx", "nginx"),
+    ("nginx 64k", "nginx 64k"),
+    ("haproxy", "HAProxy"),
+    ("caddy", "Caddy"),
+    ("pushpin", "Pushpin"),
+];
 
 /// Those that were measured at all.
 fn peers(rows: &[&Row]) -> Vec<(&'static str, &'static str)> {
@@ -158,6 +163,7 @@ pub fn others(report: &Report) -> String {
     for (name, figures, target, _) in report.aware.iter().flat_map(|aware| aware.lines()) {
         grid.row([name, figures, target]);
     }
+    report.threads.iter().for_each(|figures| grid.row(figures.line()));
     if let Some(single) = &report.single {
         let name = format!("one pipe, {} workers killed, a spare ready: ms to the answer, p50, p99", single.times);
         grid.row([name, format!("{:.2}, {:.2}", single.p50_ms, single.p99_ms), "5, 20".to_owned()]);

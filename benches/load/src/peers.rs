@@ -21,13 +21,14 @@ pub enum Peer {
     Nginx,
     Nginx64k,
     HaProxy,
+    Caddy,
     Pushpin,
     Holdline,
 }
 
 impl Peer {
-    pub const ALL: [Self; 6] =
-        [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Pushpin, Self::Holdline];
+    pub const ALL: [Self; 7] =
+        [Self::Direct, Self::Nginx, Self::Nginx64k, Self::HaProxy, Self::Caddy, Self::Pushpin, Self::Holdline];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -35,6 +36,7 @@ impl Peer {
             Self::Nginx => "nginx",
             Self::Nginx64k => "nginx 64k",
             Self::HaProxy => "haproxy",
+            Self::Caddy => "caddy",
             Self::Pushpin => "pushpin",
             Self::Holdline => "holdline",
         }
@@ -54,7 +56,7 @@ impl Peer {
         match self {
             Self::Direct => idle.is_none(),
             Self::Pushpin => idle.is_none_or(|count| count < 2000),
-            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Holdline => true,
+            Self::Nginx | Self::Nginx64k | Self::HaProxy | Self::Caddy | Self::Holdline => true,
         }
     }
 }
@@ -80,6 +82,27 @@ impl Process {
         self.child.id()
     }
 
+    /// SIGTERM: has it say good-bye, and waits until it has.
+    pub fn end(mut self, patience: Duration) -> anyhow::Result<()> {
+        self.ask_to_end();
+        self.is_over_within(patience)?.then_some(()).context("it does not end")
+    }
+
+    fn ask_to_end(&self) {
+        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
+    }
+
+    fn is_over_within(&mut self, patience: Duration) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if began.elapsed() > patience {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
+    }
+
     /// SIGKILL: it has no chance to say good-bye. Does not wait until the kernel has closed its sockets.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         Ok(self.child.kill()?)
@@ -91,14 +114,10 @@ impl Drop for Process {
         if matches!(self.child.try_wait(), Ok(Some(_))) {
             return;
         }
-        // SIGTERM, because nginx's workers outlive a master that is killed.
-        let _ = Command::new("kill").arg(self.child.id().to_string()).status();
-        let began = Instant::now();
-        while began.elapsed() < self.patience {
-            if matches!(self.child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        // Because nginx's workers outlive a master that is killed.
+        self.ask_to_end();
+        if matches!(self.is_over_within(self.patience), Ok(true)) {
+            return;
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -179,6 +198,7 @@ pub fn start(
             nginx("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;", backend, place)?
         }
         Peer::HaProxy => haproxy(backend, place)?,
+        Peer::Caddy => caddy(backend, core, dir)?,
         Peer::Pushpin => pushpin(backend, core, dir)?,
         Peer::Holdline => {
             let backends = [("w", backend)];
@@ -257,6 +277,20 @@ fn haproxy(backend: SocketAddr, place: Place<'_>) -> anyhow::Result<(Process, So
     fs::write(&config, text)?;
     let mut command = pinned(core, "haproxy");
     command.args(["-q", "-db", "-f"]).arg(&config);
+    quiet(command, address)
+}
+
+/// It counts the cores that it may use, and has a thread of Go's for each.
+fn caddy(backend: SocketAddr, core: usize, dir: &Path) -> anyhow::Result<(Process, SocketAddr)> {
+    let address = free_address()?;
+    let config = dir.join("Caddyfile");
+    let text = format!(
+        "{{\n admin off\n auto_https off\n persist_config off\n}}\nhttp://{address} {{\n reverse_proxy {backend}\n}}\n"
+    );
+    fs::write(&config, text)?;
+    let mut command = pinned(core, "caddy");
+    command.args(["run", "--adapter", "caddyfile", "--config"]).arg(&config);
+    command.env("XDG_DATA_HOME", dir).env("XDG_CONFIG_HOME", dir);
     quiet(command, address)
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::about::About;
 use crate::row::Row;
-use crate::{aware, fanout, markdown, plot, reattach, scale, single};
+use crate::{aware, fanout, markdown, plot, reattach, scale, single, threads};
 
 /// Between these lines the documentation has what a run printed.
 const BEGIN: &str = "<!-- figures: scripts/bench --docs -->";
@@ -21,6 +21,8 @@ pub struct Report {
     pub fan_out: Option<fanout::Figures>,
     pub aware: Option<aware::Figures>,
     pub single: Option<single::Figures>,
+    #[serde(default)]
+    pub threads: Vec<threads::Figures>,
     pub reattach: Vec<reattach::Figures>,
     pub scale: Option<scale::Figures>,
 }

@@ -1,5 +1,7 @@
 //! A backend's answer to our handshake: read within bounds, then judged (RFC 6455 section 4.1).
 
+use std::mem::MaybeUninit;
+
 use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -16,6 +18,9 @@ use crate::net::BackendStream;
 
 /// Longest head of an answer, interim answers included.
 pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Room for a head at first, and for a few frames behind it.
+const ROOM_BYTES: usize = 1024;
 
 /// Most headers of an answer.
 const HEADERS_MAX: usize = 128;
@@ -39,10 +44,12 @@ pub(super) struct Expected<'a> {
 
 /// Reads up to the end of the first head that is not interim (RFC 9110 section 15.2).
 pub(super) async fn read(stream: &mut BackendStream) -> Result<Head, DialError> {
-    let mut buffer = BytesMut::with_capacity(4096);
+    let mut buffer = BytesMut::with_capacity(ROOM_BYTES);
     let mut interim_bytes = 0;
     loop {
-        if let Some((length, status, headers)) = parse(&buffer)? {
+        if !buffer.is_empty()
+            && let Some((length, status, headers)) = parse(&buffer)?
+        {
             buffer.advance(length);
             if status == StatusCode::SWITCHING_PROTOCOLS || !status.is_informational() {
                 return Ok(Head { status, headers, leftover: buffer.freeze() });
@@ -54,7 +61,7 @@ pub(super) async fn read(stream: &mut BackendStream) -> Result<Head, DialError> 
         if room == 0 {
             return Err(DialError::MalformedResponse("its head is too long"));
         }
-        buffer.reserve(room.min(4096));
+        buffer.reserve(room.min(ROOM_BYTES));
         match stream.read_buf(&mut buffer).await {
             Ok(0) => return Err(DialError::HandshakeLost(None)),
             Ok(_) => {}
@@ -64,9 +71,10 @@ pub(super) async fn read(stream: &mut BackendStream) -> Result<Head, DialError> 
 }
 
 fn parse(buffer: &[u8]) -> Result<Option<(usize, StatusCode, HeaderMap)>, DialError> {
-    let mut lines = [httparse::EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut lines);
-    let length = match response.parse(buffer) {
+    let mut lines = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+    let mut response = httparse::Response::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let length = match parser.parse_response_with_uninit_headers(&mut response, buffer, &mut lines) {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(httparse::Error::TooManyHeaders) => {

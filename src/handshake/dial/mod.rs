@@ -26,7 +26,7 @@ use super::accept::accept_key;
 use super::aware::with_numbers;
 use super::deflate::{Agreed, Asked};
 use super::forward::{is_header_value, write_line};
-use crate::net::{Addresses, BackendStream, TlsPeer, connect};
+use crate::net::{Addresses, BackendStream, Connected, TlsPeer, connect_asking};
 use answer::{Expected, Head};
 
 /// The header that says how many connections a worker that dials in is to keep parked.
@@ -130,9 +130,16 @@ pub enum HoldlineResume {
 pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     let mut tries = PARKED_TRIES_MAX;
     loop {
-        let mut stream = connect(dial.addresses, dial.tls, dial.proxy_header, dial.timeouts.connect).await?;
         let key = STANDARD.encode(rand::random::<[u8; 16]>());
-        let asking = ask(&dial, &key, &mut stream);
+        let request = head(&dial, &key, None);
+        let connecting = connect_asking(dial.addresses, dial.tls, dial.proxy_header, &request, dial.timeouts.connect);
+        let Connected { mut stream, asked } = connecting.await?;
+        let request = match stream.parked_want() {
+            _ if asked => Vec::new(),
+            None => request,
+            want => head(&dial, &key, want),
+        };
+        let asking = ask(&request, &mut stream);
         let asked = tokio::time::timeout(dial.timeouts.handshake, asking).await;
         tries -= 1;
         let head = match asked.map_err(|_| DialError::HandshakeTimeout)? {
@@ -146,10 +153,12 @@ pub async fn dial(dial: Dial<'_>) -> Result<Dialed, DialError> {
     }
 }
 
-async fn ask(dial: &Dial<'_>, key: &str, stream: &mut BackendStream) -> Result<Head, DialError> {
-    let request = head(dial, key, stream.parked_want());
-    stream.write_all(&request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
-    stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+/// Says what is still to be said, and hears the answer.
+async fn ask(request: &[u8], stream: &mut BackendStream) -> Result<Head, DialError> {
+    if !request.is_empty() {
+        stream.write_all(request).await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+        stream.flush().await.map_err(|error| DialError::HandshakeLost(Some(error)))?;
+    }
     stream.acknowledge_the_answer_at_once();
     answer::read(stream).await
 }

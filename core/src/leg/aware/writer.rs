@@ -401,15 +401,14 @@ impl AwareWriter {
         self.control.len() > self.control_done || !self.planned.is_empty()
     }
 
-    /// Everything that the link should be given next; empty if nothing.
-    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
-        let mut gather = Gather::default();
+    /// Adds everything that the link should be given next to `gather`.
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer, gather: &mut Gather<'a>) {
         let mut messages = buffer.messages_after(buffer.sent());
         let mut planned = self.planned.iter();
         if self.done > 0
             && let (Some(begun), Some(message)) = (planned.next(), messages.next())
         {
-            gather_message(&mut gather, &self.made, begun, &message, self.done);
+            gather_message(gather, &self.made, begun, &message, self.done);
         }
         gather.push(&self.control[self.control_done..]);
         // Messages that are copied are one piece, up to the next that is not.
@@ -419,13 +418,12 @@ impl AwareWriter {
             run = if run.is_empty() { made } else { run.start..made.end };
             if !planned.copied {
                 gather.push(&self.made[run.clone()]);
-                message.gather_behind(planned.cut, &mut gather);
+                message.gather_behind(planned.cut, gather);
                 run = 0..0;
             }
         }
         gather.push(&self.made[run]);
         gather.set_more();
-        gather
     }
 
     /// Notes that the link took the first `bytes` bytes of what was gathered.
