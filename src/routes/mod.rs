@@ -34,7 +34,7 @@ use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
 use http::header::ORIGIN;
 use http::request::Parts;
-use matchit::Router;
+use matchit::{InsertError, Router};
 
 pub use auth::{Auth, AuthSpec, is_auth_header};
 pub use compression::Uncompressed;
@@ -135,6 +135,8 @@ pub struct RouteError {
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
+    /// The name of the route that it clashes with, if it is that.
+    pub twin: Option<String>,
 }
 
 /// A compiled route; shared by the pipes that were opened with it.
@@ -350,7 +352,8 @@ impl RouteTable {
     }
 
     fn add(&mut self, spec: RouteSpec) -> Result<(), RouteError> {
-        let fail = |key: &'static str, message: String| RouteError { route: spec.name.clone(), key, message };
+        let fail =
+            |key: &'static str, message: String| RouteError { route: spec.name.clone(), key, message, twin: None };
         if self.routes.iter().any(|route| route.name == spec.name) {
             return Err(fail("name", "another route has this name".into()));
         }
@@ -368,16 +371,21 @@ impl RouteTable {
             compile_headers(&spec.headers).map_err(|(key, message)| fail(key, message))?;
 
         let route = self.routes.len();
+        let mut refused = None;
         for router in self.routers(&hosts) {
             for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
                 let inserted = router.insert(spelled, Place { route, pattern });
-                inserted.map_err(|error| fail("path", format!("`{path}`: {error}")))?;
+                refused = refused.or(inserted.err().map(|error| (path, error)));
             }
+        }
+        if let Some((path, error)) = refused {
+            let (message, twin) = self.clash(path, &hosts, &error);
+            return Err(RouteError { twin, ..fail("path", message) });
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
         let RouteSpec { wait, host, sticky, learn_ttl, compression, http_fallback, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
-        let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
+        let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message, twin: None })?;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
         let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));
@@ -415,6 +423,25 @@ impl RouteTable {
             origins,
         }));
         Ok(())
+    }
+
+    /// Why a pattern of a route on `hosts` cannot be, and the route that stands in its way.
+    fn clash(&self, path: &str, hosts: &[HostPattern], error: &InsertError) -> (String, Option<String>) {
+        let InsertError::Conflict { with } = error else { return (format!("`{path}`: {error}"), None) };
+        let shares_hosts = |route: &Route| match hosts {
+            [] => route.hosts.is_empty(),
+            hosts => route.hosts.iter().any(|host| hosts.contains(host)),
+        };
+        let other = self.routes.iter().find(|route| shares_hosts(route) && route.patterns.contains(with));
+        match other.map(|route| route.name.clone()) {
+            Some(name) => (
+                format!(
+                    "`{path}` means the same paths as `{with}` of route `{name}`; change one, or give each its own hosts"
+                ),
+                Some(name),
+            ),
+            None => (format!("`{path}` means the same paths as `{with}` of this route; remove one"), None),
+        }
     }
 
     /// The routers of `hosts`, made where they are missing.
