@@ -87,6 +87,16 @@ pub struct Running {
     outgoing: Outgoing,
     notifier: Notifier,
     stop_control: watch::Sender<bool>,
+    places: Places,
+}
+
+/// Where a running proxy is found.
+#[derive(Debug)]
+pub struct Places {
+    /// The public listeners, and whether TLS is spoken on each.
+    pub public: Vec<(String, bool)>,
+    /// The admin API, as a URL that `holdline ctl --admin` takes.
+    pub admin: String,
 }
 
 #[derive(Debug)]
@@ -129,7 +139,20 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) ->
     process.phase.started();
     say_where(&bound, &attach_addresses, &admin_address);
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
-    Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control })
+    let places = Places::of(&bound, admin_address, process.config.load().admin.tls.cert.is_some());
+    Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control, places })
+}
+
+impl Places {
+    fn of(bound: &[PublicListener], admin: String, admin_tls: bool) -> Self {
+        let public = bound.iter().map(|listener| (listener.bound.to_string(), listener.tls)).collect();
+        let admin = match (admin.starts_with("unix:"), admin_tls) {
+            (true, _) => admin,
+            (false, true) => format!("https://{admin}"),
+            (false, false) => format!("http://{admin}"),
+        };
+        Self { public, admin }
+    }
 }
 
 fn judge(loaded: &Loaded) -> Result<Judged, StartError> {
@@ -307,6 +330,12 @@ async fn sweep(door: Arc<Door>) {
 }
 
 impl Running {
+    /// Where it is found.
+    #[must_use]
+    pub const fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// Takes the proxy down: nothing new, then every client 1001, spread over `server.close_spread`, while plain requests
     /// are answered; what has not ended by `server.shutdown_grace` is cut off. Then the workers that are run here end. Once
     /// `hurry` resolves, it is over within a second or two.
