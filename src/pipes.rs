@@ -4,26 +4,27 @@
 //! after each turn of that task; what others may want is put into the pipe's mailbox. Neither is touched per message.
 
 mod command;
+mod facts;
 mod held;
 mod keys;
 mod labels;
 mod lingering;
 mod numbers;
 mod pool;
+mod rate;
 mod registration;
 mod resume;
 mod takeovers;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU64, AtomicUsize,
+    AtomicBool, AtomicU8, AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use futures_util::task::AtomicWaker;
-use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, PipeId};
 use holdline_core::pipe::{PipeState, PipeView};
 use holdline_core::settings::BackendLoss;
@@ -36,11 +37,13 @@ use crate::handshake::deflate::Compression;
 use crate::metrics::labels::Transport;
 use crate::routes::Route;
 pub use command::{COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
+pub use facts::{Decided, PipeFacts, Sharing};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
 use labels::{LabelIndex, Labelled};
 pub use lingering::{Lingering, Stay};
 pub use numbers::LaneNumbers;
+pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
 pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};
@@ -70,6 +73,8 @@ pub struct PipeEntry {
     pub up: LaneNumbers,
     /// Backend to client.
     pub down: LaneNumbers,
+    /// Bytes of messages that it has moved lately.
+    pub rate: Rate,
     /// The last attach ordered; the first is 1.
     pub attachment: AtomicU64,
     /// How often a worker was lost.
@@ -103,53 +108,6 @@ pub struct PipeEntry {
     waker: AtomicWaker,
 }
 
-/// Whether a pipe has its worker for itself ([`crate::share`]).
-#[derive(Debug)]
-pub enum Sharing {
-    /// It has.
-    Alone,
-    /// It is the pipe of a shared stream, and its clients are that stream's viewers: so many.
-    Stream(AtomicUsize),
-    /// It is a viewer of the stream that has this pipe.
-    Viewer(Arc<PipeEntry>),
-}
-
-/// What kind of conversation a pipe is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Decided {
-    /// What it is.
-    pub kind: ConversationKind,
-    /// Its profile, if it has one.
-    pub profile: Option<Arc<str>>,
-    /// What it is known by.
-    pub why: &'static str,
-}
-
-/// Who a new pipe is.
-#[derive(Debug)]
-pub struct PipeFacts {
-    /// Its name.
-    pub id: PipeId,
-    /// The route it is opened on.
-    pub route: Arc<Route>,
-    /// Its route key.
-    pub key: Option<Arc<str>>,
-    /// Its client's address.
-    pub client: String,
-    /// Whether its client has a name to come back under.
-    pub named: bool,
-    /// The subprotocol that is spoken on it.
-    pub protocol: Option<Box<str>>,
-    /// Whether its client speaks the aware protocol.
-    pub aware: bool,
-    /// Whether its peers compress.
-    pub compression: Compression,
-    /// Whether it has its worker for itself.
-    pub sharing: Sharing,
-    /// What the log calls the request that it is opened by; empty for the pipe of a shared stream.
-    pub request_id: String,
-}
-
 impl PipeEntry {
     fn new(facts: PipeFacts) -> Self {
         let moves = facts.route.settings.on_backend_loss == BackendLoss::Reattach;
@@ -172,6 +130,7 @@ impl PipeEntry {
             opened_at: SystemTime::now(),
             up: LaneNumbers::default(),
             down: LaneNumbers::default(),
+            rate: Rate::default(),
             attachment: AtomicU64::new(1),
             interruptions: AtomicU64::new(0),
             memory_bytes: AtomicU64::new(0),
@@ -186,6 +145,12 @@ impl PipeEntry {
             starved: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
+    }
+
+    /// Bytes of messages that both lanes hold.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> u64 {
+        self.up.buffered_bytes.load(Relaxed) + self.down.buffered_bytes.load(Relaxed)
     }
 
     /// What the pipe is doing.

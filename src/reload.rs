@@ -11,6 +11,7 @@ mod certificates;
 mod guards;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
@@ -128,6 +129,7 @@ impl Reload {
             Ok(judged) => {
                 let reloaded = self.put_in_force(judged);
                 succeeded.set(1);
+                self.process.metrics.set_reloaded(SystemTime::now());
                 self.say(&reloaded);
                 Ok(reloaded)
             }

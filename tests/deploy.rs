@@ -114,18 +114,23 @@ fn the_configurations_of_the_image_can_be_reached_from_outside_it() {
 #[test]
 fn the_guides_sums_hold() {
     let (guide, config) = (read("docs/operations.md"), Config::default());
-    let number = |after: &str| -> u64 {
-        let rest = guide.split(after).nth(1).unwrap_or_else(|| panic!("{after}"));
+    let number = |text: &str, after: &str| -> u64 {
+        let rest = text.split(after).nth(1).unwrap_or_else(|| panic!("{after}"));
         rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap()
     };
-    let pre_stop = number("command: [sleep, \"");
     let grace = config.server.shutdown_grace.as_secs();
-    assert!(number("terminationGracePeriodSeconds: ") >= pre_stop + grace + 5);
-    assert!(number("--stop-timeout ") >= grace + 5);
-    assert!(number("proxy_read_timeout ") > config.heartbeat.client_interval.as_secs());
-    let compose = read("compose.yaml");
-    let stop = compose.split("stop_grace_period: ").nth(1).unwrap().lines().next().unwrap();
-    assert!(seconds(stop).as_secs() >= grace + 5);
+    let deployment = read("deploy/kubernetes/base/deployment.yaml");
+    let pre_stop = number(&deployment, "command: [sleep, \"");
+    assert!(number(&deployment, "terminationGracePeriodSeconds: ") >= pre_stop + grace + 5);
+    assert!(number(&guide, "--stop-timeout ") >= grace + 5);
+    for page in [&guide, &read("docs/migrate.md")] {
+        assert!(number(page, "proxy_read_timeout ") > config.heartbeat.client_interval.as_secs());
+    }
+    for file in ["compose.yaml", "deploy/compose/compose.yaml"] {
+        let compose = read(file);
+        let stop = compose.split("stop_grace_period: ").nth(1).unwrap().lines().next().unwrap();
+        assert!(seconds(stop).as_secs() >= grace + 5, "{file}");
+    }
     for said in [
         format!("`server.shutdown_grace` ({grace}s)"),
         format!("`heartbeat.client_interval` ({}s)", config.heartbeat.client_interval.as_secs()),
@@ -146,4 +151,14 @@ fn the_guide_names_only_metrics_that_are_documented() {
     for name in named {
         assert!(documented.contains(&format!("| `{name}` |")), "{name}");
     }
+}
+
+#[test]
+fn every_alert_names_a_section_of_the_troubleshooting_page_by_its_own_name() {
+    let rules = read("deploy/prometheus/holdline.rules.yml");
+    let values = |name: &str| rules.lines().filter_map(|line| line.trim_start().strip_prefix(name)).collect::<Vec<_>>();
+    let (alerts, books) = (values("- alert: "), values("runbook_url: "));
+    assert!(alerts.len() > 20, "they are no longer found where this test looks");
+    let expected = alerts.iter().map(|alert| format!("docs/troubleshooting.md#{}", alert.to_lowercase()));
+    assert_eq!(expected.collect::<Vec<_>>(), books);
 }

@@ -15,8 +15,8 @@ use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
-    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipes, pools, stats, system,
-    tls, workers,
+    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipe_list, pipes, pools, stats,
+    system, tls, workers,
 };
 use crate::tokens::Access;
 
@@ -194,9 +194,10 @@ fn worker() -> Vec<Endpoint> {
 fn pipe() -> Vec<Endpoint> {
     use Access::{Operator, Viewer, Worker};
     const PATH: &str = "/v1/pipes/{id}";
-    let list = operation("listPipes", "Lists pipes; waits for one to come or go if asked to")
-        .query::<pipes::Ask>()
-        .lists::<List<pipes::PipeBody>>();
+    let list =
+        operation("listPipes", "Lists pipes, sorted by what is looked for; waits for one to come or go if asked to")
+            .query::<pipe_list::Ask>()
+            .lists::<pipe_list::PipeList>();
     let show = operation("readPipe", "Shows a pipe").tagged::<pipes::PipeBody>(200);
     let label = operation("patchPipe", "Changes the groups that a pipe belongs to (RFC 7396)")
         .body::<labels::PipePatch>()
@@ -220,7 +221,7 @@ fn pipe() -> Vec<Endpoint> {
         .answers::<messages::Told>(200)
         .refuses(&[503]);
     vec![
-        at(Method::GET, "/v1/pipes", Viewer, get(pipes::list), list),
+        at(Method::GET, "/v1/pipes", Viewer, get(pipe_list::list), list),
         at(Method::GET, PATH, Viewer, get(pipes::show), show),
         at(Method::PATCH, PATH, Worker, patch(labels::patch), label),
         at(Method::DELETE, PATH, Operator, delete(pipes::close), close),

@@ -1,8 +1,8 @@
 //! `/health`, `/health/live`, `/health/ready`: whether the process lives, and whether it should get new clients.
 //!
 //! Live is 200 as long as it answers at all. Ready is 503 while starting, draining or stopping, when memory is short,
-//! and when no pool has an eligible backend; it is `degraded`, still 200, when only some pools have none. `/health` is
-//! the same answer under the name that people try first.
+//! and when no pool has an eligible backend; it is `degraded`, still 200, when only some pools have none, or fewer than
+//! `pools.min_backends`. `/health` is the same answer under the name that people try first.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Admin, stats};
+use crate::backends::PoolView;
 use crate::memory::Reading;
 use crate::phase::Phase;
 
@@ -85,29 +86,11 @@ pub(super) async fn health(State(admin): State<Arc<Admin>>) -> (StatusCode, Json
 
 fn look(admin: &Admin) -> Health {
     let pools = admin.process.backends.pools();
-    let (total, eligible) = pools.iter().fold((0, 0), |sum, pool| (sum.0 + pool.backends, sum.1 + pool.eligible));
     let reading = admin.process.memory.look();
-    let phase = admin.process.phase.get();
-    let mut reasons = Vec::new();
-    if phase != Phase::Serving {
-        reasons.push(phase.as_str().to_owned());
-    }
-    if reading.verdict.pressure > Pressure::Low {
-        reasons.push("memory is short".to_owned());
-    }
-    if eligible == 0 {
-        reasons.push("no eligible backend".to_owned());
-    }
-    let mut status = if reasons.is_empty() { Status::Ok } else { Status::Unavailable };
-    for pool in pools.iter().filter(|pool| pool.eligible == 0 && eligible > 0) {
-        reasons.push(format!("no eligible backend in pool {}", pool.name));
-        if status == Status::Ok {
-            status = Status::Degraded;
-        }
-    }
+    let Verdict { status, reasons } = judge(admin, &pools, &reading);
     Health {
         status,
-        phase,
+        phase: admin.process.phase.get(),
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: tenths(admin.started.elapsed().as_secs_f64()),
         memory: memory(&reading),
@@ -115,9 +98,52 @@ fn look(admin: &Admin) -> Health {
         pipes: admin.process.pipes.len(),
         total_sessions: stats::sessions(&admin.process.pipes.list()),
         rate_limit_buckets: admin.process.limits.entries(),
-        backends: BackendCounts { total, eligible },
+        backends: BackendCounts {
+            total: pools.iter().map(|pool| pool.backends).sum(),
+            eligible: pools.iter().map(|pool| pool.eligible).sum(),
+        },
         reasons,
     }
+}
+
+/// Whether new clients should come here.
+pub(super) fn is_ready(admin: &Admin) -> bool {
+    judge(admin, &admin.process.backends.pools(), &admin.process.memory.look()).status != Status::Unavailable
+}
+
+/// How it is, and why it is not simply `ok`.
+struct Verdict {
+    status: Status,
+    reasons: Vec<String>,
+}
+
+fn judge(admin: &Admin, pools: &[PoolView], reading: &Reading) -> Verdict {
+    let phase = admin.process.phase.get();
+    let has_eligible = pools.iter().any(|pool| pool.eligible > 0);
+    let mut reasons = Vec::new();
+    if phase != Phase::Serving {
+        reasons.push(phase.as_str().to_owned());
+    }
+    if reading.verdict.pressure > Pressure::Low {
+        reasons.push("memory is short".to_owned());
+    }
+    if !has_eligible {
+        reasons.push("no eligible backend".to_owned());
+    }
+    let is_available = reasons.is_empty();
+    let is_short = |pool: &&PoolView| pool.eligible < pool.min_backends as usize;
+    for pool in pools.iter().filter(|_| has_eligible).filter(is_short) {
+        reasons.push(match pool.eligible {
+            0 => format!("no eligible backend in pool {}", pool.name),
+            few => format!("{few} of {} backends in pool {} are eligible", pool.min_backends, pool.name),
+        });
+    }
+    let status = match (is_available, reasons.is_empty()) {
+        (false, _) => Status::Unavailable,
+        (true, false) => Status::Degraded,
+        (true, true) => Status::Ok,
+    };
+    Verdict { status, reasons }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "figures for people, rounded anyway")]

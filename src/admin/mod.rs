@@ -48,6 +48,7 @@ pub mod list;
 pub mod listen;
 mod messages;
 mod openapi;
+mod pipe_list;
 mod pipes;
 mod pools;
 pub mod problem;

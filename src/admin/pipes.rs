@@ -1,4 +1,4 @@
-//! `/v1/pipes`: the live conversations, read, moved and closed one at a time.
+//! `/v1/pipes/{id}`: the live conversations, read, moved and closed one at a time; `pipe_list` has the list.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use holdline_core::close::{CloseFrame, REASON_BYTES_MAX, is_sendable};
 use holdline_core::ids::PipeId;
-use holdline_core::pipe::{EndedBy, PipeState};
+use holdline_core::pipe::EndedBy;
+use holdline_core::time::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::body::{Body, Id, Query};
-use super::list::{self, List};
 use super::problem::{Kind, Problem};
 use super::system::Nothing;
-use super::{Admin, condition, duration, labels, time};
+use super::{Admin, time};
 use crate::backends::Hold;
 use crate::events::Fact;
 use crate::pipes::{Command, Decided, LaneNumbers, PipeEntry, Sharing};
@@ -40,6 +40,10 @@ pub(super) struct PipeBody {
     generation: u64,
     opened_at: String,
     interruptions: u64,
+    /// Bytes of messages that it moves in a second, both ways, over the last five seconds.
+    bytes_per_second: u64,
+    /// Bytes of messages that both lanes hold.
+    buffered_bytes: u64,
     /// What kind of conversation it is; absent until its first message has shown it.
     conversation: Option<ConversationBody>,
     /// Whether client and worker compress (`pass`), or why not: `off` by its route, `share`, `check_utf8`, a `conversation`
@@ -124,8 +128,9 @@ impl From<&LaneNumbers> for LaneBody {
     }
 }
 
-impl From<&PipeEntry> for PipeBody {
-    fn from(pipe: &PipeEntry) -> Self {
+impl PipeBody {
+    /// The pipe as it is now.
+    pub(super) fn new(pipe: &PipeEntry, now: Time) -> Self {
         Self {
             id: pipe.id.to_string(),
             state: pipe.state().as_str(),
@@ -139,6 +144,8 @@ impl From<&PipeEntry> for PipeBody {
             generation: pipe.generation.load(Relaxed),
             opened_at: time(pipe.opened_at),
             interruptions: pipe.interruptions.load(Relaxed),
+            bytes_per_second: pipe.rate.bytes_per_second(now),
+            buffered_bytes: pipe.buffered_bytes(),
             conversation: pipe.conversation().map(ConversationBody::from),
             compression: pipe.compression.as_str(),
             held: pipe.held.now().map(Hold::as_str),
@@ -148,67 +155,6 @@ impl From<&PipeEntry> for PipeBody {
             memory_bytes: pipe.memory_bytes.load(Relaxed),
         }
     }
-}
-
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Ask {
-    route: Option<String>,
-    pool: Option<String>,
-    backend: Option<String>,
-    key: Option<String>,
-    /// `room:a`, or `room` for any value.
-    label: Option<String>,
-    state: Option<String>,
-    #[schemars(range(min = 1, max = 1000))]
-    limit: Option<usize>,
-    cursor: Option<String>,
-    index: Option<u64>,
-    #[schemars(regex(pattern = duration::PATTERN))]
-    wait: Option<String>,
-}
-
-impl Ask {
-    fn selects(&self, pipe: &PipeEntry, state: Option<PipeState>) -> bool {
-        let same = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
-        let backend = |wanted: &str| pipe.backend().is_some_and(|(_, id)| *id == *wanted);
-        same(&self.route, &pipe.route.name)
-            && same(&self.pool, &pipe.route.pool)
-            && self.key.as_deref().is_none_or(|wanted| pipe.key.as_deref() == Some(wanted))
-            && state.is_none_or(|wanted| pipe.state() == wanted)
-            && self.backend.as_deref().is_none_or(backend)
-    }
-}
-
-pub(super) async fn list(
-    State(admin): State<Arc<Admin>>,
-    headers: HeaderMap,
-    Query(ask): Query<Ask>,
-) -> Result<Response, Problem> {
-    let limit = list::limit(ask.limit)?;
-    let state = ask.state.as_deref().map(parse_state).transpose()?;
-    let label = ask.label.as_deref().map(|text| labels::selector("/query/label", text)).transpose()?;
-    let cursor = ask.cursor.as_deref().map(parse_cursor).transpose()?;
-    let index = condition::index(&admin, admin.process.pipes.index(), ask.index, ask.wait.as_deref()).await?;
-    let live = &admin.process.pipes;
-    let all = label.map_or_else(|| live.list(), |label| live.labels.select(&label));
-    let rest = all.into_iter().filter(|pipe| cursor.is_none_or(|cursor| pipe.id > cursor));
-    let mut found: Vec<_> = rest.filter(|pipe| ask.selects(pipe, state)).take(limit + 1).collect();
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let next_cursor = found.last().filter(|_| more).map(|pipe| pipe.id.to_string());
-    let items: Vec<PipeBody> = found.iter().map(|pipe| PipeBody::from(&**pipe)).collect();
-    Ok(admin.tags.list(&headers, index, List { items, next_cursor }))
-}
-
-fn parse_state(name: &str) -> Result<PipeState, Problem> {
-    let names = PipeState::ALL.map(PipeState::as_str).join(", ");
-    let found = PipeState::ALL.into_iter().find(|state| state.as_str() == name);
-    found.ok_or_else(|| Problem::invalid("/query/state", format!("must be one of {names}")))
-}
-
-fn parse_cursor(text: &str) -> Result<PipeId, Problem> {
-    PipeId::parse(text).ok_or_else(|| Problem::invalid("/query/cursor", "must be a next_cursor of this list"))
 }
 
 pub(super) fn find(admin: &Admin, id: &str) -> Result<Arc<PipeEntry>, Problem> {
@@ -224,7 +170,7 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>, Id(id): Id) -> Result<
 pub(super) fn shown(admin: &Admin, status: StatusCode, pipe: &PipeEntry) -> Response {
     // The version first: a tag older than what is shown refuses a write at worst.
     let version = pipe.labels.version();
-    admin.tags.answer(&HeaderMap::new(), version, status, PipeBody::from(pipe))
+    admin.tags.answer(&HeaderMap::new(), version, status, PipeBody::new(pipe, admin.process.clock.now()))
 }
 
 pub(super) async fn reattach(
@@ -238,7 +184,7 @@ pub(super) async fn reattach(
         return Err(Problem::new(Kind::Conflict, detail));
     }
     order(&pipe, Command::Reattach)?;
-    Ok((StatusCode::ACCEPTED, Json(PipeBody::from(&*pipe))))
+    Ok((StatusCode::ACCEPTED, Json(PipeBody::new(&pipe, admin.process.clock.now()))))
 }
 
 /// With which words a client is closed.

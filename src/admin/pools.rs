@@ -27,6 +27,8 @@ pub(super) struct PoolBody {
     balance: &'static str,
     health: PoolHealth,
     max_pipes_per_backend: u32,
+    /// Eligible backends that it should have.
+    min_backends: u32,
     backends: usize,
     /// Backends that may get a pipe.
     eligible: usize,
@@ -121,6 +123,7 @@ impl PoolBody {
                 rise: view.health.rise,
             },
             max_pipes_per_backend: view.max_pipes_per_backend,
+            min_backends: view.min_backends,
             backends: view.backends,
             eligible: view.eligible,
             states: view.states.into(),

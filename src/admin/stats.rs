@@ -18,7 +18,7 @@ use holdline_core::pool::AdminState;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::health::tenths;
+use super::health::{self, tenths};
 use super::problem::{Kind, Problem};
 use super::streams::{self, SharedStreams};
 use super::{Admin, time};
@@ -71,6 +71,11 @@ fn refresh(admin: &Admin, pipes: &[Arc<PipeEntry>]) {
     families.memory_limit_bytes.set(gauge(admin.process.memory.look().limit));
     let backends: Vec<BackendFacts> = admin.process.backends.list().iter().map(facts).collect();
     admin.process.metrics.sync_backends(&backends);
+    for pool in admin.process.backends.pools() {
+        let counts = [pool.eligible, pool.states.up, pool.states.drain];
+        admin.process.metrics.set_pool(&pool.name, counts, pool.min_backends);
+    }
+    admin.process.metrics.set_ready(health::is_ready(admin));
     let config = admin.process.config.load();
     let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();

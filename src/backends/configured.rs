@@ -45,6 +45,7 @@ fn pool(pool: &config::Pool, tls: TlsClient) -> PoolSpec {
         move_order: pool.move_order,
         weight_from: pool.weight_from,
         worker_memory_max: pool.worker_memory_max as u64,
+        min_backends: pool.min_backends,
         tls,
         send_proxy: pool.send_proxy,
         numbers: pool.resume == config::PoolResume::Aware,
@@ -92,6 +93,7 @@ mod tests {
         [[pools]]
         name = "farm"
         max_pipes_per_backend = 4
+        min_backends = 3
         move_order = "leave_first"
         report = { rss_mb = "/m/used", limit_mb = "/m/max" }
         health = { kind = "http", path = "/health", interval = "3s", timeout = "2s", fall = 5, rise = 2 }
@@ -121,7 +123,7 @@ mod tests {
             Bounds { deaths_per_window: 7, dials_at_once: 8, moves_per_second: 9, ..Bounds::default() }
         );
         let pool = &setup.pools[0];
-        assert_eq!((&*pool.name, pool.max_pipes_per_backend), ("farm", 4));
+        assert_eq!((&*pool.name, pool.max_pipes_per_backend, pool.min_backends), ("farm", 4, 3));
         assert_eq!(pool.move_order, MoveOrder::LeaveFirst);
         assert_eq!((pool.report.rss_mb.as_deref(), pool.report.limit_mb.as_deref()), (Some("/m/used"), Some("/m/max")));
         let probes = ProbeSettings {

@@ -33,6 +33,10 @@ pub enum BackendEvent {
     LeaseRevived { pool: Arc<str>, backend: Arc<str> },
     /// Leases are kept although they ran out, since the fault is probably ours.
     SelfPreservation { pool: Arc<str>, late: usize, live: usize },
+    /// A pool that had enough eligible backends has fewer than it should.
+    PoolShort { pool: Arc<str>, eligible: usize, min_backends: u32 },
+    /// It has enough again.
+    PoolEnough { pool: Arc<str>, eligible: usize, min_backends: u32 },
 }
 
 impl BackendEvent {
@@ -60,6 +64,12 @@ impl BackendEvent {
             Self::LeaseRevived { pool, backend } => tracing::info!(%pool, %backend, "backend.lease_revived"),
             Self::SelfPreservation { pool, late, live } => {
                 tracing::warn!(%pool, late, live, "pool.self_preservation");
+            }
+            Self::PoolShort { pool, eligible, min_backends } => {
+                tracing::warn!(%pool, eligible, min_backends, "pool.short");
+            }
+            Self::PoolEnough { pool, eligible, min_backends } => {
+                tracing::info!(%pool, eligible, min_backends, "pool.enough");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `supervised` (what the supervisor says about processes of its own), `dialed_in` (what workers say that dial in), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `supervised` (what the supervisor says about processes of its own), `dialed_in` (what workers say that dial in), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `shortage` (whether a pool has enough), `views` (how it reads), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -18,6 +18,7 @@ mod probe;
 mod registry;
 mod report;
 mod reserve;
+mod shortage;
 mod spec;
 mod sticky;
 mod supervised;
@@ -298,7 +299,11 @@ impl Backends {
             // A panic inside a call is a bug, but the tables stay usable: every call leaves them whole or nearly so,
             // and a proxy that stops choosing backends is of no use.
             let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-            call(&mut registry, &mut effects)
+            let result = call(&mut registry, &mut effects);
+            if effects.changed {
+                registry.judge_pools(&mut effects);
+            }
+            result
         };
         self.tell(effects);
         result

@@ -11,6 +11,7 @@ use super::moves::{self, Pace};
 use super::owners::Owners;
 use super::report::{ReportPointers, WorkerReport};
 use super::reserve::Picked;
+use super::shortage::Shortage;
 use super::spec::{BackendSpec, LastProbe, Origin, PipesWish, PoolSpec, ProbeSettings, Progress, StateChange};
 use super::sticky::Tag;
 use crate::clock::Clock;
@@ -67,6 +68,9 @@ pub(super) struct PoolEntry {
     pub(super) move_order: MoveOrder,
     pub(super) weight_from: WeightFrom,
     pub(super) worker_memory_max: u64,
+    /// Eligible backends that it should have.
+    pub(super) min_backends: u32,
+    pub(super) shortage: Shortage,
     pub(super) tls: TlsClient,
     pub(super) send_proxy: SendProxy,
     pub(super) numbers: bool,
@@ -415,6 +419,8 @@ impl PoolEntry {
             move_order: spec.move_order,
             weight_from: spec.weight_from,
             worker_memory_max: spec.worker_memory_max,
+            min_backends: spec.min_backends,
+            shortage: Shortage::default(),
             tls: spec.tls.clone(),
             send_proxy: spec.send_proxy,
             numbers: spec.numbers,

@@ -47,6 +47,8 @@ pub struct PoolSpec {
     pub weight_from: WeightFrom,
     /// Bytes that a worker may use, where it names no limit itself; zero is unknown.
     pub worker_memory_max: u64,
+    /// Eligible backends that it should have.
+    pub min_backends: u32,
     /// How its workers are met by TLS.
     pub tls: TlsClient,
     /// How its workers are told whose connection they get.
@@ -75,6 +77,7 @@ impl PoolSpec {
             move_order: MoveOrder::default(),
             weight_from: WeightFrom::default(),
             worker_memory_max: 0,
+            min_backends: 0,
             tls: TlsClient::native(),
             send_proxy: SendProxy::Off,
             numbers: false,
@@ -336,6 +339,8 @@ pub struct PoolView {
     pub balance: Balance,
     /// Pipes per backend; zero is no limit.
     pub max_pipes_per_backend: u32,
+    /// Eligible backends that it should have.
+    pub min_backends: u32,
     /// Backends in it.
     pub backends: usize,
     /// Those that may get a pipe.

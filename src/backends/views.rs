@@ -67,6 +67,7 @@ impl Registry {
                 name: name.clone(),
                 balance: pool.core.settings().balance,
                 max_pipes_per_backend: pool.core.settings().max_pipes_per_backend,
+                min_backends: pool.min_backends,
                 backends: pool.core.iter().count(),
                 eligible: pool.core.iter().filter(|backend| backend.is_eligible()).count(),
                 states: counts(pool.core.iter()),

@@ -170,6 +170,7 @@ impl Registry {
             entry.probes = pool.probes.clone();
             entry.move_order = pool.move_order;
             (entry.weight_from, entry.worker_memory_max) = (pool.weight_from, pool.worker_memory_max);
+            entry.min_backends = pool.min_backends;
             entry.report = pool.report.clone();
             entry.tls = pool.tls.clone();
             entry.send_proxy = pool.send_proxy;

@@ -30,6 +30,8 @@ pub struct Pool {
     pub balance: Balance,
     /// Pipes on one backend at once; 0 is no limit.
     pub max_pipes_per_backend: u32,
+    /// Eligible backends below which it is short of them; 0 is never.
+    pub min_backends: u32,
     /// How a pipe is moved off one of its backends.
     pub move_order: MoveOrder,
     /// What decides how much of a backend's weight counts.
@@ -56,6 +58,7 @@ impl Default for Pool {
             name: "default".to_owned(),
             balance: Balance::LeastPipes,
             max_pipes_per_backend: 0,
+            min_backends: 1,
             move_order: MoveOrder::AttachFirst,
             weight_from: WeightFrom::Config,
             worker_memory_max: 0,

@@ -53,14 +53,7 @@ pub(super) enum Command {
     /// Say something to many clients
     Broadcast(Broadcast),
     /// What happened
-    Events {
-        /// Only what came after this number
-        #[arg(long, default_value_t = 0)]
-        after: u64,
-        /// Go on with what happens from now on
-        #[arg(long, short)]
-        follow: bool,
-    },
+    Events(Events),
     /// Sessions, memory and counters
     Stats,
     /// What the process is: version, listeners, phase
@@ -90,6 +83,45 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
         every: f64,
     },
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Events {
+    /// Only what came after this number
+    #[arg(long, conflicts_with = "since")]
+    pub(super) after: Option<u64>,
+    /// Only what came this long ago or later, such as 15m; now for what comes from now on
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    /// Only events of these types, such as pipe.ended,backend (backend is all that begin with backend.)
+    #[arg(long = "type", value_name = "TYPES")]
+    pub(super) kinds: Option<String>,
+    /// Only events that matter so much or more
+    #[arg(long)]
+    pub(super) level: Option<EventLevel>,
+    /// Go on with what happens from now on
+    #[arg(long, short)]
+    pub(super) follow: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EventLevel {
+    /// All
+    Info,
+    /// What may become trouble, or was
+    Warn,
+    /// What clients felt, and what has to be mended
+    Error,
+}
+
+impl EventLevel {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -344,6 +376,50 @@ pub(super) struct Filter {
     /// Only those in this state
     #[arg(long)]
     pub(super) state: Option<String>,
+    /// Only those whose id, key, client, backend, route or label has these words in it
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub(super) q: Option<String>,
+    /// What they are sorted by; by id without it
+    #[arg(long, allow_hyphen_values = true)]
+    pub(super) sort: Option<PipeSort>,
+    /// So many at most
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: Option<u32>,
+    /// The columns of the table, such as id,key,rate
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(super) columns: Vec<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PipeSort {
+    /// Most bytes a second over the last five seconds first
+    #[value(name = "-rate", alias = "rate")]
+    Rate,
+    /// Most bytes held first
+    #[value(name = "-buffered", alias = "buffered")]
+    Buffered,
+    /// Most interruptions first
+    #[value(name = "-interruptions", alias = "interruptions")]
+    Interruptions,
+    /// Most memory first
+    #[value(name = "-memory", alias = "memory")]
+    Memory,
+    /// Oldest first
+    #[value(name = "age")]
+    Age,
+}
+
+impl PipeSort {
+    /// The word of the API.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "-rate",
+            Self::Buffered => "-buffered",
+            Self::Interruptions => "-interruptions",
+            Self::Memory => "-memory",
+            Self::Age => "age",
+        }
+    }
 }
 
 #[derive(Subcommand, Debug)]

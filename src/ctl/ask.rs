@@ -10,7 +10,10 @@ use serde_json::Value;
 use super::{CallError, Client, PATIENCE};
 use crate::config::closest;
 
-/// Pages of a list that are fetched at most; at 1000 items each, more than there can be.
+/// Items of a page: as many as the API gives.
+const PAGE_ITEMS: usize = 1000;
+
+/// Pages of a list that are fetched at most; more than there can be.
 const PAGES_MAX: usize = 1000;
 
 /// What has a name of its own.
@@ -102,6 +105,8 @@ fn near<'a>(name: &str, names: &[&'a str]) -> Option<&'a str> {
 pub(super) struct List {
     path: String,
     query: Vec<(&'static str, Option<String>)>,
+    /// Items that are fetched at most.
+    limit: usize,
 }
 
 /// A whole list.
@@ -110,11 +115,19 @@ pub(super) struct Listing {
     pub(super) items: Vec<Value>,
     /// Where it stood, to wait for a change from.
     pub(super) index: Option<u64>,
+    /// How many there are, and how many of them fit, where the list says so.
+    pub(super) total: Option<u64>,
+    pub(super) matched: Option<u64>,
 }
 
 impl List {
     pub(super) fn new(path: impl Into<String>, query: Vec<(&'static str, Option<String>)>) -> Self {
-        Self { path: path.into(), query }
+        Self { path: path.into(), query, limit: usize::MAX }
+    }
+
+    /// The same list, of so many items at most.
+    pub(super) fn limited(self, limit: Option<u32>) -> Self {
+        Self { limit: limit.map_or(usize::MAX, |limit| limit as usize), ..self }
     }
 
     /// The first page only, of at most 1000 items.
@@ -127,7 +140,7 @@ impl List {
     }
 
     fn first_path(&self) -> String {
-        let mut path = format!("{}?limit=1000", self.path);
+        let mut path = format!("{}?limit={}", self.path, self.limit.min(PAGE_ITEMS));
         for (name, value) in &self.query {
             if let Some(value) = value {
                 let _ = write!(path, "&{name}={}", encode(value));
@@ -139,21 +152,24 @@ impl List {
     /// Every item, page by page. With `seen`, waits as long as the list stands there and no longer than the time.
     pub(super) async fn fetch(&self, client: &Client, seen: Option<(u64, Duration)>) -> Result<Listing, CallError> {
         let path = self.first_path();
-        let mut found = Listing { items: Vec::new(), index: None };
+        let mut found = Listing { items: Vec::new(), index: None, total: None, matched: None };
         let mut more =
             seen.map_or(String::new(), |(index, wait)| format!("&index={index}&wait={}ms", wait.as_millis()));
         let mut patience = PATIENCE + seen.map_or(Duration::ZERO, |(_, wait)| wait);
         for _ in 0..PAGES_MAX {
             let mut reply = client.reply_within(Method::GET, &format!("{path}{more}"), None, patience).await?;
             found.index = found.index.or(reply.index);
+            found.total = reply.body["total"].as_u64();
+            found.matched = reply.body["matched"].as_u64();
             if let Value::Array(items) = reply.body["items"].take() {
                 found.items.extend(items);
             }
-            let Some(next) = reply.body["next_cursor"].as_str() else {
+            let Some(next) = reply.body["next_cursor"].as_str().filter(|_| found.items.len() < self.limit) else {
                 break;
             };
             (more, patience) = (format!("&cursor={}", encode(next)), PATIENCE);
         }
+        found.items.truncate(self.limit);
         Ok(found)
     }
 }

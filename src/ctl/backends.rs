@@ -28,7 +28,7 @@ pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyh
     match command {
         Backends::List(BackendFilter { pool, state }) => {
             let query = vec![("pool", pool), ("state", state.map(|state| state.as_str().to_owned()))];
-            let view = View::Table(List::new("/v1/backends", query), &BACKEND_COLUMNS);
+            let view = View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into());
             out.show_or_hint(client, &view, "no backend; `holdline ctl backends add URL` registers one").await
         }
         Backends::Show { id } => out.show(client, &View::thing(Kind::Backend, id)).await,

@@ -146,7 +146,7 @@ fn is_watchable(command: &Command) -> bool {
             None | Some(Workers::List { .. } | Workers::Show { .. }) => true,
             Some(Workers::Restart { .. } | Workers::Recycle { .. } | Workers::Scale { .. }) => false,
         },
-        Command::Events { .. } | Command::Stats | Command::Info => true,
+        Command::Events(_) | Command::Stats | Command::Info => true,
         Command::Broadcast(_) | Command::Top { .. } => false,
     }
 }
@@ -163,7 +163,7 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
         Command::Pools { command } => pipes::pools(client, out, command.unwrap_or(Pools::List)).await,
         Command::Pipes { command, filter } => pipes::run(client, out, or_list(command, filter, Pipes::List)?).await,
         Command::Broadcast(broadcast) => pipes::broadcast(client, out, broadcast).await,
-        Command::Events { after, follow } => process::events(client, out, after, follow || out.watch).await,
+        Command::Events(wish) => process::events(client, out, wish).await,
         Command::Stats => out.show(client, &output::View::page("/v1/stats")).await,
         Command::Info => out.show(client, &output::View::page("/v1/info")).await,
         Command::Config { command } => process::config(client, out, command.unwrap_or(ConfigCommand::Show)).await,

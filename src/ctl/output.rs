@@ -7,7 +7,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::ask::{Kind, List, Thing};
+use super::ask::{Kind, List, Listing, Thing};
 use super::table::{self, Column};
 use super::{CallError, Client, PATIENCE, effective};
 use crate::log::escaped;
@@ -21,7 +21,7 @@ const LOOK_MIN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(super) enum View {
     /// A list, with the columns of its table.
-    Table(List, &'static [Column]),
+    Table(List, Vec<Column>),
     /// A thing with a name.
     Thing(Thing),
     /// Any other object, by its path.
@@ -49,9 +49,14 @@ impl View {
             Self::Table(list, columns) => {
                 let found = list.fetch(client, seen.map(|index| (index, LOOK_EVERY))).await?;
                 let text = if json {
-                    format!("{}\n", json!({"items": found.items, "next_cursor": null}))
+                    let mut body = json!({"items": found.items, "next_cursor": null});
+                    if let (Some(total), Some(matched)) = (found.total, found.matched) {
+                        body["total"] = total.into();
+                        body["matched"] = matched.into();
+                    }
+                    format!("{body}\n")
                 } else {
-                    table::render(columns, &found.items)
+                    table::render(columns, &found.items) + &rest(&found)
                 };
                 Ok(Seen { text, index: found.index, is_empty: found.items.is_empty() })
             }
@@ -59,6 +64,15 @@ impl View {
             Self::Page(path) => Ok(object(client.call(Method::GET, path, None).await?, table::describe)),
             Self::Config => Ok(object(client.call(Method::GET, "/v1/config", None).await?, effective::toml)),
         }
+    }
+}
+
+/// A last line that says how many are not in a table, if it has not all.
+fn rest(found: &Listing) -> String {
+    let shown = found.items.len() as u64;
+    match found.matched {
+        Some(matched) if matched > shown => format!("{shown} of {matched}\n"),
+        Some(_) | None => String::new(),
     }
 }
 

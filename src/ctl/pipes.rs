@@ -4,13 +4,14 @@ use anyhow::bail;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::Client;
 use super::args::{Broadcast, Filter, Pipes, Pools, Words};
 use super::ask::{Kind, List, Thing, encode};
 use super::output::{Output, View};
 use super::table::Column;
+use super::{Client, Misuse};
 
-const PIPE_COLUMNS: [Column; 11] = [
+/// The columns of a table of pipes, unless others are named.
+const PIPE_COLUMNS: [Column; 12] = [
     ("ID", "/id"),
     ("STATE", "/state"),
     ("ROUTE", "/route"),
@@ -21,7 +22,22 @@ const PIPE_COLUMNS: [Column; 11] = [
     ("INTERRUPTIONS", "/interruptions"),
     ("UP", "/up/accepted"),
     ("DOWN", "/down/accepted"),
-    ("BUFFERED", "/up/buffered_bytes"),
+    ("RATE", "/bytes_per_second"),
+    ("BUFFERED", "/buffered_bytes"),
+];
+/// Those that have to be named.
+const MORE_PIPE_COLUMNS: [Column; 11] = [
+    ("MEMORY", "/memory_bytes"),
+    ("OPENED", "/opened_at"),
+    ("ATTACHMENT", "/attachment"),
+    ("GENERATION", "/generation"),
+    ("HELD", "/held"),
+    ("AWARE", "/aware"),
+    ("COMPRESSION", "/compression"),
+    ("CONVERSATION", "/conversation/kind"),
+    ("SHARED", "/shared/role"),
+    ("LOST-UP", "/up/lost"),
+    ("LOST-DOWN", "/down/lost"),
 ];
 const POOL_COLUMNS: [Column; 6] = [
     ("NAME", "/name"),
@@ -34,16 +50,9 @@ const POOL_COLUMNS: [Column; 6] = [
 
 pub(super) async fn run(client: &Client, out: Output, command: Pipes) -> anyhow::Result<()> {
     match command {
-        Pipes::List(Filter { route, pool, backend, key, label, state }) => {
-            let query = vec![
-                ("route", route),
-                ("pool", pool),
-                ("backend", backend),
-                ("key", key),
-                ("label", label),
-                ("state", state),
-            ];
-            let view = View::Table(List::new("/v1/pipes", query), &PIPE_COLUMNS);
+        Pipes::List(filter) => {
+            let (columns, limit) = (columns(&filter.columns)?, filter.limit);
+            let view = View::Table(List::new("/v1/pipes", query(filter)).limited(limit), columns);
             out.show_or_hint(client, &view, "no pipe; `holdline ctl events --follow` says when one opens").await
         }
         Pipes::Show { id } => out.show(client, &View::thing(Kind::Pipe, id)).await,
@@ -70,9 +79,39 @@ pub(super) async fn run(client: &Client, out: Output, command: Pipes) -> anyhow:
     }
 }
 
+fn query(filter: Filter) -> Vec<(&'static str, Option<String>)> {
+    let Filter { route, pool, backend, key, label, state, q, sort, limit: _, columns: _ } = filter;
+    vec![
+        ("route", route),
+        ("pool", pool),
+        ("backend", backend),
+        ("key", key),
+        ("label", label),
+        ("state", state),
+        ("q", q),
+        ("sort", sort.map(|sort| sort.as_str().to_owned())),
+    ]
+}
+
+/// The columns of these names, in upper or lower case; the usual ones if none is named.
+fn columns(names: &[String]) -> Result<Vec<Column>, Misuse> {
+    if names.is_empty() {
+        return Ok(PIPE_COLUMNS.into());
+    }
+    let all = || PIPE_COLUMNS.iter().chain(&MORE_PIPE_COLUMNS);
+    let find = |name: &String| {
+        let found = all().find(|(heading, _)| heading.eq_ignore_ascii_case(name.trim()));
+        found.copied().ok_or_else(|| {
+            let known: Vec<String> = all().map(|(heading, _)| heading.to_ascii_lowercase()).collect();
+            Misuse(format!("there is no column {name:?}; there are {}", known.join(", ")))
+        })
+    };
+    names.iter().map(find).collect()
+}
+
 pub(super) async fn pools(client: &Client, out: Output, command: Pools) -> anyhow::Result<()> {
     match command {
-        Pools::List => out.show(client, &View::Table(List::new("/v1/pools", Vec::new()), &POOL_COLUMNS)).await,
+        Pools::List => out.show(client, &View::Table(List::new("/v1/pools", Vec::new()), POOL_COLUMNS.into())).await,
         Pools::Show { name } => out.show(client, &View::thing(Kind::Pool, name)).await,
         Pools::Rebalance { name } => {
             let pool = Thing::new(Kind::Pool, &name);
@@ -143,6 +182,15 @@ mod tests {
     fn labels_are_set_emptied_and_taken_by_how_they_are_written() {
         let written = ["room=a=b", "vip", "user="].map(str::to_owned);
         assert_eq!(Value::from(relabel(&written)), json!({"room": "a=b", "vip": "", "user": null}));
+    }
+
+    #[test]
+    fn columns_are_named_in_their_order_and_an_unknown_one_is_told_the_others() {
+        let named = columns(&["memory", "ID", " key"].map(str::to_owned)).unwrap();
+        assert_eq!(named, [("MEMORY", "/memory_bytes"), ("ID", "/id"), ("KEY", "/key")]);
+        assert_eq!(columns(&[]).unwrap(), PIPE_COLUMNS);
+        let refused = columns(&["speed".to_owned()]).unwrap_err().to_string();
+        assert!(refused.contains("no column \"speed\"") && refused.contains("id, state,"), "{refused}");
     }
 
     #[test]

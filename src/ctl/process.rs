@@ -9,7 +9,8 @@ use anyhow::Context;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::args::Config;
+use super::args::{Config, EventLevel, Events};
+use super::ask::encode;
 use super::output::{Output, View, pipes_in_all, text};
 use super::table::{to_the_millisecond, to_the_second};
 use super::{Client, Misuse, PATIENCE};
@@ -22,16 +23,26 @@ const ITS_OWN: &str = "the configuration of the process";
 /// Bytes of a configuration that are read from stdin; more is not one.
 const CONFIG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-pub(super) async fn events(client: &Client, out: Output, mut after: u64, follow: bool) -> anyhow::Result<()> {
+pub(super) async fn events(client: &Client, out: Output, wish: Events) -> anyhow::Result<()> {
+    let follow = wish.follow || out.watch;
+    let filter: String = [("type", wish.kinds.as_deref()), ("level", wish.level.map(EventLevel::as_str))]
+        .into_iter()
+        .filter_map(|(name, value)| Some(format!("&{name}={}", encode(value?))))
+        .collect();
+    let mut from = match (wish.after, &wish.since) {
+        (_, Some(since)) => format!("since={}", encode(since)),
+        (after, None) => format!("after={}", after.unwrap_or(0)),
+    };
     let mut wait = Duration::ZERO;
     loop {
-        let path = format!("/v1/events?after={after}&limit=1000&wait={}s", wait.as_secs());
+        let path = format!("/v1/events?{from}&limit=1000&wait={}s{filter}", wait.as_secs());
         let page = client.call_within(Method::GET, &path, None, wait + PATIENCE).await?;
         let items = page["items"].as_array().cloned().unwrap_or_default();
         for event in &items {
             out.print(&if out.json { format!("{event}\n") } else { event_line(event) })?;
         }
-        after = page["last"].as_u64().context("the answer has no `last`: is that the admin API of Holdline?")?;
+        let last = page["last"].as_u64().context("the answer has no `last`: is that the admin API of Holdline?")?;
+        from = format!("after={last}");
         if items.is_empty() && !follow {
             return Ok(());
         }
@@ -41,11 +52,11 @@ pub(super) async fn events(client: &Client, out: Output, mut after: u64, follow:
     }
 }
 
-/// `12 2026-11-21T10:13:37Z pipe.interrupted pipe=… reason=reset`.
+/// `12 2026-11-21T10:13:37.123Z pipe.interrupted level=warn pipe=… reason=reset`; a level of info goes without saying.
 fn event_line(event: &Value) -> String {
     let mut line = format!("{} {} {}", event["seq"], to_the_millisecond(&text(&event["at"])), text(&event["type"]));
     for (name, value) in event.as_object().into_iter().flatten() {
-        if !matches!(name.as_str(), "seq" | "at" | "type") {
+        if !matches!(name.as_str(), "seq" | "at" | "type") && !(name == "level" && value == "info") {
             let value = value.as_str().map_or_else(|| value.to_string(), escaped);
             let _ = write!(line, " {name}={value}");
         }

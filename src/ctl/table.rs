@@ -69,6 +69,9 @@ fn is_large(name: &str, value: &Value) -> bool {
 fn short(name: &str, value: Option<&Value>) -> String {
     match value {
         Some(Value::Number(count)) if name.ends_with("_bytes") => count.as_u64().map_or_else(String::new, bytes),
+        Some(Value::Number(count)) if name.ends_with("bytes_per_second") => {
+            count.as_u64().map_or_else(String::new, |count| bytes(count) + "/s")
+        }
         Some(Value::Number(percent)) if name.ends_with("_percent") => format!("{percent} %"),
         Some(Value::String(at)) if name.ends_with("_at") || name.ends_with("/at") => to_the_second(&escaped(at)),
         Some(Value::Object(keys)) if name.ends_with("/serves") => owned(keys),
@@ -143,9 +146,14 @@ mod tests {
 
     #[test]
     fn a_unit_in_a_name_is_a_unit_in_its_cell() {
-        let items = [json!({"a_bytes": 1536, "b_percent": 12, "at": "2026-11-21T10:13:37.123456Z", "c_bytes": null})];
-        let text = render(&[("A", "/a_bytes"), ("B", "/b_percent"), ("AT", "/at"), ("C", "/c_bytes")], &items);
-        assert_eq!(text.lines().nth(1), Some("1.5 KiB  12 %  2026-11-21T10:13:37Z  -"));
+        let items = [
+            json!({"a_bytes": 1536, "b_percent": 12, "at": "2026-11-21T10:13:37.123456Z", "c_bytes": null, "bytes_per_second": 2048}),
+        ];
+        let text = render(
+            &[("A", "/a_bytes"), ("B", "/b_percent"), ("AT", "/at"), ("C", "/c_bytes"), ("R", "/bytes_per_second")],
+            &items,
+        );
+        assert_eq!(text.lines().nth(1), Some("1.5 KiB  12 %  2026-11-21T10:13:37Z  -  2.0 KiB/s"));
     }
 
     #[test]

@@ -41,7 +41,7 @@ const SUPERVISED_COLUMNS: [Column; 11] = [
 /// The processes behind the backends, as they registered and as probes found them.
 pub(super) async fn behind_backends(client: &Client, out: Output, filter: BackendFilter) -> anyhow::Result<()> {
     let query = vec![("pool", filter.pool), ("state", filter.state.map(|state| state.as_str().to_owned()))];
-    let view = View::Table(List::new("/v1/backends", query), &BACKEND_COLUMNS);
+    let view = View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into());
     out.show_or_hint(client, &view, "no worker; `holdline run -- COMMAND` starts and registers one").await
 }
 
@@ -50,7 +50,7 @@ pub(super) async fn run(client: &Client, out: Output, command: Workers) -> anyho
         Workers::List { group } => {
             let list = List::new("/v1/workers", vec![("group", group)]);
             let hint = "no worker that Holdline runs; [[workers]] in the configuration names some";
-            out.show_or_hint(client, &View::Table(list, &SUPERVISED_COLUMNS), hint).await
+            out.show_or_hint(client, &View::Table(list, SUPERVISED_COLUMNS.into()), hint).await
         }
         Workers::Show { id } => out.show(client, &View::thing(Kind::Worker, id)).await,
         Workers::Restart { group } => {

@@ -61,6 +61,9 @@ pub struct Families {
     pub prologue_sent_total: IntCounterVec,
     pub prologue_swallowed_total: IntCounterVec,
     pub prologue_failures_total: IntCounterVec,
+    pub ready: IntGauge,
+    pub pool_backends: IntGaugeVec,
+    pub pool_min_backends: IntGaugeVec,
     pub backend_up: IntGaugeVec,
     pub backend_state: IntGaugeVec,
     pub backend_pipes: IntGaugeVec,
@@ -109,6 +112,7 @@ pub struct Families {
     pub log_dropped_total: IntCounter,
     pub admin_requests_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
+    pub config_last_reload_success_timestamp_seconds: IntGauge,
     pub runtime_tasks: IntGaugeVec,
     pub process_cpu_seconds_total: Counter,
     pub process_resident_memory_bytes: IntGauge,
@@ -293,6 +297,9 @@ impl Families {
                 "Conversations that could not be said again as they should.",
                 &["route", "why"],
             ),
+            ready: at.gauge("ready", "Whether new clients should come here, as /health/ready says."),
+            pool_backends: at.gauges("pool_backends", "Backends of the pool by how they are.", &["pool", "state"]),
+            pool_min_backends: at.gauges("pool_min_backends", "Eligible backends the pool should have.", &["pool"]),
             backend_up: at.gauges("backend_up", "Whether health checks see the backend.", &["pool", "backend"]),
             backend_state: at.gauges(
                 "backend_state",
@@ -455,6 +462,10 @@ impl Families {
             ),
             config_last_reload_successful: at
                 .gauge("config_last_reload_successful", "Whether the last reload took effect."),
+            config_last_reload_success_timestamp_seconds: at.gauge(
+                "config_last_reload_success_timestamp_seconds",
+                "Unix time at which the configuration in force was taken.",
+            ),
             runtime_tasks: at.gauges("runtime_tasks", "Live tasks of the async runtimes.", &["runtime"]),
             process_cpu_seconds_total: register(
                 registry,
@@ -488,6 +499,8 @@ impl Families {
         forget(&self.reattach_held, label, value);
         forget(&self.replay_buffer_pool_bytes, label, value);
         forget(&self.attach_parked, label, value);
+        forget(&self.pool_backends, label, value);
+        forget(&self.pool_min_backends, label, value);
     }
 
     /// Removes every series of a group of workers.

@@ -10,6 +10,7 @@ mod families;
 pub mod labels;
 mod maker;
 mod object;
+mod pools;
 pub mod process;
 mod workers;
 
@@ -81,6 +82,7 @@ impl Metrics {
         families.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         // The configuration that the process started with counts as loaded.
         families.config_last_reload_successful.set(1);
+        families.config_last_reload_success_timestamp_seconds.set(unix_seconds(SystemTime::now()));
         for result in ConnectionResult::ALL {
             let _at_zero = families.connections_total.with_label_values(&["public", result.as_str()]);
         }
@@ -180,7 +182,9 @@ impl Metrics {
             | BackendEvent::Draining { .. }
             | BackendEvent::Drained { .. }
             | BackendEvent::LeaseRevived { .. }
-            | BackendEvent::SelfPreservation { .. } => {}
+            | BackendEvent::SelfPreservation { .. }
+            | BackendEvent::PoolShort { .. }
+            | BackendEvent::PoolEnough { .. } => {}
         }
     }
 
@@ -202,8 +206,10 @@ impl Metrics {
         });
     }
 
-    /// Forgets the series of routes and pools that are not in these lists and that no pipe holds any more.
+    /// Makes the series of these routes, at zero at first, and forgets those of routes and pools that are not in these
+    /// lists and that no pipe holds any more.
     pub fn sync_config(&self, routes: &[&str], pools: &[&str]) {
+        routes.iter().for_each(|name| drop(self.route(name)));
         let mut handles = self.handles();
         handles.routes.retain(|name, handle| {
             let keep = routes.contains(&&**name) || Arc::strong_count(handle) > 1 || &**name == NO_ROUTE;
@@ -326,9 +332,13 @@ impl Metrics {
         let family = &self.families.tls_certificate_not_after_timestamp_seconds;
         family.reset();
         for (listener, name, end) in ends {
-            let seconds = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            family.with_label_values(&[*listener, name.as_str()]).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            family.with_label_values(&[*listener, name.as_str()]).set(unix_seconds(*end));
         }
+    }
+
+    /// Says when the configuration in force was taken.
+    pub fn set_reloaded(&self, at: SystemTime) {
+        self.families.config_last_reload_success_timestamp_seconds.set(unix_seconds(at));
     }
 
     /// Counts a pipe that was ended because memory was out.
@@ -398,6 +408,11 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn unix_seconds(at: SystemTime) -> i64 {
+    let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    i64::try_from(seconds).unwrap_or(i64::MAX)
 }
 
 fn register<C: Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {

@@ -40,7 +40,7 @@ mod tests {
         let sizes = [
             ("core::Pipe", size_of::<holdline_core::pipe::Pipe>(), 1512),
             ("Driver", size_of::<Driver>(), 2048),
-            ("PipeEntry", size_of::<PipeEntry>(), 472),
+            ("PipeEntry", size_of::<PipeEntry>(), 496),
             ("Plan", size_of::<attach::Plan>(), 216),
         ];
         for (name, bytes, bytes_max) in sizes {

@@ -53,6 +53,12 @@ impl Booked {
             down: Moved::new(&view.down),
         }
     }
+
+    /// Payload bytes that both lanes have moved since then.
+    fn bytes_since(&self, before: Option<&Self>) -> u64 {
+        let bytes = |booked: &Self| booked.up.payload_bytes + booked.down.payload_bytes;
+        bytes(self).saturating_sub(before.map_or(0, bytes))
+    }
 }
 
 impl Moved {
@@ -121,6 +127,7 @@ impl Reporter {
             return;
         }
         let before = self.booked.replace(view);
+        self.entry.rate.moved(view.bytes_since(before.as_ref()), now);
         if let Some(gauge) = &mut self.gauge {
             book_lane(&self.route.up, before.map(|view| view.up), view.up);
             book_lane(&self.route.down, before.map(|view| view.down), view.down);
@@ -419,6 +426,24 @@ impl Reporter {
         self.ended.as_deref().map_or((EndedBy::Holdline, 1006, ""), |(by, code, reason)| (*by, *code, reason))
     }
 
+    /// Says how an interruption ended in the end: the pipe is not there to be looked at any more.
+    fn interrupted_ends(&self, by: EndedBy, code: u16, reason: &str, lived: Duration) {
+        let interruptions = self.entry.interruptions.load(Relaxed);
+        if interruptions == 0 {
+            return;
+        }
+        self.event(|entry| events::Fact::PipeEnded {
+            pipe: entry.id,
+            route: entry.route.name.as_str().into(),
+            pool: entry.route.pool.as_str().into(),
+            code,
+            reason: reason.into(),
+            blame: by.as_str(),
+            interruptions,
+            lived_ms: millis(lived),
+        });
+    }
+
     fn close(&mut self) {
         let (by, code) = (self.ending().0, self.ending().1);
         let lived = self.process.clock.now().since(self.opened);
@@ -442,6 +467,7 @@ impl Reporter {
         self.end_search(result, 0);
         let (by, code, reason) = self.ending();
         self.tell(|entry| life::ended(entry, (by, code, reason), millis(lived)));
+        self.interrupted_ends(by, code, reason, lived);
         let said = |number: &AtomicU64| number.load(Relaxed);
         let (up, down) = (&self.entry.up, &self.entry.down);
         tracing::info!(

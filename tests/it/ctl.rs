@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use crate::harness::{Client, DemoWorker, Proxy, Said, StepWorker, Wire, eventually, within};
+use crate::harness::{Client, DemoWorker, KEYED, Proxy, Said, StepWorker, Wire, eventually, within};
 
 /// What a command said and how it ended.
 #[derive(Debug)]
@@ -115,6 +115,31 @@ async fn pipes_are_shown_spoken_to_moved_and_closed() {
         ctl(&proxy, &["pipes", "close", &pipe, "--code", "4321", "--reason", "go away"]).await.fine().contains("4321")
     );
     assert_eq!(client.hear().await, Said::Close(4321, "go away".into()));
+}
+
+#[tokio::test]
+async fn pipes_are_looked_for_sorted_and_shown_by_the_columns_that_are_named() {
+    let proxy = Proxy::start(KEYED);
+    let worker = DemoWorker::start("w", &[]);
+    proxy.register("w", worker.address).await;
+    let mut clients = Vec::new();
+    for key in ["s1", "s2", "t3"] {
+        clients.push(Client::connect(proxy.public, &format!("/ws/{key}/echo")).await);
+        proxy.pipe_that("a pipe of this key", |pipe| pipe["key"] == key).await;
+    }
+    let table = ctl(&proxy, &["pipes", "list", "--sort", "age", "--columns", "key,rate"]).await.fine();
+    assert_eq!(table, "KEY  RATE\ns1   0 B/s\ns2   0 B/s\nt3   0 B/s\n");
+    let arguments = ["pipes", "list", "--q", "S", "--sort", "age", "--limit", "1", "--columns", "KEY"];
+    assert_eq!(ctl(&proxy, &arguments).await.fine(), "KEY\ns1\n1 of 3\n", "the route has the letter too");
+    let found = json_of(&proxy, &["pipes", "list", "--q", "t3", "--sort", "-rate"]).await;
+    assert_eq!((&found["matched"], &found["total"], &found["items"][0]["key"]), (&json!(1), &json!(3), &json!("t3")));
+    for (arguments, told) in [
+        (["--sort", "speed"], "-interruptions"),
+        (["--limit", "0"], "--limit"),
+        (["--columns", "speed"], "there is no column \"speed\"; there are id, state"),
+    ] {
+        ctl(&proxy, &[&["pipes", "list"], arguments.as_slice()].concat()).await.fails(2, told);
+    }
 }
 
 #[tokio::test]

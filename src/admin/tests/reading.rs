@@ -93,6 +93,75 @@ async fn pipes_are_listed_filtered_and_shown() {
     assert_eq!(fixture.get(&format!("/v1/pipes/{id}")).await.problem(), "not-found");
 }
 
+/// The ids of a list, page by page, and what each page counted.
+async fn listed(fixture: &Fixture, query: &str) -> (Vec<String>, Vec<(u64, u64)>) {
+    let (mut ids, mut counts, mut cursor) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = fixture.get(&format!("/v1/pipes?{query}{cursor}")).await.json();
+        ids.extend(page["items"].as_array().unwrap().iter().map(|pipe| pipe["id"].as_str().unwrap().to_owned()));
+        counts.push((page["total"].as_u64().unwrap(), page["matched"].as_u64().unwrap()));
+        let Some(next) = page["next_cursor"].as_str() else { return (ids, counts) };
+        cursor = format!("&cursor={next}");
+    }
+}
+
+#[tokio::test]
+async fn a_sorted_list_joins_its_pages_to_the_whole_while_pipes_come_and_go() {
+    use std::sync::atomic::Ordering::Relaxed;
+    let fixture = Fixture::open();
+    let mut pipes: Vec<_> = (1..=9).map(|n| fixture.pipe(n, "s1")).collect();
+    let now = fixture.admin.process.clock.now();
+    for (n, pipe) in (0..).zip(&pipes) {
+        let entry = pipe.entry();
+        // three values, so that ids decide within each
+        entry.rate.moved(n % 3 * 5000, now);
+        entry.interruptions.store(n % 3, Relaxed);
+        entry.memory_bytes.store(n % 3, Relaxed);
+        entry.up.buffered_bytes.store(n % 3, Relaxed);
+    }
+    let id = |n: usize, pipes: &[crate::pipes::Registration]| pipes[n].entry().id.to_string();
+    let by_value: Vec<String> = [2, 5, 8, 1, 4, 7, 0, 3, 6].map(|n| id(n, &pipes)).into();
+    for sort in ["-buffered", "-interruptions", "-memory"] {
+        let (ids, counts) = listed(&fixture, &format!("sort={sort}&limit=2")).await;
+        assert_eq!((&ids, counts), (&by_value, vec![(9, 9); 5]), "{sort}");
+    }
+    assert_eq!(listed(&fixture, "sort=-rate").await.0, by_value);
+    assert_eq!(listed(&fixture, "sort=age&limit=4").await.0, (0..9).map(|n| id(n, &pipes)).collect::<Vec<_>>());
+    let first = fixture.get("/v1/pipes?sort=-memory&limit=4").await.json();
+    assert_eq!((&first["items"][0]["memory_bytes"], &first["items"][0]["buffered_bytes"]), (&json!(2), &json!(2)));
+    // what was given out goes, and so does what was to come: the others stay in their places
+    let rest: Vec<String> = [7, 0, 6].map(|n| id(n, &pipes)).into();
+    for gone in [5, 4, 3] {
+        drop(pipes.remove(gone));
+    }
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = listed(&fixture, &format!("sort=-memory&cursor={cursor}")).await;
+    assert_eq!(second, (rest, vec![(6, 6)]));
+    for query in [format!("cursor={cursor}"), format!("sort=age&cursor={cursor}"), "sort=rate".into(), "sort=".into()] {
+        assert_eq!(fixture.get(&format!("/v1/pipes?{query}")).await.problem(), "invalid", "{query}");
+    }
+    let refused = fixture.get("/v1/pipes?sort=speed").await.json();
+    let told = refused["errors"][0].to_string();
+    for word in ["/query/sort", "-rate", "-buffered", "-interruptions", "-memory", "age"] {
+        assert!(told.contains(word), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn words_find_a_pipe_behind_the_first_page() {
+    let fixture = Fixture::open();
+    let pipes: Vec<_> = (0..200).map(|n| fixture.pipe(n, &format!("Android-{n}"))).collect();
+    let wanted = pipes[199].entry().id.to_string();
+    for query in ["q=android-199", "q=ANDROID-199&limit=1", &format!("q={wanted}")] {
+        assert_eq!(listed(&fixture, query).await, (vec![wanted.clone()], vec![(200, 1)]), "{query}");
+    }
+    let (ids, counts) = listed(&fixture, "q=android-19&sort=-rate&limit=5").await;
+    assert_eq!((ids.len(), counts), (11, vec![(200, 11); 3]));
+    for (query, found) in [("q=screens", 200), ("q=127.0.0.1", 200), ("q=", 200), ("q=iphone", 0)] {
+        assert_eq!(listed(&fixture, query).await.0.len(), found, "{query}");
+    }
+}
+
 #[tokio::test]
 async fn one_pipe_is_moved_and_closed() {
     let fixture = Fixture::open();
@@ -201,6 +270,62 @@ async fn a_stream_sends_each_event_once_and_resumes() {
     let ids: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("id: ")).collect();
     assert_eq!(ids, ["2", "3", "4"]);
     assert!(text.contains("data: {\"seq\":2,"), "{text}");
+}
+
+#[tokio::test]
+async fn events_are_asked_for_by_type_by_level_and_from_now_on() {
+    let fixture = Fixture::open();
+    let events = &fixture.admin.process.events;
+    for n in 0..5 {
+        events.push(Fact::BackendDown { pool: "p".into(), backend: n.to_string().into(), reason: String::new() });
+        events.push(fact());
+    }
+    let seqs = async |query: &str| {
+        let page = fixture.get(&format!("/v1/events?{query}")).await.json();
+        let seqs: Vec<u64> =
+            page["items"].as_array().unwrap().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+        (seqs, page["last"].as_u64().unwrap())
+    };
+    assert_eq!(seqs("type=backend.down").await, (vec![1, 3, 5, 7, 9], 10));
+    assert_eq!(seqs("type=process,pipe.ended&limit=2").await, (vec![2, 4], 4));
+    assert_eq!(seqs("level=warn&after=4").await, (vec![5, 7, 9], 10));
+    assert_eq!(seqs("type=backend&level=error").await, (vec![], 10));
+    assert_eq!(seqs("since=now").await, (vec![], 10));
+    assert_eq!(seqs("since=1h&limit=1").await, (vec![1], 1));
+    for query in ["type=backend.fell", "type=", "level=loud", "since=soon", "since=now&after=1"] {
+        assert_eq!(fixture.get(&format!("/v1/events?{query}")).await.problem(), "invalid", "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_some_events_begins_at_the_newest_and_passes_over_the_others() {
+    let fixture = Fixture::open();
+    let events = Arc::clone(&fixture.admin.process.events);
+    events.push(fact());
+    let ask = request(Method::GET, "/v1/events?since=now&type=process", None).header("accept", "text/event-stream");
+    let response = fixture.admin.router().oneshot(ask.body(Body::empty()).unwrap()).await.unwrap();
+    events.push(Fact::BackendUp { pool: "p".into(), backend: "b".into() });
+    events.push(fact());
+    let mut body = response.into_body();
+    let frame = body.frame().await.unwrap().unwrap();
+    let text = std::str::from_utf8(frame.data_ref().unwrap()).unwrap();
+    assert!(text.contains("id: 3\n") && text.contains(r#""level":"info""#), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_poll_for_some_events_waits_on_when_others_come() {
+    let fixture = Fixture::open();
+    let events = Arc::clone(&fixture.admin.process.events);
+    let begun = tokio::time::Instant::now();
+    let pushes = async {
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            events.push(fact());
+        }
+        events.push(Fact::BackendUp { pool: "p".into(), backend: "b".into() });
+    };
+    let (page, ()) = tokio::join!(fixture.get("/v1/events?type=backend&wait=25s"), pushes);
+    assert_eq!((&page.json()["items"][0]["seq"], begun.elapsed().as_secs()), (&json!(4), 15));
 }
 
 #[tokio::test]

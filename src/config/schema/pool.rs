@@ -94,6 +94,12 @@ fn balancing() -> Vec<Key<Pool>> {
             "pipes on one backend at once; 0 is no limit",
         ),
         key(
+            "min_backends",
+            |p: &mut Pool| &mut p.min_backends,
+            any,
+            "eligible backends that it should have: with fewer the process is degraded, and the event pool.short says so; 0 never",
+        ),
+        key(
             "send_proxy",
             |p: &mut Pool| &mut p.send_proxy,
             any,

@@ -127,6 +127,7 @@ const OTHER: &[(&str, &str, &str)] = &[
     ("pools[0].max_pipes_per_backend", "1", "1"),
     ("pools[0].move_order", "leave_first", r#""leave_first""#),
     ("pools[0].weight_from", "memory", r#""memory""#),
+    ("pools[0].min_backends", "3", "3"),
     ("pools[0].worker_memory_max", "1GiB", r#""1GiB""#),
     ("pools[0].resume", "hints", r#""hints""#),
     ("pools[0].send_proxy", "v2", r#""v2""#),
