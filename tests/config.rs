@@ -171,12 +171,12 @@ fn holdline(directory: &Path, arguments: &[&str]) -> Output {
 
 #[test]
 fn check_takes_the_file_as_it_is_and_answers_programs_in_json() {
-    let directory = directory_with("[log]\nlevle = \"info\"\n");
+    let directory = directory_with("[log]\nlevl = \"info\"\n");
     let output = check(directory.path(), &["proxy.toml", "--json"], &[]);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), ""));
     let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
     let error = serde_json::json!({
-        "file": "proxy.toml", "line": 2, "column": 1, "variable": null, "key": "log.levle",
+        "file": "proxy.toml", "line": 2, "column": 1, "variable": null, "key": "log.levl",
         "message": "unknown key; did you mean \"level\"?",
     });
     assert_eq!(said, serde_json::json!({"file": "proxy.toml", "valid": false, "errors": [error], "warnings": []}));

@@ -23,7 +23,10 @@ pub(super) fn slips(text: &str, lines: &Lines<'_>) -> Vec<(usize, String)> {
     let mut from = 0;
     for gap in outline.gaps.iter().take(SLIPS_MAX) {
         let mut errors = outline.errors(text, from, lines);
-        errors.retain(|(at, _)| *at < gap.end);
+        // What the parser says of the gap itself says only where it gave up.
+        errors.retain(|(at, message)| {
+            *at < gap.end && !message.starts_with("unclosed array,") && !message.starts_with("unclosed inline")
+        });
         // What is wrong inside, such as a string without its end, is also why it is not closed.
         let outside = errors.partition_point(|(at, _)| *at < gap.open);
         errors.truncate(outside + 1);
@@ -102,7 +105,7 @@ impl Outline {
             let span = error.span().unwrap_or(text.len()..text.len());
             let message = match error.message() {
                 "duplicate key" => self.duplicate(text, span.start, text.get(span.clone()).unwrap_or_default(), lines),
-                message => message.to_owned(),
+                message => unquoted(message, &text[span.start..]).unwrap_or_else(|| message.to_owned()),
             };
             (span.start, message)
         });
@@ -226,6 +229,19 @@ impl<'a> Reading<'a> {
         }
         path
     }
+}
+
+/// What is wrong where the parser looked for a value and found `rest`: a word without quotes, or nothing.
+fn unquoted(message: &str, rest: &str) -> Option<String> {
+    const AT_A_VALUE: [&str; 3] = ["string values must be quoted", "invalid float", "invalid boolean"];
+    if !AT_A_VALUE.iter().any(|start| message.starts_with(start)) {
+        return None;
+    }
+    let word = rest.split(|c: char| c.is_whitespace() || matches!(c, ',' | ']' | '}' | '#')).next().unwrap_or_default();
+    if word.is_empty() {
+        return Some("a value is missing behind \"=\"".to_owned());
+    }
+    word.starts_with(|c: char| c.is_alphabetic()).then(|| format!("a string stands in quotes: write {}", quoted(word)))
 }
 
 const fn is_name(kind: TokenKind) -> bool {

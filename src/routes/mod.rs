@@ -13,6 +13,7 @@ mod conversation;
 mod headers;
 mod host;
 mod identity;
+mod insert;
 mod labels;
 mod learn;
 mod origin;
@@ -34,7 +35,7 @@ use holdline_core::shared::{StreamSettings, stream_pipe, viewer_pipe};
 use http::HeaderMap;
 use http::header::ORIGIN;
 use http::request::Parts;
-use matchit::{InsertError, Router};
+use matchit::Router;
 
 pub use auth::{Auth, AuthSpec, is_auth_header};
 pub use compression::Uncompressed;
@@ -43,6 +44,7 @@ pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
 pub use identity::Identity;
 use identity::Naming;
+use insert::Clash;
 use labels::LabelRules;
 pub use learn::LearnRule;
 use origin::OriginPattern;
@@ -370,16 +372,7 @@ impl RouteTable {
         let [request_headers, answer_headers] =
             compile_headers(&spec.headers).map_err(|(key, message)| fail(key, message))?;
 
-        let route = self.routes.len();
-        let mut refused = None;
-        for router in self.routers(&hosts) {
-            for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
-                let inserted = router.insert(spelled, Place { route, pattern });
-                refused = refused.or(inserted.err().map(|error| (path, error)));
-            }
-        }
-        if let Some((path, error)) = refused {
-            let (message, twin) = self.clash(path, &hosts, &error);
+        if let Err(Clash { message, twin }) = self.insert(&hosts, &patterns, &spec.paths) {
             return Err(RouteError { twin, ..fail("path", message) });
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
@@ -423,25 +416,6 @@ impl RouteTable {
             origins,
         }));
         Ok(())
-    }
-
-    /// Why a pattern of a route on `hosts` cannot be, and the route that stands in its way.
-    fn clash(&self, path: &str, hosts: &[HostPattern], error: &InsertError) -> (String, Option<String>) {
-        let InsertError::Conflict { with } = error else { return (format!("`{path}`: {error}"), None) };
-        let shares_hosts = |route: &Route| match hosts {
-            [] => route.hosts.is_empty(),
-            hosts => route.hosts.iter().any(|host| hosts.contains(host)),
-        };
-        let other = self.routes.iter().find(|route| shares_hosts(route) && route.patterns.contains(with));
-        match other.map(|route| route.name.clone()) {
-            Some(name) => (
-                format!(
-                    "`{path}` means the same paths as `{with}` of route `{name}`; change one, or give each its own hosts"
-                ),
-                Some(name),
-            ),
-            None => (format!("`{path}` means the same paths as `{with}` of this route; remove one"), None),
-        }
     }
 
     /// The routers of `hosts`, made where they are missing.

@@ -44,14 +44,14 @@ fn a_slip_in_toml_is_one_error_at_the_bracket_or_the_word_that_is_wrong() {
             "[server]\nlisten = [\"a:1\" \"b:2\"]\n",
             &["proxy.toml:2:17: missing comma between array elements, expected `,`"],
         ),
-        ("[log]\nlevel = info\n", &["proxy.toml:2:9: string values must be quoted, expected literal string"]),
+        ("[log]\nlevel = info\n", &["proxy.toml:2:9: a string stands in quotes: write \"info\""]),
         ("[server\nthreads = 3\n", &["proxy.toml:1:8: unclosed table, expected `]`"]),
-        ("[server]\nthreads 3\n", &["proxy.toml:2:1: key with no value, expected `=`"]),
+        ("[server]\nthreads 3\n", &["proxy.toml:2:9: key with no value, expected `=`"]),
         (
             "[server]\nlisten = [1\nthreads = 3\n[log]\nlevel = \n",
             &[
                 "proxy.toml:2:10: the array that opens here is not closed; write \"]\" before line 3",
-                "proxy.toml:5:9: missing value, expected value",
+                "proxy.toml:5:9: a value is missing behind \"=\"",
             ],
         ),
     ]);
