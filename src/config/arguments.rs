@@ -25,7 +25,9 @@ impl Arguments {
         let mut root = vec![entry("pools", Value::List(vec![pool]))];
         if !self.listen.is_empty() {
             let listen = Value::List(each("--listen", &self.listen, text));
-            root.push(entry("server", Value::Table(vec![entry("listen", listen)])));
+            let mut listen = entry("listen", listen);
+            listen.node.place = Place::Argument { name: "--listen", number: 1 };
+            root.push(entry("server", Value::Table(vec![listen])));
         }
         Node { place: Place::Nowhere, value: Value::Table(root) }
     }

@@ -95,7 +95,10 @@ fn doubt(name: &str, keys: &[Shown]) -> Option<String> {
     if meant.is_empty() {
         let commands = COMMAND_LINE.iter().map(|name| (name[PREFIX.len()..].to_ascii_lowercase(), (*name).to_owned()));
         let names: Vec<_> = commands.chain(keys.iter().map(|key| (flat(&key.pattern), of_key(key)))).collect();
-        let nearest = closest(&written, names.iter().map(|(flat, _)| flat.as_str()))?;
+        // The beginning of a name is that name: `conf` is farther from `config` than a slip is.
+        let goes_on = |flat: &str| flat.strip_prefix(&written).is_some_and(|rest| !rest.contains('_'));
+        let longer = names.iter().map(|(flat, _)| flat.as_str()).find(|flat| written.len() > 2 && goes_on(flat));
+        let nearest = longer.or_else(|| closest(&written, names.iter().map(|(flat, _)| flat.as_str())))?;
         meant.extend(names.iter().find(|(flat, _)| flat == nearest).map(|(_, name)| name.clone()));
     }
     Some(format!("is not read; did you mean {}?", meant.join(" or ")))
