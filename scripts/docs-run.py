@@ -78,7 +78,8 @@ serve) [[ " $* " != *" --help "* ]] || exec {holdline} "$@"
   said=$(mktemp -p "$RUN")
   HOLDLINE_LOG__FORMAT=json {holdline} "$@" >/dev/null 2>"$said" </dev/null & echo $! >>"$RUN/pids"
   until grep -q '"listener":"admin"' "$said"; do kill -0 $! 2>/dev/null || {{ cat "$said" >&2; exit 1; }}; sleep 0.05; done ;;
-*) exec {holdline} "$@" ;;
+# what goes on for ever is looked at for two seconds
+*) if [[ " $* " == *" --follow "* || " $* " == *" --watch "* ]]; then timeout 2 {holdline} "$@" || [ $? = 124 ]; else exec {holdline} "$@"; fi ;;
 esac
 """
 CURL = """#!/bin/sh

@@ -26,7 +26,7 @@ use crate::http::{HttpContext, IDLE_TIMEOUT};
 use crate::log::LogHandle;
 use crate::net::OwnListener;
 use crate::notify::{Notifier, Runtimes};
-use crate::pipe::shed_read_buffer;
+use crate::pipe::{shed_read_buffers, shed_spare_read_buffers};
 use crate::pipes::{Command, Pipes};
 use crate::process::{Judged, Outgoing, Process};
 use crate::reload::Reload;
@@ -311,18 +311,22 @@ fn status(process: Arc<Process>) -> impl Fn() -> String + Send {
     }
 }
 
-/// Closes this thread's idle backend connections in time, and gives back what it keeps when memory is short.
+/// Closes this thread's idle backend connections in time and gives back spare buffers, and all that it keeps when memory is
+/// short.
 async fn sweep(door: Arc<Door>) {
     let mut ticks = tokio::time::interval(IDLE_TIMEOUT);
     let mut pressure = door.process.memory.watch();
     loop {
         tokio::select! {
-            _ = ticks.tick() => door.http.sweep(),
+            _ = ticks.tick() => {
+                door.http.sweep();
+                shed_spare_read_buffers();
+            }
             // The sender lives as long as `door`.
             _ = pressure.changed() => {
                 if *pressure.borrow_and_update() > Pressure::Low {
                     door.http.shed();
-                    shed_read_buffer();
+                    shed_read_buffers();
                 }
             }
         }

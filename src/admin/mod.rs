@@ -25,6 +25,7 @@
 //! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
+//! | `GET /v1/history` | viewer | the last ten minutes in steps |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
 //! | `GET /v1/tls` | viewer | certificates, and when they end |
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
@@ -43,6 +44,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod health;
+mod history;
 mod labels;
 pub mod list;
 pub mod listen;
@@ -112,6 +114,7 @@ pub struct Admin {
     /// Places of those that wait, streams of events included.
     waiting: Arc<Semaphore>,
     scrape: Scrape,
+    history: history::Ring,
     rebalances: Rebalances,
     broadcasting: Semaphore,
 }
@@ -137,6 +140,7 @@ impl Admin {
             tags: Tags::new(),
             waiting: Arc::new(Semaphore::new(WAITERS_MAX)),
             scrape: Scrape::default(),
+            history: history::Ring::default(),
             rebalances: Rebalances::default(),
             broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
         })
@@ -172,6 +176,10 @@ impl Admin {
 
     fn cpu_percent(&self) -> f64 {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner).percent()
+    }
+
+    fn end_step(&self) {
+        self.history.read(self);
     }
 
     fn sample_cpu(&self) {
