@@ -208,6 +208,21 @@ impl Registration {
     }
 }
 
+/// What is said about a backend as JSON, for another process of ours: its address with its secrets.
+#[must_use]
+pub fn written(view: &BackendView) -> Value {
+    serde_json::to_value(Registration::in_force(view)).unwrap_or_default()
+}
+
+/// What another process has written so.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_written(said: Value) -> Result<BackendSpec, String> {
+    let said: Registration = serde_json::from_value(said).map_err(|error| error.to_string())?;
+    said.parse().map_err(|problem| problem.detail)
+}
+
 impl From<&ProbeSettings> for HealthBody {
     fn from(probes: &ProbeSettings) -> Self {
         let (kind, path) = match &probes.kind {

@@ -4,6 +4,7 @@
 //! variant of [`ClientLink`], and nothing but this file has to know.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, Peer, Pipe};
 use holdline_core::time::Time;
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -21,6 +23,7 @@ use crate::metrics::AbsentGuard;
 use crate::metrics::labels::Transport;
 use crate::net::{ClientStream, LeaveWatch};
 use crate::pipes::Stay;
+use crate::pipes::passport::{Carried, ClientPassport, Unmovable};
 use crate::share::StreamLink;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
@@ -55,6 +58,25 @@ impl ClientLink {
             Self::Socket(link) => Transport::of(link.stream()),
             Self::Viewers(_) => Transport::Websocket,
         }
+    }
+
+    /// Whether its socket alone is all that another process needs.
+    fn is_movable(&self) -> bool {
+        match self {
+            Self::Socket(link) => link.stream().session().is_none() && link.stream().socket().is_some(),
+            Self::Viewers(_) => false,
+        }
+    }
+
+    /// The socket for another process, with its inode and what was read of it.
+    fn carry(&self) -> Result<(u64, Carried), Unmovable> {
+        let Self::Socket(link) = self else { return Err(Unmovable::Shared) };
+        if let Some(session) = link.stream().session() {
+            let is_new = session.version() == Some(ProtocolVersion::TLSv1_3);
+            return Err(if is_new { Unmovable::Tls13 } else { Unmovable::Tls12 });
+        }
+        let (inode, socket) = copy(link.stream().socket().ok_or(Unmovable::Http2)?)?;
+        Ok((inode, Carried { socket, unread: Bytes::copy_from_slice(link.unread()) }))
     }
 }
 
@@ -104,6 +126,45 @@ impl ClientEnd {
     /// Gives the client its first link.
     pub fn start(&mut self, link: ClientLink) {
         self.link = Some(link);
+    }
+
+    /// What another process needs to know of the link, if there is one, and the socket; why that cannot go there, if so.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub fn carry(&self) -> Result<Option<(ClientPassport, Result<Carried, Unmovable>)>, Unmovable> {
+        let Some(link) = &self.link else { return Ok(None) };
+        let (inode, carried) = match link.carry() {
+            Ok((inode, carried)) => (Some(inode), Ok(carried)),
+            Err(Unmovable::Descriptors) => return Err(Unmovable::Descriptors),
+            Err(why) => (None, Err(why)),
+        };
+        let answer = self.past.as_ref().map_or(0, |past| past.answer);
+        Ok(Some((ClientPassport { inode, generation: self.generation.0, answer, broken: self.broken }, carried)))
+    }
+
+    /// Drops the link without a word: another process has it. One that could not go there is shut down within `patience`,
+    /// and what was to be said on earlier ones is said to its end.
+    pub fn let_go(&mut self, patience: Duration) {
+        if let Some(link) = self.link.take_if(|link| !link.is_movable()) {
+            tokio::spawn(finish(link, patience));
+        }
+        self.link = None;
+        let Some(past) = self.past.take() else { return };
+        for parting in past.parting {
+            // Each has an end of its own.
+            tokio::spawn(parting);
+        }
+    }
+
+    /// Gives the client the link that it had in another process, if that has come along.
+    pub fn resume(&mut self, link: Option<ClientLink>, passport: &ClientPassport) {
+        self.link = link;
+        self.generation = Generation(passport.generation);
+        self.broken = passport.broken;
+        if passport.answer > 0 {
+            self.past.get_or_insert_default().answer = passport.answer;
+        }
     }
 
     /// Whether a link was answered before the present one, though it arrives later: threads differ in speed.
@@ -297,6 +358,13 @@ impl ClientEnd {
     }
 }
 
+/// A descriptor of its own for another process, and the inode by which that knows it.
+pub fn copy(socket: BorrowedFd<'_>) -> Result<(u64, OwnedFd), Unmovable> {
+    let inode = rustix::fs::fstat(socket).map_err(|_| Unmovable::Descriptors)?.st_ino;
+    let socket = socket.try_clone_to_owned().map_err(|_| Unmovable::Descriptors)?;
+    Ok((inode, socket))
+}
+
 /// Writes what is left of a link, and closes it.
 async fn finish(mut link: ClientLink, patience: Duration) {
     // A client that does not take it is left.
@@ -358,5 +426,33 @@ impl AsyncWrite for ClientLink {
             Self::Socket(link) => Pin::new(link.stream_mut()).poll_shutdown(cx),
             Self::Viewers(link) => Pin::new(&mut **link).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[tokio::test]
+    async fn another_process_gets_the_socket_and_what_was_read_of_it() {
+        let (own, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let stream = ClientStream::from(tokio::net::UnixStream::from_std(own).unwrap());
+        let mut end = ClientEnd::new();
+        end.start(ClientLink::socket(stream, Bytes::from_static(b"read before")));
+        end.generation = Generation(7);
+        let (passport, carried) = end.carry().unwrap().unwrap();
+        let Carried { socket, unread } = carried.unwrap();
+        assert_eq!((&unread[..], passport.generation, passport.broken), (&b"read before"[..], 7, false));
+        assert_eq!(passport.inode, Some(rustix::fs::fstat(&socket).unwrap().st_ino));
+        end.let_go(Duration::ZERO);
+        let mut other = std::os::unix::net::UnixStream::from(socket);
+        peer.write_all(b"said later").unwrap();
+        other.set_nonblocking(false).unwrap();
+        let mut later = [0; 10];
+        other.read_exact(&mut later).unwrap();
+        assert_eq!(&later, b"said later", "it was not shut down");
+        assert!(end.carry().unwrap().is_none());
     }
 }

@@ -25,7 +25,7 @@ mod search;
 pub use aware::{introduction, rejection};
 pub use books::Guards;
 pub use client_end::ClientLink;
-pub use driver::Driver;
+pub use driver::{Arrived, Driver, Thawed};
 pub use reading::{read_buffers_bytes, shed_read_buffers, shed_spare_read_buffers};
 
 #[cfg(test)]

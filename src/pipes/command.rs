@@ -9,6 +9,7 @@ use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
+use super::passport::Freeze;
 use super::{Resume, Returned};
 use crate::backends::Leave;
 use crate::net::LooseStream;
@@ -39,6 +40,8 @@ pub enum Command {
     Label(Box<Relabel>, Option<u64>, oneshot::Sender<Result<(), NotLabelled>>),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
+    /// Stand still for another process.
+    Freeze(Box<Freeze>),
 }
 
 /// Why the labels of a pipe are as they were.
@@ -98,6 +101,12 @@ impl Command {
     #[must_use]
     pub fn make_room() -> Self {
         Self::Close(EndedBy::Holdline, CloseFrame::new(1013, "its place was needed"))
+    }
+
+    /// The close of a process whose pipes have gone to another one, which this pipe could not.
+    #[must_use]
+    pub fn left_behind() -> Self {
+        Self::Close(EndedBy::Operator, CloseFrame::new(1012, "service restart"))
     }
 
     /// The close of a process on its way down.

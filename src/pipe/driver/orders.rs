@@ -7,7 +7,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pipe::{Cause, EndedBy, Unsaid};
 use holdline_core::time::Time;
 
-use super::Driver;
+use super::{Driver, Handing};
 use crate::backends::{Leave, LeaveCause, LeaveHow};
 use crate::pipes::{Command, Hearing, Sharing};
 
@@ -38,6 +38,7 @@ impl Driver {
                 // The one that asked may have given up.
                 let _ = answer.send(self.pipe.commit(attachment, seq, now));
             }
+            Command::Freeze(order) => self.handing = Some(Handing::Asked(order)),
         }
     }
 
