@@ -164,6 +164,14 @@ const PAGES: &[Page] = &[
         &[("ready for clients", "holdline healthcheck"), ("alive, for Docker", "holdline healthcheck --live")],
         "0 ready or alive, 1 not, 2 bad usage or bad configuration",
     ),
+    page(
+        "holdline upgrade",
+        &[
+            ("the file that the running process was started from, as it is now", "holdline upgrade"),
+            ("another one", "holdline upgrade --binary /usr/local/bin/holdline"),
+        ],
+        "0 the new process has taken over, 1 the old one serves on, 2 bad usage or bad configuration",
+    ),
     page("holdline worker", &[("at a port", "holdline worker --listen 127.0.0.1:9001")], EXIT),
     page(
         "holdline run",
