@@ -101,3 +101,9 @@ fn the_source_package_holds_what_the_build_reads_and_nothing_large() {
     let bytes: u64 = files.iter().map(|file| size(file)).sum();
     assert!(bytes < 8 << 20, "{bytes} bytes");
 }
+
+#[test]
+fn what_is_new_in_this_version_is_in_the_changelog() {
+    let heading = format!("\n## {} - ", env!("CARGO_PKG_VERSION"));
+    assert!(read("CHANGELOG.md").contains(&heading), "no section{heading}DATE");
+}
