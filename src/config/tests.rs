@@ -221,7 +221,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, attach, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, attach, prologue, http_fallback, limits, memory, upgrade, log, trace, hooks, profiles, pools, routes, workers",
         ],
     );
 }
