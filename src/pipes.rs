@@ -15,6 +15,7 @@ mod rate;
 mod registration;
 mod resume;
 mod takeovers;
+mod tap;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -36,7 +37,7 @@ use crate::config::Limits;
 use crate::handshake::deflate::Compression;
 use crate::metrics::labels::Transport;
 use crate::routes::Route;
-pub use command::{COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
+pub use command::{AlreadyTapped, COMMANDS_MAX, Command, Hearing, NotLabelled, Ticket};
 pub use facts::{Decided, PipeFacts, Sharing};
 pub use held::Held;
 pub use keys::{KeyPast, Keys};
@@ -47,6 +48,7 @@ pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
 pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};
+pub use tap::{Tap, TapReader, Tapped};
 
 use pool::{Pool, Pools};
 

@@ -12,6 +12,7 @@ mod maker;
 mod object;
 mod pools;
 pub mod process;
+mod tap;
 mod workers;
 
 use std::collections::HashMap;
@@ -31,6 +32,7 @@ use labels::{
     HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+pub use tap::TapResult;
 pub use workers::GroupMetrics;
 
 /// The label of handshakes that no route matched.

@@ -33,7 +33,7 @@ use super::client_end::{ClientEnd, ClientLink};
 use super::reading::{Came, Keep};
 use super::report::Reporter;
 use super::search::Search;
-use crate::pipes::{Command, PipeEntry, PipeFacts};
+use crate::pipes::{Command, PipeEntry, PipeFacts, Tap};
 use crate::process::Process;
 
 /// One pipe's task.
@@ -46,6 +46,8 @@ pub struct Driver {
     plan: Arc<Plan>,
     process: Arc<Process>,
     books: Books,
+    /// The operator who looks on, if one does.
+    tap: Option<Box<Tap>>,
 }
 
 impl Driver {
@@ -71,6 +73,7 @@ impl Driver {
             plan,
             process,
             books: Books { report, registration, guards: None },
+            tap: None,
         });
         driver.set_backend(Attachment::FIRST, attach.transport, now);
         driver
@@ -220,6 +223,10 @@ impl Driver {
 
     /// Writes what is due to the link of `side` until it would block or has taken `enough`; the bytes it took.
     fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
+        // Here, because what a link was given may be forgotten at once.
+        if self.tap.is_some() {
+            self.tell_tap();
+        }
         self.say_who_is_awaited();
         let pushed = match side {
             Side::Client => self.client.push(cx),

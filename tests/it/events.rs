@@ -1,4 +1,4 @@
-//! Events as someone needs them in an incident: how a pipe that was interrupted ended, and which pool is short of workers.
+//! Events that an operator needs in an incident: how a pipe that was interrupted ended, and which pool is short of workers.
 
 use serde_json::json;
 

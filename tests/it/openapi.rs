@@ -12,7 +12,7 @@ use crate::harness::{Client, DemoWorker, Proxy, Reply, ask};
 const OPEN: [&str; 7] = ["/", "/health", "/health/live", "/health/ready", "/livez", "/metrics", "/readyz"];
 
 /// Documented answers that this walk does not get, and why.
-const NOT_SEEN: [(&str, u16, &str); 20] = [
+const NOT_SEEN: [(&str, u16, &str); 22] = [
     ("listBackends", 503, "768 requests would have to wait; a unit test of the admin API lets them"),
     ("listPools", 503, "the same"),
     ("listPipes", 503, "the same"),
@@ -28,6 +28,8 @@ const NOT_SEEN: [(&str, u16, &str); 20] = [
     ("patchPipe", 409, "the same"),
     ("patchPipe", 503, "a pipe would have to hang"),
     ("commit", 503, "the same"),
+    ("tapPipe", 409, "another operator would have to look on; a test of the tap lets one"),
+    ("tapPipe", 503, "eight others would have to look on"),
     ("broadcast", 503, "eight others would have to be under way"),
     ("drain", 409, "the process would have to be stopping"),
     ("undrain", 409, "the same"),
@@ -233,6 +235,7 @@ async fn backends(api: &mut Api) {
 async fn pipes(api: &mut Api, pipe: &str, other: &DemoWorker) {
     api.get("readPipe", (pipe, "")).await.expect(200);
     api.write("patchPipe", pipe, json!({ "labels": { "room": "a" } })).await.expect(200);
+    api.write("tapPipe", pipe, json!({ "for": "1ms" })).await.expect(200);
     api.write("sendMessage", pipe, json!({ "text": "hello" })).await.expect(200);
     api.write("broadcast", "", json!({ "text": "hello" })).await.expect(200);
     api.write("commit", pipe, json!({ "attachment": 1, "seq": 0 })).await.expect(200);
@@ -280,7 +283,7 @@ async fn workers(api: &mut Api) {
 
 #[tokio::test]
 async fn px_06_each_operation_gives_every_answer_that_is_documented_and_no_other() {
-    let config = "[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"fixed\"\nurl = \"ws://127.0.0.1:1\"\nstate = \"maint\"\n\
+    let config = "tap = true\n[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"fixed\"\nurl = \"ws://127.0.0.1:1\"\nstate = \"maint\"\n\
                   [[pools]]\nname = \"hashed\"\nbalance = \"hash\"\n\
                   [[workers]]\nname = \"w\"\ncommand = [\"sh\", \"-c\", \"trap '' TERM; sleep 1000\"]\nstop_timeout = \"1h\"\n";
     let mut api = Api::start(config).await;

@@ -312,20 +312,22 @@ async fn a_stream_of_some_events_begins_at_the_newest_and_passes_over_the_others
     assert!(text.contains("id: 3\n") && text.contains(r#""level":"info""#), "{text}");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_long_poll_for_some_events_waits_on_when_others_come() {
     let fixture = Fixture::open();
     let events = Arc::clone(&fixture.admin.process.events);
-    let begun = tokio::time::Instant::now();
     let pushes = async {
         for _ in 0..3 {
-            tokio::time::sleep(Duration::from_secs(5)).await;
+            // the poll looks at each of them
+            tokio::task::yield_now().await;
             events.push(fact());
         }
+        tokio::task::yield_now().await;
         events.push(Fact::BackendUp { pool: "p".into(), backend: "b".into() });
     };
     let (page, ()) = tokio::join!(fixture.get("/v1/events?type=backend&wait=25s"), pushes);
-    assert_eq!((&page.json()["items"][0]["seq"], begun.elapsed().as_secs()), (&json!(4), 15));
+    let page = page.json();
+    assert_eq!((&page["items"][0]["seq"], page["items"].as_array().unwrap().len()), (&json!(4), 1), "{page}");
 }
 
 #[tokio::test]

@@ -222,6 +222,24 @@ fn admin() -> Vec<Key<Config>> {
             range(MIB, 64 * MIB),
             "the same for all backends",
         ),
+        key(
+            "admin.tap",
+            |c: &mut Config| &mut c.admin.tap,
+            any,
+            "operators may look on at the messages of a pipe (ctl tap), which is audited; needs tokens_file",
+        ),
+        key(
+            "admin.tap_bytes_max",
+            |c: &mut Config| &mut c.admin.tap_bytes_max,
+            range(1, 64 * KIB),
+            "bytes of each message that they see at most",
+        ),
+        key(
+            "admin.tap_time_max",
+            |c: &mut Config| &mut c.admin.tap_time_max,
+            range(Duration::from_secs(1), HOUR),
+            "how long one looks on at most",
+        ),
     ]
 }
 
