@@ -28,7 +28,8 @@ use crate::trace::{Context, Name, Span};
 struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
-    prologue_bytes: usize,
+    /// No prologue has more than fit.
+    prologue_bytes: u32,
     aware: Option<Transport>,
     up: Moved,
     down: Moved,
@@ -43,7 +44,7 @@ struct Moved {
 
 impl Booked {
     fn new(view: &PipeView, transport: Transport) -> Self {
-        let prologue_bytes = view.prologue_bytes;
+        let prologue_bytes = u32::try_from(view.prologue_bytes).unwrap_or(u32::MAX);
         Self {
             state: view.state,
             backend: view.backend,
@@ -134,7 +135,7 @@ impl Reporter {
             if before.is_none_or(|before| before.state != view.state) {
                 gauge.set(view.state);
             }
-            gauge.set_prologue(view.prologue_bytes);
+            gauge.set_prologue(view.prologue_bytes as usize);
             gauge.set_aware(view.aware);
         }
         self.entry.was_active(now);
