@@ -63,6 +63,8 @@ pub(super) struct BackendBody {
     /// Connections that its worker has parked, if it dials in.
     parked: Option<usize>,
     registered_at: String,
+    /// Since when its health is what it is.
+    health_since: String,
     version: u64,
     last_probe: Option<ProbeBody>,
     /// What the worker's health page says, if it is asked.
@@ -114,6 +116,7 @@ impl From<BackendView> for BackendBody {
             requests: view.requests,
             parked: view.parked,
             registered_at: time(view.registered_at),
+            health_since: time(view.health_since),
             version: view.version,
             last_probe: view.last_probe.map(|probe| ProbeBody {
                 at: time(probe.at),

@@ -15,8 +15,8 @@ use super::problem::{Kind, Problem};
 use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
-    Admin, backends, configuration, dashboard, events, gate, health, labels, messages, pipe_list, pipes, pools, stats,
-    system, tap, tls, workers,
+    Admin, backends, configuration, dashboard, events, gate, health, history, labels, messages, pipe_list, pipes,
+    pools, stats, system, tap, tls, workers,
 };
 use crate::tokens::Access;
 
@@ -82,6 +82,8 @@ fn open() -> Vec<Endpoint> {
 fn numbers() -> Vec<Endpoint> {
     use Access::Viewer;
     let stats = |id| operation(id, "Everything counted, for people and scripts").answers::<stats::Stats>(200);
+    let history = operation("readHistory", "Shows the last ten minutes in steps of five seconds")
+        .answers::<history::History>(200);
     let events = operation("readEvents", "Pages through what happened, waits for more, or streams it")
         .query::<events::Ask>()
         .pages_or_streams::<events::Page>()
@@ -89,6 +91,7 @@ fn numbers() -> Vec<Endpoint> {
     vec![
         at(Method::GET, "/stats", Viewer, get(stats::stats), stats("stats")),
         at(Method::GET, "/v1/stats", Viewer, get(stats::stats), stats("readStats")),
+        at(Method::GET, "/v1/history", Viewer, get(history::show), history),
         at(Method::GET, "/v1/events", Viewer, get(events::read), events),
     ]
 }

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::problem::{Kind, Problem};
 use super::seats::{Bounds, Class, Given, Seat, Seats, Turn};
-use super::{Admin, Locality, gate, health};
+use super::{Admin, Locality, gate, health, history};
 use crate::config::Listen;
 use crate::door::listen::Bound;
 use crate::door::secure::{Meeting, come_together};
@@ -159,6 +159,7 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
     let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
+    let mut steps = tokio::time::interval(history::STEP);
     loop {
         tokio::select! {
             accepted = accept(&listener) => match accepted {
@@ -177,6 +178,7 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
             },
             _ = connections.join_next(), if !connections.is_empty() => {}
             _ = sampling.tick() => admin.sample_cpu(),
+            _ = steps.tick() => admin.end_step(),
             () = stopped(&mut stop) => break,
         }
     }

@@ -26,6 +26,7 @@
 //! | `POST /v1/pipes/{id}/tap` | operator | shows its messages as they come, where `admin.tap` allows it |
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
+//! | `GET /v1/history` | viewer | the last ten minutes in steps |
 //! | `GET /v1/info`, `GET /v1/config`, `POST /v1/config/validate`, `GET /v1/log` | operator | `system` |
 //! | `GET /v1/tls` | viewer | certificates, and when they end |
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
@@ -44,6 +45,7 @@ mod endpoints;
 mod events;
 mod gate;
 mod health;
+mod history;
 mod labels;
 pub mod list;
 pub mod listen;
@@ -114,6 +116,7 @@ pub struct Admin {
     /// Places of those that wait, streams of events included.
     waiting: Arc<Semaphore>,
     scrape: Scrape,
+    history: history::Ring,
     rebalances: Rebalances,
     broadcasting: Semaphore,
     /// Places of operators who look on at pipes.
@@ -141,6 +144,7 @@ impl Admin {
             tags: Tags::new(),
             waiting: Arc::new(Semaphore::new(WAITERS_MAX)),
             scrape: Scrape::default(),
+            history: history::Ring::default(),
             rebalances: Rebalances::default(),
             broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
             taps: Arc::new(Semaphore::new(tap::TAPS_MAX)),
@@ -177,6 +181,10 @@ impl Admin {
 
     fn cpu_percent(&self) -> f64 {
         self.cpu.lock().unwrap_or_else(PoisonError::into_inner).percent()
+    }
+
+    fn end_step(&self) {
+        self.history.read(self);
     }
 
     fn sample_cpu(&self) {

@@ -193,6 +193,8 @@ struct Service {
 struct Counters {
     pipes_total: u64,
     interruptions_total: u64,
+    /// Of those, the ones that were wanted: drains, moves, rebalancing.
+    planned_interruptions_total: u64,
     reattached_total: u64,
     connect_failures_total: u64,
     up: Lane,
@@ -357,6 +359,7 @@ fn counters(admin: &Admin, routes: &[Named<RouteMetrics>], backends: &[BackendVi
     let pools: Vec<Named<PoolMetrics>> = admin.process.metrics.pools();
     for (_, pool) in &pools {
         counters.interruptions_total += pool.interruptions_total();
+        counters.planned_interruptions_total += pool.planned_interruptions_total();
         counters.reattached_total += pool.reattach(ReattachResult::Attached).get();
     }
     for view in backends {

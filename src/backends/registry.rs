@@ -90,6 +90,8 @@ pub(super) struct Record {
     pub(super) spec: Arc<BackendSpec>,
     pub(super) origin: Origin,
     pub(super) registered_at: SystemTime,
+    /// When what is known of its health changed last.
+    pub(super) health_since: SystemTime,
     pub(super) version: u64,
     pub(super) leave: Option<Leave>,
     pub(super) leave_deadline: Option<Time>,
@@ -170,6 +172,7 @@ impl Registry {
             spec: Arc::new(BackendSpec { state: None, ..spec }),
             origin,
             registered_at: SystemTime::now(),
+            health_since: SystemTime::now(),
             version: 0,
             leave: None,
             leave_deadline: None,
@@ -379,10 +382,9 @@ impl Registry {
             return;
         };
         let starting = self.records.get(&key).is_some_and(Record::is_starting);
-        if change == HealthChange::Up
-            && let Some(record) = self.records.get_mut(&key)
-        {
-            record.has_been_up = true;
+        if let Some(record) = self.records.get_mut(&key) {
+            record.health_since = SystemTime::now();
+            record.has_been_up |= change == HealthChange::Up;
         }
         let news = match change {
             HealthChange::Up => BackendEvent::Up { pool, backend },

@@ -309,6 +309,8 @@ pub struct BackendView {
     pub parked: Option<usize>,
     /// When it came.
     pub registered_at: SystemTime,
+    /// When what is known of its health changed last.
+    pub health_since: SystemTime,
     /// Grows with every change of what was said about it or of its three states; for `ETag`.
     pub version: u64,
     /// The last probe, if there was one.

@@ -31,6 +31,7 @@ impl Registry {
             requests: record.requests,
             parked: record.spec.url.attach_id().map(|_| record.parked),
             registered_at: record.registered_at,
+            health_since: record.health_since,
             version: record.version,
             last_probe: record.probe.last.clone(),
             report: record.probe.report,

@@ -87,11 +87,14 @@ pub(super) enum Command {
         #[arg(long)]
         cancel: bool,
     },
-    /// A live view of pools, backends and pipes, with keys that drain and move
+    /// A live view of pools, backends, pipes and events, with keys that search, drain and move
     Top {
         /// Seconds between two looks
         #[arg(long, default_value_t = 1.0, value_name = "SECONDS")]
         every: f64,
+        /// Print one look and leave
+        #[arg(long)]
+        once: bool,
     },
 }
 

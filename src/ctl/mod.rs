@@ -149,6 +149,6 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
         Command::Config { command } => process::config(client, out, command.unwrap_or(ConfigCommand::Show)).await,
         Command::Log { level, time } => process::log(client, out, level, time).await,
         Command::Drain { cancel } => process::drain(client, out, cancel).await,
-        Command::Top { every } => top::run(client, every).await,
+        Command::Top { every, once } => top::run(client, every, once).await,
     }
 }

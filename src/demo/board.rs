@@ -3,17 +3,21 @@
 //! One lock around plain numbers, never held across an await.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::numbers::Numbers;
 use super::options::Options;
-use super::page::{Event, Phase, State, Totals, Verdict, WorkerPhase, WorkerState};
+use super::page::{Event, Move, Phase, State, Totals, Verdict, WorkerPhase, WorkerState};
 use super::percentile::summary;
 use super::verdict::{Evidence, Lost};
+use super::workers::hue;
 
 /// Sentences kept for the page, which shows fifty.
 const EVENTS_MAX: usize = 200;
+/// Moves of the page's screens kept for the page, which asks four times a second.
+const MOVES_MAX: usize = 100;
 /// Reattach times kept; later ones push out the oldest.
 const REATTACHES_MAX: usize = 100_000;
 /// Attachments of one pipe whose order is still checked; a dead worker's journal is read long before so many more.
@@ -23,10 +27,26 @@ const ATTACHMENTS_MAX: usize = 64;
 pub(super) struct Board {
     /// The proxy's public listener, `ws://HOST:PORT`.
     pub proxy: String,
+    /// Its dashboard, `http://HOST:PORT/`.
+    pub dashboard: String,
     /// Sessions of the page's screens.
     screens: Vec<String>,
     seconds: u64,
+    /// Whether the clock waits for the first viewer.
+    waits: bool,
     books: Mutex<Books>,
+}
+
+/// What a demo is about, from its start on.
+pub(super) struct Subject {
+    /// The proxy's public listener.
+    pub proxy: String,
+    /// Its dashboard.
+    pub dashboard: String,
+    /// Sessions of the page's screens.
+    pub screens: Vec<String>,
+    /// Whether the clock waits for the first viewer.
+    pub waits: bool,
 }
 
 /// What is counted.
@@ -35,12 +55,16 @@ pub(super) struct Books {
     pub phase: Phase,
     /// When clients were connected; until then, when everything began to come up.
     began: Instant,
+    /// When the seconds began to count.
+    clock: Option<Instant>,
     /// One for each client, by its index.
     pub clients: Vec<Commands>,
     /// One for each client with a screen.
     pub screens: Vec<Frames>,
     /// The workers.
     pub workers: Vec<WorkerState>,
+    /// Where each of them listens, while it serves.
+    pub addresses: Vec<Option<SocketAddr>>,
     /// What the proxy says of itself.
     pub proxy: ProxySays,
     /// Workers killed.
@@ -52,6 +76,8 @@ pub(super) struct Books {
     client_closes: u64,
     first_close: Option<String>,
     reattaches_ms: VecDeque<f64>,
+    moves: VecDeque<Move>,
+    moved: u64,
     events: VecDeque<Event>,
     said: u64,
 }
@@ -137,17 +163,27 @@ pub(super) struct ProxySays {
 
 impl Board {
     /// Empty books.
-    pub(super) fn new(options: &Options, proxy: String, screens: Vec<String>) -> Self {
-        let worker =
-            |_| WorkerState { name: String::new(), state: WorkerPhase::Starting, pid: None, pipes: 0, starts: 0 };
+    pub(super) fn new(options: &Options, subject: Subject) -> Self {
+        let worker = |index| WorkerState {
+            name: String::new(),
+            state: WorkerPhase::Starting,
+            pid: None,
+            pipes: 0,
+            starts: 0,
+            hue: hue(index),
+            tunnel: String::new(),
+        };
+        let count = options.workers as usize;
         let books = Books {
             phase: Phase::Starting,
             began: Instant::now(),
+            clock: None,
             clients: (0..options.clients).map(|_| Commands::default()).collect(),
             screens: (0..options.clients.div_ceil(super::clients::CLIENTS_PER_SCREEN))
                 .map(|_| Frames::default())
                 .collect(),
-            workers: (0..options.workers).map(worker).collect(),
+            workers: (0..count).map(worker).collect(),
+            addresses: vec![None; count],
             proxy: ProxySays::default(),
             kills: 0,
             drains: 0,
@@ -155,10 +191,13 @@ impl Board {
             client_closes: 0,
             first_close: None,
             reattaches_ms: VecDeque::new(),
+            moves: VecDeque::new(),
+            moved: 0,
             events: VecDeque::new(),
             said: 0,
         };
-        Self { proxy, screens, seconds: options.seconds, books: Mutex::new(books) }
+        let Subject { proxy, dashboard, screens, waits } = subject;
+        Self { proxy, dashboard, screens, seconds: options.seconds(), waits, books: Mutex::new(books) }
     }
 
     /// The books, for a moment.
@@ -166,10 +205,25 @@ impl Board {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The clients are connected, and time counts from now on.
+    /// The clients are connected, and time counts from now on, or from the first viewer on.
     pub(super) fn begin(&self) {
         let mut books = self.books();
-        (books.phase, books.began) = (Phase::Running, Instant::now());
+        let now = Instant::now();
+        books.began = now;
+        (books.phase, books.clock) = if self.waits { (Phase::Waiting, None) } else { (Phase::Running, Some(now)) };
+    }
+
+    /// A page asks for the state: the first one starts the clock.
+    pub(super) fn viewed(&self) {
+        let mut books = self.books();
+        if books.phase == Phase::Waiting {
+            (books.phase, books.clock) = (Phase::Running, Some(Instant::now()));
+        }
+    }
+
+    /// When the seconds began to count, if they do.
+    pub(super) fn clock(&self) -> Option<Instant> {
+        self.books().clock
     }
 
     /// Writes down a sentence for people.
@@ -201,14 +255,16 @@ impl Board {
         let books = self.books();
         State {
             proxy: self.proxy.clone(),
+            dashboard: self.dashboard.clone(),
             screens: self.screens.clone(),
             phase: books.phase,
-            elapsed_s: books.began.elapsed().as_secs_f64(),
+            elapsed_s: books.clock.map_or(0.0, |clock| clock.elapsed().as_secs_f64()),
             seconds: self.seconds,
             clients: books.clients.len() as u64,
             totals: books.totals(),
             reattach_ms: summary(books.reattaches_ms.as_slices().0),
             workers: books.workers.clone(),
+            moves: books.moves.iter().cloned().collect(),
             events: books.events.iter().cloned().collect(),
             verdict: books.verdict.clone(),
         }
@@ -216,6 +272,13 @@ impl Board {
 }
 
 impl Books {
+    /// One of the page's screens has its next worker.
+    pub(super) fn screen_moved(&mut self, screen: &str, from: &str, why: &'static str, took_ms: f64) {
+        self.moved += 1;
+        let moved = Move { number: self.moved, screen: screen.into(), from: from.into(), why, took_ms };
+        push(&mut self.moves, moved, MOVES_MAX);
+    }
+
     /// A pipe has its next worker after so many milliseconds.
     pub(super) fn reattached(&mut self, took_ms: f64) {
         push(&mut self.reattaches_ms, took_ms, REATTACHES_MAX);
@@ -263,6 +326,8 @@ impl Books {
             in_doubt: self.proxy.in_doubt,
             frames: self.screens.iter().map(|screen| screen.whole).sum(),
             interruptions: self.proxy.interruptions,
+            kills: self.kills,
+            drains: self.drains,
             client_closes: self.client_closes,
         }
     }

@@ -25,8 +25,11 @@ const START_WAIT: Duration = Duration::from_secs(20);
 const PROXY_STOP_WAIT: Duration = Duration::from_secs(5);
 /// How long a demo command takes.
 const COMMAND_MS: u64 = 10;
-/// Bytes of a video message: enough to be cut in half by a kill, and little enough for a debug build on two cores.
-const FRAME_BYTES: u64 = 100_000;
+/// Bytes of a video message: enough to be cut in half by a kill, and little enough for two rows of six screens at
+/// twelve frames a second, drawn by a debug build on two cores.
+const FRAME_BYTES: u64 = 48_000;
+/// The screens' size in pixels.
+const SIZE: &str = "400x864";
 
 /// A directory of our own, removed with everything in it when the demo ends.
 pub(super) struct Scratch(PathBuf);
@@ -143,6 +146,8 @@ pub(super) struct WorkerStart<'a> {
     pub admin: &'a str,
     /// Where it writes down what it executes.
     pub journal: &'a Path,
+    /// Colour of its screens, in degrees.
+    pub hue: u32,
 }
 
 /// A worker's process.
@@ -163,6 +168,7 @@ impl Worker {
             .args(["worker", "--until-stdin-closes", "--pull", "--name", start.name, "--id", start.name])
             .args(["--register", &format!("http://{}", start.admin), "--lease", "10s", "--drain-ms", "5000"])
             .args(["--command-ms", &COMMAND_MS.to_string(), "--frame-bytes", &FRAME_BYTES.to_string()])
+            .args(["--size", SIZE, "--hue", &start.hue.to_string()])
             .arg("--journal")
             .arg(start.journal)
             .stderr(Stdio::null());
@@ -225,9 +231,30 @@ fn config(policy: &str, shows: Option<&Certificate>) -> String {
     format!(
         "[server]\n{listen}\nshutdown_grace = \"2s\"\nclose_spread = \"0s\"\n\n\
          [admin]\nlisten = \"127.0.0.1:0\"\n\n[replay]\npolicy = \"{policy}\"\n\n[log]\nformat = \"json\"\n\n\
-         [[pools]]\nname = \"default\"\n\n[[routes]]\nname = \"default\"\npath = \"/{{*path}}\"\npool = \"default\"\n"
+         [limits]\nkey_connections = 0\nkey_rate = \"0\"\n\n[[pools]]\nname = \"default\"\n{ROUTES}"
     )
 }
+
+/// Video has a route of its own, so that events tell a screen from the rest. The key has video and control of one screen
+/// meet at one worker, which draws the taps that it got.
+const ROUTES: &str = r#"
+[[routes]]
+name = "video"
+path = "/ws/{session}/video"
+pool = "default"
+key = "{session}"
+
+[[routes]]
+name = "control"
+path = "/ws/{session}/{*channel}"
+pool = "default"
+key = "{session}"
+
+[[routes]]
+name = "default"
+path = "/{*path}"
+pool = "default"
+"#;
 
 #[cfg(test)]
 mod tests {

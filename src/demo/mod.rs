@@ -22,7 +22,7 @@
 //! | `client_closes` | client sockets that closed before the end |
 //! | `workers`, `clients`, `seconds` | what was run, and for how long clients sent |
 //!
-//! Read [`verdict`] (what is promised), [`run`] (the story), `clients` (by TLS with a `certificate` of its own, if wanted) and `workers` (the two ends), `board` (the
+//! Read [`verdict`] (what is promised), [`run`] (the story), `clients` (by TLS with a `certificate` of its own, if wanted) and `workers` (the two ends), `tunnel` (what is without Holdline), `board` (the
 //! books), `journals` and `witness` (who fills them), then `page`, `viewer` and `table` (who shows them).
 
 mod board;
@@ -36,6 +36,7 @@ mod page;
 mod percentile;
 mod run;
 mod table;
+mod tunnel;
 mod verdict;
 mod viewer;
 mod witness;

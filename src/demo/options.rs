@@ -17,9 +17,13 @@ pub struct Options {
     /// How often a worker is killed or drained (500ms, 3s, 1m); 0 is never
     #[arg(long, default_value = "3s", value_parser = crate::config::parse_duration)]
     pub kill_every: Duration,
-    /// How long that goes on; 0 is until Ctrl-C
-    #[arg(long, default_value_t = 20)]
-    pub seconds: u64,
+    /// How long that goes on, 20 if not given; 0 is until Ctrl-C
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Begin to count the seconds when the page is opened, and keep it after the verdict, until Ctrl-C; so it is on a
+    /// terminal where no --seconds are given
+    #[arg(long)]
+    pub stay: bool,
     /// Print one JSON object on stdout at the end, and nothing else there
     #[arg(long)]
     pub json: bool,
@@ -32,6 +36,21 @@ pub struct Options {
     /// Keep nothing for the next worker, to see the verdict turn red
     #[arg(long, hide = true)]
     pub break_replay: bool,
+}
+
+/// How long workers fall where nothing else is said.
+const SECONDS: u64 = 20;
+
+impl Options {
+    /// How long workers fall, in seconds; 0 is until Ctrl-C.
+    pub(super) fn seconds(&self) -> u64 {
+        self.seconds.unwrap_or(SECONDS)
+    }
+
+    /// Whether the page waits for its viewer and outlives the verdict: a person looks, who has not said for how long.
+    pub(super) fn stays(&self, is_terminal: bool) -> bool {
+        self.stay || (is_terminal && self.seconds.is_none() && !self.json)
+    }
 }
 
 /// The page has buttons that kill processes, so it is for this machine only.
@@ -58,10 +77,23 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_contract() {
         let options = parse("").unwrap();
-        assert_eq!((options.workers, options.clients, options.seconds), (3, 20, 20));
+        assert_eq!((options.workers, options.clients, options.seconds()), (3, 20, 20));
         assert_eq!(options.kill_every, Duration::from_secs(3));
         assert!(!options.json && !options.tls && !options.break_replay);
         assert!(options.listen.ip().is_loopback());
+    }
+
+    #[test]
+    fn the_page_stays_for_a_person_who_did_not_say_how_long() {
+        for (line, is_terminal, stays) in [
+            ("", true, true),
+            ("", false, false),
+            ("--seconds 20", true, false),
+            ("--json", true, false),
+            ("--json --seconds 5 --stay", false, true),
+        ] {
+            assert_eq!(parse(line).unwrap().stays(is_terminal), stays, "{line:?}, {is_terminal}");
+        }
     }
 
     #[test]

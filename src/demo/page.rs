@@ -1,8 +1,10 @@
 //! The demo's viewer page: live simulated screens, and what the page wants to know.
 //!
-//! The page is served by the demo, at any path; it asks `GET /demo/state` twice a second for a [`State`] until the phase
-//! is [`Phase::Finished`], says that it knows by asking for `GET /demo/state?seen=finished`, and its buttons send `POST /demo/workers/{index}/kill` and `…/drain` (JSON body `{}`, any 2xx
-//! is fine). Its screens are plain browser WebSockets to `{proxy}/ws/{session}/video`, and taps go to `…/control`.
+//! The page is served by the demo; it asks `GET /demo/state` four times a second for a [`State`] until the phase is
+//! [`Phase::Finished`], says that it knows by asking for `GET /demo/state?seen=finished`, and its buttons send
+//! `POST /demo/workers/{index}/kill`, `…/drain` and `/demo/kill-all` (JSON body `{}`, any 2xx is fine). Its upper screens
+//! are plain browser WebSockets to `{proxy}/ws/{session}/video`, and taps go to `…/control`; the lower ones show the same
+//! sessions through the tunnel of the worker that the upper one is on.
 
 use serde::Serialize;
 
@@ -14,11 +16,13 @@ pub const VIEWER_HTML: &str = include_str!("viewer.html");
 pub struct State {
     /// Base URL of the proxy's public listener, `ws://HOST:PORT`.
     pub proxy: String,
+    /// The proxy's dashboard, `http://HOST:PORT/`.
+    pub dashboard: String,
     /// The sessions whose screens the page shows.
     pub screens: Vec<String>,
     /// Where the demo is.
     pub phase: Phase,
-    /// Seconds since the clients were connected.
+    /// Seconds on the clock, which may wait for the first viewer.
     pub elapsed_s: f64,
     /// How long the demo runs; 0 is until it is stopped.
     pub seconds: u64,
@@ -30,6 +34,8 @@ pub struct State {
     pub reattach_ms: ReattachMs,
     /// The workers, by their index in the buttons' paths.
     pub workers: Vec<WorkerState>,
+    /// When the page's screens got another worker, oldest first.
+    pub moves: Vec<Move>,
     /// What happened, oldest first; the page shows the last fifty.
     pub events: Vec<Event>,
     /// Whether the promises were kept, once that is known.
@@ -42,10 +48,14 @@ pub struct State {
 pub enum Phase {
     /// Proxy and workers come up.
     Starting,
-    /// Clients are connected and workers are killed.
+    /// Clients are connected, and the clock waits for the page's first viewer.
+    Waiting,
+    /// Workers are killed.
     Running,
     /// Nothing is killed any more; what is on its way arrives.
     Settling,
+    /// The verdict is there, and the viewer may go on killing.
+    Encore,
     /// The verdict is there; the page asks no more and no longer minds closing sockets.
     Finished,
 }
@@ -67,6 +77,10 @@ pub struct Totals {
     pub frames: u64,
     /// Times that a client was without its worker.
     pub interruptions: u64,
+    /// Workers killed.
+    pub kills: u64,
+    /// Workers drained or told to stop.
+    pub drains: u64,
     /// Client sockets that closed: the promise is none.
     pub client_closes: u64,
 }
@@ -95,6 +109,25 @@ pub struct WorkerState {
     pub pipes: u64,
     /// How often it was started.
     pub starts: u64,
+    /// The colour of its screens, in degrees.
+    pub hue: u32,
+    /// The plain tunnel to it, `ws://HOST:PORT`.
+    pub tunnel: String,
+}
+
+/// One of the page's screens got another worker.
+#[derive(Debug, Clone, Serialize)]
+pub struct Move {
+    /// It counts from 1.
+    pub number: u64,
+    /// The screen's session.
+    pub screen: String,
+    /// The worker that it was on.
+    pub from: String,
+    /// What became of that worker: it was `killed`, `stopped` or `drained`.
+    pub why: &'static str,
+    /// Milliseconds without a worker.
+    pub took_ms: f64,
 }
 
 /// What a worker is doing; only one that is up can be killed or drained.
@@ -137,6 +170,7 @@ mod tests {
     fn sample() -> State {
         State {
             proxy: "ws://127.0.0.1:8000".into(),
+            dashboard: "http://127.0.0.1:9000/".into(),
             screens: vec!["phone-1".into()],
             phase: Phase::Running,
             elapsed_s: 1.5,
@@ -144,7 +178,16 @@ mod tests {
             clients: 20,
             totals: Totals::default(),
             reattach_ms: ReattachMs::default(),
-            workers: vec![WorkerState { name: "w".into(), state: WorkerPhase::Up, pid: None, pipes: 1, starts: 1 }],
+            workers: vec![WorkerState {
+                name: "w".into(),
+                state: WorkerPhase::Up,
+                pid: None,
+                pipes: 1,
+                starts: 1,
+                hue: 210,
+                tunnel: "ws://127.0.0.1:7000".into(),
+            }],
+            moves: vec![Move { number: 1, screen: "phone-1".into(), from: "w".into(), why: "killed", took_ms: 1.0 }],
             events: vec![Event { at_s: 1.0, text: "t".into() }],
             verdict: Some(Verdict { ok: true, text: "t".into() }),
         }

@@ -1,5 +1,8 @@
 //! The story of a demo: everything comes up, clients send while workers fall, everything comes to rest, and is judged.
+//! Where a person looks there is an encore: they go on killing until Ctrl-C, and it is judged again.
 
+use std::env;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +14,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 
-use super::board::Board;
+use super::board::{Board, Subject};
 use super::certificate::Certificate;
 use super::children::{Proxy, Scratch};
 use super::clients::{self, Order};
 use super::options::Options;
 use super::page::{Phase, State};
 use super::table::Table;
+use super::tunnel;
 use super::verdict::{Evidence, broken, verdict};
 use super::viewer::Viewer;
 use super::witness::{Witness, follow_events};
@@ -36,7 +40,7 @@ const SETTLE_MAX: Duration = Duration::from_secs(120);
 const SETTLE_QUIET: Duration = Duration::from_secs(10);
 /// How long clients have to say goodbye.
 const GOODBYE_WAIT: Duration = Duration::from_secs(5);
-/// Without a time limit, kills come this far apart at most.
+/// Without a time limit, it ends after this long, and kills come this far apart at most.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
 /// In which order workers fall.
 const DEEDS: [Deed; 4] = [Deed::Kill, Deed::Terminate, Deed::Kill, Deed::Drain];
@@ -70,18 +74,15 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
     let mut proxy = Proxy::start(&scratch, policy, certificate.as_ref()).await?;
     let target: Target = proxy.admin.parse().map_err(anyhow::Error::msg)?;
     let admin = Arc::new(Client::new(target));
-    let screens = (1..=SCREENS).map(|screen| format!("screen-{screen}")).collect();
-    let board = Arc::new(Board::new(&options, proxy.public.clone(), screens));
+    let stays = options.stays(io::stdout().is_terminal());
+    let board = Arc::new(Board::new(&options, subject(&proxy, stays)));
     let (journals, new_journals) = mpsc::channel(JOURNALS_MAX);
     let mut witness = Witness::new(&board, &admin, new_journals);
     let events = tokio::spawn(follow_events(board.clone(), admin.clone()));
     let (workers, mut tasks) = Workers::start(&board, &admin, &proxy.admin, &scratch, &journals);
+    let _tunnels = tunnel::open(&board).await?;
     let viewer = Viewer::start(options.listen, &board, &workers).await?;
-    table.say(&format!("watch the screens: {}", viewer.url));
-    if options.tls {
-        let page = proxy.public.replace("wss://", "https://");
-        table.say(&format!("its certificate is a throw-away one: have your browser accept it first, at {page}/health"));
-    }
+    welcome(&mut table, &viewer, &proxy, &options);
 
     let (orders, heard) = watch::channel(Order::Listen);
     let mut stage =
@@ -89,10 +90,7 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
     let story = async {
         stage.come_up().await?;
         let clients = clients::connect(&board, options.clients, &heard, tls.as_ref()).await?;
-        orders.send_replace(Order::Send);
-        stage.perform(&mut told).await?;
-        orders.send_replace(Order::Listen);
-        stage.settle().await?;
+        stage.play(&mut told, &orders, stays).await?;
         anyhow::Ok(clients)
     };
     let clients = tokio::select! {
@@ -106,7 +104,7 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
             bail!("a worker's task ended")
         }
     };
-    let is_kept = judge(&board, &options, &mut table);
+    let is_kept = stage.judge(Phase::Finished);
     viewer.finish().await;
     orders.send_replace(Order::Close);
     // who does not say goodbye in time is cut off with the set
@@ -116,6 +114,36 @@ async fn demo(options: Options) -> anyhow::Result<bool> {
     tasks.shutdown().await;
     proxy.stop(&board).await;
     Ok(is_kept)
+}
+
+fn subject(proxy: &Proxy, waits: bool) -> Subject {
+    Subject {
+        proxy: proxy.public.clone(),
+        dashboard: format!("http://{}/", proxy.admin),
+        screens: (1..=SCREENS).map(|screen| format!("screen-{screen}")).collect(),
+        waits,
+    }
+}
+
+/// Says where there is something to see.
+fn welcome(table: &mut Table, viewer: &Viewer, proxy: &Proxy, options: &Options) {
+    table.say(&format!("watch the screens: {}", viewer.url));
+    table.say(&format!("the dashboard: http://{}/", proxy.admin));
+    let program = env::current_exe().map_or_else(|_| "holdline".into(), |path| path.display().to_string());
+    table.say(&format!("on a terminal: {program} ctl top --admin http://{}", proxy.admin));
+    if options.tls {
+        let page = proxy.public.replace("wss://", "https://");
+        table.say(&format!("its certificate is a throw-away one: have your browser accept it first, at {page}/health"));
+    }
+}
+
+/// Why the workers no longer fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The seconds are over.
+    OfTime,
+    /// A signal asked for it.
+    Told,
 }
 
 /// Signals that end the show early.
@@ -158,11 +186,27 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Lets workers fall until the time is over.
-    async fn perform(&mut self, told: &mut Told) -> anyhow::Result<()> {
+    /// Has clients send while workers fall, and lets everything come to rest; twice where the page stays.
+    async fn play(&mut self, told: &mut Told, orders: &watch::Sender<Order>, stays: bool) -> anyhow::Result<()> {
+        orders.send_replace(Order::Send);
+        let ending = self.perform(told).await?;
+        orders.send_replace(Order::Listen);
+        self.settle().await?;
+        if stays && ending == Ending::OfTime {
+            self.judge(Phase::Encore);
+            orders.send_replace(Order::Send);
+            self.encore(told).await?;
+            orders.send_replace(Order::Listen);
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets workers fall until the time is over; the clock may wait for the first viewer, and is looked at with the rest.
+    async fn perform(&mut self, told: &mut Told) -> anyhow::Result<Ending> {
         self.board.begin();
-        let lasts = if self.options.seconds == 0 { FOREVER } else { Duration::from_secs(self.options.seconds) };
-        let end = Instant::now() + lasts;
+        let seconds = self.options.seconds();
+        let lasts = if seconds == 0 { FOREVER } else { Duration::from_secs(seconds) };
         let kill_every = if self.options.kill_every.is_zero() { FOREVER } else { self.options.kill_every };
         let mut kills = interval_at(Instant::now() + kill_every, kill_every);
         kills.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,12 +215,25 @@ impl Stage<'_> {
         let possible = if self.options.workers == 1 { &DEEDS[..2] } else { &DEEDS[..] };
         let mut deeds = possible.iter().copied().cycle();
         loop {
+            let end =
+                self.board.clock().map_or_else(|| Instant::now() + FOREVER, |clock| Instant::from_std(clock) + lasts);
             tokio::select! {
-                () = sleep_until(end) => return Ok(()),
-                () = told.next() => return Ok(()),
+                () = sleep_until(end) => return Ok(Ending::OfTime),
+                () = told.next() => return Ok(Ending::Told),
                 _ = kills.tick() => if let Some(deed) = deeds.next() {
                     self.workers.order_next(self.board, deed);
                 },
+                _ = looks.tick() => self.look().await?,
+            }
+        }
+    }
+
+    /// Leaves the killing to the viewer, until a signal.
+    async fn encore(&mut self, told: &mut Told) -> anyhow::Result<()> {
+        let mut looks = ticks(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = told.next() => return Ok(()),
                 _ = looks.tick() => self.look().await?,
             }
         }
@@ -212,30 +269,30 @@ impl Stage<'_> {
         self.table.show(self.board);
         Ok(())
     }
+
+    /// Judges, and tells; whether every promise was kept. What is for programs is said at the end alone.
+    fn judge(&mut self, phase: Phase) -> bool {
+        let (evidence, kills, drains) = {
+            let mut books = self.board.books();
+            books.phase = phase;
+            let evidence = books.evidence();
+            books.verdict = Some(verdict(&evidence, books.proxy.interruptions));
+            (evidence, books.kills, books.drains)
+        };
+        let state = self.board.state();
+        self.table.show(self.board);
+        self.table.verdict(&state);
+        if self.options.json && phase == Phase::Finished {
+            println!("{}", report(&state, &evidence, self.options, (kills, drains)));
+        }
+        broken(&evidence).is_empty()
+    }
 }
 
 fn ticks(every: Duration) -> Interval {
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
-}
-
-/// Judges, and tells everybody; whether every promise was kept.
-fn judge(board: &Board, options: &Options, table: &mut Table) -> bool {
-    let (evidence, kills, drains) = {
-        let mut books = board.books();
-        books.phase = Phase::Finished;
-        let evidence = books.evidence();
-        books.verdict = Some(verdict(&evidence, books.proxy.interruptions));
-        (evidence, books.kills, books.drains)
-    };
-    let state = board.state();
-    table.show(board);
-    table.verdict(&state);
-    if options.json {
-        println!("{}", report(&state, &evidence, options, (kills, drains)));
-    }
-    broken(&evidence).is_empty()
 }
 
 fn report(state: &State, evidence: &Evidence, options: &Options, (kills, drains): (u64, u64)) -> Value {
@@ -251,7 +308,7 @@ fn report(state: &State, evidence: &Evidence, options: &Options, (kills, drains)
         "interruptions": totals.interruptions, "kills": kills, "drains": drains,
         "reattach_ms": state.reattach_ms,
         "client_closes": totals.client_closes,
-        "workers": options.workers, "clients": options.clients, "seconds": options.seconds,
+        "workers": options.workers, "clients": options.clients, "seconds": options.seconds(),
     })
 }
 
@@ -265,13 +322,20 @@ mod tests {
             workers: 1,
             clients: 1,
             kill_every: Duration::ZERO,
-            seconds: 1,
+            seconds: Some(1),
+            stay: false,
             json: true,
             listen: ([127, 0, 0, 1], 0).into(),
             break_replay: false,
             tls: false,
         };
-        let board = Board::new(&options, "ws://127.0.0.1:1".into(), Vec::new());
+        let subject = Subject {
+            proxy: "ws://127.0.0.1:1".into(),
+            dashboard: "http://127.0.0.1:2/".into(),
+            screens: Vec::new(),
+            waits: false,
+        };
+        let board = Board::new(&options, subject);
         let evidence = Evidence { lost_up: 3, ..board.books().evidence() };
         let report = report(&board.state(), &evidence, &options, (2, 1));
         assert_eq!(report["verdict"], "broken");

@@ -132,13 +132,20 @@ fn render(state: &State, colours: bool) -> Vec<String> {
 fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting",
+        Phase::Waiting => "waiting ",
         Phase::Running => "running ",
         Phase::Settling => "settling",
+        Phase::Encore => "judged  ",
         Phase::Finished => "finished",
     }
 }
 
 fn progress(state: &State) -> String {
+    match state.phase {
+        Phase::Waiting => return format!("{} s begin when the page is opened; Ctrl-C ends it", state.seconds),
+        Phase::Encore => return "the page stays: kill workers there, Ctrl-C ends it".into(),
+        Phase::Starting | Phase::Running | Phase::Settling | Phase::Finished => {}
+    }
     if state.seconds == 0 {
         return format!("{:.0} s, Ctrl-C ends it", state.elapsed_s);
     }
@@ -178,6 +185,7 @@ mod tests {
     fn state() -> State {
         State {
             proxy: "ws://127.0.0.1:1".into(),
+            dashboard: "http://127.0.0.1:2/".into(),
             screens: Vec::new(),
             phase: Phase::Running,
             elapsed_s: 10.0,
@@ -191,7 +199,10 @@ mod tests {
                 pid: Some(7),
                 pipes: 3,
                 starts: 1,
+                hue: 210,
+                tunnel: String::new(),
             }],
+            moves: Vec::new(),
             events: Vec::new(),
             verdict: None,
         }

@@ -65,6 +65,7 @@ impl Viewer {
             .route("/", get(Html(VIEWER_HTML)))
             .route("/demo/state", get(state))
             .route("/demo/workers/{index}/{deed}", post(order))
+            .route("/demo/kill-all", post(kill_all))
             .with_state(app)
             .layer(from_fn(guard));
         let task = tokio::spawn(async move {
@@ -88,6 +89,7 @@ impl Viewer {
 /// With `?seen=finished` the page says that it was told how it ended.
 async fn state(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let knows_the_end = uri.query() == Some("seen=finished");
+    app.board.viewed();
     app.asked.send_replace(Asked { at: Some(Instant::now()), knows_the_end });
     ([(header::CACHE_CONTROL, "no-store")], Json(app.board.state())).into_response()
 }
@@ -99,6 +101,16 @@ async fn order(State(app): State<Arc<App>>, Path((index, deed)): Path<(usize, St
         _ => return StatusCode::NOT_FOUND,
     };
     if app.workers.order(&app.board, index, deed) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT }
+}
+
+async fn kill_all(State(app): State<Arc<App>>) -> StatusCode {
+    match app.workers.kill_all(&app.board) {
+        0 => StatusCode::CONFLICT,
+        count => {
+            app.board.say(format!("all {count} workers that are up are killed at once"));
+            StatusCode::ACCEPTED
+        }
+    }
 }
 
 async fn guard(request: Request, next: Next) -> Response {

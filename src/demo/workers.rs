@@ -2,6 +2,7 @@
 //!
 //! A killed worker stays registered until its replacement is up: the proxy has to find out by itself that it is gone.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,6 +87,11 @@ impl Workers {
         up && self.deeds.get(index).is_some_and(|deeds| deeds.try_send(deed).is_ok())
     }
 
+    /// Kills every worker that is up at the same moment; how many there are.
+    pub(super) fn kill_all(&self, board: &Board) -> usize {
+        (0..self.deeds.len()).filter(|&index| self.order(board, index, Deed::Kill)).count()
+    }
+
     /// Does it to the worker with the most pipes, unless that would leave none of several.
     pub(super) fn order_next(&self, board: &Board, deed: Deed) {
         let victim = victim(&board.books().workers.iter().map(|w| (w.state, w.pipes)).collect::<Vec<_>>());
@@ -135,7 +141,8 @@ impl Crew {
         let journal = self.scratch.file(&format!("{name}.jsonl"));
         // The reader of journals goes last, so it hears this.
         let _ = self.journals.send(journal.clone()).await;
-        let start_with = WorkerStart { name, admin: &self.admin_address, journal: &journal };
+        let hue = hue(index);
+        let start_with = WorkerStart { name, admin: &self.admin_address, journal: &journal, hue };
         let mut worker = Worker::start(&start_with)?;
         {
             let mut books = self.board.books();
@@ -145,9 +152,8 @@ impl Crew {
         }
         tokio::select! {
             up = timeout(UP_WAIT, self.wait_for(name, |backend| backend["eligible"] == true)) => {
-                if up.is_err() {
-                    bail!("{name} did not register");
-                }
+                let Ok(backend) = up else { bail!("{name} did not register") };
+                self.board.books().addresses[index] = address_of(&backend);
             }
             () = worker.ended() => bail!("{name} ended before it had registered"),
         }
@@ -190,7 +196,7 @@ impl Crew {
             return self.board.say(format!("{name} could not be drained: {error}"));
         }
         match timeout(DRAIN_WAIT, self.wait_for(name, |backend| backend["pipes"] == 0)).await {
-            Ok(()) => self.board.say(format!("{name} is free of pipes after {} ms", began.elapsed().as_millis())),
+            Ok(_) => self.board.say(format!("{name} is free of pipes after {} ms", began.elapsed().as_millis())),
             Err(_) => self.board.say(format!("{name} still has pipes after {} s", DRAIN_WAIT.as_secs())),
         }
     }
@@ -211,10 +217,13 @@ impl Crew {
     }
 
     /// Asks for a backend until it is as wanted; the caller bounds the time.
-    async fn wait_for(&self, name: &str, wanted: impl Fn(&Value) -> bool) {
+    async fn wait_for(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let path = format!("/v1/backends/{name}");
-        while !self.admin.call(Method::GET, &path, None).await.is_ok_and(|backend| wanted(&backend)) {
-            sleep(ASK_EVERY).await;
+        loop {
+            match self.admin.call(Method::GET, &path, None).await {
+                Ok(backend) if wanted(&backend) => return backend,
+                Ok(_) | Err(_) => sleep(ASK_EVERY).await,
+            }
         }
     }
 
@@ -224,14 +233,46 @@ impl Crew {
         row.state = state;
         if state == WorkerPhase::Down {
             (row.pid, row.pipes) = (None, 0);
+            books.addresses[index] = None;
         }
     }
+}
+
+/// The colour of a worker's place, in degrees: neighbours are the golden angle apart, so that no few of them are alike.
+pub(super) fn hue(index: usize) -> u32 {
+    const FIRST: u64 = 210;
+    const GOLDEN_TENTHS: u64 = 1375;
+    ((FIRST + index as u64 * GOLDEN_TENTHS / 10) % 360) as u32
+}
+
+/// Where a registered worker listens.
+fn address_of(backend: &Value) -> Option<SocketAddr> {
+    backend["url"].as_str()?.strip_prefix("ws://")?.trim_end_matches('/').parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use WorkerPhase::{Down, Draining, Starting, Up};
+
+    #[test]
+    fn the_first_workers_have_colours_far_apart() {
+        let hues: Vec<u32> = (0..5).map(hue).collect();
+        for (at, one) in hues.iter().enumerate() {
+            for other in &hues[at + 1..] {
+                let apart = one.abs_diff(*other).min(360 - one.abs_diff(*other));
+                assert!(apart >= 40, "{hues:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_registered_url_is_an_address() {
+        for url in ["ws://127.0.0.1:81", "ws://127.0.0.1:81/"] {
+            assert_eq!(address_of(&json!({ "url": url })), Some(([127, 0, 0, 1], 81).into()));
+        }
+        assert_eq!(address_of(&json!({ "url": "attach:w" })), None);
+    }
 
     #[test]
     fn the_busiest_worker_that_is_up_is_next() {

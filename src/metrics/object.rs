@@ -475,6 +475,13 @@ impl PoolMetrics {
         &self.ejections[reason as usize]
     }
 
+    /// Backend legs that were left on purpose: by a drain, an operator's move, or Holdline's own.
+    #[must_use]
+    pub fn planned_interruptions_total(&self) -> u64 {
+        let planned = [Interruption::Drain, Interruption::Admin, Interruption::Handover];
+        planned.into_iter().map(|reason| self.interrupted(reason).get()).sum()
+    }
+
     /// Backend legs lost, for all reasons together.
     #[must_use]
     pub fn interruptions_total(&self) -> u64 {

@@ -74,14 +74,24 @@ async fn a_key_drains_a_backend_and_another_moves_a_pipe() {
     terminal.press("\tm");
     proxy.pipe_that("it is on the other one", |pipe| pipe["backend"] == "w-b").await;
     // back to the backends, down to the second, and drain it
-    terminal.press("\t\x1b[Bd");
+    terminal.press("\x1b[Z\x1b[Bd");
+    terminal.shows("move (y/n)").await;
+    assert_eq!(proxy.get("/v1/backends/w-b").await["state"], "ready", "not before a yes");
+    terminal.press("y");
     proxy.pipe_that("it is back", |pipe| pipe["backend"] == "w-a").await;
     assert_eq!(proxy.get("/v1/backends/w-b").await["state"], "drain");
     terminal.shows("w-b drains").await;
     terminal.press("r");
     terminal.shows("takes pipes").await;
     assert_eq!(proxy.get("/v1/backends/w-b").await["state"], "ready");
-    terminal.press("q");
+    // a search of all pipes, which escape takes back; then the events, and the help
+    terminal.press("/s1\r");
+    terminal.shows("with \"s1\"").await;
+    terminal.press("\x1b");
+    terminal.shows("backend.state_changed").await;
+    terminal.press("?");
+    terminal.shows("any key closes this").await;
+    terminal.press(" q");
     assert!(within("the end", terminal.program.wait()).await.unwrap().success());
     // the screen that was there before comes back
     terminal.shows("\x1b[?1049l").await;
@@ -94,5 +104,22 @@ async fn without_a_terminal_it_says_what_does_without() {
     let done = within("the end", top(&proxy).stdin(Stdio::null()).output()).await.unwrap();
     assert_eq!(done.status.code(), Some(2));
     let said = String::from_utf8(done.stderr).unwrap();
-    assert!(said.contains("needs a terminal") && said.contains("--watch"), "{said}");
+    assert!(said.contains("needs a terminal") && said.contains("--once"), "{said}");
+}
+
+#[tokio::test]
+async fn once_it_prints_a_look_and_leaves() {
+    let proxy = Proxy::start("");
+    let worker = DemoWorker::start("a", &[]);
+    proxy.register("w-a", worker.address).await;
+    let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
+    assert_eq!(client.exchange("hello").await, "hello");
+    let done = within("the end", top(&proxy).arg("--once").stdin(Stdio::null()).output()).await.unwrap();
+    assert!(done.status.success(), "{done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    for part in ["holdline ", "1 pipes", "w-a", "1 of 1 pipes by id", "backend.registered"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains('\x1b'), "no colours and no cursor: {said}");
+    assert_eq!(client.exchange("still here").await, "still here");
 }

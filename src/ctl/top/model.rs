@@ -1,20 +1,25 @@
 //! What `ctl top` shows and what a key does to it. No terminal, no network and no clock: keys and looks come in, orders
 //! go out.
 //!
-//! Invariant: the cursor stays on its backend or pipe while that is there, however the rows are sorted.
+//! Invariant: the cursor stays on its backend or pipe while that is there, however the rows are sorted; and what takes
+//! pipes from a backend is done only after a yes.
 
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::rows::{Backend, Look, Pipe, Totals, rate};
+use super::stories::Stories;
 
 /// Rows that a page key jumps over.
 const PAGE_ROWS: usize = 10;
+/// Letters of a search.
+const SEARCH_MAX: usize = 200;
 
 /// Which table has the cursor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pane {
     Backends,
     Pipes,
+    Events,
 }
 
 /// What backends are sorted by.
@@ -24,13 +29,15 @@ pub(super) enum BackendSort {
     Pipes,
 }
 
-/// What pipes are sorted by.
+/// What pipes are sorted by, which the process does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PipeSort {
     Id,
     Rate,
     Buffered,
     Interruptions,
+    Memory,
+    Age,
 }
 
 impl BackendSort {
@@ -55,7 +62,9 @@ impl PipeSort {
             Self::Id => Self::Rate,
             Self::Rate => Self::Buffered,
             Self::Buffered => Self::Interruptions,
-            Self::Interruptions => Self::Id,
+            Self::Interruptions => Self::Memory,
+            Self::Memory => Self::Age,
+            Self::Age => Self::Id,
         }
     }
 
@@ -65,8 +74,31 @@ impl PipeSort {
             Self::Rate => "rate",
             Self::Buffered => "buffered",
             Self::Interruptions => "interruptions",
+            Self::Memory => "memory",
+            Self::Age => "age",
         }
     }
+
+    /// The word of the API; by id without one.
+    const fn asked(self) -> Option<&'static str> {
+        match self {
+            Self::Id => None,
+            Self::Rate => Some("-rate"),
+            Self::Buffered => Some("-buffered"),
+            Self::Interruptions => Some("-interruptions"),
+            Self::Memory => Some("-memory"),
+            Self::Age => Some("age"),
+        }
+    }
+}
+
+/// Which pipes a look asks for, and from which event on.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Wanted {
+    pub(super) backend: Option<String>,
+    pub(super) words: Option<String>,
+    pub(super) sort: Option<&'static str>,
+    pub(super) after: Option<u64>,
 }
 
 /// What a key asks of the process.
@@ -78,8 +110,22 @@ pub(super) enum Order {
     Ready(String),
     /// Move this pipe to another backend.
     Move(String),
+    /// Look again at once: other rows are wanted.
+    Look,
     /// Leave.
     Quit,
+}
+
+/// What lies over the tables and takes the keys.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Over {
+    Nothing,
+    /// What the keys do.
+    Help,
+    /// The words of a search as they are typed.
+    Search(String),
+    /// A backend that is drained at a yes.
+    Drain(String),
 }
 
 /// A cursor: on a row by its id, and where that row was, for when it is gone.
@@ -104,11 +150,17 @@ pub(super) struct Model {
     pub(super) target: String,
     pub(super) look: Option<Look>,
     before: Option<(f64, Totals)>,
+    pub(super) stories: Stories,
     pub(super) pane: Pane,
+    pub(super) over: Over,
     pub(super) backend_sort: BackendSort,
     pub(super) pipe_sort: PipeSort,
     /// Only the pipes of this backend.
     pub(super) filter: Option<String>,
+    /// Only the pipes that have these words in them; empty is all.
+    pub(super) search: String,
+    /// Events back from the newest.
+    pub(super) events_back: usize,
     /// What the last order came to, or why the last look failed.
     pub(super) notice: Option<String>,
     backends: Cursor,
@@ -121,13 +173,27 @@ impl Model {
             target,
             look: None,
             before: None,
+            stories: Stories::default(),
             pane: Pane::Backends,
+            over: Over::Nothing,
             backend_sort: BackendSort::Id,
             pipe_sort: PipeSort::Id,
             filter: None,
+            search: String::new(),
+            events_back: 0,
             notice: None,
             backends: Cursor::default(),
             pipes: Cursor::default(),
+        }
+    }
+
+    /// What the next look is to ask for.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            backend: self.filter.clone(),
+            words: Some(self.search.clone()).filter(|words| !words.is_empty()),
+            sort: self.pipe_sort.asked(),
+            after: self.stories.after,
         }
     }
 
@@ -150,21 +216,10 @@ impl Model {
         rows
     }
 
-    /// The pipes in their order.
+    /// The pipes in the order in which the process gave them; after a filter was set, those that still fit.
     pub(super) fn pipes(&self) -> Vec<&Pipe> {
         let wanted = |pipe: &&Pipe| self.filter.as_ref().is_none_or(|backend| *backend == pipe.backend);
-        let mut rows: Vec<&Pipe> = self.look.iter().flat_map(|look| &look.pipes).filter(wanted).collect();
-        let sum = |pipe: &Pipe| pipe.up_rate + pipe.down_rate;
-        rows.sort_by(|a, b| {
-            let order = match self.pipe_sort {
-                PipeSort::Id => std::cmp::Ordering::Equal,
-                PipeSort::Rate => sum(b).total_cmp(&sum(a)),
-                PipeSort::Buffered => b.buffered_bytes.cmp(&a.buffered_bytes),
-                PipeSort::Interruptions => b.interruptions.cmp(&a.interruptions),
-            };
-            order.then_with(|| a.id.cmp(&b.id))
-        });
-        rows
+        self.look.iter().flat_map(|look| &look.pipes).filter(wanted).collect()
     }
 
     /// The row of the cursor among the backends.
@@ -191,18 +246,32 @@ impl Model {
         if key.modifiers.contains(KeyModifiers::CONTROL) {
             return (key.code == KeyCode::Char('c')).then_some(Order::Quit);
         }
-        match key.code {
-            KeyCode::Char('q') | KeyCode::Esc => return Some(Order::Quit),
-            KeyCode::Tab | KeyCode::BackTab | KeyCode::Left | KeyCode::Right => self.pane = self.other_pane(),
+        match std::mem::replace(&mut self.over, Over::Nothing) {
+            Over::Nothing => self.press_on_tables(key.code),
+            // any key closes it
+            Over::Help => None,
+            Over::Search(words) => self.press_in_search(key.code, words),
+            Over::Drain(id) => matches!(key.code, KeyCode::Char('y' | 'Y')).then_some(Order::Drain(id)),
+        }
+    }
+
+    fn press_on_tables(&mut self, code: KeyCode) -> Option<Order> {
+        match code {
+            KeyCode::Char('q') => return Some(Order::Quit),
+            KeyCode::Esc => return self.back(),
+            KeyCode::Char('?' | 'h') => self.over = Over::Help,
+            KeyCode::Char('/') => self.over = Over::Search(self.search.clone()),
+            KeyCode::Tab | KeyCode::Right => self.pane = self.next_pane(),
+            KeyCode::BackTab | KeyCode::Left => self.pane = self.last_pane(),
             KeyCode::Up | KeyCode::Char('k') => self.step(|row| row.saturating_sub(1)),
             KeyCode::Down | KeyCode::Char('j') => self.step(|row| row + 1),
             KeyCode::PageUp => self.step(|row| row.saturating_sub(PAGE_ROWS)),
             KeyCode::PageDown => self.step(|row| row + PAGE_ROWS),
             KeyCode::Home => self.step(|_| 0),
             KeyCode::End => self.step(|_| usize::MAX),
-            KeyCode::Char('s') => self.sort(),
-            KeyCode::Enter => self.filter(),
-            KeyCode::Char('d') => return self.backend().map(Order::Drain),
+            KeyCode::Char('s') => return self.sort(),
+            KeyCode::Enter => return self.filter(),
+            KeyCode::Char('d') => self.over = self.backend().map_or(Over::Nothing, Over::Drain),
             KeyCode::Char('r') => return self.backend().map(Order::Ready),
             KeyCode::Char('m') => return self.pipe().map(Order::Move),
             _ => {}
@@ -210,10 +279,48 @@ impl Model {
         None
     }
 
-    const fn other_pane(&self) -> Pane {
+    fn press_in_search(&mut self, code: KeyCode, mut words: String) -> Option<Order> {
+        match code {
+            KeyCode::Esc => return None,
+            KeyCode::Enter => {
+                self.search = words.trim().to_owned();
+                self.pane = Pane::Pipes;
+                return Some(Order::Look);
+            }
+            KeyCode::Backspace => drop(words.pop()),
+            KeyCode::Char(letter) if words.len() < SEARCH_MAX => words.push(letter),
+            _ => {}
+        }
+        self.over = Over::Search(words);
+        None
+    }
+
+    /// One step back to how it was at the start: the search goes, then the filter, then the cursor's pane.
+    fn back(&mut self) -> Option<Order> {
+        if !self.search.is_empty() {
+            self.search.clear();
+            return Some(Order::Look);
+        }
+        if self.filter.take().is_some() {
+            return Some(Order::Look);
+        }
+        (self.pane, self.events_back) = (Pane::Backends, 0);
+        None
+    }
+
+    const fn next_pane(&self) -> Pane {
         match self.pane {
             Pane::Backends => Pane::Pipes,
+            Pane::Pipes => Pane::Events,
+            Pane::Events => Pane::Backends,
+        }
+    }
+
+    const fn last_pane(&self) -> Pane {
+        match self.pane {
+            Pane::Backends => Pane::Events,
             Pane::Pipes => Pane::Backends,
+            Pane::Events => Pane::Pipes,
         }
     }
 
@@ -227,6 +334,7 @@ impl Model {
                 let row = self.pipe_row().map(|row| to(row).min(self.pipes().len() - 1));
                 self.put_pipe(row);
             }
+            Pane::Events => self.events_back = to(self.events_back).min(self.stories.lines().len().saturating_sub(1)),
         }
     }
 
@@ -240,21 +348,29 @@ impl Model {
         self.pipes = Cursor { id, row: row.unwrap_or(0) };
     }
 
-    fn sort(&mut self) {
+    fn sort(&mut self) -> Option<Order> {
         match self.pane {
-            Pane::Backends => self.backend_sort = self.backend_sort.next(),
-            Pane::Pipes => self.pipe_sort = self.pipe_sort.next(),
+            Pane::Backends => {
+                self.backend_sort = self.backend_sort.next();
+                None
+            }
+            Pane::Pipes => {
+                self.pipe_sort = self.pipe_sort.next();
+                Some(Order::Look)
+            }
+            Pane::Events => None,
         }
     }
 
     /// Shows the pipes of the backend under the cursor only, or all of them again.
-    fn filter(&mut self) {
+    fn filter(&mut self) -> Option<Order> {
         self.filter = match (&self.filter, self.pane) {
             (None, Pane::Backends) => self.backends.id.clone(),
-            (None, Pane::Pipes) | (Some(_), _) => None,
+            (None, Pane::Pipes | Pane::Events) | (Some(_), _) => None,
         };
         let row = self.pipe_row();
         self.put_pipe(row);
+        Some(Order::Look)
     }
 
     /// The backend under the cursor, if the cursor is there: a key must not hit what the user does not look at.

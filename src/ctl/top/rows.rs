@@ -1,7 +1,6 @@
 //! What one look at the process brought, read out of its JSON once.
 
-use std::collections::HashMap;
-
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::log::escaped;
@@ -14,9 +13,23 @@ pub(in crate::ctl) struct Look {
     pub(super) health: Health,
     pub(super) pools: Vec<Pool>,
     pub(super) backends: Vec<Backend>,
-    /// At most a page of them.
+    /// At most a page of them, sorted and chosen by the process.
     pub(super) pipes: Vec<Pipe>,
+    /// Pipes that were asked for, on all pages.
+    pub(super) matched: u64,
     pub(super) totals: Totals,
+    pub(super) history: History,
+}
+
+/// The last ten minutes, step by step; the oldest first.
+#[derive(Clone, Default, Debug)]
+pub(super) struct History {
+    pub(super) pipes: Vec<Option<f64>>,
+    /// Messages a second, both ways.
+    pub(super) messages: Vec<Option<f64>>,
+    pub(super) reattach_p99_ms: Vec<Option<f64>>,
+    pub(super) unplanned: u64,
+    pub(super) planned: u64,
 }
 
 /// The process.
@@ -61,6 +74,8 @@ pub(super) struct Backend {
     pub(super) is_eligible: bool,
     pub(super) pipes: u64,
     pub(super) url: String,
+    /// For how long it has not been up, such as `4m`; empty while it is.
+    pub(super) not_up_for: String,
 }
 
 #[derive(Clone, Default, Debug)]
@@ -73,12 +88,9 @@ pub(super) struct Pipe {
     pub(super) backend: String,
     pub(super) level: String,
     pub(super) buffered_bytes: u64,
+    pub(super) bytes_per_second: u64,
+    pub(super) memory_bytes: u64,
     pub(super) interruptions: u64,
-    pub(super) up: u64,
-    pub(super) down: u64,
-    /// Messages a second since the last look, each way.
-    pub(super) up_rate: f64,
-    pub(super) down_rate: f64,
 }
 
 /// The answers of one look, as they came.
@@ -86,36 +98,45 @@ pub(super) struct Pipe {
 pub(super) struct Answers {
     pub(super) health: Value,
     pub(super) stats: Value,
+    pub(super) history: Value,
     pub(super) pools: Vec<Value>,
     pub(super) backends: Vec<Value>,
-    pub(super) pipes: Vec<Value>,
+    /// A page: `items` and `matched`.
+    pub(super) pipes: Value,
+    /// A page: `items` and `last`; nothing if those asked for are no longer kept.
+    pub(super) events: Option<Value>,
 }
 
 impl Look {
-    /// What the answers say, at this time; rates are counted from the look before.
-    pub(super) fn read(answers: &Answers, at: f64, before: Option<&Self>) -> Self {
-        let pipes = answers.pipes.iter().map(Pipe::read).collect();
-        let mut look = Self {
+    /// What the answers say, at this time.
+    pub(super) fn read(answers: &Answers, at: f64) -> Self {
+        let pipes: Vec<Pipe> = answers.pipes["items"].as_array().into_iter().flatten().map(Pipe::read).collect();
+        Self {
             at,
             health: Health::read(&answers.health, &answers.stats),
             pools: answers.pools.iter().map(Pool::read).collect(),
             backends: answers.backends.iter().map(Backend::read).collect(),
+            matched: answers.pipes["matched"].as_u64().unwrap_or(pipes.len() as u64),
             pipes,
             totals: Totals::read(&answers.stats["counters"]),
-        };
-        if let Some(before) = before {
-            look.count_rates(before);
+            history: History::read(&answers.history),
         }
-        look
     }
+}
 
-    fn count_rates(&mut self, before: &Self) {
-        let old: HashMap<&str, &Pipe> = before.pipes.iter().map(|pipe| (pipe.id.as_str(), pipe)).collect();
-        let seconds = self.at - before.at;
-        for pipe in &mut self.pipes {
-            if let Some(old) = old.get(pipe.id.as_str()) {
-                (pipe.up_rate, pipe.down_rate) = (rate(old.up, pipe.up, seconds), rate(old.down, pipe.down, seconds));
-            }
+impl History {
+    fn read(history: &Value) -> Self {
+        let list = |name: &str| -> Vec<Option<f64>> {
+            history[name].as_array().into_iter().flatten().map(Value::as_f64).collect()
+        };
+        let sum = |name: &str| history[name].as_array().into_iter().flatten().filter_map(Value::as_u64).sum();
+        let (up, down) = (list("up_messages_per_second"), list("down_messages_per_second"));
+        Self {
+            pipes: list("pipes"),
+            messages: up.iter().zip(&down).map(|(up, down)| Some(up.unwrap_or(0.0) + down.unwrap_or(0.0))).collect(),
+            reattach_p99_ms: list("reattach_p99_ms"),
+            unplanned: sum("unplanned_interruptions"),
+            planned: sum("planned_interruptions"),
         }
     }
 }
@@ -131,6 +152,18 @@ fn text(value: &Value) -> String {
         Value::String(text) => escaped(text),
         Value::Null => "-".into(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => escaped(&value.to_string()),
+    }
+}
+
+/// How long ago a moment was, in its largest unit; empty if it is none.
+fn age(moment: &Value) -> String {
+    let Some(Ok(moment)) = moment.as_str().map(str::parse::<Timestamp>) else { return String::new() };
+    let seconds = Timestamp::now().duration_since(moment).as_secs().max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m", seconds / 60),
+        3_600..86_400 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
     }
 }
 
@@ -189,13 +222,13 @@ impl Backend {
             is_eligible: backend["eligible"] == true,
             pipes: number(&backend["pipes"]),
             url: text(&backend["url"]),
+            not_up_for: if backend["health"] == "up" { String::new() } else { age(&backend["health_since"]) },
         }
     }
 }
 
 impl Pipe {
     fn read(pipe: &Value) -> Self {
-        let (up, down) = (&pipe["up"], &pipe["down"]);
         Self {
             id: text(&pipe["id"]),
             state: text(&pipe["state"]),
@@ -203,13 +236,11 @@ impl Pipe {
             key: text(&pipe["key"]),
             client: text(&pipe["client"]),
             backend: text(&pipe["backend"]),
-            level: text(&up["level"]),
-            buffered_bytes: number(&up["buffered_bytes"]) + number(&down["buffered_bytes"]),
+            level: text(&pipe["up"]["level"]),
+            buffered_bytes: number(&pipe["buffered_bytes"]),
+            bytes_per_second: number(&pipe["bytes_per_second"]),
+            memory_bytes: number(&pipe["memory_bytes"]),
             interruptions: number(&pipe["interruptions"]),
-            up: number(&up["accepted"]),
-            down: number(&down["accepted"]),
-            up_rate: 0.0,
-            down_rate: 0.0,
         }
     }
 }
