@@ -21,6 +21,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     let mut keys = server();
     keys.extend(super::ended_tls::server());
     keys.extend(admin());
+    keys.extend(tap());
     keys.extend(super::ended_tls::admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
@@ -222,6 +223,11 @@ fn admin() -> Vec<Key<Config>> {
             range(MIB, 64 * MIB),
             "the same for all backends",
         ),
+    ]
+}
+
+fn tap() -> Vec<Key<Config>> {
+    vec![
         key(
             "admin.tap",
             |c: &mut Config| &mut c.admin.tap,
