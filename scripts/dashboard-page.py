@@ -282,7 +282,8 @@ def a_drain_of_many(chromium, work, keep):
 
 def screenshots(page):
     sections = ["overview", "backends", "pipes", "events"]
-    page.go("overview", lambda s: s["lines"] >= 6)
+    page.go("overview", lambda s: s["lines"] >= 6 and s["tiles"]["Moved on purpose"] != "0"
+            and s["tiles"]["Workers lost under a pipe"] != "0")
     for name in sections:
         page.go(name, lambda s: s["trouble"] == "")
         page.shot(name)

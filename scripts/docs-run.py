@@ -78,7 +78,8 @@ serve) [[ " $* " != *" --help "* ]] || exec {holdline} "$@"
   said=$(mktemp -p "$RUN")
   HOLDLINE_LOG__FORMAT=json {holdline} "$@" >/dev/null 2>"$said" </dev/null & echo $! >>"$RUN/pids"
   until grep -q '"listener":"admin"' "$said"; do kill -0 $! 2>/dev/null || {{ cat "$said" >&2; exit 1; }}; sleep 0.05; done ;;
-*) exec {holdline} "$@" ;;
+# what goes on for ever is looked at for two seconds
+*) if [[ " $* " == *" --follow "* || " $* " == *" --watch "* ]]; then timeout 2 {holdline} "$@" || [ $? = 124 ]; else exec {holdline} "$@"; fi ;;
 esac
 """
 CURL = """#!/bin/sh
@@ -183,6 +184,14 @@ class World:
         with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
             return answer.read().decode()
 
+    def wait_for(self, path, word, count):
+        """The list at a path, as soon as a word stands in it so often."""
+        deadline = time.monotonic() + WAIT_S
+        while (said := self.ask("GET", path)).count(word) != count:
+            assert time.monotonic() < deadline, f"{path}: not {count} times {word}: {said}"
+            time.sleep(0.05)
+        return said
+
     def prepare(self):
         """Takes back what the block before may have changed: both workers are there, and a conversation is open."""
         self.ask("DELETE", "/v1/drain")
@@ -190,18 +199,16 @@ class World:
             self.ask("DELETE", f"/v1/backends/{other}")
         for n, address in enumerate(self.workers, 1):
             self.ask("PUT", f"/v1/backends/worker-{n}", f'{{"url": "ws://{address}", "state": "ready", "lease": "60s"}}'.encode())
-        deadline = time.monotonic() + WAIT_S
-        while (self.ask("GET", "/v1/backends?pool=default").count('"eligible":true')) < 2:
-            assert time.monotonic() < deadline, "the workers do not come up"
-            time.sleep(0.05)
+        self.wait_for("/v1/backends?pool=default", '"eligible":true', 2)
         if self.client:
             self.client.close()
+        self.wait_for("/v1/pipes", '"opened_at"', 0)
         host, port = self.public.split(":")
         self.client = socket.create_connection((host, int(port)), timeout=WAIT_S)
         self.client.sendall(b"GET /ws/s1/echo HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
         assert b" 101 " in self.client.recv(4096), "no conversation"
-        self.pipe = re.search(r'"id":"([^"]+)"', self.ask("GET", "/v1/pipes"))[1]
+        self.pipe = re.search(r'"id":"([^"]+)"', self.wait_for("/v1/pipes", '"opened_at"', 1))[1]
 
     def of_here(self, text):
         """The text with the addresses, ids and directories of this world."""

@@ -54,6 +54,8 @@ url = "ws://127.0.0.1:1"
         admin = proxy.wait_for(r'"listener":"admin","address":"([^"]+)"')
         run = subprocess.run([
             os.path.abspath(".cache/openapi/bin/schemathesis"), "run", f"http://{admin}/openapi.json",
+            # another process would take over, which nothing here would end
+            "--exclude-operation-id", "startUpgrade",
             "--header", f"Authorization: Bearer {TOKEN}", "--checks", ",".join(CHECKS), "--seed", seed,
             "--max-examples", str(EXAMPLES_MAX), "--phases", "coverage,fuzzing", "--request-timeout", "10",
             "--continue-on-failure", "--warnings", "off", "--no-shrink", "--generation-database", "none",

@@ -4,6 +4,7 @@
 //! The names say which is which: `public` and `tls`, as many as there are, and `admin`, at most one. A socket with another name is
 //! refused, because clients that wait in it would wait for ever.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -50,6 +51,10 @@ pub struct Inherited {
     pub tls: Vec<Bound>,
     /// Instead of `admin.listen`.
     pub admin: Option<Bound>,
+    /// Instead of `attach.listen`, unless empty; from another process only.
+    pub attach: Vec<Bound>,
+    /// The lock of `admin.state_file`; from another process only.
+    pub state_lock: Option<File>,
 }
 
 impl Inherited {

@@ -29,6 +29,12 @@ impl ClientName {
         }
         Self(digest.finalize().into())
     }
+
+    /// The name of this digest, which another process has made.
+    #[must_use]
+    pub const fn from_digest(digest: [u8; 32]) -> Self {
+        Self(digest)
+    }
 }
 
 /// The names in use; share it by `Arc`.
@@ -89,6 +95,13 @@ impl Clients {
         }
     }
 
+    /// The hold on `name` of a pipe that has come with it from another process.
+    #[must_use]
+    pub fn resume(self: &Arc<Self>, name: ClientName, pipe: Arc<PipeEntry>) -> Claim {
+        self.uses().insert(name, Use::Pipe(pipe.clone()));
+        Claim { clients: self.clone(), name, stage: Stage::Open(pipe) }
+    }
+
     /// Whether a pipe waits for the client of this name.
     #[must_use]
     pub fn are_awaited(&self, name: &ClientName) -> bool {
@@ -97,6 +110,12 @@ impl Clients {
 }
 
 impl Claim {
+    /// The name, for another process.
+    #[must_use]
+    pub const fn name(&self) -> [u8; 32] {
+        self.name.0
+    }
+
     /// The pipe is open, and others that wait find it.
     pub fn opened(&mut self, pipe: Arc<PipeEntry>) {
         self.clients.uses().insert(self.name, Use::Pipe(pipe.clone()));

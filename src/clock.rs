@@ -15,6 +15,12 @@ impl Clock {
         Self(Instant::now())
     }
 
+    /// A clock that shows `time` now, as that of another process does; nothing if this machine has not run for so long.
+    #[must_use]
+    pub fn showing(time: Time) -> Option<Self> {
+        Instant::now().checked_sub(time.since(Time::ZERO)).map(Self)
+    }
+
     /// The time now.
     #[must_use]
     pub fn now(self) -> Time {
@@ -32,5 +38,19 @@ impl Clock {
     pub fn wall(self, time: Time) -> SystemTime {
         let now = self.now();
         if time >= now { SystemTime::now() + (time - now) } else { SystemTime::now() - (now - time) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_clock_that_was_set_by_another_goes_on_from_there() {
+        let time = Time::ZERO + Duration::from_secs(3);
+        let clock = Clock::showing(time).unwrap();
+        assert!(clock.now() >= time && clock.instant(time) <= Instant::now());
+        assert!(Clock::showing(Time::from_micros(u64::MAX)).is_none(), "no machine has run for so long");
     }
 }

@@ -23,7 +23,7 @@
 //!
 //! What can be seen: [`metrics`], [`events`], [`log`], [`trace`] and [`hooks`], which tell a server of the operator's, by a
 //! [`callout`] signed with a [`secret`]. Who steers: [`admin`] serves the API, [`ctl`] asks
-//! it, [`cli`] is the command line; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
+//! it, [`cli`] is the command line; [`handover`] gives all of it to a new process, which [`upgrade`] tells the others of; [`activation`] and [`notify`] are the two ends of a service manager. Every layer
 //! uses [`phase`], [`clock`], [`blame`], [`hops`], [`send_timeout`] and
 //! [`whole_file`]. [`run`] registers a worker that something else
 //! starts, and [`agent`] parks connections for one that cannot be dialled. [`worker`] is the simulated device worker that demos and
@@ -47,6 +47,7 @@ mod dialin;
 mod door;
 mod events;
 pub mod fallback;
+mod handover;
 pub mod handshake;
 mod hooks;
 mod hops;
@@ -77,6 +78,7 @@ mod tls;
 mod tokens;
 mod trace;
 mod unix_user;
+mod upgrade;
 mod waiting;
 mod whole_file;
 mod worker;

@@ -92,6 +92,13 @@ impl Notifier {
     }
 }
 
+/// Says that the process of this number is the main one from now on: it has taken over from this one.
+pub fn main_process(pid: u32) {
+    if env::var_os("NOTIFY_SOCKET").is_some() {
+        say(&[NotifyState::MainPid(pid)], true);
+    }
+}
+
 /// Speaks to the service manager; whether it was heard. Logged only when that changes.
 fn say(states: &[NotifyState<'_>], was_heard: bool) -> bool {
     match sd_notify::notify(states) {

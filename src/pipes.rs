@@ -10,6 +10,7 @@ mod keys;
 mod labels;
 mod lingering;
 mod numbers;
+pub mod passport;
 mod pool;
 mod rate;
 mod registration;
@@ -272,7 +273,7 @@ impl PipeEntry {
     /// Puts an order into the pipe's mailbox and wakes it; false if [`COMMANDS_MAX`] wait there already.
     pub fn order(&self, command: Command) -> bool {
         let mut commands = lock(&self.commands);
-        if commands.len() == COMMANDS_MAX {
+        if commands.len() >= COMMANDS_MAX {
             drop(commands);
             if let Command::Say(_, _, ticket) = command {
                 ticket.answer(Hearing::Busy);
@@ -398,13 +399,8 @@ impl Pipes {
     #[must_use]
     pub fn open(self: &Arc<Self>, facts: PipeFacts) -> Registration {
         self.keys.opened(&facts);
-        let entry = Arc::new(PipeEntry::new(facts));
-        self.shard(entry.id).insert(entry.id, entry.clone());
-        change(&self.count, |count| *count += 1);
-        self.changed();
         self.opened.fetch_add(1, Relaxed);
-        let pool = lock(&self.pools).get(self, &entry.route.pool);
-        Registration { pool, entry, held_bytes: 0, memory_bytes: 0 }
+        self.enter(Arc::new(PipeEntry::new(facts)))
     }
 
     /// The pipe called `id`.

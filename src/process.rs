@@ -31,6 +31,7 @@ use crate::tls::in_force::TlsInForce;
 use crate::tls::{Certificate, Sets};
 use crate::tokens::Tokens;
 use crate::trace::{Exporter, Tracer};
+use crate::upgrade::Upgrade;
 use crate::waiting::Waiting;
 use crate::workers::{Surroundings, Workers};
 
@@ -83,6 +84,8 @@ pub struct Process {
     pub exchanges: Exchanges,
     /// What listeners that speak TLS show.
     pub tls: TlsInForce,
+    /// Whether the pipes go to another process.
+    pub upgrade: Upgrade,
 }
 
 /// A configuration, and what was made of the parts of it that can be wrong.
@@ -129,12 +132,12 @@ impl Outgoing {
 }
 
 impl Process {
-    /// The services of a process that runs by `judged`, writes to `log` and may open so many `descriptors`; and what
-    /// it sends away, on the current runtime.
+    /// The services of a process that runs by `judged` and by this `clock`, writes to `log` and may open so many
+    /// `descriptors`; and what it sends away, on the current runtime.
     #[must_use]
-    pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize) -> (Self, Outgoing) {
+    pub fn new(judged: Judged, log: Arc<LogHandle>, descriptors: usize, clock: Clock) -> (Self, Outgoing) {
         let Judged { config, rules, tokens, resume_keys, hooks_secret, tls, shown } = judged;
-        let (metrics, events, clock) = (Arc::new(Metrics::new()), Arc::new(Events::new()), Clock::start());
+        let (metrics, events) = (Arc::new(Metrics::new()), Arc::new(Events::new()));
         name_series(&metrics, &config);
         let (tracer, spans) = Tracer::start(config.trace.otlp_endpoint.as_ref(), &metrics);
         let (hooks, hooks_sender) = Hooks::start(hook_settings(&config, hooks_secret), &metrics);
@@ -176,6 +179,7 @@ impl Process {
             limits,
             exchanges,
             tls: shown,
+            upgrade: Upgrade::default(),
         };
         (process, Outgoing { spans, hooks: hooks_sender })
     }

@@ -204,6 +204,9 @@ fn each_alert_has_a_section_that_says_what_to_do() {
     assert!(alerts.len() > 20, "they are no longer found where this test looks");
     let missing: Vec<_> = alerts.iter().filter(|alert| !page.contains(&format!("\n### {alert}\n"))).collect();
     assert!(missing.is_empty(), "{TROUBLESHOOTING} lacks a `###` heading for each of {missing:?}");
+    let sections = section(&page, "## Alerts").lines().filter_map(|line| line.strip_prefix("### "));
+    let stale: Vec<_> = sections.filter(|name| !alerts.contains(name)).collect();
+    assert!(stale.is_empty(), "{RULES} has no alert {stale:?}");
 }
 
 #[test]

@@ -31,13 +31,15 @@ const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
 ];
 
 /// Tests that may call `sleep`, with the reason.
-const SLEEPS: [(&str, &str); 7] = [
+const SLEEPS: [(&str, &str); 9] = [
     ("src/backends/tests/leases.rs", "paused time: the sleep is how virtual time moves"),
     ("src/backends/tests/writes.rs", "paused time: the sleep is how virtual time moves"),
     ("tests/hostile/http_ends.rs", "the rhythm of a slow peer"),
     ("tests/hostile/slow_http.rs", "the rhythm of a slow peer"),
     ("tests/it/harness/agent.rs", "a box in the middle forgets what was idle for so long"),
     ("tests/it/http.rs", "the worker's answer takes its minute"),
+    ("tests/it/upgrade_drill.rs", "the pace of its clients and of its upgrades"),
+    ("tests/it/upgrade_fails.rs", "a batch of pipes is on its way for so long"),
     ("tests/measured/measure.rs", "the window of a measurement"),
 ];
 

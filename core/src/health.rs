@@ -20,6 +20,10 @@
 //! once: what began before the last counted failure is the same incident, so a crash
 //! that takes twenty young pipes along is one failure, not twenty.
 
+mod standing;
+
+pub use standing::HealthStanding;
+
 use crate::ids::PipeId;
 use crate::time::Time;
 use std::collections::VecDeque;

@@ -48,6 +48,24 @@ impl Lease {
         Self { length, renewed: now, expired: None, gone: false }
     }
 
+    /// A lease of another process, which was renewed last and expired, if it did, at these times.
+    #[must_use]
+    pub const fn taken_over(length: Duration, renewed: Time, expired: Option<Time>) -> Self {
+        Self { length, renewed, expired, gone: false }
+    }
+
+    /// When it was renewed last.
+    #[must_use]
+    pub const fn renewed(&self) -> Time {
+        self.renewed
+    }
+
+    /// When it expired, if it did.
+    #[must_use]
+    pub const fn expired(&self) -> Option<Time> {
+        self.expired
+    }
+
     /// How long it lasts without a renewal.
     #[must_use]
     pub const fn length(&self) -> Duration {

@@ -295,8 +295,11 @@ pub(super) async fn renew(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SetState {
+    /// Takes pipes, takes nothing new, or is out of service.
     state: StateName,
+    /// Those that it has move elsewhere, stay until their clients leave, or are closed; they move if absent.
     pipes: Option<WishName>,
+    /// When those that are still there are cut off.
     #[schemars(regex(pattern = duration::PATTERN))]
     deadline: Option<String>,
 }

@@ -16,9 +16,10 @@ use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
     Admin, backends, configuration, dashboard, events, gate, health, history, labels, messages, pipe_list, pipes,
-    pools, stats, system, tap, tls, workers,
+    pools, stats, system, tap, tls, upgrade, workers,
 };
 use crate::tokens::Access;
+use crate::upgrade::Report;
 
 /// One method of one path.
 pub(super) struct Endpoint {
@@ -264,6 +265,12 @@ fn process() -> Vec<Endpoint> {
         .body::<Nothing>()
         .answers::<system::Drain>(200)
         .refuses(&[409]);
+    let read_upgrade = operation("readUpgrade", "Says how far a live upgrade is").answers::<Report>(200);
+    let start_upgrade =
+        operation("startUpgrade", "Has a new process take over with all pipes, and answers when it serves")
+            .body::<upgrade::Wish>()
+            .answers::<Report>(200)
+            .refuses(&[409, 500]);
     let undrain = operation("undrain", "Takes new pipes again").answers::<system::Drain>(200).refuses(&[409]);
     vec![
         at(Method::GET, "/v1/info", Operator, get(system::info), info),
@@ -275,6 +282,8 @@ fn process() -> Vec<Endpoint> {
         at(Method::PUT, "/v1/log", Operator, put(system::set_log), set_log),
         at(Method::PUT, "/v1/drain", Operator, put(system::drain), drain),
         at(Method::DELETE, "/v1/drain", Operator, delete(system::undrain), undrain),
+        at(Method::GET, "/v1/upgrade", Viewer, get(upgrade::show), read_upgrade),
+        at(Method::POST, "/v1/upgrade", Operator, post(upgrade::start), start_upgrade),
     ]
 }
 

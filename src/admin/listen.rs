@@ -6,6 +6,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,6 +107,28 @@ impl AdminListener {
         }
     }
 
+    /// A second handle on the same socket, for another process.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub fn share(&self) -> io::Result<Bound> {
+        Ok(match self {
+            Self::Tcp(listener) => Bound::Tcp(listener.as_fd().try_clone_to_owned()?.into()),
+            Self::Unix(listener, file) => {
+                let (listener, path) = (listener.as_fd().try_clone_to_owned()?.into(), file.path.clone());
+                if file.is_borrowed { Bound::Activated(listener, path) } else { Bound::Unix(listener, path) }
+            }
+        })
+    }
+
+    /// Leaves the socket file to another process.
+    const fn leave_file(&mut self) {
+        match self {
+            Self::Tcp(_) => {}
+            Self::Unix(_, file) => file.is_borrowed = true,
+        }
+    }
+
     /// Where no worker may be because of it.
     #[must_use]
     pub fn own(&self) -> Option<OwnListener> {
@@ -154,14 +177,27 @@ fn bind_unix(path: &Path) -> io::Result<AdminListener> {
 }
 
 /// Serves the API until `stop` turns true (or its sender goes); running requests get a moment to finish.
-pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
+pub async fn serve(mut listener: AdminListener, admin: Arc<Admin>, mut stop: watch::Receiver<bool>) {
     let router = admin.router();
     let seats = Arc::new(Seats::default());
     let mut connections = JoinSet::new();
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
+    let mut gate = admin.process.upgrade.watch();
     let mut steps = tokio::time::interval(history::STEP);
+    // A step that comes late is longer; none of no length follows it.
+    steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
+            () = stopped(&mut stop) => break,
+            // Who comes now finds the process that serves next.
+            () = gate.shut() => tokio::select! {
+                () = gate.open() => {}
+                () = stopped(&mut stop) => break,
+            },
+            _ = connections.join_next(), if !connections.is_empty() => {}
+            _ = sampling.tick() => admin.sample_cpu(),
+            _ = steps.tick() => admin.end_step(),
             accepted = accept(&listener) => match accepted {
                 Ok((accepted, address)) => {
                     let Some(place) = place(&admin, &seats, address) else { continue };
@@ -176,11 +212,10 @@ pub async fn serve(listener: AdminListener, admin: Arc<Admin>, mut stop: watch::
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = connections.join_next(), if !connections.is_empty() => {}
-            _ = sampling.tick() => admin.sample_cpu(),
-            _ = steps.tick() => admin.end_step(),
-            () = stopped(&mut stop) => break,
         }
+    }
+    if gate.is_gone() {
+        listener.leave_file();
     }
     drop(listener);
     // Long polls and streams don't end by themselves; after this they are cut off with the set.

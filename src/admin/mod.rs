@@ -31,6 +31,8 @@
 //! | `GET /v1/tls` | viewer | certificates, and when they end |
 //! | `POST /v1/config/reload` | operator | reads the configuration again and puts it in force |
 //! | `PUT /v1/log`, `PUT` and `DELETE /v1/drain` | operator | `system` |
+//! | `GET /v1/upgrade` | viewer | how far a live upgrade is |
+//! | `POST /v1/upgrade` | operator | has a new process take over, and answers when it serves |
 //!
 //! Every request passes `gate`. Errors are [`problem`]s. Roles and tokens are described in [`crate::tokens`]. An endpoint
 //! that is not in the table of `endpoints` does not exist, so none can be reached that has no access rule.
@@ -55,7 +57,7 @@ mod pipe_list;
 mod pipes;
 mod pools;
 pub mod problem;
-mod registration;
+pub mod registration;
 mod scrape;
 mod seats;
 pub mod state_file;
@@ -64,6 +66,7 @@ mod streams;
 mod system;
 mod tap;
 mod tls;
+mod upgrade;
 mod workers;
 
 use std::sync::{Arc, Mutex, PoisonError};

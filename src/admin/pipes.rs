@@ -1,5 +1,6 @@
 //! `/v1/pipes/{id}`: the live conversations, read, moved and closed one at a time; `pipe_list` has the list.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -64,7 +65,7 @@ pub(super) struct PipeBody {
 struct ConversationBody {
     kind: &'static str,
     profile: Option<Arc<str>>,
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
 impl From<Decided> for ConversationBody {

@@ -23,20 +23,29 @@ use crate::net::BackendUrl;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Registration {
+    /// Where it listens: `ws://`, `wss://` or `unix:`, or `attach:` and its id if it dials in.
     url: String,
+    /// The pool that it stands in.
     #[serde(default = "default_pool")]
     pool: String,
+    /// Its share of the pipes, beside those of the others.
     #[serde(default = "one")]
     weight: NonZeroU32,
+    /// Pipes that it takes at once, instead of what its pool says; 0 is no limit.
     max_pipes: Option<u32>,
     #[serde(default)]
     serves: ServesBody,
+    /// Free text for people and filters.
     #[serde(default)]
     labels: BTreeMap<String, String>,
+    /// A random word of its process: another one is refused the id while this one lives.
     instance: Option<String>,
+    /// How long it may be silent; for ever without it.
     #[schemars(regex(pattern = duration::PATTERN))]
     lease: Option<String>,
+    /// How it is probed, instead of what its pool says.
     health: Option<HealthBody>,
+    /// Whether it takes pipes; what it was before if absent.
     state: Option<StateName>,
 }
 
@@ -83,8 +92,10 @@ impl ServesBody {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct HealthBody {
+    /// A connection, a request that wants a 2xx, or a handshake.
     #[serde(rename = "type")]
     kind: Option<ProbeName>,
+    /// What the last two ask for.
     path: Option<String>,
     #[schemars(regex(pattern = duration::PATTERN))]
     interval: Option<String>,
@@ -195,6 +206,21 @@ impl Registration {
     pub(super) fn in_force(view: &BackendView) -> Self {
         Self { state: Some(view.admin.into()), ..Self::from(&*view.spec) }
     }
+}
+
+/// What is said about a backend as JSON, for another process of ours: its address with its secrets.
+#[must_use]
+pub fn written(view: &BackendView) -> Value {
+    serde_json::to_value(Registration::in_force(view)).unwrap_or_default()
+}
+
+/// What another process has written so.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn of_written(said: Value) -> Result<BackendSpec, String> {
+    let said: Registration = serde_json::from_value(said).map_err(|error| error.to_string())?;
+    said.parse().map_err(|problem| problem.detail)
 }
 
 impl From<&ProbeSettings> for HealthBody {

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -43,7 +44,7 @@ pub struct StateFile {
     digest: [u8; 32],
     tried: watch::Sender<Tried>,
     /// Held for as long as the process lives.
-    _lock: File,
+    lock: File,
 }
 
 /// The last attempt to write.
@@ -80,13 +81,14 @@ enum Stored {
 }
 
 impl StateFile {
-    /// Registers in `backends` what the file at `path` holds, and makes sure that it can be written.
+    /// Registers in `backends` what the file at `path` holds, and makes sure that it can be written. Its lock may have been
+    /// `inherited` from another process.
     ///
     /// # Errors
     /// When the file can be neither read nor replaced.
-    pub fn open(path: &Path, backends: &Backends) -> Result<Self, StateFileError> {
+    pub fn open(path: &Path, backends: &Backends, inherited: Option<File>) -> Result<Self, StateFileError> {
         let fails = |source| StateFileError { path: path.to_owned(), source };
-        let lock = lock(path).map_err(fails)?;
+        let lock = inherited.map_or_else(|| lock(path), Ok).map_err(fails)?;
         match read(path).map_err(fails)? {
             Stored::Nothing => {}
             Stored::Nonsense(why) => {
@@ -103,7 +105,13 @@ impl StateFile {
         let index = *backends.index().borrow();
         let digest = write(path, &backends.list(), None).map_err(fails)?;
         let tried = watch::Sender::new(Tried { index, failure: None });
-        Ok(Self { path: path.to_owned(), digest, tried, _lock: lock })
+        Ok(Self { path: path.to_owned(), digest, tried, lock })
+    }
+
+    /// Its lock, for another process.
+    #[must_use]
+    pub fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     /// Writes the file whenever what it holds has changed, and never ends.

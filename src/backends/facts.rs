@@ -1,6 +1,7 @@
 //! What this module tells others: events for people, and orders to leave for pipes.
 
 use holdline_core::pool::{AdminState, NoCandidate};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl BackendEvent {
 }
 
 /// Why a backend left its pool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Removal {
     /// An operator or the worker itself deleted it.
     Deleted,
@@ -197,7 +198,7 @@ impl From<NoCandidate> for Hold {
 }
 
 /// An order to a pipe to leave its backend.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Leave {
     /// In which manner.
     pub how: LeaveHow,
@@ -206,7 +207,7 @@ pub struct Leave {
 }
 
 /// In which manner a pipe leaves.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum LeaveHow {
     /// Choose another (with this one as `avoid`), keep the old link until the new one stands; if there is no other,
     /// stay and try again when the pool changes.
@@ -218,7 +219,7 @@ pub enum LeaveHow {
 }
 
 /// Why a pipe has to leave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum LeaveCause {
     /// The operator drains it.
     Drain,

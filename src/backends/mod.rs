@@ -1,7 +1,7 @@
 //! Who can take a pipe: the pools and their backends, kept by one task and asked by every pipe.
 //!
 //! In reading order: `spec` (the vocabulary), `configured` (the same from the configuration file), `facts` (what is told to others), `registry` (the tables), `writes` (what workers and
-//! operators change), `supervised` (what the supervisor says about processes of its own), `dialed_in` (what workers say that dial in), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `shortage` (whether a pool has enough), `views` (how it reads), `keeper` (probes, leases and deadlines),
+//! operators change), `supervised` (what the supervisor says about processes of its own), `dialed_in` (what workers say that dial in), `reserve`, `owners` and `sticky` (what pipes and requests ask), `moves` (how fast pipes may be moved), `shortage` (whether a pool has enough), `views` (how it reads), `taken_over` (what another process knew), `keeper` (probes, leases and deadlines),
 //! `probe` (what a probe does).
 //!
 //! Every decision is `holdline_core::pool`'s. One `std` mutex guards the tables; it is held for pure calls only, never
@@ -22,6 +22,7 @@ mod shortage;
 mod spec;
 mod sticky;
 mod supervised;
+mod taken_over;
 mod views;
 mod writes;
 
@@ -33,6 +34,7 @@ pub use spec::{
     BACKENDS_MAX, BackendError, BackendSpec, BackendView, Directive, Expect, Origin, PipesWish, PoolSpec, PoolView,
     ProbeKind, ProbeSettings, Progress, Put, Renewal, StateChange, StateCounts,
 };
+pub use taken_over::Standing;
 
 use crate::clock::Clock;
 use crate::net::{Networks, OwnListeners};
@@ -124,6 +126,7 @@ impl Backends {
             held_bytes: 0,
             last_key: 0,
             last_version: 0,
+            others: HashMap::new(),
         };
         let backends = Self(Arc::new(Inner {
             registry: Mutex::new(registry),

@@ -49,6 +49,8 @@ pub(super) struct Registry {
     pub(super) held_bytes: usize,
     pub(super) last_key: u64,
     pub(super) last_version: u64,
+    /// What this process calls the backends that another one called so, if it has taken over from one.
+    pub(super) others: HashMap<u64, BackendKey>,
 }
 
 /// Where backends may be, and where none may.

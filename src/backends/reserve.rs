@@ -430,6 +430,16 @@ impl Registry {
         Some(Reservation { backends: backends.clone(), picked, alias: chosen.alias, since, what })
     }
 
+    /// The reservation of a place that was taken already.
+    pub(super) fn occupied(
+        &mut self,
+        backends: &Backends,
+        key: BackendKey,
+        alias: Option<Arc<str>>,
+    ) -> Option<Reservation> {
+        self.reservation(backends, Chosen { key, alias }, What::Pipe)
+    }
+
     pub(super) fn target(&self, key: BackendKey) -> Option<Target> {
         let record = self.records.get(&key)?;
         let allowed = match record.origin {

@@ -14,6 +14,7 @@ mod generate;
 mod healthcheck;
 mod keys;
 mod serve;
+mod upgrade;
 mod worker;
 
 /// The exit code of bad usage or a bad configuration.
@@ -39,6 +40,8 @@ enum Command {
     Ctl(crate::ctl::Options),
     /// Exit 0 if a running Holdline is ready for clients, else 1
     Healthcheck(healthcheck::Options),
+    /// Have a new process take over from a running Holdline with all its clients, none of which is closed
+    Upgrade(upgrade::Options),
     /// Run the demo device-bridge worker
     Worker(crate::worker::Options),
     /// Run a worker's command, registered with Holdline while it lives, drained before it is stopped
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => crate::demo::run(options),
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
+        Command::Upgrade(options) => outcome(upgrade::run(&options)),
         Command::Worker(options) => outcome(worker::run(options)),
         Command::Run(options) => match crate::run::run(&options) {
             Ok(code) => code,

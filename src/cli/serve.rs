@@ -9,8 +9,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::activation::Inherited;
 use crate::config::{Config, Loaded};
+use crate::handover::giving::Program;
+use crate::handover::taking::{Predecessor, TakeError};
 use crate::log::LogHandle;
-use crate::serve;
+use crate::serve::{self, Beginning};
 
 /// How long the end waits for a reader of the log that stands still.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -21,6 +23,12 @@ pub struct Options {
     /// The configuration; without a file, the defaults: 127.0.0.1:8000, admin on 127.0.0.1:9000, one pool, one route
     #[arg(short, long, value_name = "FILE", env = "HOLDLINE_CONFIG")]
     config: Option<PathBuf>,
+    /// Take over from the process that listens at this socket (its upgrade.socket), with all its clients
+    #[arg(long, value_name = "PATH")]
+    take_over: Option<PathBuf>,
+    /// Take over from the process that has started this one
+    #[arg(long, hide = true, conflicts_with = "take_over")]
+    take_over_stdin: bool,
     /// Exit at once when stdin ends: a parent that dies takes its proxy along
     #[arg(long, hide = true)]
     until_stdin_closes: bool,
@@ -28,6 +36,8 @@ pub struct Options {
 
 /// Runs the proxy; exit 2 when the configuration is wrong, 1 when it cannot start.
 pub fn run(options: &Options) -> ExitCode {
+    // Before another file takes the place of this program.
+    let program = program(options);
     let inherited = match Inherited::take() {
         Ok(inherited) => inherited,
         Err(error) => {
@@ -62,7 +72,7 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(serve(loaded, log, inherited));
+    let ended = runtime.block_on(serve(loaded, log, inherited, program, options));
     if let Err(error) = &ended {
         tracing::error!(%error, "could not start");
     }
@@ -77,18 +87,45 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-async fn serve(loaded: Loaded, log: Arc<LogHandle>, inherited: Inherited) -> anyhow::Result<()> {
+/// How a process is started that takes over from this one: as this one was.
+fn program(options: &Options) -> Program {
+    let own = std::env::current_exe().unwrap_or_else(|_| "holdline".into());
+    let config = options.config.iter().flat_map(|file| ["-c".into(), file.clone().into_os_string()]);
+    Program { own, arguments: std::iter::once("serve".into()).chain(config).collect() }
+}
+
+fn predecessor(options: &Options) -> Result<Option<Predecessor>, TakeError> {
+    match &options.take_over {
+        Some(path) => Predecessor::at(path).map(Some),
+        None if options.take_over_stdin => Predecessor::at_stdin().map(Some),
+        None => Ok(None),
+    }
+}
+
+async fn serve(
+    loaded: Loaded,
+    log: Arc<LogHandle>,
+    inherited: Inherited,
+    program: Program,
+    options: &Options,
+) -> anyhow::Result<()> {
     let mut signals =
         Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     let mut hangup = signal(SignalKind::hangup())?;
-    let running = serve::start(loaded, log, inherited).await?;
-    loop {
+    let beginning = Beginning { inherited, predecessor: predecessor(options)?, program };
+    let mut running = serve::start(loaded, log, beginning).await?;
+    let is_replaced = loop {
         tokio::select! {
-            () = signals.next() => break,
+            () = signals.next() => break running.settle(signals.next()).await,
+            () = running.given() => break true,
             _ = hangup.recv() => running.reload().await,
         }
+    };
+    if is_replaced {
+        running.leave(signals.next()).await;
+    } else {
+        running.stop(signals.next()).await;
     }
-    running.stop(signals.next()).await;
     Ok(())
 }
 

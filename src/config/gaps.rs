@@ -20,6 +20,7 @@ const RESTART: &[&str] = &[
     "attach.listen",
     "admin.listen",
     "admin.state_file",
+    "upgrade.socket",
     "log.format",
     "log.queue_bytes_max",
     "trace.otlp_endpoint",
@@ -60,6 +61,7 @@ impl Config {
         self.attach.listen.clone_from(&running.attach.listen);
         self.admin.listen.clone_from(&running.admin.listen);
         self.admin.state_file.clone_from(&running.admin.state_file);
+        self.upgrade.socket.clone_from(&running.upgrade.socket);
         self.log.format = running.log.format;
         self.log.queue_bytes_max = running.log.queue_bytes_max;
     }
@@ -79,6 +81,7 @@ mod tests {
     fn what_needs_a_restart_is_kept_and_nothing_else() {
         let text = "server = { listen = [\"127.0.0.1:1\"], threads = 3, max_connections = 7, tls = { listen = [\"127.0.0.1:3\"], handshakes_at_once = 9, certificates = [{ cert = \"c\", key = \"k\" }] } }\n\
                     attach = { listen = [\"127.0.0.1:4\"] }\n\
+                    upgrade = { socket = \"u\" }\n\
                     admin = { listen = \"127.0.0.1:2\", state_file = \"s\" }\nlog = { format = \"json\", level = \"warn\", queue_bytes_max = \"2MiB\" }\n\
                     trace = { otlp_endpoint = \"http://c:1\" }\n\
                     hooks = { url = \"http://c:2\", secret_file = \"s\", queue_max = 5, timeout = \"1s\" }\n";

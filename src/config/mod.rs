@@ -24,6 +24,7 @@ mod tables;
 mod tls;
 mod types;
 mod units;
+mod upgrade;
 mod workers;
 
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub use types::{
     AccessLog, Compression, Conversation, Evict, Grace, HealthKind, Listen, LogFormat, LogLevel, NoOwner, OnExceed,
     Paths, PoolResume, ProxyProtocol, Rate, RouteResume, Serves, Sticky, Upgrade,
 };
+pub use upgrade::LiveUpgrade;
 pub use workers::{Ports, StopSignal, WorkerGroup, WorkerListen};
 
 /// A duration as the file takes it, for command lines that take it too.
@@ -93,6 +95,8 @@ pub struct Config {
     pub limits: Limits,
     /// The memory of the whole process.
     pub memory: Memory,
+    /// How another process takes over.
+    pub upgrade: LiveUpgrade,
     /// Protocols of the operator's own; names are unique and no built-in profile has them.
     pub profiles: Vec<OwnProfile>,
     /// Groups of backends; names are unique and there is at least one.
@@ -125,6 +129,7 @@ impl Default for Config {
             http_fallback: HttpFallback::default(),
             limits: Limits::default(),
             memory: Memory::default(),
+            upgrade: LiveUpgrade::default(),
             profiles: Vec::new(),
             pools: vec![Pool::default()],
             routes: vec![Route::default()],

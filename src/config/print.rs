@@ -1,5 +1,7 @@
 //! A [`Config`] as TOML, as JSON, as the example file, and as a difference.
 
+use sha2::{Digest, Sha256};
+
 use super::gaps;
 use super::schema::{self, Shown};
 use super::{Config, env};
@@ -25,6 +27,12 @@ pub struct KnownKey {
 }
 
 impl Config {
+    /// A digest of the effective configuration, by which two processes see whether theirs are the same.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        Sha256::digest(self.print()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The effective configuration as TOML, secrets masked; absent keys are left out.
     #[must_use]
     pub fn print(&self) -> String {

@@ -19,6 +19,7 @@ mod pool;
 mod profile;
 mod root;
 mod route;
+mod upgrade;
 mod workers;
 
 /// The keys of one kind of table.

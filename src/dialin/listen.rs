@@ -55,6 +55,7 @@ pub(super) async fn accept(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listener could not be watched"),
     };
+    let mut gate = process.upgrade.watch();
     let (mut arrivals, arriving) = (JoinSet::new(), Arc::new(Semaphore::new(ARRIVING_MAX)));
     loop {
         let accepted = async {
@@ -62,6 +63,15 @@ pub(super) async fn accept(
             (listener.accept().await, place)
         };
         tokio::select! {
+            biased;
+            // A sender that is gone means the same as one that says so.
+            () = async { drop(stopped.wait_for(|&stopped| stopped).await) } => return,
+            // Who comes now finds the process that serves next.
+            () = gate.shut() => tokio::select! {
+                () = gate.open() => {}
+                () = async { drop(stopped.wait_for(|&stopped| stopped).await) } => return,
+            },
+            _ = arrivals.join_next(), if !arrivals.is_empty() => {}
             (accepted, place) = accepted => match accepted {
                 Ok((stream, _)) => {
                     let comer = Comer::new(&process, &news, tls);
@@ -75,9 +85,6 @@ pub(super) async fn accept(
                     sleep(ACCEPT_PAUSE).await;
                 }
             },
-            _ = arrivals.join_next(), if !arrivals.is_empty() => {}
-            // A sender that is gone means the same as one that says so.
-            () = async { drop(stopped.wait_for(|&stopped| stopped).await) } => return,
         }
     }
 }

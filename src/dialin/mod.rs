@@ -33,19 +33,29 @@ pub struct DialInListeners {
 }
 
 impl DialInListeners {
-    /// Binds what `attach.listen` names; without a listener no worker can dial in.
+    /// Binds what `attach.listen` names, unless listeners were `inherited` from another process; without one no worker can
+    /// dial in.
     ///
     /// # Errors
     /// What the system says, with the address.
-    pub fn bind(process: &Process) -> io::Result<Self> {
+    pub fn bind(process: &Process, inherited: Vec<Bound>) -> io::Result<Self> {
         let config = process.config.load();
         let bind = |listen| Bound::bind("attach.listen", listen);
-        let bound: Vec<_> = config.attach.listen.iter().map(bind).collect::<io::Result<_>>()?;
+        let bound = match inherited {
+            none if none.is_empty() => config.attach.listen.iter().map(bind).collect::<io::Result<_>>()?,
+            inherited => inherited,
+        };
         let (give, orders) = mpsc::channel(QUEUE_MAX);
         if !bound.is_empty() {
             process.backends.take_from(ParkedLines::new(give));
         }
         Ok(Self { bound, orders })
+    }
+
+    /// What is bound.
+    #[must_use]
+    pub fn bound(&self) -> &[Bound] {
+        &self.bound
     }
 
     /// Where no worker may be because of them.

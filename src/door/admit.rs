@@ -233,7 +233,7 @@ impl Door {
 
     /// Whether the process takes new pipes now.
     fn may_open(&self) -> Result<(), Refusal> {
-        if !self.process.phase.takes_pipes() {
+        if !self.process.phase.takes_pipes() || !self.process.upgrade.takes_pipes() {
             return Err(busy("going away; another instance may take this"));
         }
         if self.process.memory.pressure() > Pressure::Low {

@@ -21,6 +21,7 @@ use crate::metrics::labels::{ConnectionResult, ListenerLabel};
 use crate::net::{ClientStream, OwnListener, Peer, Session, TlsIdentity, answer_instead_of_acknowledging};
 use crate::phase::Phase;
 use crate::process::Process;
+use crate::upgrade::GateWatch;
 
 /// Connections that the kernel holds for us until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -196,9 +197,14 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
     // Who comes early waits in the backlog, which is better than to be turned away. A phase that can no longer change
     // means the process is gone.
     drop(phase.wait_for(|&phase| phase != Phase::Starting).await);
+    let mut gate = door.process.upgrade.watch();
     loop {
         let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
         tokio::select! {
+            biased;
+            () = stopping => return,
+            // Who comes now waits in the backlog, for this process or the one that takes over.
+            () = gate.held() => wait_to_accept(&mut gate, &door.process).await,
             accepted = accept_one(&listener, &door.process) => match accepted {
                 Ok((stream, peer)) => {
                     // Counted before the next one is accepted, which is before this one's task runs.
@@ -217,8 +223,17 @@ pub async fn accept(listener: PublicListener, door: Arc<Door>) {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            () = stopping => return,
         }
+    }
+}
+
+/// Waits until connections are accepted again, or the process is on its way down.
+async fn wait_to_accept(gate: &mut GateWatch, process: &Process) {
+    let mut phase = process.phase.watch();
+    tokio::select! {
+        () = gate.open() => {}
+        // A phase that can no longer change means the process is gone.
+        () = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) } => {}
     }
 }
 

@@ -318,6 +318,12 @@ facts! {
     Info "process.drain_started" ProcessDrainStarted,
     /// The process takes new pipes again.
     Info "process.drain_cancelled" ProcessDrainCancelled,
+    /// A new process has taken over, so many pipes went there, and so many could not.
+    Info "process.upgraded" Upgraded { pid: Option<u32>, moved: u64, left: u64 },
+    /// A new process could not take over, and this one serves on.
+    Warn "process.upgrade_failed" UpgradeFailed { reason: String },
+    /// This process has taken over from another one, with so many pipes; so many have no place in its configuration.
+    Info "process.taken_over" TakenOver { pid: u32, moved: u64, refused: u64 },
 }
 
 impl Fact {

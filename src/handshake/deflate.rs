@@ -7,6 +7,7 @@
 
 use http::HeaderMap;
 use http::header::{HeaderValue, SEC_WEBSOCKET_EXTENSIONS};
+use serde::{Deserialize, Serialize};
 
 use super::check::elements;
 use crate::routes::Uncompressed;
@@ -18,19 +19,19 @@ const WINDOW_BITS_MAX: u8 = 15;
 const WINDOW_BITS_MIN: u8 = 8;
 
 /// What a client offers: no context takeover, and the window that it wants its worker to keep to, if it names one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Offer {
     window_bits: Option<u8>,
 }
 
 /// What both peers of a pipe were told: no context takeover, and the window that the worker keeps to, if it named one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Agreed {
     window_bits: Option<u8>,
 }
 
 /// Whether the peers of a pipe compress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Compression {
     /// They may: frames pass as they are.
     Passed(Agreed),
@@ -39,7 +40,7 @@ pub enum Compression {
 }
 
 /// What is asked of a worker.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Asked {
     /// No compression.
     Nothing,

@@ -153,6 +153,26 @@ impl Limiter {
         Ok(Admitted { admission: Admission { _places: places }, standing })
     }
 
+    /// The places of a pipe that another process has let in: it counts, and is not judged again.
+    #[must_use]
+    pub fn readmit(self: &Arc<Self>, key: Option<&str>, address: IpAddr, scope: Scope<'_>) -> Admission {
+        let limits = self.limits.load();
+        let ((address_scope, by_address), (key_scope, by_key)) = (scope.address(&limits), scope.key(&limits));
+        let (now, bits) = (self.clock.now(), significant_bits(address));
+        let subjects = [
+            (Some(Subject::Address(address_scope, bits)), by_address),
+            (key.map(Subject::WholeKey), whole_key_limit(&limits)),
+            (key.map(|key| Subject::Key(key_scope, key, bits)), by_key),
+        ];
+        let taken = subjects.map(|(subject, limit)| {
+            let who = self.who(subject.filter(|_| !limit.is_off())?);
+            let unjudged = Limit { connections: 0, rate: Rate::OFF };
+            self.shard(who).enter(who, unjudged, now).is_ok().then_some(who)
+        });
+        let places = (taken != [None; SUBJECTS]).then(|| Box::new(Places { limiter: self.clone(), taken }));
+        Admission { _places: places }
+    }
+
     /// Lets a request that is no WebSocket pass, as far as `limits.address_rate` goes; how far it is from it, if there is
     /// one.
     ///

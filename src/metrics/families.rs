@@ -113,6 +113,9 @@ pub struct Families {
     pub admin_requests_total: IntCounterVec,
     pub tap_messages_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
+    pub upgrades_total: IntCounterVec,
+    pub upgrade_pipes_total: IntCounterVec,
+    pub upgrade_pause_seconds: HistogramVec,
     pub config_last_reload_success_timestamp_seconds: IntGauge,
     pub runtime_tasks: IntGaugeVec,
     pub process_cpu_seconds_total: Counter,
@@ -468,6 +471,18 @@ impl Families {
             ),
             config_last_reload_successful: at
                 .gauge("config_last_reload_successful", "Whether the last reload took effect."),
+            upgrades_total: at.counters("upgrades_total", "Live upgrades, by what they came to.", &["result"]),
+            upgrade_pipes_total: at.counters(
+                "upgrade_pipes_total",
+                "Pipes of live upgrades, by what became of them.",
+                &["result"],
+            ),
+            upgrade_pause_seconds: at.histograms(
+                "upgrade_pause_seconds",
+                "For how long pipes that came from another process had stood still.",
+                &[],
+                &HANDSHAKE_SECONDS,
+            ),
             config_last_reload_success_timestamp_seconds: at.gauge(
                 "config_last_reload_success_timestamp_seconds",
                 "Unix time at which the configuration in force was taken.",

@@ -13,6 +13,7 @@ mod object;
 mod pools;
 pub mod process;
 mod tap;
+mod upgrades;
 mod workers;
 
 use std::collections::HashMap;
@@ -33,6 +34,7 @@ use labels::{
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
 pub use tap::TapResult;
+pub use upgrades::{UpgradePipe, UpgradeResult};
 pub use workers::GroupMetrics;
 
 /// The label of handshakes that no route matched.

@@ -247,6 +247,12 @@ impl RouteMetrics {
     #[must_use]
     pub fn open_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes_total.inc();
+        self.adopt_pipe(state)
+    }
+
+    /// The same for a pipe that another process has opened.
+    #[must_use]
+    pub fn adopt_pipe(self: &Arc<Self>, state: PipeState) -> PipeGauge {
         self.pipes[state as usize].inc();
         PipeGauge { route: self.clone(), state, levels: None, prologue_bytes: 0, aware: None }
     }

@@ -140,6 +140,12 @@ impl ParkedStream {
         self.stream.socket()
     }
 
+    /// The socket, if nothing is spoken on it but what its worker says, and that has begun.
+    pub(super) fn movable(&self) -> Option<BorrowedFd<'_>> {
+        let is_plain = self.stream.session().is_none() && self.unheard.is_none();
+        if is_plain { self.stream.socket() } else { None }
+    }
+
     /// Whether something waits to be read that is no empty line; what it is is gone then.
     pub(super) fn has_said_more(&mut self, cx: &mut Context<'_>) -> bool {
         let mut byte = [0];

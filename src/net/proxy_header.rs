@@ -7,6 +7,8 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 /// Bytes of the line of version 1, its end included (section 2.1).
 pub const LINE_BYTES_MAX: usize = 107;
 
@@ -186,7 +188,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 /// Whose connection a worker is told that it gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Announced {
     /// The client's address. Its port is not known behind other proxies, and never told.
     pub address: IpAddr,

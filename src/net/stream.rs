@@ -73,6 +73,17 @@ impl BackendStream {
         matches!(self, Self::Parked(stream) if stream.is_unheard())
     }
 
+    /// The socket, if there is nothing between it and its frames, so that another process can go on with it alone.
+    #[must_use]
+    pub fn movable(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_fd()),
+            Self::Unix(stream) => Some(stream.as_fd()),
+            Self::Tls(_) => None,
+            Self::Parked(stream) => stream.movable(),
+        }
+    }
+
     /// The socket below, unless it has none.
     #[must_use]
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {

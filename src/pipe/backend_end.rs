@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use holdline_core::frame::{self, Opcode};
 use holdline_core::ids::{Attachment, BackendKey, PipeId};
 use holdline_core::pipe::{Input, LinkLoss, Peer, Pipe};
@@ -15,10 +16,12 @@ use holdline_core::shared::Taken;
 use holdline_core::time::Time;
 use tokio::io::AsyncWrite;
 
+use super::client_end::copy;
 use super::link::Link;
 use super::reading::{Came, Keep, Reading, read};
 use crate::backends::{Leave, Outcome, Reservation};
 use crate::net::BackendStream;
+use crate::pipes::passport::{BackendPassport, Broken, Carried, Unmovable};
 use crate::share::ViewerLink;
 
 /// Stands for the stream where a viewer's pipe names its backend; no pool gives this key to a backend.
@@ -78,6 +81,14 @@ impl Transport {
             // The stream's own pipe has its experience with the worker.
             Self::Stream(..) => {}
         }
+    }
+
+    /// The socket for another process, with its inode and what was read of it; nothing if it cannot go there.
+    fn carry(&self) -> Result<Option<(u64, Carried)>, Unmovable> {
+        let Self::Worker(link, _) = self else { return Ok(None) };
+        let Some(socket) = link.stream().movable() else { return Ok(None) };
+        let (inode, socket) = copy(socket)?;
+        Ok(Some((inode, Carried { socket, unread: Bytes::copy_from_slice(link.unread()) })))
     }
 
     /// Writes as much as the transport takes now; TLS keeps what the socket did not take, so it is pushed on.
@@ -202,6 +213,50 @@ impl BackendEnd {
     /// Links the worker of `attachment`.
     pub fn attach(&mut self, attachment: Attachment, transport: Transport, now: Time) {
         self.link = Some(BackendLink { attachment, transport, since: now, broken: None });
+    }
+
+    /// What another process needs to go on with the link, if there is one. A link that cannot go there is lost.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub fn carry(&self) -> Result<Option<(BackendPassport, Option<Carried>)>, Unmovable> {
+        let Some(link) = &self.link else { return Ok(None) };
+        let (carried, inode) = match link.transport.carry()? {
+            Some((inode, carried)) => (Some(carried), Some(inode)),
+            None => (None, None),
+        };
+        let broken = link.broken.map(|loss| match loss {
+            LinkLoss::Eof => Broken::Eof,
+            LinkLoss::Reset => Broken::Reset,
+        });
+        let passport = BackendPassport {
+            inode,
+            key: link.transport.key().0,
+            attachment: link.attachment.0,
+            since: link.since.as_micros(),
+            broken,
+        };
+        Ok(Some((passport, carried)))
+    }
+
+    /// Drops the links without a word: another process has the one that was attached.
+    pub fn let_go(&mut self) {
+        (self.link, self.next) = (None, None);
+    }
+
+    /// Notes how long the link had been there in another process, and how it had broken.
+    pub fn resume(&mut self, passport: &BackendPassport) {
+        let Some(link) = &mut self.link else { return };
+        link.since = Time::from_micros(passport.since);
+        link.broken = passport.broken.map(|broken| match broken {
+            Broken::Eof => LinkLoss::Eof,
+            Broken::Reset => LinkLoss::Reset,
+        });
+    }
+
+    /// Notes which worker was attached last.
+    pub fn set_last(&mut self, key: BackendKey, id: Arc<str>) {
+        self.last = Some(Box::new((key, id)));
     }
 
     /// Has the worker of `attachment` wait until the one that is linked has gone.

@@ -4,6 +4,7 @@
 //! variant of [`ClientLink`], and nothing but this file has to know.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use holdline_core::ids::Generation;
 use holdline_core::pipe::{LinkLoss, Peer, Pipe};
 use holdline_core::time::Time;
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::oneshot;
 
@@ -21,6 +23,7 @@ use crate::metrics::AbsentGuard;
 use crate::metrics::labels::Transport;
 use crate::net::{ClientStream, LeaveWatch};
 use crate::pipes::Stay;
+use crate::pipes::passport::{Carried, ClientPassport, Unmovable};
 use crate::share::StreamLink;
 
 /// Replaced links of one pipe that are still told so; with more, the oldest is dropped without it.
@@ -56,6 +59,25 @@ impl ClientLink {
             Self::Viewers(_) => Transport::Websocket,
         }
     }
+
+    /// Whether its socket alone is all that another process needs.
+    fn is_movable(&self) -> bool {
+        match self {
+            Self::Socket(link) => link.stream().session().is_none() && link.stream().socket().is_some(),
+            Self::Viewers(_) => false,
+        }
+    }
+
+    /// The socket for another process, with its inode and what was read of it.
+    fn carry(&self) -> Result<(u64, Carried), Unmovable> {
+        let Self::Socket(link) = self else { return Err(Unmovable::Shared) };
+        if let Some(session) = link.stream().session() {
+            let is_new = session.version() == Some(ProtocolVersion::TLSv1_3);
+            return Err(if is_new { Unmovable::Tls13 } else { Unmovable::Tls12 });
+        }
+        let (inode, socket) = copy(link.stream().socket().ok_or(Unmovable::Http2)?)?;
+        Ok((inode, Carried { socket, unread: Bytes::copy_from_slice(link.unread()) }))
+    }
 }
 
 /// A pipe's client end.
@@ -63,15 +85,15 @@ pub struct ClientEnd {
     link: Option<ClientLink>,
     /// Which of the client's attaches that is.
     generation: Generation,
-    /// Writing failed, so the client is gone; what it had said before is read all the same.
-    broken: bool,
-    /// Only of a client that has come back, or may.
+    /// Only of a client that has come back, or may, and of one whose link is broken.
     past: Option<Box<Past>>,
 }
 
 /// The links that the client has had besides the present one.
 #[derive(Default)]
 struct Past {
+    /// Writing failed, so the client is gone; what it had said before is read all the same.
+    broken: bool,
     /// The present one's place in the order in which they were answered.
     answer: u64,
     /// Set while the client is awaited.
@@ -98,12 +120,51 @@ pub struct Away {
 impl ClientEnd {
     /// An end without a link, which the client's first attach will have.
     pub const fn new() -> Self {
-        Self { link: None, generation: Generation::FIRST, broken: false, past: None }
+        Self { link: None, generation: Generation::FIRST, past: None }
     }
 
     /// Gives the client its first link.
     pub fn start(&mut self, link: ClientLink) {
         self.link = Some(link);
+    }
+
+    /// What another process needs to know of the link, if there is one, and the socket; why that cannot go there, if so.
+    ///
+    /// # Errors
+    /// There are no descriptors.
+    pub fn carry(&self) -> Result<Option<(ClientPassport, Result<Carried, Unmovable>)>, Unmovable> {
+        let Some(link) = &self.link else { return Ok(None) };
+        let (inode, carried) = match link.carry() {
+            Ok((inode, carried)) => (Some(inode), Ok(carried)),
+            Err(Unmovable::Descriptors) => return Err(Unmovable::Descriptors),
+            Err(why) => (None, Err(why)),
+        };
+        let answer = self.past.as_ref().map_or(0, |past| past.answer);
+        Ok(Some((ClientPassport { inode, generation: self.generation.0, answer, broken: self.is_broken() }, carried)))
+    }
+
+    /// Drops the link without a word: another process has it. One that could not go there is shut down within `patience`,
+    /// and what was to be said on earlier ones is said to its end.
+    pub fn let_go(&mut self, patience: Duration) {
+        if let Some(link) = self.link.take_if(|link| !link.is_movable()) {
+            tokio::spawn(finish(link, patience));
+        }
+        self.link = None;
+        let Some(past) = self.past.take() else { return };
+        for parting in past.parting {
+            // Each has an end of its own.
+            tokio::spawn(parting);
+        }
+    }
+
+    /// Gives the client the link that it had in another process, if that has come along.
+    pub fn resume(&mut self, link: Option<ClientLink>, passport: &ClientPassport) {
+        self.link = link;
+        self.generation = Generation(passport.generation);
+        if passport.answer > 0 || passport.broken {
+            let past = self.past.get_or_insert_default();
+            (past.answer, past.broken) = (passport.answer, passport.broken);
+        }
     }
 
     /// Whether a link was answered before the present one, though it arrives later: threads differ in speed.
@@ -115,9 +176,8 @@ impl ClientEnd {
     pub fn attach(&mut self, link: ClientLink, generation: Generation, answer: u64) {
         self.link = Some(link);
         self.generation = generation;
-        self.broken = false;
         let past = self.past.get_or_insert_default();
-        (past.answer, past.away, past.watch) = (answer, None, None);
+        (past.answer, past.away, past.watch, past.broken) = (answer, None, None, false);
     }
 
     /// Whether there is a link, which is not that of `generation`.
@@ -150,19 +210,20 @@ impl ClientEnd {
     }
 
     /// Whether there is a link that takes bytes.
-    pub const fn takes(&self) -> bool {
-        self.is_linked() && !self.broken
+    pub fn takes(&self) -> bool {
+        self.is_linked() && !self.is_broken()
     }
 
     /// Whether the client is gone, and only what it had said before is still to be read.
-    pub const fn is_broken(&self) -> bool {
-        self.broken
+    pub fn is_broken(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.broken)
     }
 
     /// Notes that the link takes nothing more; whether something that was said on it may still be read.
-    pub const fn broke(&mut self) -> bool {
-        self.broken = matches!(self.link, Some(ClientLink::Socket(_)));
-        self.broken
+    pub fn broke(&mut self) -> bool {
+        let broken = matches!(self.link, Some(ClientLink::Socket(_)));
+        self.past.get_or_insert_default().broken = broken;
+        broken
     }
 
     /// The client on the link, as the core names it.
@@ -236,7 +297,7 @@ impl ClientEnd {
 
     /// Whether the client has left, though its link is not read; the task is woken when it does.
     pub fn poll_left(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.broken {
+        if self.is_broken() {
             return true;
         }
         let Some(ClientLink::Socket(link)) = &self.link else { return false };
@@ -295,6 +356,13 @@ impl ClientEnd {
     pub fn owes(&self) -> bool {
         self.past.as_ref().is_some_and(|past| past.owed.is_some())
     }
+}
+
+/// A descriptor of its own for another process, and the inode by which that knows it.
+pub fn copy(socket: BorrowedFd<'_>) -> Result<(u64, OwnedFd), Unmovable> {
+    let inode = rustix::fs::fstat(socket).map_err(|_| Unmovable::Descriptors)?.st_ino;
+    let socket = socket.try_clone_to_owned().map_err(|_| Unmovable::Descriptors)?;
+    Ok((inode, socket))
 }
 
 /// Writes what is left of a link, and closes it.
@@ -358,5 +426,33 @@ impl AsyncWrite for ClientLink {
             Self::Socket(link) => Pin::new(link.stream_mut()).poll_shutdown(cx),
             Self::Viewers(link) => Pin::new(&mut **link).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+
+    #[tokio::test]
+    async fn another_process_gets_the_socket_and_what_was_read_of_it() {
+        let (own, mut peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        own.set_nonblocking(true).unwrap();
+        let stream = ClientStream::from(tokio::net::UnixStream::from_std(own).unwrap());
+        let mut end = ClientEnd::new();
+        end.start(ClientLink::socket(stream, Bytes::from_static(b"read before")));
+        end.generation = Generation(7);
+        let (passport, carried) = end.carry().unwrap().unwrap();
+        let Carried { socket, unread } = carried.unwrap();
+        assert_eq!((&unread[..], passport.generation, passport.broken), (&b"read before"[..], 7, false));
+        assert_eq!(passport.inode, Some(rustix::fs::fstat(&socket).unwrap().st_ino));
+        end.let_go(Duration::ZERO);
+        let mut other = std::os::unix::net::UnixStream::from(socket);
+        peer.write_all(b"said later").unwrap();
+        other.set_nonblocking(false).unwrap();
+        let mut later = [0; 10];
+        other.read_exact(&mut later).unwrap();
+        assert_eq!(&later, b"said later", "it was not shut down");
+        assert!(end.carry().unwrap().is_none());
     }
 }

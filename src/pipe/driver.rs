@@ -3,12 +3,15 @@
 //! Nothing is decided here. An idle pipe holds no buffer: bytes are read into one that belongs to the thread, and the
 //! core keeps what it needs of them. A turn ends when its [`Budget`] is spent, so that no pipe holds a core for long.
 //! What goes on beside the messages is in `orders` (what others want of the pipe), `attaching` (how it finds a worker or
-//! moves to another), `returning` (how its client comes back) and `labels` (which groups it belongs to).
+//! moves to another), `returning` (how its client comes back) and `labels` (which groups it belongs to); `freezing` is how it
+//! goes to another process, and `thawing` how one that has come from there begins.
 
 mod attaching;
+mod freezing;
 mod labels;
 mod orders;
 mod returning;
+mod thawing;
 
 use std::future::Future;
 use std::io;
@@ -35,6 +38,8 @@ use super::report::Reporter;
 use super::search::Search;
 use crate::pipes::{Command, PipeEntry, PipeFacts, Tap};
 use crate::process::Process;
+use freezing::Handing;
+pub use thawing::{Arrived, Thawed};
 
 /// One pipe's task.
 pub struct Driver {
@@ -45,6 +50,8 @@ pub struct Driver {
     alarm: Alarm,
     plan: Arc<Plan>,
     process: Arc<Process>,
+    /// Set while it is to go to another process; boxed, because few pipes are.
+    handing: Option<Box<Handing>>,
     books: Books,
     /// The operator who looks on, if one does.
     tap: Option<Box<Tap>>,
@@ -72,6 +79,7 @@ impl Driver {
             alarm: Alarm::default(),
             plan,
             process,
+            handing: None,
             books: Books { report, registration, guards: None },
             tap: None,
         });
@@ -110,6 +118,9 @@ impl Driver {
 
     /// One turn; ready when the pipe is over.
     fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(still) = self.stands_still(cx) {
+            return still;
+        }
         let now = self.process.clock.now();
         for command in self.entry().take_orders(cx.waker()) {
             self.obey(command, cx, now);
@@ -123,6 +134,9 @@ impl Driver {
         self.publish(now);
         if self.pipe.is_finished() && !self.client.owes() {
             return Poll::Ready(());
+        }
+        if let Some(still) = self.freeze(cx, now) {
+            return still;
         }
         if let Some(deadline) = self.pipe.deadline() {
             self.alarm.set(deadline, &self.process.clock, cx);

@@ -37,7 +37,7 @@ impl<S> Link<S> {
     }
 
     /// What the next read brings, if that was read before.
-    fn unread(&self) -> &[u8] {
+    pub fn unread(&self) -> &[u8] {
         self.unread.as_deref().map_or(&[], |unread| unread)
     }
 }

@@ -25,8 +25,8 @@ mod search;
 pub use aware::{introduction, rejection};
 pub use books::Guards;
 pub use client_end::ClientLink;
-pub use driver::Driver;
-pub use reading::{read_buffers_bytes, shed_read_buffer};
+pub use driver::{Arrived, Driver, Thawed};
+pub use reading::{read_buffers_bytes, shed_read_buffers, shed_spare_read_buffers};
 
 #[cfg(test)]
 mod tests {

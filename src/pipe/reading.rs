@@ -2,7 +2,7 @@
 //!
 //! Invariant: an idle pipe holds no buffer. A message may hold a part of one, which keeps all of it alive; a thread has
 //! at most [`PINNED_BUFFERS_MAX`] buffers of which that is so for longer than a turn, and with as many it copies what it
-//! reads.
+//! reads. It keeps at most [`SPARE_BUFFERS_MAX`] more for its next reads.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -33,6 +33,10 @@ const READ_ROOM_MIN: usize = 128 * 1024;
 /// to no pipe, so there is a bound on it.
 const PINNED_BUFFERS_MAX: usize = 8;
 
+/// Buffers of one thread that are kept for its next reads though no message holds a part of them: the system takes long to
+/// make their pages anew.
+const SPARE_BUFFERS_MAX: usize = 2;
+
 /// Read buffers of all threads.
 static BUFFERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -46,9 +50,14 @@ pub fn read_buffers_bytes() -> u64 {
     (BUFFERS.load(Relaxed) * READ_BYTES_MAX) as u64
 }
 
-/// Gives back the buffer that this thread reads into, if no message holds a part of it; the next read makes another.
-pub fn shed_read_buffer() {
+/// Gives back the buffers of this thread of which no message holds a part; the next read makes another.
+pub fn shed_read_buffers() {
     READ_BUFFERS.with_borrow_mut(Buffers::shed);
+}
+
+/// Gives back those that this thread has kept for later reads.
+pub fn shed_spare_read_buffers() {
+    READ_BUFFERS.with_borrow_mut(Buffers::shed_spare);
 }
 
 /// The buffers of one thread.
@@ -58,6 +67,8 @@ struct Buffers {
     current: Option<BytesMut>,
     /// Those before it of which messages hold parts. Each is here until its last part is gone.
     pinned: Vec<BytesMut>,
+    /// Those of which no message holds a part any more; the last one is likeliest to be in the processor's cache.
+    spare: Vec<BytesMut>,
 }
 
 impl Buffers {
@@ -67,7 +78,8 @@ impl Buffers {
         let has_room = |buffer: &mut BytesMut| buffer.try_reclaim(READ_BYTES_MAX) || buffer.capacity() >= READ_ROOM_MIN;
         if let Some(used) = self.current.take_if(|buffer| !has_room(buffer)) {
             self.pinned.push(used);
-            self.current = self.freed();
+            self.release();
+            self.current = self.spare.pop();
         }
         self.current.get_or_insert_with(|| {
             BUFFERS.fetch_add(1, Relaxed);
@@ -80,35 +92,30 @@ impl Buffers {
         self.current.get_or_insert_default()
     }
 
-    /// One that no message holds a part of any more, if there is one; the others that are free are given back.
-    fn freed(&mut self) -> Option<BytesMut> {
-        let mut freed = None;
-        let before = self.pinned.len();
-        self.pinned.retain_mut(|buffer| {
-            let is_free = buffer.try_reclaim(READ_BYTES_MAX);
-            if is_free {
-                freed = Some(std::mem::take(buffer));
-            }
-            !is_free
-        });
-        let given_back = (before - self.pinned.len()).saturating_sub(1);
+    /// Makes spare ones of the pinned ones of which no message holds a part any more, as many as are kept.
+    fn release(&mut self) {
+        let is_free = |buffer: &mut BytesMut| buffer.try_reclaim(READ_BYTES_MAX);
+        self.spare.extend(self.pinned.extract_if(.., is_free));
+        let given_back = self.spare.drain(SPARE_BUFFERS_MAX.min(self.spare.len())..).count();
         BUFFERS.fetch_sub(given_back, Relaxed);
-        freed
     }
 
     /// Whether a message may hold a part of the current buffer.
     fn may_pin(&mut self) -> bool {
-        if self.pinned.len() >= PINNED_BUFFERS_MAX && self.freed().is_some() {
-            BUFFERS.fetch_sub(1, Relaxed);
+        if self.pinned.len() >= PINNED_BUFFERS_MAX {
+            self.release();
         }
         self.pinned.len() < PINNED_BUFFERS_MAX
     }
 
     fn shed(&mut self) {
         self.pinned.extend(self.current.take());
-        if self.freed().is_some() {
-            BUFFERS.fetch_sub(1, Relaxed);
-        }
+        self.shed_spare();
+    }
+
+    fn shed_spare(&mut self) {
+        self.release();
+        BUFFERS.fetch_sub(self.spare.drain(..).count(), Relaxed);
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use holdline_core::aware::Reject;
 use holdline_core::aware::words::GapWhy;
+use holdline_core::conversation::ConversationKind;
 use holdline_core::ids::{BackendKey, Generation, LaneName};
 use holdline_core::labels::LabelError;
 use holdline_core::memory::Evict;
@@ -19,6 +20,7 @@ use crate::events;
 use crate::hooks::Life;
 use crate::metrics::labels::{DropReason, MoveResult, OverflowLabel, ReattachResult, ResumeResult, Transport};
 use crate::metrics::{LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+use crate::pipes::passport::Past;
 use crate::pipes::{Decided, PipeEntry};
 use crate::process::Process;
 use crate::trace::{Context, Name, Span};
@@ -87,6 +89,8 @@ pub struct Reporter {
     search: Option<Box<Span>>,
     /// The search was given up because grace was over.
     expired: bool,
+    /// Another process goes on with the pipe, and with its books.
+    is_gone: bool,
 }
 
 impl Reporter {
@@ -114,7 +118,61 @@ impl Reporter {
             searching: false,
             search: None,
             expired: false,
+            is_gone: false,
         }
+    }
+
+    /// Goes on with the books of a pipe that has come from another process, and says so in the log. What it moved there was
+    /// counted there.
+    #[must_use]
+    pub fn resume(process: &Arc<Process>, entry: &Arc<PipeEntry>, view: &PipeView, past: &Past) -> Self {
+        let route = process.metrics.route(&entry.route.name);
+        tracing::debug!(pipe = %entry.id, route = entry.route.name.as_str(), "pipe.taken_over");
+        let booked = Booked::new(view, entry.transport());
+        let mut gauge = route.adopt_pipe(view.state);
+        gauge.set_prologue(booked.prologue_bytes);
+        gauge.set_aware(booked.aware);
+        let ended = past.ended.as_ref().and_then(|(by, code, reason)| Some((ended_by(by)?, *code, reason.clone())));
+        Self {
+            process: process.clone(),
+            entry: entry.clone(),
+            pool: process.metrics.pool(&entry.route.pool),
+            gauge: Some(gauge),
+            route,
+            booked: Some(booked),
+            opened: Time::from_micros(past.opened_at),
+            ended: ended.map(Box::new),
+            searching: past.searching,
+            search: None,
+            expired: past.expired,
+            is_gone: false,
+        }
+    }
+
+    /// What another process has to know to go on with these books.
+    #[must_use]
+    pub fn past(&self) -> Past {
+        let entry = &self.entry;
+        let opened_at = entry.opened_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let ended = self.ended.as_deref().map(|(by, code, reason)| (by.as_str().into(), *code, reason.clone()));
+        let decided = entry.conversation();
+        Past {
+            opened_at_ms: millis(opened_at),
+            opened_at: self.opened.as_micros(),
+            active_at: entry.active_at().as_micros(),
+            answers: entry.answers(),
+            transport: entry.transport() as u8,
+            conversation: decided.map(|it| (it.kind.as_str().into(), it.profile, it.why.into())),
+            searching: self.searching,
+            expired: self.expired,
+            ended,
+        }
+    }
+
+    /// Another process goes on with the pipe: nothing more is said of it here.
+    pub fn hand_over(&mut self) {
+        tracing::debug!(pipe = %self.entry.id, "pipe.handed_over");
+        self.is_gone = true;
     }
 
     /// Books what the lanes have moved since the last time.
@@ -239,7 +297,7 @@ impl Reporter {
             }
             Fact::PongsMissing(backend) => self.pongs_missing(&name_of(backend)),
             Fact::Unmasked => self.route.unmasked.inc(),
-            Fact::Conversation { kind, profile, why } => self.decided(Decided { kind, profile, why }),
+            Fact::Conversation { kind, profile, why } => self.decided(kind, profile, why),
             Fact::PrologueSent { messages } => self.route.prologue_sent.inc_by(messages),
             Fact::PrologueSwallowed => self.route.prologue_swallowed.inc(),
             Fact::PrologueFailed(why) => self.prologue_failed(why),
@@ -261,9 +319,8 @@ impl Reporter {
         self.ended = Some(Box::new((by, code, reason)));
     }
 
-    fn decided(&self, decided: Decided) {
-        let Decided { kind, profile, why } = decided.clone();
-        self.entry.set_conversation(decided);
+    fn decided(&self, kind: ConversationKind, profile: Option<Arc<str>>, why: &'static str) {
+        self.entry.set_conversation(Decided { kind, profile: profile.clone(), why: why.into() });
         self.process.pipes.changed();
         tracing::info!(pipe = %self.entry.id, kind = kind.as_str(), profile = profile.as_deref(), why, "pipe.conversation");
         if self.entry.route.conversations.is_news((kind, profile.clone(), why)) {
@@ -492,8 +549,15 @@ impl Reporter {
 impl Drop for Reporter {
     fn drop(&mut self) {
         release(&self.process, &self.entry);
-        self.close();
+        if !self.is_gone {
+            self.close();
+        }
     }
+}
+
+/// Who is called so.
+fn ended_by(name: &str) -> Option<EndedBy> {
+    [EndedBy::Client, EndedBy::Backend, EndedBy::Operator, EndedBy::Holdline].into_iter().find(|by| by.as_str() == name)
 }
 
 fn book_lane(lane: &LaneMetrics, before: Option<Moved>, now: Moved) {

@@ -9,6 +9,7 @@ use holdline_core::memory::Evict;
 use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
+use super::passport::Freeze;
 use super::{Resume, Returned, Tap};
 use crate::backends::Leave;
 use crate::net::LooseStream;
@@ -41,6 +42,8 @@ pub enum Command {
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
     /// Let an operator look on.
     Tap(Box<Tap>, oneshot::Sender<Result<(), AlreadyTapped>>),
+    /// Stand still for another process.
+    Freeze(Box<Freeze>),
 }
 
 /// Another operator looks on already.
@@ -104,6 +107,12 @@ impl Command {
     #[must_use]
     pub fn make_room() -> Self {
         Self::Close(EndedBy::Holdline, CloseFrame::new(1013, "its place was needed"))
+    }
+
+    /// The close of a process whose pipes have gone to another one, which this pipe could not.
+    #[must_use]
+    pub fn left_behind() -> Self {
+        Self::Close(EndedBy::Operator, CloseFrame::new(1012, "service restart"))
     }
 
     /// The close of a process on its way down.

@@ -1,5 +1,6 @@
 //! Who a pipe is: what is said when it opens, and what is found out about it once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -29,7 +30,7 @@ pub struct Decided {
     /// Its profile, if it has one.
     pub profile: Option<Arc<str>>,
     /// What it is known by.
-    pub why: &'static str,
+    pub why: Cow<'static, str>,
 }
 
 /// Who a new pipe is.

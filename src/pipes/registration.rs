@@ -10,7 +10,7 @@ use std::sync::atomic::{
 
 use holdline_core::labels::Labels;
 
-use super::{PipeEntry, Pool, change};
+use super::{PipeEntry, Pipes, Pool, change, lock};
 
 /// A pipe's place in the registry; dropping it takes the pipe and what it held out of the books.
 #[derive(Debug)]
@@ -19,6 +19,17 @@ pub struct Registration {
     pub(super) entry: Arc<PipeEntry>,
     pub(super) held_bytes: u64,
     pub(super) memory_bytes: u64,
+}
+
+impl Pipes {
+    /// Lets others find a pipe.
+    pub(super) fn enter(self: &Arc<Self>, entry: Arc<PipeEntry>) -> Registration {
+        self.shard(entry.id).insert(entry.id, entry.clone());
+        change(&self.count, |count| *count += 1);
+        self.changed();
+        let pool = lock(&self.pools).get(self, &entry.route.pool);
+        Registration { pool, entry, held_bytes: 0, memory_bytes: 0 }
+    }
 }
 
 impl Registration {

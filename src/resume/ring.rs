@@ -142,6 +142,20 @@ impl KeyRing {
         if repeated { Err("two keys have the same id; remove one") } else { Ok(Self(keys)) }
     }
 
+    /// Its keys with their secrets as text, for another process of ours and for nothing else.
+    #[must_use]
+    pub fn to_words(&self) -> Vec<(String, String)> {
+        self.0.iter().map(|key| (key.id.as_str().to_owned(), key.written_secret())).collect()
+    }
+
+    /// The ring that such words are of.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn from_words(words: &[(String, String)]) -> Result<Self, &'static str> {
+        Self::of(words.iter().map(|(id, secret)| Key::parse(id, secret)).collect::<Result<_, _>>()?)
+    }
+
     /// Its keys, the one that signs first.
     pub(super) fn keys(&self) -> &[Key] {
         &self.0
@@ -245,6 +259,14 @@ mod tests {
         assert!(ring.verify(before.as_str(), claims.issued).is_ok());
         let after = ring.mint(&claims);
         assert!(KeyRing::of(vec![new]).unwrap().verify(after.as_str(), claims.issued).is_ok());
+    }
+
+    #[test]
+    fn a_token_of_one_process_is_good_in_the_one_that_its_keys_were_given_to() {
+        let (ring, claims) = (KeyRing::random(), claims(""));
+        let other = KeyRing::from_words(&ring.to_words()).unwrap();
+        assert_eq!(other.verify(ring.mint(&claims).as_str(), claims.issued), Ok(claims));
+        assert!(KeyRing::from_words(&[]).is_err());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Whether what the peers of a route's pipes say may be compressed.
 
 use http::request::Parts;
+use serde::{Deserialize, Serialize};
 
 use super::Route;
 
 /// Why the peers of a pipe do not compress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Uncompressed {
     /// The route says so.
     Route,

@@ -310,6 +310,12 @@ impl RouteTable {
         Ok(table)
     }
 
+    /// The route called `name`.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.name == name)
+    }
+
     /// The route of a request of `client`; `host` is [`check::host`](crate::handshake::check::host)'s answer.
     ///
     /// # Errors
@@ -504,7 +510,7 @@ impl Found {
     /// no way around them.
     #[must_use]
     pub fn limited_key(&self) -> Option<&str> {
-        self.key.as_deref().or(self.route.key.is_some().then_some(""))
+        self.route.limited_key(self.key.as_deref())
     }
 
     /// What the pipe of this request lives by.
@@ -519,6 +525,12 @@ impl Found {
 }
 
 impl Route {
+    /// The key that limits count a pipe of this `key` under.
+    #[must_use]
+    pub fn limited_key<'k>(&self, key: Option<&'k str>) -> Option<&'k str> {
+        key.or(self.key.is_some().then_some(""))
+    }
+
     /// Whether a cookie of ours lets browsers come back to their pipes.
     #[must_use]
     pub fn knows_browsers(&self) -> bool {

@@ -5,20 +5,22 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::NoRoute;
 use super::path::leaves_its_place;
 use super::percent::encode_into;
 use super::template::{Piece, Template, Values};
 
 /// The path and query for a backend, up to what only the backend decides.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Target {
     plan: Plan,
     /// Stands in for the alias of a backend that has none.
     key: Option<String>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 enum Plan {
     /// From `routes.backend_path`.
     Template(Vec<Piece>),

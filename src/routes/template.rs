@@ -64,7 +64,7 @@ pub(super) struct Values<'a> {
 }
 
 /// A piece of a backend path, everything but the alias already filled in.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) enum Piece {
     Text(String),
     Alias,

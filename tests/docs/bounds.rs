@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::{documents, prose, quoted, read};
 
 /// Keys that have the look of a bound and are none.
-const NO_BOUNDS: [(&str, &str); 4] = [
+const NO_BOUNDS: [(&str, &str); 5] = [
     ("limits.on_exceed", "says what happens at two bounds"),
     ("pools.backends.max_pipes", "that of one backend, instead of the pool's"),
     ("pools.worker_memory_max", "what a worker may use, not Holdline"),
     ("reattach.backoff_max", "the longest of waits that grow"),
+    ("upgrade.drain_max", "a time, in which the old process ends"),
 ];
 
 /// Words that look like keys and are none: what a cgroup, a health page and `ctl stats` say, and programs of the guides.

@@ -35,6 +35,8 @@ const NOT_SEEN: [(&str, u16, &str); 22] = [
     ("undrain", 409, "the same"),
     ("restartWorkers", 409, "the same"),
     ("scaleWorkers", 409, "the same"),
+    ("startUpgrade", 200, "a new process would have to take over; tests of that have one do it"),
+    ("startUpgrade", 409, "another one would have to be under way"),
 ];
 
 struct Api {
@@ -254,7 +256,7 @@ async fn process(api: &mut Api) {
     for id in ["dashboard", "health", "healthLive", "healthReady", "livez", "metrics", "readyz"] {
         api.try_as(None, id, ("", ""), &[], "").await.expect(200);
     }
-    for id in ["stats", "readStats", "readInfo", "readConfig", "readLog", "readTls"] {
+    for id in ["stats", "readStats", "readHistory", "readInfo", "readConfig", "readLog", "readTls", "readUpgrade"] {
         api.get(id, ("", "")).await.expect(200);
     }
     api.write("validateConfig", "", json!({ "toml": "[log]\nlevel = \"loud\"\n" })).await.expect(200);
@@ -264,6 +266,8 @@ async fn process(api: &mut Api) {
     api.proxy.rewrite("");
     api.write("reloadConfig", "", json!({})).await.expect(409);
     api.proxy.rewrite(&text);
+    // It runs workers, which cannot go to another process.
+    api.write("startUpgrade", "", json!({})).await.expect(500);
     api.write("drain", "", json!({})).await.expect(200);
     for id in ["health", "healthReady", "readyz"] {
         api.try_as(None, id, ("", ""), &[], "").await.expect(503);

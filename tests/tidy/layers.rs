@@ -18,9 +18,12 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("what an operator decides", &["resume", "secret", "config", "tokens", "tls", "log", "level"]),
     ("the workers, and what is told about everything", &["backends", "metrics", "trace", "events", "hooks", "workers"]),
     ("HTTP on both sides", &["handshake", "waiting", "http", "rules"]),
-    ("what is live, and its bounds", &["pipes", "clients", "fallback", "share", "limits", "memory", "rebalance"]),
+    (
+        "what is live, and its bounds",
+        &["pipes", "clients", "fallback", "share", "limits", "memory", "rebalance", "upgrade"],
+    ),
     ("one bag of services, and what uses them for clients", &["process", "pipe", "door", "dialin"]),
-    ("the life of the process, and who steers it", &["reload", "admin", "activation", "notify", "serve"]),
+    ("the life of the process, and who steers it", &["reload", "admin", "activation", "notify", "handover", "serve"]),
     ("the command line", &["ctl", "run", "agent", "worker", "demo", "cli"]),
 ];
 

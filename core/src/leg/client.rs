@@ -317,6 +317,15 @@ impl ClientLeg {
         }
     }
 
+    /// Closing to Closing: what a client that may come back is told of the end is another thing now, or no longer awaited.
+    pub fn change_ending(&mut self, frame: Option<&CloseFrame>) {
+        if let Client::Linked { stage: Talk::Closing { ending, .. }, .. } = &mut self.state
+            && ending.is_some()
+        {
+            *ending = frame.cloned().map(Box::new);
+        }
+    }
+
     /// Any to Gone; whether there was a link, which is to be dropped.
     pub fn end(&mut self) -> bool {
         matches!(std::mem::replace(&mut self.state, Client::Gone), Client::Linked { .. })

@@ -200,7 +200,7 @@ impl Codec {
         }
     }
 
-    pub fn close(&mut self, frame: CloseFrame, flush: bool) {
+    pub fn close(&mut self, frame: CloseFrame, flush: bool) -> bool {
         match self {
             Self::Frames { outbox, .. } => outbox.close(frame, flush),
             Self::Aware(aware) => aware.writer.close(frame, flush),

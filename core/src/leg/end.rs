@@ -23,13 +23,17 @@ pub(crate) enum End {
 impl End {
     /// Asks for a close frame: behind all accepted messages if `flush`, else as soon as a half-written one is whole.
     ///
-    /// Only the first end counts, except that one without `flush` overtakes one that still waits.
-    pub fn ask(&mut self, frame: CloseFrame, flush: bool) {
-        match self {
-            Self::Open => *self = Self::Wanted { frame: Box::new(frame), flush },
-            Self::Wanted { flush: true, .. } if !flush => *self = Self::Wanted { frame: Box::new(frame), flush },
-            Self::Wanted { .. } | Self::Said => {}
+    /// Only the first end counts, except that one without `flush` overtakes one that still waits; whether this one does.
+    pub fn ask(&mut self, frame: CloseFrame, flush: bool) -> bool {
+        let counts = match self {
+            Self::Open => true,
+            Self::Wanted { flush: waits, .. } => *waits && !flush,
+            Self::Said => false,
+        };
+        if counts {
+            *self = Self::Wanted { frame: Box::new(frame), flush };
         }
+        counts
     }
 
     pub fn freeze(&self, out: &mut Writer) {

@@ -140,8 +140,8 @@ impl Outbox {
     }
 
     /// Ends the link; see [`End::ask`].
-    pub fn close(&mut self, frame: CloseFrame, flush: bool) {
-        self.end.ask(frame, flush);
+    pub fn close(&mut self, frame: CloseFrame, flush: bool) -> bool {
+        self.end.ask(frame, flush)
     }
 
     /// Whether the close frame has left whole.

@@ -470,7 +470,8 @@ pub enum Fact {
     PrologueFailed(PrologueFailure),
     /// The client sent a control frame without a mask.
     Unmasked,
-    /// The pipe began to end.
+    /// The pipe began to end. Said once more if its client is told another end than this one, behind which it would not
+    /// have seen that messages before it were given up.
     Ended {
         /// Who ended it.
         by: EndedBy,

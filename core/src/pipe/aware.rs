@@ -244,7 +244,10 @@ impl Pipe {
 
     /// The client's application has everything up to `n`.
     fn acknowledged(&mut self, n: u64, now: Time) {
-        if n > self.down.buffer.sent().0 {
+        // What it was not sent before the end, it was told to be missing.
+        let buffer = &self.down.buffer;
+        let told = if self.client.takes_more() { buffer.sent() } else { buffer.accepted() };
+        if Seq(n) > told {
             // It speaks of another conversation.
             return self.reject(Reject::Epoch, now);
         }

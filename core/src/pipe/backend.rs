@@ -11,7 +11,7 @@ use crate::backoff;
 use crate::close::CloseFrame;
 use crate::ids::{Attachment, BackendKey, Seq};
 use crate::leg::barrier::Level;
-use crate::leg::{BackendState, Cause, Left, Link, Next, Worker};
+use crate::leg::{BackendState, Cause, Link, Next, Worker};
 use crate::settings::{OnRefused, Refusal, ReplayPolicy};
 use crate::suspects::{End, QUICK_DEATH, Tried};
 use crate::time::{Time, earliest};
@@ -53,8 +53,7 @@ impl Pipe {
             }
             return self.interrupt(reason, words, now);
         }
-        self.settle_up(Loss::Closed);
-        self.end_backend(Vec::new(), false);
+        self.end_backend(Loss::Closed, None);
         if let Some(said) = said {
             self.answer_client_close(said, now);
         }
@@ -153,17 +152,6 @@ impl Pipe {
     /// Whether there is still something to do for a worker.
     const fn wants_backend(&self) -> bool {
         self.client.is_open() || self.farewell.is_some()
-    }
-
-    /// Ends the leg: its link is dropped, with `last_words` if it takes them at once, or its dial cancelled.
-    pub(super) fn end_backend(&mut self, last_words: Vec<u8>, died: bool) {
-        self.dismiss_next();
-        match self.backend.end() {
-            Left::Link(attachment) => self.actions.push_back(Action::DropBackend { attachment, last_words, died }),
-            Left::Dial(attachment) => self.actions.push_back(Action::CancelDial(attachment)),
-            Left::Nothing => {}
-        }
-        self.down.buffer.discard_partial();
     }
 
     /// Orders a dial, if the leg is detached.

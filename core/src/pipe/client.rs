@@ -175,13 +175,14 @@ impl Pipe {
         self.report_lost(LaneName::Down, Loss::PeerGone, undelivered);
     }
 
-    /// Says how many messages the client will be asked for no more.
-    pub(super) fn leave_down_in_doubt(&mut self) {
+    /// Says how many messages the client will be asked for no more; how many.
+    pub(super) fn leave_down_in_doubt(&mut self) -> u64 {
         let in_doubt = self.down.buffer.held_in_doubt_messages();
         if in_doubt > 0 {
             self.down.in_doubt += in_doubt;
             self.report(Fact::LeftInDoubt { lane: LaneName::Down, messages: in_doubt });
         }
+        in_doubt
     }
 
     /// Drops a client that has not been told everything; it may come back for the rest.

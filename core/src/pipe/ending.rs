@@ -4,7 +4,7 @@ use super::{Action, End, EndedBy, Fact, Interruption, Loss, Pipe};
 use crate::close::{CloseFrame, NO_CODE};
 use crate::frame::Side;
 use crate::ids::LaneName;
-use crate::leg::{BackendState, ClientState};
+use crate::leg::{BackendState, ClientState, Left};
 use crate::settings::OverflowPolicy;
 use crate::time::Time;
 
@@ -40,44 +40,77 @@ impl Pipe {
     /// Ends the pipe without a worker: what waits for one is lost, and said to be.
     pub(super) fn give_up(&mut self, frame: CloseFrame, reason: Loss, now: Time) {
         self.report_ended(EndedBy::Holdline, &frame);
-        self.settle_up(reason);
-        self.farewell = None;
-        self.end_backend(Vec::new(), false);
+        self.end_backend(reason, None);
         self.close_client(frame, true, now);
         self.finish_if_over();
     }
 
-    /// Ends the pipe to free what it holds: what waits either way is given up, and the client is told 1013 at once.
+    /// Ends the pipe to free what it holds: what waits either way is given up, and the client is told 1013 at once. If the
+    /// pipe is ending anyway, a client that numbers its messages is told what is missing, and then of that end.
     ///
-    /// False if it is ending anyway; what waits is given up all the same.
+    /// Whether the pipe ends for this; what waits is given up all the same.
     pub fn evict(&mut self, now: Time) -> bool {
-        self.give_up_down(Loss::Evicted, now);
+        let given_up = self.give_up_down(Loss::Evicted, now);
         let frame = CloseFrame::new(1013, "out of memory");
-        if !self.client.is_open() {
-            if self.client.state() == ClientState::SaidClose {
+        if self.client.is_open() {
+            self.report_ended(EndedBy::Holdline, &frame);
+            self.end_backend(Loss::Evicted, Some(&CloseFrame::new(1001, "evicted")));
+            self.close_client(frame, false, now);
+            self.finish_if_over();
+            return true;
+        }
+        let changed = match self.client.state() {
+            ClientState::SaidClose => {
                 // What its worker says from now on would reach it with a hole before.
                 self.close_client(frame, false, now);
+                false
             }
-            if matches!(self.backend.state(), BackendState::Detached | BackendState::Dialing) {
-                self.settle_up(Loss::Evicted);
-                self.farewell = None;
-                self.end_backend(Vec::new(), false);
-                self.finish_if_over();
+            // One that numbers its messages is told what is missing, and one that said goodbye listens no more.
+            ClientState::Closing if given_up > 0 && !self.is_aware() && !self.client.closes_last() => {
+                self.change_end(&frame)
             }
-            return false;
+            ClientState::Closing | ClientState::Open | ClientState::Detached | ClientState::Gone => false,
+        };
+        if matches!(self.backend.state(), BackendState::Detached | BackendState::Dialing) {
+            self.end_backend(Loss::Evicted, None);
+            self.finish_if_over();
         }
-        self.report_ended(EndedBy::Holdline, &frame);
-        self.settle_up(Loss::Evicted);
-        let key = self.draw.key();
-        let words = self.last_words_to_worker(&CloseFrame::new(1001, "evicted"), key);
-        self.end_backend(words, false);
-        self.close_client(frame, false, now);
-        self.finish_if_over();
-        true
+        changed
+    }
+
+    /// Tells the client `frame` in the place of an end that waits behind messages which were given up: it could not see
+    /// that they are missing. Where that end is on its way already, it is not awaited for it any more.
+    ///
+    /// Whether the pipe ends in another way than was reported.
+    fn change_end(&mut self, frame: &CloseFrame) -> bool {
+        let changed = self.client.link_mut().is_some_and(|link| link.codec.close(frame.clone(), false));
+        self.client.change_ending(changed.then_some(frame));
+        if changed {
+            self.report(Fact::Ended { by: EndedBy::Holdline, code: frame.code, reason: frame.reason.clone() });
+        }
+        changed
+    }
+
+    /// Ends the backend leg: what waited for a worker is lost for `reason`, and said to be; its link is dropped, with
+    /// `words` if it takes a close frame at once, or its dial cancelled.
+    pub(super) fn end_backend(&mut self, reason: Loss, words: Option<&CloseFrame>) {
+        // Before what is half written is forgotten: a close frame inside it would be read as a part of it.
+        let last_words = words.map(|frame| self.last_words_to_worker(frame)).unwrap_or_default();
+        self.settle_up(reason);
+        self.farewell = None;
+        self.dismiss_next();
+        match self.backend.end() {
+            Left::Link(attachment) => {
+                self.actions.push_back(Action::DropBackend { attachment, last_words, died: false });
+            }
+            Left::Dial(attachment) => self.actions.push_back(Action::CancelDial(attachment)),
+            Left::Nothing => {}
+        }
+        self.down.buffer.discard_partial();
     }
 
     /// Forgets what waits for a worker, and says what became of it.
-    pub(super) fn settle_up(&mut self, reason: Loss) {
+    fn settle_up(&mut self, reason: Loss) {
         let in_doubt = self.up.buffer.in_doubt_messages();
         if in_doubt > 0 {
             self.up.in_doubt += in_doubt;
@@ -88,13 +121,14 @@ impl Pipe {
     }
 
     /// Forgets what waits for the client, but for a half-written message: a close frame inside it would be read as a part
-    /// of it.
-    pub(super) fn give_up_down(&mut self, reason: Loss, now: Time) {
-        self.leave_down_in_doubt();
+    /// of it. How many messages it was.
+    pub(super) fn give_up_down(&mut self, reason: Loss, now: Time) -> u64 {
+        let in_doubt = self.leave_down_in_doubt();
         let messages = self.down.buffer.drop_oldest_unsent(0);
         self.report_lost(LaneName::Down, reason, messages);
         self.down.confirm_sent(now);
         self.client.set_stalled(None);
+        in_doubt + messages
     }
 
     pub(super) fn report_ended(&mut self, by: EndedBy, frame: &CloseFrame) {
@@ -157,8 +191,7 @@ impl Pipe {
                 self.backend.close(now + self.settings.close_timeout);
             }
             BackendState::Parting(_) | BackendState::Detached | BackendState::Dialing => {
-                self.settle_up(Loss::Closed);
-                self.end_backend(Vec::new(), false);
+                self.end_backend(Loss::Closed, None);
             }
             BackendState::Closing | BackendState::Gone => {}
         }
@@ -189,7 +222,7 @@ impl Pipe {
                 if self.up.buffer.unsent_messages() > 0 {
                     self.farewell = Some(Box::new(frame.clone()));
                 } else {
-                    self.end_backend(Vec::new(), false);
+                    self.end_backend(Loss::Closed, None);
                 }
                 self.answer_client_close(frame, now);
             }
@@ -199,7 +232,8 @@ impl Pipe {
     }
 
     /// A close frame to leave on the worker's link, if it has one.
-    fn last_words_to_worker(&self, frame: &CloseFrame, key: [u8; 4]) -> Vec<u8> {
+    fn last_words_to_worker(&mut self, frame: &CloseFrame) -> Vec<u8> {
+        let key = self.draw.key();
         self.backend.link().map(|link| link.codec.last_words(frame, &self.up.buffer, key)).unwrap_or_default()
     }
 
@@ -211,10 +245,7 @@ impl Pipe {
     /// The worker ended the conversation: its code and reason are the client's.
     pub(super) fn backend_ended(&mut self, frame: CloseFrame, now: Time) {
         self.report_ended(EndedBy::Backend, &frame);
-        let key = self.draw.key();
-        let words = self.last_words_to_worker(&frame, key);
-        self.settle_up(Loss::Closed);
-        self.end_backend(words, false);
+        self.end_backend(Loss::Closed, Some(&frame));
         self.tell_ending(frame, now);
     }
 
@@ -237,11 +268,7 @@ impl Pipe {
 
     /// Nothing more comes of the worker that the pipe ends with, which has closed with `frame`.
     pub(super) fn end_closing(&mut self, frame: CloseFrame, now: Time) {
-        let key = self.draw.key();
-        let words = self.last_words_to_worker(&frame, key);
-        self.settle_up(Loss::Closed);
-        self.farewell = None;
-        self.end_backend(words, false);
+        self.end_backend(Loss::Closed, Some(&frame));
         if let Some(said) = self.client.said_close() {
             let answer = if frame.code == NO_CODE { said.clone() } else { frame };
             self.answer_client_close(answer, now);

@@ -310,9 +310,7 @@ impl Pipe {
 
     /// The worker did not answer our close frame, or did not take what came before it.
     fn closing_took_too_long(&mut self, now: Time) {
-        self.settle_up(Loss::Closed);
-        self.farewell = None;
-        self.end_backend(Vec::new(), false);
+        self.end_backend(Loss::Closed, None);
         if let Some(frame) = self.client.said_close().cloned() {
             self.close_client(frame, true, now);
         }

@@ -3,7 +3,7 @@
 //! Where it is and what it is called by people is not decided upon here: the address, labels and so on live with
 //! the caller that dials. Only `Pool` changes a backend.
 
-use crate::health::{Health, Monitor};
+use crate::health::{Health, HealthStanding, Monitor};
 use crate::ids::BackendKey;
 use crate::lease::{Lease, LeaseState};
 use crate::time::Time;
@@ -170,6 +170,12 @@ impl Backend {
     #[must_use]
     pub const fn health(&self) -> Health {
         self.monitor.health()
+    }
+
+    /// What was found out about it, for another process.
+    #[must_use]
+    pub fn standing(&self) -> HealthStanding {
+        self.monitor.standing()
     }
 
     /// When an ejected one is let back in at the latest.

@@ -19,8 +19,9 @@ pub use backend::{AdminState, Backend, BackendSettings, Serves};
 pub use deaths::YoungDeaths;
 pub use leases::LeaseChange;
 
-use crate::health::{Experience, Health, HealthChange, HealthSettings, Probed};
+use crate::health::{Experience, Health, HealthChange, HealthSettings, HealthStanding, Monitor, Probed};
 use crate::ids::{BackendKey, PipeId};
+use crate::lease::Lease;
 use crate::settings::Balance;
 use crate::time::{Time, earliest};
 use balance::Room;
@@ -154,6 +155,15 @@ impl Pool {
     pub fn forget_health(&mut self, key: BackendKey) {
         if let Some(backend) = self.get_mut(key) {
             backend.forget_health();
+        }
+    }
+
+    /// Goes on with a backend from where another process stood with it: its health, and its lease as that was renewed last.
+    pub fn resume(&mut self, key: BackendKey, health: HealthStanding, lease: Option<(Time, Option<Time>)>) {
+        let Some(backend) = self.get_mut(key) else { return };
+        backend.monitor = Monitor::resumed(health);
+        if let (Some(own), Some((renewed, expired))) = (backend.lease, lease) {
+            backend.lease = Some(Lease::taken_over(own.length(), renewed, expired));
         }
     }
 

@@ -417,3 +417,17 @@ fn a_surplus_is_what_a_backend_has_beyond_its_share() {
     }
     assert_eq!(pool.surplus().collect::<Vec<_>>(), [(BackendKey(1), 6)]);
 }
+
+#[test]
+fn a_lease_that_came_from_another_process_ends_when_it_would_have_there() {
+    let mut pool = pool(Balance::LeastPipes, &[leased(10), leased(10), leased(10)]);
+    let health = HealthStanding { checked: Health::Up, ejected_until: None, ejections: 0 };
+    pool.insert(BackendKey(9), "late".into(), leased(10), at(100));
+    pool.resume(BackendKey(9), health, Some((at(95), None)));
+    for key in 1..=3 {
+        pool.renew_lease(BackendKey(key), at(104));
+    }
+    assert_eq!(pool.expire_leases(at(104)), []);
+    assert_eq!(pool.expire_leases(at(105)), [LeaseChange::Expired(BackendKey(9))], "not ten seconds anew");
+    assert_eq!(pool.get(BackendKey(9)).map(Backend::health), Some(Health::Up));
+}

@@ -28,7 +28,7 @@ fn bench_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
 }
 
 /// A pipe whose client was greeted.
-fn greeted_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
+pub fn greeted_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
     let mut bench = bench_with(change);
     bench.client_says(HELLO);
     let welcome = bench.client_got();
@@ -36,16 +36,16 @@ fn greeted_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
     bench
 }
 
-fn greeted() -> Bench {
+pub fn greeted() -> Bench {
     greeted_with(|_| {})
 }
 
-fn position(rx: u64, tx: [u64; 2]) -> Position {
+pub fn position(rx: u64, tx: [u64; 2]) -> Position {
     Position { epoch: 5, rx, tx_first: tx[0], tx_next: tx[1] }
 }
 
 /// The client comes back with a token that was made for `generation`.
-fn comes_back(bench: &mut Bench, generation: u64, position: Position) -> Result<Generation, Reject> {
+pub fn comes_back(bench: &mut Bench, generation: u64, position: Position) -> Result<Generation, Reject> {
     takes_over(bench, generation, position, true)
 }
 

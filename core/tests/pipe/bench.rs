@@ -224,9 +224,15 @@ impl Bench {
     /// come along; a dial under way does not.
     pub fn hand_over(&mut self, clock: Time, took: Duration) {
         let bytes = self.pipe.snapshot(self.now).into_bytes();
+        self.goes_on_as(bytes, clock, took);
+    }
+
+    /// Goes on with the pipe of these bytes, which was frozen where this one stands.
+    pub fn goes_on_as(&mut self, bytes: Vec<u8>, clock: Time, took: Duration) {
         self.dialing = None;
-        let snapshot = Snapshot::from_bytes(bytes).unwrap();
-        self.pipe = Pipe::restore(&snapshot, self.settings.clone(), 99, clock).unwrap();
+        let snapshot = Snapshot::from_bytes(bytes).unwrap_or_else(|error| panic!("{error}"));
+        let thawed = Pipe::restore(&snapshot, self.settings.clone(), 99, clock);
+        self.pipe = thawed.unwrap_or_else(|error| panic!("{error}"));
         self.now = clock + took;
         self.pump();
     }

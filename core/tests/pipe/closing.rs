@@ -3,8 +3,8 @@
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Side;
 use holdline_core::ids::{Attachment, LaneName};
-use holdline_core::pipe::{Action, EndedBy, Fact, LinkLoss, Loss, PipeState};
-use holdline_core::settings::ReplayPolicy;
+use holdline_core::pipe::{Action, Cause, EndedBy, Fact, LinkLoss, Loss, PipeState};
+use holdline_core::settings::{ReplayPolicy, ReplayTail};
 
 use crate::bench::{B, Bench, C, closed, ms, secs, text, texts};
 
@@ -358,15 +358,88 @@ fn an_eviction_leaves_a_worker_that_did_nothing_wrong_with_a_word() {
 }
 
 #[test]
-fn a_pipe_that_is_ending_anyway_keeps_its_end_and_gives_up_what_waits() {
+fn a_client_is_not_told_of_its_workers_end_behind_messages_that_an_eviction_has_lost() {
+    let worker_closes = |bench: &mut Bench| bench.worker_closes(1000, "all of it");
+    let by_order = |bench: &mut Bench| {
+        bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "by order"), now));
+    };
+    for ends in [&worker_closes as &dyn Fn(&mut Bench), &by_order] {
+        let mut bench = Bench::new();
+        bench.set_room(Side::Client, 3);
+        bench.worker_says("half of this was taken");
+        bench.worker_frame(0x82, &[1; 100_000]);
+        ends(&mut bench);
+        bench.operator(|pipe, now| assert!(pipe.evict(now), "it ends in another way"));
+        bench.set_room(Side::Client, usize::MAX);
+        bench.pump();
+        assert_eq!(bench.client_got(), [text("half of this was taken"), closed(1013, "out of memory")]);
+        let last = bench.facts.iter().rfind(|fact| matches!(fact, Fact::Ended { .. }));
+        let told = Fact::Ended { by: EndedBy::Holdline, code: 1013, reason: "out of memory".into() };
+        assert_eq!(last, Some(&told), "what it was told is what is reported");
+    }
+}
+
+#[test]
+fn a_pipe_that_is_ending_anyway_keeps_its_end_where_an_eviction_finds_nothing_to_give_up() {
     let mut bench = Bench::new();
     bench.set_room(Side::Client, 0);
-    bench.worker_frame(0x82, &[1; 100_000]);
-    bench.operator(|pipe, now| pipe.close(EndedBy::Operator, CloseFrame::new(1001, "by order"), now));
+    bench.worker_closes(1000, "all of it");
     bench.operator(|pipe, now| assert!(!pipe.evict(now)));
     bench.set_room(Side::Client, usize::MAX);
     bench.pump();
-    assert_eq!(bench.client_got(), [closed(1001, "by order")]);
+    assert_eq!(bench.client_got(), [closed(1000, "all of it")]);
+}
+
+#[test]
+fn a_client_that_said_goodbye_hears_its_answer_whatever_an_eviction_loses_before_it() {
+    let mut bench = Bench::new();
+    bench.client_closes(4001, "bye");
+    bench.set_room(Side::Client, 0);
+    bench.worker_says("lost");
+    bench.worker_closes(4001, "bye");
+    bench.operator(|pipe, now| assert!(!pipe.evict(now)));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [closed(4001, "bye")]);
+    let ends = bench.facts.iter().filter(|fact| matches!(fact, Fact::Ended { .. }));
+    assert_eq!(ends.count(), 1, "{:?}", bench.facts);
+}
+
+#[test]
+fn a_client_that_has_not_confirmed_what_an_eviction_forgot_is_told_of_the_end_and_awaited_no_more() {
+    let mut bench = Bench::with(|settings| settings.client_grace = Some(secs(60)));
+    bench.worker_says("given, and not confirmed");
+    bench.set_room(Side::Client, 0);
+    bench.worker_closes(4001, "done");
+    assert!(bench.pipe.awaits_client());
+    bench.operator(|pipe, now| assert!(!pipe.evict(now), "it has all that it is told the end of"));
+    assert!(!bench.pipe.awaits_client(), "on another link, the message would be missing");
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text("given, and not confirmed"), closed(4001, "done")]);
+}
+
+#[test]
+fn an_evicted_pipe_says_no_word_inside_a_message_that_its_worker_has_in_part() {
+    let mut bench = Bench::new();
+    bench.set_room(Side::Backend, 9);
+    bench.client_says("half of this was taken");
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    assert_eq!(bench.last_words, [(Attachment::FIRST, Vec::new())], "a word would be read as a part of the message");
+}
+
+#[test]
+fn a_clients_goodbye_behind_a_move_forgets_what_was_kept_for_the_next_worker() {
+    let mut bench = Bench::with(|settings| settings.replay_tail = ReplayTail { messages: 8, ..ReplayTail::default() });
+    bench.client_says("confirmed, and kept");
+    bench.settle();
+    bench.operator(|pipe, now| pipe.leave(Cause::Drain, now));
+    assert_eq!(bench.worker_got().last(), Some(&closed(1001, "moving to another worker")));
+    assert!(bench.pipe.charged_bytes() > 0, "its tail");
+    bench.client_closes(4001, "bye");
+    assert_eq!(bench.client_got(), [closed(4001, "bye")]);
+    assert!(bench.is_finished());
+    assert_eq!((bench.pipe.charged_bytes(), bench.pipe.view().up.lost), (0, 0));
 }
 
 #[test]

@@ -1,21 +1,26 @@
-//! The form of a frozen pipe, held to what is written down in `form_4.txt`: a change of it raises
-//! [`VERSION`], and the new form is written down under that number.
+//! The form of a frozen pipe: `forms/N` holds pipes in form N, frozen in every state that has parts of its own. A change of
+//! the form raises [`VERSION`], and the new form is written down under that number; what is there is thawed and goes on to
+//! its end as long as a release that wrote it may hand pipes over.
 
-use std::path::Path;
+mod goes_on;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdline_core::frame::Side;
+use holdline_core::ids::Generation;
 use holdline_core::labels::{LabelBounds, Labels, Relabel};
 use holdline_core::pipe::{Cause, DialFailure, LinkLoss, Pipe};
-use holdline_core::settings::{PipeSettings, ReplayTail};
+use holdline_core::settings::{PipeSettings, ReplayPolicy, ReplayTail};
 use holdline_core::snapshot::{Snapshot, SnapshotError, VERSION};
 use holdline_core::time::Time;
 
-use crate::bench::{A, B, Bench, ms, secs};
+use crate::bench::{A, B, Bench, closed, ms, secs, text, texts};
 use crate::wire;
+use crate::{aware, numbered};
 
-/// Frozen pipes in the form of today, one a line: a name and bytes in hexadecimal.
-const FORM: &str = include_str!("form_4.txt");
+/// What a pipe does from the moment on in which it was frozen, and what each side must have of it.
+type GoesOn = fn(&mut Bench);
 
 fn settings() -> PipeSettings {
     PipeSettings { client_grace: Some(secs(60)), ..PipeSettings::default() }
@@ -110,6 +115,43 @@ fn playing() -> Bench {
     bench
 }
 
+/// A client that numbers its messages and has given some up, with half of a message on its way to it.
+fn greeted() -> Bench {
+    let mut bench = aware::greeted();
+    bench.client_says("1;one");
+    bench.client_says(r#"!{"t":"gap","lane":"up","from":2,"count":2,"bytes":null,"why":"overflow"}"#);
+    bench.client_says("4;two");
+    bench.worker_says("a");
+    bench.worker_says("b");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    bench.set_room(Side::Client, 4);
+    bench.worker_says("half of this is written");
+    bench.worker_says("waits");
+    bench
+}
+
+/// A client that numbers its messages, is away, and has to hear that a worker took one with it.
+fn greeted_away() -> Bench {
+    let mut bench = aware::greeted_with(|settings| settings.replay = ReplayPolicy::Unsent);
+    bench.client_says("1;lost with its worker");
+    bench.worker_says("a");
+    bench.client_vanishes();
+    bench.worker_dies(LinkLoss::Reset);
+    bench.no_worker_is_there();
+    bench
+}
+
+/// A worker that numbers its messages, with half of one on its way to it.
+fn numbered() -> Bench {
+    let mut bench = numbered::greeted();
+    bench.client_says("one");
+    bench.worker_says(r#"!{"t":"ack","n":1}"#);
+    bench.worker_says("1;a");
+    bench.set_room(Side::Backend, 7);
+    bench.client_says("half of this is written");
+    bench
+}
+
 /// A pipe in two groups.
 fn labelled() -> Bench {
     let mut bench = bench();
@@ -121,17 +163,20 @@ fn labelled() -> Bench {
     bench
 }
 
-fn samples() -> Vec<(&'static str, Bench)> {
+fn samples() -> Vec<(&'static str, Bench, GoesOn)> {
     vec![
-        ("attached", attached()),
-        ("detached", detached()),
-        ("settling", leaving(false)),
-        ("parting", leaving(true)),
-        ("farewell", farewell()),
-        ("playing", playing()),
-        ("labelled", labelled()),
-        ("away", away(false)),
-        ("away-and-ended", away(true)),
+        ("attached", attached(), goes_on::attached),
+        ("detached", detached(), goes_on::detached),
+        ("settling", leaving(false), goes_on::settling),
+        ("parting", leaving(true), goes_on::parting),
+        ("farewell", farewell(), goes_on::farewell),
+        ("playing", playing(), goes_on::playing),
+        ("labelled", labelled(), goes_on::labelled),
+        ("away", away(false), goes_on::away),
+        ("away-and-ended", away(true), goes_on::away_and_ended),
+        ("greeted", greeted(), goes_on::greeted),
+        ("greeted-away", greeted_away(), goes_on::greeted_away),
+        ("numbered", numbered(), goes_on::numbered),
     ]
 }
 
@@ -140,6 +185,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn unhex(text: &str) -> Vec<u8> {
+    let text = text.trim_end();
     (0..text.len() / 2).map(|at| u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).unwrap()).collect()
 }
 
@@ -152,31 +198,63 @@ fn again(bytes: &[u8]) -> Result<Vec<u8>, SnapshotError> {
     Ok(pipe.snapshot(frozen_at).into_bytes())
 }
 
+/// Where pipes in each form are written down, in hexadecimal.
+fn forms() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pipe/forms")
+}
+
 #[test]
 fn the_form_of_a_frozen_pipe_is_the_one_that_was_written_down_under_its_version() {
-    let samples = samples();
-    let fresh: String =
-        samples.iter().map(|(name, it)| format!("{name} {}\n", hex(it.pipe.snapshot(it.now).as_bytes()))).collect();
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("form_{VERSION}.txt"));
-    std::fs::write(&path, &fresh).unwrap();
-    let help = format!("a new form is a new VERSION; pipes in the form of today are in {}", path.display());
-    let names: Vec<_> = FORM.lines().filter_map(|line| line.split_once(' ')).map(|(name, _)| name).collect();
-    assert_eq!(names, samples.iter().map(|(name, _)| *name).collect::<Vec<_>>(), "{help}");
-    for (name, text) in FORM.lines().filter_map(|line| line.split_once(' ')) {
-        let bytes = unhex(text);
-        assert_eq!(u16::from_be_bytes([bytes[6], bytes[7]]), VERSION, "{help}");
-        assert_eq!(again(&bytes).map(|bytes| hex(&bytes)), Ok(text.to_owned()), "{name}: {help}");
+    let fresh = Path::new(env!("CARGO_TARGET_TMPDIR")).join("forms").join(VERSION.to_string());
+    std::fs::create_dir_all(&fresh).unwrap();
+    let written_down = forms().join(VERSION.to_string());
+    let help = format!(
+        "a new form of frozen pipes is a new `snapshot::VERSION`, and `cp -r {} {}` writes it down",
+        fresh.display(),
+        forms().display()
+    );
+    let frozen = samples().into_iter().map(|(name, bench, _)| (name, bench.pipe.snapshot(bench.now).into_bytes()));
+    let frozen: Vec<_> = frozen.collect();
+    for (name, bytes) in &frozen {
+        std::fs::write(fresh.join(name), format!("{}\n", hex(bytes))).unwrap();
     }
-    for (name, text) in fresh.lines().filter_map(|line| line.split_once(' ')) {
-        assert_eq!(again(&unhex(text)).map(|bytes| hex(&bytes)), Ok(text.to_owned()), "{name}, frozen today");
+    for (name, bytes) in frozen {
+        let kept = std::fs::read_to_string(written_down.join(name)).unwrap_or_else(|_| panic!("{name}: {help}"));
+        assert_eq!(u16::from_be_bytes([unhex(&kept)[6], unhex(&kept)[7]]), VERSION, "{name}: {help}");
+        for (bytes, when) in [(unhex(&kept), "written down"), (bytes, "frozen today")] {
+            let thawed = again(&bytes).map(|bytes| hex(&bytes));
+            assert_eq!(thawed, Ok(hex(&bytes)), "{name}, {when}, is read as something else: {help}");
+        }
+    }
+    for entry in std::fs::read_dir(written_down).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(samples().iter().any(|(sample, ..)| name == *sample), "{name:?} is no pipe of today");
+    }
+}
+
+#[test]
+fn a_pipe_in_each_form_that_is_written_down_goes_on_to_its_end() {
+    for form in std::fs::read_dir(forms()).unwrap() {
+        let form = form.unwrap().path();
+        for (name, mut bench, goes_on) in samples() {
+            // What came with a later form is not there.
+            let Ok(kept) = std::fs::read_to_string(form.join(name)) else { continue };
+            eprintln!("{}: {name}", form.display());
+            bench.client_got();
+            bench.worker_got();
+            bench.goes_on_as(unhex(&kept), Time::from_micros(77_000_000), ms(5));
+            goes_on(&mut bench);
+            assert!(bench.is_finished(), "{:?}", bench.pipe.view());
+            assert_eq!(bench.pipe.charged_bytes(), 0);
+        }
     }
 }
 
 #[test]
 fn a_pipe_in_any_other_form_is_refused_by_its_number() {
-    let (_, text) = FORM.lines().next().and_then(|line| line.split_once(' ')).unwrap();
+    let text = std::fs::read_to_string(forms().join(VERSION.to_string()).join("attached")).unwrap();
     for other in [0, VERSION - 1, VERSION + 1, u16::MAX] {
-        let mut bytes = unhex(text);
+        let mut bytes = unhex(&text);
         bytes[6..8].copy_from_slice(&other.to_be_bytes());
         let error = Snapshot::from_bytes(bytes).unwrap_err();
         assert_eq!(error, SnapshotError::Version(other));

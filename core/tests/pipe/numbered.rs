@@ -12,7 +12,7 @@ use crate::wire::Item;
 const HELLO: &str = r#"!{"t":"hello","v":1,"id":"AAAAAAAAAAAAAAAAAAAAAA"}"#;
 
 /// What a pipe says to its next worker: the last number it has, and what it can send.
-fn hello_again(rx: u64, tx: [u64; 2]) -> String {
+pub fn hello_again(rx: u64, tx: [u64; 2]) -> String {
     let [first, next] = tx;
     let id = "AAAAAAAAAAAAAAAAAAAAAA";
     format!(
@@ -36,7 +36,7 @@ fn greeted_with(change: impl FnOnce(&mut PipeSettings)) -> Bench {
     bench
 }
 
-fn greeted() -> Bench {
+pub fn greeted() -> Bench {
     greeted_with(|_| {})
 }
 

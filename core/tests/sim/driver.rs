@@ -207,6 +207,7 @@ impl Driver {
         let (to_worker, from_worker) = self.model.halves();
         if to_worker {
             marks.hit(Mark::HalfMessageToDeadWorker);
+            assert!(last_words.is_empty(), "words inside a message");
         }
         if from_worker {
             marks.hit(Mark::HalfMessageFromDeadWorker);

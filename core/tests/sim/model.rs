@@ -90,6 +90,8 @@ pub struct Model {
     /// Those of them that cost the pipe nothing else.
     skipped: u64,
     dropped: u64,
+    /// Messages of workers that had been accepted when the pipe began to end.
+    accepted_at_end: u64,
     last_lost: Option<(Attachment, Interruption)>,
     /// The message that the worker of the last dial was told it would be sent first.
     promised: Option<(Attachment, u64)>,
@@ -161,6 +163,7 @@ impl Model {
             skipped: 0,
             committed: false,
             dropped: 0,
+            accepted_at_end: 0,
             last_lost: None,
             promised: None,
             client: ClientSide::new(now),

@@ -146,7 +146,9 @@ function backendsOf(pools, all) {
   for (const facts of pools) {
     const card = keep($('pools'), facts.name, () => newPool(facts));
     const { summary, table, body, empty, none } = card.parts;
-    const mine = all.filter((backend) => backend.pool === facts.name);
+    // w2 before w10
+    const mine = all.filter((backend) => backend.pool === facts.name)
+      .sort((a, b) => a.id.localeCompare(b.id, 'en', { numeric: true }));
     const found = wanted ? mine.filter(fits) : mine;
     shown += found.length;
     table.classList.toggle('hidden', !found.length);

@@ -116,12 +116,14 @@ async function upgrade() {
   if (Date.now() < upgradeAskAt) return;
   upgradeAskAt = Date.now() + 3_000;
   const state = await read('/v1/upgrade').catch(() => null);
-  const isUnderWay = state && !['none', 'idle'].includes(state.phase);
+  // one that this process has taken over in is over
+  const isUnderWay = state && !['none', 'taken'].includes(state.phase);
   $('upgrade').classList.toggle('hidden', !isUnderWay);
   if (!state) upgradeAskAt = Date.now() + 60_000;
   if (!isUnderWay) return;
   const rest = Object.entries(state.not_movable ?? {}).filter(([, number]) => number).map(([why, number]) => `${number} ${why}`);
-  put($('upgrade'), [`Upgrade: ${state.phase}`, `${count(state.moved)} pipes moved, ${count(state.left)} left`,
+  $('upgrade').classList.toggle('bad', state.phase === 'failed');
+  put($('upgrade'), [`Upgrade: ${state.phase}`, state.reason, `${count(state.moved)} pipes moved, ${count(state.left)} left`,
     rest.length && `not movable: ${rest.join(', ')}`, state.pause_ms?.p99 != null && `pause p99 ${millis(state.pause_ms.p99)}`]
     .filter(Boolean).join('; '));
 }

@@ -16,6 +16,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{Admin, Locality};
+use crate::clock::Clock;
 use crate::config::{Config, Loaded, LogLevel, PoolsTls};
 use crate::log::LogHandle;
 use crate::pipes::{PipeFacts, Registration, Sharing};
@@ -97,7 +98,7 @@ impl Fixture {
             tls: PoolsTls::default(),
             shown: Sets::default(),
         };
-        let process = Arc::new(Process::new(judged, log, 1000).0);
+        let process = Arc::new(Process::new(judged, log, 1000, Clock::start()).0);
         process.phase.started();
         let reload = Arc::new(Reload::new(process.clone(), sources));
         Self { admin: Admin::new(process, reload, None, locality), files }

@@ -3,6 +3,7 @@
 mod keeping;
 mod leases;
 mod pipes;
+mod taken_over;
 mod writes;
 
 use super::facts::Removal;

@@ -33,6 +33,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     keys.extend(super::fallback::keys());
     keys.extend(super::limits::keys());
     keys.extend(memory());
+    keys.extend(super::upgrade::keys());
     keys.extend(log_and_trace());
     keys.extend(super::hooks::keys());
     keys

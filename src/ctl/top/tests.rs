@@ -43,7 +43,7 @@ fn answers(up: u64, backends: Vec<Value>, pipes: Vec<Value>) -> Answers {
 fn model() -> Model {
     let mut model = Model::new("http://127.0.0.1:9000".into());
     let backends = || vec![backend("b", "ready", 3), backend("a", "drain", 0)];
-    let first = answers(100, backends(), vec![pipe("p2", "b", 10, 0), pipe("p1", "b", 10, 0)]);
+    let first = answers(100, backends(), vec![pipe("p1", "b", 10, 0), pipe("p2", "b", 10, 0)]);
     model.see(Look::read(&first, 0.0));
     let second = answers(300, backends(), vec![pipe("p1", "b", 10, 0), pipe("p2", "b", 3072, 2048)]);
     model.see(Look::read(&second, 2.0));

@@ -7,7 +7,7 @@ use holdline_core::ids::BackendKey;
 use holdline_core::pipe::{Cause, EndedBy, Unsaid};
 use holdline_core::time::Time;
 
-use super::Driver;
+use super::{Driver, Handing};
 use crate::backends::{Leave, LeaveCause, LeaveHow};
 use crate::pipes::{AlreadyTapped, Command, Hearing, Sharing, Tap};
 
@@ -42,6 +42,7 @@ impl Driver {
                 // The one that asked may have given up, which ends the tap as well.
                 let _ = answer.send(self.begin_tap(*tap));
             }
+            Command::Freeze(order) => self.handing = Some(Box::new(Handing::Asked(order))),
         }
     }
 

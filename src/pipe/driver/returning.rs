@@ -136,7 +136,7 @@ impl Driver {
     }
 
     /// Puts the pipe among those that may have to make room; one of the same address may have to at once.
-    fn linger(&self) -> Stay {
+    pub(super) fn linger(&self) -> Stay {
         let address = self.entry().client().parse().map_or(0, significant_bits);
         let max = self.process.config.load().limits.address_detached as usize;
         let (stay, goes) = self.process.pipes.lingering.enter(self.entry().clone(), address, max);

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod ask;
 pub mod aware;
+pub mod between;
 pub mod client;
 pub mod crew;
 pub mod demo;

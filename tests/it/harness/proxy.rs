@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub struct Proxy {
     reader: Option<JoinHandle<()>>,
     /// Messages of level ERROR that the test wants.
     errors: Vec<&'static str>,
+    /// The processes that have taken over since, the last one of which serves.
+    heirs: Vec<Pid>,
+    /// Those of them that the test has started itself.
+    kept: Vec<Child>,
     files: TempDir,
 }
 
@@ -71,6 +76,8 @@ impl Proxy {
             log,
             reader: Some(reader),
             errors: Vec::new(),
+            heirs: Vec::new(),
+            kept: Vec::new(),
             files,
         };
         while proxy.public.port() == 0 || proxy.admin.port() == 0 {
@@ -206,6 +213,31 @@ impl Proxy {
         .await
     }
 
+    /// Has a new process take over; what it came to. The new one logs to the same place.
+    pub async fn upgrade(&mut self) -> Value {
+        let report = self.api("POST", "/v1/upgrade", Some(json!({}))).await.expect(200).json();
+        self.is_replaced_by(&report["pid"]);
+        report
+    }
+
+    /// A process that comes to `socket` to take over, with the same configuration and the same log.
+    pub fn comer(&self, socket: &Path) -> Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+        command.args(["serve", "-c"]).arg(self.config_file()).arg("--take-over").arg(socket);
+        command.env("HOLDLINE_LOG__FORMAT", "json").stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    /// Ends a process with this one.
+    pub fn keeps(&mut self, process: Child) {
+        self.kept.push(process);
+    }
+
+    /// Notes that the process of this number has taken over.
+    pub fn is_replaced_by(&mut self, pid: &Value) {
+        let pid = pid.as_i64().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        self.heirs.push(pid.expect("the number of the new process"));
+    }
+
     /// The process's id.
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -263,8 +295,13 @@ fn read_log(stderr: ChildStderr, lines: &watch::Sender<Vec<String>>, said: &std:
 impl Drop for Proxy {
     fn drop(&mut self) {
         // a process that has gone already is as good as killed
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        for heir in &self.heirs {
+            let _ = kill_process(*heir, Signal::KILL);
+        }
+        for process in self.kept.iter_mut().chain([&mut self.process]) {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }

@@ -2,7 +2,8 @@
 //! then whole messages, each behind a header and a number that are made for this one write.
 //!
 //! A message stays in its lane as it came. Its header is cut off, and what is put in its place is its head: a gap, if
-//! numbers are missing before it, a header, and the number. Short messages are copied behind their heads, so that many of
+//! numbers are missing before it, a header, and the number. Numbers that no message follows are said to be missing before
+//! the end. Short messages are copied behind their heads, so that many of
 //! them are one piece of a write. Invariant: a lane counts a message as begun when the first byte of its head has left, and
 //! as sent when its last byte has; nothing goes in between.
 
@@ -242,8 +243,8 @@ impl AwareWriter {
     }
 
     /// Ends the link; see [`End::ask`].
-    pub fn close(&mut self, frame: CloseFrame, flush: bool) {
-        self.end.ask(frame, flush);
+    pub fn close(&mut self, frame: CloseFrame, flush: bool) -> bool {
+        self.end.ask(frame, flush)
     }
 
     /// Whether the close frame has left whole.
@@ -268,7 +269,7 @@ impl AwareWriter {
         }
         self.forget_plan();
         if self.is_close_due(buffer) {
-            self.say_close();
+            self.say_close(buffer);
         } else if self.sends_messages() {
             self.plan(buffer);
         }
@@ -282,16 +283,27 @@ impl AwareWriter {
         matches!(&self.end, End::Wanted { flush, .. } if !flush || !buffer.has_unsent_bytes())
     }
 
-    fn say_close(&mut self) {
+    fn say_close(&mut self, buffer: &ReplayBuffer) {
         let End::Wanted { frame, .. } = std::mem::replace(&mut self.end, End::Open) else { return };
         if self.fin && self.greeted && !is_own(frame.code) {
-            // It goes behind the message that is half written.
-            let begun = self.planned.front().filter(|_| self.done > 0);
-            let n = begun.map_or(self.told, |begun| begun.seq.0);
+            let n = self.say_missing(buffer);
             self.say(&Said::Fin { frame: &frame, n });
         }
         self.push_control(Opcode::Close, &frame.payload());
         (self.end, self.late_pong, self.live_behind) = (End::Said, None, None);
+    }
+
+    /// Says that the messages which no other will follow are missing, if some are; the last number of the lane.
+    fn say_missing(&mut self, buffer: &ReplayBuffer) -> u64 {
+        // It goes behind the message that is half written.
+        let begun = self.planned.front().filter(|_| self.done > 0);
+        let (told, last) = (begun.map_or(self.told, |begun| begun.seq.0), buffer.accepted().0);
+        let missing = last.saturating_sub(told);
+        if missing > 0 {
+            self.say(&Said::Gap { lane: self.lane(), from: told + 1, count: Some(missing), why: self.why() });
+            self.gaps += missing;
+        }
+        told + missing
     }
 
     const fn sends_messages(&self) -> bool {

@@ -1,9 +1,10 @@
 //! Clients that number their messages and come back: where they go on, what they hear again, and who may not.
 
+use holdline_core::aware::words::GapWhy;
 use holdline_core::aware::{Position, Reject};
 use holdline_core::frame::Side;
-use holdline_core::ids::Generation;
-use holdline_core::pipe::{LinkLoss, PipeState, Returning};
+use holdline_core::ids::{Generation, LaneName};
+use holdline_core::pipe::{Fact, LinkLoss, PipeState, Returning};
 use holdline_core::settings::ReplayPolicy;
 
 use super::{comes_back, greeted, greeted_with, position, takes_over};
@@ -209,4 +210,73 @@ fn nothing_is_said_behind_a_close_frame_though_the_message_before_it_was_the_las
         bench.pump();
         assert_eq!(bench.client_got().last(), Some(&closed(4905, "text without a number")), "{room}");
     }
+}
+
+/// A client that has one of three messages, whose worker has ended the conversation, and for which nothing is kept any more.
+fn evicted_at_the_end() -> Bench {
+    let mut bench = greeted();
+    bench.worker_says("a");
+    bench.client_says(r#"!{"t":"ack","n":1}"#);
+    bench.client_got();
+    bench.set_room(Side::Client, 0);
+    for payload in ["b", "c"] {
+        bench.worker_says(payload);
+    }
+    bench.worker_closes(1000, "done");
+    bench.operator(|pipe, now| assert!(!pipe.evict(now), "it ends as it would have"));
+    bench
+}
+
+const LOST: &str = r#"!{"t":"gap","lane":"down","from":2,"count":2,"bytes":null,"why":"policy"}"#;
+const DONE: &str = r#"!{"t":"fin","code":1000,"reason":"done","n":3}"#;
+
+#[test]
+fn what_an_eviction_gave_up_behind_the_end_is_said_before_it() {
+    let mut bench = evicted_at_the_end();
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    assert_eq!(bench.client_got(), [text(LOST), text(DONE), closed(1000, "done")]);
+    assert!(bench.facts.contains(&Fact::Gap { lane: LaneName::Down, why: GapWhy::Policy, messages: Some(2) }));
+    bench.client_says(r#"!{"t":"ack","n":3}"#);
+    bench.client_closes(1000, "");
+    assert!(bench.is_finished(), "it may acknowledge what it was told to be missing");
+}
+
+#[test]
+fn what_an_eviction_gave_up_behind_the_end_is_said_to_a_client_that_comes_back_for_it() {
+    let mut bench = evicted_at_the_end();
+    // The words leave, and the close frame behind them does not.
+    bench.set_room(Side::Client, 4 + LOST.len() + DONE.len());
+    bench.pump();
+    assert_eq!(bench.client_got(), texts(&[LOST, DONE]));
+    bench.client_vanishes();
+    assert_eq!(comes_back(&mut bench, 1, position(1, [1, 1])), Ok(Generation(2)));
+    let resumed = r#"!{"t":"resumed","epoch":5,"gen":2,"token":"t2","rx":0,"tx":[4,4],"custody":"proxy"}"#;
+    let lost = r#"!{"t":"backend","state":"lost","attach":1,"cause":"outage"}"#;
+    assert_eq!(bench.client_got(), [text(resumed), text(lost), text(LOST), text(DONE), closed(1000, "done")]);
+}
+
+#[test]
+fn a_client_that_has_read_what_is_missing_may_come_back_for_the_end() {
+    let mut bench = evicted_at_the_end();
+    bench.set_room(Side::Client, 4 + LOST.len() + DONE.len());
+    bench.pump();
+    bench.client_vanishes();
+    assert_eq!(comes_back(&mut bench, 1, position(3, [1, 1])), Ok(Generation(2)));
+    let told = bench.client_got();
+    assert_eq!(told[2..], [text(r#"!{"t":"live"}"#), text(DONE), closed(1000, "done")], "{told:?}");
+}
+
+#[test]
+fn what_an_eviction_gave_up_behind_a_half_written_message_is_said_behind_it() {
+    let mut bench = greeted();
+    bench.set_room(Side::Client, 2);
+    for payload in ["half and half", "b", "c"] {
+        bench.worker_says(payload);
+    }
+    bench.operator(|pipe, now| assert!(pipe.evict(now)));
+    bench.set_room(Side::Client, usize::MAX);
+    bench.pump();
+    let fin = text(r#"!{"t":"fin","code":1013,"reason":"out of memory","n":3}"#);
+    assert_eq!(bench.client_got(), [text("1;half and half"), text(LOST), fin, closed(1013, "out of memory")]);
 }

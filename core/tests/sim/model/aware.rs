@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use holdline_core::aware::Reject;
+use holdline_core::pipe::EndedBy;
 use holdline_core::settings::{DownPolicy, ReplayPolicy};
 use holdline_core::time::Time;
 
@@ -49,11 +50,13 @@ pub(super) struct AwareSide {
     live_behind: Option<u64>,
     /// It is to be told where it stands, before anything else: the last number received, and what it says that it has.
     resumed: Option<(u64, u64)>,
+    /// What it is to be told to be sent again first.
+    follows: u64,
     /// Numbers of its own that no worker will get, from and to.
     gaps: Vec<(u64, u64)>,
     may_close_unended: bool,
-    /// Its pipe had ended, and gave up what it kept for it, for want of memory.
-    evicted: bool,
+    /// Up to which message it is asked for none any more.
+    forgotten: u64,
     good_from: u64,
     takeovers: Vec<Time>,
 }
@@ -76,9 +79,10 @@ impl AwareSide {
             d: 0,
             live_behind: None,
             resumed: None,
+            follows: 0,
             gaps: Vec::new(),
             may_close_unended: false,
-            evicted: false,
+            forgotten: 0,
             good_from: 1,
             takeovers: Vec::new(),
         }
@@ -266,6 +270,7 @@ impl Model {
     }
 
     fn told_word(&mut self, word: &str, marks: &mut Marks) {
+        let accepted_at_end = self.accepted_at_end;
         let (name, number) = (words::name(word), |member| words::number(word, member));
         let Some(aware) = &mut self.aware else { return };
         aware.answered |= matches!(name, "welcome" | "resumed");
@@ -290,6 +295,7 @@ impl Model {
             }
             "fin" => {
                 assert_eq!(number("n"), Some(aware.told), "the last number sent");
+                assert!(aware.told >= accepted_at_end, "{} of {accepted_at_end}, and no gap is said", aware.told);
                 aware.may_close_unended = true;
             }
             "goaway" => aware.may_close_unended = true,
@@ -298,27 +304,23 @@ impl Model {
         }
     }
 
-    /// Whether messages for the client may be given up that it is to come back for.
-    fn may_miss_down(&self) -> bool {
-        matches!(self.settings.down, DownPolicy::Latest(_)) || self.aware.as_ref().is_some_and(|aware| aware.evicted)
-    }
-
-    /// What was kept for the client was given up for want of memory.
-    pub(super) fn evicted_down(&mut self) {
+    /// The client is asked for nothing any more that it was given.
+    pub(super) fn forgets_given(&mut self) {
+        let given = self.down_next as u64;
         if let Some(aware) = &mut self.aware {
-            aware.evicted = true;
+            aware.forgotten = given;
         }
     }
 
     fn told_where_it_stands(&mut self, word: &str, marks: &mut Marks) {
-        let (may_miss, generation) = (self.may_miss_down(), self.client.generation.0);
+        let (is_latest, generation) = (matches!(self.settings.down, DownPolicy::Latest(_)), self.client.generation.0);
         let Some(aware) = &mut self.aware else { return };
         let (rx_up, rx_down) = aware.resumed.take().expect("it came back");
         let told = ["rx", "gen", "epoch"].map(|member| words::number(word, member));
         assert_eq!(told, [rx_up, generation, EPOCH].map(Some), "received, attach and epoch");
         let [first, next] = words::pair(word, "tx").expect("it is told what is sent again");
-        let follows = first == rx_down + 1 || may_miss && first > rx_down;
-        assert!(follows, "{first} is sent again to one that has {rx_down}");
+        let follows = first == aware.follows || is_latest && first > rx_down;
+        assert!(follows, "{first} is sent again, and not {}", aware.follows);
         let behind = aware.live_behind.expect("a replay, be there nothing in it");
         assert_eq!(next, behind + 1, "the next new message");
         marks.hit(Mark::AwareResumed);
@@ -334,11 +336,19 @@ impl Model {
     }
 
     fn told_gap_down(&mut self, from: u64, count: Option<u64>, marks: &mut Marks) {
-        let may_miss = self.may_miss_down();
+        // Of a client that broke a rule, what waits is not sent any more.
+        let by_client = self.ended.as_ref().is_some_and(|(by, ..)| *by == EndedBy::Client);
+        let may_miss = matches!(self.settings.down, DownPolicy::Latest(_)) || by_client;
+        let lost_from = self.client.lost_from;
         let Some(aware) = &mut self.aware else { return };
         let Some(count) = count else { return marks.hit(Mark::AwareGapUnknown) };
-        assert!(may_miss && from == aware.told + 1, "{count} messages from {from} are said to be missing");
-        marks.hit(Mark::AwareGapDown);
+        let is_lost = |number| number <= aware.forgotten || lost_from.is_some_and(|lost| number >= lost);
+        let are_lost = (from..from + count).all(is_lost);
+        assert!(
+            from == aware.told + 1 && (may_miss || are_lost),
+            "{count} messages from {from} are said to be missing"
+        );
+        marks.hit(if are_lost { Mark::AwareGapAtTheEnd } else { Mark::AwareGapDown });
         aware.told += count;
         aware.told_ever = aware.told_ever.max(aware.told);
     }
@@ -415,6 +425,8 @@ impl Model {
         self.down_next = self.client.settled;
         if let Some(aware) = &mut self.aware {
             (aware.greeted, aware.told, aware.live_behind) = (true, rx, Some(accepted));
+            let kept = rx.max(aware.forgotten) + 1;
+            aware.follows = if self.client.lost_from.is_some_and(|lost| kept >= lost) { accepted + 1 } else { kept };
         }
     }
 

@@ -36,9 +36,15 @@ pub(super) struct ClientSide {
     pub deaf: bool,
     pub said_close: bool,
     /// Our close frame was given to its link whole.
-    told: bool,
+    pub told: bool,
     /// The worker ended the conversation by a close frame of its own.
     ending: bool,
+    /// What it was to come back for was given up, and it is not told so.
+    pub is_let_go: bool,
+    /// Messages that it would have been sent were given up for want of memory.
+    pub is_short: bool,
+    /// The first of them.
+    pub lost_from: Option<u64>,
     expired: bool,
     /// Since when its link is read, or is not.
     turned: Time,
@@ -63,6 +69,9 @@ impl ClientSide {
             said_close: false,
             told: false,
             ending: false,
+            is_let_go: false,
+            is_short: false,
+            lost_from: None,
             expired: false,
             turned: now,
             paused: false,
@@ -97,7 +106,8 @@ impl Model {
 
     /// Whether the client has not been told that its worker has ended the conversation.
     const fn is_owed_the_end(&self) -> bool {
-        self.client.ending && !self.client.told && !self.client.said_close && !self.client.deaf
+        let client = &self.client;
+        client.ending && !client.is_let_go && !client.told && !client.said_close && !client.deaf
     }
 
     pub(super) fn hit_if_away(&self, mark: Mark, marks: &mut Marks) {
@@ -227,6 +237,7 @@ impl Model {
                     let by_us =
                         matches!(self.ended, Some((EndedBy::Client, ..))) || matches!(code, 1002 | 1008 | 1009 | 4900);
                     assert!(said == Some(code) || by_us, "the client was told {code}, the end was {said:?}");
+                    assert!(by_us || !self.client.is_short || code == 1013, "{code} behind what was given up");
                     self.client.told = true;
                 }
                 Item::Ping(payload) if payload != b"holdline" => {
@@ -338,7 +349,9 @@ impl Model {
         assert_eq!(away, (!replaces).then(|| now - since), "for how long it was away");
         assert_eq!(generation, self.client.generation.next());
         self.aware_attached();
-        let expected = if self.asks_client() { self.client.given - self.down_next.min(self.client.given) } else { 0 };
+        let lost = self.client.lost_from.map_or(usize::MAX, |lost| lost as usize - 1);
+        let given = self.client.given.min(lost);
+        let expected = if self.asks_client() { given - self.down_next.min(given) } else { 0 };
         let is_exact = self.has_all_up_to_one() || self.aware.is_none();
         assert!(
             !is_exact || again == expected as u64,
@@ -364,6 +377,17 @@ impl Model {
         assert_eq!(messages, self.unsettled(), "left in doubt downwards");
         self.client.in_doubt += messages;
         self.client.settled = self.down_next;
+        self.client.is_let_go = self.aware.is_none();
+        self.forgets_given();
+    }
+
+    /// The newest `messages` for the client were given up for want of memory.
+    pub(super) fn evicted_down(&mut self, messages: u64) {
+        // What a worker says once the end is on its way is not taken in.
+        let is_over = self.ended.as_ref().is_some_and(|(by, ..)| *by != EndedBy::Client);
+        let accepted = if is_over { self.accepted_at_end } else { self.down.len() as u64 };
+        self.client.lost_from = Some(accepted + 1 - messages);
+        self.client.is_short = self.aware.is_none() && !self.client.said_close;
     }
 
     /// The pipe ends: what that means for a client that may come back.

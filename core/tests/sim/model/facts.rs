@@ -100,11 +100,22 @@ impl Model {
             LaneName::Down => {
                 self.lost_down += messages;
                 if reason == Loss::Evicted {
-                    self.evicted_down();
+                    self.evicted_down(messages);
                 }
                 marks.hit(Mark::LostDown);
             }
         }
+    }
+
+    /// Messages before the end were given up, and the client is told that instead.
+    fn ends_in_another_way(&mut self, by: EndedBy, code: u16, reason: &str, marks: &mut Marks) {
+        let before = self.ended.replace((by, code, reason.to_owned()));
+        let first = before.is_some_and(|(by, _, before)| by != EndedBy::Client && before != reason);
+        let evicted = (by, code, reason) == (EndedBy::Holdline, 1013, "out of memory");
+        assert!(first && evicted, "it ended twice: {by:?} {code} {reason}");
+        assert!(self.aware.is_none() && !self.client.told, "it knows what is missing, or was told the other end");
+        self.client.is_let_go = false;
+        marks.hit(Mark::EndedInAnotherWay);
     }
 
     fn interrupted(
@@ -169,9 +180,12 @@ impl Model {
     }
 
     fn end(&mut self, by: EndedBy, code: u16, reason: &str, now: Time, marks: &mut Marks) {
-        assert!(self.ended.is_none(), "it ended twice");
+        if self.ended.is_some() {
+            return self.ends_in_another_way(by, code, reason, marks);
+        }
         self.client_ends(by, code, reason, marks);
         self.client_open = false;
+        self.accepted_at_end = self.down.len() as u64;
         self.ended = Some((by, code, reason.to_owned()));
         match (by, reason) {
             (EndedBy::Holdline, "no backend within grace") => {

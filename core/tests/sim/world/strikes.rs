@@ -6,10 +6,11 @@ use std::time::Duration;
 use holdline_core::close::CloseFrame;
 use holdline_core::frame::Kind;
 use holdline_core::ids::{Attachment, BackendKey};
-use holdline_core::pipe::{Cause, EndedBy, LinkLoss, Unsaid};
+use holdline_core::pipe::{Cause, EndedBy, LinkLoss, PipeState, Unsaid};
 use holdline_core::pool::{AdminState, PoolSettings, YoungDeaths};
 
 use super::{Event, World, key_of, worker_of};
+use crate::driver::Driver;
 use crate::marks::Mark;
 use crate::plan::Fault;
 use crate::worker::Conn;
@@ -55,9 +56,11 @@ impl World {
             self.marks.hit(Mark::MemoryPressure);
             self.room = self.rng.pick(&[0, 100, usize::MAX]);
             if self.rng.once_in(rarity) {
-                self.drivers[pipe].model.ended_by_order();
-                self.drivers[pipe].call(now, &mut self.marks, |it, now| it.evict(now));
+                self.evict(pipe);
             }
+        }
+        if self.plan.may(Fault::MemoryPressure) && self.serial.is_multiple_of(2) {
+            self.evict_an_ending_one();
         }
         if self.plan.may(Fault::HandOver) && self.rng.once_in(rarity / 4) {
             self.hand_over(pipe);
@@ -66,6 +69,23 @@ impl World {
             self.hand_over(pipe);
         }
         self.settle_all();
+    }
+
+    fn evict(&mut self, pipe: usize) {
+        let now = self.now;
+        self.drivers[pipe].model.ended_by_order();
+        self.drivers[pipe].call(now, &mut self.marks, |it, now| it.evict(now));
+    }
+
+    /// An end waits behind messages for a short time only, which most evictions would miss.
+    fn evict_an_ending_one(&mut self) {
+        let waits = |driver: &Driver| {
+            let view = driver.pipe.view();
+            view.state == PipeState::Closing && view.down.accepted > view.down.sent
+        };
+        if let Some(pipe) = self.drivers.iter().position(waits) {
+            self.evict(pipe);
+        }
     }
 
     /// A worker's process ends, with all its connections, and comes back later without its memory.
