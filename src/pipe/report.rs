@@ -130,7 +130,7 @@ impl Reporter {
         tracing::debug!(pipe = %entry.id, route = entry.route.name.as_str(), "pipe.taken_over");
         let booked = Booked::new(view, entry.transport());
         let mut gauge = route.adopt_pipe(view.state);
-        gauge.set_prologue(booked.prologue_bytes);
+        gauge.set_prologue(booked.prologue_bytes as usize);
         gauge.set_aware(booked.aware);
         let ended = past.ended.as_ref().and_then(|(by, code, reason)| Some((ended_by(by)?, *code, reason.clone())));
         Self {

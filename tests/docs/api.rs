@@ -42,8 +42,11 @@ const EXAMPLES: [(&str, &str); 15] = [
     ("scaleWorkers", r#"{"count": 2}"#),
 ];
 
-/// Operations whose line is not run, and why.
-const NOT_RUN: [(&str, &str); 1] = [("tapPipe", "needs admin.tap and a token")];
+/// Operations whose lines of curl are not run, and why.
+const NOT_RUN: [(&str, &str); 2] = [
+    ("startUpgrade", "another process would take over from the one that the other lines ask"),
+    ("tapPipe", "needs admin.tap and a token"),
+];
 
 const HEAD: &str = "# The admin API
 
@@ -277,8 +280,8 @@ fn page(document: &Value) -> String {
         page += &format!("\n### {} {path}\n\n{summary}. {role}\n\n", method.to_uppercase());
         page += &takes(operation, document);
         let id = operation["operationId"].as_str().unwrap();
-        let why = NOT_RUN.iter().find(|(name, _)| *name == id);
-        page += &why.map(|(_, why)| format!("<!-- not run: {why} -->\n")).unwrap_or_default();
+        let not_run = NOT_RUN.iter().find(|(name, _)| *name == id);
+        page += &not_run.map(|(_, why)| format!("<!-- not run: {why} -->\n")).unwrap_or_default();
         page += &format!("```sh\n{}```\n\n{}", curl(method, path, operation), answers(operation, document));
     }
     page
