@@ -18,6 +18,7 @@ mod rate;
 mod registration;
 mod resume;
 mod takeovers;
+mod tap;
 
 use std::collections::HashMap;
 use std::sync::atomic::{
@@ -40,7 +41,7 @@ use crate::metrics::labels::Transport;
 use crate::routes::Route;
 #[cfg(test)]
 pub use command::COMMANDS_MAX;
-pub use command::{Command, Hearing, NotLabelled, Ticket};
+pub use command::{AlreadyTapped, Command, Hearing, NotLabelled, Ticket};
 pub use facts::{Decided, PipeFacts, Sharing};
 use hasher::ByName;
 pub use held::Held;
@@ -53,6 +54,7 @@ pub use rate::Rate;
 pub use registration::{MEMORY_STEP, Registration};
 pub use resume::{Resume, Returned};
 pub use takeovers::{TAKEOVERS_MAX, Takeovers, WINDOW as TAKEOVER_WINDOW};
+pub use tap::{Tap, TapReader, Tapped};
 
 use pool::{Pool, Pools};
 

@@ -28,7 +28,7 @@ use crate::settings::ReplayTail;
 use crate::time::Time;
 use latest::{Dropped, is_dropped};
 
-pub use read::HeldMessage;
+pub use read::{Head, HeldMessage};
 
 /// When a message may be forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,7 +16,7 @@ use super::registration::{Registration, RegistrationPatch};
 use super::system::Nothing;
 use super::{
     Admin, backends, configuration, dashboard, events, gate, health, history, labels, messages, pipe_list, pipes,
-    pools, stats, system, tls, upgrade, workers,
+    pools, stats, system, tap, tls, upgrade, workers,
 };
 use crate::tokens::Access;
 use crate::upgrade::Report;
@@ -220,6 +220,11 @@ fn pipe() -> Vec<Endpoint> {
         .body::<messages::Commit>()
         .answers::<messages::Committed>(200)
         .refuses(&[409, 503]);
+    let look_on =
+        operation("tapPipe", "Shows the messages of a pipe as they come, one JSON object a line, for a while")
+            .body::<tap::Ask>()
+            .streams_lines::<tap::Line>()
+            .refuses(&[403, 409, 503]);
     let broadcast = operation("broadcast", "Says something to all clients that fit")
         .body::<messages::Broadcast>()
         .answers::<messages::Told>(200)
@@ -232,6 +237,7 @@ fn pipe() -> Vec<Endpoint> {
         at(Method::POST, "/v1/pipes/{id}/reattach", Operator, post(pipes::reattach), reattach),
         at(Method::POST, "/v1/pipes/{id}/messages", Operator, post(messages::send), send),
         at(Method::POST, "/v1/pipes/{id}/commit", Worker, post(messages::commit), commit),
+        at(Method::POST, "/v1/pipes/{id}/tap", Operator, post(tap::look_on), look_on),
         at(Method::POST, "/v1/broadcast", Operator, post(messages::broadcast), broadcast),
     ]
 }

@@ -23,6 +23,7 @@
 //! | `POST /v1/pipes/{id}/reattach`, `DELETE /v1/pipes/{id}` | operator | moves or closes one |
 //! | `POST /v1/pipes/{id}/messages`, `POST /v1/broadcast` | operator | says something to clients |
 //! | `POST /v1/pipes/{id}/commit` | worker | what its application has committed |
+//! | `POST /v1/pipes/{id}/tap` | operator | shows its messages as they come, where `admin.tap` allows it |
 //! | `GET /v1/events` | viewer | `events`: page, long poll, stream |
 //! | `GET /v1/stats`, `GET /stats` | viewer | `stats` |
 //! | `GET /v1/history` | viewer | the last ten minutes in steps |
@@ -63,6 +64,7 @@ pub mod state_file;
 mod stats;
 mod streams;
 mod system;
+mod tap;
 mod tls;
 mod upgrade;
 mod workers;
@@ -120,6 +122,8 @@ pub struct Admin {
     history: history::Ring,
     rebalances: Rebalances,
     broadcasting: Semaphore,
+    /// Places of operators who look on at pipes.
+    taps: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -146,6 +150,7 @@ impl Admin {
             history: history::Ring::default(),
             rebalances: Rebalances::default(),
             broadcasting: Semaphore::new(messages::BROADCASTS_MAX),
+            taps: Arc::new(Semaphore::new(tap::TAPS_MAX)),
         })
     }
 

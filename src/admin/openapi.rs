@@ -94,6 +94,11 @@ impl Operation {
         self.answering(200, vec![(JSON, schema_of::<T>), ("text/event-stream", schema_of::<String>)], &[])
     }
 
+    /// Answers a stream of `T`, one in JSON a line.
+    pub(super) fn streams_lines<T: JsonSchema>(self) -> Self {
+        self.answering(200, vec![("application/x-ndjson", schema_of::<T>)], &[])
+    }
+
     /// Answers without a body.
     pub(super) fn nothing(self, status: u16) -> Self {
         self.answering(status, Vec::new(), &[])

@@ -67,6 +67,11 @@ fn listeners(config: &Config, found: &mut Findings) {
             ),
         );
     }
+    if admin.tap && admin.tokens_file.is_none() {
+        let message =
+            "shows operators what clients and workers say: set admin.tokens_file, so that it is known who looks on";
+        found.error("admin.tap", message);
+    }
     let (server, tls) = (&config.server, &config.server.tls);
     if server.listen.is_empty() && tls.listen.is_empty() {
         found.error("server.listen", "at least one listener is needed, such as [\"127.0.0.1:8000\"]");

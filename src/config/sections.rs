@@ -111,6 +111,12 @@ pub struct Admin {
     pub backend_bytes_max: usize,
     /// The same for all backends.
     pub registry_bytes_max: usize,
+    /// Whether operators may look on at the messages of a pipe.
+    pub tap: bool,
+    /// Bytes of each message that they see at most.
+    pub tap_bytes_max: usize,
+    /// How long one looks on at most.
+    pub tap_time_max: Duration,
 }
 
 impl Default for Admin {
@@ -126,6 +132,9 @@ impl Default for Admin {
             address_connections: 512,
             backend_bytes_max: 2 * MIB,
             registry_bytes_max: 64 * MIB,
+            tap: false,
+            tap_bytes_max: 1024,
+            tap_time_max: Duration::from_secs(300),
         }
     }
 }

@@ -50,6 +50,18 @@ pub(super) enum Command {
         #[command(flatten)]
         filter: BackendFilter,
     },
+    /// Look on at the messages of a pipe, where admin.tap allows it; the audit log says who did
+    Tap {
+        /// Its id
+        #[arg(allow_hyphen_values = true)]
+        id: String,
+        /// Bytes of each message; admin.tap_bytes_max without it
+        #[arg(long)]
+        bytes: Option<u32>,
+        /// For how long, such as 10s; 30 s without it
+        #[arg(long = "for", value_name = "TIME")]
+        time: Option<String>,
+    },
     /// Say something to many clients
     Broadcast(Broadcast),
     /// What happened

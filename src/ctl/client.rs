@@ -7,9 +7,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -239,16 +239,55 @@ impl Client {
         patience: Duration,
     ) -> Result<Reply, CallError> {
         let reply = self.ask(method, path, body, patience).await?;
+        if reply.status.is_success() { Ok(reply) } else { Err(self.refused(&reply)) }
+    }
+
+    fn refused(&self, reply: &Reply) -> CallError {
         match reply.status {
-            status if status.is_success() => Ok(reply),
-            status if reply.body["request_id"].is_null() => Err(CallError::Stranger(self.target.clone(), status)),
-            StatusCode::UNAUTHORIZED if self.token.is_some() => Err(CallError::TokenUnknown(self.target.clone())),
-            StatusCode::UNAUTHORIZED => Err(CallError::TokenMissing(self.target.clone())),
-            StatusCode::NOT_FOUND => Err(CallError::NotFound(explain(&reply))),
-            StatusCode::FORBIDDEN if reply.body["type"] == ROLE_FORBIDDEN => Err(CallError::Forbidden(explain(&reply))),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Err(CallError::Unfit(explain(&reply))),
-            _ => Err(CallError::Refused(explain(&reply))),
+            status if reply.body["request_id"].is_null() => CallError::Stranger(self.target.clone(), status),
+            StatusCode::UNAUTHORIZED if self.token.is_some() => CallError::TokenUnknown(self.target.clone()),
+            StatusCode::UNAUTHORIZED => CallError::TokenMissing(self.target.clone()),
+            StatusCode::NOT_FOUND => CallError::NotFound(explain(reply)),
+            StatusCode::FORBIDDEN if reply.body["type"] == ROLE_FORBIDDEN => CallError::Forbidden(explain(reply)),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => CallError::Unfit(explain(reply)),
+            _ => CallError::Refused(explain(reply)),
         }
+    }
+
+    /// Posts, and hands on each line of the answer as it comes, until it ends or `each` wants no more.
+    ///
+    /// # Errors
+    /// As [`Client::call`], or if a line is no JSON or longer than an answer may be.
+    pub async fn follow(
+        &self,
+        path: &str,
+        body: &Value,
+        mut each: impl FnMut(&Value) -> bool,
+    ) -> Result<(), CallError> {
+        let request = self.request(Method::POST, path, Some(body)).map_err(|error| self.broken(&error))?;
+        self.send(request, async |mut response| {
+            if !response.status().is_success() {
+                return Err(self.refused(&self.whole(response).await?));
+            }
+            let mut rest = Vec::new();
+            while let Some(frame) = response.body_mut().frame().await {
+                let frame = frame.map_err(|error| self.broken(&error))?;
+                if let Some(data) = frame.data_ref() {
+                    rest.extend_from_slice(data);
+                }
+                while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+                    let line: Vec<u8> = rest.drain(..=end).collect();
+                    if !each(&self.json(&line)?) {
+                        return Ok(());
+                    }
+                }
+                if rest.len() > ANSWER_BYTES_MAX {
+                    return Err(CallError::Broken(self.target.clone(), "a line of the answer has no end".into()));
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Where it asks.
@@ -268,26 +307,33 @@ impl Client {
         body: Option<&Value>,
         patience: Duration,
     ) -> Result<Reply, CallError> {
-        let exchange = async {
-            let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
-            let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
-            match &self.target {
-                Target::Tcp(authority) => {
-                    self.exchange(TcpStream::connect(authority).await.map_err(unreachable)?, request).await
-                }
-                Target::Tls(authority) => {
-                    let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                    let secured = TlsPeer::named(host_of(authority), &self.tls).secure(stream).await;
-                    let untrusted = |error: ConnectError| CallError::Untrusted(self.target.clone(), error.to_string());
-                    self.exchange(secured.map_err(untrusted)?, request).await
-                }
-                Target::Unix(path) => {
-                    self.exchange(UnixStream::connect(path).await.map_err(unreachable)?, request).await
-                }
-            }
-        };
+        let request = self.request(method, path, body).map_err(|error| self.broken(&error))?;
+        let exchange = self.send(request, async |response| self.whole(response).await);
         let late = || CallError::TimedOut(self.target.clone(), patience);
         tokio::time::timeout(patience, exchange).await.map_err(|_| late())?
+    }
+
+    /// Sends a request over a connection of its own, and reads its answer by `read`.
+    async fn send<T>(
+        &self,
+        request: Request<Full<Bytes>>,
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
+        let unreachable = |source| CallError::Unreachable { target: self.target.clone(), source };
+        match &self.target {
+            Target::Tcp(authority) => {
+                self.exchange(TcpStream::connect(authority).await.map_err(unreachable)?, request, read).await
+            }
+            Target::Tls(authority) => {
+                let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                let secured = TlsPeer::named(host_of(authority), &self.tls).secure(stream).await;
+                let untrusted = |error: ConnectError| CallError::Untrusted(self.target.clone(), error.to_string());
+                self.exchange(secured.map_err(untrusted)?, request, read).await
+            }
+            Target::Unix(path) => {
+                self.exchange(UnixStream::connect(path).await.map_err(unreachable)?, request, read).await
+            }
+        }
     }
 
     fn request(
@@ -310,25 +356,16 @@ impl Client {
         request.header(header::CONTENT_TYPE, "application/json").body(Full::from(body.to_string()))
     }
 
-    async fn exchange(
+    async fn exchange<T>(
         &self,
         io: impl AsyncRead + AsyncWrite + Unpin,
         request: Request<Full<Bytes>>,
-    ) -> Result<Reply, CallError> {
+        read: impl AsyncFnOnce(Response<Incoming>) -> Result<T, CallError>,
+    ) -> Result<T, CallError> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(io)).await.map_err(|error| self.broken(&error))?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
-            let status = response.status();
-            let index = response.headers().get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
-            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let bytes = body.map_err(|error| self.broken(&*error))?.to_bytes();
-            let body = if bytes.is_empty() {
-                Value::Null
-            } else {
-                let not_json = |_| CallError::Broken(self.target.clone(), "the answer is not JSON".into());
-                serde_json::from_slice(&bytes).map_err(not_json)?
-            };
-            Ok(Reply { status, body, index })
+            read(response).await
         };
         tokio::pin!(answer, connection);
         tokio::select! {
@@ -336,6 +373,21 @@ impl Client {
             // The connection ends first when the server closes it after its answer: the answer is in the channel then.
             _ = connection.as_mut() => answer.await,
         }
+    }
+
+    /// The whole of an answer.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Reply, CallError> {
+        let status = response.status();
+        let index = response.headers().get(INDEX).and_then(|index| index.to_str().ok()?.parse().ok());
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let bytes = body.map_err(|error| self.broken(&*error))?.to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { self.json(&bytes)? };
+        Ok(Reply { status, body, index })
+    }
+
+    fn json(&self, bytes: &[u8]) -> Result<Value, CallError> {
+        let not_json = |_| CallError::Broken(self.target.clone(), "the answer is not JSON".into());
+        serde_json::from_slice(bytes).map_err(not_json)
     }
 
     fn broken(&self, error: &dyn std::error::Error) -> CallError {

@@ -13,6 +13,7 @@ mod output;
 mod pipes;
 mod process;
 mod table;
+mod tap;
 mod tls;
 mod top;
 mod workers;
@@ -147,7 +148,7 @@ fn is_watchable(command: &Command) -> bool {
             Some(Workers::Restart { .. } | Workers::Recycle { .. } | Workers::Scale { .. }) => false,
         },
         Command::Events(_) | Command::Stats | Command::Info => true,
-        Command::Broadcast(_) | Command::Top { .. } => false,
+        Command::Broadcast(_) | Command::Tap { .. } | Command::Top { .. } => false,
     }
 }
 
@@ -164,6 +165,7 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
         Command::Pipes { command, filter } => pipes::run(client, out, or_list(command, filter, Pipes::List)?).await,
         Command::Broadcast(broadcast) => pipes::broadcast(client, out, broadcast).await,
         Command::Events(wish) => process::events(client, out, wish).await,
+        Command::Tap { id, bytes, time } => tap::run(client, out, &id, bytes, time).await,
         Command::Stats => out.show(client, &output::View::page("/v1/stats")).await,
         Command::Info => out.show(client, &output::View::page("/v1/info")).await,
         Command::Config { command } => process::config(client, out, command.unwrap_or(ConfigCommand::Show)).await,

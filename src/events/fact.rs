@@ -215,6 +215,16 @@ facts! {
         interruptions: u64,
         lived_ms: u64,
     },
+    /// An operator looks on at the pipe's messages, for so long at most.
+    Info "pipe.tapped" PipeTapped {
+        #[serde(serialize_with = "as_text")]
+        #[schemars(with = "String")]
+        pipe: PipeId,
+        route: Arc<str>,
+        by: Box<str>,
+        bytes_max: usize,
+        for_ms: u64,
+    },
     /// An operator closed the pipe.
     Info "pipe.closed_by_operator" PipeClosedByOperator {
         #[serde(serialize_with = "as_text")]

@@ -111,6 +111,7 @@ pub struct Families {
     pub memory_limit_bytes: IntGauge,
     pub log_dropped_total: IntCounter,
     pub admin_requests_total: IntCounterVec,
+    pub tap_messages_total: IntCounterVec,
     pub config_last_reload_successful: IntGauge,
     pub upgrades_total: IntCounterVec,
     pub upgrade_pipes_total: IntCounterVec,
@@ -458,6 +459,11 @@ impl Families {
             memory_bytes: at.gauges("memory_bytes", "Memory in use.", &["kind"]),
             memory_limit_bytes: at.gauge("memory_limit_bytes", "Memory the process may use."),
             log_dropped_total: at.counter("log_dropped_total", "Log records that stderr did not take."),
+            tap_messages_total: at.counters(
+                "tap_messages_total",
+                "Messages of pipes that operators look on at, by what became of them.",
+                &["result"],
+            ),
             admin_requests_total: at.counters(
                 "admin_requests_total",
                 "Admin requests, by the pattern of their path.",

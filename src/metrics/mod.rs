@@ -12,6 +12,7 @@ mod maker;
 mod object;
 mod pools;
 pub mod process;
+mod tap;
 mod upgrades;
 mod workers;
 
@@ -32,6 +33,7 @@ use labels::{
     HookAttempt, HookResult, Http2End, ProxyHeader, ReloadResult, StreamKind, StreamResult, TlsResult, TlsVersionLabel,
 };
 pub use object::{AbsentGuard, BackendMetrics, GaugeGuard, LaneMetrics, PipeGauge, PoolMetrics, RouteMetrics};
+pub use tap::TapResult;
 pub use upgrades::{UpgradePipe, UpgradeResult};
 pub use workers::GroupMetrics;
 

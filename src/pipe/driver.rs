@@ -36,7 +36,7 @@ use super::client_end::{ClientEnd, ClientLink};
 use super::reading::{Came, Keep};
 use super::report::Reporter;
 use super::search::Search;
-use crate::pipes::{Command, PipeEntry, PipeFacts};
+use crate::pipes::{Command, PipeEntry, PipeFacts, Tap};
 use crate::process::Process;
 use freezing::Handing;
 pub use thawing::{Arrived, Thawed};
@@ -53,6 +53,8 @@ pub struct Driver {
     /// Set while it is to go to another process; boxed, because few pipes are.
     handing: Option<Box<Handing>>,
     books: Books,
+    /// The operator who looks on, if one does.
+    tap: Option<Box<Tap>>,
 }
 
 impl Driver {
@@ -79,6 +81,7 @@ impl Driver {
             process,
             handing: None,
             books: Books { report, registration, guards: None },
+            tap: None,
         });
         driver.set_backend(Attachment::FIRST, attach.transport, now);
         driver
@@ -247,6 +250,10 @@ impl Driver {
 
     /// Writes what is due to the link of `side` until it would block or has taken `enough`; the bytes it took.
     fn write(&mut self, side: Side, enough: usize, cx: &mut Context<'_>, now: Time) -> usize {
+        // Here, because what a link was given may be forgotten at once.
+        if self.tap.is_some() {
+            self.tell_tap();
+        }
         self.say_who_is_awaited();
         let pushed = match side {
             Side::Client => self.client.push(cx),

@@ -30,7 +30,8 @@ use crate::trace::{Context, Name, Span};
 struct Booked {
     state: PipeState,
     backend: Option<BackendKey>,
-    prologue_bytes: usize,
+    /// No prologue has more than fit.
+    prologue_bytes: u32,
     aware: Option<Transport>,
     up: Moved,
     down: Moved,
@@ -45,7 +46,7 @@ struct Moved {
 
 impl Booked {
     fn new(view: &PipeView, transport: Transport) -> Self {
-        let prologue_bytes = view.prologue_bytes;
+        let prologue_bytes = u32::try_from(view.prologue_bytes).unwrap_or(u32::MAX);
         Self {
             state: view.state,
             backend: view.backend,
@@ -129,7 +130,7 @@ impl Reporter {
         tracing::debug!(pipe = %entry.id, route = entry.route.name.as_str(), "pipe.taken_over");
         let booked = Booked::new(view, entry.transport());
         let mut gauge = route.adopt_pipe(view.state);
-        gauge.set_prologue(booked.prologue_bytes);
+        gauge.set_prologue(booked.prologue_bytes as usize);
         gauge.set_aware(booked.aware);
         let ended = past.ended.as_ref().and_then(|(by, code, reason)| Some((ended_by(by)?, *code, reason.clone())));
         Self {
@@ -192,7 +193,7 @@ impl Reporter {
             if before.is_none_or(|before| before.state != view.state) {
                 gauge.set(view.state);
             }
-            gauge.set_prologue(view.prologue_bytes);
+            gauge.set_prologue(view.prologue_bytes as usize);
             gauge.set_aware(view.aware);
         }
         self.entry.was_active(now);

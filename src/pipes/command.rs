@@ -10,7 +10,7 @@ use holdline_core::pipe::{EndedBy, Unsaid};
 use tokio::sync::{mpsc, oneshot};
 
 use super::passport::Freeze;
-use super::{Resume, Returned};
+use super::{Resume, Returned, Tap};
 use crate::backends::Leave;
 use crate::net::LooseStream;
 
@@ -40,9 +40,15 @@ pub enum Command {
     Label(Box<Relabel>, Option<u64>, oneshot::Sender<Result<(), NotLabelled>>),
     /// The worker of this attach has committed everything up to there; the answer is what is confirmed now.
     Commit(Attachment, Seq, oneshot::Sender<Option<Seq>>),
+    /// Let an operator look on.
+    Tap(Box<Tap>, oneshot::Sender<Result<(), AlreadyTapped>>),
     /// Stand still for another process.
     Freeze(Box<Freeze>),
 }
+
+/// Another operator looks on already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AlreadyTapped;
 
 /// Why the labels of a pipe are as they were.
 #[derive(Clone, PartialEq, Eq, Debug)]

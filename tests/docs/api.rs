@@ -43,8 +43,10 @@ const EXAMPLES: [(&str, &str); 15] = [
 ];
 
 /// Operations whose lines of curl are not run, and why.
-const NOT_RUN: [(&str, &str); 1] =
-    [("startUpgrade", "another process would take over from the one that the other lines ask")];
+const NOT_RUN: [(&str, &str); 2] = [
+    ("startUpgrade", "another process would take over from the one that the other lines ask"),
+    ("tapPipe", "needs admin.tap and a token"),
+];
 
 const HEAD: &str = "# The admin API
 

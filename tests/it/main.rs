@@ -68,6 +68,7 @@ mod socket_workers;
 mod state_file;
 mod stats;
 mod stuck_log;
+mod tap;
 mod tls;
 mod tls_clients;
 mod tls_reload;

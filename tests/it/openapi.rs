@@ -28,6 +28,8 @@ const NOT_SEEN: [(&str, u16, &str); 22] = [
     ("patchPipe", 409, "the same"),
     ("patchPipe", 503, "a pipe would have to hang"),
     ("commit", 503, "the same"),
+    ("tapPipe", 409, "another operator would have to look on; a test of the tap lets one"),
+    ("tapPipe", 503, "eight others would have to look on"),
     ("broadcast", 503, "eight others would have to be under way"),
     ("drain", 409, "the process would have to be stopping"),
     ("undrain", 409, "the same"),
@@ -235,6 +237,7 @@ async fn backends(api: &mut Api) {
 async fn pipes(api: &mut Api, pipe: &str, other: &DemoWorker) {
     api.get("readPipe", (pipe, "")).await.expect(200);
     api.write("patchPipe", pipe, json!({ "labels": { "room": "a" } })).await.expect(200);
+    api.write("tapPipe", pipe, json!({ "for": "1ms" })).await.expect(200);
     api.write("sendMessage", pipe, json!({ "text": "hello" })).await.expect(200);
     api.write("broadcast", "", json!({ "text": "hello" })).await.expect(200);
     api.write("commit", pipe, json!({ "attachment": 1, "seq": 0 })).await.expect(200);
@@ -284,7 +287,7 @@ async fn workers(api: &mut Api) {
 
 #[tokio::test]
 async fn px_06_each_operation_gives_every_answer_that_is_documented_and_no_other() {
-    let config = "[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"fixed\"\nurl = \"ws://127.0.0.1:1\"\nstate = \"maint\"\n\
+    let config = "tap = true\n[[pools]]\nname = \"default\"\n[[pools.backends]]\nid = \"fixed\"\nurl = \"ws://127.0.0.1:1\"\nstate = \"maint\"\n\
                   [[pools]]\nname = \"hashed\"\nbalance = \"hash\"\n\
                   [[workers]]\nname = \"w\"\ncommand = [\"sh\", \"-c\", \"trap '' TERM; sleep 1000\"]\nstop_timeout = \"1h\"\n";
     let mut api = Api::start(config).await;

@@ -2,9 +2,10 @@
 
 use super::Pipe;
 use crate::conversation::Prologue;
-use crate::ids::{Attachment, BackendKey, Generation, Seq};
+use crate::ids::{Attachment, BackendKey, Generation, LaneName, Seq};
 use crate::leg::barrier::Level;
 use crate::leg::{BackendState, ClientState, Link};
+use crate::replay::HeldMessage;
 
 /// A pipe's state as the API names it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,6 +98,24 @@ impl Pipe {
     #[must_use]
     pub fn messages_in(&self) -> u64 {
         self.up.buffer.accepted().0 + self.down.buffer.accepted().0
+    }
+
+    /// The messages of a lane behind `seq` that are held, the newest first.
+    pub fn newest(&self, lane: LaneName, seq: Seq) -> impl Iterator<Item = HeldMessage<'_>> {
+        let buffer = match lane {
+            LaneName::Up => &self.up.buffer,
+            LaneName::Down => &self.down.buffer,
+        };
+        buffer.newest(seq)
+    }
+
+    /// The last message of a lane that came in whole.
+    #[must_use]
+    pub fn accepted(&self, lane: LaneName) -> Seq {
+        match lane {
+            LaneName::Up => self.up.buffer.accepted(),
+            LaneName::Down => self.down.buffer.accepted(),
+        }
     }
 
     /// The pipe's numbers now.

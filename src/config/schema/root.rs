@@ -21,6 +21,7 @@ pub(super) fn keys() -> Vec<Key<Config>> {
     let mut keys = server();
     keys.extend(super::ended_tls::server());
     keys.extend(admin());
+    keys.extend(tap());
     keys.extend(super::ended_tls::admin());
     keys.extend(heartbeat_and_message());
     keys.extend(replay());
@@ -222,6 +223,29 @@ fn admin() -> Vec<Key<Config>> {
             |c: &mut Config| &mut c.admin.registry_bytes_max,
             range(MIB, 64 * MIB),
             "the same for all backends",
+        ),
+    ]
+}
+
+fn tap() -> Vec<Key<Config>> {
+    vec![
+        key(
+            "admin.tap",
+            |c: &mut Config| &mut c.admin.tap,
+            any,
+            "operators may look on at the messages of a pipe (ctl tap), which is audited; needs tokens_file",
+        ),
+        key(
+            "admin.tap_bytes_max",
+            |c: &mut Config| &mut c.admin.tap_bytes_max,
+            range(1, 64 * KIB),
+            "bytes of each message that they see at most",
+        ),
+        key(
+            "admin.tap_time_max",
+            |c: &mut Config| &mut c.admin.tap_time_max,
+            range(Duration::from_secs(1), HOUR),
+            "how long one looks on at most",
         ),
     ]
 }

@@ -9,7 +9,7 @@ use holdline_core::time::Time;
 
 use super::{Driver, Handing};
 use crate::backends::{Leave, LeaveCause, LeaveHow};
-use crate::pipes::{Command, Hearing, Sharing};
+use crate::pipes::{AlreadyTapped, Command, Hearing, Sharing, Tap};
 
 impl Driver {
     pub(super) fn obey(&mut self, command: Command, cx: &mut Context<'_>, now: Time) {
@@ -38,7 +38,29 @@ impl Driver {
                 // The one that asked may have given up.
                 let _ = answer.send(self.pipe.commit(attachment, seq, now));
             }
+            Command::Tap(tap, answer) => {
+                // The one that asked may have given up, which ends the tap as well.
+                let _ = answer.send(self.begin_tap(*tap));
+            }
             Command::Freeze(order) => self.handing = Some(Box::new(Handing::Asked(order))),
+        }
+    }
+
+    fn begin_tap(&mut self, tap: Tap) -> Result<(), AlreadyTapped> {
+        if self.tap.as_ref().is_some_and(|tap| tap.is_read()) {
+            return Err(AlreadyTapped);
+        }
+        self.tap = Some(Box::new(tap.begun_at(&self.pipe)));
+        Ok(())
+    }
+
+    /// Tells an operator who looks on what has come in.
+    #[cold]
+    pub(super) fn tell_tap(&mut self) {
+        if let Some(tap) = self.tap.as_mut().filter(|tap| tap.is_read()) {
+            tap.tell(&self.pipe);
+        } else {
+            self.tap = None;
         }
     }
 

@@ -127,6 +127,7 @@ impl Thawed {
             process: process.clone(),
             handing: None,
             books: Books { report, registration, guards },
+            tap: None,
         });
         driver.resume_backend(&passport, backend, now);
         driver.resume_client(&passport, client, now);
