@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Looks at the demo's viewer page in headless Chromium and clicks in it, with the standard library only.
 
-    scripts/demo-page.py CHROMIUM URL DIRECTORY [--stays] [FLAG OF CHROMIUM...]
+    scripts/demo-page.py CHROMIUM URL DIRECTORY [FLAG OF CHROMIUM...]
 
-Watches until both rows show frames, taps every screen, presses a worker's kill button and "Kill them all", and stays
-until the verdict; with --stays it kills once more after it. Fails when a socket of the upper row closed, one of its frames
+Watches until both rows show frames, taps every screen, presses a worker's kill button and "Kill them all", waits for
+the verdict, and kills once more after it: the demo is one that stays. Fails when a socket of the upper row closed, one of its frames
 was broken, one of its screens stood still, a tap was not executed, a kill left the lower row as it was, or a button did
 nothing. Leaves kill-all.png (light), kill-all-dark.png, kill-all-phone.png, verdict.png and page.html in DIRECTORY.
 """
@@ -80,7 +80,7 @@ def kill_all(browser):
         for now, then, was in zip(s["screens"], black["screens"], before["screens"])))
 
 
-def look(browser, keep, stays):
+def look(browser, keep):
     shot = lambda name: browser.screenshot(os.path.join(keep, name))
     before = until(browser, "every screen shows frames", all_move)
     assert len(set(before["hues"])) == len(before["hues"]) > 1, before["hues"]
@@ -103,9 +103,8 @@ def look(browser, keep, stays):
     browser.ask("Emulation.setEmulatedMedia", features=[])
     tap(browser)
     until(browser, "the verdict is there", lambda seen: seen["verdict"] != "")
-    if stays:
-        kill_all(browser)
-        tap(browser)
+    kill_all(browser)
+    tap(browser)
     shot("verdict.png")
     with open(os.path.join(keep, "page.html"), "w", encoding="utf-8") as file:
         file.write(browser.evaluate("document.documentElement.outerHTML"))
@@ -115,9 +114,8 @@ def look(browser, keep, stays):
 
 def check(chromium, url, keep, *flags):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        others = [flag for flag in flags if flag != "--stays"]
-        with closing(Browser(chromium, url, profile, *others)) as browser:
-            look(browser, keep, "--stays" in flags)
+        with closing(Browser(chromium, url, profile, *flags)) as browser:
+            look(browser, keep)
 
 
 if __name__ == "__main__":

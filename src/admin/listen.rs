@@ -184,6 +184,8 @@ pub async fn serve(mut listener: AdminListener, admin: Arc<Admin>, mut stop: wat
     let mut sampling = tokio::time::interval(CPU_SAMPLE_EVERY);
     let mut gate = admin.process.upgrade.watch();
     let mut steps = tokio::time::interval(history::STEP);
+    // A step that comes late is longer; none of no length follows it.
+    steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             biased;

@@ -85,15 +85,15 @@ pub struct ClientEnd {
     link: Option<ClientLink>,
     /// Which of the client's attaches that is.
     generation: Generation,
-    /// Writing failed, so the client is gone; what it had said before is read all the same.
-    broken: bool,
-    /// Only of a client that has come back, or may.
+    /// Only of a client that has come back, or may, and of one whose link is broken.
     past: Option<Box<Past>>,
 }
 
 /// The links that the client has had besides the present one.
 #[derive(Default)]
 struct Past {
+    /// Writing failed, so the client is gone; what it had said before is read all the same.
+    broken: bool,
     /// The present one's place in the order in which they were answered.
     answer: u64,
     /// Set while the client is awaited.
@@ -120,7 +120,7 @@ pub struct Away {
 impl ClientEnd {
     /// An end without a link, which the client's first attach will have.
     pub const fn new() -> Self {
-        Self { link: None, generation: Generation::FIRST, broken: false, past: None }
+        Self { link: None, generation: Generation::FIRST, past: None }
     }
 
     /// Gives the client its first link.
@@ -140,7 +140,7 @@ impl ClientEnd {
             Err(why) => (None, Err(why)),
         };
         let answer = self.past.as_ref().map_or(0, |past| past.answer);
-        Ok(Some((ClientPassport { inode, generation: self.generation.0, answer, broken: self.broken }, carried)))
+        Ok(Some((ClientPassport { inode, generation: self.generation.0, answer, broken: self.is_broken() }, carried)))
     }
 
     /// Drops the link without a word: another process has it. One that could not go there is shut down within `patience`,
@@ -161,9 +161,9 @@ impl ClientEnd {
     pub fn resume(&mut self, link: Option<ClientLink>, passport: &ClientPassport) {
         self.link = link;
         self.generation = Generation(passport.generation);
-        self.broken = passport.broken;
-        if passport.answer > 0 {
-            self.past.get_or_insert_default().answer = passport.answer;
+        if passport.answer > 0 || passport.broken {
+            let past = self.past.get_or_insert_default();
+            (past.answer, past.broken) = (passport.answer, passport.broken);
         }
     }
 
@@ -176,9 +176,8 @@ impl ClientEnd {
     pub fn attach(&mut self, link: ClientLink, generation: Generation, answer: u64) {
         self.link = Some(link);
         self.generation = generation;
-        self.broken = false;
         let past = self.past.get_or_insert_default();
-        (past.answer, past.away, past.watch) = (answer, None, None);
+        (past.answer, past.away, past.watch, past.broken) = (answer, None, None, false);
     }
 
     /// Whether there is a link, which is not that of `generation`.
@@ -211,19 +210,20 @@ impl ClientEnd {
     }
 
     /// Whether there is a link that takes bytes.
-    pub const fn takes(&self) -> bool {
-        self.is_linked() && !self.broken
+    pub fn takes(&self) -> bool {
+        self.is_linked() && !self.is_broken()
     }
 
     /// Whether the client is gone, and only what it had said before is still to be read.
-    pub const fn is_broken(&self) -> bool {
-        self.broken
+    pub fn is_broken(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.broken)
     }
 
     /// Notes that the link takes nothing more; whether something that was said on it may still be read.
-    pub const fn broke(&mut self) -> bool {
-        self.broken = matches!(self.link, Some(ClientLink::Socket(_)));
-        self.broken
+    pub fn broke(&mut self) -> bool {
+        let broken = matches!(self.link, Some(ClientLink::Socket(_)));
+        self.past.get_or_insert_default().broken = broken;
+        broken
     }
 
     /// The client on the link, as the core names it.
@@ -297,7 +297,7 @@ impl ClientEnd {
 
     /// Whether the client has left, though its link is not read; the task is woken when it does.
     pub fn poll_left(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.broken {
+        if self.is_broken() {
             return true;
         }
         let Some(ClientLink::Socket(link)) = &self.link else { return false };

@@ -50,8 +50,8 @@ pub struct Driver {
     alarm: Alarm,
     plan: Arc<Plan>,
     process: Arc<Process>,
-    /// Set while it is to go to another process.
-    handing: Option<Handing>,
+    /// Set while it is to go to another process; boxed, because few pipes are.
+    handing: Option<Box<Handing>>,
     books: Books,
 }
 

@@ -76,7 +76,8 @@ pub(super) async fn run(client: &Client, every: f64, once: bool) -> anyhow::Resu
 
 /// One look as text.
 fn print(model: &Model) -> anyhow::Result<()> {
-    let (width, height) = ratatui::crossterm::terminal::size().unwrap_or(ONCE_SIZE);
+    let terminal = io::stdout().is_terminal().then(|| ratatui::crossterm::terminal::size().ok()).flatten();
+    let (width, height) = terminal.unwrap_or(ONCE_SIZE);
     let mut screen = Terminal::new(TestBackend::new(width, height))?;
     screen.draw(|frame| view::draw(frame, model, false))?;
     let buffer = screen.backend().buffer();

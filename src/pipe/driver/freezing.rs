@@ -30,7 +30,7 @@ pub(super) enum Handing {
 impl Driver {
     /// Whether the pipe stands still, and whether it is over because another process has it.
     pub(super) fn stands_still(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
-        let Some(Handing::Frozen(verdict)) = &mut self.handing else { return None };
+        let Some(Handing::Frozen(verdict)) = self.handing.as_deref_mut() else { return None };
         match Pin::new(verdict).poll(cx) {
             Poll::Pending => Some(Poll::Pending),
             Poll::Ready(Ok(Verdict::Gone)) => {
@@ -49,9 +49,8 @@ impl Driver {
 
     /// Has the pipe stand still, if it was asked to and can.
     pub(super) fn freeze(&mut self, cx: &mut Context<'_>, now: Time) -> Option<Poll<()>> {
-        let Some(Handing::Asked(order)) = self.handing.take_if(|handing| matches!(handing, Handing::Asked(_))) else {
-            return None;
-        };
+        let asked = self.handing.take_if(|handing| matches!(**handing, Handing::Asked(_)));
+        let Handing::Asked(order) = *asked? else { return None };
         let (verdict, heard) = oneshot::channel();
         let answer = self.frozen(verdict, now).map(Box::new).map_err(|why| (self.plan.pipe, why));
         let is_frozen = answer.is_ok();
@@ -59,7 +58,7 @@ impl Driver {
         if order.answer.try_send(answer).is_err() || !is_frozen {
             return None;
         }
-        self.handing = Some(Handing::Frozen(heard));
+        self.handing = Some(Box::new(Handing::Frozen(heard)));
         self.stands_still(cx)
     }
 

@@ -38,7 +38,7 @@ impl Driver {
                 // The one that asked may have given up.
                 let _ = answer.send(self.pipe.commit(attachment, seq, now));
             }
-            Command::Freeze(order) => self.handing = Some(Handing::Asked(order)),
+            Command::Freeze(order) => self.handing = Some(Box::new(Handing::Asked(order))),
         }
     }
 

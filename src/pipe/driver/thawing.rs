@@ -17,7 +17,7 @@ use holdline_core::snapshot::Snapshot;
 use holdline_core::time::Time;
 use socket2::{Domain, SockRef};
 
-use super::{Driver, Handing};
+use super::Driver;
 use crate::clients::ClientName;
 use crate::limits::Scope;
 use crate::metrics::labels::ListenerLabel;
@@ -125,7 +125,7 @@ impl Thawed {
             alarm: Alarm::default(),
             plan,
             process: process.clone(),
-            handing: None::<Handing>,
+            handing: None,
             books: Books { report, registration, guards },
         });
         driver.resume_backend(&passport, backend, now);
