@@ -40,6 +40,7 @@ pub const AUDIT: &str = "audit";
 pub struct LogHandle {
     filter: Option<reload::Handle<Targets, Registry>>,
     level: AtomicU8,
+    format: LogFormat,
 }
 
 /// Why there can be no log.
@@ -75,7 +76,7 @@ pub fn init(wanted: &Log) -> Result<LogHandle, LogError> {
     tracing_subscriber::registry().with(filter).with(output).try_init().map_err(|_| LogError::AlreadySet)?;
     output::start(wanted.queue_bytes_max, missing)?;
     std::panic::set_hook(Box::new(panicked));
-    Ok(LogHandle { filter: Some(handle), level: AtomicU8::new(number(level)) })
+    Ok(LogHandle { filter: Some(handle), level: AtomicU8::new(number(level)), format })
 }
 
 /// How long the end of a panicking main thread waits for the log.
@@ -114,7 +115,13 @@ impl LogHandle {
     /// A handle that remembers the level and changes nothing.
     #[cfg(test)]
     pub fn detached(level: LogLevel) -> Self {
-        Self { filter: None, level: AtomicU8::new(number(level)) }
+        Self { filter: None, level: AtomicU8::new(number(level)), format: LogFormat::Json }
+    }
+
+    /// Whether its lines are for programs.
+    #[must_use]
+    pub fn writes_json(&self) -> bool {
+        self.format == LogFormat::Json
     }
 
     /// The level in force.

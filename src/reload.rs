@@ -109,8 +109,8 @@ impl Reload {
     /// # Errors
     /// When it is not good; nothing has changed then but the metric.
     async fn read_again(&self) -> Result<Loaded, ReloadError> {
-        let file = self.sources.load().file.clone();
-        let loading = tokio::task::spawn_blocking(move || Config::load(file.as_deref()));
+        let sources = self.sources();
+        let loading = tokio::task::spawn_blocking(move || sources.load_again());
         Ok(loading.await.map_err(|error| ReloadError::Interrupted(error.to_string()))??)
     }
 

@@ -3,6 +3,8 @@
 //! Data threads each run a runtime of their own and share nothing but numbers; the calling thread runs the control
 //! runtime with the admin API, probes and signals, so that it answers however busy the data threads are.
 
+mod places;
+
 use std::fs::File;
 use std::io;
 use std::pin::pin;
@@ -41,6 +43,8 @@ use crate::share::Streams;
 use crate::tls::Sets;
 use crate::tokens::Tokens;
 use crate::workers::Workers;
+
+pub use places::Places;
 
 /// How long data threads have to finish what they do once no pipe is left.
 const THREADS_GRACE: Duration = Duration::from_secs(1);
@@ -106,6 +110,7 @@ pub struct Running {
     outgoing: Outgoing,
     notifier: Notifier,
     stop_control: watch::Sender<bool>,
+    places: Places,
     admin: tokio::task::JoinHandle<()>,
     /// Resolves once another process has taken over.
     given: oneshot::Receiver<()>,
@@ -178,7 +183,8 @@ pub async fn start(loaded: Loaded, log: Arc<LogHandle>, beginning: Beginning) ->
         heritage.serves(&process).await;
     }
     let notifier = Notifier::start(runtimes(&threads), status(process.clone()))?;
-    Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control, admin, given })
+    let places = Places::of(&bound, admin_address, process.config.load().admin.tls.cert.is_some());
+    Ok(Running { process, reload, bound, threads, outgoing, notifier, stop_control, places, admin, given })
 }
 
 /// What another process gets that takes over from this one.
@@ -407,6 +413,12 @@ enum Down {
 }
 
 impl Running {
+    /// Where it is found.
+    #[must_use]
+    pub const fn places(&self) -> &Places {
+        &self.places
+    }
+
     /// Waits until another process has taken over.
     pub async fn given(&mut self) {
         if (&mut self.given).await.is_err() {

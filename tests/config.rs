@@ -162,3 +162,77 @@ fn the_example_file_passes_the_check() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(stderr(&output), "");
 }
+
+/// `holdline ARGUMENTS` in `directory`, without a `HOLDLINE_CONFIG`.
+fn holdline(directory: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+    command.args(arguments).current_dir(directory).env_remove("HOLDLINE_CONFIG").output().unwrap()
+}
+
+#[test]
+fn check_takes_the_file_as_it_is_and_answers_programs_in_json() {
+    let directory = directory_with("[log]\nlevl = \"info\"\n");
+    let output = check(directory.path(), &["proxy.toml", "--json"], &[]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(2), ""));
+    let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    let error = serde_json::json!({
+        "file": "proxy.toml", "line": 2, "column": 1, "variable": null, "key": "log.levl",
+        "message": "unknown key; did you mean \"level\"?",
+    });
+    assert_eq!(said, serde_json::json!({"file": "proxy.toml", "valid": false, "errors": [error], "warnings": []}));
+    std::fs::write(directory.path().join("proxy.toml"), "").unwrap();
+    let output = check(directory.path(), &["proxy.toml"], &[]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "proxy.toml: ok\n"));
+    let output = check(directory.path(), &["--json"], &[("HOLDLINE_CONFIG", ""), ("HOLDLINE_LISTEN", "")]);
+    let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&said["valid"], &said["warnings"][0]["variable"]), (&true.into(), &"HOLDLINE_LISTEN".into()), "{said}");
+}
+
+#[test]
+fn check_opens_what_serve_will_need_and_says_all_of_it_at_once() {
+    let text = "[server]\nlisten = \"unix:/nowhere/a.sock\"\n[admin]\ntokens_file = \"tokens\"\nstate_file = \"/nowhere/s.json\"\n\
+                [server.tls]\nacme_challenges = \"/nowhere/acme\"\nlisten = \"127.0.0.1:0\"\ncertificates = { cert = \"c.pem\", key = \"k.pem\" }\n\
+                [resume]\nkeys_file = \"keys\"\n[hooks]\nurl = \"http://127.0.0.1:1\"\nsecret_file = \"secret\"\n";
+    let directory = directory_with(text);
+    let output = check(directory.path(), &["proxy.toml"], &[]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    for line in [
+        "proxy.toml:2:10: server.listen: unix:/nowhere/a.sock cannot be made: there is no folder /nowhere; make it\n",
+        "proxy.toml:4:15: admin.tokens_file: the tokens file tokens can't be read: ",
+        "proxy.toml:5:14: admin.state_file: /nowhere/s.json cannot be written: there is no folder /nowhere; make it\n",
+        "proxy.toml:7:19: server.tls.acme_challenges: there is no folder /nowhere/acme; make it, or name the one that the ACME client writes to\n",
+        "proxy.toml:9:16: server.tls.certificates: ",
+        "proxy.toml:11:13: resume.keys_file: ",
+        "proxy.toml:14:15: hooks.secret_file: ",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+}
+
+#[test]
+fn a_file_is_begun_checked_by_editors_and_put_in_order() {
+    let directory = directory_with("[ log ]\nlevel='info' # mine\n");
+    let example = holdline(directory.path(), &["config", "example"]);
+    assert_eq!(stdout(&example), Config::example());
+    assert!(
+        stdout(&example).starts_with("#:schema ./holdline.schema.json\n"),
+        "the line that editors look for comes first"
+    );
+    let schema = holdline(directory.path(), &["config", "schema"]);
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&schema.stdout).unwrap(), Config::json_schema());
+    let checked = holdline(directory.path(), &["config", "fmt", "--check", "proxy.toml"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert_eq!(
+        stderr(&checked),
+        "proxy.toml:1: the layout is not in order; `holdline config fmt proxy.toml` puts it so\n"
+    );
+    assert!(holdline(directory.path(), &["config", "fmt", "proxy.toml"]).status.success());
+    let written = std::fs::read_to_string(directory.path().join("proxy.toml")).unwrap();
+    assert_eq!(written, "[log]\nlevel = 'info' # mine\n");
+    assert!(holdline(directory.path(), &["config", "fmt", "--check", "proxy.toml"]).status.success());
+    std::fs::write(directory.path().join("proxy.toml"), "[log\n").unwrap();
+    let refused = holdline(directory.path(), &["config", "fmt", "proxy.toml"]);
+    assert_eq!((refused.status.code(), stderr(&refused).lines().count()), (Some(2), 2), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_to_string(directory.path().join("proxy.toml")).unwrap(), "[log\n", "nothing was written");
+}

@@ -37,6 +37,7 @@ struct Sources {
 struct Source {
     line: Option<usize>,
     column: Option<usize>,
+    /// Also an option of the command line, such as `--to`.
     variable: Option<String>,
 }
 
@@ -44,6 +45,7 @@ impl From<Place> for Source {
     fn from(place: Place) -> Self {
         match place {
             Place::File { line, column } => Self { line: Some(line), column: Some(column), variable: None },
+            Place::Argument { name, .. } => Self { line: None, column: None, variable: Some(name.to_owned()) },
             Place::Env(name) => Self { line: None, column: None, variable: Some(name) },
             Place::Nowhere => Self { line: None, column: None, variable: None },
         }

@@ -34,7 +34,7 @@ use crate::config::Listen;
 use crate::door::listen::Bound;
 use crate::door::secure::{Meeting, come_together};
 use crate::metrics::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, OwnListener};
+use crate::net::{ClientStream, OwnListener, bind_error};
 use crate::send_timeout::SendTimeout;
 use crate::tls::set::TlsSet;
 
@@ -89,7 +89,7 @@ impl AdminListener {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
             Listen::Unix(path) => bind_unix(path),
         };
-        bound.map_err(|error| io::Error::new(error.kind(), format!("admin.listen {listen}: {error}")))
+        bound.map_err(|error| bind_error("admin.listen", listen, listen.port(), &error))
     }
 
     /// Takes a listener that is bound already.

@@ -2,13 +2,14 @@
 //! command line itself.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
+use clap_mangen::Man;
 
-use super::Cli;
+use super::{Cli, pages};
 
 /// `holdline completions`.
 #[derive(clap::Args)]
@@ -19,7 +20,7 @@ pub(super) struct Completions {
 
 /// `holdline man`.
 #[derive(clap::Args)]
-pub(super) struct Man {
+pub(super) struct Manual {
     /// Write the page of each command into this directory instead
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -31,14 +32,29 @@ pub(super) fn completions(options: &Completions) -> anyhow::Result<()> {
     print(&script)
 }
 
-pub(super) fn man(options: &Man) -> anyhow::Result<()> {
-    let command = Cli::command();
-    if let Some(dir) = &options.dir {
-        return clap_mangen::generate_to(command, dir).with_context(|| format!("{}", dir.display()));
+pub(super) fn man(options: &Manual) -> anyhow::Result<()> {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    match &options.dir {
+        Some(dir) => write_pages(&command, "holdline", dir).with_context(|| format!("{}", dir.display())),
+        None => print(&page(&command, "holdline")?),
     }
+}
+
+/// The page of a command, `typed` so, and of those below it.
+fn write_pages(command: &Command, typed: &str, dir: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below, &format!("{typed} {}", below.get_name()), dir)?;
+    }
+    let name = Man::new(command.clone()).get_filename();
+    std::fs::write(dir.join(name), page(command, typed)?)
+}
+
+fn page(command: &Command, typed: &str) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    clap_mangen::Man::new(command).render(&mut page)?;
-    print(&page)
+    Man::new(command.clone()).render(&mut page)?;
+    page.extend(pages::manual(typed).into_bytes());
+    Ok(page)
 }
 
 fn print(bytes: &[u8]) -> anyhow::Result<()> {

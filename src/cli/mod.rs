@@ -4,15 +4,19 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::config::Invalid;
-use crate::ctl::{Misuse, in_words};
+use crate::ctl::{CallError, Misuse, in_words};
 
+mod banner;
 mod check;
+mod config;
+mod files;
 mod generate;
 mod healthcheck;
 mod keys;
+mod pages;
 mod serve;
 mod upgrade;
 mod worker;
@@ -34,6 +38,8 @@ enum Command {
     Serve(serve::Options),
     /// Validate the configuration: exit 0, or 2 with every error's file, line, column and key
     Check(check::Options),
+    /// The configuration file: an example, its JSON Schema, its layout
+    Config(config::Options),
     /// Watch clients keep their sockets while worker processes are killed under them
     Demo(crate::demo::Options),
     /// Ask and steer a running Holdline
@@ -59,7 +65,7 @@ enum Command {
     /// Print the completions of a shell: bash, zsh, fish …
     Completions(generate::Completions),
     /// Print the manual page, or write all of them into a directory
-    Man(generate::Man),
+    Man(generate::Manual),
 }
 
 #[derive(clap::Args)]
@@ -75,9 +81,15 @@ struct Launch {
 /// Runs the command that the arguments name; exit codes are 0 fine, 1 failed at run time, 2 bad usage or bad config.
 #[must_use]
 pub fn main() -> ExitCode {
-    match Cli::parse().command {
+    let matches = pages::with_help(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match cli.command {
         Command::Serve(options) => serve::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Config(options) => match config::run(&options) {
+            Ok(code) => code,
+            Err(error) => outcome(Err(error)),
+        },
         Command::Demo(options) => crate::demo::run(options),
         Command::Ctl(options) => outcome(crate::ctl::run(options)),
         Command::Healthcheck(options) => outcome(healthcheck::run(&options)),
@@ -111,7 +123,8 @@ fn outcome(result: anyhow::Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("holdline: {}", in_words(&error));
-            let is_misuse = error.is::<Misuse>() || error.is::<Invalid>();
+            let unfit = error.downcast_ref().is_some_and(CallError::is_misuse);
+            let is_misuse = unfit || error.is::<Misuse>() || error.is::<Invalid>();
             if is_misuse { ExitCode::from(MISUSE) } else { ExitCode::FAILURE }
         }
     }

@@ -19,13 +19,26 @@ use crate::routes::{RouteSpec, RouteTable};
 /// What was found.
 #[derive(Default)]
 pub(super) struct Findings {
-    pub(super) errors: Vec<(String, String)>,
+    pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<(String, String)>,
+}
+
+/// One error.
+pub(super) struct Finding {
+    pub(super) key: String,
+    pub(super) message: String,
+    /// What it clashes with, as the message names it.
+    pub(super) twin: Option<String>,
 }
 
 impl Findings {
     pub(super) fn error(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.errors.push((key.into(), message.into()));
+        self.errors.push(Finding { key: key.into(), message: message.into(), twin: None });
+    }
+
+    /// An error that is about `twin` as well, which the message names.
+    fn clash(&mut self, key: impl Into<String>, twin: String, message: impl Into<String>) {
+        self.errors.push(Finding { key: key.into(), message: message.into(), twin: Some(twin) });
     }
 }
 
@@ -186,13 +199,16 @@ fn pools(config: &Config, found: &mut Findings) {
                 found.error(format!("pools[{p}].tls.{key}"), format!("needs tls.{other} beside it; add that"));
             }
         }
-        let mut urls = HashSet::new();
+        let mut urls = HashMap::new();
         for (b, backend) in pool.backends.iter().enumerate() {
             let key = format!("pools[{p}].backends[{b}]");
-            if !urls.insert(backend.url.as_written()) {
-                found.error(format!("{key}.url"), "is already in this pool; remove one");
+            if let Some(first) = urls.get(backend.url.as_written()) {
+                let first = format!("pools[{p}].backends[{first}]");
+                let message = format!("is already the URL of {first}; remove one");
+                found.clash(format!("{key}.url"), first, message);
                 continue;
             }
+            urls.insert(backend.url.as_written(), b);
             if backend.url.attach_id().is_some() {
                 let message = "is of a worker that dials in and registers by that; remove this, and set attach.listen";
                 found.error(format!("{key}.url"), message);
@@ -203,7 +219,8 @@ fn pools(config: &Config, found: &mut Findings) {
                 found.error(format!("{key}.url"), message);
             }
             if let Some(first) = ids.insert(id.clone(), key.clone()) {
-                found.error(format!("{key}.id"), format!("\"{id}\" is already {first}; give each backend its own id"));
+                let message = format!("\"{id}\" is already {first}; give each backend its own id");
+                found.clash(format!("{key}.id"), first, message);
             }
         }
     }
@@ -351,7 +368,14 @@ fn patterns(config: &Config, found: &mut Findings) {
             return;
         };
         together.retain(|spec| spec.name != error.route);
-        found.error(format!("routes[{}].{}", error.route, error.key), error.message);
+        let key = format!("routes[{}].{}", error.route, error.key);
+        match error.twin {
+            Some(twin) => {
+                let (named, first) = (format!("route `{twin}`"), format!("routes[{twin}]"));
+                found.clash(key, first.clone(), error.message.replacen(&named, &first, 1));
+            }
+            None => found.error(key, error.message),
+        }
     }
 }
 
@@ -361,9 +385,8 @@ fn unique<'a>(list: &str, what: &str, names: impl Iterator<Item = &'a str>, foun
         let Some(first) = seen.insert(name, index) else {
             continue;
         };
-        found.error(
-            format!("{list}[{index}].name"),
-            format!("\"{name}\" is already the name of {list}[{first}]; give each {what} its own name"),
-        );
+        let first = format!("{list}[{first}]");
+        let message = format!("\"{name}\" is already the name of {first}; give each {what} its own name");
+        found.clash(format!("{list}[{index}].name"), first, message);
     }
 }

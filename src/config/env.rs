@@ -7,7 +7,7 @@
 use super::gaps;
 use super::node::{Entry, Node, Value};
 use super::notice::{Place, closest};
-use super::schema;
+use super::schema::{self, Shown};
 
 const PREFIX: &str = "HOLDLINE_";
 
@@ -33,13 +33,25 @@ pub(super) fn of_this_process() -> Vec<(String, String)> {
 /// A variable that cannot be used: its name, its key if it has one, and why.
 pub(super) type Refused = (String, String, String);
 
+/// What was found in the environment beside what was set.
+#[derive(Default)]
+pub(super) struct Overlaid {
+    pub(super) refused: Vec<Refused>,
+    /// Variables that are not read and look as if they were meant to be: the name, and what was probably meant.
+    pub(super) doubted: Vec<(String, String)>,
+}
+
 /// Sets in `root` what `variables` say; names without our prefix are other programs'.
-pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Vec<Refused> {
+pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (String, String)>) -> Overlaid {
     let keys = schema::every_key();
-    let is_key = |flat: &str| keys.iter().any(|key| key.pattern.replace(['.', '['], "_").replace(']', "") == flat);
-    let ours = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX) && !is_foreign(name, is_key));
+    let is_key = |flat: &str| keys.iter().any(|key| self::flat(&key.pattern) == flat);
+    let with_prefix = variables.into_iter().filter(|(name, _)| name.starts_with(PREFIX));
+    let (foreign, ours): (Vec<_>, Vec<_>) = with_prefix.partition(|(name, _)| is_foreign(name, is_key));
+    let mut doubted: Vec<(String, String)> =
+        foreign.into_iter().filter_map(|(name, _)| Some((name.clone(), doubt(&name, &keys)?))).collect();
+    doubted.sort();
     let mut parsed: Vec<(Vec<Segment>, String, String)> =
-        ours.map(|(name, value)| (segments(&name), name, value)).collect();
+        ours.into_iter().map(|(name, value)| (segments(&name), name, value)).collect();
     // Entries of a list are appended one after the other, whatever the order of the environment.
     parsed.sort();
     let mut refused = Vec::new();
@@ -59,7 +71,37 @@ pub(super) fn overlay(root: &mut Node, variables: impl IntoIterator<Item = (Stri
             }
         }
     }
-    refused
+    Overlaid { refused, doubted }
+}
+
+/// A key's pattern as a name without sections has it.
+fn flat(pattern: &str) -> String {
+    pattern.replace(['.', '['], "_").replace(']', "")
+}
+
+/// What was probably meant by a variable that is not read: a key without its section, or a name spelt nearly like one.
+fn doubt(name: &str, keys: &[Shown]) -> Option<String> {
+    /// The keys of one name that are listed.
+    const LISTED_MAX: usize = 4;
+    let written = name.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    // What Kubernetes says of a Service, also of one that is called holdline-admin.
+    let of_a_service = written.split('_').any(|word| word == "port" || word == "service");
+    if of_a_service || COMMAND_LINE.contains(&name) {
+        return None;
+    }
+    let of_key = |key: &Shown| variable(&key.pattern.replace("[]", "[0]"));
+    let ends = keys.iter().filter(|key| key.pattern.rsplit('.').next() == Some(&written));
+    let mut meant: Vec<String> = ends.take(LISTED_MAX).map(of_key).collect();
+    if meant.is_empty() {
+        let commands = COMMAND_LINE.iter().map(|name| (name[PREFIX.len()..].to_ascii_lowercase(), (*name).to_owned()));
+        let names: Vec<_> = commands.chain(keys.iter().map(|key| (flat(&key.pattern), of_key(key)))).collect();
+        // The beginning of a name is that name: `conf` is farther from `config` than a slip is.
+        let goes_on = |flat: &str| flat.strip_prefix(&written).is_some_and(|rest| !rest.contains('_'));
+        let longer = names.iter().map(|(flat, _)| flat.as_str()).find(|flat| written.len() > 2 && goes_on(flat));
+        let nearest = longer.or_else(|| closest(&written, names.iter().map(|(flat, _)| flat.as_str())))?;
+        meant.extend(names.iter().find(|(flat, _)| flat == nearest).map(|(_, name)| name.clone()));
+    }
+    Some(format!("is not read; did you mean {}?", meant.join(" or ")))
 }
 
 /// The variable that sets `path`.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::arguments::Arguments;
+use super::checks::Finding;
 use super::node::{self, Node, Value};
 use super::notice::{Invalid, Notice, Place};
 use super::read::Reader;
@@ -17,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 pub struct Sources {
     /// The file that was read, to be read again.
     pub file: Option<PathBuf>,
+    /// What was said instead of a file.
+    pub arguments: Option<Arguments>,
     /// The place of each key that was written anywhere; the others have their defaults.
     pub places: BTreeMap<String, Place>,
 }
@@ -49,6 +53,16 @@ impl Config {
         Ok(loaded)
     }
 
+    /// The configuration that `arguments` are, under the environment of this process.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them and the environment.
+    pub fn of_arguments(arguments: &Arguments) -> Result<Loaded, Invalid> {
+        let mut loaded = Self::of_tree(Reader::new(None), arguments.tree(), env::of_this_process())?;
+        loaded.sources.arguments = Some(arguments.clone());
+        Ok(loaded)
+    }
+
     /// The configuration of a text, with the name it has in messages, under `environment`.
     ///
     /// Variables whose name does not begin with `HOLDLINE_` are ignored.
@@ -60,7 +74,7 @@ impl Config {
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Loaded, Invalid> {
         let mut reader = Reader::new(source.map(|(file, _)| file.to_owned()));
-        let mut root = match source {
+        let root = match source {
             None => Node { place: Place::Nowhere, value: Value::Table(Vec::new()) },
             Some((_, text)) => match node::parse(text.strip_prefix('\u{feff}').unwrap_or(text)) {
                 Ok(root) => root,
@@ -72,14 +86,26 @@ impl Config {
                 }
             },
         };
-        for (name, key, message) in env::overlay(&mut root, environment) {
+        Self::of_tree(reader, root, environment)
+    }
+
+    fn of_tree(
+        mut reader: Reader,
+        mut root: Node,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Loaded, Invalid> {
+        let overlaid = env::overlay(&mut root, environment);
+        for (name, key, message) in overlaid.refused {
             reader.error(Place::Env(name), &key, message);
+        }
+        for (name, message) in overlaid.doubted {
+            reader.warning(Place::Env(name), "", message);
         }
         let config = reader.config(&root);
         if !reader.errors.is_empty() {
             return Err(invalid(reader.errors));
         }
-        let sources = Sources { file: None, places: reader.written(&config) };
+        let sources = Sources { file: None, arguments: None, places: reader.written(&config) };
         let mut warnings = reader.warnings;
         warnings.sort_by(|a, b| a.place.cmp(&b.place));
         Ok(Loaded { sources, config, warnings })
@@ -92,9 +118,22 @@ impl Config {
     pub fn check_again(&self) -> Result<(), Invalid> {
         let mut found = checks::Findings::default();
         checks::check(self, &mut found);
-        let notice = |(key, message)| Notice { file: None, place: Place::Nowhere, key, message };
+        let notice = |Finding { key, message, twin: _ }| Notice { file: None, place: Place::Nowhere, key, message };
         let errors: Vec<_> = found.errors.into_iter().map(notice).collect();
         if errors.is_empty() { Ok(()) } else { Err(Invalid { errors }) }
+    }
+}
+
+impl Sources {
+    /// Reads again what was read, from where it was read.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_again(&self) -> Result<Loaded, Invalid> {
+        match &self.arguments {
+            Some(arguments) => Config::of_arguments(arguments),
+            None => Config::load(self.file.as_deref()),
+        }
     }
 }
 

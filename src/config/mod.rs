@@ -5,13 +5,16 @@
 //!
 //! `usize` is always bytes and `u32` always a count, in every struct here.
 
+mod arguments;
 mod checks;
 mod collector;
 mod conversations;
 mod ended_tls;
 mod env;
 mod gaps;
+mod json_schema;
 mod keys;
+mod layout;
 mod load;
 mod node;
 mod notice;
@@ -20,6 +23,7 @@ mod read;
 mod schema;
 mod sections;
 mod setting;
+mod syntax;
 mod tables;
 mod tls;
 mod types;
@@ -38,9 +42,11 @@ use holdline_core::shared::StreamSettings;
 
 use crate::routes::{RouteError, RouteSpec, RouteTable};
 
+pub use arguments::Arguments;
 pub use collector::OtlpEndpoint;
 pub use conversations::{OwnProfile, Prologue};
 pub use ended_tls::{AdminTls, CertificateFiles, ClientAuth, ServerTls, TlsVersion};
+pub use layout::format;
 pub use load::{Loaded, Sources};
 pub(crate) use notice::closest;
 pub use notice::{Invalid, Notice, Place};

@@ -6,6 +6,7 @@
 use toml::de::{DeTable, DeValue};
 
 use super::notice::Place;
+use super::syntax;
 
 /// A value and where it was written.
 #[derive(Clone, Debug)]
@@ -95,10 +96,8 @@ impl Node {
 /// The tree of a whole document.
 ///
 /// # Errors
-/// Each syntax error with its place.
+/// Each slip with its place.
 pub(super) fn parse(text: &str) -> Result<Node, Vec<(Place, String)>> {
-    /// What follows the first few errors is mostly their echo.
-    const SYNTAX_ERRORS_MAX: usize = 10;
     let lines = Lines::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -106,11 +105,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<(Place, String)>> {
         let place = Place::Nowhere;
         return Ok(Node { place, value });
     }
-    let located = errors.iter().take(SYNTAX_ERRORS_MAX).map(|error| {
-        let place = error.span().map_or(Place::Nowhere, |span| lines.place(span.start));
-        (place, error.message().to_owned())
-    });
-    Err(located.collect())
+    Err(syntax::slips(text, &lines).into_iter().map(|(at, message)| (lines.place(at), message)).collect())
 }
 
 /// The list or inline table that an environment variable holds, if it does.
@@ -150,7 +145,7 @@ fn node(value: &DeValue<'_>, place: Place, locate: Locate<'_>) -> Node {
 }
 
 /// The offsets at which lines begin.
-struct Lines<'a> {
+pub(super) struct Lines<'a> {
     text: &'a str,
     starts: Vec<usize>,
 }
@@ -162,8 +157,13 @@ impl<'a> Lines<'a> {
         Self { text, starts }
     }
 
+    /// The line of an offset, counted from 1.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.starts.partition_point(|&start| start <= offset).max(1)
+    }
+
     fn place(&self, offset: usize) -> Place {
-        let line = self.starts.partition_point(|&start| start <= offset).max(1);
+        let line = self.line(offset);
         let start = self.starts[line - 1];
         let before = self.text.get(start..offset).unwrap_or_default();
         let column = before.chars().count() + 1;

@@ -12,6 +12,13 @@ pub enum Place {
         /// The column.
         column: usize,
     },
+    /// In this argument of the command line.
+    Argument {
+        /// The option.
+        name: &'static str,
+        /// Which of several it is, counted from 1.
+        number: usize,
+    },
     /// In this environment variable.
     Env(String),
     /// Nowhere: something is missing, or the whole file is meant.
@@ -36,6 +43,8 @@ impl fmt::Display for Notice {
         match (&self.place, &self.file) {
             (Place::File { line, column }, Some(file)) => write!(f, "{file}:{line}:{column}: ")?,
             (Place::File { line, column }, None) => write!(f, "{line}:{column}: ")?,
+            (Place::Argument { name, number: 1 }, _) => write!(f, "{name}: ")?,
+            (Place::Argument { name, number }, _) => write!(f, "{name} number {number}: ")?,
             (Place::Env(name), _) => write!(f, "environment {name}: ")?,
             (Place::Nowhere, Some(file)) => write!(f, "{file}: ")?,
             (Place::Nowhere, None) => {}

@@ -115,6 +115,8 @@ impl Config {
 }
 
 const EXAMPLE_HEAD: &str = "\
+#:schema ./holdline.schema.json
+# Editors check and complete keys by the line above, beside a file that `holdline config schema` has written.
 # proxy.toml: every key with its default. Durations are \"30s\", sizes \"5MiB\", rates \"20/min\".
 # Each key can be set by environment: HOLDLINE_REPLAY__PIPE_BYTES_MAX=1MiB, HOLDLINE_POOLS__0__BALANCE=hash.
 # `holdline check -c proxy.toml` says what is wrong with a file; `--print` shows what holds.

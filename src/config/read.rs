@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::gaps;
+use super::checks::Finding;
 use super::node::{Entry, Node, Value};
 use super::notice::{Notice, Place, closest, quoted};
-use super::schema::{Rows, Schema, Table};
-use super::{Config, checks};
+use super::schema::{Key, Rows, Schema, Table};
+use super::{Config, checks, gaps};
 
 /// Entries of one list of tables.
 const ROWS_MAX: usize = 4096;
@@ -32,16 +32,25 @@ impl Reader {
         let mut found = checks::Findings::default();
         checks::check(&config, &mut found);
         // A value that was refused is still the default in `config`: what follows from it is noise.
-        found.errors.retain(|(key, _)| !self.refused(key));
-        for (key, message) in found.errors {
-            self.error(self.place(&key), &key, message);
+        found.errors.retain(|finding| !self.refused(&finding.key));
+        for finding in found.errors {
+            let message = self.with_the_line(&finding);
+            self.error(self.place(&finding.key), &finding.key, message);
         }
         for (key, message) in found.warnings {
-            let notice = self.notice(self.place(&key), &key, message);
-            self.warnings.push(notice);
+            self.warning(self.place(&key), &key, message);
         }
         self.warn_of_gaps(&config);
         config
+    }
+
+    /// What is said of a finding, with the line of what it clashes with.
+    fn with_the_line(&self, finding: &Finding) -> String {
+        let Some(twin) = &finding.twin else { return finding.message.clone() };
+        match self.place(twin) {
+            Place::File { line, .. } => finding.message.replacen(twin, &format!("{twin} (line {line})"), 1),
+            Place::Env(_) | Place::Argument { .. } | Place::Nowhere => finding.message.clone(),
+        }
     }
 
     /// Where each key of `config` that was written stands.
@@ -76,9 +85,7 @@ impl Reader {
             let plain = !entry.name.contains('.');
             if let Some(key) = schema.keys.iter().find(|key| plain && key.name == name) {
                 self.places.insert(whole.clone(), entry.node.place.clone());
-                for (place, message) in (key.read)(table, &entry.node).err().into_iter().flatten() {
-                    self.error(place, &whole, message);
-                }
+                self.value(table, key, &entry.node, &whole);
             } else if let Some(rows) = schema.rows.iter().find(|rows| rows.name == name) {
                 self.rows(table, rows, &entry.node, &whole);
             } else if let Some(message) = gaps::unsupported(&whole) {
@@ -93,6 +100,17 @@ impl Reader {
                 let message = unknown(schema, prefix, &entry.name);
                 self.error(entry.place.clone(), &whole, message);
             }
+        }
+    }
+
+    fn value<T>(&mut self, table: &mut T, key: &Key<T>, node: &Node, whole: &str) {
+        match (key.read)(table, node) {
+            Ok(()) => {
+                for (place, message) in (key.doubts)(node) {
+                    self.warning(place, whole, message);
+                }
+            }
+            Err(faults) => faults.into_iter().for_each(|(place, message)| self.error(place, whole, message)),
         }
     }
 
@@ -122,14 +140,18 @@ impl Reader {
                 continue;
             }
             let message = "accepted, has no effect in this version".to_owned();
-            let notice = self.notice(place.clone(), &shown.path, message);
-            self.warnings.push(notice);
+            self.warning(place.clone(), &shown.path, message);
         }
     }
 
     pub(super) fn error(&mut self, place: Place, key: &str, message: String) {
         let notice = self.notice(place, key, message);
         self.errors.push(notice);
+    }
+
+    pub(super) fn warning(&mut self, place: Place, key: &str, message: String) {
+        let notice = self.notice(place, key, message);
+        self.warnings.push(notice);
     }
 
     fn notice(&self, place: Place, key: &str, message: String) -> Notice {

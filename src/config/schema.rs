@@ -3,9 +3,10 @@
 //! A key that is not here does not exist; a field of [`Config`] without a key here cannot be set, and the tests that
 //! walk the table would not see it, so every new field gets its line.
 
+use super::json_schema;
 use super::node::Node;
 use super::read::Reader;
-use super::setting::{Fault, Setting};
+use super::setting::{Fault, Form, Setting};
 use super::{Backend, Config, OwnProfile, Pool, Route, WorkerGroup};
 
 mod attach;
@@ -91,6 +92,10 @@ pub(super) struct Key<S> {
     pub(super) required: bool,
     pub(super) read: Box<Read<S>>,
     pub(super) show: Box<Show<S>>,
+    /// What is taken and may not be meant.
+    pub(super) doubts: fn(&Node) -> Vec<Fault>,
+    /// The JSON Schema of its values.
+    pub(super) form: fn() -> Form,
 }
 
 impl<S> Key<S> {
@@ -125,6 +130,8 @@ fn key<S: 'static, T: Setting + 'static>(
             Ok(())
         }),
         show: Box::new(move |table| field(table).show()),
+        doubts: T::doubts,
+        form: T::form,
     }
 }
 
@@ -153,6 +160,8 @@ pub(super) struct Rows<S> {
     pub(super) name: &'static str,
     pub(super) read: Box<ReadRows<S>>,
     show: Box<ShowRows<S>>,
+    /// The JSON Schema of one entry.
+    pub(super) form: fn() -> Form,
 }
 
 fn rows<S: 'static, T: Table + 'static>(name: &'static str, field: fn(&mut S) -> &mut Vec<T>) -> Rows<S> {
@@ -171,6 +180,7 @@ fn rows<S: 'static, T: Table + 'static>(name: &'static str, field: fn(&mut S) ->
                 walk(row, &above.row(name, index), out);
             }
         }),
+        form: json_schema::table::<T>,
     }
 }
 

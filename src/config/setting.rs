@@ -5,24 +5,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use holdline_core::settings::{CodeSet, DownPolicy};
-use ipnet::IpNet;
+use serde_json::json;
 
-use super::collector::OtlpEndpoint;
-use super::ended_tls::{CertificateFiles, ClientAuth};
 use super::node::{Node, Value, parse_env};
 use super::notice::{Place, quoted};
-use super::types::{Grace, Listen, Paths, Rate, Serves};
+use super::types::{Grace, Paths, Rate, Serves};
 use super::units;
-use crate::callout::CalloutUrl;
-use crate::net::{BackendUrl, UrlError};
-use crate::routes::{HostRule, LearnRule};
 
+mod addresses;
+mod patterns;
+mod records;
 mod rules;
 mod words;
 mod workers;
@@ -33,6 +30,9 @@ const ENDLESS: &str = "none";
 /// Why a value was refused, and where it stands.
 pub(super) type Fault = (Place, String);
 
+/// A JSON Schema.
+pub(super) type Form = serde_json::Value;
+
 /// A type that a key can have.
 pub(super) trait Setting: Sized {
     /// The value of `node`.
@@ -40,6 +40,14 @@ pub(super) trait Setting: Sized {
 
     /// The value as TOML; nothing if it is absent.
     fn show(&self) -> Option<String>;
+
+    /// The JSON Schema of what [`Setting::read`] takes from a file. It may take more than `read`, and seldom less.
+    fn form() -> Form;
+
+    /// What `read` takes from `node` and its author may not have meant.
+    fn doubts(_node: &Node) -> Vec<Fault> {
+        Vec::new()
+    }
 }
 
 /// A closed set of words.
@@ -62,6 +70,11 @@ impl<T: Choice> Setting for T {
         let word = T::WORDS.iter().find(|(_, value)| value == self);
         word.map(|(word, _)| quoted(word))
     }
+
+    fn form() -> Form {
+        let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
+        json!({ "enum": words })
+    }
 }
 
 impl Setting for bool {
@@ -75,6 +88,10 @@ impl Setting for bool {
     fn show(&self) -> Option<String> {
         Some(self.to_string())
     }
+
+    fn form() -> Form {
+        json!({ "type": "boolean" })
+    }
 }
 
 /// A count.
@@ -86,6 +103,10 @@ impl Setting for u32 {
 
     fn show(&self) -> Option<String> {
         Some(self.to_string())
+    }
+
+    fn form() -> Form {
+        json!({ "type": "integer", "minimum": 0, "maximum": Self::MAX })
     }
 }
 
@@ -105,6 +126,10 @@ impl Setting for usize {
         let plain = text.bytes().all(|byte| byte.is_ascii_digit());
         Some(if plain { text } else { quoted(&text) })
     }
+
+    fn form() -> Form {
+        json!({ "anyOf": [{ "type": "integer", "minimum": 0 }, units::size_form()] })
+    }
 }
 
 impl Setting for Duration {
@@ -122,6 +147,10 @@ impl Setting for Duration {
     fn show(&self) -> Option<String> {
         Some(quoted(&units::show_duration(*self)))
     }
+
+    fn form() -> Form {
+        json!({ "anyOf": [units::duration_form(), { "const": 0 }] })
+    }
 }
 
 impl Setting for Grace {
@@ -138,6 +167,10 @@ impl Setting for Grace {
             Self::For(grace) => grace.show(),
             Self::Endless => Some(quoted(ENDLESS)),
         }
+    }
+
+    fn form() -> Form {
+        json!({ "anyOf": [Duration::form(), { "const": ENDLESS }] })
     }
 }
 
@@ -158,6 +191,15 @@ impl Setting for Paths {
             paths => paths.to_vec().show(),
         }
     }
+
+    fn form() -> Form {
+        one_or_list(&String::form())
+    }
+
+    fn doubts(node: &Node) -> Vec<Fault> {
+        let doubt = |node: Node| Some((node.place.clone(), patterns::foreign(node.text()?)?));
+        each_node(node).into_iter().filter_map(doubt).collect()
+    }
 }
 
 impl Setting for Rate {
@@ -175,6 +217,10 @@ impl Setting for Rate {
     fn show(&self) -> Option<String> {
         let text = units::show_rate(*self);
         Some(if self.is_off() { text } else { quoted(&text) })
+    }
+
+    fn form() -> Form {
+        json!({ "anyOf": [units::rate_form(), { "const": 0 }] })
     }
 }
 
@@ -196,6 +242,10 @@ impl Setting for DownPolicy {
             Self::Latest(count) => quoted(&format!("latest:{count}")),
         })
     }
+
+    fn form() -> Form {
+        json!({ "type": "string", "pattern": "^(keep|latest:[0-9]+)$" })
+    }
 }
 
 impl Setting for String {
@@ -205,6 +255,10 @@ impl Setting for String {
 
     fn show(&self) -> Option<String> {
         Some(basic(self))
+    }
+
+    fn form() -> Form {
+        json!({ "type": "string" })
     }
 }
 
@@ -220,127 +274,9 @@ impl Setting for PathBuf {
     fn show(&self) -> Option<String> {
         self.to_string_lossy().into_owned().show()
     }
-}
 
-impl Setting for IpNet {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        const WANTED: &str = "an address or network such as \"10.0.0.0/8\" or \"::1\"";
-        let text = string(node, WANTED)?;
-        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from));
-        let Ok(net) = net else {
-            return wants(node, WANTED);
-        };
-        Ok(net.trunc())
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(quoted(&self.to_string()))
-    }
-}
-
-impl Setting for Listen {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        parsed(node, "an address and a port, or \"unix:PATH\"")
-    }
-
-    fn show(&self) -> Option<String> {
-        self.to_string().show()
-    }
-}
-
-impl Setting for BackendUrl {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        // The value may hold a password, so no message of ours repeats it.
-        let text = string(node, "a URL such as \"ws://127.0.0.1:9001\"")?;
-        text.parse().or_else(|error: UrlError| fault(node, error.to_string()))
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(basic(&self.to_string()))
-    }
-}
-
-impl Setting for OtlpEndpoint {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        // As with a backend's: what was written may hold a password.
-        let text = string(node, "a collector's URL such as \"http://127.0.0.1:4318\"")?;
-        text.parse().or_else(|error: &str| fault(node, error.to_owned()))
-    }
-
-    fn show(&self) -> Option<String> {
-        self.to_string().show()
-    }
-}
-
-impl Setting for CalloutUrl {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        // As with a backend's: what was written may hold a password.
-        let text = string(node, "a URL such as \"https://auth.internal/check\"")?;
-        text.parse().or_else(|error: String| fault(node, error))
-    }
-
-    fn show(&self) -> Option<String> {
-        self.to_string().show()
-    }
-}
-
-impl Setting for HostRule {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        let text = string(node, "\"client\", \"backend\" or a host")?;
-        Self::parse(text).or_else(|why| fault(node, format!("cannot use {}; {why}", quoted(text))))
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(quoted(self.as_str()))
-    }
-}
-
-impl Setting for LearnRule {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        const WANTED: &str = "a table such as { path = \"/api/kernels\", json = \"/id\" }";
-        let node = &expanded(node)?;
-        let Some(entries) = node.entries() else { return wants(node, WANTED) };
-        let (mut path, mut json) = (None, None);
-        for entry in entries {
-            let place = match entry.name.as_str() {
-                "path" => &mut path,
-                "json" => &mut json,
-                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
-            };
-            *place = Some(String::read(&entry.node)?);
-        }
-        let (Some(path), Some(json)) = (path, json) else { return wants(node, WANTED) };
-        Ok(Self { path, json })
-    }
-
-    fn show(&self) -> Option<String> {
-        Some(format!("{{ path = {}, json = {} }}", basic(&self.path), basic(&self.json)))
-    }
-}
-
-impl Setting for CertificateFiles {
-    fn read(node: &Node) -> Result<Self, Vec<Fault>> {
-        const WANTED: &str = "a table such as { cert = \"/etc/holdline/tls.pem\", key = \"/etc/holdline/tls.key\" }";
-        let node = &expanded(node)?;
-        let Some(entries) = node.entries() else { return wants(node, WANTED) };
-        let (mut cert, mut key, mut client_auth) = (None, None, None);
-        for entry in entries {
-            match entry.name.as_str() {
-                "cert" => cert = Some(PathBuf::read(&entry.node)?),
-                "key" => key = Some(PathBuf::read(&entry.node)?),
-                "client_auth" => client_auth = Some(ClientAuth::read(&entry.node)?),
-                other => return fault(node, format!("unknown key {}; use {WANTED}", quoted(other))),
-            }
-        }
-        let (Some(cert), Some(key)) = (cert, key) else { return wants(node, WANTED) };
-        Ok(Self { cert, key, client_auth })
-    }
-
-    fn show(&self) -> Option<String> {
-        let text = |path: &PathBuf| path.show().unwrap_or_default();
-        let policy = self.client_auth.and_then(|policy| policy.show());
-        let policy = policy.map_or(String::new(), |policy| format!(", client_auth = {policy}"));
-        Some(format!("{{ cert = {}, key = {}{policy} }}", text(&self.cert), text(&self.key)))
+    fn form() -> Form {
+        json!({ "type": "string" })
     }
 }
 
@@ -355,6 +291,12 @@ impl Setting for CodeSet {
             _ => quoted(&format!("{low}-{high}")),
         });
         Some(format!("[{}]", ranges.collect::<Vec<_>>().join(", ")))
+    }
+
+    fn form() -> Form {
+        one_or_list(&json!({
+            "anyOf": [{ "type": "integer", "minimum": 1000, "maximum": 4999 }, { "type": "string", "pattern": "^[0-9]{4}" }]
+        }))
     }
 }
 
@@ -390,6 +332,11 @@ impl Setting for Serves {
         }
         self.0.show()
     }
+
+    fn form() -> Form {
+        let keys = json!({ "type": "array", "items": { "type": "string" } });
+        json!({ "anyOf": [keys, BTreeMap::<String, String>::form()] })
+    }
 }
 
 impl Setting for BTreeMap<String, String> {
@@ -414,6 +361,10 @@ impl Setting for BTreeMap<String, String> {
         let pairs: Vec<_> = pairs.collect();
         Some(if pairs.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", pairs.join(", ")) })
     }
+
+    fn form() -> Form {
+        json!({ "type": "object", "additionalProperties": { "type": "string" } })
+    }
 }
 
 impl<T: Setting> Setting for Vec<T> {
@@ -424,6 +375,14 @@ impl<T: Setting> Setting for Vec<T> {
     fn show(&self) -> Option<String> {
         let items: Vec<_> = self.iter().filter_map(Setting::show).collect();
         Some(format!("[{}]", items.join(", ")))
+    }
+
+    fn form() -> Form {
+        one_or_list(&T::form())
+    }
+
+    fn doubts(node: &Node) -> Vec<Fault> {
+        each_node(node).iter().flat_map(T::doubts).collect()
     }
 }
 
@@ -439,11 +398,22 @@ impl<T: Setting> Setting for Option<T> {
     fn show(&self) -> Option<String> {
         self.as_ref().and_then(Setting::show)
     }
+
+    fn form() -> Form {
+        T::form()
+    }
+
+    fn doubts(node: &Node) -> Vec<Fault> {
+        T::doubts(node)
+    }
 }
 
-/// Each element of a list, or every fault of every element.
+/// Each element of a list, or every fault of every element. A string or a table is a list of one.
 fn each<T>(node: &Node, read: fn(&Node) -> Result<T, Vec<Fault>>) -> Result<Vec<T>, Vec<Fault>> {
     let node = &expanded(node)?;
+    if let Value::Text(_) | Value::Table(_) = &node.value {
+        return read(node).map(|value| vec![value]);
+    }
     let Value::List(items) = &node.value else {
         return wants(node, "a list such as [\"a\", \"b\"]");
     };
@@ -456,6 +426,21 @@ fn each<T>(node: &Node, read: fn(&Node) -> Result<T, Vec<Fault>>) -> Result<Vec<
         }
     }
     if faults.is_empty() { Ok(values) } else { Err(faults) }
+}
+
+/// The elements that [`each`] reads, for what has been read.
+fn each_node(node: &Node) -> Vec<Node> {
+    let Ok(node) = expanded(node) else { return Vec::new() };
+    match node.value {
+        Value::List(items) => items,
+        Value::Text(_) | Value::Env(_) | Value::Table(_) => vec![node],
+        Value::Integer(_) | Value::Decimal(_) | Value::Bool(_) | Value::Other(_) => Vec::new(),
+    }
+}
+
+/// One value, or a list of them.
+fn one_or_list(item: &Form) -> Form {
+    json!({ "anyOf": [{ "type": "array", "items": item }, item] })
 }
 
 /// The list or table that an environment variable stands for: TOML, or `a,b` and `key=value,…`.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 
 mod env;
+mod messages;
 mod nasty;
 
 fn read(text: &str) -> Result<Loaded, Invalid> {
@@ -220,7 +221,7 @@ fn st_12_unknown_keys_say_what_was_meant_or_what_there_is() {
     refused(
         "\"server.listen\" = 1",
         &[
-            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, attach, prologue, http_fallback, limits, memory, log, trace, hooks, profiles, pools, routes, workers",
+            "proxy.toml:1:1: \"server.listen\": unknown key; the keys here are server, admin, heartbeat, message, replay, reattach, resume, aware, attach, prologue, http_fallback, limits, memory, upgrade, log, trace, hooks, profiles, pools, routes, workers",
         ],
     );
 }
@@ -404,11 +405,11 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
         ),
         (
             "pools = [{}, {}]",
-            "proxy.toml:1:14: pools[1].name: \"default\" is already the name of pools[0]; give each pool its own name",
+            "proxy.toml:1:14: pools[1].name: \"default\" is already the name of pools[0] (line 1); give each pool its own name",
         ),
         (
             "routes = [{}, { path = \"/b\" }]",
-            "proxy.toml:1:15: routes[1].name: \"default\" is already the name of routes[0]; give each route its own name",
+            "proxy.toml:1:15: routes[1].name: \"default\" is already the name of routes[0] (line 1); give each route its own name",
         ),
         (
             "routes = [{ pool = \"a\" }]",
@@ -430,7 +431,7 @@ fn st_12_keys_that_contradict_each_other_are_refused() {
     refused(
         twice,
         &[
-            "proxy.toml:1:67: pools[0].backends[1].id: \"default-1\" is already pools[0].backends[0]; give each backend its own id",
+            "proxy.toml:1:67: pools[0].backends[1].id: \"default-1\" is already pools[0].backends[0] (line 1); give each backend its own id",
         ],
     );
 }

@@ -28,6 +28,15 @@ impl Listen {
             Self::Unix(_) => true,
         }
     }
+
+    /// Its port, if it has one.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        match self {
+            Self::Tcp(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Listen {

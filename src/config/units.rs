@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use super::types::Rate;
 
 const DURATIONS: &[(&str, u64)] =
@@ -103,6 +105,21 @@ pub(super) fn show_rate(rate: Rate) -> String {
         _ => "h",
     };
     format!("{}/{per}", rate.count)
+}
+
+/// The JSON Schema of [`duration`].
+pub(super) fn duration_form() -> Value {
+    json!({ "type": "string", "pattern": "^(0|([0-9]+(ms|s|m|min|h|d))+)$" })
+}
+
+/// The JSON Schema of [`size`].
+pub(super) fn size_form() -> Value {
+    json!({ "type": "string", "pattern": "^[0-9]+ *(([TtGgMmKk][Ii]?)?[Bb])?$" })
+}
+
+/// The JSON Schema of [`rate`].
+pub(super) fn rate_form() -> Value {
+    json!({ "type": "string", "pattern": "^(0|[0-9].*(/| per ) *(s|sec|second|m|min|minute|h|hour))$" })
 }
 
 fn digits(text: &str) -> Option<(u64, &str)> {

@@ -27,6 +27,8 @@ pub(super) enum Command {
     Backends {
         #[command(subcommand)]
         command: Option<Backends>,
+        #[command(flatten)]
+        filter: BackendFilter,
     },
     /// Pools: list, show, rebalance
     Pools {
@@ -37,16 +39,16 @@ pub(super) enum Command {
     Pipes {
         #[command(subcommand)]
         command: Option<Pipes>,
+        #[command(flatten)]
+        filter: Filter,
     },
     /// The processes behind the backends: instance, labels, keys they own, lease, last probe, what they report of
     /// themselves. Those that Holdline runs: list, show, restart, recycle, scale
-    #[command(args_conflicts_with_subcommands = true)]
     Workers {
         #[command(subcommand)]
         command: Option<Workers>,
-        /// Only those of this pool
-        #[arg(long)]
-        pool: Option<String>,
+        #[command(flatten)]
+        filter: BackendFilter,
     },
     /// Say something to many clients
     Broadcast(Broadcast),
@@ -128,14 +130,7 @@ impl EventLevel {
 #[derive(Subcommand, Debug)]
 pub(super) enum Backends {
     /// All backends
-    List {
-        /// Only those of this pool
-        #[arg(long)]
-        pool: Option<String>,
-        /// Only those in this admin state
-        #[arg(long)]
-        state: Option<State>,
-    },
+    List(BackendFilter),
     /// One backend
     Show {
         /// Its id
@@ -174,6 +169,17 @@ pub(super) enum Backends {
         /// Its id
         id: String,
     },
+}
+
+/// Which backends are listed.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct BackendFilter {
+    /// Only those of this pool
+    #[arg(long)]
+    pub(super) pool: Option<String>,
+    /// Only those in this admin state
+    #[arg(long)]
+    pub(super) state: Option<State>,
 }
 
 #[derive(Args, Debug)]
@@ -352,7 +358,8 @@ pub(super) struct Broadcast {
     pub(super) exclude: Vec<String>,
 }
 
-#[derive(Args, Debug, Default)]
+/// Which pipes are listed.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Filter {
     /// Only those of this route
     #[arg(long)]
@@ -490,7 +497,9 @@ mod tests {
     fn the_id_of_a_pipe_may_begin_like_an_option() {
         for id in ["-pVkoC9x8VLvkE42L18FXA", "-cVkoC9x8VLvkE42L18FXA", "--koC9x8VLvkE42L18FXAx"] {
             let parsed = Alone::try_parse_from(["ctl", "--json", "pipes", "show", id, "--watch"]).unwrap().options;
-            let Command::Pipes { command: Some(Pipes::Show { id: shown }) } = parsed.command else { panic!("{id}") };
+            let Command::Pipes { command: Some(Pipes::Show { id: shown }), .. } = parsed.command else {
+                panic!("{id}")
+            };
             assert!(shown == id && parsed.watch && parsed.json, "{id}");
         }
         let arguments = ["ctl", "broadcast", "--text", "-1", "--exclude", "-pVkoC9x8VLvkE42L18FXA"];

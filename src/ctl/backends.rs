@@ -1,11 +1,12 @@
 //! `holdline ctl backends`.
 
+use anyhow::bail;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::args::{Add, Backends, Set, State, Wish};
+use super::args::{Add, BackendFilter, Backends, Set, State, Wish};
 use super::ask::{Kind, List, Thing};
-use super::output::{Output, View, text};
+use super::output::{Left, Output, View, text};
 use super::table::Column;
 use super::{CallError, Client, Misuse};
 
@@ -25,9 +26,10 @@ const BACKEND_COLUMNS: [Column; 11] = [
 
 pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyhow::Result<()> {
     match command {
-        Backends::List { pool, state } => {
+        Backends::List(BackendFilter { pool, state }) => {
             let query = vec![("pool", pool), ("state", state.map(|state| state.as_str().to_owned()))];
-            out.show(client, &View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into())).await
+            let view = View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into());
+            out.show_or_hint(client, &view, "no backend; `holdline ctl backends add URL` registers one").await
         }
         Backends::Show { id } => out.show(client, &View::thing(Kind::Backend, id)).await,
         Backends::Add(add) => self::add(client, out, &add).await,
@@ -42,9 +44,13 @@ pub(super) async fn run(client: &Client, out: Output, command: Backends) -> anyh
         Backends::Remove { id } => {
             let backend = Thing::new(Kind::Backend, id);
             let answer = backend.call(client, Method::DELETE, "", None).await?;
-            let line = if answer.is_null() { "gone".to_owned() } else { leaving(&answer) };
+            let line = if answer.is_null() { "removed".to_owned() } else { leaving(&answer) };
             out.done(&answer, &format!("backend {}: {line}", backend.name))?;
-            out.count_down(async || pipes_on(client, &backend).await).await
+            let is_left = !answer.is_null();
+            if is_left && out.count_down(async || pipes_on(client, &backend).await).await? == Left::Gone {
+                out.done(&json!({"pipes": 0}), &format!("backend {}: removed", backend.name))?;
+            }
+            Ok(())
         }
     }
 }
@@ -80,7 +86,13 @@ async fn set_state(client: &Client, out: Output, id: String, wish: &Value) -> an
     let state = text(&answer["state"]);
     let line = if state == State::Ready.as_str() { "takes pipes".to_owned() } else { leaving(&answer) };
     out.done(&answer, &format!("backend {} is in state {state}: {line}", backend.name))?;
-    out.count_down(async || pipes_on(client, &backend).await).await
+    match out.count_down(async || pipes_on(client, &backend).await).await? {
+        Left::Nothing => Ok(()),
+        Left::Gone => bail!(
+            "backend {} is not there any more: it was removed, or its lease has ended; where its pipes are, `holdline ctl pipes` says",
+            backend.name
+        ),
+    }
 }
 
 async fn pipes_on(client: &Client, backend: &Thing) -> Result<Option<u64>, CallError> {

@@ -141,9 +141,20 @@ pub enum CallError {
     /// There is nothing of that name.
     #[error("{0}")]
     NotFound(String),
+    /// A value cannot be, whatever the process is doing.
+    #[error("{0}")]
+    Unfit(String),
     /// The answer is an error.
     #[error("{0}")]
     Refused(String),
+}
+
+impl CallError {
+    /// Whether what was asked can never be, so that asking again is of no use.
+    #[must_use]
+    pub const fn is_misuse(&self) -> bool {
+        matches!(self, Self::Unfit(_))
+    }
 }
 
 /// An answer that is not an error.
@@ -235,6 +246,7 @@ impl Client {
             StatusCode::UNAUTHORIZED => Err(CallError::TokenMissing(self.target.clone())),
             StatusCode::NOT_FOUND => Err(CallError::NotFound(explain(&reply))),
             StatusCode::FORBIDDEN if reply.body["type"] == ROLE_FORBIDDEN => Err(CallError::Forbidden(explain(&reply))),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => Err(CallError::Unfit(explain(&reply))),
             _ => Err(CallError::Refused(explain(&reply))),
         }
     }

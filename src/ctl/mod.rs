@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod backends;
 mod client;
+mod effective;
 mod in_words;
 mod output;
 mod pipes;
@@ -16,6 +17,7 @@ mod tls;
 mod top;
 mod workers;
 
+use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 
@@ -29,17 +31,18 @@ use args::{Backends, Command, Config as ConfigCommand, Pipes, Pools, Workers};
 use output::Output;
 use tls::TlsOptions;
 
-use crate::config::Config;
+use crate::config::{Config, Invalid};
 
 /// Where the admin API is, for every command that asks it.
 #[derive(Args, Debug, Clone)]
 pub struct Where {
-    /// Admin API: http://HOST:PORT, https://HOST:PORT or unix:PATH [default: admin.listen of the configuration]
-    #[arg(long, env = "HOLDLINE_ADMIN", global = true, value_name = "URL")]
-    pub admin: Option<Target>,
-    /// The configuration that names the admin listener
-    #[arg(short, long, env = "HOLDLINE_CONFIG", global = true, value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// Admin API: http://HOST:PORT, https://HOST:PORT or unix:PATH [default: admin.listen of the configuration] [env:
+    /// HOLDLINE_ADMIN]
+    #[arg(long, global = true, value_name = "URL")]
+    admin: Option<Target>,
+    /// The configuration that names the admin listener [env: HOLDLINE_CONFIG]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     tls: TlsOptions,
 }
@@ -50,10 +53,10 @@ impl Where {
     /// # Errors
     /// What is wrong with the configuration, if it is needed, or with the files of TLS.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let (target, own) = match &self.admin {
-            Some(target) => (target.clone(), None),
+        let (target, own) = match self.named()? {
+            Some(target) => (target, None),
             None => {
-                let config = Config::load(self.config.as_deref())?.config;
+                let config = self.configured()?;
                 (Target::of(&config), config.admin.tls.cert)
             }
         };
@@ -67,12 +70,31 @@ impl Where {
     /// # Errors
     /// As [`Where::client`].
     pub fn health_client(&self) -> anyhow::Result<Client> {
-        let (target, tls) = match &self.admin {
-            Some(target) => (target.clone(), self.tls.trusting(None)?),
-            None => (Target::of(&Config::load(self.config.as_deref())?.config), self.tls.unsuspecting()?),
+        let (target, tls) = match self.named()? {
+            Some(target) => (target, self.tls.trusting(None)?),
+            None => (Target::of(&self.configured()?), self.tls.unsuspecting()?),
         };
         Ok(Client::new(target).by_tls(tls))
     }
+
+    /// The address that `--admin` or else `HOLDLINE_ADMIN` says.
+    fn named(&self) -> Result<Option<Target>, Misuse> {
+        const NAME: &str = "HOLDLINE_ADMIN";
+        let Some(text) = variable(NAME).filter(|_| self.admin.is_none()) else { return Ok(self.admin.clone()) };
+        let parsed = text.to_string_lossy().parse::<Target>();
+        parsed.map(Some).map_err(|why| Misuse(format!("{NAME} is no address of an admin API; {why}")))
+    }
+
+    fn configured(&self) -> Result<Config, Invalid> {
+        let file = self.config.clone().or_else(|| variable("HOLDLINE_CONFIG").map(PathBuf::from));
+        Ok(Config::load(file.as_deref())?.config)
+    }
+}
+
+/// A variable of the environment; an empty one is as good as none, which many a service manager cannot say otherwise.
+#[must_use]
+pub fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// What was asked for cannot be, whatever the process would answer.
@@ -104,10 +126,10 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 
 fn is_watchable(command: &Command) -> bool {
     match command {
-        Command::Backends { command } => match command {
+        Command::Backends { command, .. } => match command {
             None
             | Some(
-                Backends::List { .. }
+                Backends::List(_)
                 | Backends::Show { .. }
                 | Backends::Drain { .. }
                 | Backends::Maint { .. }
@@ -116,7 +138,7 @@ fn is_watchable(command: &Command) -> bool {
             Some(Backends::Add(_) | Backends::Set(_) | Backends::Ready { .. }) => false,
         },
         Command::Pools { command } => !matches!(command, Some(Pools::Rebalance { .. })),
-        Command::Pipes { command } => matches!(command, None | Some(Pipes::List(_) | Pipes::Show { .. })),
+        Command::Pipes { command, .. } => matches!(command, None | Some(Pipes::List(_) | Pipes::Show { .. })),
         Command::Config { command } => matches!(command, None | Some(ConfigCommand::Show)),
         Command::Log { level, .. } => level.is_none(),
         Command::Drain { cancel } => !cancel,
@@ -131,15 +153,15 @@ fn is_watchable(command: &Command) -> bool {
 
 async fn command(client: &Client, out: Output, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Backends { command } => {
-            backends::run(client, out, command.unwrap_or(Backends::List { pool: None, state: None })).await
+        Command::Backends { command, filter } => {
+            backends::run(client, out, or_list(command, filter, Backends::List)?).await
         }
-        Command::Workers { command: Some(command), .. } => workers::run(client, out, command).await,
-        Command::Workers { command: None, pool } => workers::behind_backends(client, out, pool).await,
+        Command::Workers { command: None, filter } => workers::behind_backends(client, out, filter).await,
+        Command::Workers { command: Some(command), filter } => {
+            workers::run(client, out, or_list(Some(command), filter, |_| Workers::List { group: None })?).await
+        }
         Command::Pools { command } => pipes::pools(client, out, command.unwrap_or(Pools::List)).await,
-        Command::Pipes { command } => {
-            pipes::run(client, out, command.unwrap_or(Pipes::List(args::Filter::default()))).await
-        }
+        Command::Pipes { command, filter } => pipes::run(client, out, or_list(command, filter, Pipes::List)?).await,
         Command::Broadcast(broadcast) => pipes::broadcast(client, out, broadcast).await,
         Command::Events(wish) => process::events(client, out, wish).await,
         Command::Stats => out.show(client, &output::View::page("/v1/stats")).await,
@@ -148,5 +170,14 @@ async fn command(client: &Client, out: Output, command: Command) -> anyhow::Resu
         Command::Log { level, time } => process::log(client, out, level, time).await,
         Command::Drain { cancel } => process::drain(client, out, cancel).await,
         Command::Top { every, once } => top::run(client, every, once).await,
+    }
+}
+
+/// The command, or else the list that `filter` filters.
+fn or_list<C, F: Default + PartialEq>(command: Option<C>, filter: F, list: impl FnOnce(F) -> C) -> Result<C, Misuse> {
+    match command {
+        None => Ok(list(filter)),
+        Some(command) if filter == F::default() => Ok(command),
+        Some(_) => Err(Misuse("write filters behind the command that they are for, as in `list --pool NAME`".into())),
     }
 }

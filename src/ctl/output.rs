@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::ask::{Kind, List, Listing, Thing};
 use super::table::{self, Column};
-use super::{CallError, Client, PATIENCE};
+use super::{CallError, Client, PATIENCE, effective};
 use crate::log::escaped;
 
 /// How often something is looked at that cannot tell of its changes, or whose numbers change all the time.
@@ -26,6 +26,8 @@ pub(super) enum View {
     Thing(Thing),
     /// Any other object, by its path.
     Page(&'static str),
+    /// The configuration.
+    Config,
 }
 
 impl View {
@@ -38,8 +40,11 @@ impl View {
     }
 
     /// How it reads now, and where it stands if it can be waited for.
-    async fn read(&self, client: &Client, json: bool, seen: Option<u64>) -> anyhow::Result<(String, Option<u64>)> {
-        let object = |object: Value| if json { format!("{object}\n") } else { table::describe(&object) };
+    async fn read(&self, client: &Client, json: bool, seen: Option<u64>) -> anyhow::Result<Seen> {
+        let object = |object: Value, shown: fn(&Value) -> String| {
+            let text = if json { format!("{object}\n") } else { shown(&object) };
+            Seen { text, index: None, is_empty: false }
+        };
         match self {
             Self::Table(list, columns) => {
                 let found = list.fetch(client, seen.map(|index| (index, LOOK_EVERY))).await?;
@@ -53,10 +58,11 @@ impl View {
                 } else {
                     table::render(columns, &found.items) + &rest(&found)
                 };
-                Ok((text, found.index))
+                Ok(Seen { text, index: found.index, is_empty: found.items.is_empty() })
             }
-            Self::Thing(thing) => Ok((object(thing.get(client).await?), None)),
-            Self::Page(path) => Ok((object(client.call(Method::GET, path, None).await?), None)),
+            Self::Thing(thing) => Ok(object(thing.get(client).await?, table::describe)),
+            Self::Page(path) => Ok(object(client.call(Method::GET, path, None).await?, table::describe)),
+            Self::Config => Ok(object(client.call(Method::GET, "/v1/config", None).await?, effective::toml)),
         }
     }
 }
@@ -70,6 +76,23 @@ fn rest(found: &Listing) -> String {
     }
 }
 
+/// What a view was, at one look.
+struct Seen {
+    text: String,
+    index: Option<u64>,
+    /// Whether it is a list without anything in it.
+    is_empty: bool,
+}
+
+/// How a count came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Nothing is left, or the count was not asked for.
+    Nothing,
+    /// What was counted on is not there any more.
+    Gone,
+}
+
 /// How answers are printed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
@@ -80,8 +103,18 @@ pub(super) struct Output {
 impl Output {
     /// Prints a view: once, or for as long as it can be read.
     pub(super) async fn show(self, client: &Client, view: &View) -> anyhow::Result<()> {
+        self.show_or_hint(client, view, "").await
+    }
+
+    /// The same; a list that is empty is followed by what to do, for a person and not for what reads our output.
+    pub(super) async fn show_or_hint(self, client: &Client, view: &View, hint: &str) -> anyhow::Result<()> {
         if !self.watch {
-            return self.print(&view.read(client, self.json, None).await?.0);
+            let seen = view.read(client, self.json, None).await?;
+            self.print(&seen.text)?;
+            if seen.is_empty && !self.json && !hint.is_empty() {
+                eprintln!("{hint}");
+            }
+            return Ok(());
         }
         let mut screen = Screen::new(self.json);
         let mut pace = interval(LOOK_MIN);
@@ -89,9 +122,9 @@ impl Output {
         let mut seen = None;
         loop {
             pace.tick().await;
-            let (text, index) = view.read(client, self.json, seen).await?;
-            screen.draw(&text)?;
-            seen = index;
+            let now = view.read(client, self.json, seen).await?;
+            screen.draw(&now.text)?;
+            seen = now.index;
             if seen.is_none() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
@@ -107,22 +140,22 @@ impl Output {
     pub(super) async fn count_down(
         self,
         mut left: impl AsyncFnMut() -> Result<Option<u64>, CallError>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Left> {
         if !self.watch {
-            return Ok(());
+            return Ok(Left::Nothing);
         }
         let mut told = None;
         let mut pace = interval(LOOK_MIN);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
-            let pipes = left().await?.unwrap_or(0);
+            let Some(pipes) = left().await? else { return Ok(Left::Gone) };
             if told != Some(pipes) {
                 self.done(&json!({"pipes": pipes}), &format!("{pipes} pipes are left"))?;
                 told = Some(pipes);
             }
             if pipes == 0 {
-                return Ok(());
+                return Ok(Left::Nothing);
             }
         }
     }
@@ -181,6 +214,15 @@ fn frame(is_terminal: bool, is_first: bool, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_gone_is_not_what_has_come_to_nothing() {
+        let watched = Output { json: true, watch: true };
+        assert_eq!(watched.count_down(async || Ok(Some(0))).await.unwrap(), Left::Nothing);
+        assert_eq!(watched.count_down(async || Ok(None)).await.unwrap(), Left::Gone);
+        let unwatched = Output { json: true, watch: false };
+        assert_eq!(unwatched.count_down(async || Ok(None)).await.unwrap(), Left::Nothing);
+    }
 
     #[test]
     fn only_a_terminal_is_drawn_over() {

@@ -52,8 +52,8 @@ pub(super) async fn run(client: &Client, out: Output, command: Pipes) -> anyhow:
     match command {
         Pipes::List(filter) => {
             let (columns, limit) = (columns(&filter.columns)?, filter.limit);
-            let list = List::new("/v1/pipes", query(filter)).limited(limit);
-            out.show(client, &View::Table(list, columns)).await
+            let view = View::Table(List::new("/v1/pipes", query(filter)).limited(limit), columns);
+            out.show_or_hint(client, &view, "no pipe; `holdline ctl events --follow` says when one opens").await
         }
         Pipes::Show { id } => out.show(client, &View::thing(Kind::Pipe, id)).await,
         Pipes::Move { id } => {
@@ -136,7 +136,14 @@ pub(super) async fn broadcast(client: &Client, out: Output, wish: Broadcast) -> 
     let answer = client.call(Method::POST, "/v1/broadcast", Some(&body)).await?;
     let (reached, matched) = (&answer["reached"], &answer["matched"]);
     let missed = if reached == matched { String::new() } else { format!(" ({})", missed(&answer)) };
-    out.done(&answer, &format!("{reached} of {matched} clients reached{missed}"))
+    out.done(&answer, &format!("{reached} of {matched} clients reached{missed}"))?;
+    match (reached.as_u64(), matched.as_u64()) {
+        (_, Some(0)) => {
+            bail!("no client was told: there is none of that kind; `holdline ctl pipes` lists those that are there")
+        }
+        (Some(0), _) => bail!("no client has taken it"),
+        (Some(_) | None, _) => Ok(()),
+    }
 }
 
 /// The merge-patch that `NAME=VALUE`, `NAME` and `NAME=` are.

@@ -66,7 +66,7 @@ fn event_line(event: &Value) -> String {
 
 pub(super) async fn config(client: &Client, out: Output, command: Config) -> anyhow::Result<()> {
     match command {
-        Config::Show => out.show(client, &View::page("/v1/config")).await,
+        Config::Show => out.show(client, &View::Config).await,
         Config::Validate { file } => validate(client, out, file.as_deref()).await,
         Config::Reload { force } => {
             let said = if force { json!({"force": true}) } else { json!({}) };
@@ -175,7 +175,8 @@ pub(super) async fn drain(client: &Client, out: Output, cancel: bool) -> anyhow:
     }
     let answer = client.call(Method::PUT, "/v1/drain", Some(&json!({}))).await?;
     out.done(&answer, "draining: no new pipes; `holdline ctl drain --cancel` takes it back")?;
-    out.count_down(async || pipes_in_all(client).await).await
+    // The process itself cannot be gone and answer.
+    out.count_down(async || pipes_in_all(client).await).await.map(drop)
 }
 
 #[cfg(test)]

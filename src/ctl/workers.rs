@@ -4,13 +4,15 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::Client;
-use super::args::Workers;
+use super::args::{BackendFilter, Workers};
 use super::ask::{Kind, List, Thing};
 use super::output::{Output, View, text};
 use super::table::Column;
 
-const BACKEND_COLUMNS: [Column; 11] = [
+const BACKEND_COLUMNS: [Column; 13] = [
     ("ID", "/id"),
+    ("POOL", "/pool"),
+    ("STATE", "/state"),
     ("INSTANCE", "/instance"),
     ("LABELS", "/labels"),
     ("SERVES", "/serves"),
@@ -37,15 +39,18 @@ const SUPERVISED_COLUMNS: [Column; 11] = [
 ];
 
 /// The processes behind the backends, as they registered and as probes found them.
-pub(super) async fn behind_backends(client: &Client, out: Output, pool: Option<String>) -> anyhow::Result<()> {
-    out.show(client, &View::Table(List::new("/v1/backends", vec![("pool", pool)]), BACKEND_COLUMNS.into())).await
+pub(super) async fn behind_backends(client: &Client, out: Output, filter: BackendFilter) -> anyhow::Result<()> {
+    let query = vec![("pool", filter.pool), ("state", filter.state.map(|state| state.as_str().to_owned()))];
+    let view = View::Table(List::new("/v1/backends", query), BACKEND_COLUMNS.into());
+    out.show_or_hint(client, &view, "no worker; `holdline run -- COMMAND` starts and registers one").await
 }
 
 pub(super) async fn run(client: &Client, out: Output, command: Workers) -> anyhow::Result<()> {
     match command {
         Workers::List { group } => {
             let list = List::new("/v1/workers", vec![("group", group)]);
-            out.show(client, &View::Table(list, SUPERVISED_COLUMNS.into())).await
+            let hint = "no worker that Holdline runs; [[workers]] in the configuration names some";
+            out.show_or_hint(client, &View::Table(list, SUPERVISED_COLUMNS.into()), hint).await
         }
         Workers::Show { id } => out.show(client, &View::thing(Kind::Worker, id)).await,
         Workers::Restart { group } => {

@@ -23,7 +23,7 @@ use super::secure::secure;
 use super::{http1, http2};
 use crate::config::{Listen, ProxyProtocol};
 use crate::metrics::labels::{ConnectionResult, ListenerLabel};
-use crate::net::{ClientStream, OwnListener, Peer, Session, TlsIdentity, answer_instead_of_acknowledging};
+use crate::net::{ClientStream, OwnListener, Peer, Session, TlsIdentity, answer_instead_of_acknowledging, bind_error};
 use crate::phase::Phase;
 use crate::process::Process;
 use crate::upgrade::GateWatch;
@@ -66,7 +66,7 @@ impl Bound {
             }
             Listen::Unix(path) => bind_unix(path),
         };
-        bound.map_err(|error| io::Error::new(error.kind(), format!("{key} {listen}: {error}")))
+        bound.map_err(|error| bind_error(key, listen, listen.port(), &error))
     }
 
     /// A second handle on the same socket, for another thread.

@@ -6,9 +6,10 @@
 //! `unsuspecting` (all of them are), `stream` (what comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
 //! into one, `validity` how long it is good and `names` whom it names; `identity` is what counts of a client's.
 //! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `peer` is
-//! who is at its other end. `send` chooses the call by which slices are written. Nothing here speaks HTTP or WebSocket, or knows pools.
+//! who is at its other end; `bind_error` says why there is no listener. `send` chooses the call by which slices are written. Nothing here speaks HTTP or WebSocket, or knows pools.
 
 mod bare;
+mod bind_error;
 mod certificates;
 mod client_stream;
 mod connect;
@@ -34,6 +35,7 @@ mod unsuspecting;
 mod url;
 mod validity;
 
+pub use bind_error::bind_error;
 pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{Connected, answer_instead_of_acknowledging, connect, connect_asking};

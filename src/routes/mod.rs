@@ -13,6 +13,7 @@ mod conversation;
 mod headers;
 mod host;
 mod identity;
+mod insert;
 mod labels;
 mod learn;
 mod origin;
@@ -43,6 +44,7 @@ pub use headers::{HeaderRules, HeaderSpec, HostRule};
 use host::HostPattern;
 pub use identity::Identity;
 use identity::Naming;
+use insert::Clash;
 use labels::LabelRules;
 pub use learn::LearnRule;
 use origin::OriginPattern;
@@ -135,6 +137,8 @@ pub struct RouteError {
     pub key: &'static str,
     /// What is wrong and what would be right.
     pub message: String,
+    /// The name of the route that it clashes with, if it is that.
+    pub twin: Option<String>,
 }
 
 /// A compiled route; shared by the pipes that were opened with it.
@@ -356,7 +360,8 @@ impl RouteTable {
     }
 
     fn add(&mut self, spec: RouteSpec) -> Result<(), RouteError> {
-        let fail = |key: &'static str, message: String| RouteError { route: spec.name.clone(), key, message };
+        let fail =
+            |key: &'static str, message: String| RouteError { route: spec.name.clone(), key, message, twin: None };
         if self.routes.iter().any(|route| route.name == spec.name) {
             return Err(fail("name", "another route has this name".into()));
         }
@@ -373,17 +378,13 @@ impl RouteTable {
         let [request_headers, answer_headers] =
             compile_headers(&spec.headers).map_err(|(key, message)| fail(key, message))?;
 
-        let route = self.routes.len();
-        for router in self.routers(&hosts) {
-            for (pattern, (spelled, path)) in patterns.iter().zip(&spec.paths).enumerate() {
-                let inserted = router.insert(spelled, Place { route, pattern });
-                inserted.map_err(|error| fail("path", format!("`{path}`: {error}")))?;
-            }
+        if let Err(Clash { message, twin }) = self.insert(&hosts, &patterns, &spec.paths) {
+            return Err(RouteError { twin, ..fail("path", message) });
         }
         let RouteSpec { name, pool, websocket_only, limits, any_without_owner, raw_path, settings, share, .. } = spec;
         let RouteSpec { wait, host, sticky, learn_ttl, compression, http_fallback, .. } = spec;
         let learn = spec.learn.into_iter().map(LearnRule::checked).collect::<Result<Vec<_>, _>>();
-        let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message })?;
+        let learn = learn.map_err(|message| RouteError { route: name.clone(), key: "learn", message, twin: None })?;
         let conversations = Conversations::new(spec.conversation);
         let share = share.map(|share| Share::new(share, &settings));
         let naming = client_id.map(Naming::Template).or(spec.resume_cookie.then_some(Naming::Cookie));

@@ -32,6 +32,7 @@ mod fair;
 mod fair_pools;
 mod fallback;
 mod fidelity;
+mod first_steps;
 mod headers;
 mod health;
 mod heartbeat;

@@ -14,14 +14,14 @@ use tokio::process::{Child, Command};
 use crate::harness::{Client, DemoWorker, Proxy, eventually, within};
 
 /// A program on a terminal.
-struct Terminal {
+pub(crate) struct Terminal {
     program: Child,
     keys: File,
     said: Arc<Mutex<String>>,
 }
 
 impl Terminal {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -43,7 +43,7 @@ impl Terminal {
         Self { program, keys, said }
     }
 
-    async fn shows(&self, words: &str) {
+    pub(crate) async fn shows(&self, words: &str) {
         eventually(words, async || self.said.lock().unwrap().contains(words).then_some(())).await;
     }
 

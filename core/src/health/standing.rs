@@ -53,13 +53,13 @@ mod tests {
         let (settings, now) = (HealthSettings::default(), Time::from_micros(7));
         let mut monitor = Monitor::new();
         monitor.probed(Probed::Ok, &settings);
-        for _ in 0..settings.eject_after {
-            let since = now + Duration::from_micros(1);
+        for failure in 1..=settings.eject_after {
+            let since = now + Duration::from_secs(failure.into());
             monitor.experienced(Experience::DialFailed { since }, None, &settings, true, since);
         }
         let until = monitor.deadline();
         let mut resumed = Monitor::resumed(monitor.standing());
-        assert_eq!((resumed.health(), resumed.deadline()), (monitor.health(), until));
+        assert_eq!((resumed.health(), resumed.deadline()), (Health::Ejected, until));
         let end = until.unwrap_or(now);
         assert_eq!(resumed.tick(end), monitor.tick(end));
         assert_eq!(resumed.health(), monitor.health());

@@ -9,7 +9,7 @@ use holdline_core::conversation::rules::{AnswerRule, ForgetRule, Holds, KeepRule
 use holdline_core::conversation::words::{Classes, How};
 use holdline_core::frame::Side;
 
-use super::{Fault, Setting, basic, each, expanded, fault, quoted, string, wants};
+use super::{Fault, Form, Setting, basic, each, expanded, fault, quoted, string, wants};
 use crate::config::node::{Entry, Node, Value};
 
 const KEEP: &str = "a table such as { json = \"/0\", equals = \"join\", key = \"/1\" }";
@@ -143,6 +143,10 @@ impl Setting for KeepRule {
         }));
         Some(format!("{{ {} }}", parts.join(", ")))
     }
+
+    fn form() -> Form {
+        serde_json::json!({ "type": "object" })
+    }
 }
 
 fn answer(node: &Node) -> Result<AnswerRule, Vec<Fault>> {
@@ -200,5 +204,9 @@ impl Setting for ForgetRule {
         parts.extend(self.key.as_ref().map(|key| format!("key = {}", basic(key.as_str()))));
         parts.extend((self.from == Side::Backend).then(|| "from = \"backend\"".to_owned()));
         Some(format!("{{ {} }}", parts.join(", ")))
+    }
+
+    fn form() -> Form {
+        serde_json::json!({ "type": "object" })
     }
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use holdline_core::supervisor::Replace;
+use serde_json::json;
 
 use super::super::workers::{Backoff, Ports, StopSignal, WorkerListen};
-use super::{Choice, Fault, Setting, fault, quoted, string, units, wants};
+use super::{Choice, Fault, Form, Setting, fault, quoted, string, units, wants};
 use crate::config::node::{Node, Value};
 
 impl Choice for WorkerListen {
@@ -42,6 +43,10 @@ impl Setting for Ports {
     fn show(&self) -> Option<String> {
         Some(quoted(&self.to_string()))
     }
+
+    fn form() -> Form {
+        json!({ "type": "string", "pattern": "^[0-9]+ *(- *[0-9]+)?$" })
+    }
 }
 
 impl Setting for Backoff {
@@ -58,6 +63,10 @@ impl Setting for Backoff {
     fn show(&self) -> Option<String> {
         let text = |wait: Duration| units::show_duration(wait);
         Some(quoted(&format!("{}..{}", text(self.min), text(self.max))))
+    }
+
+    fn form() -> Form {
+        json!({ "type": "string" })
     }
 }
 
@@ -78,5 +87,9 @@ impl Setting for f64 {
 
     fn show(&self) -> Option<String> {
         Some(format!("{self:?}"))
+    }
+
+    fn form() -> Form {
+        json!({ "type": "number" })
     }
 }

@@ -61,7 +61,21 @@ impl Proxy {
         let files = tempfile::tempdir().unwrap();
         let file = files.path().join("proxy.toml");
         std::fs::write(&file, config).unwrap();
-        command.args(["serve", "-c"]).arg(&file).env("HOLDLINE_LOG__FORMAT", "json").stderr(Stdio::piped());
+        command.args(["serve", "-c"]).arg(&file);
+        Self::listening(command, files)
+    }
+
+    /// A proxy by arguments alone, before workers at these URLs.
+    pub fn start_to(urls: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_holdline"));
+        command.args(["serve", "--listen", "127.0.0.1:0"]).env("HOLDLINE_ADMIN__LISTEN", "127.0.0.1:0");
+        command.args(urls.iter().flat_map(|url| ["--to", url])).stdin(Stdio::null());
+        Self::listening(command, tempfile::tempdir().unwrap())
+    }
+
+    /// Started by a whole command, once it listens.
+    fn listening(mut command: Command, files: TempDir) -> Self {
+        command.env("HOLDLINE_LOG__FORMAT", "json").stderr(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let (lines, log) = watch::channel(Vec::new());
         let stderr = process.stderr.take().unwrap();
