@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use holdline::config::Config;
@@ -97,7 +97,7 @@ fn the_source_package_holds_what_the_build_reads_and_nothing_large() {
     for file in ["src/main.rs", "src/admin/dashboard/page.html", ".cargo/config.toml", "README.md", "Cargo.lock"] {
         assert!(files.contains(file), "{file}");
     }
-    let size = |file: &&str| std::fs::metadata(PathBuf::from(root()).join(file)).map_or(0, |file| file.len());
+    let size = |file: &&str| std::fs::metadata(root().join(file)).map_or(0, |file| file.len());
     let bytes: u64 = files.iter().map(|file| size(file)).sum();
     assert!(bytes < 8 << 20, "{bytes} bytes");
 }

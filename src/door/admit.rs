@@ -326,7 +326,7 @@ fn decided(plan: &Plan, sharing: &Sharing, parts: &Parts) -> Option<(Conversatio
         return None;
     }
     let decided = plan.route.conversations.decide(plan.protocol.as_deref(), parts, &plan.settings);
-    (!plan.numbers || matches!(decided.0, Conversation::Stateful)).then_some(decided)
+    (!plan.numbers || matches!(decided.0, Conversation::Stateful { .. })).then_some(decided)
 }
 
 /// A worker for a pipe of its own, or a place in the stream that it shares.

@@ -1,11 +1,11 @@
 //! A client's bare socket: what there is below TLS, if TLS is spoken on it.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -161,6 +161,14 @@ impl LooseBare {
             Bare::Unix(stream) => stream.into_std().map(Self::Unix),
             Bare::Memory(stream) => Ok(Self::Memory(stream)),
         }
+    }
+
+    /// The socket that has come from another process.
+    pub(super) fn of_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
+        let socket = SockRef::from(&descriptor);
+        socket.set_nonblocking(true)?;
+        let is_unix = socket.domain()? == Domain::UNIX;
+        Ok(if is_unix { Self::Unix(descriptor.into()) } else { Self::Tcp(descriptor.into()) })
     }
 
     pub(super) fn bind(self) -> io::Result<Bare> {

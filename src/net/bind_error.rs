@@ -59,8 +59,8 @@ fn listening(table: &str, port: u16) -> Vec<String> {
 
 fn has_one_of(process: &Path, sockets: &HashSet<String>) -> bool {
     let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else { return false };
-    let targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.into_iter().any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
+    let mut targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
 }
 
 #[cfg(test)]

@@ -1,19 +1,24 @@
-//! A client's connection as a stream of bytes: its socket, and beside it the TLS session that is spoken on it, if one is.
+//! A client's connection as a stream of bytes: its socket, and beside it the TLS session that is spoken on it, if one is. A
+//! worker that is reached by TLS has the same.
 //!
 //! Both can be taken from their thread and given to another ([`LooseStream`]): the session holds all that TLS knows of
-//! the connection, and the socket nothing.
+//! the connection, and the socket nothing. For the same reason they can go to another process, the socket as a
+//! descriptor and the session as bytes.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::ServerConfig;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use zeroize::Zeroizing;
 
 use super::bare::{Bare, LooseBare, Watch};
+use super::hand_over::HandOverError;
 use super::memory_stream::MemoryStream;
 use super::session::{Greeting, HandshakeError, Session, refuse_name};
 
@@ -62,15 +67,66 @@ impl ClientStream {
         Ok(())
     }
 
+    /// Speaks TLS by `config` from here on, to a worker that has to prove to be called `name`.
+    ///
+    /// # Errors
+    /// The two do not come together; the worker was told why, if it is there to hear.
+    pub async fn secure_towards(
+        &mut self,
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+    ) -> Result<(), HandshakeError> {
+        let session = Session::connect(&mut self.socket, name, config).await?;
+        self.session = Some(Box::new(session));
+        Ok(())
+    }
+
     /// Tells a client that no certificate has the name that it asked for.
     pub async fn refuse_name(&mut self) {
         refuse_name(&mut self.socket).await;
+    }
+
+    /// Why it cannot go to another process just now; nothing if it can.
+    #[must_use]
+    pub fn stays(&self) -> Option<HandOverError> {
+        match (&self.socket, &self.session) {
+            (Bare::Memory(_), _) => Some(HandOverError::InMemory),
+            (Bare::Tcp(_) | Bare::Unix(_), Some(session)) => session.stays(),
+            (Bare::Tcp(_) | Bare::Unix(_), None) => None,
+        }
+    }
+
+    /// The TLS session as it stands, if one is spoken, as bytes for another process, which gets [`Self::socket`] too. They are
+    /// as secret as the session. Nothing is read, written or closed by this. The connection goes on where it was by
+    /// [`Self::thaw`] there, or here if it did not: in one of them only, or records are sealed twice under one number.
+    ///
+    /// # Errors
+    /// [`Self::stays`] says why; [`HandOverError::Keys`] leaves a connection that is broken.
+    pub fn freeze(&mut self) -> Result<Option<Zeroizing<Vec<u8>>>, HandOverError> {
+        if let Some(why) = self.stays() {
+            return Err(why);
+        }
+        self.session.as_mut().map(|session| session.freeze()).transpose()
+    }
+
+    /// Goes on with a connection that was frozen in another process, on the thread that calls.
+    ///
+    /// # Errors
+    /// The bytes are no session that can go on here, or the system's.
+    pub fn thaw(socket: OwnedFd, tls: Option<&[u8]>) -> io::Result<Self> {
+        let session = tls.map(Session::thaw).transpose()?;
+        Ok(Self { socket: LooseBare::of_descriptor(socket)?.bind()?, session: session.map(Box::new) })
     }
 
     /// The TLS session, if one is spoken.
     #[must_use]
     pub fn session(&self) -> Option<&Session> {
         self.session.as_deref()
+    }
+
+    #[cfg(test)]
+    pub(super) fn session_mut(&mut self) -> &mut Session {
+        self.session.as_mut().expect("the test has made one")
     }
 
     /// The socket below, unless its other end is in this process.

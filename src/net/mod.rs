@@ -5,8 +5,9 @@
 //! deadline), `tls` (the part of it for `wss://`) with `pinned` (certificates that are trusted as they are) and
 //! `unsuspecting` (all of them are), `stream` (what comes out), `failure` (what else can come of it). `certificates` are the files behind TLS on both sides, `der` the way
 //! into one, `validity` how long it is good and `names` whom it names; `identity` is what counts of a client's.
-//! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `peer` is
-//! who is at its other end; `bind_error` says why there is no listener. `send` chooses the call by which slices are written. Nothing here speaks HTTP or WebSocket, or knows pools.
+//! `client_stream` is what a listener accepts: a `bare` socket and perhaps a TLS `session`, which seals `pieces`; `hand_over` says why
+//! one cannot go to another process. `peer` is who is at its other end; `bind_error` says why there is no listener. `send` chooses the
+//! call by which slices are written. Nothing here speaks HTTP or WebSocket, or knows pools.
 
 mod bare;
 mod bind_error;
@@ -15,6 +16,7 @@ mod client_stream;
 mod connect;
 mod der;
 mod failure;
+mod hand_over;
 mod identity;
 mod idle;
 mod memory_stream;
@@ -40,6 +42,7 @@ pub use certificates::{FileText, TlsFault, is_server_name, untimely};
 pub use client_stream::{ClientStream, LeaveWatch, LooseStream};
 pub use connect::{Connected, answer_instead_of_acknowledging, connect, connect_asking};
 pub use failure::{ConnectError, DialFailure};
+pub use hand_over::HandOverError;
 pub use identity::{ClientCertificate, TlsIdentity};
 pub use idle::{reset_at_drop, watch_spoken_on, watch_waiting};
 pub use memory_stream::{MemoryStream, MemoryWatch};

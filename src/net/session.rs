@@ -1,27 +1,39 @@
-//! The TLS session of a client, beside its bare socket: records in, records out.
+//! The TLS session of a connection, beside its bare socket: records in, records out.
 //!
-//! TLS itself is rustls's, by its interface without buffers; what is here moves bytes between it, the socket and whom
-//! they are for. Invariant: between two calls a session holds only what it must: the beginning of a record that has not
-//! come whole, what of a record its reader had no room for, and what the socket did not take. An idle session holds none
-//! of these, so that it costs its keys, and all of it can go to another thread.
+//! TLS itself is rustls's (`library`), by its interface without buffers, or that of our own record layer (`records`), where
+//! the session has come from another process as `frozen`. What is here moves bytes between it, the socket and whom they
+//! are for. Invariant: between two calls a session holds only what it must: the beginning of a record that has not come
+//! whole, what of a record its reader had no room for, and what the socket did not take. An idle session holds none of
+//! these, so that it costs its keys, and all of it can go to another thread, or be frozen at any moment.
 //!
 //! An end without close_notify is an error to its reader: a third party can cut a connection, but cannot end a session
 //! (RFC 8446 section 6.1).
 
+mod frozen;
+mod library;
+mod records;
+
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use rustls::pki_types::CertificateDer;
-use rustls::server::{Acceptor, ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeTlsData, UnbufferedStatus, WriteTraffic};
-use rustls::{HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::client::UnbufferedClientConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::server::{Acceptor, UnbufferedServerConnection};
+use rustls::{ClientConfig, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use zeroize::Zeroizing;
+
+use frozen::FrozenTls;
+use library::{Library, Side};
+use records::Records;
 
 use super::bare::Bare;
+use super::hand_over::HandOverError;
 use super::pieces::Pieces;
 
 /// Bytes that are read from the socket at once.
@@ -63,16 +75,16 @@ struct Space {
     gathered: Vec<u8>,
 }
 
-/// Why a client and we did not come together.
+/// Why the other side and we did not come together.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     /// It went away.
-    #[error("the client went away")]
+    #[error("the other side went away")]
     Gone,
-    /// What it said is no TLS, or none that we speak.
+    /// What it said is no TLS, or none that we speak or trust.
     #[error("{0}")]
     Refused(#[from] rustls::Error),
-    /// It asked for a name that none of the certificates has.
+    /// A client asked for a name that none of the certificates has.
     #[error("no certificate has the name that it asked for")]
     UnknownName,
 }
@@ -127,11 +139,28 @@ pub(super) async fn refuse_name(socket: &mut Bare) {
     let _ = socket.write_all(&UNRECOGNIZED_NAME).await;
 }
 
-/// One client's TLS session.
+/// One connection's TLS session.
 pub struct Session {
-    tls: UnbufferedServerConnection,
+    tls: Tls,
     /// The name that the client asked for.
     server_name: Option<Box<str>>,
+    held: Held,
+}
+
+/// Who has the keys of a session.
+#[expect(clippy::large_enum_variant, reason = "a session is boxed as a whole, and most are of the larger ones")]
+enum Tls {
+    /// The library, which has shaken hands with a client.
+    Server(Library<UnbufferedServerConnection>),
+    /// The same with a worker.
+    Client(Library<UnbufferedClientConnection>),
+    /// Our record layer: the session has come from another process, or was to go to one.
+    HandedOver(Box<Records>),
+}
+
+/// What a session holds between two calls, besides its keys.
+#[derive(Clone, Default)]
+struct Held {
     /// The beginning of a record, or of a message, that has not come whole.
     incoming: Vec<u8>,
     /// What was opened, and its reader had no room for.
@@ -148,6 +177,13 @@ struct Ends {
     ours: bool,
 }
 
+/// What was sealed at once: the bytes that were taken, and those that they have become.
+#[derive(Clone, Copy)]
+struct Sealed {
+    taken: usize,
+    bytes: usize,
+}
+
 impl Session {
     /// Comes together with the client that said `greeting`.
     pub(super) async fn accept(
@@ -155,66 +191,101 @@ impl Session {
         greeting: Greeting,
         config: Arc<ServerConfig>,
     ) -> Result<Self, HandshakeError> {
-        let Greeting { bytes: mut records, server_name } = greeting;
-        let mut session = Self {
-            tls: UnbufferedServerConnection::new(config)?,
-            server_name: server_name.map(String::into_boxed_str),
-            incoming: Vec::new(),
-            opened: Vec::new(),
-            outgoing: Vec::new(),
-            ends: Ends::default(),
+        let Greeting { bytes, server_name } = greeting;
+        let mut tls = Library(UnbufferedServerConnection::new(config)?);
+        let held = shake_hands(&mut tls, socket, bytes).await?;
+        Ok(Self { tls: Tls::Server(tls), server_name: server_name.map(String::into_boxed_str), held })
+    }
+
+    /// Comes together with the worker that has to prove to be called `name`.
+    pub(super) async fn connect(
+        socket: &mut Bare,
+        name: ServerName<'static>,
+        config: Arc<ClientConfig>,
+    ) -> Result<Self, HandshakeError> {
+        let mut tls = Library(UnbufferedClientConnection::new(config, name)?);
+        let held = shake_hands(&mut tls, socket, Vec::new()).await?;
+        Ok(Self { tls: Tls::Client(tls), server_name: None, held })
+    }
+
+    /// Goes on with a session that another process has frozen into these bytes.
+    pub(super) fn thaw(frozen: &[u8]) -> io::Result<Self> {
+        let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let FrozenTls { keys, held } = FrozenTls::from_bytes(frozen).map_err(invalid)?;
+        Ok(Self { tls: Tls::HandedOver(Box::new(Records::new(keys))), server_name: None, held })
+    }
+
+    /// The session as it stands, as bytes for another process. It can go on here as well, by our own record layer, unless it has
+    /// gone on there.
+    pub(super) fn freeze(&mut self) -> Result<Zeroizing<Vec<u8>>, HandOverError> {
+        if let Some(why) = self.stays() {
+            return Err(why);
+        }
+        let records = match mem::replace(&mut self.tls, Tls::HandedOver(Box::new(Records::lost()))) {
+            Tls::Server(tls) => Box::new(Records::new(tls.take_apart(&mut self.held)?)),
+            Tls::Client(tls) => Box::new(Records::new(tls.take_apart(&mut self.held)?)),
+            Tls::HandedOver(records) => records,
         };
-        loop {
-            let opened = session.open(&mut records, &mut ReadBuf::new(&mut []));
-            // The alert that tells of an error goes out as well.
-            let pushed = poll_fn(|cx| session.poll_push(socket, cx)).await;
-            let used = opened?;
-            pushed.map_err(|_| HandshakeError::Gone)?;
-            records.drain(..used);
-            if !session.tls.is_handshaking() {
-                session.incoming = shrunk(records);
-                return Ok(session);
-            }
-            records.reserve(GREETING_READ_BYTES);
-            if records.len() >= RECORDS_BYTES_MAX || !matches!(socket.read_buf(&mut records).await, Ok(1..)) {
-                return Err(HandshakeError::Gone);
-            }
+        let frozen = FrozenTls { keys: records.keys(), held: self.held.clone() };
+        self.tls = Tls::HandedOver(records);
+        Ok(frozen.to_bytes())
+    }
+
+    /// Why the session cannot go to another process just now; nothing if it can.
+    pub(super) fn stays(&self) -> Option<HandOverError> {
+        match &self.tls {
+            Tls::Server(tls) => tls.stays(&self.held),
+            Tls::Client(tls) => tls.stays(&self.held),
+            Tls::HandedOver(records) => records.failed().map(|error| HandOverError::Keys(error.to_string())),
+        }
+    }
+
+    /// That of a client, if it began in this process.
+    const fn server(&self) -> Option<&Library<UnbufferedServerConnection>> {
+        match &self.tls {
+            Tls::Server(tls) => Some(tls),
+            Tls::Client(_) | Tls::HandedOver(_) => None,
         }
     }
 
     /// The version of TLS that is spoken.
     #[must_use]
     pub fn version(&self) -> Option<ProtocolVersion> {
-        self.tls.protocol_version()
+        match &self.tls {
+            Tls::Server(tls) => tls.version(),
+            Tls::Client(tls) => tls.version(),
+            Tls::HandedOver(_) => Some(ProtocolVersion::TLSv1_3),
+        }
     }
 
     /// Whether HTTP/2 was agreed on (ALPN).
     #[must_use]
     pub fn speaks_http2(&self) -> bool {
-        self.tls.alpn_protocol() == Some(b"h2")
+        self.server().is_some_and(Library::speaks_http2)
     }
 
     /// Whether the client has brought a ticket of an earlier session.
     #[must_use]
     pub fn is_resumed(&self) -> bool {
-        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
+        self.server().is_some_and(Library::is_resumed)
     }
 
-    /// The name that the client asked for.
+    /// The name that the client asked for; it is known where the session began.
     #[must_use]
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// The certificate that the client has shown, now or when the session that it resumes began.
+    /// The certificate that the client has shown, now or when the session that it resumes began; it is known where the
+    /// session began.
     #[must_use]
     pub fn client_certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.tls.peer_certificates()?.first()
+        self.server()?.peers_certificate()
     }
 
     /// Bytes that were sealed, and that the socket has not taken.
     pub(super) const fn unsent(&self) -> usize {
-        self.outgoing.len()
+        self.held.outgoing.len()
     }
 
     /// Reads what the client says; nothing is its end.
@@ -226,29 +297,27 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         loop {
-            if !self.opened.is_empty() {
-                let bytes = self.opened.len().min(into.remaining());
-                into.put_slice(&self.opened[..bytes]);
-                self.opened.drain(..bytes);
-                if self.opened.is_empty() {
-                    self.opened = Vec::new();
-                }
-            }
-            if into.filled().len() > before || self.ends.peers || into.remaining() == 0 {
+            self.held.give_opened(into);
+            if into.filled().len() > before || self.held.ends.peers || into.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
             let opened = ready!(self.poll_open(socket, cx, into));
             // What cannot be written now is with the next call; an error is found again by who writes.
-            let _ = self.poll_push(socket, cx);
+            let _ = self.held.poll_push(socket, cx);
             opened?;
         }
     }
 
     /// Reads from the socket once, and opens what has come whole.
     fn poll_open(&mut self, socket: &mut Bare, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Tls::HandedOver(records) = &self.tls
+            && let Some(error) = records.failed()
+        {
+            return Poll::Ready(Err(io::Error::other(error)));
+        }
         SPACE.with_borrow_mut(|space| {
             space.records.resize(RECORDS_BYTES_MAX + READ_BYTES, 0);
-            let kept = self.incoming.len();
+            let kept = self.held.incoming.len();
             let (front, room) = space.records.split_at_mut(kept);
             let mut room = ReadBuf::new(&mut room[..READ_BYTES]);
             ready!(Pin::new(socket).poll_read(cx, &mut room))?;
@@ -256,62 +325,24 @@ impl Session {
             if read == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            front.copy_from_slice(&self.incoming);
+            front.copy_from_slice(&self.held.incoming);
             let records = &mut space.records[..kept + read];
-            let used = self.open(records, into).map_err(io::Error::other)?;
+            let used = self.open(records, into)?;
             let rest = &records[used..];
             if rest.len() > RECORDS_BYTES_MAX {
                 return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
-            self.incoming = rest.to_vec();
+            self.held.incoming = rest.to_vec();
             Poll::Ready(Ok(()))
         })
     }
 
     /// Opens all whole records; how many bytes of them are done with.
-    fn open(&mut self, records: &mut [u8], into: &mut ReadBuf<'_>) -> Result<usize, rustls::Error> {
-        let (mut used, all) = (0, records.len());
-        loop {
-            let UnbufferedStatus { discard, state } = self.tls.process_tls_records(&mut records[used..]);
-            let error = match state {
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                    while let Some(record) = traffic.next_record() {
-                        let record = record?;
-                        let room = if self.opened.is_empty() { into.remaining() } else { 0 };
-                        let bytes = record.payload.len().min(room);
-                        into.put_slice(&record.payload[..bytes]);
-                        self.opened.extend_from_slice(&record.payload[bytes..]);
-                        used += record.discard;
-                    }
-                    None
-                }
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, &mut self.outgoing).err(),
-                Ok(ConnectionState::TransmitTlsData(transmitted)) => {
-                    transmitted.done();
-                    None
-                }
-                Ok(ConnectionState::PeerClosed) => {
-                    self.ends.peers = true;
-                    None
-                }
-                // Nothing behind the end counts.
-                Ok(_) => return Ok(if self.ends.peers { all } else { used + discard }),
-                Err(error) => Some(error),
-            };
-            used += discard;
-            if let Some(error) = error {
-                self.tell_alert(&mut records[used..]);
-                return Err(error);
-            }
-        }
-    }
-
-    /// Takes the alert that TLS has for the peer.
-    fn tell_alert(&mut self, records: &mut [u8]) {
-        while let Ok(ConnectionState::EncodeTlsData(data)) = self.tls.process_tls_records(records).state {
-            if encode(data, &mut self.outgoing).is_err() {
-                return;
-            }
+    fn open(&mut self, records: &mut [u8], into: &mut ReadBuf<'_>) -> io::Result<usize> {
+        match &mut self.tls {
+            Tls::Server(tls) => tls.open(records, into, &mut self.held).map_err(io::Error::other),
+            Tls::Client(tls) => tls.open(records, into, &mut self.held).map_err(io::Error::other),
+            Tls::HandedOver(tls) => tls.open(records, into, &mut self.held).map_err(io::Error::other),
         }
     }
 
@@ -324,82 +355,72 @@ impl Session {
         slices: &[IoSlice<'_>],
         last: bool,
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_push(socket, cx))?;
+        ready!(self.held.poll_push(socket, cx))?;
         let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
         if bytes == 0 {
             // A socket that was reset says so.
             return Pin::new(socket).poll_write(cx, &[]);
         }
-        if self.ends.ours {
+        if self.held.ends.ours {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(socket.poll_write_ready(cx))?;
         SPACE.with_borrow_mut(|space| {
-            let (taken, sealed) = self.seal(slices, last.then_some(bytes), space)?;
-            self.send(&space.sealed[..sealed], socket, cx)?;
+            let (all, held) = (last.then_some(bytes), &mut self.held);
+            let sealed = match &mut self.tls {
+                Tls::Server(tls) => tls.seal(slices, all, space, held),
+                Tls::Client(tls) => tls.seal(slices, all, space, held),
+                Tls::HandedOver(tls) => tls.seal(slices, all, space, held),
+            };
+            let Sealed { taken, bytes } = sealed?;
+            held.send(&space.sealed[..bytes], socket, cx)?;
             Poll::Ready(Ok(taken))
         })
     }
 
     /// Writes what was sealed before; if that says that nothing follows, it closes our side of the socket as well.
     pub(super) fn poll_flush(&mut self, socket: &mut Bare, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_push(socket, cx))?;
-        if self.ends.ours { Pin::new(socket).poll_shutdown(cx) } else { Poll::Ready(Ok(())) }
+        ready!(self.held.poll_push(socket, cx))?;
+        if self.held.ends.ours { Pin::new(socket).poll_shutdown(cx) } else { Poll::Ready(Ok(())) }
     }
 
     /// Says that nothing follows, and closes our side of the socket.
     pub(super) fn poll_shutdown(&mut self, socket: &mut Bare, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.ends.ours {
-            self.ends.ours = true;
+        let held = &mut self.held;
+        if !held.ends.ours {
+            held.ends.ours = true;
             let mut notify = [0; END_BYTES];
-            let bytes = self.writable()?.queue_close_notify(&mut notify).map_err(io::Error::other)?;
-            self.outgoing.extend_from_slice(&notify[..bytes]);
+            let bytes = match &mut self.tls {
+                Tls::Server(tls) => tls.end(&mut notify, held)?,
+                Tls::Client(tls) => tls.end(&mut notify, held)?,
+                Tls::HandedOver(tls) => tls.end(&mut notify)?,
+            };
+            held.outgoing.extend_from_slice(&notify[..bytes]);
         }
-        ready!(self.poll_push(socket, cx))?;
+        ready!(held.poll_push(socket, cx))?;
         Pin::new(socket).poll_shutdown(cx)
     }
+}
 
-    /// Seals as much of `slices` as goes at once; the bytes taken, and those that they have become. If those taken are
-    /// `all` that ever comes, it says so.
-    fn seal(&mut self, slices: &[IoSlice<'_>], all: Option<usize>, space: &mut Space) -> io::Result<(usize, usize)> {
-        let Space { sealed, gathered, .. } = space;
-        // Once for each thread: what is in it does not matter.
-        sealed.resize(WRITE_BYTES + SEAL_BYTES, 0);
-        let mut tls = self.writable()?;
-        let (mut pieces, mut taken, mut at) = (Pieces::new(slices), 0, 0);
-        while taken < WRITE_BYTES {
-            let piece = pieces.next(WRITE_BYTES - taken, gathered);
-            if piece.is_empty() {
-                break;
-            }
-            at += tls.encrypt(piece, &mut sealed[at..]).map_err(io::Error::other)?;
-            taken += piece.len();
-        }
-        let ends = all == Some(taken);
-        if ends {
-            at += tls.queue_close_notify(&mut sealed[at..]).map_err(io::Error::other)?;
-        }
-        self.ends.ours |= ends;
-        Ok((taken, at))
+impl Held {
+    /// Takes what was opened: what its reader has room for is given to it at once.
+    fn take_opened(&mut self, payload: &[u8], into: &mut ReadBuf<'_>) {
+        let room = if self.opened.is_empty() { into.remaining() } else { 0 };
+        let (given, kept) = payload.split_at(payload.len().min(room));
+        into.put_slice(given);
+        self.opened.extend_from_slice(kept);
     }
 
-    /// TLS, ready to seal; what it has to say before is to be written before.
-    fn writable(&mut self) -> io::Result<WriteTraffic<'_, ServerConnectionData>> {
-        // What has not come whole is shown again: some of it may be known already.
-        loop {
-            match self.tls.process_tls_records(&mut self.incoming).state.map_err(io::Error::other)? {
-                ConnectionState::WriteTraffic(_) => break,
-                ConnectionState::EncodeTlsData(data) => {
-                    encode(data, &mut self.outgoing).map_err(io::Error::other)?;
-                }
-                ConnectionState::TransmitTlsData(transmitted) => transmitted.done(),
-                ConnectionState::PeerClosed => self.ends.peers = true,
-                _ => return Err(io::ErrorKind::NotConnected.into()),
-            }
+    /// Gives a reader what there was no room for before.
+    fn give_opened(&mut self, into: &mut ReadBuf<'_>) {
+        if self.opened.is_empty() {
+            return;
         }
-        match self.tls.process_tls_records(&mut self.incoming).state {
-            Ok(ConnectionState::WriteTraffic(tls)) => Ok(tls),
-            Ok(_) | Err(_) => Err(io::ErrorKind::NotConnected.into()),
+        let bytes = self.opened.len().min(into.remaining());
+        into.put_slice(&self.opened[..bytes]);
+        self.opened.drain(..bytes);
+        if self.opened.is_empty() {
+            self.opened = Vec::new();
         }
     }
 
@@ -426,6 +447,52 @@ impl Session {
     }
 }
 
+/// Comes together by the `records` that have come, and those that follow; what of them is not for the handshake is held.
+async fn shake_hands<S: Side>(
+    tls: &mut Library<S>,
+    socket: &mut Bare,
+    mut records: Vec<u8>,
+) -> Result<Held, HandshakeError> {
+    let mut held = Held::default();
+    loop {
+        let opened = tls.open(&mut records, &mut ReadBuf::new(&mut []), &mut held);
+        // The alert that tells of an error goes out as well.
+        let pushed = poll_fn(|cx| held.poll_push(socket, cx)).await;
+        let used = opened?;
+        pushed.map_err(|_| HandshakeError::Gone)?;
+        records.drain(..used);
+        if !tls.is_handshaking() {
+            held.incoming = shrunk(records);
+            return Ok(held);
+        }
+        records.reserve(GREETING_READ_BYTES);
+        if records.len() >= RECORDS_BYTES_MAX || !matches!(socket.read_buf(&mut records).await, Ok(1..)) {
+            return Err(HandshakeError::Gone);
+        }
+    }
+}
+
+/// Seals as much of `slices` as goes at once, piece by piece, into the thread's space.
+fn seal_pieces<E>(
+    slices: &[IoSlice<'_>],
+    space: &mut Space,
+    mut seal: impl FnMut(&[u8], &mut [u8]) -> Result<usize, E>,
+) -> Result<Sealed, E> {
+    let Space { sealed, gathered, .. } = space;
+    // Once for each thread: what is in it does not matter.
+    sealed.resize(WRITE_BYTES + SEAL_BYTES, 0);
+    let (mut pieces, mut done) = (Pieces::new(slices), Sealed { taken: 0, bytes: 0 });
+    while done.taken < WRITE_BYTES {
+        let piece = pieces.next(WRITE_BYTES - done.taken, gathered);
+        if piece.is_empty() {
+            break;
+        }
+        done.bytes += seal(piece, &mut sealed[done.bytes..])?;
+        done.taken += piece.len();
+    }
+    Ok(done)
+}
+
 /// Writes as much of `bytes` as `socket` takes; the task is woken when it takes more.
 fn write_some(bytes: &[u8], socket: &mut Bare, cx: &mut Context<'_>) -> io::Result<usize> {
     let mut sent = 0;
@@ -443,25 +510,16 @@ fn write_some(bytes: &[u8], socket: &mut Bare, cx: &mut Context<'_>) -> io::Resu
 /// Shows what is held: the rest is keys.
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { incoming, opened, outgoing, ends, .. } = self;
-        let held = [incoming, opened, outgoing].map(Vec::len);
-        f.debug_struct("Session").field("held", &held).field("ends", ends).finish_non_exhaustive()
+        f.debug_struct("Session").field("held", &self.held).finish_non_exhaustive()
     }
 }
 
-/// Puts a message of TLS's own behind `sealed`.
-fn encode(mut data: EncodeTlsData<'_, ServerConnectionData>, sealed: &mut Vec<u8>) -> Result<(), rustls::Error> {
-    use rustls::unbuffered::EncodeError::{AlreadyEncoded, InsufficientSize};
-    let at = sealed.len();
-    loop {
-        match data.encode(&mut sealed[at..]) {
-            Ok(bytes) => {
-                sealed.truncate(at + bytes);
-                return Ok(());
-            }
-            Err(InsufficientSize(wanted)) => sealed.resize(at + wanted.required_size, 0),
-            Err(error @ AlreadyEncoded) => return Err(rustls::Error::General(error.to_string())),
-        }
+/// Shows how much it is, and not what.
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { incoming, opened, outgoing, ends } = self;
+        let bytes = [incoming, opened, outgoing].map(Vec::len);
+        f.debug_struct("Held").field("bytes", &bytes).field("ends", ends).finish()
     }
 }
 

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::client::TlsStream;
 
+use super::client_stream::ClientStream;
 use super::connect::acknowledge_the_answer_at_once;
 use super::parked::ParkedStream;
 use super::send::poll_send;
@@ -23,7 +23,7 @@ pub enum BackendStream {
     /// `unix:`.
     Unix(UnixStream),
     /// `wss://`.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<ClientStream>),
     /// `attach:`.
     Parked(Box<ParkedStream>),
 }
@@ -90,7 +90,7 @@ impl BackendStream {
         match self {
             Self::Tcp(stream) => Some(stream.as_fd()),
             Self::Unix(stream) => Some(stream.as_fd()),
-            Self::Tls(stream) => Some(stream.get_ref().0.as_fd()),
+            Self::Tls(stream) => stream.socket(),
             Self::Parked(stream) => stream.socket(),
         }
     }

@@ -12,12 +12,12 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use super::certificates::{FileText, TlsFault, untimely};
+use super::client_stream::ClientStream;
 use super::failure::{ConnectError, DialFailure};
 use super::pinned::{Pinned, PinnedOrSigned};
+use super::session::HandshakeError;
 use super::unsuspecting::Unsuspecting;
 use super::url::BackendUrl;
 use super::validity::Validity;
@@ -73,11 +73,17 @@ impl TlsPeer {
     ///
     /// # Errors
     /// When the name can't be one, or the handshake fails.
-    pub async fn secure(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, ConnectError> {
+    pub async fn secure(&self, stream: TcpStream) -> Result<ClientStream, ConnectError> {
         let failed = |error: io::Error| ConnectError { kind: DialFailure::Tls, detail: Some(error) };
         let name = ServerName::try_from(self.name.clone()).map_err(|error| failed(io::Error::other(error)))?;
         let config = self.client.config().map_err(|error| failed(io::Error::other(error)))?;
-        TlsConnector::from(config).connect(name, stream).await.map_err(failed)
+        let mut stream = ClientStream::from(stream);
+        match stream.secure_towards(name, config).await {
+            Ok(()) => Ok(stream),
+            Err(HandshakeError::Gone) => Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            Err(error @ HandshakeError::UnknownName) => Err(failed(io::Error::other(error))),
+            Err(HandshakeError::Refused(error)) => Err(failed(io::Error::new(io::ErrorKind::InvalidData, error))),
+        }
     }
 }
 
@@ -199,6 +205,8 @@ fn config(
         None => builder.with_no_client_auth(),
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(Unusable::Identity)?,
     };
+    // Sessions of TLS 1.3 go to the next process with their pipes.
+    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -77,7 +77,8 @@ impl Known {
     fn conversation(self, settings: &PipeSettings) -> Option<Conversation> {
         match self {
             Self::Profile(name) => Some(profiled(settings.profiles.named(name)?, settings)),
-            Self::Stateful => Some(Conversation::Stateful),
+            // None of them can be joined amid a conversation: a byte stream, a session that the worker greets.
+            Self::Stateful => Some(Conversation::Stateful { opens_each_connection: true }),
         }
     }
 }
@@ -194,7 +195,9 @@ impl Conversations {
     ) -> (Conversation, &'static str) {
         match &self.rule {
             ConversationRule::Stateless => return (Conversation::Stateless, "route"),
-            ConversationRule::Stateful => return (Conversation::Stateful, "route"),
+            ConversationRule::Stateful => {
+                return (Conversation::Stateful { opens_each_connection: false }, "route");
+            }
             ConversationRule::Profile(profile) => return (profiled(profile.clone(), settings), "route"),
             ConversationRule::Auto => {}
         }

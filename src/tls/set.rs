@@ -277,6 +277,8 @@ impl Making<'_> {
         let verifier = self.verifier(policy, authorities)?;
         let mut config = builder.with_client_cert_verifier(verifier).with_cert_resolver(chooser);
         let protocols: &[&[u8]] = if self.spec.http2 { &[HTTP2, HTTP1] } else { &[HTTP1] };
+        // Sessions of TLS 1.3 go to the next process with their pipes.
+        config.enable_secret_extraction = true;
         config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         // Sessions are in tickets that their clients keep, so that they outlive a process and cost it nothing.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -42,6 +42,10 @@ const EXAMPLES: [(&str, &str); 15] = [
     ("scaleWorkers", r#"{"count": 2}"#),
 ];
 
+/// Operations whose lines of curl are not run, and why.
+const NOT_RUN: [(&str, &str); 1] =
+    [("startUpgrade", "another process would take over from the one that the other lines ask")];
+
 const HEAD: &str = "# The admin API
 
 This page is made of `GET /openapi.json`, the document that other tools can read as well. There is a line of curl for each operation;
@@ -273,6 +277,9 @@ fn page(document: &Value) -> String {
         let summary = operation["summary"].as_str().unwrap();
         page += &format!("\n### {} {path}\n\n{summary}. {role}\n\n", method.to_uppercase());
         page += &takes(operation, document);
+        let id = operation["operationId"].as_str().unwrap();
+        let not_run = NOT_RUN.iter().find(|(name, _)| *name == id);
+        page += &not_run.map(|(_, why)| format!("<!-- not run: {why} -->\n")).unwrap_or_default();
         page += &format!("```sh\n{}```\n\n{}", curl(method, path, operation), answers(operation, document));
     }
     page

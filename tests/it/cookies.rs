@@ -254,6 +254,41 @@ async fn a_library_that_waits_for_a_greeting_on_each_connection_gets_one_from_a_
     }
 }
 
+#[tokio::test]
+async fn a_client_of_a_byte_stream_begins_anew_unless_the_route_says_that_it_can_go_on_amid_it() {
+    for (more, is_new) in [("", true), ("conversation = \"stateful\"\n", false)] {
+        let proxy = Proxy::start(&config("").replace("resume =", &format!("{more}resume =")));
+        let worker = StepWorker::start().await;
+        proxy.register("w", worker.address).await;
+        let mut browser = Browser::default();
+        let offer = [("sec-websocket-protocol", "binary")];
+        let accept = async || worker.knock().await.upgrade_with("Sec-WebSocket-Protocol: binary\r\n").await;
+        let (mut client, mut wire) = tokio::join!(Wire::connect(proxy.public, "/ws/vnc", &offer), accept());
+        browser.keep(&client);
+        wire.text("RFB 003.008").await;
+        assert_eq!(client.hear().await, text("RFB 003.008"));
+        client.reset();
+        if is_new {
+            assert!(matches!(wire.hear().await, Said::Close(1001, _)), "its worker is told at once");
+            proxy.emptied().await;
+        } else {
+            pipes_in(&proxy, "client_detached", 1).await;
+        }
+        let cookies = browser.cookies();
+        let headers = [offer[0], ("cookie", cookies.as_str())];
+        let again = Wire::connect(proxy.public, "/ws/vnc", &headers);
+        if is_new {
+            let (mut client, mut wire) = tokio::join!(again, accept());
+            wire.text("RFB 003.008").await;
+            assert_eq!(client.hear().await, text("RFB 003.008"));
+        } else {
+            let mut client = again.await;
+            client.text("goes on").await;
+            assert_eq!(wire.hear().await, text("goes on"));
+        }
+    }
+}
+
 /// `holdline keys new FILE` or `rotate`.
 fn make_keys(action: &str, file: &std::path::Path) {
     let made = std::process::Command::new(env!("CARGO_BIN_EXE_holdline")).args(["keys", action]).arg(file).output();

@@ -99,6 +99,37 @@ async fn an_answer_before_its_upload_is_over_is_heard_and_the_rest_is_taken_and_
 }
 
 #[tokio::test]
+async fn a_worker_that_refuses_an_upload_and_closes_is_heard_before_the_upload_is_over() {
+    let (proxy, _files) = proxy("", POOL);
+    let worker = StepWorker::start().await;
+    proxy.register("w", worker.address).await;
+    let http2 = Http2::connect(proxy.tls).await;
+    let upload = vec![7; 3 << 20];
+    for closes in ["by a reset", "by its last word", "once it has read some"] {
+        let asking = http2.ask(request("POST", "/up", &[]), &upload, None);
+        let refusing = async {
+            let mut knock = worker.knock().await;
+            if closes == "once it has read some" {
+                while knock.buffer.len() < 300_000 {
+                    let read = tokio::io::AsyncReadExt::read_buf(&mut knock.stream, &mut knock.buffer);
+                    assert!(within("some of the upload", read).await.unwrap() > 0);
+                }
+            }
+            knock.answer("HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large").await;
+            if closes == "by its last word" {
+                tokio::io::AsyncWriteExt::shutdown(&mut knock.stream).await.unwrap();
+            }
+            // What it has not read makes of this a reset.
+            drop(knock);
+        };
+        let ((reply, _), ()) = tokio::join!(asking, refusing);
+        assert_eq!((reply.status, &reply.body[..]), (413, &b"too large"[..]), "{closes}");
+    }
+    let counted = proxy.metrics().await;
+    assert_eq!(counted.sum("http2_streams_total", &[("result", "answered")]), 3.0);
+}
+
+#[tokio::test]
 async fn an_upload_that_goes_on_behind_its_answer_is_cut_beyond_a_bound_without_blame() {
     let (proxy, _files) = proxy("linger_bytes_max = \"20KiB\"", POOL);
     let mut frames = Frames::connect(proxy.tls).await;

@@ -2,7 +2,8 @@
 """Other people's probes and clients look at Holdline's public edge.
 
   sslyze  what it finds of TLS: versions, ciphers, curves, renegotiation, compression, early data, known holes
-  curl    requests over HTTP/2 and HTTP/1.1: downloads, uploads, a HEAD, one refused
+  curl    requests over HTTP/2 and HTTP/1.1: downloads, uploads, a HEAD, one refused, and an upload to a worker that answers 413
+          and closes before it has read it
   httpx   many requests at once on one connection of HTTP/2, uploads among them
   h2load  a thousand requests, a hundred at once on each of ten connections: each is answered
 The last line is `N passed, N failed`; `--self-check` has HTTP/2 switched off, which must fail.
@@ -42,10 +43,34 @@ listen = "127.0.0.1:0"
 address_rate = 0
 [log]
 format = "json"
+[[pools]]
+name = "default"
+[[pools]]
+name = "impatient"
+[[pools.backends]]
+url = "ws://127.0.0.1:{impatient}"
+[[routes]]
+name = "impatient"
+path = "/impatient"
+pool = "impatient"
+[[routes]]
+name = "rest"
+path = "/{{*rest}}"
+pool = "default"
 """
+EARLY = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 9\r\n\r\ntoo large"
+UPLOADS = 10
 CURVES = {"X25519", "secp256r1", "secp384r1"}
 AEAD = ("_GCM_SHA256", "_GCM_SHA384", "_CHACHA20_POLY1305_SHA256")
 SCANS = "sslv2 sslv3 tlsv1 tlsv1_1 tlsv1_2 tlsv1_3 compression early_data openssl_ccs heartbleed robot reneg ems elliptic_curves"
+
+
+async def impatient(reader, writer):
+    """A worker that answers an upload by its head, and closes with the rest unread."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(EARLY)
+    await writer.drain()
+    writer.close()
 
 
 class Stage:
@@ -56,7 +81,9 @@ class Stage:
 
     async def __aenter__(self):
         self.cert, key = make_certificate(self.home, "own", f"DNS:{NAME}", "IP:127.0.0.1")
-        config = CONFIG.format(pair=pair(self.cert, key), http2=str(self.http2).lower())
+        self.impatient = await asyncio.start_server(impatient, "127.0.0.1", 0)
+        port = self.impatient.sockets[0].getsockname()[1]
+        config = CONFIG.format(pair=pair(self.cert, key), http2=str(self.http2).lower(), impatient=port)
         self.holdline = await Holdline().start(self.options.holdline, config, self.home, listeners=3)
         self.worker, address = await listening(
             self.options.holdline, "worker", "--until-stdin-closes", stdin=asyncio.subprocess.PIPE
@@ -66,6 +93,7 @@ class Stage:
         return self
 
     async def __aexit__(self, *_):
+        self.impatient.close()
         self.worker.kill()
         await self.worker.wait()
 
@@ -120,6 +148,7 @@ async def curl(stage, verdict):
             ("one in chunks", [f"{DOWNLOAD}?chunked=1"], (200, DOWNLOAD_BYTES)),
             ("a HEAD", [DOWNLOAD, "--head"], (200, None)),
             ("an upload that nothing reads", ["/echo-nothing", "--data-binary", f"@{upload}"], (405, None)),
+            *([("an upload that its worker refuses", ["/impatient", "--data-binary", f"@{upload}"], (413, 9))] * UPLOADS),
             ("a path that goes up", ["/ws/../x", "--path-as-is"], (400, None)),
         ]:
             path, *more = arguments
@@ -140,10 +169,13 @@ async def many(stage, verdict):
         asked += [client.get(f"https://{stage.at}/health") for _ in range(200)]
         answers = await asyncio.gather(*asked)
         refused = await client.post(f"https://{stage.at}/echo-nothing", content=b"u" * 3_000_000)
+        uploads = [client.post(f"https://{stage.at}/impatient", content=b"u" * 3_000_000) for _ in range(UPLOADS)]
+        early = {(answer.status_code, answer.text) for answer in await asyncio.gather(*uploads)}
     versions = {answer.http_version for answer in answers}
     good = all(answer.status_code == 200 for answer in answers) and versions == {"HTTP/2"}
     verdict.told(good, f"httpx: {len(answers)} answers by {versions}")
     verdict.told(refused.status_code == 405, f"httpx: an upload that nothing reads is answered {refused.status_code}")
+    verdict.told(early == {(413, "too large")}, f"httpx: uploads that their worker refuses are answered {early}")
     sizes = {len(answer.content) for answer in answers[:20]}
     verdict.told(sizes == {DOWNLOAD_BYTES}, f"httpx: downloads of {sizes} bytes")
 

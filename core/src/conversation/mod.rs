@@ -45,7 +45,10 @@ pub enum Conversation {
     /// What a worker must hear again is kept.
     Profiled(Box<Prologue>),
     /// It ends with its worker.
-    Stateful,
+    Stateful {
+        /// Whether a client opens each of its connections by words of its own, or waits for the worker's.
+        opens_each_connection: bool,
+    },
 }
 
 /// What a conversation is, by name.
@@ -82,14 +85,14 @@ impl Conversation {
             Self::Undecided => (ConversationKind::Undecided, None),
             Self::Stateless => (ConversationKind::Stateless, None),
             Self::Profiled(prologue) => (ConversationKind::Profile, Some(prologue.profile())),
-            Self::Stateful => (ConversationKind::Stateful, None),
+            Self::Stateful { .. } => (ConversationKind::Stateful, None),
         }
     }
 
     /// Whether whole messages are looked at.
     pub(crate) const fn reads(&self) -> bool {
         match self {
-            Self::Stateless | Self::Stateful => false,
+            Self::Stateless | Self::Stateful { .. } => false,
             Self::Undecided | Self::Profiled(_) => true,
         }
     }
@@ -99,26 +102,30 @@ impl Conversation {
         match self {
             Self::Undecided | Self::Stateless => true,
             Self::Profiled(prologue) => prologue.is_repeatable(),
-            Self::Stateful => false,
+            Self::Stateful { .. } => false,
         }
     }
 
     /// Whether a client opens each of its connections by words of its own.
     pub(crate) fn opens_each_connection(&self) -> bool {
-        self.prologue().is_some_and(Prologue::opens_each_connection)
+        match self {
+            Self::Undecided | Self::Stateless => false,
+            Self::Profiled(prologue) => prologue.opens_each_connection(),
+            Self::Stateful { opens_each_connection } => *opens_each_connection,
+        }
     }
 
     pub(crate) const fn prologue(&self) -> Option<&Prologue> {
         match self {
             Self::Profiled(prologue) => Some(prologue),
-            Self::Undecided | Self::Stateless | Self::Stateful => None,
+            Self::Undecided | Self::Stateless | Self::Stateful { .. } => None,
         }
     }
 
     pub(crate) const fn prologue_mut(&mut self) -> Option<&mut Prologue> {
         match self {
             Self::Profiled(prologue) => Some(prologue),
-            Self::Undecided | Self::Stateless | Self::Stateful => None,
+            Self::Undecided | Self::Stateless | Self::Stateful { .. } => None,
         }
     }
 

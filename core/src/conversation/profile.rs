@@ -93,7 +93,7 @@ impl Profile {
     /// Whether a client opens each connection by words that count once, or waits for the worker's: one that went on with
     /// another connection of its own would break a rule, or wait for ever.
     #[must_use]
-    pub(super) fn opens_each_connection(&self) -> bool {
+    pub(crate) fn opens_each_connection(&self) -> bool {
         match self.dialect {
             Dialect::SocketIo | Dialect::SockJs | Dialect::Stomp | Dialect::Mqtt | Dialect::Nats => true,
             Dialect::Json => OPENED_ONCE.contains(&&*self.name),

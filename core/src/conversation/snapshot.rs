@@ -32,7 +32,8 @@ impl Conversation {
                 out.u8(2);
                 prologue.freeze(out);
             }
-            Self::Stateful => out.u8(3),
+            Self::Stateful { opens_each_connection: false } => out.u8(3),
+            Self::Stateful { opens_each_connection: true } => out.u8(4),
         }
     }
 
@@ -48,7 +49,8 @@ impl Conversation {
             0 => Self::Undecided,
             1 => Self::Stateless,
             2 => Self::Profiled(Box::new(Prologue::thaw(input, profiles, bounds, accepted)?)),
-            3 => Self::Stateful,
+            3 => Self::Stateful { opens_each_connection: false },
+            4 => Self::Stateful { opens_each_connection: true },
             _ => return Err(SnapshotError::Malformed(PART)),
         })
     }

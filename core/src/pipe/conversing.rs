@@ -71,13 +71,18 @@ impl Pipe {
         let profiles = &self.settings.profiles;
         let named = |name| Some(Conversation::Profiled(Box::new(Prologue::new(profiles.named(name)?, bounds))));
         let shown = opened.and_then(|(kind, payload)| shown_by(side, kind, &payload)).and_then(|shown| match shown {
-            Shown::Profile(_) if self.compressed => Some((Conversation::Stateful, BY_PROFILE_IN_VAIN)),
+            Shown::Profile(name) if self.compressed => {
+                let opens_each_connection = profiles.named(name)?.opens_each_connection();
+                Some((Conversation::Stateful { opens_each_connection }, BY_PROFILE_IN_VAIN))
+            }
             Shown::Profile(name) => named(name).map(|it| (it, BY_FIRST_MESSAGE)),
-            Shown::Stateful => Some((Conversation::Stateful, BY_FIRST_MESSAGE)),
+            Shown::Stateful => Some((Conversation::Stateful { opens_each_connection: true }, BY_FIRST_MESSAGE)),
         });
         let (conversation, why) = match (shown, named(RULES)) {
             (Some(shown), _) => shown,
-            (None, Some(_)) if self.compressed => (Conversation::Stateful, BY_PROFILE_IN_VAIN),
+            (None, Some(_)) if self.compressed => {
+                (Conversation::Stateful { opens_each_connection: false }, BY_PROFILE_IN_VAIN)
+            }
             (None, Some(conversation)) => (conversation, "route"),
             (None, None) => (Conversation::Stateless, "unknown"),
         };

@@ -431,6 +431,23 @@ fn the_first_message_shows_what_a_conversation_is_only_where_that_is_certain() {
 }
 
 #[test]
+fn a_client_of_a_stateful_conversation_is_awaited_only_where_it_can_go_on_amid_it() {
+    for opens_each_connection in [false, true] {
+        let mut bench = Bench::with(|settings| settings.client_grace = Some(secs(60)));
+        bench.operator(|pipe, _| pipe.converse(Conversation::Stateful { opens_each_connection }, "request"));
+        assert_eq!(bench.pipe.awaits_client(), !opens_each_connection);
+        bench.client_vanishes();
+        assert_eq!(bench.client_attaches(), !opens_each_connection);
+    }
+    // A first message that shows it shows this as well.
+    let mut bench = Bench::with(|settings| settings.client_grace = Some(secs(60)));
+    bench.operator(|pipe, _| pipe.converse(Conversation::Undecided, "unknown"));
+    assert!(bench.pipe.awaits_client());
+    bench.worker_says(r#"["setup", {}]"#);
+    assert!(!bench.pipe.awaits_client());
+}
+
+#[test]
 fn a_client_whose_protocol_opens_each_connection_is_awaited_no_longer_than_its_connection_lasts() {
     for (name, who, first, is_awaited) in [
         ("socket.io", 'w', r#"0{"sid":"a"}"#, false),

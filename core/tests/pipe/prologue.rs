@@ -453,7 +453,7 @@ fn a_route_that_keeps_messages_keeps_them_of_any_conversation_that_reads_json() 
 #[test]
 fn a_stateful_conversation_ends_with_its_worker() {
     let mut bench = Bench::new();
-    bench.operator(|pipe, _| pipe.converse(Conversation::Stateful, "subprotocol"));
+    bench.operator(|pipe, _| pipe.converse(Conversation::Stateful { opens_each_connection: true }, "subprotocol"));
     bench.worker_dies(LinkLoss::Reset);
     assert_eq!(bench.client_got(), [closed(1012, "backend lost")]);
     assert!(!bench.is_dialing());

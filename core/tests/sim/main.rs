@@ -72,6 +72,8 @@ const KEPT: &[(u64, &str)] = &[
     (236343, "the model forgot the start of a header when it counted what may be held for a client that is away"),
     (795497, "a client came back for an end before which an eviction had lost messages, and was told of no gap"),
     (948612, "a confirmed tail was still booked at the end of a pipe whose client said goodbye behind a move"),
+    (205499, "the model wanted messages to be sent again that an eviction had taken"),
+    (289148, "the model did not know which message the second eviction of a pipe had taken"),
     (112509, "a worker that numbers its messages was taken to have all of them when its own end crossed its client's"),
     (124934, "the same, with a client that had vanished"),
     (115786, "a close frame amid the last message of a replay left the end of that to be said behind it"),

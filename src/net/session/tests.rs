@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
@@ -15,25 +16,37 @@ use crate::net::{ClientStream, LooseStream};
 
 /// Both configurations of a server called `s.example`.
 fn configs(version: &'static rustls::SupportedProtocolVersion) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let (server, client) = configs_with(rustls::crypto::ring::default_provider(), version);
+    (Arc::new(server), Arc::new(client))
+}
+
+/// The same, with the ciphers of `provider`.
+pub(super) fn configs_with(
+    provider: CryptoProvider,
+    version: &'static rustls::SupportedProtocolVersion,
+) -> (ServerConfig, ClientConfig) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new(vec!["s.example".to_owned()]).unwrap().self_signed(&key).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(provider);
     let server = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[version]).unwrap();
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    let mut server = server.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    server.enable_secret_extraction = true;
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     let client = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    (Arc::new(server), Arc::new(client.with_root_certificates(roots).with_no_client_auth()))
+    let mut client = client.with_root_certificates(roots).with_no_client_auth();
+    client.enable_secret_extraction = true;
+    (server, client)
 }
 
-async fn pair() -> (TcpStream, TcpStream) {
+pub(super) async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     (listener.accept().await.unwrap().0, client)
 }
 
-async fn accept(server: TcpStream, config: Arc<ServerConfig>) -> Result<ClientStream, HandshakeError> {
+pub(super) async fn accept(server: TcpStream, config: Arc<ServerConfig>) -> Result<ClientStream, HandshakeError> {
     let mut stream = ClientStream::from(server);
     let greeting = stream.greeting(&[]).await?;
     assert_eq!(greeting.server_name(), Some("s.example"));
@@ -41,7 +54,7 @@ async fn accept(server: TcpStream, config: Arc<ServerConfig>) -> Result<ClientSt
     Ok(stream)
 }
 
-async fn both(version: &'static rustls::SupportedProtocolVersion) -> (ClientStream, TlsStream<TcpStream>) {
+pub(super) async fn both(version: &'static rustls::SupportedProtocolVersion) -> (ClientStream, TlsStream<TcpStream>) {
     let ((server_config, client_config), (server, client)) = (configs(version), pair().await);
     let name = ServerName::try_from("S.example").unwrap();
     let connector = TlsConnector::from(client_config);
@@ -67,7 +80,7 @@ async fn what_is_written_arrives_on_both_sides_however_much_it_is() {
                 }
                 server.write_all(&back).await.unwrap();
                 server.flush().await.unwrap();
-                assert_eq!((server.unsent(), server.session().unwrap().opened.capacity()), (0, 0));
+                assert_eq!((server.unsent(), server.session().unwrap().held.opened.capacity()), (0, 0));
             };
             let ask = async {
                 let (mut reads, mut writes) = tokio::io::split(&mut client);
@@ -89,8 +102,8 @@ async fn an_idle_session_holds_no_buffer() {
     client.flush().await.unwrap();
     let mut read = vec![0; 100_000];
     server.read_exact(&mut read).await.unwrap();
-    let session = server.session().unwrap();
-    let held = [&session.incoming, &session.opened, &session.outgoing].map(Vec::capacity);
+    let Held { incoming, opened, outgoing, .. } = &server.session().unwrap().held;
+    let held = [incoming, opened, outgoing].map(Vec::capacity);
     assert_eq!(held, [0; 3]);
 }
 

@@ -199,7 +199,10 @@ async fn the_tickets_behind_a_handshake_are_nothing_that_a_worker_said() {
     };
     let theirs = async { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() };
     let (ours, mut theirs) = tokio::join!(ours, theirs);
-    ours.get_ref().0.readable().await.unwrap();
+    let socket = socket2::Socket::from(ours.socket().unwrap().try_clone_to_owned().unwrap());
+    while socket.peek(&mut [std::mem::MaybeUninit::uninit()]).is_err() {
+        tokio::task::yield_now().await;
+    }
     let mut ours = BackendStream::Tls(Box::new(ours));
     let said = poll_fn(|cx| Poll::Ready(ours.has_said_more(cx))).await;
     assert!(!said, "only tickets have come");

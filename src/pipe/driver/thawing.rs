@@ -139,7 +139,11 @@ impl Driver {
         if let Some((key, id)) = &passport.last {
             self.backend.set_last(self.process.backends.key_of_other(BackendKey(*key)), id.clone());
         }
-        let Some(link) = &passport.backend else { return };
+        let Some(link) = &passport.backend else {
+            // It may wait for its pool to change, which that may have done on the way here.
+            self.search.watch(&self.process.backends, &self.plan.route.pool);
+            return self.pipe.pool_changed(now);
+        };
         let key = self.process.backends.key_of_other(BackendKey(link.key));
         let place = carried.and_then(|carried| {
             let route_key = self.plan.key_to_ask(&self.process.backends);

@@ -386,7 +386,9 @@ impl Model {
         // What a worker says once the end is on its way is not taken in.
         let is_over = self.ended.as_ref().is_some_and(|(by, ..)| *by != EndedBy::Client);
         let accepted = if is_over { self.accepted_at_end } else { self.down.len() as u64 };
-        self.client.lost_from = Some(accepted + 1 - messages);
+        // A half-written message that the first eviction left is the next one's.
+        let end = self.client.lost_from.unwrap_or(accepted + 1);
+        self.client.lost_from = Some(end - messages);
         self.client.is_short = self.aware.is_none() && !self.client.said_close;
     }
 
