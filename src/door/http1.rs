@@ -419,19 +419,3 @@ async fn decide(door: &Door, peer: Peer, over: bool, parts: Parts) -> Result<Exi
     let to = door.judge(Asked { parts, peer, asks, over }).await.settle()?;
     Ok(Exit { head: switching_head(&switching_headers(&key, to.agreed())), to })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn size_of_future<F>(_: impl FnOnce(Arc<Door>, Arrival) -> F) -> usize {
-        size_of::<F>()
-    }
-
-    /// Each connection begins as such a task; a change that lets it grow says so here.
-    #[test]
-    fn the_task_of_a_connection_stays_small() {
-        let bytes = size_of_future(serve);
-        assert!(bytes <= 1536, "{bytes} bytes");
-    }
-}

@@ -51,11 +51,11 @@ mod tests {
     fn the_text_is_jiffs_within_a_second_and_from_one_to_the_next() {
         for (seconds, nanos) in [
             (0, 0),
-            (0, 999_999_999),
+            (0, 999_999_000),
             (1, 1_000),
-            (1_795_000_000, 123_456_789),
+            (1_795_000_000, 123_456_000),
             (1_795_000_000, 7_000),
-            (951_782_399, 1),
+            (951_782_399, 0),
         ] {
             let mut line = String::new();
             push(&mut line, Duration::new(seconds, nanos));

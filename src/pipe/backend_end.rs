@@ -191,11 +191,6 @@ impl BackendEnd {
         self.link.is_some()
     }
 
-    /// Whether a worker waits to take over.
-    pub const fn is_awaited(&self) -> bool {
-        self.next.is_some()
-    }
-
     /// Whether there is a link that takes bytes.
     pub fn takes(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.broken.is_none())

@@ -151,24 +151,14 @@ impl Driver {
         let room = self.books.registration.room();
         // What each end said when it was read last: one that had nothing wakes the task when it has.
         let (mut client, mut backend) = (Came::Unread, Came::Unread);
-        // Whether something has happened of which a link may be due more than it was when it was written to last.
-        let (mut owes_backend, mut owes_client) = (true, true);
         loop {
             // In the loop, because a dial that finds no candidate begins to wait within this turn.
-            if self.is_on_the_move() {
-                self.look_for_worker(cx, now);
-                (owes_backend, owes_client) = (true, true);
-            }
+            self.look_for_worker(cx, now);
             client = self.read(Side::Client, client, room, cx, now);
-            owes_backend |= client.has_news();
-            let up = if owes_backend { self.write(Side::Backend, budget.left(), cx, now) } else { 0 };
+            let mut moved = client.bytes() + self.write(Side::Backend, budget.left(), cx, now);
             backend = self.read(Side::Backend, backend, room, cx, now);
-            owes_client |= client.has_news() || backend.has_news() || up > 0;
-            let down = if owes_client { self.write(Side::Client, budget.left(), cx, now) } else { 0 };
-            // What took bytes is looked at once more: TLS may have taken more than its socket, and waits for room then.
-            (owes_backend, owes_client) = (backend.has_news() || up > 0 || down > 0, down > 0);
+            moved += backend.bytes() + self.write(Side::Client, budget.left(), cx, now);
             let acted = self.act(cx, now);
-            let moved = client.bytes() + up + backend.bytes() + down;
             if moved == 0 && !acted {
                 return;
             }
@@ -178,7 +168,6 @@ impl Driver {
             if acted {
                 // There may be other links now, or room for more.
                 (client, backend) = (Came::Unread, Came::Unread);
-                (owes_backend, owes_client) = (true, true);
             }
         }
     }

@@ -154,14 +154,6 @@ pub(super) enum Came {
 }
 
 impl Came {
-    /// Whether the pipe was told anything.
-    pub(super) const fn has_news(self) -> bool {
-        match self {
-            Self::Bytes(_) | Self::End => true,
-            Self::Unread | Self::Nothing => false,
-        }
-    }
-
     pub(super) const fn bytes(self) -> usize {
         match self {
             Self::Bytes(bytes) => bytes,

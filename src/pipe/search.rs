@@ -57,11 +57,6 @@ pub struct Search {
 }
 
 impl Search {
-    /// Whether there is a dial, a watch or a wish.
-    pub const fn is_under_way(&self) -> bool {
-        self.dialing.is_some() || self.waiting.is_some() || self.wish.is_some()
-    }
-
     /// Begins a dial.
     pub fn dial(&mut self, attachment: Attachment, dialing: Dialing) {
         self.dialing = Some((attachment, dialing));

@@ -46,11 +46,6 @@ impl Driver {
         self.search.dial(attachment, Box::pin(dial));
     }
 
-    /// Whether anything is under way that [`Self::look_for_worker`] goes on with.
-    pub(super) const fn is_on_the_move(&self) -> bool {
-        self.search.is_under_way() || self.backend.is_awaited()
-    }
-
     /// Goes on with what is under way beside the messages: a dial, a wish to leave, a worker that waits.
     pub(super) fn look_for_worker(&mut self, cx: &mut Context<'_>, now: Time) {
         if self.search.poll_pool(&self.process.backends, cx) {
