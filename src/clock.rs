@@ -1,7 +1,7 @@
 //! The process's clock: where the core's [`Time`] comes from.
 
 use holdline_core::time::Time;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 /// A monotonic clock whose origin is its own start.
@@ -18,7 +18,10 @@ impl Clock {
     /// A clock that shows `time` now, as that of another process does; nothing if this machine has not run for so long.
     #[must_use]
     pub fn showing(time: Time) -> Option<Self> {
-        Instant::now().checked_sub(time.since(Time::ZERO)).map(Self)
+        let age = time.since(Time::ZERO);
+        let booted = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let booted = Duration::from_secs(u64::try_from(booted.tv_sec).unwrap_or(0) + 1);
+        (age <= booted).then(|| Instant::now().checked_sub(age))?.map(Self)
     }
 
     /// The time now.
@@ -44,7 +47,6 @@ impl Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_clock_that_was_set_by_another_goes_on_from_there() {

@@ -93,6 +93,7 @@ pub async fn serve(door: Arc<Door>, arrival: Arrival) {
             Err(stay) => judged = Some(stay),
         }
     }
+    stream.takes_bytes().await;
     let patience = patience.saturating_sub(began.elapsed());
     let start = Start { read: first.into_bytes(), identity, judged, patience };
     // In a task of its own, because this one is larger than what a parked poll should take along.

@@ -40,7 +40,10 @@ fn holder(port: u16) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
     let sockets: HashSet<String> = tables.iter().flat_map(|table| listening(table, port)).collect();
     let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let found = processes.map(|entry| entry.path()).find(|process| has_one_of(process, &sockets))?;
+    // Beside processes by their ids, there is `self`.
+    let has_id = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<u32>().is_ok());
+    let mut processes = processes.filter(|entry| has_id(&entry.file_name())).map(|entry| entry.path());
+    let found = processes.find(|process| has_one_of(process, &sockets))?;
     let name = std::fs::read_to_string(found.join("comm")).ok()?;
     Some(format!("{} (process {})", name.trim().escape_debug(), found.file_name()?.to_str()?))
 }

@@ -86,6 +86,15 @@ impl ClientStream {
         refuse_name(&mut self.socket).await;
     }
 
+    /// Comes back once the system has said that the socket takes bytes, as it does of a new one at once. A write before that
+    /// is told to wait, and what closes right behind its last write never comes to write it.
+    pub async fn takes_bytes(&self) {
+        if let Bare::Tcp(socket) = &self.socket {
+            // An error is found again by what writes.
+            drop(socket.writable().await);
+        }
+    }
+
     /// Why it cannot go to another process just now; nothing if it can.
     #[must_use]
     pub fn stays(&self) -> Option<HandOverError> {

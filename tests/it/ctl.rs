@@ -227,7 +227,7 @@ async fn errors_say_what_to_do_next() {
     ctl(&proxy, &["backends", "show", "wroker-1"]).await.fails(1, "did you mean \"worker-1\"?");
     ctl(&proxy, &["backends", "drain", "zebra"]).await.fails(1, "`holdline ctl backends` lists what there is");
     ctl(&proxy, &["pools", "show", "defualt"]).await.fails(1, "did you mean \"default\"?");
-    ctl(&proxy, &["log", "loud"]).await.fails(1, "must be one of");
+    ctl(&proxy, &["log", "loud"]).await.fails(2, "must be one of");
     ctl(&proxy, &["backends", "add", "ws://127.0.0.1:7002", "--watch"]).await.fails(2, "--watch is for");
     ctl(&proxy, &["backends", "set", "worker-1"]).await.fails(2, "nothing to set");
     ctl(&proxy, &["pipes", "say", "x"]).await.fails(2, "--text");

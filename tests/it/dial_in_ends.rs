@@ -28,6 +28,7 @@ async fn pipes_of_an_agent_that_is_killed_go_on_at_another_and_its_backend_is_do
     assert_eq!(client.exchange("on a").await, "on a");
     let _second = Agent::of(&proxy, workers[1].address, "b");
     parked(&proxy, "b", 8).await;
+    proxy.pipe_that("what it said is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await;
     first.kill().await;
     assert_eq!(client.exchange("on b").await, "on b");
     let gone = backend_that(&proxy, "a", "it is down", |backend| backend["health"] == "down").await;

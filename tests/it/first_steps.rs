@@ -34,9 +34,9 @@ async fn two_workers_are_served_without_a_file_and_a_socket_outlives_one() {
     let proxy = Proxy::start_to(&[&urls[0], &urls[1]]);
     let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
     assert_eq!(client.exchange("one").await, "one");
-    let on = proxy.pipe_that("a pipe", |_| true).await["backend"].as_str().unwrap().to_owned();
+    let on = proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await["backend"].as_str().unwrap().to_owned();
     drop(workers.remove(if on == "default-1" { 0 } else { 1 }));
-    proxy.pipe_that("it is on the other", |pipe| pipe["state"] == "live" && pipe["backend"] != on).await;
+    proxy.pipe_that("it is on the other", |pipe| pipe["state"] == "attached" && pipe["backend"] != on).await;
     assert_eq!(client.exchange("two").await, "two");
     let reloaded = proxy.api("POST", "/v1/config/reload", Some(json!({}))).await.expect(200).json();
     assert_eq!(reloaded["changes"], json!([]), "the arguments are read again");

@@ -136,7 +136,7 @@ impl Api {
 
 #[tokio::test]
 async fn px_06_every_operation_of_the_document_refuses_whoever_has_no_token_for_it() {
-    let api = Api::start("").await;
+    let api = Api::start("tap = true\n").await;
     let (mut open, mut closed) = (BTreeSet::new(), 0);
     for operation in operations(&api.document) {
         let path = operation.path.replace("{id}", "x").replace("{name}", "x");
@@ -267,6 +267,7 @@ async fn process(api: &mut Api) {
     api.write("reloadConfig", "", json!({})).await.expect(409);
     api.proxy.rewrite(&text);
     // It runs workers, which cannot go to another process.
+    api.proxy.expects_error("cannot take over: the other process has ended the conversation");
     api.write("startUpgrade", "", json!({})).await.expect(500);
     api.write("drain", "", json!({})).await.expect(200);
     for id in ["health", "healthReady", "readyz"] {

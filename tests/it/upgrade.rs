@@ -150,7 +150,8 @@ async fn a_pipe_whose_worker_is_lost_is_taken_over_with_what_waits_for_the_next_
     wire.text("answered").await;
     assert_eq!(client.hear().await.text(), "answered");
     let pipe = proxy.pipe_that("it has a worker", |pipe| pipe["state"] == "attached").await;
-    assert_eq!((&pipe["interruptions"], &pipe["attachment"]), (&1.into(), &2.into()), "{pipe}");
+    // The dials that found no worker have had numbers too.
+    assert!(pipe["interruptions"] == 1 && pipe["attachment"].as_u64() > Some(1), "{pipe}");
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ impl Fixture {
             let lines = [("viewer", "see"), ("worker", "work"), ("operator", "rule")]
                 .map(|(role, token)| format!("{role} {} {role}-1\n", digest(token)));
             std::fs::write(&file, lines.concat()).unwrap();
-            text = format!("[admin]\ntokens_file = {:?}\n", file.to_str().unwrap());
+            text = format!("[admin]\ntap = true\ntokens_file = {:?}\n", file.to_str().unwrap());
         }
         let file = files.path().join("proxy.toml");
         std::fs::write(&file, text).unwrap();

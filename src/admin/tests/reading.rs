@@ -1,6 +1,7 @@
 //! Reading: health, pipes, events, numbers, and the process itself.
 
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -162,6 +163,13 @@ async fn words_find_a_pipe_behind_the_first_page() {
     }
 }
 
+/// A task that is woken in vain.
+struct Task;
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {}
+}
+
 #[tokio::test]
 async fn one_pipe_is_moved_and_closed() {
     let fixture = Fixture::open();
@@ -177,7 +185,7 @@ async fn one_pipe_is_moved_and_closed() {
     }
     let closed = fixture.json(Method::DELETE, &format!("{path}?code=4000&reason=moved%20away"), json!({})).await;
     assert_eq!(closed.status.as_u16(), 204);
-    let orders = pipe.entry().take_orders(std::task::Waker::noop());
+    let orders = pipe.entry().take_orders(&Waker::from(Arc::new(Task)));
     let text = format!("{orders:?}");
     assert!(text.contains("Reattach") && text.contains("4000") && text.contains("moved away"), "{text}");
     for _ in 0..crate::pipes::COMMANDS_MAX {

@@ -290,6 +290,7 @@ fn px_05_every_key_can_be_set_by_environment() {
             "admin.tls.client_ca" => "admin.tls = { cert = \"/c\", key = \"/k\" }",
             "pools[0].name" => "routes = [{ pool = \"farm\" }]",
             "routes[0].pool" => "pools = [{ name = \"farm\" }]",
+            "admin.tap" => "admin = { tokens_file = \"/t\" }",
             "hooks.url" => "hooks = { secret_file = \"/s\" }",
             "pools[0].tls.cert" => "pools = [{ tls = { key = \"/k\" } }]",
             "pools[0].tls.key" => "pools = [{ tls = { cert = \"/c\" } }]",
@@ -317,6 +318,8 @@ fn px_05_every_key_can_be_set_by_environment() {
                     "admin.tokens_file"
                         | "admin.state_file"
                         | "resume.keys_file"
+                        | "upgrade.socket"
+                        | "upgrade.binary"
                         | "hooks.secret_file"
                         | "routes[0].client_id"
                         | "workers[0].cwd"

@@ -119,9 +119,11 @@ impl<S: Side> Library<S> {
         }
     }
 
-    /// Takes the alert that TLS has for the peer.
+    /// Takes the alert that TLS has for the peer. Then the record that it is about must not be looked at again: that would
+    /// be a second alert.
     fn tell_alert(&mut self, records: &mut [u8], held: &mut Held) {
-        while let Ok(ConnectionState::EncodeTlsData(data)) = self.0.process(records).state {
+        while self.0.wants_write() {
+            let Ok(ConnectionState::EncodeTlsData(data)) = self.0.process(records).state else { return };
             if encode(data, &mut held.outgoing).is_err() {
                 return;
             }

@@ -409,11 +409,13 @@ async fn a_session_waits_for_the_rest_of_a_key_update_before_it_goes() {
     let (mut server, client) = agreed(TLS13_AES_128_GCM_SHA256).await;
     let (mut client, mut keys) = taken_apart(client);
     client.write_all(&keys.seal(HANDSHAKE, &[KEY_UPDATE, 0])).await.unwrap();
-    assert_eq!(look(&mut server).await, None);
-    assert!(matches!(server.stays(), Some(HandOverError::AmidMessage)));
+    while !matches!(server.stays(), Some(HandOverError::AmidMessage)) {
+        assert_eq!(look(&mut server).await, None);
+    }
     client.write_all(&keys.seal(HANDSHAKE, &[0, 1, 0])).await.unwrap();
-    assert_eq!(look(&mut server).await, None);
-    assert!(server.stays().is_none());
+    while server.stays().is_some() {
+        assert_eq!(look(&mut server).await, None);
+    }
 }
 
 proptest! {
