@@ -132,10 +132,14 @@ impl Tally {
 }
 
 impl Giver {
-    /// Carries out what is asked for, and what other processes ask for at `listener`, until one has taken over.
+    /// Carries out what is asked for, and what other processes ask for at `listener`, until one has taken over, or the
+    /// process stops: its listeners are closed only once no second handle on them is here.
     pub async fn run(self, mut asks: mpsc::Receiver<Ask>, listener: Option<Listener>, gone: oneshot::Sender<()>) {
+        let mut phase = self.process.phase.watch();
         loop {
+            let stopping = async { drop(phase.wait_for(|&phase| phase == Phase::Stopping).await) };
             let over = tokio::select! {
+                () = stopping => return,
                 ask = asks.recv() => match ask {
                     Some(ask) => self.asked(ask).await,
                     None => return,

@@ -135,7 +135,7 @@ impl Driver {
         if self.pipe.is_finished() && !self.client.owes() {
             return Poll::Ready(());
         }
-        if let Some(still) = self.freeze(cx, now) {
+        if let Some(still) = self.freeze(cx) {
             return still;
         }
         if let Some(deadline) = self.pipe.deadline() {

