@@ -98,7 +98,7 @@ fn the_source_package_holds_what_the_build_reads_and_nothing_large() {
         assert!(files.contains(file), "{file}");
     }
     let size = |file: &&str| std::fs::metadata(root().join(file)).map_or(0, |file| file.len());
-    let bytes: u64 = files.iter().map(|file| size(file)).sum();
+    let bytes: u64 = files.iter().map(size).sum();
     assert!(bytes < 8 << 20, "{bytes} bytes");
 }
 

@@ -22,6 +22,7 @@ pub struct Options {
 }
 
 #[derive(Subcommand, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one is made in a run")]
 pub(super) enum Command {
     /// Backends: list, show, add, set, drain, maint, ready, remove
     Backends {

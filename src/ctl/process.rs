@@ -56,7 +56,8 @@ pub(super) async fn events(client: &Client, out: Output, wish: Events) -> anyhow
 fn event_line(event: &Value) -> String {
     let mut line = format!("{} {} {}", event["seq"], to_the_millisecond(&text(&event["at"])), text(&event["type"]));
     for (name, value) in event.as_object().into_iter().flatten() {
-        if !matches!(name.as_str(), "seq" | "at" | "type") && !(name == "level" && value == "info") {
+        let is_said = matches!(name.as_str(), "seq" | "at" | "type") || (name == "level" && value == "info");
+        if !is_said {
             let value = value.as_str().map_or_else(|| value.to_string(), escaped);
             let _ = write!(line, " {name}={value}");
         }

@@ -148,7 +148,6 @@ pub struct Session {
 }
 
 /// Who has the keys of a session.
-#[expect(clippy::large_enum_variant, reason = "a session is boxed as a whole, and most are of the larger ones")]
 enum Tls {
     /// The library, which has shaken hands with a client.
     Server(Library<UnbufferedServerConnection>),

@@ -80,6 +80,9 @@ impl ClientLink {
     }
 }
 
+/// What another process needs to know of a link, and its socket, or why that cannot go there.
+type CarriedClient = (ClientPassport, Result<Carried, Unmovable>);
+
 /// A pipe's client end.
 pub struct ClientEnd {
     link: Option<ClientLink>,
@@ -132,7 +135,7 @@ impl ClientEnd {
     ///
     /// # Errors
     /// There are no descriptors.
-    pub fn carry(&self) -> Result<Option<(ClientPassport, Result<Carried, Unmovable>)>, Unmovable> {
+    pub fn carry(&self) -> Result<Option<CarriedClient>, Unmovable> {
         let Some(link) = &self.link else { return Ok(None) };
         let (inode, carried) = match link.carry() {
             Ok((inode, carried)) => (Some(inode), Ok(carried)),

@@ -78,6 +78,9 @@ pub enum LivesBy {
     Aware,
 }
 
+/// The kind of a conversation, its profile, and what it is known by.
+pub type KnownKind = (Box<str>, Option<Arc<str>>, Box<str>);
+
 /// What a pipe's books say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,8 +95,8 @@ pub struct Past {
     pub answers: u64,
     /// The number of its client's transport.
     pub transport: u8,
-    /// What kind of conversation it is, once that is known: the kind, the profile, and what it is known by.
-    pub conversation: Option<(Box<str>, Option<Arc<str>>, Box<str>)>,
+    /// What kind of conversation it is, once that is known.
+    pub conversation: Option<KnownKind>,
     /// Whether it looks for another worker.
     pub searching: bool,
     /// Whether its grace was over.

@@ -57,7 +57,8 @@ pub(super) async fn run(client: &Client, every: f64, once: bool) -> anyhow::Resu
     if !EVERY_SECONDS.contains(&every) {
         return Err(Misuse("--every is between 0.1 and 3600 seconds".into()).into());
     }
-    if !once && !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
+    let is_at_a_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    if !once && !is_at_a_terminal {
         return Err(Misuse("top needs a terminal; `holdline ctl top --once` does without".into()).into());
     }
     let model = Model::new(client.target().to_string());

@@ -257,8 +257,11 @@ impl Records {
     }
 }
 
+/// The head of a record, and its body.
+type Parts<'a> = ([u8; HEAD_BYTES], &'a mut [u8]);
+
 /// The first record of `bytes`, its head apart; nothing if it has not come whole.
-fn first(bytes: &mut [u8]) -> Result<Option<([u8; HEAD_BYTES], &mut [u8])>, RecordError> {
+fn first(bytes: &mut [u8]) -> Result<Option<Parts<'_>>, RecordError> {
     let Some((head, rest)) = bytes.split_first_chunk_mut::<HEAD_BYTES>() else { return Ok(None) };
     let &mut [kind, _, _, high, low] = head;
     let length = usize::from(u16::from_be_bytes([high, low]));
