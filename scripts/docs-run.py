@@ -152,6 +152,7 @@ class World:
         (self.etc / "tickets").write_text("b" * 64 + "\n", encoding="utf-8")
         for file in self.etc.iterdir():
             file.chmod(0o600)
+        (self.etc / ".well-known" / "acme-challenge").mkdir(parents=True)
         programs = {"holdline": SHIM, "curl": CURL, "uvicorn": "#!/bin/sh\n"}
         for name, text in programs.items():
             path = self.bin / name
