@@ -19,9 +19,6 @@ impl Time {
     /// The caller's origin.
     pub const ZERO: Self = Self::at(0);
 
-    /// A time that does not come.
-    pub(crate) const NEVER: Self = Self(NonZeroI64::MAX);
-
     /// From the origin on, one is added: zero stands for no time at all.
     const fn at(micros: i64) -> Self {
         let number = if micros < 0 { micros } else { micros.saturating_add(1) };

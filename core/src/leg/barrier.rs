@@ -116,7 +116,7 @@ impl Barrier {
             && messages > 0
             && (messages >= PING_MESSAGES
                 || self.bytes_since + pending_bytes >= PING_BYTES
-                || now >= self.last_ping_at + interval)
+                || now.since(self.last_ping_at) >= interval)
     }
 
     /// When a ping for the messages up to `sent` becomes worth its bytes, if none is outstanding.

@@ -137,10 +137,10 @@ impl Codec {
         }
     }
 
-    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer, gather: &mut Gather<'a>) {
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
         match self {
-            Self::Frames { outbox, .. } => outbox.gather(buffer, gather),
-            Self::Aware(aware) => aware.writer.gather(buffer, gather),
+            Self::Frames { outbox, .. } => outbox.gather(buffer),
+            Self::Aware(aware) => aware.writer.gather(buffer),
         }
     }
 

@@ -147,11 +147,7 @@ impl Link {
     /// What the next write holds; the peer is asked for a pong only if `asks`.
     pub fn gather<'a>(&'a mut self, buffer: &'a ReplayBuffer, asks: bool, key: [u8; 4], now: Time) -> Gather<'a> {
         self.codec.prepare(buffer, self.barrier.as_mut().filter(|_| asks), key, now);
-        let mut gather = Gather::default();
-        if self.codec.may_have_output(buffer) {
-            self.codec.gather(buffer, &mut gather);
-        }
-        gather
+        if self.codec.may_have_output(buffer) { self.codec.gather(buffer) } else { Gather::default() }
     }
 
     /// Notes that the peer's socket took the first `bytes` bytes of what was gathered.

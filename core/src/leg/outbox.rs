@@ -221,17 +221,20 @@ impl Outbox {
             || self.opening.is_some()
     }
 
-    /// Adds everything that the link should be given next to `gather`.
-    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer, gather: &mut Gather<'a>) {
+    /// Everything that the link should be given next; empty if nothing.
+    #[must_use]
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
+        let mut gather = Gather::default();
         let control = &self.control[self.control_done..];
         let (first, second) = if self.has_begun() { (self.opening(), control) } else { (control, self.opening()) };
-        let whole = buffer.gather_amid(gather)
+        let whole = buffer.gather_amid(&mut gather)
             && gather.push(first)
             && gather.push(second)
-            && (!self.sends_messages() || (buffer.gather_rest(gather) && gather.push(self.tail.as_slice())));
+            && (!self.sends_messages() || (buffer.gather_rest(&mut gather) && gather.push(self.tail.as_slice())));
         if !whole || self.late_pong.is_some() {
             gather.set_more();
         }
+        gather
     }
 
     const fn sends_messages(&self) -> bool {

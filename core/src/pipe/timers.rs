@@ -13,7 +13,7 @@ use crate::leg::heartbeat::Beat;
 use crate::leg::{BackendState, ClientState, Link};
 use crate::settings::DownPolicy;
 use crate::suspects::QUICK_DEATH;
-use crate::time::Time;
+use crate::time::{Time, earliest};
 
 /// The payload of a heartbeat ping: no barrier's payload has its length.
 pub(super) const HEARTBEAT_PAYLOAD: &[u8] = b"holdline";
@@ -76,9 +76,9 @@ impl Pipe {
     /// When [`Self::tick`] must be called at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let mut first = Time::NEVER;
-        self.each_timer(|_, at| first = first.min(at.unwrap_or(Time::NEVER)));
-        (first < Time::NEVER).then_some(first)
+        let mut first = None;
+        self.each_timer(|_, at| first = earliest(first, at));
+        first
     }
 
     /// Does what has become due at `now`.

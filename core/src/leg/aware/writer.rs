@@ -401,14 +401,15 @@ impl AwareWriter {
         self.control.len() > self.control_done || !self.planned.is_empty()
     }
 
-    /// Adds everything that the link should be given next to `gather`.
-    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer, gather: &mut Gather<'a>) {
+    /// Everything that the link should be given next; empty if nothing.
+    pub fn gather<'a>(&'a self, buffer: &'a ReplayBuffer) -> Gather<'a> {
+        let mut gather = Gather::default();
         let mut messages = buffer.messages_after(buffer.sent());
         let mut planned = self.planned.iter();
         if self.done > 0
             && let (Some(begun), Some(message)) = (planned.next(), messages.next())
         {
-            gather_message(gather, &self.made, begun, &message, self.done);
+            gather_message(&mut gather, &self.made, begun, &message, self.done);
         }
         gather.push(&self.control[self.control_done..]);
         // Messages that are copied are one piece, up to the next that is not.
@@ -418,12 +419,13 @@ impl AwareWriter {
             run = if run.is_empty() { made } else { run.start..made.end };
             if !planned.copied {
                 gather.push(&self.made[run.clone()]);
-                message.gather_behind(planned.cut, gather);
+                message.gather_behind(planned.cut, &mut gather);
                 run = 0..0;
             }
         }
         gather.push(&self.made[run]);
         gather.set_more();
+        gather
     }
 
     /// Notes that the link took the first `bytes` bytes of what was gathered.
